@@ -1,0 +1,1 @@
+"""The harness: scenarios in, run folders out. ``fl_testbed.cli`` is the command line."""

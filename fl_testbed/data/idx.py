@@ -1,0 +1,41 @@
+"""The IDX format of MNIST and its relatives, plain or gzipped."""
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from fl_testbed.data.dataset import DataError
+
+TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
+
+
+def read_idx(path: Path, n_dimensions: int) -> np.ndarray:
+    """Read one IDX file of unsigned bytes or big-endian 32-bit integers.
+
+    torchvision's reader takes neither gzipped files nor integers, and stops at a broken file with
+    an assertion.
+
+    Raises:
+        DataError: If the file is truncated or is not IDX of this many dimensions.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as file:
+            content = file.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as fault:
+        raise DataError(f"{path}: broken gzip file ({fault}): copy it again") from fault
+    header = 4 + 4 * n_dimensions
+    if len(content) < header or content[:2] != b"\0\0" or content[2] not in TYPES:
+        raise DataError(f"{path}: not an IDX file of bytes or integers (magic {content[:4].hex()})")
+    if content[3] != n_dimensions:
+        raise DataError(f"{path}: needs {n_dimensions} dimensions, has {content[3]}")
+    shape = struct.unpack(f">{n_dimensions}I", content[4:header])
+    dtype = TYPES[content[2]]
+    needed = header + math.prod(shape) * dtype.itemsize
+    if len(content) != needed:
+        raise DataError(f"{path}: needs {needed:,} bytes for {shape}, has {len(content):,}")
+    return np.frombuffer(content, dtype, offset=header).reshape(shape)

@@ -1,0 +1,1 @@
+"""Runs scenarios: Flower grids that execute a ClientApp, the round loop, and run folders."""

@@ -1,0 +1,108 @@
+"""What the inline and the Ray grid share: Flower's Grid interface around chunks of client work."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+
+from flwr.app import Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fl_testbed.engine.client_work import Outcome, Task
+from fl_testbed.engine.flower_internals import (
+    become_server,
+    with_message_id,
+    with_views,
+)
+
+CLIENT_FAILED = 1
+
+
+class ClientGrid(Grid):
+    """Runs a ClientApp for the clients of a federation; node ids are client ids.
+
+    ``sample`` is the round's sample, set by the round loop: :meth:`get_node_ids` shows strategies
+    these clients alone, so that any strategy trains exactly them with a fraction of 1. What
+    clients keep in their ``Context.state`` travels with task and reply and is committed by
+    :meth:`end_round`, so that a worker may die at any time.
+    """
+
+    def __init__(self) -> None:
+        become_server()
+        self.sample: Sequence[int] = []
+        self.states: dict[int, RecordDict] = {}
+        self._new_states: dict[int, RecordDict] = {}
+        self._outbox: dict[str, Message] = {}
+        self._run = Run.create_empty(run_id=1)
+
+    @abstractmethod
+    def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
+        """Run tasks that share a content, in any order, and yield what comes of them."""
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message]:
+        """Yield replies as they arrive; the messages are executed while this is iterated."""
+        by_content: dict[int, list[Message]] = {}
+        for message in messages:
+            by_content.setdefault(id(message.content), []).append(message)
+        for group in by_content.values():
+            yield from self._answer(group)
+
+    def _answer(self, messages: list[Message]) -> Iterator[Message]:
+        asked = {message.metadata.dst_node_id: message for message in messages}
+        tasks = [
+            Task(m.metadata, self.states.get(client, RecordDict())) for client, m in asked.items()
+        ]
+        for outcome in self.execute(with_views(messages[0].content), tasks):
+            if outcome.state:
+                self._new_states[outcome.client] = outcome.state
+            yield self._reply(asked[outcome.client], outcome)
+
+    @staticmethod
+    def _reply(message: Message, outcome: Outcome) -> Message:
+        if outcome.content is None:
+            return Message(Error(CLIENT_FAILED, outcome.error), reply_to=message)
+        return Message(outcome.content, reply_to=message)
+
+    def end_round(self) -> None:
+        """Commit what clients kept in this round."""
+        self.states.update(self._new_states)
+        self._new_states = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the round's sample."""
+        return list(self.sample)
+
+    def set_run(self, run: Run) -> None:
+        """Take Flower's description of the run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Flower's description of the run."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Return a message to a client."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Keep messages until their replies are pulled."""
+        ids = []
+        for message in messages:
+            key = f"{len(self._outbox)}-{message.metadata.dst_node_id}"
+            self._outbox[key] = with_message_id(message, key)
+            ids.append(key)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Execute pushed messages and return the replies."""
+        pushed = [self._outbox.pop(key) for key in message_ids if key in self._outbox]
+        return list(self.send_and_receive(pushed))

@@ -1,0 +1,23 @@
+"""Clients in this process, one after the other: no worker, no port, no Ray."""
+
+from collections.abc import Iterator
+
+from flwr.app import RecordDict
+from flwr.clientapp import ClientApp
+
+from fl_testbed.engine.client_work import Outcome, Task, cohort_size, run_chunk
+from fl_testbed.engine.grid import ClientGrid
+
+
+class InlineGrid(ClientGrid):
+    """Runs every client here."""
+
+    def __init__(self, app: ClientApp) -> None:
+        super().__init__()
+        self._app = app
+
+    def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
+        """Run the tasks in the order given."""
+        size = cohort_size(self._app)
+        for start in range(0, len(tasks), size):
+            yield from run_chunk(self._app, content, tasks[start : start + size])

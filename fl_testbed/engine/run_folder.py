@@ -1,0 +1,145 @@
+"""A run's folder: plain files that any tool can open, written so that a kill loses no round."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+COLUMNS = {
+    "rounds.csv": (
+        "round",
+        "accuracy",
+        "worst_group_accuracy",
+        "attack_success_rate",
+        "loss",
+        "n_usable",
+        "n_unusable",
+        "restarted",
+        "skipped",
+    ),
+    "groups.csv": ("round", "group", "n_examples", "accuracy"),
+    "clients.csv": (
+        "round",
+        "client",
+        "role",
+        "n_examples",
+        "status",
+        "prior_weight",
+        "weight",
+        "contribution",
+        "suspicion",
+        "update_norm",
+        "train_loss",
+    ),
+    "timings.csv": ("round", "train_s", "evaluate_s", "record_s"),
+}
+CHECKPOINT = "checkpoint/state.safetensors"
+
+
+class RunFolder:
+    """Files of one run. Tables grow round by round; a checkpoint says how much of them counts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tables: dict[str, TextIO] = {}
+
+    def read(self, name: str) -> str | None:
+        """Return a file's text, or None if it is not there."""
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file whole or not at all."""
+        self._replace(name, text.encode())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write plain data as JSON."""
+        self.write(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+    def log(self, text: str) -> None:
+        """Append a line to ``events.log``."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with (self.path / "events.log").open("a", encoding="utf-8") as file:
+            file.write(f"{now} {text}\n")
+
+    def start(self) -> None:
+        """Begin with empty tables."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for stale in ("summary.json", "model.safetensors", CHECKPOINT):
+            (self.path / stale).unlink(missing_ok=True)
+        for name, columns in COLUMNS.items():
+            self._tables[name] = (self.path / name).open("w", encoding="utf-8", newline="")
+            self.append(name, [columns])
+
+    def resume(self) -> tuple[int, dict[str, Tensor]]:
+        """Take up the last checkpoint: cut the tables to it and return its round and tensors."""
+        with safe_open(self.path / CHECKPOINT, framework="pt") as file:
+            position = json.loads(file.metadata()["position"])
+        for name, size in position["bytes"].items():
+            table = (self.path / name).open("r+", encoding="utf-8", newline="")
+            table.truncate(size)
+            table.seek(0, os.SEEK_END)
+            self._tables[name] = table
+        return position["round"], load_file(self.path / CHECKPOINT)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run was begun and can be resumed."""
+        return (self.path / CHECKPOINT).is_file()
+
+    def append(self, name: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Add rows to a table."""
+        csv.writer(self._tables[name], lineterminator="\n").writerows(
+            [[_cell(value) for value in row] for row in rows]
+        )
+
+    def checkpoint(self, round_: int, tensors: Mapping[str, Tensor]) -> None:
+        """Make everything up to a round last."""
+        sizes = {}
+        for name, table in self._tables.items():
+            table.flush()
+            sizes[name] = table.tell()
+        position = json.dumps({"round": round_, "bytes": sizes})
+        state = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        self._replace(CHECKPOINT, save(state, metadata={"position": position}))
+
+    def finish(self, model: Mapping[str, Tensor], summary: dict[str, Any]) -> None:
+        """Write the final model and, last of all, the summary, which marks the run as done."""
+        self._replace("model.safetensors", save(dict(model)))
+        self.write_json("summary.json", summary)
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.path / CHECKPOINT).parent.rmdir()
+
+    def close(self) -> None:
+        """Close the tables."""
+        for table in self._tables.values():
+            table.close()
+        self._tables = {}
+
+    def _replace(self, name: str, content: bytes) -> None:
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.partial")
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.9g}"
+    return value

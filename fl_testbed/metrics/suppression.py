@@ -1,0 +1,103 @@
+"""Whom a strategy heard and whom it silenced, by role, from a run's ``clients.csv``."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from clients.shard import Role
+
+BOOTSTRAP_DRAWS = 1_000
+
+
+def suppression(
+    clients: pd.DataFrame, rng: np.random.Generator, *, selects: bool
+) -> dict[str, Any]:
+    """Compute the suppression figures of a run.
+
+    Args:
+        clients: ``clients.csv``, one row per round and sampled client. Rows without an answer
+            (``failed``) are left out; a rejected answer counts as weight 0.
+        rng: Draws the bootstrap over clients.
+        selects: Whether the rule chooses clients; only then is a weight of 0 a choice.
+
+    Returns:
+        By role ``weight_ratio``, ``contribution_ratio``, ``retention`` and ``halved`` (see
+        DESIGN), each null where the role is never heard of, and across roles
+        ``minority_false_positive_rate``, ``filter_bias`` with its 95 % interval, ``separability``.
+    """
+    answered = clients[~clients["status"].str.startswith("failed")]
+    result: dict[str, Any] = {
+        role.value: _of_role(answered[answered["role"] == role.value], selects) for role in Role
+    }
+    minority = result[Role.HONEST_MINORITY.value]["retention"]
+    result["minority_false_positive_rate"] = None if minority is None else 1 - minority
+    result["filter_bias"], result["filter_bias_interval"] = (
+        _filter_bias(answered, rng) if selects else (None, None)
+    )
+    result["separability"] = _separability(answered)
+    return result
+
+
+def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Return P(positive > negative) + P(equal) / 2, the area under the ROC curve."""
+    ranks = rankdata(np.concatenate([positive, negative]))
+    wins = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
+    return float(wins / (len(positive) * len(negative)))
+
+
+def _of_role(rows: pd.DataFrame, selects: bool) -> dict[str, float | None]:
+    prior = rows["prior_weight"].sum()
+    if not prior > 0:
+        return dict.fromkeys(("weight_ratio", "contribution_ratio", "retention", "halved"))
+    weights, priors = rows["weight"].fillna(0), rows["prior_weight"]
+    return {
+        "weight_ratio": float(weights.sum() / prior),
+        "contribution_ratio": float(rows["contribution"].fillna(0).sum() / prior),
+        "retention": float((weights > 0).mean()) if selects else None,
+        "halved": float((weights < priors / 2).mean()),
+    }
+
+
+def _filter_bias(
+    rows: pd.DataFrame, rng: np.random.Generator
+) -> tuple[float | None, list[float] | None]:
+    """Return removal rate of minority minus majority, and its bootstrap interval over clients."""
+    removed = rows.assign(removed=~(rows["weight"] > 0))
+    by_client = removed.groupby(["role", "client"])["removed"].agg(["sum", "count"])
+    roles = by_client.index.get_level_values("role")
+    parts = [
+        by_client[roles == role.value].to_numpy()
+        for role in (Role.HONEST_MINORITY, Role.HONEST_MAJORITY)
+    ]
+    if not all(len(part) for part in parts):
+        return None, None
+
+    def rate(part: np.ndarray) -> float:
+        return part[:, 0].sum() / part[:, 1].sum()
+
+    draws = [
+        np.subtract(*(rate(part[rng.integers(len(part), size=len(part))]) for part in parts))
+        for _ in range(BOOTSTRAP_DRAWS)
+    ]
+    interval = [float(x) for x in np.percentile(draws, [2.5, 97.5])]
+    return float(rate(parts[0]) - rate(parts[1])), interval
+
+
+def _separability(rows: pd.DataFrame) -> float | None:
+    """Return the AUC of suspicion, poisoned against honest minority, over pairs within rounds."""
+    scored = rows[rows["suspicion"].notna()]
+    if scored["suspicion"].nunique() <= 1:
+        return None  # the rule ranks nobody
+    wins, pairs = 0.0, 0
+    for _, round_rows in scored.groupby("round"):
+        poisoned, minority = (
+            round_rows.loc[round_rows["role"] == role.value, "suspicion"].to_numpy()
+            for role in (Role.POISONED, Role.HONEST_MINORITY)
+        )
+        n_pairs = len(poisoned) * len(minority)
+        if n_pairs:
+            wins += area_under_curve(poisoned, minority) * n_pairs
+            pairs += n_pairs
+    return wins / pairs if pairs else None

@@ -1,0 +1,140 @@
+"""What is wrong with a scenario, one readable line per fault."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with the input."""
+
+    where: str
+    """File and line, or the option of the command line."""
+    key: str
+    """The key, dotted; empty if the fault is the whole file's."""
+    text: str
+    """What is needed, what was given, and what to do."""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.key, self.text) if part)
+
+
+class ScenarioError(ValueError):
+    """The input is wrong; holds every fault found."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = list(faults)
+
+
+NEEDED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "model_attributes_type": "a mapping (key: value)",
+    "finite_number": "a finite number",
+}
+BOUNDS = {
+    "greater_than": "> {gt}",
+    "greater_than_equal": ">= {ge}",
+    "less_than": "< {lt}",
+    "less_than_equal": "<= {le}",
+    "literal_error": "{expected}",
+    "too_short": "at least {min_length} entries",
+    "string_too_short": "text that is not empty",
+    "string_pattern_mismatch": "text of letters, digits, '.', '_' and '-'",
+}
+
+
+def describe(error: ErrorDetails, model: type[BaseModel]) -> tuple[Path, str]:
+    """Turn one of pydantic's errors into the path of a key and a text."""
+    path, owner = _resolve(error["loc"], model)
+    context = error.get("ctx", {})
+    given = _short(error["input"])
+    match error["type"]:
+        case "extra_forbidden":
+            known = [] if owner is None else list(owner.model_fields)
+            return path, f"unknown key{_suggestion(str(path[-1]), known)}"
+        case "missing":
+            return path, "is missing: every scenario needs it"
+        case "union_tag_invalid":
+            tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
+            return (
+                (*path, "kind"),
+                f"unknown kind {context['tag']!r}{_suggestion(context['tag'], tags)}",
+            )
+        case "union_tag_not_found":
+            tags = _kinds(owner, path)
+            return path, f"needs a mapping with a kind{tags}, got {given}"
+        case "value_error":
+            return path, str(context["error"])
+        case kind if kind in BOUNDS:
+            return path, f"needs {BOUNDS[kind].format(**context)}, got {given}"
+        case kind:
+            return path, f"needs {NEEDED.get(kind, error['msg'])}, got {given}"
+
+
+def unknown_key(name: str, known: Iterable[str]) -> str:
+    """Return the text of a fault about a key that does not exist."""
+    return f"unknown key{_suggestion(name, list(known))}"
+
+
+def _suggestion(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f", did you mean {close[0]!r}?"
+    return f", known: {', '.join(known)}" if known else ""
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _resolve(loc: Sequence[str | int], model: type[BaseModel]) -> tuple[Path, type[BaseModel] | None]:
+    """Drop union tags from pydantic's location; return also the model that owns the last key."""
+    path: list[str | int] = []
+    owner: type[BaseModel] | None = model
+    choices: list[type[BaseModel]] = [model]
+    for place, part in enumerate(loc):
+        if len(choices) > 1 and isinstance(part, str):
+            tagged = [c for c in choices if part in _tags(c)]
+            if tagged:
+                choices = tagged
+                continue
+        if choices:
+            owner = choices[0]
+        path.append(part)
+        if place < len(loc) - 1 and isinstance(part, str):
+            field = choices[0].model_fields.get(part) if choices else None
+            choices = _models_in(field.annotation) if field is not None else []
+    return tuple(path), owner
+
+
+def _kinds(owner: type[BaseModel] | None, path: Path) -> str:
+    field = owner.model_fields.get(str(path[-1])) if owner is not None and path else None
+    tags = [tag for model in _models_in(field.annotation) for tag in _tags(model)] if field else []
+    return f" ({', '.join(tags)})" if tags else ""
+
+
+def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation) if field is not None else ()
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -1,0 +1,118 @@
+"""The whole experiment: one class per YAML mapping, one field per key."""
+
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from fl_testbed.scenario.methods import JTTSpec, StrategySpec
+from fl_testbed.scenario.parts import (
+    AnyDatasetSpec,
+    ClientsSpec,
+    DirtyLabelBackdoorSpec,
+    EvaluationSpec,
+    MlpSpec,
+    NoPoisonSpec,
+    PoisonSpec,
+    SamplingSpec,
+    ServerDataSpec,
+    TrainingSpec,
+)
+from fl_testbed.scenario.spec import Spec
+from strategies.aggregation import TooFewClientsError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._=,-]+$")]
+N_CLASSES = 10
+
+
+class EngineSpec(Spec):
+    """Where a run computes. No part of a run's identity: results do not depend on it."""
+
+    kind: Literal["inline", "ray"] = "inline"
+    workers: PositiveInt | Literal["auto"] = "auto"  # ray: one per core by default
+    ray_address: str = "local"
+    client_timeout_s: PositiveFloat = 600.0
+
+
+class Scenario(Spec):
+    """One run: the whole experiment in one file."""
+
+    name: Name
+    variant: Name = "default"
+    seed: NonNegativeInt = 0
+    rounds: PositiveInt
+    torch_threads: PositiveInt = 1  # the last bits of results depend on it
+    dataset: AnyDatasetSpec
+    model: MlpSpec
+    clients: ClientsSpec
+    sampling: SamplingSpec = SamplingSpec()
+    training: TrainingSpec
+    poison: PoisonSpec = NoPoisonSpec()
+    server_data: ServerDataSpec = ServerDataSpec()
+    strategy: StrategySpec
+    evaluation: EvaluationSpec = EvaluationSpec()
+    engine: EngineSpec = EngineSpec()
+
+    @property
+    def n_sampled(self) -> int:
+        """Clients per round."""
+        return self.sampling.count(len(self.clients.population))
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether the strategy is told the truth about clients: marked in every table."""
+        return self.strategy.is_oracle
+
+    def contradictions(self) -> list[tuple[str, str]]:
+        """Return what no single key shows, as (key, text)."""
+        found: list[tuple[str, str]] = []
+        n_clients = len(self.clients.population)
+        if n_clients == 0:
+            found.append(("clients", "needs at least one client"))
+            return found
+        rule = self.strategy.aggregation
+        try:
+            rule.check(self.n_sampled)
+        except TooFewClientsError as fault:
+            found.append(("strategy.aggregation", str(fault)))
+        if rule.needs_server_data and self.server_data.n_examples == 0:
+            found.append(
+                ("server_data.n_examples", f"{rule.kind} trains on the server's own data: give it some")
+            )
+        lift = self.strategy.reweighting
+        if isinstance(lift, JTTSpec):
+            if lift.n_flagged > n_clients:
+                found.append(
+                    ("strategy.reweighting.n_flagged", f"needs <= {n_clients} clients, got {lift.n_flagged}")
+                )
+            if lift.warm_up_rounds >= self.rounds:
+                found.append(
+                    (
+                        "strategy.reweighting.warm_up_rounds",
+                        f"needs fewer than rounds = {self.rounds}, got {lift.warm_up_rounds}: "
+                        "nothing would be left to train with the flags",
+                    )
+                )
+        found += self._poison_contradictions()
+        return found
+
+    def _poison_contradictions(self) -> list[tuple[str, str]]:
+        poison = self.poison
+        if not isinstance(poison, DirtyLabelBackdoorSpec):
+            return []
+        found = [
+            (f"poison.{key}", f"needs a class from 0 to {N_CLASSES - 1}, got {label}")
+            for key, label in (("source", poison.source), ("target", poison.target))
+            if label is not None and label >= N_CLASSES
+        ]
+        if poison.source == poison.target:
+            found.append(("poison.source", f"is the target too ({poison.target}): nothing to flip"))
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that decides the results, as plain data."""
+        return self.model_dump(mode="json", exclude={"engine"}, exclude_none=True)
+
+    def to_yaml(self) -> str:
+        """Return the resolved scenario: running it again gives the same results."""
+        return yaml.safe_dump(self.identity(), sort_keys=False, allow_unicode=True)

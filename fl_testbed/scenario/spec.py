@@ -1,0 +1,36 @@
+"""What every mapping of a scenario has in common."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+class Spec(BaseModel):
+    """One mapping of a scenario: a typo is an error, and no value is silently converted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _count_or_fraction(value: float) -> float:
+    if value >= 1 and value != int(value):
+        raise ValueError(
+            f"needs a count (0, 1, 2, ...) or a fraction of the sample below 1, got {value}"
+        )
+    return value
+
+
+CountOrFraction = Annotated[float, Field(ge=0), AfterValidator(_count_or_fraction)]
+"""A number of clients: a count, or a fraction below 1 of the round's sample, rounded down."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def count_of(value: float, n: int) -> int:
+    """Resolve a count or fraction for a sample of n clients."""
+    return int(value * n) if 0 < value < 1 else int(value)
+
+
+def kinds(union: Any) -> dict[str, type[Spec]]:
+    """Return the kinds of a tagged union, by name."""
+    members = union.__origin__.__args__ if hasattr(union.__origin__, "__args__") else ()
+    return {member.model_fields["kind"].annotation.__args__[0]: member for member in members}

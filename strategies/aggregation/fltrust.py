@@ -1,0 +1,44 @@
+"""FLTrust: believe a client as far as it agrees with the server's own small dataset."""
+
+import torch
+
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    normalised,
+    prior_or_uniform,
+    weighted_sum,
+)
+from strategies.shapes import Float, Tensor
+
+
+def fltrust(
+    updates: Float[Tensor, "n d"],
+    reference: Float[Tensor, " d"],
+    prior: Float[Tensor, " n"] | None = None,
+) -> Aggregate:
+    """Average the updates by their cosine to the server's update, each rescaled to its norm.
+
+    The trust score is ReLU(cos(update, reference)). A rule can only be as fair as its root
+    data: a minority that the server does not hold points elsewhere and is not trusted.
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        reference: The update that the server makes on its own root dataset, shape (d,).
+        prior: Multiplies the trust scores; equal by default.
+
+    Returns:
+        The trust-weighted mean of the rescaled updates; the normalised trust as weights, all 0
+        (and an update of 0) where nobody is trusted; minus the cosine as suspicion. An update or
+        a reference of norm 0 has cosine 0.
+
+    References:
+        Cao et al., FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping,
+        NDSS 2021.
+    """
+    norms = torch.linalg.vector_norm(updates, dim=1, dtype=torch.float64)
+    reference_norm = torch.linalg.vector_norm(reference, dtype=torch.float64)
+    dots = torch.stack([(row.double() @ reference.double()) for row in updates])
+    cosines = torch.where(norms * reference_norm > 0, dots / (norms * reference_norm), 0.0)
+    trust = normalised(prior_or_uniform(updates, prior) * cosines.clamp(min=0))
+    rescaled = torch.where(norms > 0, trust * reference_norm / norms, 0.0)
+    return Aggregate(weighted_sum(updates, rescaled), trust, -cosines)

@@ -1,0 +1,132 @@
+"""One server step: a reweighting and an aggregation rule, in either order."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from strategies.aggregation.aggregate import Aggregate, Aggregator, normalised
+from strategies.reweighting.lift import Memory, Reweighter
+from strategies.shapes import Float, Int, Tensor
+
+Order = Literal["filter_then_lift", "lift_then_filter"]
+
+
+@dataclass(frozen=True)
+class RoundFacts:
+    """What the server knows about a round. Rules name the facts they need as parameters."""
+
+    round_: int
+    """The round, from 1."""
+    clients: Int[Tensor, " n"]
+    """Ids of the clients, row by row."""
+    prior: Float[Tensor, " n"]
+    """Each client's weight before anything else, sum 1."""
+    losses: Float[Tensor, " n"]
+    """Mean loss of the received model on each client's data; NaN where nobody asked for it."""
+    server_update: Callable[[], Float[Tensor, " d"]]
+    """Trains the received model on the server's own data; a rule that names ``reference`` gets
+    the result."""
+
+
+class ServerStep(NamedTuple):
+    """What the server does with a round."""
+
+    result: Aggregate
+    contribution: Float[Tensor, " n"]
+    """Each client's share of the pull along the update: wᵢ⟨uᵢ, Δ⟩ / Σⱼ wⱼ⟨uⱼ, Δ⟩; NaN where
+    nothing moves."""
+    memory: Memory
+    restart: bool
+
+
+class Pipeline:
+    """A server step built from its parts.
+
+    ``filter_then_lift``: the rule judges the plain updates, and averages those it keeps by the
+    lifted weights. ``lift_then_filter``: each update is scaled by n · lift, then the rule judges.
+
+    Args:
+        aggregate: The rule, with its own parameters bound.
+        reweight: The reweighting, with its own parameters bound; none by default.
+        order: Which of the two comes first.
+
+    Raises:
+        TypeError: If one of them needs a parameter that is neither bound nor a fact of a round.
+    """
+
+    AGGREGATE_FACTS = frozenset({"round_", "clients", "prior", "losses", "reference"})
+    REWEIGHT_FACTS = frozenset(
+        {"round_", "clients", "prior", "losses", "memory", "squared_norms"}
+    )
+
+    def __init__(
+        self,
+        aggregate: Aggregator,
+        reweight: Reweighter | None = None,
+        order: Order = "filter_then_lift",
+    ) -> None:
+        self.aggregate, self.reweight, self.order = aggregate, reweight, order
+        self._aggregate_asks = _asked_facts(aggregate, self.AGGREGATE_FACTS, skip=1)
+        self._reweight_asks = (
+            _asked_facts(reweight, self.REWEIGHT_FACTS, skip=0) if reweight else frozenset()
+        )
+
+    @property
+    def needs_losses(self) -> bool:
+        """Whether clients have to report the loss of the model they receive."""
+        return "losses" in self._aggregate_asks | self._reweight_asks
+
+    def __call__(
+        self, updates: Float[Tensor, "n d"], facts: RoundFacts, memory: Memory
+    ) -> ServerStep:
+        """Run one server step. ``lift_then_filter`` scales the rows of ``updates`` in place."""
+        known: dict[str, Any] = {
+            "round_": facts.round_,
+            "clients": facts.clients,
+            "prior": facts.prior,
+            "losses": facts.losses,
+            "memory": memory,
+        }
+        step, restart, scales = 1.0, False, None
+        if self.reweight is not None:
+            if "squared_norms" in self._reweight_asks:
+                known["squared_norms"] = torch.linalg.vector_norm(updates, dim=1).double() ** 2
+            lift = self.reweight(**{name: known[name] for name in self._reweight_asks})
+            known["prior"], memory, step, restart = lift
+            if self.order == "lift_then_filter":
+                scales = len(updates) * lift.weights
+                updates *= scales.to(updates.dtype)[:, None]
+                known["prior"] = torch.full_like(lift.weights, 1 / len(updates))
+        if "reference" in self._aggregate_asks:
+            known["reference"] = facts.server_update()
+        result = self.aggregate(updates, **{name: known[name] for name in self._aggregate_asks})
+        pulls = result.weights * (updates @ result.update).double()
+        total = pulls.sum()
+        contribution = pulls / total if total > 0 else torch.full_like(pulls, torch.nan)
+        if scales is not None:  # the ledger speaks of the updates that clients sent
+            result = result._replace(weights=normalised(result.weights * scales))
+        result = result._replace(update=result.update * step)
+        return ServerStep(result, contribution, memory, restart)
+
+
+def _asked_facts(rule: Callable[..., Any], facts: Iterable[str], skip: int) -> frozenset[str]:
+    """Return the facts that a rule names as parameters and that are not bound already."""
+    # functools.partial gives a bound keyword a default of its own; the rule's own defaults stay.
+    bound = set(getattr(rule, "keywords", {}))
+    parameters = list(inspect.signature(rule).parameters.values())[skip:]
+    asked = {p.name for p in parameters if p.name in set(facts) - bound}
+    missing = [
+        p.name
+        for p in parameters
+        if p.name not in asked and p.default is p.empty and p.kind not in (p.VAR_KEYWORD,)
+    ]
+    if missing:
+        name = getattr(getattr(rule, "func", rule), "__name__", repr(rule))
+        raise TypeError(
+            f"{name} needs {', '.join(missing)}, which is not a fact of a round: bind it with "
+            f"functools.partial. Facts of a round: {', '.join(sorted(facts))}"
+        )
+    return frozenset(asked)

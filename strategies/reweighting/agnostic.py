@@ -1,0 +1,42 @@
+"""Agnostic federated averaging: weights that grow with the loss."""
+
+import torch
+
+from strategies.reweighting.lift import Lift, Memory, recall, remember
+from strategies.shapes import Float, Int, Tensor
+
+
+def exponentiated_gradient(
+    weights: Float[Tensor, " n"], losses: Float[Tensor, " n"], step_size: float
+) -> Float[Tensor, " n"]:
+    """Multiply each weight by exp(step_size · loss) and scale to sum 1."""
+    return torch.softmax(weights.log() + step_size * losses, dim=0)
+
+
+def agnostic(
+    clients: Int[Tensor, " n"],
+    losses: Float[Tensor, " n"],
+    prior: Float[Tensor, " n"],
+    memory: Memory,
+    step_size: float,
+) -> Lift:
+    """Play the adversary's side of a minimax game over clients by exponentiated gradient.
+
+    Each client keeps the factor exp(step_size · Σ its losses so far); the weights of a round are
+    prior · factor, scaled to sum 1, with this round's losses counted already.
+
+    Args:
+        clients: Ids of the round's clients, shape (n,).
+        losses: Mean loss of the received model on each client's data, shape (n,).
+        prior: Weights before any lift, shape (n,), sum 1.
+        memory: What the last call returned.
+        step_size: The ascent step η per unit of loss.
+
+    References:
+        Mohri et al., Agnostic Federated Learning, ICML 2019. Its step is a projection onto the
+        simplex; the multiplicative step here is the one of Sagawa et al., Distributionally
+        Robust Neural Networks for Group Shifts, ICLR 2020.
+    """
+    factor_logs = recall(memory, "agnostic", clients, default=0.0)
+    weights = exponentiated_gradient(prior * factor_logs.exp(), losses, step_size)
+    return Lift(weights, remember(memory, "agnostic", clients, factor_logs + step_size * losses))

@@ -1,0 +1,37 @@
+"""q-FedAvg: fairness by raising the loss to a power."""
+
+from strategies.aggregation.aggregate import normalised
+from strategies.reweighting.lift import Lift, Memory
+from strategies.shapes import Float, Tensor
+
+
+def q_fedavg(
+    losses: Float[Tensor, " n"],
+    squared_norms: Float[Tensor, " n"],
+    prior: Float[Tensor, " n"],
+    memory: Memory,
+    q: float,
+    lipschitz: float,
+) -> Lift:
+    """Weight clients by loss^q and move by the step that the paper estimates.
+
+    With d_k = L (w - w_k) the paper's step is w - Σ p_k F_k^q d_k / Σ p_k h_k, where
+    h_k = q F_k^(q-1) ||d_k||² + L F_k^q. Written with updates u_k = w_k - w this is a weighted
+    mean, weights ∝ p_k F_k^q, times the step L Σ p_k F_k^q / Σ p_k h_k. q = 0 is FedAvg.
+
+    Args:
+        losses: Mean loss F_k of the received model on each client's data, shape (n,), >= 0.
+        squared_norms: Squared L2 norm of each client's update, shape (n,).
+        prior: Weights p_k before any lift, shape (n,), sum 1.
+        memory: Passed through; the method keeps nothing.
+        q: The fairness exponent, >= 0.
+        lipschitz: The constant L; the paper takes 1 / local learning rate.
+
+    References:
+        Li et al., Fair Resource Allocation in Federated Learning, ICLR 2020, algorithm 2.
+    """
+    losses = losses + 1e-10  # the authors' guard: F^(q-1) of a perfect client
+    powered = prior * losses**q
+    curvature = q * losses ** (q - 1) * lipschitz**2 * squared_norms + lipschitz * losses**q
+    step = lipschitz * powered.sum() / (prior * curvature).sum()
+    return Lift(normalised(powered), memory, step=step.item())

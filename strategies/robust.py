@@ -1,0 +1,280 @@
+"""The Flower strategy around a server step: it checks replies, aggregates, and keeps a ledger."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from strategies.aggregation.aggregate import Aggregate, Aggregator, TooFewClientsError
+from strategies.parameters import Layout, UnusableReplyError
+from strategies.pipeline import Order, Pipeline, RoundFacts
+from strategies.reweighting.lift import Memory, Reweighter
+from strategies.shapes import Tensor
+
+OK = "ok"
+NAN = math.nan
+
+
+@dataclass
+class ClientEntry:
+    """What the ledger says of one client in one round."""
+
+    client: int
+    status: str = OK
+    """``ok``, ``failed: …`` (no answer: the client takes no part in the round's figures) or
+    ``rejected: …`` (an answer that cannot be used: it counts as weight 0)."""
+    n_examples: int = 0
+    prior_weight: float = NAN
+    weight: float = NAN
+    contribution: float = NAN
+    suspicion: float = NAN
+    update_norm: float = NAN
+    train_loss: float = NAN
+
+
+@dataclass
+class RoundLedger:
+    """Who was heard and who was suspected in one round."""
+
+    round_: int
+    clients: list[ClientEntry] = field(default_factory=list)
+    skipped: str = ""
+    """Why the round moved nothing, where it did not."""
+    restarted: bool = False
+    """Whether the next round starts from the initial model again."""
+
+
+class RobustFedAvg(FedAvg):
+    """FedAvg whose server step is ``global + pipeline(client updates)``.
+
+    One strategy serves every rule and reweighting, because they are arguments. Every reply is
+    checked by itself: a client that fails, or sends what cannot be used, is recorded in the ledger
+    and left out, and never ends the run. Rows stand in the order of the clients' node ids.
+
+    Args:
+        aggregate: An aggregation rule with its parameters bound, such as
+            ``partial(krum, n_malicious=2)``.
+        reweight: A reweighting with its parameters bound; none by default.
+        order: Which of the two comes first, see :class:`strategies.pipeline.Pipeline`.
+        n_examples: Tells how many examples a client (by node id) holds. By default the client's own
+            ``num-examples`` is believed, which an attacker can exaggerate.
+        weight_by: ``clients`` gives every client the same prior weight, ``examples`` weights them
+            by their number of examples.
+        server_update: Trains the given arrays on the server's own data in the given round and
+            returns the result; needed by rules that name ``reference``.
+        on_too_few: What to do when fewer usable replies come than the rule's bound needs:
+            ``skip_round`` keeps the model as it is, ``stop`` raises.
+        fedavg: Arguments of Flower's FedAvg (sampling, record keys).
+    """
+
+    def __init__(
+        self,
+        aggregate: Aggregator,
+        *,
+        reweight: Reweighter | None = None,
+        order: Order = "filter_then_lift",
+        n_examples: Callable[[int], int] | None = None,
+        weight_by: Literal["clients", "examples"] = "clients",
+        server_update: Callable[[ArrayRecord, int], ArrayRecord] | None = None,
+        on_too_few: Literal["skip_round", "stop"] = "skip_round",
+        **fedavg: Any,
+    ) -> None:
+        super().__init__(**fedavg)
+        self.pipeline = Pipeline(aggregate, reweight, order)
+        self.n_examples = n_examples
+        self.weight_by = weight_by
+        self.server_update = server_update
+        self.on_too_few = on_too_few
+        self.memory: Memory = {}
+        self.ledger: RoundLedger | None = None
+        """The last round's ledger."""
+        self._initial: np.ndarray | None = None  # flat, for methods that restart
+        self._arrays = ArrayRecord()
+        self._layout = Layout.of(self._arrays)
+        self._sampled: list[int] = []
+        self._matrix = np.empty((0, 0), dtype=np.float32)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Address the round's clients, in the order of their node ids."""
+        self._arrays, self._layout = arrays, Layout.of(arrays)
+        if self._initial is None:
+            self._initial = self._flat(arrays)
+        if self.pipeline.needs_losses:
+            config["report-loss"] = True
+        messages = list(super().configure_train(server_round, arrays, config, grid))
+        messages.sort(key=lambda message: message.metadata.dst_node_id)
+        self._sampled = [message.metadata.dst_node_id for message in messages]
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check the replies one by one, take the server step, and fill the ledger.
+
+        Raises:
+            TooFewClientsError: If too few usable replies came and ``on_too_few`` is ``stop``.
+        """
+        ledger = self.ledger = RoundLedger(server_round)
+        start = self._flat(self._arrays)
+        losses = self._receive(replies, start, ledger)
+        usable = [row for row, entry in enumerate(ledger.clients) if entry.status == OK]
+        for kept, row in enumerate(usable):  # close the gaps that unusable replies left
+            if kept != row:
+                self._matrix[kept] = self._matrix[row]
+        updates = torch.from_numpy(self._matrix[: len(usable)])
+        self._set_prior(ledger)
+        try:
+            if not usable:
+                raise TooFewClientsError("no client sent a usable reply")
+            step = self._server_step(server_round, updates, start, losses, ledger, usable)
+        except TooFewClientsError as fault:
+            if self.on_too_few == "stop":
+                raise
+            ledger.skipped = str(fault)
+            for row in usable:
+                ledger.clients[row].weight = 0.0
+            return None, self._metrics(ledger)
+        ledger.restarted = step.restart
+        target = self._initial if step.restart else start + step.result.update.numpy()
+        assert target is not None  # set by configure_train
+        return self._layout.read_flat(target, self._arrays), self._metrics(ledger)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what the strategy carries from round to round."""
+        state = {f"memory/{name}": value for name, value in self.memory.items()}
+        if self._initial is not None:
+            state["initial"] = torch.from_numpy(self._initial.copy())
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take up what :meth:`state_dict` returned."""
+        self.memory = {
+            name.removeprefix("memory/"): value
+            for name, value in state.items()
+            if name.startswith("memory/")
+        }
+        self._initial = state["initial"].numpy() if "initial" in state else None
+
+    def _flat(self, arrays: ArrayRecord) -> np.ndarray:
+        flat = np.empty(self._layout.size, dtype=np.float32)
+        self._layout.write_flat(arrays, flat)
+        return flat
+
+    def _receive(
+        self, replies: Iterable[Message], start: np.ndarray, ledger: RoundLedger
+    ) -> np.ndarray:
+        """Write each usable update into its client's row; return the reported losses."""
+        shape = (len(self._sampled), len(start))
+        if self._matrix.shape != shape:
+            self._matrix = np.empty(shape, dtype=np.float32)
+        losses = np.full(len(self._sampled), NAN)
+        rows = {client: row for row, client in enumerate(self._sampled)}
+        entries = {client: ClientEntry(client, "failed: no reply") for client in self._sampled}
+        for reply in replies:
+            entry = entries.get(reply.metadata.src_node_id)
+            if entry is None or entry.status == OK:
+                continue  # nobody asked this node, or it answered twice
+            row = rows[entry.client]
+            if reply.has_error():
+                entry.status = f"failed: {reply.error.reason}"
+                continue
+            try:
+                losses[row] = self._check_reply(reply, start, self._matrix[row], entry)
+                entry.status = OK
+            except UnusableReplyError as fault:
+                entry.status = f"rejected: {fault}"
+        ledger.clients = [entries[client] for client in self._sampled]
+        return losses
+
+    def _check_reply(
+        self, reply: Message, start: np.ndarray, row: np.ndarray, entry: ClientEntry
+    ) -> float:
+        """Write the update into ``row``; return the loss of the received model, if asked for."""
+        metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
+        entry.n_examples = (
+            self.n_examples(entry.client)
+            if self.n_examples is not None
+            else int(_number(metrics, self.weighted_by_key, 0))
+        )
+        entry.train_loss = _number(metrics, "train-loss", NAN)
+        if len(reply.content.array_records) != 1:
+            raise UnusableReplyError(
+                f"needs one ArrayRecord, got {len(reply.content.array_records)}"
+            )
+        self._layout.write_flat(next(iter(reply.content.array_records.values())), row)
+        np.subtract(row, start, out=row)
+        if not np.isfinite(row).all():
+            raise UnusableReplyError("update is not finite")
+        entry.update_norm = float(np.linalg.norm(row.astype(np.float64)))
+        if not self.pipeline.needs_losses:
+            return NAN
+        loss = _number(metrics, "received-loss", NAN)
+        if not (math.isfinite(loss) and loss >= 0):
+            raise UnusableReplyError(f"needs a loss >= 0 of the received model, got {loss}")
+        return loss
+
+    def _set_prior(self, ledger: RoundLedger) -> None:
+        answered = [entry for entry in ledger.clients if not entry.status.startswith("failed")]
+        sizes = [entry.n_examples if self.weight_by == "examples" else 1 for entry in answered]
+        for entry, size in zip(answered, sizes, strict=True):
+            entry.prior_weight = size / sum(sizes) if sum(sizes) else 1 / len(sizes)
+            if entry.status != OK:
+                entry.weight = 0.0
+
+    def _server_step(
+        self,
+        server_round: int,
+        updates: Tensor,
+        start: np.ndarray,
+        losses: np.ndarray,
+        ledger: RoundLedger,
+        usable: list[int],
+    ) -> Any:
+        entries = [ledger.clients[row] for row in usable]
+        prior = torch.tensor([entry.prior_weight for entry in entries], dtype=torch.float64)
+        facts = RoundFacts(
+            round_=server_round,
+            clients=torch.tensor([entry.client for entry in entries]),
+            prior=prior / prior.sum(),
+            losses=torch.from_numpy(losses[usable]),
+            server_update=lambda: self._reference(server_round, start),
+        )
+        step = self.pipeline(updates, facts, self.memory)
+        self.memory = step.memory
+        self._record(entries, step.result, step.contribution)
+        return step
+
+    def _record(self, entries: list[ClientEntry], result: Aggregate, contribution: Tensor) -> None:
+        columns = zip(
+            entries,
+            result.weights.tolist(),
+            contribution.tolist(),
+            result.suspicion.tolist(),
+            strict=True,
+        )
+        for entry, weight, share, suspicion in columns:
+            entry.weight, entry.contribution, entry.suspicion = weight, share, suspicion
+
+    def _reference(self, server_round: int, start: np.ndarray) -> Tensor:
+        if self.server_update is None:
+            raise TypeError("this aggregation rule needs server data: pass server_update")
+        trained = self.server_update(self._arrays, server_round)
+        return torch.from_numpy(self._flat(trained) - start)
+
+    @staticmethod
+    def _metrics(ledger: RoundLedger) -> MetricRecord:
+        used = sum(entry.status == OK for entry in ledger.clients)
+        return MetricRecord({"n-usable": used, "n-unusable": len(ledger.clients) - used})
+
+
+def _number(metrics: MetricRecord, key: str, default: float) -> float:
+    value = metrics.get(key, default)
+    return float(value) if isinstance(value, int | float) else default
