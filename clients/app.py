@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
 from clients.shard import Shard
 from clients.training import LocalTraining, State, mean_loss, train, train_cohort
+from strategies.flower_arrays import record_of
 from strategies.randomness import Purpose, generator
 
 
@@ -43,9 +44,7 @@ class ShardClientApp(ClientApp):
         self.cohort = cohort
         self.train()(self._train)
 
-    def train_many(
-        self, messages: Sequence[Message], contexts: Sequence[Context]
-    ) -> list[Message]:
+    def train_many(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Answer several training messages that carry the same model, as one cohort."""
         clients = [_client(context) for context in contexts]
         shards = [self._shard_of(client) for client in clients]
@@ -75,7 +74,8 @@ class ShardClientApp(ClientApp):
         rng = generator(self._seed, Purpose.TRAINING, _round(message), client)
         loss = train(self._model, shard, self._settings, rng)
         metrics = {"num-examples": len(shard.labels), "train-loss": loss, **extra}
-        return self._reply(message, self._model.state_dict(), metrics)
+        state = {name: value.clone() for name, value in self._model.state_dict().items()}
+        return self._reply(message, state, metrics)
 
     def _load(self, message: Message) -> State:
         arrays = message.content.array_records["arrays"]
@@ -90,7 +90,8 @@ class ShardClientApp(ClientApp):
 
     @staticmethod
     def _reply(message: Message, state: State, metrics: dict[str, float]) -> Message:
-        content = RecordDict({"arrays": ArrayRecord(state), "metrics": MetricRecord({**metrics})})
+        arrays = record_of({name: value.numpy() for name, value in state.items()})
+        content = RecordDict({"arrays": arrays, "metrics": MetricRecord({**metrics})})
         return Message(content, reply_to=message)
 
 

@@ -24,4 +24,3 @@ class Shard(NamedTuple):
     """The population each example belongs to, as an index into the dataset's group names."""
     is_poisoned: Bool[Tensor, " examples"]
     role: Role
-

@@ -78,9 +78,7 @@ def train(
 
 
 @torch.no_grad()
-def mean_loss(
-    model: nn.Module, inputs: Float[Tensor, "n ..."], labels: Int[Tensor, " n"]
-) -> float:
+def mean_loss(model: nn.Module, inputs: Float[Tensor, "n ..."], labels: Int[Tensor, " n"]) -> float:
     """Return the model's mean cross-entropy on some examples."""
     model.eval()
     total = 0.0
@@ -130,8 +128,8 @@ def train_cohort(
     """
     model.train()
     schedule = _schedule([len(shard.labels) for shard in shards], settings, rngs)
-    inputs = _padded([shards[i].inputs for i in schedule.order])
-    labels = _padded([shards[i].labels for i in schedule.order])
+    inputs = _padded([shards[i].inputs for i in schedule.order.tolist()])
+    labels = _padded([shards[i].labels for i in schedule.order.tolist()])
     trained = {name: _repeated(start[name], len(shards)) for name, _ in model.named_parameters()}
     buffers = {name: start[name] for name, _ in model.named_buffers() if name in start}
 
@@ -162,7 +160,7 @@ def train_cohort(
         totals[:n_active] += (losses.detach() * present.sum(dim=1)).double()
     back = schedule.order.argsort()
     seen = schedule.present.sum(dim=(1, 2)).double()
-    return {name: value[back] for name, value in trained.items()}, (totals / seen)[back]
+    return {name: value.detach()[back] for name, value in trained.items()}, (totals / seen)[back]
 
 
 def _schedule(
@@ -171,14 +169,16 @@ def _schedule(
     steps = [batches(size, settings, rng) for size, rng in zip(sizes, rngs, strict=True)]
     order = sorted(range(len(sizes)), key=lambda i: -len(steps[i]))
     width = min(settings.batch_size, max(sizes))
-    rows = torch.zeros(len(sizes), len(steps[order[0]]), width, dtype=torch.long)
-    present = torch.zeros(rows.shape)
+    rows = np.zeros((len(sizes), len(steps[order[0]]), width), dtype=np.int64)
+    present = np.zeros(rows.shape, dtype=np.float32)
     for place, client in enumerate(order):
         for step, batch in enumerate(steps[client]):
-            rows[place, step, : len(batch)] = torch.from_numpy(batch)
+            rows[place, step, : len(batch)] = batch
             present[place, step, : len(batch)] = 1
     n_active = [sum(len(s) > step for s in steps) for step in range(rows.shape[1])]
-    return _Schedule(torch.tensor(order), rows, present, n_active)
+    return _Schedule(
+        torch.tensor(order), torch.from_numpy(rows), torch.from_numpy(present), n_active
+    )
 
 
 def _padded(tensors: Sequence[Tensor]) -> Tensor:

@@ -58,9 +58,7 @@ class Pipeline:
     """
 
     AGGREGATE_FACTS = frozenset({"round_", "clients", "prior", "losses", "reference"})
-    REWEIGHT_FACTS = frozenset(
-        {"round_", "clients", "prior", "losses", "memory", "squared_norms"}
-    )
+    REWEIGHT_FACTS = frozenset({"round_", "clients", "prior", "losses", "memory", "squared_norms"})
 
     def __init__(
         self,

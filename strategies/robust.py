@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from strategies.aggregation.aggregate import Aggregate, Aggregator, TooFewClientsError
-from strategies.parameters import Layout, UnusableReplyError
+from strategies.flower_arrays import Layout, UnusableReplyError
 from strategies.pipeline import Order, Pipeline, RoundFacts
 from strategies.reweighting.lift import Memory, Reweighter
 from strategies.shapes import Tensor
@@ -209,8 +209,9 @@ class RobustFedAvg(FedAvg):
             raise UnusableReplyError(
                 f"needs one ArrayRecord, got {len(reply.content.array_records)}"
             )
-        self._layout.write_flat(next(iter(reply.content.array_records.values())), row)
-        np.subtract(row, start, out=row)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
+            self._layout.write_flat(next(iter(reply.content.array_records.values())), row)
+            np.subtract(row, start, out=row)
         if not np.isfinite(row).all():
             raise UnusableReplyError("update is not finite")
         entry.update_norm = float(np.linalg.norm(row.astype(np.float64)))

@@ -19,9 +19,9 @@ def load_digits(data_dir: Path | None, rng: Generator) -> Dataset:
     They come without a split, so the seed draws 400 of them for testing.
     """
     del data_dir
-    bunch = sklearn.datasets.load_digits()
-    inputs = (bunch.images[:, None] / 16).astype(np.float32)
-    labels = bunch.target.astype(np.int64)
+    pixels, classes = sklearn.datasets.load_digits(return_X_y=True)
+    inputs = (np.asarray(pixels).reshape(-1, 1, 8, 8) / 16).astype(np.float32)
+    labels = np.asarray(classes, dtype=np.int64)
     order = rng.permutation(len(labels))
     test, train = order[:DIGITS_TEST], order[DIGITS_TEST:]
     return Dataset(

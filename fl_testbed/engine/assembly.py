@@ -120,6 +120,7 @@ class ServerTraining:
         self._ready: tuple[nn.Module, Shard] | None = None
 
     def __call__(self, arrays: ArrayRecord, server_round: int) -> ArrayRecord:
+        """Return the arrays after training."""
         model, shard = self._prepare()
         model.load_state_dict({name: torch.tensor(a.numpy()) for name, a in arrays.items()})
         rng = generator(self._scenario.seed, Purpose.SERVER_TRAINING, server_round)

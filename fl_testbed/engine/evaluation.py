@@ -48,6 +48,7 @@ class Evaluator:
             self._target = poison.target
 
     def __call__(self, arrays: ArrayRecord) -> Evaluation:
+        """Test a model."""
         self._model.load_state_dict({k: torch.tensor(a.numpy()) for k, a in arrays.items()})
         logits = _logits(self._model, self._test.inputs)
         labels = self._test.labels

@@ -1,5 +1,6 @@
 """Clients on Ray: long-lived workers that keep the data, and a bounded amount of work in flight."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ class _Worker:
     def __init__(self) -> None:
         self._app_key, self._app = -1, ClientApp()
         self._content_ref: Any = None
-        self._content = RecordDict()
+        self._content: RecordDict = RecordDict()
 
     def prepare(self, key: int, build: BuildApp, data: list[Any], torch_threads: int) -> int:
         """Build the app of a run; return its cohort size."""
@@ -55,10 +56,10 @@ class RayPool:
     def __init__(self, n_workers: int | None = None, address: str = "local") -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
         self.n_workers = n_workers or int(ray.cluster_resources().get("CPU", 1))
-        remote = ray.remote(num_cpus=1)(_Worker)
-        self.workers = [remote.remote() for _ in range(self.n_workers)]
+        worker: Any = ray.remote(num_cpus=1)(_Worker)  # Ray's actor handles are not typed
+        self.workers: list[Any] = [worker.remote() for _ in range(self.n_workers)]
         self._data: dict[int, tuple[Any, Any]] = {}
         self._n_runs = 0
 

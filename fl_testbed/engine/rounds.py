@@ -180,9 +180,7 @@ def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:
         "group_accuracy": {str(k): _number(v) for k, v in by_group.mean().items()},
         "skipped_rounds": int(rounds["skipped"].notna().sum()),
         "unusable_replies": int(rounds["n_unusable"].sum()),
-        "suppression": suppression(
-            clients, rng, selects=scenario.strategy.aggregation.selects
-        ),
+        "suppression": suppression(clients, rng, selects=scenario.strategy.aggregation.selects),
     }
 
 

@@ -37,7 +37,9 @@ def group_accuracy(
     n_groups = len(training_counts)
     counts = np.bincount(groups, minlength=n_groups)
     hits = np.bincount(groups, weights=correct, minlength=n_groups)
-    accuracies = [hit / count if count else math.nan for hit, count in zip(hits, counts, strict=True)]
+    accuracies = [
+        hit / count if count else math.nan for hit, count in zip(hits, counts, strict=True)
+    ]
     tested = counts > 0
     weights = training_counts * tested
     mix = weights / weights.sum() if weights.sum() else tested / tested.sum()

@@ -74,15 +74,18 @@ def _filter_bias(
     if not all(len(part) for part in parts):
         return None, None
 
-    def rate(part: np.ndarray) -> float:
-        return part[:, 0].sum() / part[:, 1].sum()
+    def bias(minority: np.ndarray, majority: np.ndarray) -> float:
+        removed_minority, removed_majority = (
+            part[:, 0].sum() / part[:, 1].sum() for part in (minority, majority)
+        )
+        return float(removed_minority - removed_majority)
 
     draws = [
-        np.subtract(*(rate(part[rng.integers(len(part), size=len(part))]) for part in parts))
+        bias(*(part[rng.integers(len(part), size=len(part))] for part in parts))
         for _ in range(BOOTSTRAP_DRAWS)
     ]
     interval = [float(x) for x in np.percentile(draws, [2.5, 97.5])]
-    return float(rate(parts[0]) - rate(parts[1])), interval
+    return bias(*parts), interval
 
 
 def _separability(rows: pd.DataFrame) -> float | None:

@@ -103,7 +103,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _resolve(loc: Sequence[str | int], model: type[BaseModel]) -> tuple[Path, type[BaseModel] | None]:
+def _resolve(
+    loc: Sequence[str | int], model: type[BaseModel]
+) -> tuple[Path, type[BaseModel] | None]:
     """Drop union tags from pydantic's location; return also the model that owns the last key."""
     path: list[str | int] = []
     owner: type[BaseModel] | None = model

@@ -36,14 +36,22 @@ class _Draft:
             node = node[part]
         return True
 
-    def set(self, key: Key, value: Any, origin: str) -> None:
+    def replace(self, key: Key, value: Any, origin: str) -> None:
+        """Set a dotted key to a value, whatever was there."""
+        self._around(key)[key[-1]] = deepcopy(value)
+        self.origins[key] = origin
+
+    def overlay(self, key: Key, value: Any, origin: str) -> None:
         """Set a dotted key: mappings merge, unless the new one names a ``kind``."""
+        self._overlay(self._around(key), key, value, origin)
+
+    def _around(self, key: Key) -> dict[str, Any]:
         node = self.data
         for part in key[:-1]:
             if not isinstance(node.get(part), dict):
                 node[part] = {}
             node = node[part]
-        self._overlay(node, key, value, origin)
+        return node
 
     def _overlay(self, node: dict[str, Any], key: Key, value: Any, origin: str) -> None:
         old = node.get(key[-1])
@@ -66,10 +74,13 @@ class _Draft:
 def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[Scenario]:
     """Read a scenario file and expand its variants and sweep.
 
+    A mapping laid over another (by ``extends`` or a variant) is merged with it, unless it names
+    its ``kind``: then it replaces the other, whose parameters belong to another method.
+
     Args:
         path: The YAML file.
-        settings: ``KEY=VALUE`` texts of the command line, values in YAML. They change the base
-            and every variant that has the key; a swept key is set in place of the sweep.
+        settings: ``KEY=VALUE`` texts of the command line, values in YAML. They replace the value
+            in the base and in every variant that has the key, and a sweep of that key.
 
     Raises:
         ScenarioError: With every fault found.
@@ -77,7 +88,7 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[Scenario]:
     draft = _read(path, ())
     parsed = [_parse_setting(text) for text in settings]
     for key, value in parsed:
-        draft.set(key, value, "--set")
+        draft.replace(key, value, "--set")
     variants = _mapping(draft, "variants") or {"default": {}}
     sweep = _mapping(draft, "sweep")
     for key, value in parsed:
@@ -114,17 +125,17 @@ def _build(
         )
     for dotted, value in (overrides or {}).items():
         key = tuple(str(dotted).split("."))
-        draft.set(key, value, base.origin(("variants", variant, str(dotted))))
+        draft.overlay(key, value, base.origin(("variants", variant, str(dotted))))
     for key, value in settings:
         if key[0] not in EXPANSION_KEYS and draft.has(key):
-            draft.set(key, value, "--set")
+            draft.replace(key, value, "--set")
     suffix = ""
     for dotted, value in sweep_point.items():
-        draft.set(tuple(dotted.split(".")), value, base.origin(("sweep", dotted)))
+        draft.replace(tuple(dotted.split(".")), value, base.origin(("sweep", dotted)))
         if dotted != "seed":
             suffix += f",{dotted.split('.')[-1]}={_label(value)}"
     if variant != "default" or suffix:
-        draft.set(("variant",), (variant + suffix).removeprefix("default,"), where)
+        draft.replace(("variant",), (variant + suffix).removeprefix("default,"), where)
     try:
         scenario = Scenario.model_validate(draft.data)
     except ValidationError as error:
@@ -169,7 +180,9 @@ def _read(path: Path, seen: tuple[Path, ...]) -> _Draft:
     if not isinstance(root, yaml.MappingNode):
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
         line = root.start_mark.line + 1
-        raise ScenarioError([Fault(f"{where}:{line}", "", f"needs a mapping (key: value), got {kind}")])
+        raise ScenarioError(
+            [Fault(f"{where}:{line}", "", f"needs a mapping (key: value), got {kind}")]
+        )
     data = yaml.SafeLoader(text).construct_document(root)
     origins = dict(_origins(root, (), where))
     repeated = [Fault(*fault) for fault in _repeated(root, (), where)]
@@ -181,7 +194,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> _Draft:
     draft = _read(path.parent / base, (*seen, path.resolve())) if base else _Draft()
     draft.origins[()] = where
     for key, value in data.items():
-        draft.set((str(key),), value, origins[(str(key),)])
+        draft.overlay((str(key),), value, origins[(str(key),)])
     draft.origins.update(origins)
     return draft
 
@@ -246,9 +259,7 @@ def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, Any]]:
         if key.split(".")[0] not in Scenario.model_fields:
             text = unknown_key(key.split(".")[0], Scenario.model_fields)
             raise ScenarioError([Fault(where, dotted, text)])
-    return [
-        dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())
-    ]
+    return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
 
 
 def _label(value: Any) -> str:

@@ -131,7 +131,6 @@ AggregationSpec = Annotated[
 class ReweightingSpec(Spec):
     """What every reweighting answers."""
 
-
     def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
         """Return the reweighting, its parameters bound."""
         raise TypeError(f"{type(self).__name__} has no reweighting")
@@ -171,7 +170,7 @@ class QFedAvgSpec(ReweightingSpec):
 
 
 class JTTSpec(ReweightingSpec):
-    """Client-level JTT: warm up, flag the clients with the largest loss, train again with them up."""
+    """Client-level JTT: warm up, flag the clients of largest loss, train again with them lifted."""
 
     kind: Literal["jtt"]
     n_flagged: PositiveInt

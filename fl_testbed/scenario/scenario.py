@@ -77,13 +77,19 @@ class Scenario(Spec):
             found.append(("strategy.aggregation", str(fault)))
         if rule.needs_server_data and self.server_data.n_examples == 0:
             found.append(
-                ("server_data.n_examples", f"{rule.kind} trains on the server's own data: give it some")
+                (
+                    "server_data.n_examples",
+                    f"{rule.kind} trains on the server's own data: give it some",
+                )
             )
         lift = self.strategy.reweighting
         if isinstance(lift, JTTSpec):
             if lift.n_flagged > n_clients:
                 found.append(
-                    ("strategy.reweighting.n_flagged", f"needs <= {n_clients} clients, got {lift.n_flagged}")
+                    (
+                        "strategy.reweighting.n_flagged",
+                        f"needs <= {n_clients} clients, got {lift.n_flagged}",
+                    )
                 )
             if lift.warm_up_rounds >= self.rounds:
                 found.append(
