@@ -75,7 +75,8 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[Scenario]:
     """Read a scenario file and expand its variants and sweep.
 
     A mapping laid over another (by ``extends`` or a variant) is merged with it, unless it names
-    its ``kind``: then it replaces the other, whose parameters belong to another method.
+    its ``kind``: then it replaces the other, whose parameters belong to another method. A file's
+    own ``variants`` and ``sweep`` replace those of the file that it extends.
 
     Args:
         path: The YAML file.
@@ -194,7 +195,8 @@ def _read(path: Path, seen: tuple[Path, ...]) -> _Draft:
     draft = _read(path.parent / base, (*seen, path.resolve())) if base else _Draft()
     draft.origins[()] = where
     for key, value in data.items():
-        draft.overlay((str(key),), value, origins[(str(key),)])
+        write = draft.replace if key in EXPANSION_KEYS else draft.overlay
+        write((str(key),), value, origins[(str(key),)])
     draft.origins.update(origins)
     return draft
 

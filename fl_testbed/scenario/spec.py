@@ -1,6 +1,6 @@
 """What every mapping of a scenario has in common."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -28,9 +28,3 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 def count_of(value: float, n: int) -> int:
     """Resolve a count or fraction for a sample of n clients."""
     return int(value * n) if 0 < value < 1 else int(value)
-
-
-def kinds(union: Any) -> dict[str, type[Spec]]:
-    """Return the kinds of a tagged union, by name."""
-    members = union.__origin__.__args__ if hasattr(union.__origin__, "__args__") else ()
-    return {member.model_fields["kind"].annotation.__args__[0]: member for member in members}
