@@ -16,9 +16,10 @@ from strategies.randomness import Purpose, generator
 class ShardClientApp(ClientApp):
     """Trains the received model on the shard of the node's ``partition-id``.
 
-    The reply holds the trained ``arrays`` and the metrics ``num-examples``, ``train-loss`` and,
-    where the server's config asks for it with ``report-loss``, ``received-loss``: the mean loss of
-    the received model on the client's own data.
+    A query is answered with the ``partition-id``. The reply to training holds the trained
+    ``arrays`` and the metrics ``num-examples``, ``train-loss`` and, where the server's config asks
+    for it with ``report-loss``, ``received-loss``: the mean loss of the received model on the
+    client's own data.
 
     Args:
         shard_of: Returns a client's shard.
@@ -43,6 +44,7 @@ class ShardClientApp(ClientApp):
         self._seed = seed
         self.cohort = cohort
         self.train()(self._train)
+        self.query()(identify)
 
     def train_many(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Answer several training messages that carry the same model, as one cohort."""
@@ -93,6 +95,12 @@ class ShardClientApp(ClientApp):
         arrays = record_of({name: value.numpy() for name, value in state.items()})
         content = RecordDict({"arrays": arrays, "metrics": MetricRecord({**metrics})})
         return Message(content, reply_to=message)
+
+
+def identify(message: Message, context: Context) -> Message:
+    """Tell a server which partition this node holds: Flower's own engine does not know."""
+    metrics = MetricRecord({"partition-id": _client(context)})
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
 def _client(context: Context) -> int:

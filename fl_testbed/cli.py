@@ -42,7 +42,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
     resume: Annotated[bool, typer.Option(help="Go on with unfinished runs.")] = False,
     engine: Annotated[
-        Literal["inline", "ray"] | None, typer.Option(help="Where clients run.")
+        Literal["inline", "ray", "flower"] | None, typer.Option(help="Where clients run.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Ray worker processes.")] = None,
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,

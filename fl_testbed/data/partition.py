@@ -12,8 +12,10 @@ from strategies.randomness import Purpose, generator
 class Partition(Protocol):
     """Rows of the training set by client."""
 
-    server: np.ndarray
-    """Rows that the server keeps for itself; no client holds them."""
+    @property
+    def server(self) -> np.ndarray:
+        """Rows that the server keeps for itself; no client holds them."""
+        ...
 
     def client_rows(self, client: int) -> np.ndarray:
         """Return one client's rows."""

@@ -1,6 +1,7 @@
 """The few things of Flower that are not its public API, in one place and tested."""
 
 import logging
+import os
 
 from flwr.app import ArrayRecord, Message, Metadata, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
@@ -13,12 +14,15 @@ SERVER_NODE_ID = -1
 RUN_ID = 1
 
 
-def become_server() -> None:
-    """Let this process construct messages: Flower asks who is speaking.
-
-    Flower's log is kept to errors: the engine tells of rounds itself.
-    """
+def quiet_flower() -> None:
+    """Keep Flower's log to errors, and its telemetry off: the engine tells of rounds itself."""
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     logging.getLogger("flwr").setLevel(logging.ERROR)
+
+
+def become_server() -> None:
+    """Let this process construct messages: Flower asks who is speaking."""
+    quiet_flower()
     TaskIdentity.task_id = 0
     TaskIdentity.run_id = RUN_ID
     TaskIdentity.node_id = SERVER_NODE_ID

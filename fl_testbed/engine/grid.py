@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.flower_internals import (
-    become_server,
     from_bytes,
     to_bytes,
     with_message_id,
@@ -31,7 +30,6 @@ class ClientGrid(Grid):
     """
 
     def __init__(self) -> None:
-        become_server()
         self.sample: Sequence[int] = []
         self.keep_order = False
         """Whether work is handed out in client order, for a strategy that sums as replies come."""

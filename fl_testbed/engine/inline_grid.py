@@ -6,6 +6,7 @@ from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
 from fl_testbed.engine.client_work import Outcome, Task, cohort_size, run_chunk
+from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 
 
@@ -14,6 +15,7 @@ class InlineGrid(ClientGrid):
 
     def __init__(self, app: ClientApp, client_timeout_s: float) -> None:
         super().__init__()
+        become_server()
         self._app, self._client_timeout_s = app, client_timeout_s
 
     def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:

@@ -132,6 +132,12 @@ def launch(scenarios: Sequence[Scenario], options: Options, progress: Progress) 
             dataset = datasets.get(writer.scenario)
             writer.write(inline_rounds(dataset, writer.scenario, *writer.begin()))
         return
+    if engine.kind == "flower":
+        from fl_testbed.engine.flower_engine import run_on_flower
+
+        for writer in writers:
+            run_on_flower(writer, datasets.get(writer.scenario), options.data_dir)
+        return
     from fl_testbed.engine.ray_runs import run_on_ray  # inline runs need no Ray
 
     run_on_ray(writers, datasets, engine)

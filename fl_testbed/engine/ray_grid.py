@@ -11,6 +11,7 @@ from flwr.app import RecordDict
 from ray.exceptions import RayError, RayTaskError
 
 from fl_testbed.engine.client_work import Outcome, Task
+from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.ray_pool import RayPool
 
@@ -62,6 +63,7 @@ class RayGrid(ClientGrid):
         on_event: Callable[[str], None] = lambda text: None,
     ) -> None:
         super().__init__()
+        become_server()
         self._pool, self._cohort, self._client_timeout_s = pool, cohort, client_timeout_s
         self._work_of, self._on_event = work_of, on_event
 

@@ -28,7 +28,7 @@ N_CLASSES = 10
 class EngineSpec(Spec):
     """Where a run computes. No part of a run's identity: results do not depend on it."""
 
-    kind: Literal["inline", "ray"] = "inline"
+    kind: Literal["inline", "ray", "flower"] = "inline"  # flower: its stock simulation engine
     workers: PositiveInt | Literal["auto"] = "auto"  # ray: one per core by default
     parallel: Literal["auto", "clients", "runs"] = "auto"  # what is spread over Ray workers
     ray_address: str = "local"  # or the address of a running cluster, such as auto

@@ -1,0 +1,122 @@
+"""The same apps on Flower's stock simulation engine: a check on ours, and its benchmark.
+
+Flower shows a server random node ids and no partitions, pickles the ClientApp for every message,
+and fixes no order of replies. So nodes are asked who they are, the app is a name that each worker
+process resolves once, and results agree with ours up to the order of sums only.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from time import monotonic, sleep
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+
+from fl_testbed.data import Dataset
+from fl_testbed.engine.assembly import build_client_app, build_federation, load_dataset
+from fl_testbed.engine.client_work import Outcome, Task
+from fl_testbed.engine.errors import PoolError
+from fl_testbed.engine.flower_internals import quiet_flower
+from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.launch import RunWriter
+from fl_testbed.engine.rounds import Run
+from fl_testbed.scenario import Scenario
+
+REGISTRATION_TIMEOUT_S = 120.0
+
+
+class NamedClientApp(ClientApp):
+    """Stands for a scenario's ClientApp: small to pickle, built once in each process."""
+
+    def __init__(self, scenario: Scenario, data_dir: Path | None) -> None:
+        super().__init__()
+        self._scenario, self._data_dir = scenario, data_dir
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a message as the scenario's app does."""
+        return _built_app(self._scenario.model_dump_json(), self._data_dir)(message, context)
+
+
+@cache
+def _built_app(scenario_json: str, data_dir: Path | None) -> ClientApp:
+    scenario = Scenario.model_validate_json(scenario_json)
+    torch.set_num_threads(scenario.torch_threads)
+    federation = build_federation(scenario, load_dataset(scenario, data_dir))
+    return build_client_app(scenario, federation)
+
+
+class FlowerGrid(ClientGrid):
+    """Shows clients by their ids, and talks to Flower's nodes."""
+
+    def __init__(self, grid: Grid, n_clients: int, client_timeout_s: float) -> None:
+        super().__init__()
+        self._grid, self._timeout_s = grid, client_timeout_s
+        self._node_of = self._ask_nodes(n_clients)
+        self._client_of = {node: client for client, node in self._node_of.items()}
+
+    def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
+        """Send the tasks to their nodes and yield what comes back within the time limit."""
+        messages = [
+            Message(content, self._node_of[t.metadata.dst_node_id], t.metadata.message_type)
+            for t in tasks
+        ]
+        timeout_s = self._timeout_s * len(messages)
+        for reply in self._grid.send_and_receive(messages, timeout=timeout_s):
+            client = self._client_of[reply.metadata.src_node_id]
+            if reply.has_error():
+                yield Outcome(client, None, str(reply.error.reason), RecordDict())
+            else:
+                yield Outcome(client, reply.content, "", RecordDict())
+
+    def _ask_nodes(self, n_clients: int) -> dict[int, int]:
+        """Map client ids to node ids.
+
+        Raises:
+            PoolError: If not all nodes register in time.
+        """
+        deadline = monotonic() + REGISTRATION_TIMEOUT_S
+        while len(nodes := list(self._grid.get_node_ids())) < n_clients:
+            if monotonic() > deadline:
+                raise PoolError(f"{len(nodes)} of {n_clients} Flower nodes registered")
+            sleep(0.1)
+        messages = [Message(RecordDict(), node, "query") for node in nodes]
+        replies = self._grid.send_and_receive(messages, timeout=REGISTRATION_TIMEOUT_S)
+        return {
+            int(reply.content.metric_records["metrics"]["partition-id"]): reply.metadata.src_node_id  # pyright: ignore[reportArgumentType]
+            for reply in replies
+        }
+
+
+def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) -> None:
+    """Run one scenario on Flower's simulation engine."""
+    scenario = writer.scenario
+    federation = build_federation(scenario, dataset)
+    n_clients = len(federation.population)
+    server = ServerApp()
+    faults: list[BaseException] = []
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        # Flower logs what a ServerApp raises and goes on: keep it for the caller.
+        try:
+            clients = FlowerGrid(grid, n_clients, scenario.engine.client_timeout_s)
+            writer.write(Run(scenario, federation, clients).rounds(*writer.begin()))
+        except BaseException as fault:
+            faults.append(fault)
+
+    quiet_flower()
+    run_simulation(
+        server_app=server,
+        client_app=NamedClientApp(scenario, data_dir),
+        num_supernodes=n_clients,
+        backend_config={
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            "init_args": {"include_dashboard": False, "log_to_driver": False},
+        },
+    )
+    if faults:
+        raise faults[0]

@@ -1,0 +1,76 @@
+"""Runs the real command, and compares what runs leave behind."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+COMMAND = Path(sys.executable).parent / "fl-testbed"
+SAME_BYTES = ("clients.csv", "groups.csv", "rounds.csv", "summary.json", "model.safetensors")
+
+SCENARIO = """
+name: small
+rounds: 4
+dataset: {kind: digits}
+model: {kind: mlp, hidden: [16]}
+clients: {honest_majority: 8, honest_minority: 2, poisoned: 2, examples_each: 40}
+training: {lr: 0.1, batch_size: 10}
+poison:
+  kind: dirty_label_backdoor
+  trigger: {kind: patch, size: 2}
+  target: 0
+  fraction: 0.5
+server_data: {n_examples: 20}
+strategy: {aggregation: {kind: mean}}
+"""
+
+
+def write_scenario(folder: Path, text: str = SCENARIO) -> Path:
+    path = folder / "scenario.yaml"
+    path.write_text(text)
+    return path
+
+
+def start(*arguments: object, cwd: Path, patches: Path | None = None) -> subprocess.Popen[str]:
+    """Start the command in its own process group; ``patches`` holds a sitecustomize."""
+    environment = {k: v for k, v in os.environ.items() if k != "FL_TESTBED_DATA"}
+    if patches is not None:
+        environment["PYTHONPATH"] = str(patches)
+    return subprocess.Popen(
+        [str(COMMAND), *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(
+    *arguments: object, cwd: Path, patches: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    process = start(*arguments, cwd=cwd, patches=patches)
+    out, err = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def succeed(*arguments: object, cwd: Path, patches: Path | None = None) -> str:
+    done = run(*arguments, cwd=cwd, patches=patches)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_folders(out: Path) -> dict[str, Path]:
+    return {str(p.parent.relative_to(out)): p.parent for p in sorted(out.rglob("scenario.yaml"))}
+
+
+def assert_same_results(one: Path, other: Path, names: Sequence[str] = SAME_BYTES) -> None:
+    """The two output folders hold the same runs, byte for byte."""
+    ones, others = run_folders(one), run_folders(other)
+    assert ones.keys() == others.keys() != set()
+    for key in ones:
+        for name in names:
+            assert (ones[key] / name).read_bytes() == (others[key] / name).read_bytes(), (key, name)

@@ -1,0 +1,349 @@
+"""Clients that misbehave, workers and drivers that are killed, disks that fill up.
+
+All through the real command. Faults are put into the real client code by a ``sitecustomize`` that
+patches it in every process, so that the shipped code needs no hooks for them.
+"""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import (
+    COMMAND,
+    SCENARIO,
+    assert_same_results,
+    run,
+    start,
+    succeed,
+    write_scenario,
+)
+
+PATCH_ON_IMPORT = """
+import importlib.abc, importlib.util, sys
+
+class Patch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != {module!r}:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+        def exec_module(module):
+            run(module)
+            patch(module)
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Patch())
+"""
+
+BAD_CLIENTS = """
+def patch(app):
+    import time
+    import numpy as np
+    from flwr.app import Message, RecordDict
+    from strategies.flower_arrays import ArrayView
+    train = app.ShardClientApp._train
+
+    def first(reply, change):
+        arrays = reply.content["arrays"]
+        name = next(iter(arrays))
+        arrays[name] = ArrayView(change(arrays[name].numpy().copy()))
+        return reply
+
+    def fill(value):
+        def change(values):
+            values[...] = value
+            return values
+        return change
+
+    def bad(self, message, context):
+        client = context.node_config["partition-id"]
+        if client == 0:
+            raise RuntimeError("out of battery\\non the second line")
+        if client == 1:
+            return None
+        if client == 2:
+            time.sleep(600)
+        reply = train(self, message, context)
+        arrays = reply.content["arrays"]
+        if client == 3:
+            return first(reply, fill(np.nan))
+        if client == 4:
+            return first(reply, fill(-np.inf))
+        if client == 5:
+            return first(reply, lambda values: values[:-1])
+        if client == 6:
+            arrays["extra"] = ArrayView(np.zeros(3, dtype=np.float32))
+        if client == 7:
+            del arrays[next(iter(arrays))]
+        if client == 8:
+            return first(reply, fill(1e30))
+        if client == 9:
+            return Message(RecordDict(), reply_to=message)
+        return reply
+
+    app.ShardClientApp._train = bad
+"""
+
+EXPECTED_STATUS = {
+    0: "failed: RuntimeError: out of battery on the second line",
+    1: "failed: returned None, not a Message",
+    2: "failed: no reply within 2 s",
+    3: "rejected: update is not finite",
+    4: "rejected: update is not finite",
+    5: "rejected: array 1.weight has shape",
+    6: "rejected: arrays do not match the model's, unknown extra",
+    7: "rejected: arrays do not match the model's, missing",
+    8: "ok",
+    9: "rejected: needs one ArrayRecord, got 0",
+    10: "ok",
+    11: "ok",
+}
+
+KILLED_WORKER = """
+def patch(app):
+    import os, pathlib, signal
+    train = app.ShardClientApp._train
+
+    def fatal(self, message, context):
+        client = context.node_config["partition-id"]
+        server_round = message.content["config"]["server-round"]
+        marker = pathlib.Path(os.environ["PYTHONPATH"]) / "killed"
+        if client == 3 and server_round == 2 and ({always} or not marker.exists()):
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return train(self, message, context)
+
+    app.ShardClientApp._train = fatal
+"""
+
+
+def patches(folder: Path, module: str, patch: str) -> Path:
+    path = folder / "patches"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(patch + PATCH_ON_IMPORT.format(module=module))
+    return path
+
+
+def clients_of(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "small" / "default" / "seed-0" / "clients.csv")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_scenario(folder)
+    succeed("run", "scenario.yaml", "--out", "out", cwd=folder)
+    return folder / "out"
+
+
+def test_bad_clients_are_named_and_left_out_the_same_on_both_engines(tmp_path: Path) -> None:
+    write_scenario(tmp_path)
+    bad = patches(tmp_path, "clients.app", BAD_CLIENTS)
+    limits = ("--set", "engine.client_timeout_s=2", "--set", "rounds=2")
+    succeed("run", "scenario.yaml", "--out", "inline", *limits, cwd=tmp_path, patches=bad)
+    on_ray = ("--engine", "ray", "--workers", 2)
+    succeed("run", "scenario.yaml", "--out", "ray", *limits, *on_ray, cwd=tmp_path, patches=bad)
+    assert_same_results(tmp_path / "inline", tmp_path / "ray")
+
+    clients = clients_of(tmp_path / "inline")
+    for client, expected in EXPECTED_STATUS.items():
+        for status in clients.loc[clients["client"] == client, "status"]:
+            assert status.startswith(expected), (client, status)
+    failed = clients["status"].str.startswith("failed")
+    rejected = clients["status"].str.startswith("rejected")
+    assert clients.loc[failed, "weight"].isna().all()
+    assert (clients.loc[rejected, "weight"] == 0).all()
+    assert clients.groupby("round")["weight"].sum().tolist() == pytest.approx([1, 1])
+
+
+def test_too_few_usable_replies_skip_the_round_or_stop_as_the_scenario_says(
+    tmp_path: Path,
+) -> None:
+    write_scenario(tmp_path)
+    bad = patches(tmp_path, "clients.app", BAD_CLIENTS)
+    krum = "strategy.aggregation={kind: krum, n_malicious: 2}"
+    settings = ("--set", krum, "--set", "rounds=1", "--set", "engine.client_timeout_s=1")
+    succeed("run", "scenario.yaml", "--out", "skip", *settings, cwd=tmp_path, patches=bad)
+    rounds = pd.read_csv(tmp_path / "skip" / "small" / "default" / "seed-0" / "rounds.csv")
+    assert "krum needs n >= 2f + 3 clients, got n=3 and f=2" in rounds["skipped"].iloc[1]
+    assert rounds["loss"].iloc[0] == rounds["loss"].iloc[1]
+
+    stop = ("--set", "strategy.on_too_few=stop")
+    done = run("run", "scenario.yaml", "--out", "stop", *settings, *stop, cwd=tmp_path, patches=bad)
+    assert done.returncode == 1
+    assert "krum needs n >= 2f + 3 clients, got n=3 and f=2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("parallel", ["clients", "runs"])
+def test_a_worker_killed_in_mid_round_changes_nothing(
+    undisturbed: Path, tmp_path: Path, parallel: str
+) -> None:
+    write_scenario(tmp_path)
+    fatal = patches(tmp_path, "clients.app", KILLED_WORKER.format(always=False))
+    how = ("--engine", "ray", "--workers", 2, "--set", f"engine.parallel={parallel}")
+    succeed("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path, patches=fatal)
+    assert (fatal / "killed").exists()
+    assert_same_results(undisturbed, tmp_path / "out")
+    events = (tmp_path / "out" / "small" / "default" / "seed-0" / "events.log").read_text()
+    assert "worker lost" in events
+
+
+def test_a_client_that_kills_every_worker_is_given_up_and_the_run_goes_on(tmp_path: Path) -> None:
+    write_scenario(tmp_path)
+    fatal = patches(tmp_path, "clients.app", KILLED_WORKER.format(always=True))
+    how = ("--engine", "ray", "--workers", 2, "--set", "engine.parallel=clients")
+    succeed("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path, patches=fatal)
+    clients = clients_of(tmp_path / "out")
+    bad = clients[clients["status"] != "ok"]
+    assert bad[["round", "client", "status"]].values.tolist() == [
+        [2, 3, "failed: its worker died 3 times"]
+    ]
+
+
+def wait_for_rounds(process: subprocess.Popen[str], out: Path, count: int) -> None:
+    """Wait until the run has written so many rounds, or ended."""
+    table = out / "small" / "default" / "seed-0" / "rounds.csv"
+    while process.poll() is None:
+        if table.exists() and len(table.read_text().splitlines()) > count:
+            return
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+@pytest.mark.parametrize("rounds_before", [0, 7])
+def test_a_killed_driver_resumes_to_the_same_bytes(
+    tmp_path: Path, engine: str, rounds_before: int
+) -> None:
+    write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 25"))
+    agnostic = ("--set", "strategy.reweighting={kind: agnostic, step_size: 0.1}")
+    arguments = ("run", "scenario.yaml", "--engine", engine, "--workers", 1, *agnostic)
+    succeed("run", "scenario.yaml", *agnostic, "--out", "whole", cwd=tmp_path)
+    process = start(*arguments, "--out", "killed", cwd=tmp_path)
+    wait_for_rounds(process, tmp_path / "killed", rounds_before)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    succeed(*arguments, "--out", "killed", "--resume", cwd=tmp_path)
+    assert_same_results(tmp_path / "whole", tmp_path / "killed")
+
+
+KILLED_WHILE_WRITING = """
+def patch(run_folder):
+    import os, signal
+    replace = run_folder.RunFolder._replace
+
+    def torn(self, name, content):
+        if name == run_folder.CHECKPOINT and (self.path / name).exists():
+            if len((self.path / "rounds.csv").read_text().splitlines()) == 4:
+                (self.path / (name + ".partial")).write_bytes(content[: len(content) // 2])
+                with (self.path / "clients.csv").open("a") as table:
+                    table.write("3,7,hon")
+                os.kill(os.getpid(), signal.SIGKILL)
+        replace(self, name, content)
+
+    run_folder.RunFolder._replace = torn
+"""
+
+
+def test_a_kill_while_the_checkpoint_is_written_loses_that_round_alone(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    write_scenario(tmp_path)
+    torn = patches(tmp_path, "fl_testbed.engine.run_folder", KILLED_WHILE_WRITING)
+    killed = run("run", "scenario.yaml", "--out", "out", cwd=tmp_path, patches=torn)
+    assert killed.returncode == -signal.SIGKILL
+    succeed("run", "scenario.yaml", "--out", "out", "--resume", cwd=tmp_path)
+    assert_same_results(undisturbed, tmp_path / "out")
+
+
+def test_an_unfinished_run_is_not_overwritten_without_being_asked(tmp_path: Path) -> None:
+    write_scenario(tmp_path)
+    torn = patches(tmp_path, "fl_testbed.engine.run_folder", KILLED_WHILE_WRITING)
+    run("run", "scenario.yaml", "--out", "out", cwd=tmp_path, patches=torn)
+    again = run("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "holds an unfinished run: add --resume" in again.stderr
+    other = run("run", "scenario.yaml", "--out", "out", "--set", "rounds=5", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "holds a run of another scenario" in other.stderr
+
+
+def test_a_full_disk_ends_the_run_with_a_message_and_a_resume_finishes_it(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    write_scenario(tmp_path)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system needs more rights than these")
+    try:
+        done = run("run", "scenario.yaml", "--out", "disk/out", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
+        succeed("run", "scenario.yaml", "--out", "disk/out", "--resume", cwd=tmp_path)
+        assert_same_results(undisturbed, disk / "out")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_file_that_may_not_grow_ends_the_run_with_a_message(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    write_scenario(tmp_path)
+    limited = subprocess.run(
+        [str(COMMAND), "run", "scenario.yaml", "--out", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000)),
+    )
+    assert limited.returncode == 1
+    assert "File too large" in limited.stderr
+    succeed("run", "scenario.yaml", "--out", "out", "--resume", cwd=tmp_path)
+    assert_same_results(undisturbed, tmp_path / "out")
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_ctrl_c_keeps_finished_rounds(tmp_path: Path, engine: str) -> None:
+    write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 400"))
+    arguments = ("run", "scenario.yaml", "--out", "out", "--engine", engine, "--workers", 1)
+    process = start(*arguments, cwd=tmp_path)
+    wait_for_rounds(process, tmp_path / "out", 3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: driver and workers alike
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume goes on" in err
+    assert "Traceback" not in err
+    rounds = (tmp_path / "out" / "small" / "default" / "seed-0" / "rounds.csv").read_text()
+    assert len(rounds.splitlines()) > 3
+
+
+def test_a_hundred_thousand_clients_cost_no_more_than_those_sampled(tmp_path: Path) -> None:
+    text = SCENARIO.replace("honest_majority: 8", "honest_majority: 94000")
+    text = text.replace("honest_minority: 2", "honest_minority: 5000, overlap: true")
+    text = text.replace("poisoned: 2", "poisoned: 1000").replace("rounds: 4", "rounds: 2")
+    write_scenario(tmp_path, text)
+    succeed(
+        "run", "scenario.yaml", "--out", "out", "--set", "sampling.fraction=0.001", cwd=tmp_path
+    )
+    clients = clients_of(tmp_path / "out")
+    assert clients.groupby("round")["client"].nunique().tolist() == [100, 100]
+    assert (clients["status"] == "ok").all()
+    summary = json.loads(
+        (tmp_path / "out" / "small" / "default" / "seed-0" / "summary.json").read_text()
+    )
+    assert summary["suppression"]["honest_majority"]["weight_ratio"] == pytest.approx(1)
