@@ -1,0 +1,166 @@
+"""Seconds per client message and peak memory: this engine against Flower's stock engine.
+
+Both run the same ServerApp logic (``RobustFedAvg`` through Flower's own ``Strategy.start``) and the
+same ClientApp, which returns a model afresh and trains nothing. One setting after the other, each
+engine in a process of its own; the first round is left out.
+
+    python experiments/benchmarks/engine_against_flower.py
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from measure import PeakMemory, report, tree_memory
+
+from strategies.aggregation import mean, multi_krum
+from strategies.robust import RobustFedAvg
+
+SIZES = ((200, 100_000), (1_000, 100_000), (200, 1_000_000))
+MEMORY_SIZE = (200, 1_000_000)
+
+
+class FreshModel(ClientApp):
+    """Returns the received model, changed a little, as a client that trained would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.train()(answer)
+
+
+def answer(message: Message, context: Context) -> Message:
+    received = message.content.array_records["arrays"]
+    state = {name: torch.tensor(array.numpy()).add_(1e-3) for name, array in received.items()}
+    metrics = MetricRecord({"num-examples": 10, "train-loss": 1.0})
+    content = RecordDict({"arrays": ArrayRecord(state), "metrics": metrics})
+    return Message(content, reply_to=message)
+
+
+def initial_arrays(d: int) -> ArrayRecord:
+    """Four arrays, as of a network with one hidden layer."""
+    width = d // 2 - 100
+    sizes = (width, 100, d - width - 200, 100)
+    return ArrayRecord([np.zeros(size, dtype=np.float32) for size in sizes])
+
+
+def serve(grid: Grid, n: int, d: int, rounds: int, rule: str) -> list[float]:
+    """Run rounds on a grid and return the seconds of each."""
+    aggregate = partial(multi_krum, n_malicious=n // 10) if rule == "multi_krum" else mean
+    strategy = RobustFedAvg(
+        aggregate,
+        fraction_evaluate=0.0,
+        min_train_nodes=n,
+        min_evaluate_nodes=0,
+        min_available_nodes=n,
+    )
+    ends: list[float] = []
+    strategy.start(
+        grid,
+        initial_arrays(d),
+        num_rounds=rounds,
+        evaluate_fn=lambda round_, arrays: ends.append(time.perf_counter()),
+    )
+    return np.diff(ends).tolist()
+
+
+def on_ours(n: int, d: int, rounds: int, rule: str) -> dict[str, object]:
+    from fl_testbed.engine.ray_grid import RayGrid
+    from fl_testbed.engine.ray_pool import RayPool
+
+    pool = RayPool(2)
+    cohort = pool.prepare(lambda data: FreshModel(), None, torch_threads=1)
+    grid = RayGrid(pool, cohort, client_timeout_s=600.0)
+    idle = tree_memory()
+    with PeakMemory() as memory:
+        grid.sample = range(n)
+        seconds = serve(grid, n, d, rounds, rule)
+    pool.close()
+    return {"seconds": seconds, "idle": idle, "peak": memory.peak}
+
+
+def on_flower(n: int, d: int, rounds: int, rule: str) -> dict[str, object]:
+    from flwr.simulation import run_simulation
+
+    seconds: list[float] = []
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        seconds.extend(serve(grid, n, d, rounds, rule))
+
+    with PeakMemory(0.2) as memory:
+        run_simulation(
+            server_app=server,
+            client_app=FreshModel(),
+            num_supernodes=n,
+            backend_config={
+                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                "init_args": {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False},
+            },
+        )
+    return {"seconds": seconds, "idle": 0, "peak": memory.peak}
+
+
+def measured(engine: str, n: int, d: int, rounds: int, rule: str) -> dict[str, object]:
+    """Measure one engine in a process of its own."""
+    arguments = [engine, str(n), str(d), str(rounds), rule]
+    command = [sys.executable, __file__, "--child", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.stdout[-2_000:] + done.stderr[-4_000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=6, help="the first is left out")
+    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        engine, n, d, rounds, rule = arguments.child
+        run = {"ours": on_ours, "flower": on_flower}[engine]
+        print(json.dumps(run(int(n), int(d), int(rounds), rule)))
+        return
+    for n, d in SIZES:
+        per_message = {}
+        for engine in ("ours", "flower"):
+            result = measured(engine, n, d, arguments.rounds, "mean")
+            seconds = result["seconds"]
+            assert isinstance(seconds, list)
+            per_message[engine] = statistics.median(seconds[1:]) / n
+        setting = f"{n} clients x {d} parameters"
+        row = {"setting": setting, "unit": "ms"}
+        ratio = per_message["flower"] / per_message["ours"]
+        report(
+            "engine_against_flower",
+            [
+                {**row, "figure": "this engine, per message", "value": per_message["ours"] * 1e3},
+                {
+                    **row,
+                    "figure": "stock engine, per message",
+                    "value": per_message["flower"] * 1e3,
+                },
+                {**row, "figure": "stock / this", "value": ratio, "unit": "x"},
+            ],
+        )
+    n, d = MEMORY_SIZE
+    for rule in ("multi_krum", "mean"):
+        result = measured("ours", n, d, 3, rule)
+        above = (int(str(result["peak"])) - int(str(result["idle"]))) / (4 * n * d)
+        setting = f"{n} clients x {d} parameters"
+        figure = f"{rule}: peak memory above idle / 4nd"
+        row = {"setting": setting, "figure": figure, "value": above, "unit": "x"}
+        report("engine_against_flower", [row])
+
+
+if __name__ == "__main__":
+    main()

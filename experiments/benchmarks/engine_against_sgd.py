@@ -1,0 +1,145 @@
+"""Seconds per round against bare PyTorch doing the same SGD steps, and against pfl-research.
+
+The bare processes train the same shards with the same steps and neither send nor aggregate
+anything. Evaluation and the loss of the received model are off on all sides; this engine runs with
+2 workers, Multi-Krum and the client ledger.
+
+    python experiments/benchmarks/engine_against_sgd.py
+    python experiments/benchmarks/engine_against_sgd.py --pfl "PFL_PYTHON PFL_SCRIPT"
+
+where PFL_PYTHON is the Python of an environment with ``pfl[pytorch]``, and PFL_SCRIPT a script that
+runs its benchmark and takes ``--threads`` and ``--json``.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import tempfile
+import time
+from functools import cache, partial
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord
+from measure import report
+from networks import Cnn, shard_of
+
+from clients.app import ShardClientApp
+from clients.training import LocalTraining, train
+from strategies.aggregation import multi_krum
+from strategies.robust import RobustFedAvg
+
+SETTINGS = {
+    "pfl: 20 of 100 clients x 60": (100, 20, 60, LocalTraining(lr=0.05, batch_size=20)),
+    "CNN: 200 clients x 60": (200, 200, 60, LocalTraining(lr=0.05, batch_size=20)),
+}
+ROUNDS = 6  # the first is left out
+
+
+def engine_seconds(n: int, sampled: int, examples: int, training: LocalTraining) -> list[float]:
+    from fl_testbed.engine.ray_grid import RayGrid
+    from fl_testbed.engine.ray_pool import RayPool
+
+    pool = RayPool(2)
+    cohort = pool.prepare(partial(build_app, examples, training), None, torch_threads=1)
+    grid = RayGrid(pool, cohort, client_timeout_s=600.0)
+    strategy = RobustFedAvg(
+        partial(multi_krum, n_malicious=sampled // 10),
+        fraction_evaluate=0.0,
+        min_train_nodes=1,
+        min_evaluate_nodes=0,
+        min_available_nodes=1,
+    )
+    arrays = ArrayRecord(Cnn().state_dict())
+    seconds = []
+    for round_ in range(1, ROUNDS + 1):
+        began = time.perf_counter()
+        rng = np.random.default_rng(round_)
+        grid.sample = sorted(rng.choice(n, size=sampled, replace=False).tolist())
+        messages = strategy.configure_train(round_, arrays, ConfigRecord(), grid)
+        new, _ = strategy.aggregate_train(round_, grid.send_and_receive(messages))
+        arrays = new or arrays
+        seconds.append(time.perf_counter() - began)
+    pool.close()
+    return seconds[1:]
+
+
+def build_app(examples: int, training: LocalTraining, data: None) -> ShardClientApp:
+    return ShardClientApp(cache(partial(shard_of, n_examples=examples)), Cnn, training, seed=0)
+
+
+def bare_seconds(n: int, sampled: int, examples: int, training: LocalTraining) -> list[float]:
+    """Two processes, each with half of the clients, starting each round together."""
+    context = get_context("spawn")
+    barrier = context.Barrier(3)
+    halves = [range(0, sampled, 2), range(1, sampled, 2)]
+    processes = [
+        context.Process(target=bare_process, args=(barrier, half, examples, training))
+        for half in halves
+    ]
+    for process in processes:
+        process.start()
+    seconds = []
+    for _ in range(ROUNDS):
+        barrier.wait()
+        began = time.perf_counter()
+        barrier.wait()
+        seconds.append(time.perf_counter() - began)
+    for process in processes:
+        process.join()
+    return seconds[1:]
+
+
+def bare_process(barrier: Barrier, clients: range, examples: int, training: LocalTraining) -> None:
+    torch.set_num_threads(1)
+    model, start = Cnn(), Cnn().state_dict()
+    shards = [shard_of(client, examples) for client in clients]
+    for round_ in range(ROUNDS):
+        barrier.wait()
+        for client, shard in zip(clients, shards, strict=True):
+            model.load_state_dict(start)
+            train(model, shard, training, np.random.default_rng([round_, client]))
+        barrier.wait()
+
+
+def pfl_seconds(command: str) -> float:
+    """Return pfl-research's median seconds per round, the better of 1 and 2 threads."""
+    medians = []
+    for threads in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            result = Path(folder) / "result.json"
+            arguments = ["--threads", str(threads), "--json", str(result)]
+            subprocess.run([*shlex.split(command), *arguments], check=True, capture_output=True)
+            medians.append(json.loads(result.read_text())["summary"]["median_s_per_round"])
+    return min(medians)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pfl", help="command that runs pfl-research's benchmark")
+    arguments = parser.parse_args()
+    for setting, sizes in SETTINGS.items():
+        ours = statistics.median(engine_seconds(*sizes))
+        bare = statistics.median(bare_seconds(*sizes))
+        figures = [
+            ("this engine, per round", ours, "s"),
+            ("two bare processes, per round", bare, "s"),
+            ("this / bare", ours / bare, "x"),
+        ]
+        if arguments.pfl and setting.startswith("pfl"):
+            pfl = pfl_seconds(arguments.pfl)
+            figures += [("pfl-research, per round", pfl, "s"), ("this / pfl", ours / pfl, "x")]
+        rows = [
+            {"setting": setting, "figure": figure, "value": value, "unit": unit}
+            for figure, value, unit in figures
+        ]
+        report("engine_against_sgd", rows)
+
+
+if __name__ == "__main__":
+    main()
