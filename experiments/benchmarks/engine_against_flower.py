@@ -136,18 +136,18 @@ def main() -> None:
             result = measured(engine, n, d, arguments.rounds, "mean")
             seconds = result["seconds"]
             assert isinstance(seconds, list)
-            per_message[engine] = statistics.median(seconds[1:]) / n
+            per_message[engine] = statistics.median(seconds[1:]) / n * 1e3
         setting = f"{n} clients x {d} parameters"
         row = {"setting": setting, "unit": "ms"}
         ratio = per_message["flower"] / per_message["ours"]
         report(
             "engine_against_flower",
             [
-                {**row, "figure": "this engine, per message", "value": per_message["ours"] * 1e3},
+                {**row, "figure": "this engine, per message", "value": per_message["ours"]},
                 {
                     **row,
                     "figure": "stock engine, per message",
-                    "value": per_message["flower"] * 1e3,
+                    "value": per_message["flower"],
                 },
                 {**row, "figure": "stock / this", "value": ratio, "unit": "x"},
             ],

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a table on the screen, rows in results.csv, memory of a process tree."""
+"""What the benchmarks share: a table, rows in results.csv, the memory of a process tree."""
 
 import csv
 import os
