@@ -5,11 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
-from clients.shard import Role, Shard
-from clients.training import LocalTraining, batches, mean_loss, train, train_cohort
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+
+from clients.shard import Role, Shard
+from clients.training import LocalTraining, batches, mean_loss, train, train_cohort
 
 RAGGED = (7, 23, 10, 1, 16)  # with batches of 5: ends mid-batch, on a batch, in the first batch
 SETTINGS = {

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from fl_testbed.scenario import ScenarioError, load_scenarios
 
 GOOD = """\

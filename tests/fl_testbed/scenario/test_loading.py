@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 
 BASE = """\

@@ -1,12 +1,13 @@
 from fractions import Fraction
 
 import pytest
-from fl_testbed.scenario.methods import KrumSpec
-from fl_testbed.scenario.parts import SamplingSpec
-from fl_testbed.scenario.spec import count_of
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
+from fl_testbed.scenario.methods import KrumSpec
+from fl_testbed.scenario.parts import SamplingSpec
+from fl_testbed.scenario.spec import count_of
 
 
 @given(percent=st.integers(1, 99), n=st.integers(1, 1_000))
