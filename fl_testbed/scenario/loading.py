@@ -86,7 +86,8 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[Scenario]:
     """Read a scenario file and expand its variants and sweep.
 
     A mapping laid over another (by ``extends`` or a variant) is merged with it, unless it names
-    its ``kind``: then it replaces the other, whose parameters belong to another method.
+    its ``kind``: then it replaces the other, whose parameters belong to another method. A file's
+    own ``variants`` and ``sweep`` replace those of the file that it extends.
 
     Args:
         path: The YAML file.
@@ -186,7 +187,8 @@ def _read(path: Path, seen: tuple[str, ...]) -> _Draft:
         draft = _extended(path, base, origins[("extends",)], (*seen, os.path.realpath(path)))
     draft.origins[()] = where
     for key, value in data.items():
-        draft.overlay((key,), value, origins[(key,)])
+        write = draft.replace if key in EXPANSION_KEYS else draft.overlay
+        write((key,), value, origins[(key,)])
     draft.origins.update(origins)
     return draft
 

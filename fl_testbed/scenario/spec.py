@@ -1,7 +1,7 @@
 """What every mapping of a scenario has in common."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -34,9 +34,3 @@ def count_of(value: float, n: int) -> int:
 def share_of(fraction: float, n: int) -> int:
     """Return a fraction of n, rounded down: 29 for 0.29 of 100, where floats say 28.999…."""
     return math.floor(round(fraction * n, 9))
-
-
-def kinds(union: Any) -> dict[str, type[Spec]]:
-    """Return the kinds of a tagged union, by name."""
-    members = union.__origin__.__args__ if hasattr(union.__origin__, "__args__") else ()
-    return {member.model_fields["kind"].annotation.__args__[0]: member for member in members}

@@ -67,10 +67,12 @@ class TestExtends:
         scenario = the_one(load_scenarios(tmp_path / "top.yaml"))
         assert (scenario.name, scenario.rounds, scenario.seed) == ("small", 8, 9)
 
-    def test_variants_of_both_files_run(self, load):
-        base = BASE + "variants: {a: {rounds: 5}}\n"
+    def test_variants_and_sweep_are_the_file_s_own_where_it_has_any(self, load):
+        base = BASE + "variants: {a: {rounds: 5}}\nsweep: {seed: [1, 2]}\n"
         scenarios = load("extends: base.yaml\nvariants: {b: {rounds: 6}}\n", base=base)
-        assert {s.variant: s.rounds for s in scenarios} == {"a": 5, "b": 6}
+        assert [(s.variant, s.rounds, s.seed) for s in scenarios] == [("b", 6, 1), ("b", 6, 2)]
+        scenarios = load("extends: base.yaml\nsweep: {rounds: [1]}\n", base=base)
+        assert [(s.variant, s.rounds, s.seed) for s in scenarios] == [("a,rounds=1", 1, 0)]
 
     @pytest.mark.parametrize("other", ["scenario.yaml", "base.yaml"])
     def test_a_circle_is_refused(self, load, other):

@@ -1,0 +1,148 @@
+"""The command line: arguments in, exit code out.
+
+Exit status: 0 done; 2 the input is wrong; 1 a run failed; 130 interrupted.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from fl_testbed.console import RunProgress, make_console
+from fl_testbed.scenario import ScenarioError, load_scenarios
+from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
+from strategies.aggregation import TooFewClientsError
+
+app = typer.Typer(
+    help="Whom does a defence silence, and whom does a lift amplify?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ScenarioPath = Annotated[Path, typer.Argument(help="YAML file of the scenario.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change any key; the value is YAML."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the datasets.", envvar="FL_TESTBED_DATA"),
+]
+
+
+@app.command()
+def run(
+    scenario: ScenarioPath,
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+    resume: Annotated[bool, typer.Option(help="Go on with unfinished runs.")] = False,
+    engine: Annotated[
+        Literal["inline", "ray"] | None, typer.Option(help="Where clients run.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Ray worker processes.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Run all variants and seeds of a scenario, then compare them."""
+    # Imported here: they bring torch, and --help shall not wait for it.
+    from fl_testbed.engine.launch import Options, launch, run_folder
+    from fl_testbed.report.results import load_results
+    from fl_testbed.report.table import comparison_table
+    from fl_testbed.report.tension_figure import tension_figure
+
+    chosen = {"kind": engine, "workers": workers, "ray_address": ray_address}
+    if ray_address is not None and engine is None:
+        chosen["kind"] = "ray"
+    overrides = {f"engine.{key}={value}" for key, value in chosen.items() if value is not None}
+    scenarios = load_scenarios(scenario, [*(settings or []), *sorted(overrides)])
+    console = make_console()
+    options = Options(out, data_dir, shlex.join(["fl-testbed", *sys.argv[1:]]), resume)
+    n_rounds = sum(s.rounds for s in scenarios)
+    with RunProgress(console, len(scenarios), n_rounds) as progress:
+        launch(scenarios, options, progress)
+    folders = [run_folder(out, s).path for s in scenarios]
+    results = load_results(folders)
+    console.print()
+    console.print(comparison_table(results, scenarios[0].name))
+    figure = out / scenarios[0].name / "tension.png"
+    tension_figure(results, scenarios[0].name, figure)
+    console.print(f"figure: {figure}\nruns:   {out / scenarios[0].name}", soft_wrap=True)
+
+
+@app.command()
+def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDir = None) -> None:
+    """Check a scenario and print its variants, its groups, and what a run costs in memory."""
+    from fl_testbed.engine.launch import DatasetCache, check_data
+    from fl_testbed.engine.memory import server_memory
+
+    scenarios = load_scenarios(scenario, settings or [])
+    datasets = DatasetCache(data_dir)
+    federations = check_data(scenarios, datasets)
+    console = make_console()
+    table = Table(title=f"{scenarios[0].name}: {len(scenarios)} runs", title_justify="left")
+    for heading in (
+        "variant",
+        "seed",
+        "rounds",
+        "clients",
+        "sampled",
+        "parameters",
+        "server memory",
+    ):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for item in scenarios:
+        n_parameters, memory = server_memory(item, datasets.get(item))
+        cells = (item.seed, item.rounds, len(item.clients.population), item.n_sampled)
+        table.add_row(
+            item.variant, *map(str, cells), f"{n_parameters:,}", f"{memory / 2**20:,.1f} MiB"
+        )
+    console.print(table)
+    counts = federations[0].group_counts()
+    groups = Table(title=f"training groups of {scenarios[0].variant}", title_justify="left")
+    for heading in ("group", "examples", "share"):
+        groups.add_column(heading, justify="left" if heading == "group" else "right")
+    for name, count in counts.items():
+        groups.add_row(name, f"{count:,}", f"{count / max(1, sum(counts.values())):.1%}")
+    console.print(groups)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(CATALOGUE)}.")] = None,
+) -> None:
+    """List rules, reweightings, poisons, triggers, datasets, minorities and models."""
+    if what is not None and what not in CATALOGUE:
+        raise typer.BadParameter(f"needs one of {', '.join(CATALOGUE)}, got {what!r}")
+    console = make_console()
+    for title, kinds in CATALOGUE.items():
+        if what not in (None, title):
+            continue
+        table = Table(title=title, title_justify="left")
+        for heading in ("kind", "what it is", "parameters"):
+            table.add_column(heading)
+        for kind, spec in kinds.items():
+            table.add_row(kind, *describe_kind(spec))
+        console.print(table)
+
+
+def main() -> None:
+    """Run the command line and turn what went wrong into a message and an exit status."""
+    try:
+        app()
+    except ScenarioError as error:
+        _end(2, *(str(fault) for fault in error.faults))
+    except TooFewClientsError as error:
+        _end(1, f"the run stopped: {error} (strategy.on_too_few: skip_round would go on)")
+    except KeyboardInterrupt:
+        _end(130, "interrupted: finished rounds are kept, --resume goes on from there")
+
+
+def _end(status: int, *lines: str) -> None:
+    console = make_console(stderr=True)
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+    raise SystemExit(status)
