@@ -12,7 +12,8 @@ import typer
 from rich.table import Table
 
 from fl_testbed.console import RunProgress, make_console
-from fl_testbed.scenario import ScenarioError, load_scenarios
+from fl_testbed.engine.errors import PoolError
+from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
 from strategies.aggregation import TooFewClientsError
 
@@ -48,7 +49,7 @@ def run(
     data_dir: DataDir = None,
 ) -> None:
     """Run all variants and seeds of a scenario, then compare them."""
-    # Imported here: they bring torch, and --help shall not wait for it.
+    # Imported here: they bring Flower, pandas and matplotlib, and --help shall not wait for them.
     from fl_testbed.engine.launch import Options, launch, run_folder
     from fl_testbed.report.results import load_results
     from fl_testbed.report.table import comparison_table
@@ -86,7 +87,7 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
     table = Table(title=f"{scenarios[0].name}: {len(scenarios)} runs", title_justify="left")
     for heading in (
         "variant",
-        "seed",
+        "seeds",
         "rounds",
         "clients",
         "sampled",
@@ -94,20 +95,31 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
         "server memory",
     ):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
-    for item in scenarios:
-        n_parameters, memory = server_memory(item, datasets.get(item))
-        cells = (item.seed, item.rounds, len(item.clients.population), item.n_sampled)
+    for items in by_variant(scenarios).values():
+        first = items[0]
+        n_parameters, memory = server_memory(first, datasets.get(first))
+        counts = (first.rounds, len(first.clients.population), first.n_sampled)
+        seeds = ", ".join(str(item.seed) for item in items)
         table.add_row(
-            item.variant, *map(str, cells), f"{n_parameters:,}", f"{memory / 2**20:,.1f} MiB"
+            first.variant,
+            seeds,
+            *map(str, counts),
+            f"{n_parameters:,}",
+            f"{memory / 2**20:,.1f} MiB",
         )
     console.print(table)
     counts = federations[0].group_counts()
-    groups = Table(title=f"training groups of {scenarios[0].variant}", title_justify="left")
-    for heading in ("group", "examples", "share"):
-        groups.add_column(heading, justify="left" if heading == "group" else "right")
+    console.print(f"groups of honest clients' training data ({scenarios[0].variant}):")
     for name, count in counts.items():
-        groups.add_row(name, f"{count:,}", f"{count / max(1, sum(counts.values())):.1%}")
-    console.print(groups)
+        console.print(f"  {name}: {count:,} examples, {count / max(1, sum(counts.values())):.1%}")
+
+
+def by_variant(scenarios: list[Scenario]) -> dict[str, list[Scenario]]:
+    """Group the runs of a scenario file by variant, in order."""
+    groups: dict[str, list[Scenario]] = {}
+    for scenario in scenarios:
+        groups.setdefault(scenario.variant, []).append(scenario)
+    return groups
 
 
 @app.command("list")
@@ -137,6 +149,11 @@ def main() -> None:
         _end(2, *(str(fault) for fault in error.faults))
     except TooFewClientsError as error:
         _end(1, f"the run stopped: {error} (strategy.on_too_few: skip_round would go on)")
+    except PoolError as error:
+        _end(1, f"the run stopped: {error}")
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _end(1, f"the run stopped: {what}. Finished rounds are kept, --resume goes on from there")
     except KeyboardInterrupt:
         _end(130, "interrupted: finished rounds are kept, --resume goes on from there")
 

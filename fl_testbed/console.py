@@ -1,8 +1,11 @@
 """What a person sees while runs go on: a bar on a terminal, plain lines elsewhere."""
 
+from __future__ import annotations
+
 import math
 from time import monotonic
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -14,8 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fl_testbed.engine.evaluation import Evaluation
-from fl_testbed.scenario import Scenario
+if TYPE_CHECKING:  # the engine brings Flower and pandas, which --help can do without
+    from fl_testbed.engine.evaluation import Evaluation
+    from fl_testbed.scenario import Scenario
 
 PIPED_WIDTH = 120  # a table is not squeezed into 80 columns where nobody sees the terminal
 
@@ -51,7 +55,7 @@ class RunProgress:
             )
             self._task = self._bar.add_task("starting", total=n_rounds)
 
-    def __enter__(self) -> "RunProgress":
+    def __enter__(self) -> RunProgress:
         if self._bar is not None:
             self._bar.start()
         return self

@@ -92,7 +92,7 @@ class Layout:
             missing = sorted(set(self.names) - set(record.keys()))
             extra = sorted(set(record.keys()) - set(self.names))
             raise UnusableReplyError(
-                "arrays do not match the model's"
+                "rejected: arrays do not match the model's"
                 + (f", missing {', '.join(missing)}" if missing else "")
                 + (f", unknown {', '.join(extra)}" if extra else "")
             )
@@ -103,13 +103,17 @@ class Layout:
             try:
                 values = record[name].numpy()
             except (TypeError, ValueError) as fault:
-                raise UnusableReplyError(f"array {name} cannot be read: {fault}") from fault
+                raise UnusableReplyError(
+                    f"rejected: array {name} cannot be read: {fault}"
+                ) from fault
             if values.shape != shape:
                 raise UnusableReplyError(
-                    f"array {name} has shape {list(values.shape)}, needs {list(shape)}"
+                    f"rejected: array {name} has shape {list(values.shape)}, needs {list(shape)}"
                 )
             if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
-                raise UnusableReplyError(f"array {name} holds {values.dtype}, not real numbers")
+                raise UnusableReplyError(
+                    f"rejected: array {name} holds {values.dtype}, not real numbers"
+                )
             stop = start + values.size
             np.copyto(out[start:stop], values.reshape(-1), casting="same_kind")
             start = stop

@@ -8,7 +8,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from strategies.aggregation.aggregate import Aggregate, Aggregator, normalised
+from strategies.aggregation.mean import mean
+from strategies.aggregation.norm_clipping import norm_clipping
 from strategies.reweighting.lift import Memory, Reweighter
+from strategies.running_sum import ScaleOfRow
 from strategies.shapes import Float, Int, Tensor
 
 Order = Literal["filter_then_lift", "lift_then_filter"]
@@ -76,6 +79,20 @@ class Pipeline:
     def needs_losses(self) -> bool:
         """Whether clients have to report the loss of the model they receive."""
         return "losses" in self._aggregate_asks | self._reweight_asks
+
+    @property
+    def scale_of_row(self) -> ScaleOfRow | None:
+        """The scale of a row where the step is a mean of scaled rows, which can be summed as they
+        come; None where it needs all rows at once."""
+        rule = getattr(self.aggregate, "func", self.aggregate)
+        max_norm = getattr(self.aggregate, "keywords", {}).get("max_norm")
+        if self.reweight is not None:
+            return None
+        if rule is mean:
+            return lambda norm: 1.0
+        if rule is norm_clipping and max_norm is not None:
+            return lambda norm: min(1.0, max_norm / norm) if norm > 0 else 1.0
+        return None
 
     def __call__(
         self, updates: Float[Tensor, "n d"], facts: RoundFacts, memory: Memory

@@ -11,14 +11,17 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from strategies.aggregation.aggregate import Aggregate, Aggregator, TooFewClientsError
+from strategies.aggregation.aggregate import Aggregator, TooFewClientsError
 from strategies.flower_arrays import Layout, UnusableReplyError
-from strategies.pipeline import Order, Pipeline, RoundFacts
+from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep
 from strategies.reweighting.lift import Memory, Reweighter
+from strategies.running_sum import RunningSum
 from strategies.shapes import Tensor
 
 OK = "ok"
+NO_REPLY = "failed: no reply"
 NAN = math.nan
+RUNNING_SUM_BYTES = 64 * 2**20  # a larger matrix is not kept where a running sum will do
 
 
 @dataclass
@@ -48,6 +51,16 @@ class RoundLedger:
     """Why the round moved nothing, where it did not."""
     restarted: bool = False
     """Whether the next round starts from the initial model again."""
+
+
+def server_bytes(
+    aggregate: Aggregator, reweight: Reweighter | None, n_clients: int, n_parameters: int
+) -> int:
+    """Return what the server keeps of a round: the matrix of updates, or a running sum."""
+    matrix = 4 * n_clients * n_parameters
+    if matrix > RUNNING_SUM_BYTES and Pipeline(aggregate, reweight).scale_of_row is not None:
+        return (8 + 8 + 4) * n_parameters
+    return matrix
 
 
 class RobustFedAvg(FedAvg):
@@ -99,13 +112,15 @@ class RobustFedAvg(FedAvg):
         self._layout = Layout.of(self._arrays)
         self._sampled: list[int] = []
         self._matrix = np.empty((0, 0), dtype=np.float32)
+        self._sum: RunningSum | None = None
+        self._losses = np.empty(0)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Address the round's clients, in the order of their node ids."""
         self._arrays, self._layout = arrays, Layout.of(arrays)
-        if self._initial is None:
+        if self._initial is None and self.pipeline.reweight is not None:
             self._initial = self._flat(arrays)
         if self.pipeline.needs_losses:
             config["report-loss"] = True
@@ -124,17 +139,13 @@ class RobustFedAvg(FedAvg):
         """
         ledger = self.ledger = RoundLedger(server_round)
         start = self._flat(self._arrays)
-        losses = self._receive(replies, start, ledger)
-        usable = [row for row, entry in enumerate(ledger.clients) if entry.status == OK]
-        for kept, row in enumerate(usable):  # close the gaps that unusable replies left
-            if kept != row:
-                self._matrix[kept] = self._matrix[row]
-        updates = torch.from_numpy(self._matrix[: len(usable)])
+        self._receive(replies, start, ledger)
         self._set_prior(ledger)
+        usable = [row for row, entry in enumerate(ledger.clients) if entry.status == OK]
         try:
             if not usable:
                 raise TooFewClientsError("no client sent a usable reply")
-            step = self._server_step(server_round, updates, start, losses, ledger, usable)
+            step = self._server_step(start, ledger, usable)
         except TooFewClientsError as fault:
             if self.on_too_few == "stop":
                 raise
@@ -142,9 +153,10 @@ class RobustFedAvg(FedAvg):
             for row in usable:
                 ledger.clients[row].weight = 0.0
             return None, self._metrics(ledger)
-        ledger.restarted = step.restart
+        self.memory, ledger.restarted = step.memory, step.restart
+        self._record([ledger.clients[row] for row in usable], step)
         target = self._initial if step.restart else start + step.result.update.numpy()
-        assert target is not None  # set by configure_train
+        assert target is not None  # kept since the first round where a reweighting may restart
         return self._layout.read_flat(target, self._arrays), self._metrics(ledger)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -168,36 +180,42 @@ class RobustFedAvg(FedAvg):
         self._layout.write_flat(arrays, flat)
         return flat
 
-    def _receive(
-        self, replies: Iterable[Message], start: np.ndarray, ledger: RoundLedger
-    ) -> np.ndarray:
-        """Write each usable update into its client's row; return the reported losses."""
-        shape = (len(self._sampled), len(start))
-        if self._matrix.shape != shape:
-            self._matrix = np.empty(shape, dtype=np.float32)
-        losses = np.full(len(self._sampled), NAN)
-        rows = {client: row for row, client in enumerate(self._sampled)}
-        entries = {client: ClientEntry(client, "failed: no reply") for client in self._sampled}
+    def _receive(self, replies: Iterable[Message], start: np.ndarray, ledger: RoundLedger) -> None:
+        """Check each reply and write its update into its row, or add it to the running sum."""
+        n, d = len(self._sampled), len(start)
+        n_rows = 1 if self._keeps_running_sum(n, d) else n
+        if self._matrix.shape != (n_rows, d):
+            self._matrix = np.empty((n_rows, d), dtype=np.float32)
+        scale_of_row = self.pipeline.scale_of_row if n_rows < n else None
+        self._sum = RunningSum(d, scale_of_row) if scale_of_row is not None else None
+        self._losses = np.full(n, NAN)
+        places = {client: place for place, client in enumerate(self._sampled)}
+        ledger.clients = [ClientEntry(client, NO_REPLY) for client in self._sampled]
         for reply in replies:
-            entry = entries.get(reply.metadata.src_node_id)
-            if entry is None or entry.status == OK:
-                continue  # nobody asked this node, or it answered twice
-            row = rows[entry.client]
-            if reply.has_error():
-                entry.status = f"failed: {reply.error.reason}"
-                continue
+            place = places.pop(reply.metadata.src_node_id, None)
+            if place is None:
+                continue  # nobody asked this node, or it answered before
+            entry = ledger.clients[place]
+            row = self._matrix[place if self._sum is None else 0]
             try:
-                losses[row] = self._check_reply(reply, start, self._matrix[row], entry)
+                self._losses[place] = self._check_reply(reply, start, row, entry)
                 entry.status = OK
             except UnusableReplyError as fault:
-                entry.status = f"rejected: {fault}"
-        ledger.clients = [entries[client] for client in self._sampled]
-        return losses
+                entry.status = str(fault)
+            if self._sum is not None and entry.status == OK:
+                self._sum.put(place, row, self._raw_weight(entry), entry.update_norm)
+            elif self._sum is not None:
+                self._sum.skip(place)
+
+    def _keeps_running_sum(self, n: int, d: int) -> bool:
+        return n > 1 and 4 * n * d > RUNNING_SUM_BYTES and self.pipeline.scale_of_row is not None
 
     def _check_reply(
         self, reply: Message, start: np.ndarray, row: np.ndarray, entry: ClientEntry
     ) -> float:
         """Write the update into ``row``; return the loss of the received model, if asked for."""
+        if reply.has_error():
+            raise UnusableReplyError(f"failed: {reply.error.reason}")
         metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
         entry.n_examples = (
             self.n_examples(entry.client)
@@ -207,62 +225,63 @@ class RobustFedAvg(FedAvg):
         entry.train_loss = _number(metrics, "train-loss", NAN)
         if len(reply.content.array_records) != 1:
             raise UnusableReplyError(
-                f"needs one ArrayRecord, got {len(reply.content.array_records)}"
+                f"rejected: needs one ArrayRecord, got {len(reply.content.array_records)}"
             )
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
             self._layout.write_flat(next(iter(reply.content.array_records.values())), row)
             np.subtract(row, start, out=row)
         if not np.isfinite(row).all():
-            raise UnusableReplyError("update is not finite")
+            raise UnusableReplyError("rejected: update is not finite")
         entry.update_norm = float(np.linalg.norm(row.astype(np.float64)))
         if not self.pipeline.needs_losses:
             return NAN
         loss = _number(metrics, "received-loss", NAN)
         if not (math.isfinite(loss) and loss >= 0):
-            raise UnusableReplyError(f"needs a loss >= 0 of the received model, got {loss}")
+            raise UnusableReplyError(
+                f"rejected: needs a loss >= 0 of the received model, got {loss}"
+            )
         return loss
+
+    def _raw_weight(self, entry: ClientEntry) -> float:
+        return entry.n_examples if self.weight_by == "examples" else 1.0
 
     def _set_prior(self, ledger: RoundLedger) -> None:
         answered = [entry for entry in ledger.clients if not entry.status.startswith("failed")]
-        sizes = [entry.n_examples if self.weight_by == "examples" else 1 for entry in answered]
-        for entry, size in zip(answered, sizes, strict=True):
-            entry.prior_weight = size / sum(sizes) if sum(sizes) else 1 / len(sizes)
+        total = sum(self._raw_weight(entry) for entry in answered)
+        for entry in answered:
+            entry.prior_weight = self._raw_weight(entry) / total if total else 1 / len(answered)
             if entry.status != OK:
                 entry.weight = 0.0
 
-    def _server_step(
-        self,
-        server_round: int,
-        updates: Tensor,
-        start: np.ndarray,
-        losses: np.ndarray,
-        ledger: RoundLedger,
-        usable: list[int],
-    ) -> Any:
+    def _server_step(self, start: np.ndarray, ledger: RoundLedger, usable: list[int]) -> ServerStep:
+        if self._sum is not None:
+            unknown = torch.full((len(usable),), NAN)  # the rows are gone
+            return ServerStep(self._sum.result(), unknown, self.memory, restart=False)
+        for kept, row in enumerate(usable):  # close the gaps that unusable replies left
+            if kept != row:
+                self._matrix[kept] = self._matrix[row]
         entries = [ledger.clients[row] for row in usable]
         prior = torch.tensor([entry.prior_weight for entry in entries], dtype=torch.float64)
         facts = RoundFacts(
-            round_=server_round,
+            round_=ledger.round_,
             clients=torch.tensor([entry.client for entry in entries]),
             prior=prior / prior.sum(),
-            losses=torch.from_numpy(losses[usable]),
-            server_update=lambda: self._reference(server_round, start),
+            losses=torch.from_numpy(self._losses[usable]),
+            server_update=lambda: self._reference(ledger.round_, start),
         )
-        step = self.pipeline(updates, facts, self.memory)
-        self.memory = step.memory
-        self._record(entries, step.result, step.contribution)
-        return step
+        return self.pipeline(torch.from_numpy(self._matrix[: len(usable)]), facts, self.memory)
 
-    def _record(self, entries: list[ClientEntry], result: Aggregate, contribution: Tensor) -> None:
+    @staticmethod
+    def _record(entries: list[ClientEntry], step: ServerStep) -> None:
         columns = zip(
             entries,
-            result.weights.tolist(),
-            contribution.tolist(),
-            result.suspicion.tolist(),
+            step.result.weights.tolist(),
+            step.contribution.tolist(),
+            step.result.suspicion.tolist(),
             strict=True,
         )
-        for entry, weight, share, suspicion in columns:
-            entry.weight, entry.contribution, entry.suspicion = weight, share, suspicion
+        for entry, weight, contribution, suspicion in columns:
+            entry.weight, entry.contribution, entry.suspicion = weight, contribution, suspicion
 
     def _reference(self, server_round: int, start: np.ndarray) -> Tensor:
         if self.server_update is None:

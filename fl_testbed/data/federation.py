@@ -106,8 +106,7 @@ class Federation:
         counts = dict.fromkeys(self.group_names, 0)
         for role, group in ((Role.HONEST_MAJORITY, MAJORITY), (Role.HONEST_MINORITY, MINORITY)):
             clients = self.population.clients(role)
-            starts = self.partition.starts
-            counts[self.group_names[group]] += int(starts[clients.stop] - starts[clients.start])
+            counts[self.group_names[group]] += sum(self.partition.size(c) for c in clients)
         return counts
 
     def _shard(self, rows: np.ndarray, group: int, role: Role) -> Shard:

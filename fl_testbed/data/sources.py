@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import sklearn.datasets
 from numpy.random import Generator
 
 from fl_testbed.data.dataset import DataError, Dataset, Examples
@@ -18,6 +17,8 @@ def load_digits(data_dir: Path | None, rng: Generator) -> Dataset:
 
     They come without a split, so the seed draws 400 of them for testing.
     """
+    import sklearn.datasets  # two seconds that every other command can do without
+
     del data_dir
     pixels, classes = sklearn.datasets.load_digits(return_X_y=True)
     inputs = (np.asarray(pixels).reshape(-1, 1, 8, 8) / 16).astype(np.float32)

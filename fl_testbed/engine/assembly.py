@@ -13,7 +13,7 @@ from clients.poisons import is_source
 from clients.shard import Shard
 from clients.training import train
 from fl_testbed.data import DATASETS, Dataset, Federation
-from fl_testbed.data.partition import equal_shards
+from fl_testbed.data.partition import equal_shards, overlapping_shards
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.parts import DirtyLabelBackdoorSpec
 from strategies.randomness import Purpose, generator
@@ -45,14 +45,16 @@ def build_federation(scenario: Scenario, dataset: Dataset) -> Federation:
         mask = is_source(labels, scenario.poison.source, scenario.poison.target).numpy()
         n_poisoned = round(scenario.poison.fraction * clients.examples_each)
         wanted = (population.poisoned, n_poisoned, mask)
-    partition = equal_shards(
+    sizes = (
         len(population),
         clients.examples_each,
         scenario.server_data.n_examples,
         len(dataset.train),
-        generator(scenario.seed, Purpose.PARTITION, 1),
-        wanted,
     )
+    if clients.overlap:
+        partition = overlapping_shards(*sizes, scenario.seed, wanted)
+    else:
+        partition = equal_shards(*sizes, generator(scenario.seed, Purpose.PARTITION, 1), wanted)
     minority = scenario.dataset.minority
     return Federation(
         dataset=dataset,

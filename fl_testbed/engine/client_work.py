@@ -1,6 +1,10 @@
 """Runs a ClientApp on a chunk of messages: the same code in this process and on a Ray worker."""
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import NamedTuple, Protocol
 
 from flwr.app import Context, Message, Metadata, RecordDict
@@ -43,29 +47,73 @@ def cohort_size(app: ClientApp) -> int:
     return getattr(app, "cohort", 1)
 
 
-def run_chunk(app: ClientApp, content: RecordDict, tasks: Sequence[Task]) -> list[Outcome]:
+def run_chunk(
+    app: ClientApp, content: RecordDict, tasks: Sequence[Task], timeout_s: float
+) -> list[Outcome]:
     """Answer the tasks of a chunk, one by one or as one cohort.
 
-    An exception in a client is that client's outcome and nobody else's: a cohort that fails is
-    trained one by one.
+    An exception in a client, or more than ``timeout_s`` seconds, is that client's outcome and
+    nobody else's: a cohort that fails is trained one by one.
     """
-    messages = [message_from(RecordDict(dict(content)), task.metadata) for task in tasks]
-    contexts = [_context(task) for task in tasks]
     if cohort_size(app) > 1 and len(tasks) > 1 and tasks[0].metadata.message_type == "train":
-        cohort: CohortApp = app  # pyright: ignore[reportAssignmentType]
-        try:
-            replies = cohort.train_many(messages, contexts)
-            return [_outcome(r, c) for r, c in zip(replies, contexts, strict=True)]
-        except Exception:  # the client at fault shows up below
-            contexts = [_context(task) for task in tasks]
-    outcomes = []
-    for message, context in zip(messages, contexts, strict=True):
-        try:
-            outcomes.append(_outcome(app(message, context), context))
-        except Exception as fault:  # a client may raise anything; it must not end the run
-            reason = f"{type(fault).__name__}: {fault}".splitlines()[0]
-            outcomes.append(Outcome(context.node_id, None, reason, context.state))
-    return outcomes
+        outcomes = _run_cohort(app, content, tasks, timeout_s * len(tasks))  # pyright: ignore[reportArgumentType]
+        if outcomes is not None:
+            return outcomes
+    return [_run_one(app, content, task, timeout_s) for task in tasks]
+
+
+def _run_cohort(
+    app: CohortApp, content: RecordDict, tasks: Sequence[Task], timeout_s: float
+) -> list[Outcome] | None:
+    contexts = [_context(task) for task in tasks]
+    messages = [_message(content, task) for task in tasks]
+    try:
+        with _time_limit(timeout_s):
+            replies = app.train_many(messages, contexts)
+    except (Exception, ClientTimeout):  # one by one will show the client at fault
+        return None
+    return [_outcome(r, c) for r, c in zip(replies, contexts, strict=True)]
+
+
+def _run_one(app: ClientApp, content: RecordDict, task: Task, timeout_s: float) -> Outcome:
+    context = _context(task)
+    try:
+        with _time_limit(timeout_s):
+            reply = app(_message(content, task), context)
+        return _outcome(reply, context)
+    except ClientTimeout:
+        reason = f"no reply within {timeout_s:g} s"
+    except Exception as fault:  # a client may raise anything; it must not end the run
+        reason = " ".join(f"{type(fault).__name__}: {fault}".split())
+    return Outcome(task.metadata.dst_node_id, None, reason, task.state)
+
+
+class ClientTimeout(BaseException):
+    """A client took too long. No Exception, which a client may catch and go on."""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Interrupt Python code after some seconds; possible in a process's main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise ClientTimeout
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _message(content: RecordDict, task: Task) -> Message:
+    # Records are shared between the clients of a chunk, the dict around them is not.
+    return message_from(RecordDict(dict(content)), task.metadata)
 
 
 def _context(task: Task) -> Context:

@@ -3,6 +3,8 @@
 import logging
 
 from flwr.app import ArrayRecord, Message, Metadata, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from strategies.flower_arrays import view
@@ -45,3 +47,13 @@ def with_views(content: RecordDict) -> RecordDict:
         else:
             result[key] = record
     return result
+
+
+def to_bytes(content: RecordDict) -> bytes:
+    """Serialise a record dict as Flower sends it."""
+    return recorddict_to_proto(content).SerializeToString(deterministic=True)
+
+
+def from_bytes(content: bytes) -> RecordDict:
+    """Read what :func:`to_bytes` wrote."""
+    return recorddict_from_proto(ProtoRecordDict.FromString(content))

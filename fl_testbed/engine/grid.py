@@ -3,13 +3,17 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
+import torch
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+from torch import Tensor
 
 from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.flower_internals import (
     become_server,
+    from_bytes,
+    to_bytes,
     with_message_id,
     with_views,
 )
@@ -29,6 +33,8 @@ class ClientGrid(Grid):
     def __init__(self) -> None:
         become_server()
         self.sample: Sequence[int] = []
+        self.keep_order = False
+        """Whether work is handed out in client order, for a strategy that sums as replies come."""
         self.states: dict[int, RecordDict] = {}
         self._new_states: dict[int, RecordDict] = {}
         self._outbox: dict[str, Message] = {}
@@ -68,6 +74,19 @@ class ClientGrid(Grid):
         """Commit what clients kept in this round."""
         self.states.update(self._new_states)
         self._new_states = {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what clients keep, as bytes by client id."""
+        return {
+            str(client): torch.frombuffer(bytearray(to_bytes(record)), dtype=torch.uint8)
+            for client, record in self.states.items()
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take up what :meth:`state_dict` returned."""
+        self.states = {
+            int(client): from_bytes(content.numpy().tobytes()) for client, content in state.items()
+        }
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the round's sample."""

@@ -12,12 +12,13 @@ from fl_testbed.engine.grid import ClientGrid
 class InlineGrid(ClientGrid):
     """Runs every client here."""
 
-    def __init__(self, app: ClientApp) -> None:
+    def __init__(self, app: ClientApp, client_timeout_s: float) -> None:
         super().__init__()
-        self._app = app
+        self._app, self._client_timeout_s = app, client_timeout_s
 
     def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
         """Run the tasks in the order given."""
         size = cohort_size(self._app)
         for start in range(0, len(tasks), size):
-            yield from run_chunk(self._app, content, tasks[start : start + size])
+            chunk = tasks[start : start + size]
+            yield from run_chunk(self._app, content, chunk, self._client_timeout_s)

@@ -5,19 +5,17 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from fl_testbed.data import DataError, Dataset, Federation
 from fl_testbed.engine.assembly import build_client_app, build_federation, load_dataset
 from fl_testbed.engine.evaluation import Evaluation
-from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.inline_grid import InlineGrid
-from fl_testbed.engine.rounds import Run
+from fl_testbed.engine.memory import check_memory
+from fl_testbed.engine.rounds import RoundRecord, Run, State, summarise
 from fl_testbed.engine.run_folder import RunFolder
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 
@@ -46,11 +44,11 @@ class Options:
 
 
 class DatasetCache:
-    """Keeps the last dataset: variants of a scenario share it."""
+    """Keeps datasets: variants and seeds of a scenario share them."""
 
     def __init__(self, data_dir: Path | None) -> None:
         self._data_dir = data_dir
-        self._last: tuple[tuple[Any, ...], Dataset] | None = None
+        self._loaded: dict[tuple[Any, ...], Dataset] = {}
 
     def get(self, scenario: Scenario) -> Dataset:
         """Return the scenario's dataset.
@@ -58,11 +56,11 @@ class DatasetCache:
         Raises:
             DataError: If its files are not there or are broken.
         """
-        key = (scenario.dataset.kind, scenario.seed)
-        if self._last is None or self._last[0] != key:
-            self._last = None  # let go of the old one before loading the new
-            self._last = (key, load_dataset(scenario, self._data_dir))
-        return self._last[1]
+        spec = scenario.dataset
+        key = (spec.kind, scenario.seed if spec.split_by_seed else None)
+        if key not in self._loaded:
+            self._loaded[key] = load_dataset(scenario, self._data_dir)
+        return self._loaded[key]
 
 
 def run_folder(out: Path, scenario: Scenario) -> RunFolder:
@@ -113,62 +111,89 @@ def check_folders(scenarios: Sequence[Scenario], options: Options) -> list[Scena
 
 
 def launch(scenarios: Sequence[Scenario], options: Options, progress: Progress) -> None:
-    """Run scenarios one after the other; those that are done already are skipped.
+    """Run scenarios; those that are done already are skipped.
 
     Raises:
         ScenarioError: If something is wrong that shows before the first run.
     """
     datasets = DatasetCache(options.data_dir)
     check_data(scenarios, datasets)
+    check_memory(scenarios, datasets)
     left = check_folders(scenarios, options)
     for scenario in scenarios:
         if scenario not in left:
             progress.end(scenario, "done before")
     if not left:
         return
-    with _grids(left[0]) as grid_for:
-        for scenario in left:
-            federation = build_federation(scenario, datasets.get(scenario))
-            _run_one(scenario, federation, grid_for(scenario, federation), options, progress)
-
-
-def _run_one(
-    scenario: Scenario,
-    federation: Federation,
-    grid: ClientGrid,
-    options: Options,
-    progress: Progress,
-) -> None:
-    folder = run_folder(options.out, scenario)
-    folder.write("scenario.yaml", scenario.to_yaml())
-    folder.write_json("environment.json", environment(scenario, options.command))
-    resume = options.resume and folder.has_checkpoint
-    progress.begin(scenario, 0)
-    Run(scenario, federation, grid, folder).execute(
-        partial(progress.round, scenario), resume=resume
-    )
-    progress.end(scenario, "done")
-
-
-GridFor = Callable[[Scenario, Federation], ClientGrid]
-
-
-@contextmanager
-def _grids(scenario: Scenario) -> Iterator[GridFor]:
-    """Yield what makes a grid for each run; Ray starts once for all of them."""
-    engine = scenario.engine
+    writers = [RunWriter(scenario, options, progress) for scenario in left]
+    engine = left[0].engine
     if engine.kind == "inline":
-        yield lambda run, federation: InlineGrid(build_client_app(run, federation))
+        for writer in writers:
+            dataset = datasets.get(writer.scenario)
+            writer.write(inline_rounds(dataset, writer.scenario, *writer.begin()))
         return
-    from fl_testbed.engine.ray_grid import RayPool  # Ray need not be there for inline runs
+    from fl_testbed.engine.ray_runs import run_on_ray  # inline runs need no Ray
 
-    pool = RayPool(None if engine.workers == "auto" else engine.workers, engine.ray_address)
-    try:
-        yield lambda run, federation: pool.grid(
-            partial(build_client_app, run), federation, run.torch_threads
-        )
-    finally:
-        pool.close()
+    run_on_ray(writers, datasets, engine)
+
+
+class RunWriter:
+    """Writes one run's folder from the records that the run yields, wherever it computes."""
+
+    def __init__(self, scenario: Scenario, options: Options, progress: Progress) -> None:
+        self.scenario = scenario
+        self.folder = run_folder(options.out, scenario)
+        self._options, self._progress = options, progress
+
+    def begin(self) -> tuple[int, State | None]:
+        """Open the folder; return the last round that is recorded in it, and its state."""
+        folder, scenario = self.folder, self.scenario
+        resumed = self._options.resume and folder.has_checkpoint
+        folder.write("scenario.yaml", scenario.to_yaml())
+        folder.write_json("environment.json", environment(scenario, self._options.command))
+        if resumed:
+            round_, state = folder.resume()
+            folder.log(f"resumed after round {round_}")
+        else:
+            folder.start()
+            round_, state = -1, None
+        self._progress.begin(scenario, max(0, round_))
+        self._state = state
+        return round_, state
+
+    def write(self, records: Iterable[RoundRecord]) -> None:
+        """Write records as they come, and the summary after the last."""
+        for record in records:
+            self.record(record)
+        self.finish()
+
+    def record(self, record: RoundRecord) -> None:
+        """Write one record."""
+        self.folder.record(record.round_, record.tables, record.state)
+        self._state = record.state
+        self._progress.round(self.scenario, record.round_, record.evaluation)
+
+    def finish(self) -> None:
+        """Write the final model and the summary."""
+        assert self._state is not None
+        self.folder.close()
+        model = {
+            name.removeprefix("arrays/"): tensor
+            for name, tensor in self._state.items()
+            if name.startswith("arrays/")
+        }
+        self.folder.finish(model, summarise(self.folder, self.scenario))
+        self._progress.end(self.scenario, "done")
+
+
+def inline_rounds(
+    dataset: Dataset, scenario: Scenario, done: int, state: State | None
+) -> Iterator[RoundRecord]:
+    """Run a scenario in this process."""
+    federation = build_federation(scenario, dataset)
+    app = build_client_app(scenario, federation)
+    grid = InlineGrid(app, scenario.engine.client_timeout_s)
+    yield from Run(scenario, federation, grid).rounds(done, state)
 
 
 def environment(scenario: Scenario, command: str) -> dict[str, Any]:

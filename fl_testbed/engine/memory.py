@@ -1,13 +1,54 @@
 """What a run costs in memory, before it starts."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import psutil
+
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_model
-from fl_testbed.scenario import Scenario
+from fl_testbed.scenario import Fault, Scenario, ScenarioError
+from strategies.robust import server_bytes
 
-FLOAT32 = 4
+if TYPE_CHECKING:
+    from fl_testbed.engine.launch import DatasetCache
+
+SHARE_OF_FREE = 0.8  # of the memory that is available now
 
 
 def server_memory(scenario: Scenario, dataset: Dataset) -> tuple[int, int]:
-    """Return the number of parameters d and the bytes of the (n, d) matrix of updates."""
+    """Return the number of parameters d, and the bytes that the server keeps of a round."""
     d = sum(p.numel() for p in build_model(scenario, dataset).parameters())
-    return d, FLOAT32 * scenario.n_sampled * d
+    spec = scenario.strategy
+    rule = spec.aggregation.build(scenario.n_sampled)
+    lift = spec.reweighting.build(scenario.clients.population, scenario.training.build())
+    return d, server_bytes(rule, lift, scenario.n_sampled, d)
+
+
+def check_memory(scenarios: Sequence[Scenario], datasets: "DatasetCache") -> None:
+    """Refuse runs that cannot fit.
+
+    Raises:
+        ScenarioError: With a fault for each of them.
+    """
+    available = psutil.virtual_memory().available
+    faults: dict[str, Fault] = {}
+    for scenario in scenarios:
+        d, needed = server_memory(scenario, datasets.get(scenario))
+        if needed > SHARE_OF_FREE * available:
+            text = (
+                f"the updates of {scenario.n_sampled:,} clients × {d:,} parameters take "
+                f"{needed / 2**30:,.1f} GiB, {available / 2**30:,.1f} GiB are free: lower "
+                "sampling.fraction or take a smaller model"
+            )
+            faults[text] = Fault(scenario.name, "sampling.fraction", text)
+    if faults:
+        raise ScenarioError(list(faults.values()))
+
+
+def fits_side_by_side(
+    scenarios: Sequence[Scenario], datasets: "DatasetCache", n_workers: int
+) -> bool:
+    """Whether that many runs fit into free memory at once."""
+    largest = max(server_memory(scenario, datasets.get(scenario))[1] for scenario in scenarios)
+    return n_workers * largest < SHARE_OF_FREE * psutil.virtual_memory().available / 2

@@ -1,109 +1,100 @@
-"""Clients on Ray: long-lived workers that keep the data, and a bounded amount of work in flight."""
+"""Clients on Ray workers, in chunks, with a bounded amount of work in flight."""
 
-import logging
-import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 import ray
-import torch
 from flwr.app import RecordDict
-from flwr.clientapp import ClientApp
+from ray.exceptions import RayError, RayTaskError
 
-from fl_testbed.engine.client_work import Outcome, Task, cohort_size, run_chunk
+from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.ray_pool import RayPool
 
 CHUNKS_PER_WORKER = 4  # per round: enough to even out slow clients
 CHUNK_BYTES = 16 * 2**20  # of replies, so that what is in flight stays small
 IN_FLIGHT = 2  # chunks per worker: one computes while one waits
-
-BuildApp = Callable[[Any], ClientApp]
-"""Builds the ClientApp on a worker, from data that it shares with other workers of its node."""
-
-
-class _Worker:
-    """Lives on a Ray worker; keeps one ClientApp and one received content."""
-
-    def __init__(self) -> None:
-        self._app_key, self._app = -1, ClientApp()
-        self._content_ref: Any = None
-        self._content: RecordDict = RecordDict()
-
-    def prepare(self, key: int, build: BuildApp, data: list[Any], torch_threads: int) -> int:
-        """Build the app of a run; return its cohort size."""
-        torch.set_num_threads(torch_threads)
-        self._app = build(ray.get(data[0]))
-        self._app_key = key
-        return cohort_size(self._app)
-
-    def run(self, key: int, content: list[Any], tasks: list[Task]) -> list[Outcome]:
-        """Answer a chunk; the content is fetched once per round."""
-        assert key == self._app_key, "prepare comes before run"
-        if content[0] != self._content_ref:
-            self._content, self._content_ref = ray.get(content[0]), content[0]
-        return run_chunk(self._app, self._content, tasks)
+ATTEMPTS = 3  # before a client whose worker dies each time is given up
+GRACE_S = 30.0  # beyond the clients' own time limit, before a worker counts as hung
 
 
-class RayPool:
-    """Workers on a Ray cluster that stay up for all runs of a command.
+@dataclass
+class _Chunk:
+    tasks: list[Task]
+    attempts: int = 0
 
-    Args:
-        n_workers: Worker processes of one core each; by default one per core of the cluster.
-        address: ``local`` starts a cluster of this machine alone and ends it afterwards.
-    """
+    def retried(self, cohort: int) -> list["_Chunk"]:
+        """Return what to run again after the worker died: a cohort as it was, else one by one."""
+        attempts = self.attempts + 1
+        if len(self.tasks) == 1 or (cohort > 1 and attempts < ATTEMPTS):
+            return [_Chunk(self.tasks, attempts)]
+        return [_Chunk([task], attempts=1) for task in self.tasks]
 
-    def __init__(self, n_workers: int | None = None, address: str = "local") -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-        self.n_workers = n_workers or int(ray.cluster_resources().get("CPU", 1))
-        worker: Any = ray.remote(num_cpus=1)(_Worker)  # Ray's actor handles are not typed
-        self.workers: list[Any] = [worker.remote() for _ in range(self.n_workers)]
-        self._data: dict[int, tuple[Any, Any]] = {}
-        self._n_runs = 0
 
-    def share(self, data: Any) -> Any:
-        """Put data into the object store, once however often it is asked for."""
-        if id(data) not in self._data:
-            self._data = {id(data): (data, ray.put(data))}  # the last run's data can go
-        return self._data[id(data)][1]
+@dataclass
+class _Load:
+    """What one worker has been given, first come first."""
 
-    def grid(self, build: BuildApp, data: Any, torch_threads: int) -> "RayGrid":
-        """Return a grid for one run: its app is built on every worker."""
-        self._n_runs += 1
-        ref = [self.share(data)]
-        cohorts = ray.get(
-            [w.prepare.remote(self._n_runs, build, ref, torch_threads) for w in self.workers]
-        )
-        return RayGrid(self, self._n_runs, cohorts[0])
-
-    def close(self) -> None:
-        """End the workers, and the cluster if it is this command's own."""
-        ray.shutdown()
+    chunks: deque[tuple[Any, _Chunk]] = field(default_factory=deque)
+    head_since: float = 0.0
 
 
 class RayGrid(ClientGrid):
-    """Runs clients on the workers of a pool."""
+    """Runs clients on the workers of a pool.
 
-    def __init__(self, pool: RayPool, key: int, cohort: int) -> None:
+    Args:
+        pool: The workers, prepared with this run's app.
+        cohort: How many clients the app trains at once.
+        client_timeout_s: Time limit of one client.
+        work_of: A client's amount of work: the largest starts first. By default all are equal.
+        on_event: Told about lost workers and retries.
+    """
+
+    def __init__(
+        self,
+        pool: RayPool,
+        cohort: int,
+        client_timeout_s: float,
+        work_of: Callable[[int], float] = lambda client: 1.0,
+        on_event: Callable[[str], None] = lambda text: None,
+    ) -> None:
         super().__init__()
-        self._pool, self._key, self._cohort = pool, key, cohort
+        self._pool, self._cohort, self._client_timeout_s = pool, cohort, client_timeout_s
+        self._work_of, self._on_event = work_of, on_event
 
     def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
-        """Run the tasks in chunks and yield outcomes as chunks come back."""
-        content_ref = ray.put(content)
+        """Run the tasks in chunks and yield outcomes as chunks come back.
+
+        A chunk whose worker dies or hangs runs again on another; a client whose worker dies each
+        time is given up.
+        """
+        content_ref = [ray.put(content)]
+        waiting = deque(self._chunks(content, tasks))
+        loads = {worker: _Load() for worker in self._pool.workers}
+        while waiting or any(load.chunks for load in loads.values()):
+            for worker in self._pool.join_started():
+                loads[worker] = _Load()
+            if not loads:
+                self._pool.wait_for_workers()
+                loads = {worker: _Load() for worker in self._pool.workers}
+            self._hand_out(waiting, loads, content_ref)
+            refs = {ref: worker for worker, load in loads.items() for ref, _ in load.chunks}
+            done, _ = ray.wait(list(refs), timeout=self._time_left(loads))
+            for ref in done:
+                if refs[ref] in loads:  # else it was lost with another chunk of this batch
+                    yield from self._collect(refs[ref], ref, loads, waiting)
+            for worker in self._hung(loads):
+                yield from self._lose(worker, loads, waiting, "worker hangs")
+
+    def _chunks(self, content: RecordDict, tasks: Sequence[Task]) -> Iterator[_Chunk]:
         size = self._chunk_size(content, len(tasks))
-        waiting = deque(tasks[start : start + size] for start in range(0, len(tasks), size))
-        idle = deque(worker for _ in range(IN_FLIGHT) for worker in self._pool.workers)
-        running: dict[Any, Any] = {}
-        while waiting or running:
-            while waiting and idle:
-                worker = idle.popleft()
-                running[worker.run.remote(self._key, [content_ref], waiting.popleft())] = worker
-            done, _ = ray.wait(list(running), num_returns=1)
-            idle.append(running.pop(done[0]))
-            yield from ray.get(done[0])
+        chunks = [_Chunk(list(tasks[i : i + size])) for i in range(0, len(tasks), size)]
+        if not self.keep_order:  # sorting is stable: equal work stays in client order
+            chunks.sort(key=lambda c: -sum(self._work_of(t.metadata.dst_node_id) for t in c.tasks))
+        yield from chunks
 
     def _chunk_size(self, content: RecordDict, n_tasks: int) -> int:
         """Return clients per chunk: a cohort, or as many as keep all workers busy."""
@@ -116,3 +107,75 @@ class RayGrid(ClientGrid):
         )
         even = -(-n_tasks // (CHUNKS_PER_WORKER * self._pool.n_workers))
         return max(1, min(even, CHUNK_BYTES // max(1, reply_bytes)))
+
+    def _hand_out(
+        self, waiting: deque[_Chunk], loads: dict[Any, _Load], content_ref: list[Any]
+    ) -> None:
+        for depth in range(IN_FLIGHT):
+            for worker, load in loads.items():
+                if waiting and len(load.chunks) <= depth:
+                    chunk = waiting.popleft()
+                    ref = worker.run.remote(content_ref, chunk.tasks, self._client_timeout_s)
+                    if not load.chunks:
+                        load.head_since = monotonic()
+                    load.chunks.append((ref, chunk))
+
+    def _collect(
+        self, worker: Any, ref: Any, loads: dict[Any, _Load], waiting: deque[_Chunk]
+    ) -> list[Outcome]:
+        load = loads[worker]
+        try:
+            outcomes = ray.get(ref)
+        except RayTaskError:
+            raise  # a fault of the engine itself, not of a worker
+        except RayError as fault:
+            reason = f"worker lost ({type(fault).__name__})"
+            return self._lose(worker, loads, waiting, reason)
+        load.chunks = deque(item for item in load.chunks if item[0] != ref)
+        load.head_since = monotonic()
+        return outcomes
+
+    def _lose(
+        self, worker: Any, loads: dict[Any, _Load], waiting: deque[_Chunk], reason: str
+    ) -> list[Outcome]:
+        """Replace a worker; queue its chunks again and return outcomes of clients given up."""
+        load = loads.pop(worker)
+        self._pool.replace(worker)
+        given_up: list[Outcome] = []
+        for place, (_, chunk) in enumerate(reversed(load.chunks)):
+            is_head = place == len(load.chunks) - 1
+            # Chunks behind the head were not running: they are not to blame.
+            again = chunk.retried(self._cohort) if is_head else [chunk]
+            for part in reversed(again):
+                if part.attempts >= ATTEMPTS:
+                    text = f"its worker died {ATTEMPTS} times"
+                    given_up += [
+                        Outcome(t.metadata.dst_node_id, None, text, t.state) for t in part.tasks
+                    ]
+                else:
+                    waiting.appendleft(part)
+        clients = sum(len(chunk.tasks) for _, chunk in load.chunks)
+        self._on_event(f"{reason}: {clients} clients run again elsewhere")
+        return given_up
+
+    def _time_left(self, loads: dict[Any, _Load]) -> float:
+        now = monotonic()
+        left = [
+            load.head_since + self._limit(load.chunks[0][1]) - now
+            for load in loads.values()
+            if load.chunks
+        ]
+        # Wake up now and then to take in workers that have started.
+        return max(0.0, min([*left, 1.0]))
+
+    def _limit(self, chunk: _Chunk) -> float:
+        return self._client_timeout_s * len(chunk.tasks) + GRACE_S
+
+    def _hung(self, loads: dict[Any, _Load]) -> list[Any]:
+        """Return workers that stopped answering, even to their own time limit."""
+        now = monotonic()
+        return [
+            worker
+            for worker, load in loads.items()
+            if load.chunks and now - load.head_since > self._limit(load.chunks[0][1])
+        ]

@@ -1,9 +1,9 @@
-"""The round loop of one run."""
+"""The round loop of one run, and its summary."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,75 +15,73 @@ from fl_testbed.data import Federation
 from fl_testbed.engine.assembly import build_model, build_strategy
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
-from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.run_folder import Row, RunFolder
 from fl_testbed.metrics import suppression
 from fl_testbed.scenario import Scenario
 from strategies.randomness import Purpose, generator
-from strategies.robust import RobustFedAvg, RoundLedger
+from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
 
 FINAL_EVALUATIONS = 5  # averaged for the summary
 
-OnRound = Callable[[int, Evaluation | None], None]
+State = dict[str, Tensor]
+"""All that a run needs to go on after a round, as named tensors."""
+
+
+class RoundRecord(NamedTuple):
+    """What a round leaves behind."""
+
+    round_: int
+    tables: dict[str, list[Row]]
+    """New rows of the run folder's tables, by file name."""
+    state: State
+    evaluation: Evaluation | None
 
 
 class Run:
-    """One scenario on one grid, from its first or its last finished round to the end."""
+    """One scenario on one grid. It computes; whoever iterates over it writes."""
 
-    def __init__(
-        self, scenario: Scenario, federation: Federation, grid: ClientGrid, folder: RunFolder
-    ) -> None:
-        self._scenario, self._federation = scenario, federation
-        self._grid, self._folder = grid, folder
+    def __init__(self, scenario: Scenario, federation: Federation, grid: ClientGrid) -> None:
+        self._scenario, self._federation, self._grid = scenario, federation, grid
         self._strategy: RobustFedAvg = build_strategy(scenario, federation)
         self._evaluate = Evaluator(scenario, federation)
         self._arrays = ArrayRecord(build_model(scenario, federation.dataset).state_dict())
 
-    def execute(self, on_round: OnRound, *, resume: bool = False) -> dict[str, Any]:
-        """Run the rounds that are left and return the summary.
+    def rounds(self, done: int = -1, state: State | None = None) -> Iterator[RoundRecord]:
+        """Yield a record for each round; round 0 is the initial model.
+
+        Args:
+            done: The last round that is recorded already.
+            state: The state of its record.
 
         Raises:
             TooFewClientsError: If a round has too few usable replies and the scenario says stop.
         """
         torch.set_num_threads(self._scenario.torch_threads)
-        first = self._resume() if resume else self._start(on_round)
-        for round_ in range(first, self._scenario.rounds + 1):
+        if state is not None:
+            self._load_state(state)
+        for round_ in range(done + 1, self._scenario.rounds + 1):
             began = perf_counter()
-            self._train(round_)
+            if round_ > 0:
+                self._train(round_)
             trained = perf_counter()
             evaluation = self._evaluate(self._arrays) if self._is_evaluated(round_) else None
-            evaluated = perf_counter()
-            assert self._strategy.ledger is not None
-            self._record(round_, evaluation, self._strategy.ledger)
-            times = (trained - began, evaluated - trained, perf_counter() - evaluated)
-            self._folder.append("timings.csv", [(round_, *times)])
-            self._checkpoint(round_)
-            on_round(round_, evaluation)
-        return self._finish()
+            tables = self._tables(round_, evaluation)
+            tables["timings.csv"] = [(round_, trained - began, perf_counter() - trained)]
+            yield RoundRecord(round_, tables, self._state(), evaluation)
 
-    def _start(self, on_round: OnRound) -> int:
-        self._folder.start()
-        initial = self._evaluate(self._arrays)
-        self._record(0, initial, RoundLedger(0))
-        self._checkpoint(0)
-        on_round(0, initial)
-        return 1
+    def _state(self) -> State:
+        state = {f"arrays/{k}": torch.tensor(a.numpy()) for k, a in self._arrays.items()}
+        state |= {f"strategy/{k}": v for k, v in self._strategy.state_dict().items()}
+        return state | {f"client/{k}": v for k, v in self._grid.state_dict().items()}
 
-    def _resume(self) -> int:
-        round_, tensors = self._folder.resume()
-        state: dict[str, Tensor] = {}
-        arrays: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
+    def _load_state(self, state: State) -> None:
+        parts: dict[str, State] = {"arrays": {}, "strategy": {}, "client": {}}
+        for name, tensor in state.items():
             kind, _, rest = name.partition("/")
-            (arrays if kind == "arrays" else state)[rest] = tensor
-        self._arrays = ArrayRecord({name: arrays[name] for name in self._arrays})
-        self._strategy.load_state_dict(state)
-        self._folder.log(f"resumed after round {round_}")
-        return round_ + 1
-
-    def _checkpoint(self, round_: int) -> None:
-        tensors = {f"arrays/{k}": torch.tensor(a.numpy()) for k, a in self._arrays.items()}
-        tensors |= {f"strategy/{k}": v for k, v in self._strategy.state_dict().items()}
-        self._folder.checkpoint(round_, tensors)
+            parts[kind][rest] = tensor
+        self._arrays = ArrayRecord({name: parts["arrays"][name] for name in self._arrays})
+        self._strategy.load_state_dict(parts["strategy"])
+        self._grid.load_state_dict(parts["client"])
 
     def _train(self, round_: int) -> None:
         grid = self._grid
@@ -108,49 +106,37 @@ class Run:
     def _is_evaluated(self, round_: int) -> bool:
         return round_ % self._scenario.evaluation.every == 0 or round_ == self._scenario.rounds
 
-    def _record(self, round_: int, evaluation: Evaluation | None, ledger: RoundLedger) -> None:
+    def _tables(self, round_: int, evaluation: Evaluation | None) -> dict[str, list[Row]]:
+        ledger = self._strategy.ledger or RoundLedger(round_)
+        tables: dict[str, list[Row]] = {"groups.csv": []}
         figures = (math.nan,) * 4
         if evaluation is not None:
             groups = evaluation.groups
-            figures = (
-                groups.accuracy,
-                groups.worst,
-                evaluation.attack_success_rate,
-                evaluation.loss,
-            )
+            rate, loss = evaluation.attack_success_rate, evaluation.loss
+            figures = (groups.accuracy, groups.worst, rate, loss)
             names = self._federation.group_names
             rows = zip(names, groups.n_examples, groups.accuracies, strict=True)
-            self._folder.append("groups.csv", [(round_, *row) for row in rows])
-        usable = sum(entry.status == "ok" for entry in ledger.clients)
+            tables["groups.csv"] = [(round_, *row) for row in rows]
+        usable = sum(entry.status == OK for entry in ledger.clients)
         counts = (usable, len(ledger.clients) - usable, int(ledger.restarted), ledger.skipped)
-        self._folder.append("rounds.csv", [(round_, *figures, *counts)])
-        role = self._federation.population.role
-        self._folder.append(
-            "clients.csv",
-            [
-                (
-                    round_,
-                    entry.client,
-                    role(entry.client).value,
-                    entry.n_examples,
-                    entry.status,
-                    entry.prior_weight,
-                    entry.weight,
-                    entry.contribution,
-                    entry.suspicion,
-                    entry.update_norm,
-                    entry.train_loss,
-                )
-                for entry in ledger.clients
-            ],
-        )
+        tables["rounds.csv"] = [(round_, *figures, *counts)]
+        tables["clients.csv"] = [self._client_row(round_, entry) for entry in ledger.clients]
+        return tables
 
-    def _finish(self) -> dict[str, Any]:
-        self._folder.close()
-        summary = summarise(self._folder, self._scenario)
-        model = {name: torch.tensor(a.numpy()) for name, a in self._arrays.items()}
-        self._folder.finish(model, summary)
-        return summary
+    def _client_row(self, round_: int, entry: ClientEntry) -> Row:
+        return (
+            round_,
+            entry.client,
+            self._federation.population.role(entry.client).value,
+            entry.n_examples,
+            entry.status,
+            entry.prior_weight,
+            entry.weight,
+            entry.contribution,
+            entry.suspicion,
+            entry.update_norm,
+            entry.train_loss,
+        )
 
 
 def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:

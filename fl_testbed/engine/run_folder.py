@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,8 +40,9 @@ COLUMNS = {
         "update_norm",
         "train_loss",
     ),
-    "timings.csv": ("round", "train_s", "evaluate_s", "record_s"),
+    "timings.csv": ("round", "train_s", "evaluate_s"),
 }
+Row = tuple[Any, ...]
 CHECKPOINT = "checkpoint/state.safetensors"
 
 
@@ -69,18 +70,18 @@ class RunFolder:
 
     def log(self, text: str) -> None:
         """Append a line to ``events.log``."""
+        self.path.mkdir(parents=True, exist_ok=True)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with (self.path / "events.log").open("a", encoding="utf-8") as file:
             file.write(f"{now} {text}\n")
 
     def start(self) -> None:
         """Begin with empty tables."""
-        self.path.mkdir(parents=True, exist_ok=True)
         for stale in ("summary.json", "model.safetensors", CHECKPOINT):
             (self.path / stale).unlink(missing_ok=True)
         for name, columns in COLUMNS.items():
             self._tables[name] = (self.path / name).open("w", encoding="utf-8", newline="")
-            self.append(name, [columns])
+            self._append(name, [columns])
 
     def resume(self) -> tuple[int, dict[str, Tensor]]:
         """Take up the last checkpoint: cut the tables to it and return its round and tensors."""
@@ -88,7 +89,7 @@ class RunFolder:
             position = json.loads(file.metadata()["position"])
         for name, size in position["bytes"].items():
             table = (self.path / name).open("r+", encoding="utf-8", newline="")
-            table.truncate(size)
+            table.truncate(size)  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
             self._tables[name] = table
         return position["round"], load_file(self.path / CHECKPOINT)
@@ -98,21 +99,24 @@ class RunFolder:
         """Whether the run was begun and can be resumed."""
         return (self.path / CHECKPOINT).is_file()
 
-    def append(self, name: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Add rows to a table."""
-        csv.writer(self._tables[name], lineterminator="\n").writerows(
-            [[_cell(value) for value in row] for row in rows]
-        )
-
-    def checkpoint(self, round_: int, tensors: Mapping[str, Tensor]) -> None:
-        """Make everything up to a round last."""
+    def record(
+        self, round_: int, tables: Mapping[str, Iterable[Row]], state: Mapping[str, Tensor]
+    ) -> None:
+        """Add a round's rows and make everything up to it last."""
+        for name, rows in tables.items():
+            self._append(name, rows)
         sizes = {}
         for name, table in self._tables.items():
             table.flush()
             sizes[name] = table.tell()
         position = json.dumps({"round": round_, "bytes": sizes})
-        state = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        self._replace(CHECKPOINT, save(state, metadata={"position": position}))
+        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+        self._replace(CHECKPOINT, save(tensors, metadata={"position": position}))
+
+    def _append(self, name: str, rows: Iterable[Row]) -> None:
+        csv.writer(self._tables[name], lineterminator="\n").writerows(
+            [[_cell(value) for value in row] for row in rows]
+        )
 
     def finish(self, model: Mapping[str, Tensor], summary: dict[str, Any]) -> None:
         """Write the final model and, last of all, the summary, which marks the run as done."""

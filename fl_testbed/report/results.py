@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
@@ -37,7 +38,7 @@ def mean_and_interval(values: pd.Series) -> tuple[float, float]:
     if len(present) == 1:
         return mean, math.nan
     quantile = float(student_t.ppf(0.975, len(present) - 1))
-    return mean, quantile * float(present.sem())
+    return mean, quantile * float(np.std(present.to_numpy(), ddof=1)) / math.sqrt(len(present))
 
 
 def _nan(value: float | None) -> float:

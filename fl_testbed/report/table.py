@@ -22,6 +22,7 @@ def comparison_table(results: pd.DataFrame, title: str) -> Table:
     """Return one row per variant: final figures, and each role's weight ratio."""
     n_seeds = results.groupby("variant")["seed"].nunique().max()
     caption = (
+        "accuracy, worst group and ASR: mean of the last five evaluations\n"
         "weight ratio: share of the aggregate over fair share, below 1 silenced, above 1 amplified"
     )
     if n_seeds > 1:

@@ -1,7 +1,7 @@
 """Client side of a scenario: data, model, training, poison."""
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -35,6 +35,8 @@ class InvertedSpec(Spec):
 class DatasetSpec(Spec):
     """What every dataset answers."""
 
+    split_by_seed: ClassVar[bool] = False
+    """Whether the seed decides which examples are for testing."""
     minority: InvertedSpec = InvertedSpec()
 
 
@@ -42,6 +44,7 @@ class DigitsSpec(DatasetSpec):
     """scikit-learn's bundled digits, 8 × 8; needs no files."""
 
     kind: Literal["digits"]
+    split_by_seed: ClassVar[bool] = True
 
 
 class FashionMnistSpec(DatasetSpec):
@@ -71,6 +74,7 @@ class ClientsSpec(Spec):
     honest_minority: NonNegativeInt
     poisoned: NonNegativeInt
     examples_each: PositiveInt
+    overlap: bool = False  # whether two clients may hold the same example
 
     @property
     def population(self) -> Population:

@@ -30,7 +30,8 @@ class EngineSpec(Spec):
 
     kind: Literal["inline", "ray"] = "inline"
     workers: PositiveInt | Literal["auto"] = "auto"  # ray: one per core by default
-    ray_address: str = "local"
+    parallel: Literal["auto", "clients", "runs"] = "auto"  # what is spread over Ray workers
+    ray_address: str = "local"  # or the address of a running cluster, such as auto
     client_timeout_s: PositiveFloat = 600.0
 
 

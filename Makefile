@@ -1,0 +1,39 @@
+# `make` sets up; `make quickstart` runs the main job; `make test` runs the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup quickstart test check format clean
+
+setup: .venv/installed-dev
+
+quickstart: .venv/installed
+	$(BIN)/fl-testbed run configs/quickstart.yaml
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: .venv/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "fl-testbed needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ .venv/installed
+
+clean:
+	rm -rf .venv build *.egg-info .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,146 @@
+"""Long-lived Ray workers: they keep data and models, and may die at any time."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+import ray
+import torch
+from flwr.app import RecordDict
+from flwr.clientapp import ClientApp
+from ray.exceptions import RayError, RayTaskError
+
+from fl_testbed.engine.client_work import Outcome, Task, cohort_size, run_chunk
+from fl_testbed.engine.errors import PoolError
+
+START_TIMEOUT_S = 120.0  # for the first worker; importing torch takes seconds
+OTHERS_TIMEOUT_S = 20.0  # for the others, before work begins without them
+
+BuildApp = Callable[[Any], ClientApp]
+"""Builds a ClientApp on a worker from data that all workers of a node share."""
+Stream = Callable[..., Iterator[Any]]
+"""A generator that runs on a worker."""
+
+
+class _Worker:
+    """What lives in a worker process."""
+
+    def __init__(self) -> None:
+        self._app = ClientApp()
+        self._content_ref: Any = None
+        self._content: RecordDict = RecordDict()
+
+    def idle(self) -> int:
+        """Do nothing; return the cohort size of no app."""
+        return 1
+
+    def prepare(self, build: BuildApp, data: list[Any], torch_threads: int) -> int:
+        """Build the app of a run; return its cohort size."""
+        torch.set_num_threads(torch_threads)
+        self._app = build(ray.get(data[0]))
+        return cohort_size(self._app)
+
+    def run(self, content: list[Any], tasks: list[Task], timeout_s: float) -> list[Outcome]:
+        """Answer a chunk of messages; the content is fetched once per round."""
+        if content[0] != self._content_ref:
+            self._content, self._content_ref = ray.get(content[0]), content[0]
+        return run_chunk(self._app, self._content, tasks, timeout_s)
+
+    def stream(self, generate: Stream, data: list[Any], *args: Any) -> Iterator[Any]:
+        """Run a generator here and stream what it yields."""
+        yield from generate(ray.get(data[0]), *args)
+
+
+class RayPool:
+    """Workers on a Ray cluster that stay up for all runs of a command.
+
+    A worker that dies is replaced where the cluster has room; work goes on with the others.
+
+    Args:
+        n_workers: Worker processes of one core each; by default one per core of the cluster.
+        address: ``local`` starts a cluster of this machine alone and ends it afterwards.
+    """
+
+    def __init__(self, n_workers: int | None = None, address: str = "local") -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        self.n_workers = n_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._actor: Any = ray.remote(num_cpus=1)(_Worker)  # Ray's handles are not typed
+        self._starting: dict[Any, Any] = {}  # the first answer awaited -> worker
+        self._prepare: tuple[Any, ...] | None = None
+        self._data: tuple[Any, Any] = (None, None)
+        self._cohort = 1
+        self.workers: list[Any] = []
+        for _ in range(self.n_workers):
+            self._start()
+
+    def share(self, data: Any) -> list[Any]:
+        """Put data into the object store, once in a row, and return its wrapped reference."""
+        if self._data[0] is not data:
+            self._data = (data, ray.put(data))
+        return [self._data[1]]  # in a list, so that Ray passes the reference itself
+
+    def prepare(self, build: BuildApp, data: Any, torch_threads: int) -> int:
+        """Build an app on every worker, and on those that start later; return its cohort size.
+
+        Raises:
+            PoolError: If no worker comes up.
+        """
+        self._prepare = (build, self.share(data), torch_threads)
+        everyone = [*self.workers, *self._starting.values()]
+        self.workers = []
+        self._starting = {worker.prepare.remote(*self._prepare): worker for worker in everyone}
+        self.wait_for_workers()
+        return self._cohort
+
+    def wait_for_workers(self) -> None:
+        """Wait until a worker is ready, and a while for the others.
+
+        Raises:
+            PoolError: If none comes up.
+        """
+        deadline = monotonic() + START_TIMEOUT_S
+        while self._starting and monotonic() < deadline:
+            self.join_started(timeout_s=deadline - monotonic())
+            if self.workers:
+                deadline = min(deadline, monotonic() + OTHERS_TIMEOUT_S)
+        if not self.workers:
+            raise PoolError("no Ray worker could be started: has the cluster a free core?")
+
+    def join_started(self, timeout_s: float = 0.0) -> list[Any]:
+        """Take in workers that have become ready and return them."""
+        if not self._starting:
+            return []
+        ready, _ = ray.wait(list(self._starting), timeout=timeout_s)
+        joined = []
+        for ref in ready:
+            worker = self._starting.pop(ref)
+            try:
+                self._cohort = ray.get(ref)
+            except RayTaskError:
+                raise  # the app cannot be built: another worker would fail as well
+            except RayError:
+                self._start()
+            else:
+                joined.append(worker)
+        self.workers += joined
+        return joined
+
+    def replace(self, worker: Any) -> None:
+        """Give up a worker that died or hangs, and ask for another."""
+        if worker in self.workers:
+            self.workers.remove(worker)
+            ray.kill(worker)
+            self._start()
+
+    def close(self) -> None:
+        """End the workers, and the cluster if it is this command's own."""
+        ray.shutdown()
+
+    def _start(self) -> None:
+        worker = self._actor.remote()
+        ready = worker.prepare.remote(*self._prepare) if self._prepare else worker.idle.remote()
+        self._starting[ready] = worker

@@ -1,0 +1,133 @@
+"""Runs on a Ray pool: whole runs side by side, or one run's clients spread over the workers."""
+
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
+
+import ray
+from flwr.clientapp import ClientApp
+from ray.exceptions import RayError, RayTaskError
+
+from fl_testbed.data import Dataset
+from fl_testbed.engine.assembly import build_client_app, build_federation
+from fl_testbed.engine.launch import DatasetCache, RunWriter, inline_rounds
+from fl_testbed.engine.memory import fits_side_by_side
+from fl_testbed.engine.ray_grid import RayGrid
+from fl_testbed.engine.ray_pool import RayPool
+from fl_testbed.engine.rounds import RoundRecord, Run, State
+from fl_testbed.scenario import EngineSpec, Scenario
+
+BACKPRESSURE = 4  # rounds a worker may be ahead of the writer
+ATTEMPTS = 3  # before a run whose worker dies each time is given up
+
+
+def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: EngineSpec) -> None:
+    """Run scenarios on Ray, which starts once for all of them."""
+    pool = RayPool(None if engine.workers == "auto" else engine.workers, engine.ray_address)
+    try:
+        if _side_by_side(writers, datasets, engine, pool.n_workers):
+            _run_side_by_side(writers, datasets, pool)
+        else:
+            for writer in writers:
+                _run_spread(writer, datasets.get(writer.scenario), pool)
+    finally:
+        pool.close()
+
+
+def _side_by_side(
+    writers: Sequence[RunWriter], datasets: DatasetCache, engine: EngineSpec, n_workers: int
+) -> bool:
+    """Whole runs side by side need no messages; they pay where there are enough, and room."""
+    if engine.parallel != "auto":
+        return engine.parallel == "runs"
+    scenarios = [writer.scenario for writer in writers]
+    return len(writers) >= max(2, n_workers) and fits_side_by_side(scenarios, datasets, n_workers)
+
+
+def _client_app(scenario: Scenario, dataset: Dataset) -> ClientApp:
+    return build_client_app(scenario, build_federation(scenario, dataset))
+
+
+def _run_spread(writer: RunWriter, dataset: Dataset, pool: RayPool) -> None:
+    scenario = writer.scenario
+    federation = build_federation(scenario, dataset)
+    cohort = pool.prepare(partial(_client_app, scenario), dataset, scenario.torch_threads)
+    grid = RayGrid(
+        pool,
+        cohort,
+        scenario.engine.client_timeout_s,
+        work_of=federation.partition.size,
+        on_event=writer.folder.log,
+    )
+    writer.write(Run(scenario, federation, grid).rounds(*writer.begin()))
+
+
+class _Stream:
+    """A run on one worker, and where it stands."""
+
+    def __init__(self, writer: RunWriter) -> None:
+        self.writer = writer
+        self.attempts = 0
+        self.position: tuple[int, State | None] | None = None
+        self.worker: Any = None
+        self.refs: Any = None
+
+    def start(self, worker: Any, data: list[Any]) -> None:
+        """Begin, or go on after the last recorded round."""
+        if self.position is None:
+            self.position = self.writer.begin()
+        self.worker = worker
+        method = worker.stream.options(
+            num_returns="streaming", _generator_backpressure_num_objects=BACKPRESSURE
+        )
+        self.refs = method.remote(inline_rounds, data, self.writer.scenario, *self.position)
+
+
+def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool: RayPool) -> None:
+    waiting = deque(_Stream(writer) for writer in writers)
+    streams: dict[Any, _Stream] = {}
+    shared: dict[int, list[Any]] = {}
+
+    def start(worker: Any) -> None:
+        stream = waiting.popleft()
+        dataset = datasets.get(stream.writer.scenario)
+        if id(dataset) not in shared:
+            shared[id(dataset)] = [ray.put(dataset)]
+        stream.start(worker, shared[id(dataset)])
+        streams[stream.refs] = stream
+
+    pool.wait_for_workers()
+    idle = deque(pool.workers)
+    while waiting or streams:
+        idle.extend(pool.join_started())
+        while waiting and idle:
+            start(idle.popleft())
+        if not streams:
+            pool.wait_for_workers()
+            idle.extend(worker for worker in pool.workers if worker not in idle)
+            continue
+        ready: list[Any] = ray.wait(list(streams), timeout=1.0)[0]
+        for refs in ready:
+            stream = streams[refs]
+            try:
+                record = cast(RoundRecord, ray.get(next(refs)))
+            except StopIteration:
+                stream.writer.finish()
+                idle.append(stream.worker)
+            except RayTaskError as fault:
+                raise fault.as_instanceof_cause() from None
+            except RayError as fault:
+                pool.replace(stream.worker)
+                stream.attempts += 1
+                if stream.attempts >= ATTEMPTS:
+                    raise
+                stream.writer.folder.log(
+                    f"worker lost ({type(fault).__name__}): the run goes on elsewhere"
+                )
+                waiting.appendleft(stream)
+            else:
+                stream.writer.record(record)
+                stream.position = (record.round_, record.state)
+                continue
+            del streams[refs]
