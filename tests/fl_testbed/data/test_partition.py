@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_testbed.data import DataError
-from fl_testbed.data.partition import Partition, equal_shards
+from fl_testbed.data.partition import DisjointShards, equal_shards, overlapping_shards
 
 N_TRAIN = 120
 
 
-def deal(n_clients: int, each: int, n_server: int, seed: int, wanted=None) -> Partition:
+def deal(n_clients: int, each: int, n_server: int, seed: int, wanted=None) -> DisjointShards:
     rng = np.random.default_rng(seed)
     return equal_shards(n_clients, each, n_server, N_TRAIN, rng, wanted)
 
@@ -111,3 +111,45 @@ def test_the_server_s_own_source_examples_are_not_the_attackers():
     # The server keeps all but 10 examples; what is left of the class can't be enough for two.
     with pytest.raises(DataError, match="2 attackers need 5 examples each that they can poison"):
         deal(2, 5, 110, 0, (2, 5, every_third))
+
+
+class TestOverlapping:
+    @given(
+        n_clients=st.integers(1, 30),
+        each=st.integers(1, 40),
+        n_server=st.integers(0, 80),
+        n_attackers=st.integers(0, 5),
+        seed=st.integers(0, 1_000),
+    )
+    def test_no_client_holds_an_example_twice_or_one_of_the_server_s(
+        self, n_clients, each, n_server, n_attackers, seed
+    ):
+        # 100 of 120 examples can be poisoned, so that at least 20 of any 40 can.
+        mask = np.arange(N_TRAIN) < 100
+        n_attackers, n_wanted = min(n_attackers, n_clients), each // 2
+        wanted = (n_attackers, n_wanted, mask)
+        partition = overlapping_shards(n_clients, each, n_server, N_TRAIN, seed, wanted)
+        again = overlapping_shards(n_clients, each, n_server, N_TRAIN, seed, wanted)
+        for client in reversed(range(n_clients)):
+            rows = partition.client_rows(client)
+            assert len(set(rows)) == len(rows) == each == partition.size(client)
+            assert not set(rows) & set(partition.server)
+            assert np.array_equal(rows, again.client_rows(client))
+            if client >= n_clients - n_attackers:
+                assert mask[rows].sum() >= n_wanted
+
+    def test_an_attacker_holds_all_of_a_rare_class_if_it_wants_to(self):
+        mask = np.arange(N_TRAIN) < 5
+        partition = overlapping_shards(2, 10, 0, N_TRAIN, 0, (1, 5, mask))
+        assert mask[partition.client_rows(1)].sum() == 5
+
+    def test_more_clients_than_the_data_could_feed_apart_draw_by_themselves(self):
+        partition = overlapping_shards(1_000, 10, 0, N_TRAIN, seed=0)
+        shards = {tuple(partition.client_rows(client)) for client in range(1_000)}
+        assert len(shards) == 1_000
+        assert set().union(*shards) == set(range(N_TRAIN))
+
+    def test_a_shard_larger_than_the_pool_is_refused(self):
+        assert overlapping_shards(1, 100, 20, N_TRAIN, seed=0).size(0) == 100
+        with pytest.raises(DataError, match="a client cannot hold 101 of 100 examples"):
+            overlapping_shards(1, 101, 20, N_TRAIN, seed=0)

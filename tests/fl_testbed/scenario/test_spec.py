@@ -1,7 +1,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -10,6 +10,7 @@ from fl_testbed.scenario.parts import SamplingSpec
 from fl_testbed.scenario.spec import count_of
 
 
+@example(percent=29, n=100)
 @given(percent=st.integers(1, 99), n=st.integers(1, 1_000))
 def test_a_fraction_is_rounded_down_as_on_paper(percent, n):
     # In floats 0.29 × 100 is 28.999999999999996.
