@@ -91,7 +91,7 @@ class ShardClientApp(ClientApp):
         return {"received-loss": mean_loss(self._model, shard.inputs, shard.labels)}
 
     @staticmethod
-    def _reply(message: Message, state: State, metrics: dict[str, float]) -> Message:
+    def _reply(message: Message, state: State, metrics: dict[str, int | float]) -> Message:
         arrays = record_of({name: value.numpy() for name, value in state.items()})
         content = RecordDict({"arrays": arrays, "metrics": MetricRecord({**metrics})})
         return Message(content, reply_to=message)

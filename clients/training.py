@@ -130,11 +130,15 @@ def train_cohort(
     schedule = _schedule([len(shard.labels) for shard in shards], settings, rngs)
     inputs = _padded([shards[i].inputs for i in schedule.order.tolist()])
     labels = _padded([shards[i].labels for i in schedule.order.tolist()])
-    trained = {name: _repeated(start[name], len(shards)) for name, _ in model.named_parameters()}
-    buffers = {name: start[name] for name, _ in model.named_buffers() if name in start}
+    trained = {
+        name: _repeated(start[name], len(shards))
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    fixed = {name: value for name, value in start.items() if name not in trained}
 
     def loss_of(parameters: State, x: Tensor, y: Tensor, present: Tensor) -> Tensor:
-        logits = functional_call(model, {**parameters, **buffers}, (x,))
+        logits = functional_call(model, {**parameters, **fixed}, (x,))
         losses = F.cross_entropy(logits, y, reduction="none")
         return (losses * present).sum() / present.sum()
 

@@ -20,7 +20,7 @@ def read_idx(path: Path, n_dimensions: int) -> np.ndarray:
     an assertion.
 
     Raises:
-        DataError: If the file is truncated or is not IDX of this many dimensions.
+        DataError: If the file cannot be read, is broken or is not IDX of this many dimensions.
     """
     opened = gzip.open if path.suffix == ".gz" else open
     try:
@@ -28,11 +28,15 @@ def read_idx(path: Path, n_dimensions: int) -> np.ndarray:
             content = file.read()
     except (EOFError, zlib.error, gzip.BadGzipFile) as fault:
         raise DataError(f"{path}: broken gzip file ({fault}): copy it again") from fault
-    header = 4 + 4 * n_dimensions
-    if len(content) < header or content[:2] != b"\0\0" or content[2] not in TYPES:
+    except OSError as fault:
+        raise DataError(f"{path}: cannot be read: {fault.strerror}") from fault
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES:
         raise DataError(f"{path}: not an IDX file of bytes or integers (magic {content[:4].hex()})")
     if content[3] != n_dimensions:
         raise DataError(f"{path}: needs {n_dimensions} dimensions, has {content[3]}")
+    header = 4 + 4 * n_dimensions
+    if len(content) < header:
+        raise DataError(f"{path}: ends within its header: copy it again")
     shape = struct.unpack(f">{n_dimensions}I", content[4:header])
     dtype = TYPES[content[2]]
     needed = header + math.prod(shape) * dtype.itemsize

@@ -85,7 +85,8 @@ def _find_files(
     command = f'python -c "import torchvision; {download}"'.replace("DIR", "'DIR'")
     if data_dir is None:
         raise DataError(
-            f"{title} needs a data folder: pass --data-dir DIR or set FL_TESTBED_DATA; "
+            f"{title} needs a data folder with {', '.join(names)} (plain or .gz) in "
+            f"{' or '.join(folders)}: pass --data-dir DIR or set FL_TESTBED_DATA; "
             f"to download it: {command}"
         )
     for folder in folders:

@@ -41,10 +41,11 @@ def group_accuracy(
         hit / count if count else math.nan for hit, count in zip(hits, counts, strict=True)
     ]
     tested = counts > 0
-    weights = training_counts * tested
-    mix = weights / weights.sum() if weights.sum() else tested / tested.sum()
+    trained = training_counts[tested]
+    mix = trained if trained.sum() else np.ones(len(trained))
+    present = np.array(accuracies)[tested]
     return GroupAccuracy(
         tuple(int(c) for c in counts),
         tuple(float(a) for a in accuracies),
-        float(np.nansum(mix * np.array(accuracies))),
+        float(np.average(present, weights=mix)) if tested.any() else math.nan,
     )

@@ -38,7 +38,7 @@ NEEDED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
-    "string_type": "text",
+    "string_type": "text (in quotes if it looks like a number)",
     "bool_type": "true or false",
     "list_type": "a list",
     "dict_type": "a mapping (key: value)",
@@ -54,36 +54,74 @@ BOUNDS = {
     "literal_error": "{expected}",
     "too_short": "at least {min_length} entries",
     "string_too_short": "text that is not empty",
-    "string_pattern_mismatch": "text of letters, digits, '.', '_' and '-'",
+    "string_pattern_mismatch": "letters, digits and . _ = , - with a letter or digit first",
 }
 
 
-def describe(error: ErrorDetails, model: type[BaseModel]) -> tuple[Path, str]:
-    """Turn one of pydantic's errors into the path of a key and a text."""
-    path, owner = _resolve(error["loc"], model)
+def describe(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> list[tuple[Path, str]]:
+    """Turn pydantic's errors into paths of keys and texts, one for each fault."""
+    texts: dict[Path, list[str]] = {}
+    mistyped: set[Path] = set()
+    for error in errors:
+        path, owner = _resolve(error["loc"], model)
+        text = _text(error, path, owner)
+        if error["type"] == "union_tag_invalid":
+            path = (*path, "kind")
+        texts.setdefault(path, []).append(text)
+        if error["type"] == "extra_forbidden" and owner is not None:
+            mistyped.update(
+                (*path[:-1], name) for name in _close(str(path[-1]), owner.model_fields)
+            )
+    absent = {_resolve(e["loc"], model)[0] for e in errors if e["type"] == "missing"}
+    return [
+        (path, _alternatives(found))
+        for path, found in texts.items()
+        if path not in absent & mistyped  # a typo in a key that is needed is one fault, not two
+    ]
+
+
+def _text(error: ErrorDetails, path: Path, owner: type[BaseModel] | None) -> str:
     context = error.get("ctx", {})
     given = _short(error["input"])
+    kinds = _kinds(owner, path)
     match error["type"]:
         case "extra_forbidden":
             known = [] if owner is None else list(owner.model_fields)
-            return path, f"unknown key{_suggestion(str(path[-1]), known)}"
+            return f"unknown key{_suggestion(str(path[-1]), known)}"
         case "missing":
-            return path, "is missing: every scenario needs it"
+            return "is missing: it has no default"
         case "union_tag_invalid":
             tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
-            return (
-                (*path, "kind"),
-                f"unknown kind {context['tag']!r}{_suggestion(context['tag'], tags)}",
-            )
-        case "union_tag_not_found":
-            tags = _kinds(owner, path)
-            return path, f"needs a mapping with a kind{tags}, got {given}"
+            return f"unknown kind {context['tag']!r}{_suggestion(context['tag'], tags)}"
+        case "union_tag_not_found" | "model_type" | "model_attributes_type" if kinds:
+            return f"needs a mapping with a kind{kinds}, got {given}"
         case "value_error":
-            return path, str(context["error"])
+            return str(context["error"])
         case kind if kind in BOUNDS:
-            return path, f"needs {BOUNDS[kind].format(**context)}, got {given}"
+            return f"needs {BOUNDS[kind].format(**context)}, got {given}"
         case kind:
-            return path, f"needs {NEEDED.get(kind, error['msg'])}, got {given}"
+            needed = NEEDED.get(kind, error["msg"])
+            return f"needs {needed}, got {given}{_as_number(kind, error['input'])}"
+
+
+def _alternatives(texts: Sequence[str]) -> str:
+    """Return one text for a value that fits none of the types it may have."""
+    if len(texts) == 1:
+        return texts[0]
+    needs = [text.partition(", got ")[0].removeprefix("needs ") for text in texts]
+    return f"needs {' or '.join(needs)}, got {texts[0].partition(', got ')[2]}"
+
+
+def _as_number(kind: str, value: Any) -> str:
+    """Return how YAML wants a number such as 1e-3, which it takes for text, to be written."""
+    if kind != "float_type" or not isinstance(value, str):
+        return ""
+    try:
+        written = repr(float(value))
+    except ValueError:
+        return ""
+    with_dot = written if "." in written else written.replace("e", ".0e")
+    return f": YAML takes that for text, write {with_dot}"
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:
@@ -91,8 +129,12 @@ def unknown_key(name: str, known: Iterable[str]) -> str:
     return f"unknown key{_suggestion(name, list(known))}"
 
 
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(name, list(known), n=1)
+
+
 def _suggestion(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = _close(name, known)
     if close:
         return f", did you mean {close[0]!r}?"
     return f", known: {', '.join(known)}" if known else ""
@@ -106,7 +148,7 @@ def _short(value: Any) -> str:
 def _resolve(
     loc: Sequence[str | int], model: type[BaseModel]
 ) -> tuple[Path, type[BaseModel] | None]:
-    """Drop union tags from pydantic's location; return also the model that owns the last key."""
+    """Drop what is no key from pydantic's location; return also the owner of the last key."""
     path: list[str | int] = []
     owner: type[BaseModel] | None = model
     choices: list[type[BaseModel]] = [model]
@@ -116,6 +158,8 @@ def _resolve(
             if tagged:
                 choices = tagged
                 continue
+        if not choices and isinstance(part, str):
+            continue  # names one of the types that a plain value may have
         if choices:
             owner = choices[0]
         path.append(part)

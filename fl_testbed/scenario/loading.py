@@ -1,6 +1,8 @@
 """From a YAML file and the command line to a list of typed scenarios."""
 
 import itertools
+import os
+import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -12,6 +14,7 @@ from pydantic import ValidationError
 from fl_testbed.scenario.faults import Fault, ScenarioError, describe, unknown_key
 from fl_testbed.scenario.scenario import Scenario
 
+TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))
 EXPANSION_KEYS = ("extends", "variants", "sweep")
 Key = tuple[str, ...]
 
@@ -38,29 +41,37 @@ class _Draft:
 
     def replace(self, key: Key, value: Any, origin: str) -> None:
         """Set a dotted key to a value, whatever was there."""
-        self._around(key)[key[-1]] = deepcopy(value)
-        self.origins[key] = origin
+        self._around(key, origin)[key[-1]] = deepcopy(value)
+        self._written(key, origin)
 
     def overlay(self, key: Key, value: Any, origin: str) -> None:
         """Set a dotted key: mappings merge, unless the new one names a ``kind``."""
-        self._overlay(self._around(key), key, value, origin)
+        self._overlay(self._around(key, origin), key, value, origin)
 
-    def _around(self, key: Key) -> dict[str, Any]:
+    def _around(self, key: Key, origin: str) -> dict[str, Any]:
         node = self.data
-        for part in key[:-1]:
+        for length, part in enumerate(key[:-1], start=1):
             if not isinstance(node.get(part), dict):
                 node[part] = {}
+                self._written(key[:length], origin)
             node = node[part]
         return node
+
+    def _written(self, key: Key, origin: str) -> None:
+        """Note where a key's whole value comes from; what was inside the old one is gone."""
+        for inner in [k for k in self.origins if k[: len(key)] == key]:
+            del self.origins[inner]
+        self.origins[key] = origin
 
     def _overlay(self, node: dict[str, Any], key: Key, value: Any, origin: str) -> None:
         old = node.get(key[-1])
         if isinstance(value, dict) and isinstance(old, dict) and "kind" not in value:
             for name, inner in value.items():
-                self._overlay(old, (*key, str(name)), inner, origin)
+                self._overlay(old, (*key, name), inner, origin)
+            self.origins[key] = origin
         else:
             node[key[-1]] = deepcopy(value)
-        self.origins[key] = origin
+            self._written(key, origin)
 
     def origin(self, key: Sequence[str | int]) -> str:
         """Return where a key, or else the nearest mapping around it, was written."""
@@ -87,7 +98,7 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[Scenario]:
         ScenarioError: With every fault found.
     """
     draft = _read(path, ())
-    parsed = [_parse_setting(text) for text in settings]
+    parsed = _parse_settings(settings)
     for key, value in parsed:
         draft.replace(key, value, "--set")
     variants = _mapping(draft, "variants") or {"default": {}}
@@ -103,9 +114,10 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[Scenario]:
     for name, overrides in variants.items():
         for fields in _sweep_points(draft, sweep):
             try:
-                scenarios.append(_build(draft, str(name), overrides, parsed, fields))
+                scenarios.append(_build(draft, name, overrides, parsed, fields))
             except ScenarioError as error:
                 faults.update(dict.fromkeys(error.faults))
+    faults.update(dict.fromkeys(_repeated_runs(scenarios, draft.origin(("sweep",)))))
     if faults:
         raise ScenarioError(list(faults))
     return scenarios
@@ -125,8 +137,8 @@ def _build(
             [Fault(where, f"variants.{variant}", "needs a mapping of keys to values")]
         )
     for dotted, value in (overrides or {}).items():
-        key = tuple(str(dotted).split("."))
-        draft.overlay(key, value, base.origin(("variants", variant, str(dotted))))
+        key = tuple(dotted.split("."))
+        draft.overlay(key, value, base.origin(("variants", variant, dotted)))
     for key, value in settings:
         if key[0] not in EXPANSION_KEYS and draft.has(key):
             draft.replace(key, value, "--set")
@@ -140,11 +152,10 @@ def _build(
     try:
         scenario = Scenario.model_validate(draft.data)
     except ValidationError as error:
-        described = [describe(detail, Scenario) for detail in error.errors()]
         raise ScenarioError(
             [
                 Fault(draft.origin(key), ".".join(str(part) for part in key), text)
-                for key, text in described
+                for key, text in describe(error.errors(), Scenario)
             ]
         ) from None
     contradictions = scenario.contradictions()
@@ -155,27 +166,11 @@ def _build(
     return scenario
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> _Draft:
+def _read(path: Path, seen: tuple[str, ...]) -> _Draft:
     """Read one file on top of the file that it extends."""
     where = str(path)
-    if path.resolve() in seen:
-        raise ScenarioError([Fault(where, "extends", "a file cannot extend itself")])
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ScenarioError([Fault(where, "", _no_such_file(path))]) from None
-    except IsADirectoryError:
-        raise ScenarioError([Fault(where, "", "is a folder: name a YAML file in it")]) from None
-    except OSError as fault:
-        raise ScenarioError([Fault(where, "", f"cannot be read: {fault.strerror}")]) from None
-    except UnicodeDecodeError as fault:
-        raise ScenarioError(
-            [Fault(where, "", f"is not UTF-8 text (byte {fault.start}): save it as UTF-8")]
-        ) from None
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as fault:
-        raise ScenarioError([_yaml_fault(where, fault)]) from None
+    text = _text_of(path)
+    root = _compose(text, where)
     if root is None:
         raise ScenarioError([Fault(where, "", "is empty: a scenario needs at least a name")])
     if not isinstance(root, yaml.MappingNode):
@@ -184,21 +179,64 @@ def _read(path: Path, seen: tuple[Path, ...]) -> _Draft:
         raise ScenarioError(
             [Fault(f"{where}:{line}", "", f"needs a mapping (key: value), got {kind}")]
         )
-    data = yaml.SafeLoader(text).construct_document(root)
+    data = _construct(root, where)
     origins = dict(_origins(root, (), where))
-    repeated = [Fault(*fault) for fault in _repeated(root, (), where)]
-    if repeated:
-        raise ScenarioError(repeated)
     base = data.pop("extends", None)
-    if base is not None and not isinstance(base, str):
-        raise ScenarioError([Fault(origins[("extends",)], "extends", "needs the name of a file")])
-    draft = _read(path.parent / base, (*seen, path.resolve())) if base else _Draft()
+    draft = _Draft()
+    if base is not None:
+        draft = _extended(path, base, origins[("extends",)], (*seen, os.path.realpath(path)))
     draft.origins[()] = where
     for key, value in data.items():
         write = draft.replace if key in EXPANSION_KEYS else draft.overlay
-        write((str(key),), value, origins[(str(key),)])
+        write((key,), value, origins[(key,)])
     draft.origins.update(origins)
     return draft
+
+
+def _extended(path: Path, base: Any, where: str, seen: tuple[str, ...]) -> _Draft:
+    if not isinstance(base, str) or not base:
+        raise ScenarioError([Fault(where, "extends", f"needs the name of a file, got {base!r}")])
+    base_path = path.parent / base
+    if os.path.realpath(base_path) in seen:
+        raise ScenarioError([Fault(where, "extends", "a file cannot extend itself")])
+    if not base_path.exists():
+        raise ScenarioError([Fault(where, "extends", f"{base_path}: {_no_such_file(base_path)}")])
+    return _read(base_path, seen)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = _no_such_file(path)
+    except IsADirectoryError:
+        text = "is a folder: name a YAML file in it"
+    except OSError as fault:
+        text = f"cannot be read: {fault.strerror}"
+    except UnicodeDecodeError as fault:
+        text = f"is not UTF-8 text (byte {fault.start}): save it as UTF-8"
+    raise ScenarioError([Fault(str(path), "", text)])
+
+
+def _compose(text: str, where: str) -> yaml.Node | None:
+    """Return the tree of a YAML text, its keys unique and all of them text."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as fault:
+        raise ScenarioError([_yaml_fault(where, fault)]) from None
+    faults = [] if root is None else list(_prepared(root, (), where, ()))
+    if faults:
+        raise ScenarioError(faults)
+    return root
+
+
+def _construct(root: yaml.Node, where: str) -> Any:
+    try:
+        return yaml.SafeLoader("").construct_document(root)
+    except yaml.YAMLError as fault:
+        raise ScenarioError([_yaml_fault(where, fault)]) from None
+    except ValueError as fault:  # such as the integer 0x_
+        raise ScenarioError([Fault(where, "", f"is not YAML: {fault}")]) from None
 
 
 def _no_such_file(path: Path) -> str:
@@ -210,8 +248,9 @@ def _no_such_file(path: Path) -> str:
 
 def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:
     mark = getattr(fault, "problem_mark", None)
-    line = f"{where}:{mark.line + 1}" if mark else where
-    problem = getattr(fault, "problem", None) or str(fault)
+    line = f"{where}:{mark.line + 1}" if mark and where != "--set" else where
+    parts = (getattr(fault, "context", None), getattr(fault, "problem", None))
+    problem = " ".join(part for part in parts if part) or str(fault)
     if "'\\t'" in problem:
         return Fault(line, "", "YAML cannot be indented with tabs: use spaces")
     return Fault(line, "", f"is not YAML: {problem.splitlines()[0]}")
@@ -225,14 +264,45 @@ def _origins(node: yaml.Node, key: Key, where: str) -> Iterator[tuple[Key, str]]
             yield from _origins(value, inner, where)
 
 
-def _repeated(node: yaml.Node, key: Key, where: str) -> Iterator[tuple[str, str, str]]:
-    if isinstance(node, yaml.MappingNode):
-        names = [str(name.value) for name, _ in node.value]
-        for place, (name, value) in enumerate(node.value):
-            inner = (*key, str(name.value))
-            if str(name.value) in names[:place]:
-                yield f"{where}:{name.start_mark.line + 1}", ".".join(inner), "is given twice"
-            yield from _repeated(value, inner, where)
+def _prepared(
+    node: yaml.Node, key: Key, where: str, around: tuple[yaml.Node, ...]
+) -> Iterator[Fault]:
+    """Turn keys and dates of a tree into plain text, as written; yield what cannot be read."""
+    line = where if where == "--set" else f"{where}:{node.start_mark.line + 1}"
+    if any(node is outer for outer in around):
+        yield Fault(line, ".".join(key), "contains itself: give the values in full")
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for name, value in node.value:
+            line = where if where == "--set" else f"{where}:{name.start_mark.line + 1}"
+            if not isinstance(name, yaml.ScalarNode):
+                yield Fault(line, ".".join(key), "a key must be text, not a list or a mapping")
+                continue
+            if name.tag != MERGE:
+                name.tag = TEXT  # 'on' is a key, not the truth value that YAML makes of it
+            inner = (*key, name.value)
+            if name.value in seen:
+                yield Fault(line, ".".join(inner), "is given twice")
+            seen.add(name.value)
+            yield from _prepared(value, inner, where, (*around, node))
+    elif isinstance(node, yaml.SequenceNode):
+        for place, value in enumerate(node.value):
+            yield from _prepared(value, (*key, str(place)), where, (*around, node))
+    elif node.tag == DATE:
+        node.tag = TEXT
+
+
+def _parse_settings(settings: Sequence[str]) -> list[tuple[Key, Any]]:
+    parsed: list[tuple[Key, Any]] = []
+    faults: list[Fault] = []
+    for text in settings:
+        try:
+            parsed.append(_parse_setting(text))
+        except ScenarioError as error:
+            faults += error.faults
+    if faults:
+        raise ScenarioError(faults)
+    return parsed
 
 
 def _parse_setting(text: str) -> tuple[Key, Any]:
@@ -240,17 +310,21 @@ def _parse_setting(text: str) -> tuple[Key, Any]:
     if not separator or not name.strip():
         raise ScenarioError([Fault("--set", text, "needs KEY=VALUE, such as rounds=10")])
     try:
-        return tuple(name.strip().split(".")), yaml.safe_load(value)
-    except yaml.YAMLError as fault:
-        problem = str(getattr(fault, "problem", fault))
-        raise ScenarioError([Fault("--set", name, f"the value is not YAML: {problem}")]) from None
+        root = _compose(value, "--set")
+        data = None if root is None else _construct(root, "--set")
+    except ScenarioError as error:
+        raise ScenarioError(
+            [Fault("--set", fault.key or name, f"the value {fault.text}") for fault in error.faults]
+        ) from None
+    return tuple(name.strip().split(".")), data
 
 
 def _mapping(draft: _Draft, key: str) -> dict[str, Any]:
-    value = draft.data.get(key) or {}
-    if not isinstance(value, dict):
-        raise ScenarioError([Fault(draft.origin((key,)), key, "needs a mapping (key: value)")])
-    return dict(value)
+    value = draft.data.get(key)
+    if value is not None and not isinstance(value, dict):
+        text = f"needs a mapping (key: value), got {value!r}"
+        raise ScenarioError([Fault(draft.origin((key,)), key, text)])
+    return dict(value or {})
 
 
 def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, Any]]:
@@ -264,7 +338,21 @@ def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
 
 
+def _repeated_runs(scenarios: Sequence[Scenario], where: str) -> Iterator[Fault]:
+    """Yield a fault for each run that would write into the folder of another."""
+    seen: set[tuple[str, int]] = set()
+    for scenario in scenarios:
+        run = (scenario.variant, scenario.seed)
+        if run in seen:
+            text = f"gives variant {scenario.variant} with seed {scenario.seed} twice"
+            yield Fault(where, "sweep", f"{text}: their values must tell them apart")
+        seen.add(run)
+
+
 def _label(value: Any) -> str:
+    """Return a value as a part of a variant's name, and so of its folder's."""
     if isinstance(value, dict):
-        return str(value.get("kind", "-".join(map(str, value))))
-    return str(value)
+        return "-".join(_label(inner) for inner in value.values())
+    if isinstance(value, list):
+        return "-".join(_label(inner) for inner in value) or "none"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value))

@@ -14,7 +14,7 @@ from fl_testbed.data import Dataset, Population
 from fl_testbed.data.federation import ImageTransform, Poison
 from fl_testbed.data.minority import inverted
 from fl_testbed.models import mlp
-from fl_testbed.scenario.spec import Fraction, Spec
+from fl_testbed.scenario.spec import Fraction, Spec, share_of
 
 
 class InvertedSpec(Spec):
@@ -89,7 +89,7 @@ class SamplingSpec(Spec):
 
     def count(self, n_clients: int) -> int:
         """Return the size of a round's sample: at least one client."""
-        return max(1, int(self.fraction * n_clients))
+        return max(1, share_of(self.fraction, n_clients))
 
 
 class TrainingSpec(Spec):

@@ -21,7 +21,7 @@ from fl_testbed.scenario.parts import (
 from fl_testbed.scenario.spec import Spec
 from strategies.aggregation import TooFewClientsError
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._=,-]+$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$")]
 N_CLASSES = 10
 
 

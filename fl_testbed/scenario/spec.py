@@ -1,5 +1,6 @@
 """What every mapping of a scenario has in common."""
 
+import math
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -27,4 +28,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 def count_of(value: float, n: int) -> int:
     """Resolve a count or fraction for a sample of n clients."""
-    return int(value * n) if 0 < value < 1 else int(value)
+    return share_of(value, n) if 0 < value < 1 else int(value)
+
+
+def share_of(fraction: float, n: int) -> int:
+    """Return a fraction of n, rounded down: 29 for 0.29 of 100, where floats say 28.999…."""
+    return math.floor(round(fraction * n, 9))

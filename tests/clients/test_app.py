@@ -1,0 +1,139 @@
+"""The Flower ClientApp: what a server that sends a model gets back."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from torch import nn
+
+from clients.app import ShardClientApp
+from clients.shard import Role, Shard
+from clients.training import LocalTraining, mean_loss, train
+from fl_testbed.engine.flower_internals import become_server
+from strategies.randomness import Purpose, generator
+
+SIZES = {0: 7, 1: 12, 2: 3}
+SETTINGS = LocalTraining(lr=0.5, batch_size=5, local_epochs=2)
+SEED = 11
+
+
+@pytest.fixture(autouse=True)
+def _server() -> None:
+    become_server()
+
+
+def shard_of(client: int) -> Shard:
+    rng = torch.Generator().manual_seed(client)
+    n = SIZES[client]
+    return Shard(
+        inputs=torch.rand(n, 4, generator=rng),
+        labels=torch.randint(3, (n,), generator=rng),
+        groups=torch.zeros(n, dtype=torch.int64),
+        is_poisoned=torch.zeros(n, dtype=torch.bool),
+        role=Role.HONEST_MAJORITY,
+    )
+
+
+def build_model(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Linear(4, 3)
+
+
+def app(cohort: int = 1) -> ShardClientApp:
+    return ShardClientApp(shard_of, build_model, SETTINGS, SEED, cohort)
+
+
+def message(client: int, server_round: int = 1, model_seed: int = 9, **config: bool) -> Message:
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(dict(build_model(model_seed).state_dict())),
+            "config": ConfigRecord({"server-round": server_round, **config}),
+        }
+    )
+    return Message(content, dst_node_id=client, message_type=MessageType.TRAIN)
+
+
+def context(client: int) -> Context:
+    return Context(
+        run_id=1,
+        node_id=100 + client,
+        node_config={"partition-id": client},
+        state=RecordDict(),
+        run_config={},
+    )
+
+
+def arrays_of(reply: Message) -> dict[str, np.ndarray]:
+    return {name: array.numpy() for name, array in reply.content.array_records["arrays"].items()}
+
+
+def metrics_of(reply: Message) -> dict:
+    return dict(reply.content.metric_records["metrics"])
+
+
+def test_it_trains_the_received_model_on_the_shard_of_its_partition():
+    expected = build_model(9)
+    rng = generator(SEED, Purpose.TRAINING, 4, 1)
+    loss = train(expected, shard_of(1), SETTINGS, rng)
+    reply = app()(message(1, server_round=4), context(1))
+    arrays = arrays_of(reply)
+    assert list(arrays) == ["weight", "bias"]
+    for name, value in expected.state_dict().items():
+        np.testing.assert_array_equal(arrays[name], value.numpy())
+    assert metrics_of(reply) == {"num-examples": 12, "train-loss": loss}
+
+
+def test_the_loss_of_the_received_model_is_told_only_when_asked_for():
+    reply = app()(message(1, **{"report-loss": True}), context(1))
+    shard = shard_of(1)
+    expected = mean_loss(build_model(9), shard.inputs, shard.labels)
+    assert metrics_of(reply)["received-loss"] == expected
+    assert metrics_of(reply)["received-loss"] > metrics_of(reply)["train-loss"]
+    assert "received-loss" not in metrics_of(app()(message(1), context(1)))
+
+
+def test_a_reply_depends_on_the_round_and_not_on_what_the_app_did_before():
+    used = app()
+    used(message(0, model_seed=5), context(0))
+    first = used(message(1), context(1))
+    kept = {name: values.copy() for name, values in arrays_of(first).items()}
+    used(message(2, model_seed=6), context(2))
+    fresh = app()(message(1), context(1))
+    for name, values in arrays_of(fresh).items():
+        np.testing.assert_array_equal(arrays_of(first)[name], values)
+        np.testing.assert_array_equal(kept[name], values)
+    later = app()(message(1, server_round=2), context(1))
+    assert not np.array_equal(arrays_of(later)["weight"], arrays_of(fresh)["weight"])
+
+
+def test_the_received_arrays_are_not_written_to():
+    received = message(1)
+    before = {name: values.copy() for name, values in arrays_of(received).items()}
+    app()(received, context(1))
+    for name, values in arrays_of(received).items():
+        np.testing.assert_array_equal(values, before[name])
+
+
+@pytest.mark.parametrize("config", [{}, {"report-loss": True}])
+def test_a_cohort_answers_as_its_clients_would_one_by_one(config):
+    clients = [2, 0, 1]
+    messages, contexts = [message(c, **config) for c in clients], [context(c) for c in clients]
+    together = app(cohort=3).train_many(messages, contexts)
+    for client, received, reply in zip(clients, messages, together, strict=True):
+        alone = app()(message(client, **config), context(client))
+        assert arrays_of(reply).keys() == arrays_of(alone).keys()
+        for name, values in arrays_of(alone).items():
+            np.testing.assert_allclose(arrays_of(reply)[name], values, rtol=0, atol=1e-5)
+        assert metrics_of(reply).keys() == metrics_of(alone).keys()
+        for name, value in metrics_of(alone).items():
+            assert metrics_of(reply)[name] == pytest.approx(value, abs=1e-5)
+        assert metrics_of(reply)["num-examples"] == SIZES[client]
+        assert reply.metadata.src_node_id == received.metadata.dst_node_id == client
+
+
+def test_a_model_of_another_shape_is_refused_by_name():
+    wrong = message(1)
+    wrong.content["arrays"] = ArrayRecord({"weight": torch.zeros(2, 2), "bias": torch.zeros(3)})
+    with pytest.raises(RuntimeError, match="weight"):
+        app()(wrong, context(1))

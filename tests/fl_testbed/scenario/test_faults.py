@@ -1,0 +1,366 @@
+"""Wrong input: one readable line for each fault, with file, key and remedy."""
+
+import os
+
+import pytest
+
+from fl_testbed.scenario import ScenarioError, load_scenarios
+
+GOOD = """\
+name: small
+rounds: 6
+dataset: {kind: digits}
+model: {kind: mlp, hidden: [4]}
+clients: {honest_majority: 5, honest_minority: 2, poisoned: 1, examples_each: 10}
+training: {lr: 0.1, batch_size: 5}
+strategy:
+  aggregation: {kind: krum, n_malicious: 1}
+"""
+BACKDOOR = "poison: {kind: dirty_label_backdoor, trigger: {kind: patch, size: 2}, target: 3}\n"
+
+
+@pytest.fixture
+def faults_of(tmp_path):
+    """Write a scenario and return the lines it is refused with, without the folder's name."""
+
+    def faults_of(text: str | bytes) -> list[str]:
+        path = tmp_path / "wrong.yaml"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        with pytest.raises(ScenarioError) as error:
+            load_scenarios(path)
+        return str(error.value).replace(f"{tmp_path}{os.sep}", "").splitlines()
+
+    return faults_of
+
+
+def with_change(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1
+    return GOOD.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        pytest.param(
+            "hidden: [4]",
+            "hidden: [4], dept: 2",
+            "wrong.yaml:4: model.dept: unknown key, known: kind, hidden",
+            id="a key that does not exist",
+        ),
+        pytest.param(
+            "rounds",
+            "ronds",
+            "wrong.yaml:2: ronds: unknown key, did you mean 'rounds'?",
+            id="a typo in a needed key",
+        ),
+        pytest.param(
+            "batch_size: 5",
+            "batch_size: 5, momentun: 0.9",
+            "wrong.yaml:6: training.momentun: unknown key, did you mean 'momentum'?",
+            id="a typo in an optional key",
+        ),
+        pytest.param(
+            "rounds: 6",
+            "yes: 1\nrounds: 6",
+            "wrong.yaml:2: yes: unknown key, known: name, variant, seed, rounds, torch_threads,"
+            " dataset, model, clients, sampling, training, poison, server_data, strategy,"
+            " evaluation, engine",
+            id="a key that YAML takes for a truth value",
+        ),
+        pytest.param(
+            "rounds: 6",
+            "rounds: many",
+            "wrong.yaml:2: rounds: needs a whole number, got 'many'",
+            id="text for a number",
+        ),
+        pytest.param(
+            "rounds: 6",
+            "rounds: 6.0",
+            "wrong.yaml:2: rounds: needs a whole number, got 6.0",
+            id="a fraction for a count",
+        ),
+        pytest.param(
+            "poisoned: 1",
+            "poisoned: true",
+            "wrong.yaml:5: clients.poisoned: needs a whole number, got True",
+            id="a truth value for a count",
+        ),
+        pytest.param(
+            "lr: 0.1",
+            "lr: 1e-5",
+            "wrong.yaml:6: training.lr: needs a number, got '1e-5': YAML takes that for text, "
+            "write 1.0e-05",
+            id="a number that YAML takes for text",
+        ),
+        pytest.param(
+            "lr: 0.1",
+            "lr: .inf",
+            "wrong.yaml:6: training.lr: needs a finite number, got inf",
+            id="an infinite number",
+        ),
+        pytest.param(
+            "poisoned: 1",
+            "poisoned: -1",
+            "wrong.yaml:5: clients.poisoned: needs >= 0, got -1",
+            id="a negative count",
+        ),
+        pytest.param(
+            "n_malicious: 1",
+            "n_malicious: 3",
+            "wrong.yaml:8: strategy.aggregation: krum needs n >= 2f + 3 clients, got n=8 and f=3: "
+            "sample at least 9 clients or lower n_malicious",
+            id="more attackers than the rule can bear",
+        ),
+        pytest.param(
+            "n_malicious: 1",
+            "n_malicious: 2.5",
+            "wrong.yaml:8: strategy.aggregation.n_malicious: needs a count (0, 1, 2, ...) or a "
+            "fraction of the sample below 1, got 2.5",
+            id="neither a count nor a fraction",
+        ),
+        pytest.param(
+            ", n_malicious: 1",
+            "",
+            "wrong.yaml:8: strategy.aggregation.n_malicious: is missing: it has no default",
+            id="a needed key that is missing",
+        ),
+        pytest.param(
+            "digits",
+            "digit",
+            "wrong.yaml:3: dataset.kind: unknown kind 'digit', did you mean 'digits'?",
+            id="a typo in a kind",
+        ),
+        pytest.param(
+            "digits",
+            "imagenet",
+            "wrong.yaml:3: dataset.kind: unknown kind 'imagenet', known: digits, fashion_mnist",
+            id="a dataset that does not exist",
+        ),
+        pytest.param(
+            "{kind: digits}",
+            "digits",
+            "wrong.yaml:3: dataset: needs a mapping with a kind (digits, fashion_mnist), "
+            "got 'digits'",
+            id="a name where a kind belongs",
+        ),
+        pytest.param(
+            "{kind: digits}",
+            "{}",
+            "wrong.yaml:3: dataset: needs a mapping with a kind (digits, fashion_mnist), got {}",
+            id="no kind",
+        ),
+        pytest.param(
+            "{lr: 0.1, batch_size: 5}",
+            "[0.1, 5]",
+            "wrong.yaml:6: training: needs a mapping (key: value), got [0.1, 5]",
+            id="a list where a mapping belongs",
+        ),
+        pytest.param(
+            "{lr: 0.1, batch_size: 5}",
+            "",
+            "wrong.yaml:6: training: needs a mapping (key: value), got nothing",
+            id="nothing where a mapping belongs",
+        ),
+        pytest.param(
+            "hidden: [4]",
+            "hidden: 4",
+            "wrong.yaml:4: model.hidden: needs a list, got 4",
+            id="a number where a list belongs",
+        ),
+        pytest.param(
+            "hidden: [4]",
+            "hidden: [4, 0]",
+            "wrong.yaml:4: model.hidden.1: needs > 0, got 0",
+            id="a wrong entry of a list",
+        ),
+        pytest.param(
+            "  aggregation",
+            "\taggregation",
+            "wrong.yaml:8: YAML cannot be indented with tabs: use spaces",
+            id="a tab",
+        ),
+        pytest.param(
+            "name: small",
+            "name: a: b",
+            "wrong.yaml:1: is not YAML: mapping values are not allowed here",
+            id="not YAML",
+        ),
+        pytest.param(
+            "name: small",
+            "name: !secret small",
+            "wrong.yaml:1: is not YAML: could not determine a constructor for the tag '!secret'",
+            id="an unknown YAML tag",
+        ),
+        pytest.param(
+            "rounds: 6",
+            "rounds: 6\nrounds: 7",
+            "wrong.yaml:3: rounds: is given twice",
+            id="a key given twice",
+        ),
+        pytest.param(
+            "name: small",
+            "? [name]\n: small",
+            "wrong.yaml:1: a key must be text, not a list or a mapping",
+            id="a list as a key",
+        ),
+        pytest.param(
+            "{kind: digits}",
+            "&me {kind: *me}",
+            "wrong.yaml:3: dataset.kind: contains itself: give the values in full",
+            id="a mapping inside itself",
+        ),
+        pytest.param(
+            "rounds: 6",
+            "rounds: 6\nengine: {workers: four}",
+            "wrong.yaml:3: engine.workers: needs a whole number or 'auto', got 'four'",
+            id="none of several types",
+        ),
+        pytest.param(
+            "name: small",
+            "name: ..",  # would put the run outside its folder
+            "wrong.yaml:1: name: needs letters, digits and . _ = , - with a letter or digit first, "
+            "got '..'",
+            id="a name that is no folder's",
+        ),
+        pytest.param(
+            "name: small",
+            "name: small\nvariants: [a]",
+            "wrong.yaml:2: variants: needs a mapping (key: value), got ['a']",
+            id="a list of variants",
+        ),
+        pytest.param(
+            "name: small",
+            "name: small\nvariants: {a: 3}",
+            "wrong.yaml:2: variants.a: needs a mapping of keys to values",
+            id="a variant that is a number",
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused_with_one_line(faults_of, old, new, fault):
+    assert faults_of(with_change(old, new)) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "wrong.yaml: is empty: a scenario needs at least a name"),
+        (b"# later\n", "wrong.yaml: is empty: a scenario needs at least a name"),
+        (b"- a\n- b\n", "wrong.yaml:1: needs a mapping (key: value), got a list"),
+        (b"small\n", "wrong.yaml:1: needs a mapping (key: value), got a single value"),
+        (b"name: \xff\n", "wrong.yaml: is not UTF-8 text (byte 6): save it as UTF-8"),
+        (b"rounds: 0x_\n", "wrong.yaml: is not YAML: invalid literal for int() with base 16: ''"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused_with_one_line(faults_of, content, fault):
+    assert faults_of(content) == [fault]
+
+
+def test_a_file_that_is_missing_is_told_beside_those_that_are_there(tmp_path):
+    (tmp_path / "quickstart.yaml").write_text(GOOD)
+    with pytest.raises(ScenarioError) as error:
+        load_scenarios(tmp_path / "quikstart.yaml")
+    assert str(error.value) == (
+        f"{tmp_path / 'quikstart.yaml'}: no such file; {tmp_path} holds quickstart.yaml"
+    )
+
+
+def test_a_folder_is_no_scenario(tmp_path):
+    with pytest.raises(ScenarioError) as error:
+        load_scenarios(tmp_path)
+    assert str(error.value) == f"{tmp_path}: is a folder: name a YAML file in it"
+
+
+def test_a_path_through_a_file_cannot_be_read(tmp_path):
+    (tmp_path / "a.yaml").write_text(GOOD)
+    with pytest.raises(ScenarioError, match="cannot be read: Not a directory"):
+        load_scenarios(tmp_path / "a.yaml" / "b.yaml")
+
+
+def test_a_file_without_permission_cannot_be_read(tmp_path):
+    path = tmp_path / "locked.yaml"
+    path.write_text(GOOD)
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read every file")
+    with pytest.raises(ScenarioError, match=r"locked.yaml: cannot be read: Permission denied"):
+        load_scenarios(path)
+
+
+def test_a_file_linked_to_itself_cannot_be_read(tmp_path):
+    path = tmp_path / "loop.yaml"
+    path.symlink_to(path)
+    with pytest.raises(ScenarioError, match=r"loop.yaml: cannot be read: "):
+        load_scenarios(path)
+
+
+def test_every_fault_of_a_file_is_told(faults_of):
+    text = with_change("rounds", "ronds").replace("digits", "digts").replace("lr: 0.1", "lr: 0")
+    assert sorted(faults_of(text)) == [
+        "wrong.yaml:2: ronds: unknown key, did you mean 'rounds'?",
+        "wrong.yaml:3: dataset.kind: unknown kind 'digts', did you mean 'digits'?",
+        "wrong.yaml:6: training.lr: needs > 0.0, got 0",
+    ]
+
+
+def test_a_key_that_is_missing_and_another_that_is_unknown_are_two_faults(faults_of):
+    faults = faults_of(with_change("rounds", "colour"))
+    assert [fault.split(": ")[1] for fault in faults] == ["rounds", "colour"]
+
+
+def test_a_fault_inside_a_kind_names_the_key_without_the_kind(faults_of):
+    (fault,) = faults_of(GOOD + BACKDOOR.replace("size: 2", "size: 2, corner: left"))
+    assert fault == (
+        "wrong.yaml:9: poison.trigger.corner: needs 'top_left', 'top_right', 'bottom_left' or "
+        "'bottom_right', got 'left'"
+    )
+
+
+def test_a_fault_in_a_variant_names_the_variant_s_line(faults_of):
+    variant = "variants:\n  worse:\n    strategy.aggregation: {kind: krum, n_malicious: -1}\n"
+    assert faults_of(GOOD + variant) == [
+        "wrong.yaml:11: strategy.aggregation.n_malicious: needs >= 0.0, got -1"
+    ]
+
+
+def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
+    (tmp_path / "base.yaml").write_text(with_change("rounds: 6", "rounds: 0"))
+    assert faults_of("extends: base.yaml\n") == ["base.yaml:2: rounds: needs > 0, got 0"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("5, honest_minority: 2, poisoned: 1", "0, honest_minority: 0, poisoned: 0", "clients"),
+        ("{kind: krum, n_malicious: 1}", "{kind: fltrust}", "server_data.n_examples"),
+        (
+            "{kind: krum, n_malicious: 1}",
+            "{kind: mean}\n  reweighting: {kind: jtt, n_flagged: 9, factor: 5}",
+            "strategy.reweighting.n_flagged",
+        ),
+        (
+            "{kind: krum, n_malicious: 1}",
+            "{kind: mean}\n  reweighting: {kind: jtt, n_flagged: 2, factor: 5, warm_up_rounds: 6}",
+            "strategy.reweighting.warm_up_rounds",
+        ),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(faults_of, old, new, key):
+    (fault,) = faults_of(with_change(old, new))
+    assert fault.split(": ")[1] == key
+
+
+@pytest.mark.parametrize(
+    ("classes", "fault"),
+    [
+        ("source: 3, target: 3", "poison.source: is the target too (3): nothing to flip"),
+        ("source: 10, target: 3", "poison.source: needs a class from 0 to 9, got 10"),
+        ("target: 10", "poison.target: needs a class from 0 to 9, got 10"),
+    ],
+)
+def test_a_backdoor_between_impossible_classes_is_refused(faults_of, classes, fault):
+    assert faults_of(GOOD + BACKDOOR.replace("target: 3", classes)) == [f"wrong.yaml:9: {fault}"]
+
+
+def test_the_bound_of_a_rule_is_that_of_the_sample_and_not_of_the_population(faults_of):
+    (fault,) = faults_of(GOOD + "sampling: {fraction: 0.5}\n")
+    assert "needs n >= 2f + 3 clients, got n=4 and f=1" in fault

@@ -1,0 +1,266 @@
+"""What a scenario file means: extends, variants, sweeps, the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
+
+BASE = """\
+name: small
+rounds: 3
+dataset: {kind: digits}
+model: {kind: mlp, hidden: [4]}
+clients: {honest_majority: 5, honest_minority: 2, poisoned: 1, examples_each: 10}
+training: {lr: 0.1, batch_size: 5}
+strategy:
+  aggregation: {kind: krum, n_malicious: 1}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Write a scenario and load it; other files by keyword, ``base`` for base.yaml."""
+
+    def load(text: str, *settings: str, **others: str) -> list[Scenario]:
+        for name, content in {"scenario": text, **others}.items():
+            (tmp_path / f"{name}.yaml").write_text(content)
+        return load_scenarios(tmp_path / "scenario.yaml", settings)
+
+    return load
+
+
+def the_one(scenarios: list[Scenario]) -> Scenario:
+    (scenario,) = scenarios
+    return scenario
+
+
+def lines_of(error: pytest.ExceptionInfo[ScenarioError]) -> list[str]:
+    return str(error.value).splitlines()
+
+
+def test_a_file_without_variants_is_one_run_named_default(load):
+    scenario = the_one(load(BASE))
+    assert (scenario.variant, scenario.seed, scenario.rounds) == ("default", 0, 3)
+
+
+class TestExtends:
+    def test_mappings_merge_with_the_base(self, load):
+        scenario = the_one(load("extends: base.yaml\ntraining: {lr: 0.5}\n", base=BASE))
+        assert (scenario.training.lr, scenario.training.batch_size) == (0.5, 5)
+
+    def test_a_mapping_that_names_its_kind_replaces_the_base_s(self, load):
+        # Merged, mean would inherit Krum's n_malicious and be refused.
+        text = "extends: base.yaml\nstrategy: {aggregation: {kind: mean}}\n"
+        assert the_one(load(text, base=BASE)).strategy.aggregation.kind == "mean"
+
+    def test_a_list_replaces_the_base_s(self, load):
+        text = "extends: base.yaml\nmodel: {hidden: [2, 3]}\n"
+        assert the_one(load(text, base=BASE)).model.hidden == [2, 3]
+
+    def test_the_base_is_looked_for_beside_the_file_that_names_it(self, tmp_path, monkeypatch):
+        (tmp_path / "shared").mkdir()
+        (tmp_path / "shared" / "base.yaml").write_text(BASE)
+        (tmp_path / "shared" / "middle.yaml").write_text("extends: base.yaml\nrounds: 8\n")
+        (tmp_path / "top.yaml").write_text("extends: shared/middle.yaml\nseed: 9\n")
+        monkeypatch.chdir("/")
+        scenario = the_one(load_scenarios(tmp_path / "top.yaml"))
+        assert (scenario.name, scenario.rounds, scenario.seed) == ("small", 8, 9)
+
+    def test_variants_and_sweep_are_the_file_s_own_where_it_has_any(self, load):
+        base = BASE + "variants: {a: {rounds: 5}}\nsweep: {seed: [1, 2]}\n"
+        scenarios = load("extends: base.yaml\nvariants: {b: {rounds: 6}}\n", base=base)
+        assert [(s.variant, s.rounds, s.seed) for s in scenarios] == [("b", 6, 1), ("b", 6, 2)]
+        scenarios = load("extends: base.yaml\nsweep: {rounds: [1]}\n", base=base)
+        assert [(s.variant, s.rounds, s.seed) for s in scenarios] == [("a,rounds=1", 1, 0)]
+
+    @pytest.mark.parametrize("other", ["scenario.yaml", "base.yaml"])
+    def test_a_circle_is_refused(self, load, other):
+        with pytest.raises(ScenarioError, match=r"yaml:1: extends: a file cannot extend itself"):
+            load(f"extends: {other}\n", base="extends: scenario.yaml\n")
+
+    def test_a_base_that_is_missing_is_named_with_the_line_that_names_it(self, load):
+        with pytest.raises(ScenarioError) as error:
+            load("name: x\nextends: bsae.yaml\n", base=BASE)
+        (line,) = lines_of(error)
+        assert "scenario.yaml:2: extends: " in line
+        assert "bsae.yaml: no such file" in line
+        assert "holds base.yaml" in line
+
+    @pytest.mark.parametrize("value", ["[a.yaml]", "3", "''"])
+    def test_only_a_file_name_can_be_extended(self, load, value):
+        with pytest.raises(ScenarioError, match="extends: needs the name of a file"):
+            load(f"extends: {value}\n")
+
+
+class TestVariants:
+    def test_each_changes_the_base_and_not_the_others(self, load):
+        text = BASE + "variants:\n  long: {rounds: 9}\n  wide: {model.hidden: [8]}\n  plain: {}\n"
+        scenarios = {s.variant: s for s in load(text)}
+        assert list(scenarios) == ["long", "wide", "plain"]
+        assert [s.rounds for s in scenarios.values()] == [9, 3, 3]
+        assert [s.model.hidden for s in scenarios.values()] == [[4], [8], [4]]
+
+    def test_a_dotted_key_leaves_its_neighbours_alone(self, load):
+        text = BASE + "variants: {fast: {training.lr: 0.9}}\n"
+        assert the_one(load(text)).training.batch_size == 5
+
+    def test_naming_a_kind_replaces_the_whole_mapping(self, load):
+        text = BASE + "variants: {none: {strategy.aggregation: {kind: mean}}}\n"
+        assert the_one(load(text)).strategy.aggregation.kind == "mean"
+
+    def test_a_key_without_kind_keeps_the_kind(self, load):
+        text = BASE + "variants: {more: {strategy.aggregation: {n_malicious: 2}}}\n"
+        rule = the_one(load(text)).strategy.aggregation
+        assert rule.model_dump() == {"kind": "krum", "n_malicious": 2}
+
+    def test_a_fault_in_the_base_is_told_once_however_many_variants_there_are(self, load):
+        text = BASE.replace("lr: 0.1", "lr: -1") + "variants: {a: {}, b: {}, c: {rounds: 0}}\n"
+        with pytest.raises(ScenarioError) as error:
+            load(text)
+        assert [line.split("yaml:")[1] for line in lines_of(error)] == [
+            "6: training.lr: needs > 0.0, got -1",
+            "9: rounds: needs > 0, got 0",
+        ]
+
+
+class TestSweep:
+    def test_it_is_the_grid_of_its_lists_times_the_variants(self, load):
+        text = (
+            BASE + "variants: {a: {}, b: {rounds: 5}}\nsweep: {seed: [1, 2], rounds: [7, 8, 9]}\n"
+        )
+        runs = [(s.variant, s.seed, s.rounds) for s in load(text)]
+        assert len(set(runs)) == len(runs) == 12
+        assert runs[:3] == [("a,rounds=7", 1, 7), ("a,rounds=8", 1, 8), ("a,rounds=9", 1, 9)]
+
+    def test_seeds_share_the_name_of_their_variant(self, load):
+        scenarios = load(BASE + "sweep: {seed: [3, 4]}\n")
+        assert [(s.variant, s.seed) for s in scenarios] == [("default", 3), ("default", 4)]
+
+    def test_it_wins_over_a_variant(self, load):
+        text = BASE + "variants: {a: {rounds: 5}}\nsweep: {rounds: [7]}\n"
+        assert the_one(load(text)).rounds == 7
+
+    def test_lists_can_be_swept(self, load):
+        scenarios = load(BASE + "sweep: {model.hidden: [[4], [8, 2], []]}\n")
+        assert [s.variant for s in scenarios] == ["hidden=4", "hidden=8-2", "hidden=none"]
+        assert [s.model.hidden for s in scenarios] == [[4], [8, 2], []]
+
+    def test_two_settings_of_one_kind_get_two_names(self, load):
+        # With one name they would write into the same run folder.
+        rules = "[{kind: krum, n_malicious: 1}, {kind: krum, n_malicious: 2}, {kind: mean}]"
+        scenarios = load(BASE + f"sweep: {{strategy.aggregation: {rules}}}\n")
+        names = [s.variant for s in scenarios]
+        assert names == ["aggregation=krum-1", "aggregation=krum-2", "aggregation=mean"]
+
+    def test_a_value_given_twice_is_refused(self, load):
+        with pytest.raises(
+            ScenarioError, match=r"yaml:9: sweep: gives variant default with seed 4"
+        ):
+            load(BASE + "sweep: {seed: [4, 5, 4]}\n")
+
+    @pytest.mark.parametrize(
+        ("sweep", "fault"),
+        [
+            ("{seed: 3}", "sweep.seed: needs a list of values, got 3"),
+            ("{seed: []}", r"sweep.seed: needs a list of values, got \[\]"),
+            ("{sed: [1]}", "sweep.sed: unknown key, did you mean 'seed'?"),
+            ("{1: [1]}", "sweep.1: unknown key"),
+            ("{training.lrr: [1]}", "training.lrr: unknown key, did you mean 'lr'?"),
+            ("[1]", r"sweep: needs a mapping \(key: value\), got \[1\]"),
+        ],
+    )
+    def test_a_wrong_sweep_is_one_readable_line(self, load, sweep, fault):
+        with pytest.raises(ScenarioError, match=rf"scenario.yaml:9: {fault}") as error:
+            load(BASE + f"sweep: {sweep}\n")
+        assert len(lines_of(error)) == 1
+
+
+class TestSettings:
+    def test_values_are_yaml(self, load):
+        scenario = the_one(
+            load(BASE, "rounds=7", "model.hidden=[2, 3]", "strategy.aggregation={kind: mean}")
+        )
+        assert (scenario.rounds, scenario.model.hidden) == (7, [2, 3])
+        assert scenario.strategy.aggregation.kind == "mean"
+
+    def test_they_win_over_the_file_a_variant_and_a_sweep(self, load):
+        text = BASE + "variants: {a: {rounds: 5}, b: {}}\nsweep: {rounds: [8, 9]}\n"
+        assert [s.rounds for s in load(text, "rounds=2")] == [2, 2]
+
+    def test_a_variant_that_replaced_the_mapping_is_spared(self, load):
+        # The mean has no n_malicious: the setting is Krum's.
+        text = BASE + "variants: {krum: {}, mean: {strategy.aggregation: {kind: mean}}}\n"
+        rules = [s.strategy.aggregation for s in load(text, "strategy.aggregation.n_malicious=2")]
+        assert [rule.model_dump() for rule in rules] == [
+            {"kind": "krum", "n_malicious": 2},
+            {"kind": "mean"},
+        ]
+
+    def test_variants_can_be_taken_away_and_added(self, load):
+        text = BASE + "variants: {a: {}, b: {}}\n"
+        assert [s.variant for s in load(text, "variants={}")] == ["default"]
+        assert [s.variant for s in load(text, "variants.c={rounds: 1}")] == ["a", "b", "c"]
+
+    def test_a_later_one_wins(self, load):
+        assert the_one(load(BASE, "rounds=7", "rounds=8")).rounds == 8
+
+    @pytest.mark.parametrize(
+        ("setting", "fault"),
+        [
+            ("rounds", "--set: rounds: needs KEY=VALUE, such as rounds=10"),
+            ("=3", "--set: =3: needs KEY=VALUE, such as rounds=10"),
+            ("rounds=", "--set: rounds: needs a whole number, got nothing"),
+            ("rounds=x", "--set: rounds: needs a whole number, got 'x'"),
+            ("rounds.x=3", "--set: rounds: needs a whole number, got {'x': 3}"),
+            ("ronds=3", "--set: ronds: unknown key, did you mean 'rounds'?"),
+            ("sweep=3", "--set: sweep: needs a mapping (key: value), got 3"),
+        ],
+    )
+    def test_a_wrong_one_is_one_readable_line(self, load, setting, fault):
+        with pytest.raises(ScenarioError) as error:
+            load(BASE, setting)
+        assert lines_of(error) == [fault]
+
+    def test_a_value_that_is_not_yaml_is_one_readable_line(self, load):
+        with pytest.raises(ScenarioError) as error:
+            load(BASE, "rounds=[1", "seed={a: 1, a: 2}", "name=!x y")
+        starts = [line.split(" is ")[0].split(" could")[0] for line in lines_of(error)]
+        assert [start.split(":")[1].strip() for start in starts] == ["rounds", "a", "name"]
+
+    def test_a_fault_in_a_replaced_mapping_is_the_command_line_s_and_not_the_file_s(self, load):
+        with pytest.raises(ScenarioError) as error:
+            load(BASE, "strategy.aggregation={kind: krum, n_malicious: -1}")
+        expected = "--set: strategy.aggregation.n_malicious: needs >= 0.0, got -1"
+        assert lines_of(error) == [expected]
+
+
+class TestYaml:
+    def test_a_merge_key_may_be_overridden(self, load):
+        text = BASE.replace("training: {", "training: &usual {")
+        text += "variants: {fast: {training: {<<: *usual, lr: 0.7}}}\n"
+        training = the_one(load(text)).training
+        assert (training.lr, training.batch_size) == (0.7, 5)
+
+    def test_a_date_is_a_name_like_any_other(self, load):
+        assert the_one(load(BASE.replace("small", "2020-12-25"))).name == "2020-12-25"
+
+
+def shipped_scenarios() -> list[Path]:
+    return sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", shipped_scenarios(), ids=lambda path: path.stem)
+def test_a_resolved_scenario_reloads_to_itself(path, tmp_path):
+    for scenario in load_scenarios(path):
+        resolved = tmp_path / "resolved.yaml"
+        resolved.write_text(scenario.to_yaml(), encoding="utf-8")
+        again = the_one(load_scenarios(resolved))
+        assert again == scenario.model_copy(update={"engine": again.engine})
+        assert again.to_yaml() == scenario.to_yaml()
+
+
+def test_the_engine_is_no_part_of_a_run_s_identity(load):
+    inline, ray = (the_one(load(BASE, f"engine.kind={kind}")) for kind in ("inline", "ray"))
+    assert inline.engine != ray.engine
+    assert inline.to_yaml() == ray.to_yaml()
