@@ -10,7 +10,7 @@ quickstart: .venv/installed
 	$(BIN)/fl-testbed run configs/quickstart.yaml
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from clients.shard import Role
 from fl_testbed.data import DataError, Dataset, Federation
 from fl_testbed.engine.assembly import build_client_app, build_federation, load_dataset
 from fl_testbed.engine.evaluation import Evaluation
@@ -77,9 +78,14 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> list[Fe
     federations, faults = [], {}
     for scenario in scenarios:
         try:
-            federations.append(build_federation(scenario, datasets.get(scenario)))
+            federation = build_federation(scenario, datasets.get(scenario))
+            federations.append(federation)
+            for attacker in federation.population.clients(Role.POISONED)[:1]:
+                federation.shard(attacker)  # a trigger may not fit, or examples be missing
         except DataError as fault:
             faults[str(fault)] = Fault(scenario.name, "dataset", str(fault))
+        except ValueError as fault:
+            faults[str(fault)] = Fault(scenario.name, "poison", str(fault))
     if faults:
         raise ScenarioError(list(faults.values()))
     return federations

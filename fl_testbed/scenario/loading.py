@@ -99,22 +99,28 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[Scenario]:
     """
     draft = _read(path, ())
     parsed = _parse_settings(settings)
+    plain = [(key, value) for key, value in parsed if key[0] not in EXPANSION_KEYS]
     for key, value in parsed:
-        draft.replace(key, value, "--set")
+        if key[0] in EXPANSION_KEYS:
+            draft.replace(key, value, "--set")
     variants = _mapping(draft, "variants") or {"default": {}}
     sweep = _mapping(draft, "sweep")
-    for key, value in parsed:
-        if key[0] not in EXPANSION_KEYS and ".".join(key) in sweep:
-            sweep[".".join(key)] = [value]
     for key in EXPANSION_KEYS:
         draft.data.pop(key, None)
+    overlaid = [_overlaid(draft, name, overrides) for name, overrides in variants.items()]
+    for key, value in plain:
+        if ".".join(key) in sweep:
+            sweep[".".join(key)] = [value]
+        # A parameter of a method that only variants name is not the base's.
+        if draft.has(key) or not any(variant.has(key) for variant in overlaid):
+            draft.replace(key, value, "--set")
 
     scenarios: list[Scenario] = []
     faults: dict[Fault, None] = {}  # ordered, without repetitions
     for name, overrides in variants.items():
         for fields in _sweep_points(draft, sweep):
             try:
-                scenarios.append(_build(draft, name, overrides, parsed, fields))
+                scenarios.append(_build(draft, name, overrides, plain, fields))
             except ScenarioError as error:
                 faults.update(dict.fromkeys(error.faults))
     faults.update(dict.fromkeys(_repeated_runs(scenarios, draft.origin(("sweep",)))))
@@ -130,17 +136,10 @@ def _build(
     settings: list[tuple[Key, Any]],
     sweep_point: dict[str, Any],
 ) -> Scenario:
-    draft = base.copy()
+    draft = _overlaid(base, variant, overrides)
     where = base.origin(("variants", variant))
-    if overrides is not None and not isinstance(overrides, dict):
-        raise ScenarioError(
-            [Fault(where, f"variants.{variant}", "needs a mapping of keys to values")]
-        )
-    for dotted, value in (overrides or {}).items():
-        key = tuple(dotted.split("."))
-        draft.overlay(key, value, base.origin(("variants", variant, dotted)))
     for key, value in settings:
-        if key[0] not in EXPANSION_KEYS and draft.has(key):
+        if draft.has(key):
             draft.replace(key, value, "--set")
     suffix = ""
     for dotted, value in sweep_point.items():
@@ -164,6 +163,20 @@ def _build(
             [Fault(draft.origin(key.split(".")), key, text) for key, text in contradictions]
         )
     return scenario
+
+
+def _overlaid(base: _Draft, variant: str, overrides: Any) -> _Draft:
+    """Return the base with a variant's keys laid over it."""
+    where = base.origin(("variants", variant))
+    if overrides is not None and not isinstance(overrides, dict):
+        raise ScenarioError(
+            [Fault(where, f"variants.{variant}", "needs a mapping of keys to values")]
+        )
+    draft = base.copy()
+    for dotted, value in (overrides or {}).items():
+        key = tuple(dotted.split("."))
+        draft.overlay(key, value, base.origin(("variants", variant, dotted)))
+    return draft
 
 
 def _read(path: Path, seen: tuple[str, ...]) -> _Draft:
