@@ -17,6 +17,8 @@ from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
 from strategies.aggregation import TooFewClientsError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     help="Whom does a defence silence, and whom does a lift amplify?",
     no_args_is_help=True,
@@ -145,6 +147,10 @@ def main() -> None:
     """Run the command line and turn what went wrong into a message and an exit status."""
     try:
         app()
+    except SystemExit as end:  # typer has made one of a Ctrl-C
+        if end.code == INTERRUPTED:
+            _end(INTERRUPTED, "interrupted: finished rounds are kept, --resume goes on from there")
+        raise
     except ScenarioError as error:
         _end(2, *(str(fault) for fault in error.faults))
     except TooFewClientsError as error:
@@ -154,8 +160,6 @@ def main() -> None:
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         _end(1, f"the run stopped: {what}. Finished rounds are kept, --resume goes on from there")
-    except KeyboardInterrupt:
-        _end(130, "interrupted: finished rounds are kept, --resume goes on from there")
 
 
 def _end(status: int, *lines: str) -> None:
