@@ -1,0 +1,82 @@
+"""A cluster of several Ray nodes, each a process tree of its own on this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import SCENARIO, assert_same_results, start, succeed, write_scenario
+from test_faults import wait_for_rounds
+
+RAY = Path(sys.executable).parent / "ray"
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "a-token-that-all-nodes-of-this-test-share",
+}
+
+
+def start_node(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [str(RAY), "start", *arguments, "--num-cpus=1", "--block"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def kill(node: subprocess.Popen[bytes]) -> None:
+    os.killpg(node.pid, signal.SIGKILL)
+    node.wait()
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    pytest.fail("the head node did not come up")
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Two nodes of one core each; yields the address and the node without the head."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    head = start_node("--head", f"--port={port}", "--include-dashboard=false")
+    wait_for_port(port)
+    other = start_node(f"--address=127.0.0.1:{port}")
+    yield f"127.0.0.1:{port}", other
+    for node in (other, head):
+        if node.poll() is None:
+            kill(node)
+
+
+def test_a_node_lost_in_mid_run_changes_nothing(
+    cluster: tuple[str, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    address, other = cluster
+    rounds = ("--set", "rounds=60", "--set", "training.local_epochs=2")
+    write_scenario(tmp_path, SCENARIO)
+    succeed("run", "scenario.yaml", "--out", "inline", *rounds, cwd=tmp_path)
+    arguments = ("run", "scenario.yaml", "--out", "cluster", "--ray-address", address)
+    two = ("--workers", 2, "--set", "engine.parallel=clients")
+    process = start(*arguments, *rounds, *two, cwd=tmp_path)
+    wait_for_rounds(process, tmp_path / "cluster", 5)
+    kill(other)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    assert_same_results(tmp_path / "inline", tmp_path / "cluster")
+    events = (tmp_path / "cluster" / "small" / "default" / "seed-0" / "events.log").read_text()
+    assert "worker lost" in events
