@@ -71,7 +71,7 @@ class RayPool:
         self._actor: Any = ray.remote(num_cpus=1)(_Worker)  # Ray's handles are not typed
         self._starting: dict[Any, Any] = {}  # the first answer awaited -> worker
         self._prepare: tuple[Any, ...] | None = None
-        self._data: tuple[Any, Any] = (None, None)
+        self._shared: tuple[Any, Any] | None = None  # the last data and its reference
         self._cohort = 1
         self.workers: list[Any] = []
         for _ in range(self.n_workers):
@@ -79,9 +79,9 @@ class RayPool:
 
     def share(self, data: Any) -> list[Any]:
         """Put data into the object store, once in a row, and return its wrapped reference."""
-        if self._data[0] is not data:
-            self._data = (data, ray.put(data))
-        return [self._data[1]]  # in a list, so that Ray passes the reference itself
+        if self._shared is None or self._shared[0] is not data:
+            self._shared = (data, ray.put(data))
+        return [self._shared[1]]  # in a list, so that Ray passes the reference itself
 
     def prepare(self, build: BuildApp, data: Any, torch_threads: int) -> int:
         """Build an app on every worker, and on those that start later; return its cohort size.
