@@ -34,8 +34,8 @@ def recall(
 ) -> Float[Tensor, " n"]:
     """Return what is remembered of each client, in float64; the default for those not yet met."""
     values = torch.full((len(clients),), default, dtype=torch.float64)
-    if f"{name}.clients" in memory:
-        known = memory[f"{name}.clients"]
+    known = memory.get(f"{name}.clients", clients[:0])
+    if len(known):
         at = torch.searchsorted(known, clients).clamp(max=len(known) - 1)
         met = known[at] == clients
         values[met] = memory[f"{name}.values"][at[met]]
