@@ -7,7 +7,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, Aggregator, normalised
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    Aggregator,
+    dot_products,
+    normalised,
+    norms_of,
+)
 from strategies.reweighting.lift import Memory, Reweighter
 from strategies.shapes import Float, Int, Tensor
 
@@ -91,17 +97,18 @@ class Pipeline:
         step, restart, scales = 1.0, False, None
         if self.reweight is not None:
             if "squared_norms" in self._reweight_asks:
-                known["squared_norms"] = torch.linalg.vector_norm(updates, dim=1).double() ** 2
+                known["squared_norms"] = norms_of(updates) ** 2
             lift = self.reweight(**{name: known[name] for name in self._reweight_asks})
             known["prior"], memory, step, restart = lift
             if self.order == "lift_then_filter":
                 scales = len(updates) * lift.weights
-                updates *= scales.to(updates.dtype)[:, None]
+                largest = torch.finfo(updates.dtype).max  # a scaled row stays finite
+                updates.mul_(scales.to(updates.dtype)[:, None]).clamp_(-largest, largest)
                 known["prior"] = torch.full_like(lift.weights, 1 / len(updates))
         if "reference" in self._aggregate_asks:
             known["reference"] = facts.server_update()
         result = self.aggregate(updates, **{name: known[name] for name in self._aggregate_asks})
-        pulls = result.weights * (updates @ result.update).double()
+        pulls = result.weights * dot_products(updates, result.update)
         total = pulls.sum()
         contribution = pulls / total if total > 0 else torch.full_like(pulls, torch.nan)
         if scales is not None:  # the ledger speaks of the updates that clients sent

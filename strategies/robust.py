@@ -19,6 +19,8 @@ from strategies.shapes import Tensor
 
 OK = "ok"
 NAN = math.nan
+LARGEST_COUNT = 2**53  # a claim beyond it is no count of examples
+LARGEST_LOSS = float(np.finfo(np.float32).max)  # so that sums and products of losses stay finite
 
 
 @dataclass
@@ -202,7 +204,7 @@ class RobustFedAvg(FedAvg):
         entry.n_examples = (
             self.n_examples(entry.client)
             if self.n_examples is not None
-            else int(_number(metrics, self.weighted_by_key, 0))
+            else _claimed_examples(metrics, self.weighted_by_key)
         )
         entry.train_loss = _number(metrics, "train-loss", NAN)
         if len(reply.content.array_records) != 1:
@@ -218,7 +220,7 @@ class RobustFedAvg(FedAvg):
         if not self.pipeline.needs_losses:
             return NAN
         loss = _number(metrics, "received-loss", NAN)
-        if not (math.isfinite(loss) and loss >= 0):
+        if not 0 <= loss <= LARGEST_LOSS:
             raise UnusableReplyError(f"needs a loss >= 0 of the received model, got {loss}")
         return loss
 
@@ -243,8 +245,8 @@ class RobustFedAvg(FedAvg):
         prior = torch.tensor([entry.prior_weight for entry in entries], dtype=torch.float64)
         facts = RoundFacts(
             round_=server_round,
-            clients=torch.tensor([entry.client for entry in entries]),
-            prior=prior / prior.sum(),
+            clients=_as_int64([entry.client for entry in entries]),
+            prior=prior / prior.sum() if prior.any() else torch.full_like(prior, 1 / len(prior)),
             losses=torch.from_numpy(losses[usable]),
             server_update=lambda: self._reference(server_round, start),
         )
@@ -276,6 +278,22 @@ class RobustFedAvg(FedAvg):
         return MetricRecord({"n-usable": used, "n-unusable": len(ledger.clients) - used})
 
 
+def _claimed_examples(metrics: MetricRecord, key: str) -> int:
+    """Return the number of examples that a client claims; 0 if it claims none."""
+    claimed = _number(metrics, key, 0.0)
+    if not 0 <= claimed <= LARGEST_COUNT:
+        raise UnusableReplyError(f"needs {key} >= 0, got {claimed}")
+    return int(claimed)
+
+
+def _as_int64(node_ids: list[int]) -> Tensor:
+    """Return node ids as torch holds them: SuperLink's are 64 bits without a sign."""
+    return torch.tensor([(node_id + 2**63) % 2**64 - 2**63 for node_id in node_ids])
+
+
 def _number(metrics: MetricRecord, key: str, default: float) -> float:
     value = metrics.get(key, default)
-    return float(value) if isinstance(value, int | float) else default
+    try:
+        return float(value) if isinstance(value, int | float) else default
+    except OverflowError:  # an integer beyond every float
+        return math.inf
