@@ -1,7 +1,7 @@
 """The Flower strategy around a server step: it checks replies, aggregates, and keeps a ledger."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,8 +13,11 @@ from flwr.serverapp.strategy import FedAvg
 
 from strategies.aggregation.aggregate import Aggregate, Aggregator, TooFewClientsError
 from strategies.flower_arrays import Layout, UnusableReplyError
+from strategies.memory import Memory
 from strategies.pipeline import Order, Pipeline, RoundFacts
-from strategies.reweighting.lift import Memory, Reweighter
+from strategies.pre_aggregation.mixed import PreAggregator
+from strategies.randomness import Purpose, generator
+from strategies.reweighting.lift import Reweighter
 from strategies.shapes import Tensor
 
 OK = "ok"
@@ -64,12 +67,17 @@ class RobustFedAvg(FedAvg):
             ``partial(krum, n_malicious=2)``.
         reweight: A reweighting with its parameters bound; none by default.
         order: Which of the two comes first, see :class:`strategies.pipeline.Pipeline`.
+        pre_aggregate: Pre-aggregations, in their order, with their parameters bound.
         n_examples: Tells how many examples a client (by node id) holds. By default the client's own
             ``num-examples`` is believed, which an attacker can exaggerate.
         weight_by: ``clients`` gives every client the same prior weight, ``examples`` weights them
             by their number of examples.
         server_update: Trains the given arrays on the server's own data in the given round and
             returns the result; needed by rules that name ``reference``.
+        server_evaluate: Returns the error rate and the mean loss of the given arrays on the
+            server's own validation set; needed by rules that name ``evaluate``.
+        seed: Seed of rules and pre-aggregations that draw random numbers: those of a round depend
+            on it and on the round alone.
         on_too_few: What to do when fewer usable replies come than the rule's bound needs:
             ``skip_round`` keeps the model as it is, ``stop`` raises.
         fedavg: Arguments of Flower's FedAvg (sampling, record keys).
@@ -81,17 +89,22 @@ class RobustFedAvg(FedAvg):
         *,
         reweight: Reweighter | None = None,
         order: Order = "filter_then_lift",
+        pre_aggregate: Sequence[PreAggregator] = (),
         n_examples: Callable[[int], int] | None = None,
         weight_by: Literal["clients", "examples"] = "clients",
         server_update: Callable[[ArrayRecord, int], ArrayRecord] | None = None,
+        server_evaluate: Callable[[ArrayRecord], tuple[float, float]] | None = None,
+        seed: int = 0,
         on_too_few: Literal["skip_round", "stop"] = "skip_round",
         **fedavg: Any,
     ) -> None:
         super().__init__(**fedavg)
-        self.pipeline = Pipeline(aggregate, reweight, order)
+        self.pipeline = Pipeline(aggregate, reweight, order, pre_aggregate)
         self.n_examples = n_examples
         self.weight_by = weight_by
         self.server_update = server_update
+        self.server_evaluate = server_evaluate
+        self.seed = seed
         self.on_too_few = on_too_few
         self.memory: Memory = {}
         self.ledger: RoundLedger | None = None
@@ -249,6 +262,8 @@ class RobustFedAvg(FedAvg):
             prior=prior / prior.sum() if prior.any() else torch.full_like(prior, 1 / len(prior)),
             losses=torch.from_numpy(losses[usable]),
             server_update=lambda: self._reference(server_round, start),
+            evaluate=lambda update: self._evaluate(start + update.cpu().numpy()),
+            rng=generator(self.seed, Purpose.AGGREGATION, server_round),
         )
         step = self.pipeline(updates, facts, self.memory)
         self.memory = step.memory
@@ -271,6 +286,11 @@ class RobustFedAvg(FedAvg):
             raise TypeError("this aggregation rule needs server data: pass server_update")
         trained = self.server_update(self._arrays, server_round)
         return torch.from_numpy(self._flat(trained) - start)
+
+    def _evaluate(self, flat: np.ndarray) -> tuple[float, float]:
+        if self.server_evaluate is None:
+            raise TypeError("this aggregation rule needs validation data: pass server_evaluate")
+        return self.server_evaluate(self._layout.read_flat(flat, self._arrays))
 
     @staticmethod
     def _metrics(ledger: RoundLedger) -> MetricRecord:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from strategies.memory import Memory
 from strategies.shapes import Bool, Float, Tensor
 
 CPU_BLOCK = 400_000  # elements worked on at a time: a few copies of them stay in a core's cache
@@ -20,6 +21,8 @@ class Aggregate(NamedTuple):
     """Each client's share: >= 0, sum 1, or all 0 where the rule moves nothing."""
     suspicion: Float[Tensor, " n"]
     """The rule's own score: higher means less trusted; constant where a rule has none."""
+    memory: Memory = {}  # noqa: RUF012 (nobody writes into it)
+    """What a rule that names ``memory`` wants to be given back in the next round."""
 
 
 Aggregator = Callable[..., Aggregate]

@@ -16,8 +16,16 @@ def mean_of_windows(
     window: Window,
     n_kept: int,
     prior: Float[Tensor, " n"] | None,
+    rows: Int[Tensor, " m"] | None = None,
 ) -> Aggregate:
     """Average, in each coordinate, the values of ``n_kept`` consecutive ranks.
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        window: Says where the kept ranks begin.
+        n_kept: How many ranks are kept.
+        prior: Weights among the survivors of a coordinate; equal by default.
+        rows: The only rows that take part; all by default.
 
     Returns:
         The mean of the survivors in proportion to their prior; as weights each client's share in
@@ -25,12 +33,13 @@ def mean_of_windows(
         dropped. Of equal values the lowest row counts as the smallest.
     """
     d = updates.shape[1]
-    prior = prior_or_uniform(updates, prior)
+    everyone = prior_or_uniform(updates, prior)
+    prior = everyone if rows is None else everyone[rows]
     update = torch.empty_like(updates[0])
     shares = torch.zeros_like(prior)
     n_survived = torch.zeros_like(prior)
     for columns in column_blocks(updates):
-        block = updates[:, columns]
+        block = updates[:, columns] if rows is None else updates[rows, columns]
         ordered = sorted_columns(block)
         survives = in_window(block, ordered, window(ordered), n_kept)
         # Sums of at most n numbers of like size lose nothing in the type of the updates.
@@ -38,7 +47,20 @@ def mean_of_windows(
         n_survived += (survives @ torch.ones_like(totals)).double()
         shares += (survives @ (1 / totals)).double()
         update[columns] = (prior.to(block) @ survives.mul_(block)) / totals
-    return Aggregate(update, shares * prior / d, 1 - n_survived / d)
+    weights, dropped = shares * prior / d, 1 - n_survived / d
+    if rows is not None:
+        weights = torch.zeros_like(everyone).index_copy_(0, rows, weights)
+        dropped = torch.ones_like(everyone).index_copy_(0, rows, dropped)
+    return Aggregate(update, weights, dropped)
+
+
+def nearest_to_median(ordered: Float[Tensor, "columns n"], n_kept: int) -> Int[Tensor, " columns"]:
+    """Return where the ``n_kept`` values nearest to the median begin; a tie keeps the lower."""
+    n = ordered.shape[1]
+    median = (ordered[:, (n - 1) // 2] + ordered[:, n // 2]) / 2
+    below = median[:, None] - ordered[:, : n - n_kept]
+    above = ordered[:, n_kept:] - median[:, None]
+    return (above < below).sum(dim=1)
 
 
 def sorted_columns(block: Float[Tensor, "n columns"]) -> Float[Tensor, "columns n"]:

@@ -21,24 +21,62 @@ def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
         updates: One row per client, shape (n, d), finite.
     """
     norms = norms_of(updates)
-    middle = int(norms.argsort(stable=True)[len(norms) // 2])
     everyone = torch.arange(len(updates), device=updates.device)
-    distances, blurred = _distances_around(updates, everyone, middle, norms)
+    centre = _of_median_norm(norms)
+    distances, blurred = _distances_within(_gram_around(updates, everyone, centre, norms))
+    blurred[centre] = blurred[:, centre] = False
     while blurred.any():
         centre = int(blurred.sum(dim=1).argmax())
-        group = torch.cat([blurred[centre].nonzero().squeeze(1), everyone[centre, None]])
+        group = (blurred[centre] | (everyone == centre)).nonzero().squeeze(1)
         pairs = group[:, None], group[None, :]
-        closer, still_blurred = _distances_around(updates, group, centre, norms)
+        closer, still_blurred = _distances_within(_gram_around(updates, group, centre, norms))
         # A pair that was sharp before stays as it was: seen from here it may be worse.
         distances[pairs] = torch.where(blurred[pairs], closer, distances[pairs])
         blurred[pairs] &= still_blurred
+        blurred[centre] = blurred[:, centre] = False
     return distances
 
 
-def _distances_around(
+def centred_gram(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+    """Return the inner products of the rows less a row that most of them are close to, in float64.
+
+    Whatever combines rows can work in this small matrix: with weights w that sum to 1, the squared
+    distance of row i to the combination is G_ii - 2 (G w)_i + w·G w. Far rows must not be centre,
+    since all others would then differ in the last digits only.
+
+    Args:
+        updates: One row per client, shape (n, d), finite.
+    """
+    norms = norms_of(updates)
+    everyone = torch.arange(len(updates), device=updates.device)
+    middle = _of_median_norm(norms)
+    gram = _gram_around(updates, everyone, middle, norms)
+    typical = _distances_within(gram)[0].median(dim=1).values
+    centre = int(typical.argmin())
+    if typical[middle] <= 4 * typical[centre]:
+        return gram
+    return _gram_around(updates, everyone, centre, norms)
+
+
+def cosines(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+    """Return the cosine of every pair of rows, in float64; 0 where one of them is zero."""
+    norms = norms_of(updates)
+    shrink = torch.where(norms > 0, 1 / norms, 0.0)[:, None]
+    result = torch.zeros(len(updates), len(updates), dtype=torch.float64, device=updates.device)
+    for columns in column_blocks(updates):
+        block = (updates[:, columns].double() * shrink).to(updates.dtype)
+        result += (block @ block.T).double()
+    return ((result + result.T) / 2).clamp_(-1, 1)  # products of blocks are not quite symmetric
+
+
+def _of_median_norm(norms: Float[Tensor, " n"]) -> int:
+    return int(norms.argsort(stable=True)[len(norms) // 2])
+
+
+def _gram_around(
     updates: Float[Tensor, "n d"], rows: Int[Tensor, " m"], centre: int, norms: Float[Tensor, " n"]
-) -> tuple[Float[Tensor, "m m"], Bool[Tensor, "m m"]]:
-    """Return the rows' squared distances seen from one row, and which of them lost digits."""
+) -> Float[Tensor, "m m"]:
+    """Return the inner products of some rows less the centre, in float64."""
     # Powers of two bring every centred row to norm <= 1 without rounding: no square overflows.
     exponents = torch.frexp((norms[rows] + norms[centre]).clamp(min=1e-37)).exponent
     scales = torch.ldexp(torch.ones_like(norms[rows]), exponents)
@@ -49,9 +87,14 @@ def _distances_around(
         block = updates[:, columns] if whole else updates[rows, columns]
         block = torch.addcmul(block * shrink, updates[centre, columns], shrink, value=-1)
         gram += (block @ block.T).double()
-    gram *= scales[:, None] * scales[None, :]
+    return gram * (scales[:, None] * scales[None, :])
+
+
+def _distances_within(
+    gram: Float[Tensor, "m m"],
+) -> tuple[Float[Tensor, "m m"], Bool[Tensor, "m m"]]:
+    """Return squared distances from inner products, and which of them lost digits."""
     squares = gram.diagonal()
     sums = squares[:, None] + squares[None, :]
     distances = (sums - gram - gram.T).clamp_(min=0).fill_diagonal_(0)
-    blurred = (distances < CANCELLATION * sums).fill_diagonal_(False)
-    return distances, blurred & (rows != centre)[:, None] & (rows != centre)[None, :]
+    return distances, (distances < CANCELLATION * sums).fill_diagonal_(False)

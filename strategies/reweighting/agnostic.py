@@ -2,7 +2,8 @@
 
 import torch
 
-from strategies.reweighting.lift import Lift, Memory, recall, remember
+from strategies.memory import Memory, recall, remember
+from strategies.reweighting.lift import Lift
 from strategies.shapes import Float, Int, Tensor
 
 

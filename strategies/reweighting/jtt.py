@@ -4,7 +4,8 @@ from collections.abc import Collection
 
 import torch
 
-from strategies.reweighting.lift import Lift, Memory, recall, remember
+from strategies.memory import Memory, recall, remember
+from strategies.reweighting.lift import Lift
 from strategies.shapes import Float, Int, Tensor
 
 

@@ -1,7 +1,8 @@
 """q-FedAvg: fairness by raising the loss to a power."""
 
 from strategies.aggregation.aggregate import normalised
-from strategies.reweighting.lift import Lift, Memory
+from strategies.memory import Memory
+from strategies.reweighting.lift import Lift
 from strategies.shapes import Float, Tensor
 
 

@@ -1,5 +1,6 @@
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +32,8 @@ def round_of(n: int, **changes) -> RoundFacts:
         "prior": torch.full((n,), 1 / n, dtype=torch.float64),
         "losses": torch.full((n,), torch.nan, dtype=torch.float64),
         "server_update": no_server_data,
+        "evaluate": lambda update: (0.0, 0.0),
+        "rng": np.random.default_rng(0),
     }
     return RoundFacts(**{**facts, **changes})
 

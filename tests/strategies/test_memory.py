@@ -1,6 +1,6 @@
 import torch
 
-from strategies.reweighting.lift import recall, remember
+from strategies.memory import recall, remember
 
 
 def doubles(*values: float) -> torch.Tensor:
@@ -40,3 +40,15 @@ def test_nobody_can_be_remembered_too():
 def test_a_client_beyond_the_last_one_known_is_new():
     memory = remember({}, "loss", torch.tensor([1, 2]), doubles(1, 2))
     assert recall(memory, "loss", torch.tensor([3, 0]), default=5.0).tolist() == [5, 5]
+
+
+def test_whole_vectors_can_be_remembered():
+    memory = remember({}, "history", torch.tensor([7, 3]), torch.tensor([[7.0, 70.0], [3.0, 30.0]]))
+    recalled = recall(memory, "history", torch.tensor([3, 5]), 0.0, (2,), torch.float32)
+    assert recalled.tolist() == [[3.0, 30.0], [0.0, 0.0]]
+
+
+def test_what_is_recalled_can_be_changed_without_changing_the_memory():
+    memory = remember({}, "loss", torch.tensor([1, 2]), doubles(1, 2))
+    recall(memory, "loss", torch.tensor([1, 2]), default=0.0).add_(5)
+    assert recall(memory, "loss", torch.tensor([1, 2]), default=0.0).tolist() == [1, 2]
