@@ -42,12 +42,11 @@ def foolsgold(
     Returns:
         The mean of the updates by the weights, scaled to sum 1 (the paper adds up weight · update,
         DBA's code divides by n); all 0 where everybody looks like a sybil; as suspicion the
-        largest cosine similarity after pardoning. An update of norm 0 has cosine 0.
+        largest cosine similarity after pardoning, at least 0. An update of norm 0 has cosine 0.
 
     References:
         Fung et al., The Limitations of Federated Learning in Sybil Settings, RAID 2020.
     """
-    n = len(updates)
     recent = updates if n_last is None else updates[:, -n_last:]
     shape = (recent.shape[1],)
     history = recall(memory, "history", clients, 0.0, shape, updates.dtype).to(updates.device)
@@ -55,15 +54,15 @@ def foolsgold(
     largest_allowed = torch.finfo(updates.dtype).max  # sums of giants stay finite
     history.clamp_(-largest_allowed, largest_allowed)
     kept = remember(memory, "history", clients, history)
-    similarity = cosines(history).fill_diagonal_(-torch.inf if n > 1 else 0.0)
+    similarity = cosines(history).fill_diagonal_(0)  # nobody is less alike than 0, as in the code
     largest = similarity.max(dim=1).values
     # Where j is more suspect than i, the similarity of i to j is pardoned in part.
     pardon = torch.where(
         largest[None, :] > largest[:, None], largest[:, None] / largest[None, :], 1.0
     )
-    suspicion = (similarity * pardon).fill_diagonal_(-torch.inf if n > 1 else 0.0).max(1).values
+    suspicion = (similarity * pardon).max(dim=1).values
     weights = (1 - suspicion).clamp(0, 1)
-    if weights.max() > 1e-9:  # below is rounding: everybody has a twin
+    if weights.max() > 1e-6:  # below is rounding: everybody has a twin
         weights = (weights / weights.max()).clamp(max=CAP)
         weights = (confidence * (torch.logit(weights) + 0.5)).clamp(0, 1)
     else:

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from strategies.aggregation import TooFewClientsError, krum, multi_krum, multi_krum_bound
+from strategies.aggregation import (
+    TooFewClientsError,
+    iterative_multi_krum,
+    krum,
+    multi_krum,
+    multi_krum_bound,
+)
 
 # Squared gaps to the two nearest others: 1+36, 1+25, 9+25, 9+16, 16+49.
 LINE = torch.tensor([[0.0], [1.0], [6.0], [9.0], [13.0]])
@@ -69,3 +75,23 @@ def test_two_colluding_giants_do_not_blur_the_honest_scores():
     # Nine clients and f = 2 mean five neighbours; seven and f = 1 mean four.
     assert attacked.suspicion[2:].gt(expected.suspicion).all()
     assert attacked.suspicion[2:].lt(2 * expected.suspicion).all()
+
+
+# Three nearest: 118, 90, 70, 89, 209, 1107. Without 6, two nearest: 82, 65, 80, 160, 730.
+SIX = torch.tensor([[0.0], [1.0], [6.0], [9.0], [13.0], [30.0]])
+
+
+def test_iterative_multi_krum_scores_anew_after_each_choice():
+    result = iterative_multi_krum(SIX, n_malicious=1)
+    assert result.update.tolist() == [3.5]  # of 6 and 1; scored once it would be 6 and 9
+    assert multi_krum(SIX, n_malicious=1, n_selected=2).update.tolist() == [7.5]
+
+
+def test_iterative_multi_krum_suspects_in_the_order_of_choice():
+    # Of 0, 9, 13 and 30 the nearest are 81, 16, 16 and 289 away; 13 is closer to all than 9.
+    assert iterative_multi_krum(SIX, n_malicious=1).suspicion.tolist() == [4, 1, 0, 3, 2, 5]
+
+
+def test_iterative_multi_krum_has_krums_bound():
+    with pytest.raises(TooFewClientsError, match="iterative_multi_krum needs n >= 2f"):
+        iterative_multi_krum(SIX, n_malicious=2)
