@@ -6,7 +6,11 @@ import torch
 
 from strategies.aggregation import (
     Aggregate,
+    TooFewClientsError,
+    centred_clipping,
     fltrust,
+    foolsgold,
+    k_loss,
     krum,
     mean,
     multi_krum,
@@ -14,7 +18,8 @@ from strategies.aggregation import (
     trimmed_mean,
 )
 from strategies.pipeline import Pipeline, RoundFacts
-from strategies.reweighting import Lift, agnostic, q_fedavg
+from strategies.pre_aggregation import bucketing, clipping, nearest_neighbour_mixing
+from strategies.reweighting import Lift, agnostic, jtt, q_fedavg
 
 
 def doubles(*values: float) -> torch.Tensor:
@@ -165,3 +170,110 @@ def test_what_a_reweighting_remembers_comes_back():
 
 def test_the_result_is_an_aggregate():
     assert isinstance(Pipeline(mean)(torch.ones(2, 1), round_of(2), {}).result, Aggregate)
+
+
+def test_clipping_and_the_mean_are_norm_clipping():
+    updates = torch.tensor([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0]])
+    composed = Pipeline(mean, pre_aggregate=[partial(clipping, max_norm=5.0)])
+    result = composed(updates, round_of(3), {}).result
+    expected = norm_clipping(updates, max_norm=5.0)
+    torch.testing.assert_close(result.update, expected.update)
+    torch.testing.assert_close(result.weights, expected.weights)
+
+
+def test_weights_and_suspicion_of_buckets_are_pulled_back_to_their_members():
+    updates = torch.tensor([[0.0], [1.0], [2.0], [90.0], [3.0], [4.0]])
+    rule = partial(trimmed_mean, n_malicious=1)
+    pipeline = Pipeline(rule, pre_aggregate=[partial(bucketing, size=2)])
+    result = pipeline(updates, round_of(6), {}).result
+    heard = result.weights > 0
+    assert heard.sum() == 2  # of three buckets the middle one
+    assert not heard[3]
+    torch.testing.assert_close(result.update, updates[heard].mean(dim=0))
+    assert (result.suspicion == (~heard).double()).all()
+
+
+def test_a_rule_after_bucketing_is_held_to_its_bound_on_buckets():
+    rule = partial(trimmed_mean, n_malicious=2)
+    pipeline = Pipeline(rule, pre_aggregate=[partial(bucketing, size=2)])
+    with pytest.raises(TooFewClientsError, match="n=3 and f=2"):
+        pipeline(torch.ones(6, 1), round_of(6), {})
+
+
+def test_bucketing_keeps_the_lift_inside_buckets():
+    updates = torch.tensor([[0.0], [4.0], [1.0], [5.0]])
+    lift = lift_to(0.4, 0.3, 0.2, 0.1)
+    pipeline = Pipeline(mean, lift, pre_aggregate=[bucketing])
+    result = pipeline(updates, round_of(4), {}).result
+    torch.testing.assert_close(result.update, torch.tensor([1.9]))
+    torch.testing.assert_close(result.weights, doubles(0.4, 0.3, 0.2, 0.1))
+
+
+def test_mixing_spreads_the_weight_of_one_choice_over_its_neighbours():
+    updates = torch.tensor([[0.0], [1.0], [4.0], [10.0], [60.0]])
+    mix = partial(nearest_neighbour_mixing, n_malicious=1)  # 3.75 four times, 18.75
+    pipeline = Pipeline(partial(krum, n_malicious=1), pre_aggregate=[mix])
+    result = pipeline(updates, round_of(5), {}).result
+    assert result.update.tolist() == [3.75]
+    torch.testing.assert_close(result.weights, doubles(0.25, 0.25, 0.25, 0.25, 0))
+    assert result.suspicion[0] < result.suspicion[3]  # only 60's neighbourhood lacks 0
+
+
+def test_pre_aggregations_run_in_their_order_and_are_seen_through_together():
+    updates = torch.tensor([[1.0], [8.0], [2.0], [4.0]])
+    steps = [partial(clipping, max_norm=4.0), bucketing]  # 1, 4, 2 and 4
+    result = Pipeline(mean, pre_aggregate=steps)(updates, round_of(4), {}).result
+    torch.testing.assert_close(result.update, torch.tensor([2.75]))
+    torch.testing.assert_close(result.weights, doubles(2, 1, 2, 2) / 7)
+
+
+def test_losses_are_averaged_with_the_rows_they_belong_to():
+    facts = round_of(4, losses=doubles(1, 2, 3, 4))
+    seen = []
+
+    def asks(updates, losses):
+        seen.append(losses)
+        return mean(updates)
+
+    Pipeline(asks, pre_aggregate=[bucketing])(torch.ones(4, 1), facts, {})
+    torch.testing.assert_close(seen[0].sum(), torch.tensor(5.0).double())
+
+
+def test_contributions_are_those_of_the_updates_that_clients_sent():
+    updates = torch.tensor([[3.0], [1.0]])
+    step = Pipeline(mean, pre_aggregate=[bucketing])(updates, round_of(2), {})
+    torch.testing.assert_close(step.contribution, doubles(0.75, 0.25))
+
+
+def test_a_rule_that_remembers_clients_cannot_follow_a_pre_aggregation():
+    with pytest.raises(TypeError, match="foolsgold remembers clients"):
+        Pipeline(foolsgold, pre_aggregate=[bucketing])
+
+
+def test_what_a_rule_remembers_comes_back_and_stays_apart_from_the_reweightings():
+    rule, lift = partial(centred_clipping, radius=3.0), partial(agnostic, step_size=1.0)
+    pipeline, facts = Pipeline(rule, lift), round_of(2, losses=doubles(0, 0))
+    first = pipeline(torch.tensor([[10.0], [-2.0]]), facts, {})
+    assert set(first.memory) == {"rule.centre", "agnostic.clients", "agnostic.values"}
+    second = pipeline(torch.tensor([[10.0], [-2.0]]), facts, first.memory)
+    assert second.result.update.tolist() == [0.75]
+
+
+def test_a_restart_makes_the_rule_forget():
+    rule = partial(centred_clipping, radius=3.0)
+    lift = partial(jtt, warm_up_rounds=1, n_flagged=1, factor=2.0)
+    step = Pipeline(rule, lift)(torch.ones(2, 1), round_of(2, losses=doubles(0, 1)), {})
+    assert step.restart
+    assert "rule.centre" not in step.memory
+    assert "jtt.flag.clients" in step.memory
+
+
+def test_a_rule_may_ask_for_losses_or_for_evaluations():
+    assert Pipeline(partial(k_loss, n_malicious=1)).needs_losses
+    facts = round_of(2, evaluate=lambda update: (0.25, update.item()))
+
+    def asks(updates, evaluate):
+        assert evaluate(updates[0]) == (0.25, 7.0)
+        return mean(updates)
+
+    Pipeline(asks)(torch.full((2, 1), 7.0), facts, {})

@@ -11,8 +11,18 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.serverapp import Grid
 
 from fl_testbed.engine.flower_internals import become_server
-from strategies.aggregation import TooFewClientsError, fltrust, krum, mean, multi_krum
+from strategies.aggregation import (
+    TooFewClientsError,
+    centred_clipping,
+    fltrust,
+    krum,
+    loss_rejection,
+    mean,
+    multi_krum,
+    weak_dp,
+)
 from strategies.flower_arrays import record_of
+from strategies.pre_aggregation import clipping
 from strategies.reweighting import agnostic, jtt
 from strategies.robust import RobustFedAvg
 
@@ -448,3 +458,54 @@ def test_a_strategy_restored_from_its_state_goes_on_as_if_never_interrupted():
 
 def test_a_fresh_strategy_has_nothing_to_carry():
     assert strategy_of().state_dict() == {}
+
+
+def one_round(strategy: RobustFedAvg, round_: int, moves: Iterable[float]) -> dict[str, list]:
+    messages = asked(strategy, range(len(list(moves))), round_)
+    replies = [moved(message, by) for message, by in zip(messages, moves, strict=True)]
+    return parameters(strategy.aggregate_train(round_, replies)[0])
+
+
+def test_what_a_rule_carries_over_survives_a_checkpoint():
+    rule = partial(centred_clipping, radius=1.0)
+    whole = strategy_of(rule)
+    one_round(whole, 1, (10.0, 4.0))
+    state = whole.state_dict()
+    assert "memory/rule.centre" in state
+    restored = strategy_of(rule)
+    restored.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
+    assert one_round(restored, 2, (10.0, 4.0)) == one_round(whole, 2, (10.0, 4.0))
+    assert one_round(strategy_of(rule), 2, (10.0, 4.0)) != one_round(whole, 2, (10.0, 4.0))
+
+
+def test_random_numbers_depend_on_the_seed_and_the_round_alone():
+    rule = partial(weak_dp, max_norm=1.0, noise_std=1.0)
+    used = strategy_of(rule, seed=3)
+    one_round(used, 1, (0.0, 0.0))
+    second = one_round(used, 2, (0.0, 0.0))
+    assert second == one_round(strategy_of(rule, seed=3), 2, (0.0, 0.0))
+    assert second != one_round(strategy_of(rule, seed=4), 2, (0.0, 0.0))
+    assert second != one_round(strategy_of(rule, seed=3), 3, (0.0, 0.0))
+
+
+def test_candidate_models_are_evaluated_as_whole_models():
+    def evaluate(arrays: ArrayRecord) -> tuple[float, float]:
+        assert arrays["weight"].numpy().shape == (1, 2)
+        return 0.0, abs(float(arrays["bias"].numpy()[0]) - 3)  # best where it starts
+
+    rule = partial(loss_rejection, n_malicious=1)
+    strategy = strategy_of(rule, server_evaluate=evaluate)
+    assert one_round(strategy, 1, (0.0, 2.0, 1.0, 9.0))["bias"] == [4.0]
+    assert weights(strategy)[3] == 0
+
+
+def test_a_rule_that_evaluates_says_what_to_pass():
+    strategy = strategy_of(partial(loss_rejection, n_malicious=1))
+    with pytest.raises(TypeError, match="pass server_evaluate"):
+        one_round(strategy, 1, (0.0, 1.0, 2.0))
+
+
+def test_pre_aggregations_run_before_the_rule():
+    strategy = strategy_of(mean, pre_aggregate=[partial(clipping, max_norm=math.sqrt(3))])
+    assert one_round(strategy, 1, (1.0, 30.0))["bias"] == pytest.approx([4.0])
+    assert weights(strategy) == pytest.approx([30 / 31, 1 / 31])
