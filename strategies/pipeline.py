@@ -131,11 +131,11 @@ class Pipeline:
         step, restart, scales = 1.0, False, None
         if self.reweight is not None:
             if "squared_norms" in self._reweight_asks:
-                known["squared_norms"] = norms_of(updates) ** 2
+                known["squared_norms"] = (norms_of(updates) ** 2).to(facts.prior.device)
             lift = self.reweight(**{name: known[name] for name in self._reweight_asks})
             known["prior"], memory, step, restart = lift
             if self.order == "lift_then_filter":
-                scales = len(updates) * lift.weights
+                scales = (len(updates) * lift.weights).to(updates.device)
                 largest = torch.finfo(updates.dtype).max  # a scaled row stays finite
                 updates.mul_(scales.to(updates.dtype)[:, None]).clamp_(-largest, largest)
                 known["prior"] = torch.full_like(lift.weights, 1 / len(updates))
@@ -168,7 +168,8 @@ class Pipeline:
                 mixed.mixing @ mixing if mixing is not None else mixed.mixing,
             )
             known["prior"] = prior_of_rows(mixed.mixing, known["prior"])
-            known["losses"] = mixed.mixing @ known["losses"] / mixed.mixing.sum(dim=1)
+            shares = (mixed.mixing / mixed.mixing.sum(dim=1, keepdim=True)).to(known["losses"])
+            known["losses"] = shares @ known["losses"]
         return rows, mixing
 
 

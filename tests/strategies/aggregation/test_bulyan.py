@@ -22,6 +22,12 @@ def test_suspicion_is_the_share_of_coordinates_dropped_and_one_if_not_selected()
     assert suspicion.tolist() == [0.5, 0, 0, 0.5, 1, 1, 1]
 
 
+def test_whom_krum_rejects_has_no_say_where_it_looks_ordinary():
+    updates = torch.cat([UPDATES, torch.zeros(7, 1)], dim=1)
+    updates[5] = torch.tensor([2.0, 1000.0])  # with it the first coordinate would be 5/3
+    assert bulyan(updates, n_malicious=1).update.tolist() == [1.0, 0.0]
+
+
 def test_one_wild_coordinate_of_an_otherwise_close_update_is_cut():
     updates = 0.01 * torch.randn(11, 500, generator=torch.Generator().manual_seed(0))
     updates[0, 7] = 0.3  # too little to be far from anybody

@@ -45,3 +45,9 @@ def test_the_prior_weighs_the_admitted():
 def test_one_client_alone_cannot_be_judged():
     with pytest.raises(TooFewClientsError, match="flame needs n >= 2"):
         noiseless(UPDATES[:1])
+
+
+def test_a_second_cluster_that_is_no_majority_is_rejected_whole():
+    updates = UPDATES.clone()
+    updates[4] = torch.tensor([-3.0, 0.01])  # beside the fourth
+    assert (noiseless(updates).weights > 0).tolist() == [True, True, True, False, False]

@@ -15,6 +15,13 @@ def test_curvature_is_known_along_the_steps_taken():
     torch.testing.assert_close(hessian_product(results), torch.tensor([-0.25, -0.5]))
 
 
+def test_across_the_step_the_curvature_is_that_of_bfgs():
+    # s = (1, 0), y = (-0.5, 0.25), v = (0.5, 0.25), and σ = y·s / s·s = -0.5:
+    # σ v - σ s (s·v) / (s·s) + y (y·v) / (y·s) = (-0.25, -0.125) + (0.25, 0) + 0.375 y
+    product = hessian_product(torch.tensor([[1.0, 0.0], [0.5, 0.25]]))
+    torch.testing.assert_close(product, torch.tensor([-0.1875, -0.03125]))
+
+
 def test_equal_steps_foretell_no_change():
     product = hessian_product(torch.ones(4, 3))
     torch.testing.assert_close(product, torch.zeros(3), rtol=0, atol=1e-6)
@@ -51,6 +58,17 @@ def test_unpredictable_clients_are_detected_once_the_window_is_full():
         torch.testing.assert_close(early.weights, torch.full((10,), 0.1).double())
     assert results[-1].weights[8:].tolist() == [0, 0]
     torch.testing.assert_close(results[-1].weights[:8], torch.full((8,), 0.125).double())
+
+
+def test_whoever_follows_the_curvature_is_foretold_exactly():
+    optima = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    model, memory, clients = torch.zeros(5), {}, torch.arange(6)
+    for round_ in range(3):
+        updates = 0.2 * (optima - model)
+        updates[4] += round_ == 2  # the fifth client alone does not
+        result = fldetector(updates, clients, memory, np.random.default_rng(0))
+        model, memory = model + result.update, result.memory
+    assert result.suspicion[4] > 0.9999
 
 
 def test_scores_are_shares_of_the_distances_averaged_over_the_window():

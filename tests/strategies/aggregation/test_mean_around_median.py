@@ -19,9 +19,11 @@ def test_it_may_keep_from_the_upper_side():
 
 
 def test_the_median_of_an_even_number_lies_between():
-    # Around 2 the gaps are 2, 1, 1 and 8; around 3, the upper middle, 10 would still be furthest.
-    result = mean_around_median(column(0, 1, 3, 3.5), n_malicious=1)
-    torch.testing.assert_close(result.update, torch.tensor([2.5]))
+    # Around 2 it is 5 that goes, around the upper middle 3 it would be 0; and mirrored.
+    result = mean_around_median(column(0, 1, 3, 5), n_malicious=1)
+    torch.testing.assert_close(result.update, torch.tensor([4 / 3]))
+    result = mean_around_median(column(0, 2, 4, 5), n_malicious=1)
+    torch.testing.assert_close(result.update, torch.tensor([11 / 3]))
 
 
 def test_of_two_values_as_far_the_lower_stays():
