@@ -59,9 +59,10 @@ def weighted_sum(
     A row of weight 0 is not even read: whatever a rejected client sent, it cannot get in.
     """
     total = torch.zeros(updates.shape[1], dtype=torch.float64, device=updates.device)
+    wide = torch.empty_like(total)  # one for all rows: fresh ones fragment the heap
     for row, weight in zip(updates, weights.tolist(), strict=True):
         if weight:
-            total.add_(row.double(), alpha=weight)
+            total.add_(wide.copy_(row), alpha=weight)
     return total.to(updates.dtype)
 
 
@@ -78,8 +79,11 @@ def dot_products(
 def norms_of(updates: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """Return the L2 norm of every row, in float64: a float32 square overflows at 1e19."""
     # Row by row: asking for float64 of the whole matrix would copy it.
-    norms = [torch.linalg.vector_norm(row, dtype=torch.float64) for row in updates]
-    return torch.stack(norms) if norms else torch.zeros(0, dtype=torch.float64)
+    norms = torch.empty(len(updates), dtype=torch.float64, device=updates.device)
+    wide = torch.empty(updates.shape[1], dtype=torch.float64, device=updates.device)
+    for i, row in enumerate(updates):
+        norms[i] = torch.linalg.vector_norm(wide.copy_(row))
+    return norms
 
 
 def normalised(weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
