@@ -1,5 +1,6 @@
 """Everything that happens on the server, usable in any Flower app.
 
-``aggregation`` and ``reweighting`` hold the pure rules, ``pipeline`` composes them, and
-``robust`` wraps the composition as a Flower strategy (the only module here that imports Flower).
+``aggregation``, ``pre_aggregation`` and ``reweighting`` hold the pure rules, ``memory`` what they
+carry over rounds, and ``pipeline`` composes them. ``robust`` wraps the composition as a Flower
+strategy; it and ``flower_arrays`` are the only modules here that import Flower.
 """

@@ -1,16 +1,25 @@
-"""One server step: a reweighting and an aggregation rule, in either order."""
+"""One server step: a reweighting, pre-aggregations and an aggregation rule."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, Aggregator, normalised
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    Aggregator,
+    dot_products,
+    normalised,
+    norms_of,
+)
 from strategies.aggregation.mean import mean
 from strategies.aggregation.norm_clipping import norm_clipping
-from strategies.reweighting.lift import Memory, Reweighter
+from strategies.memory import Memory
+from strategies.pre_aggregation.mixed import Mixed, PreAggregator, prior_of_rows, pulled_back
+from strategies.reweighting.lift import Reweighter
 from strategies.running_sum import ScaleOfRow
 from strategies.shapes import Float, Int, Tensor
 
@@ -32,6 +41,11 @@ class RoundFacts:
     server_update: Callable[[], Float[Tensor, " d"]]
     """Trains the received model on the server's own data; a rule that names ``reference`` gets
     the result."""
+    evaluate: Callable[[Float[Tensor, " d"]], tuple[float, float]]
+    """Error rate and mean loss, on the server's validation set, of the model that an update would
+    give."""
+    rng: np.random.Generator
+    """The round's random numbers; pre-aggregations draw first, in their order."""
 
 
 class ServerStep(NamedTuple):
@@ -50,30 +64,48 @@ class Pipeline:
 
     ``filter_then_lift``: the rule judges the plain updates, and averages those it keeps by the
     lifted weights. ``lift_then_filter``: each update is scaled by n · lift, then the rule judges.
+    Pre-aggregations come right before the rule; what it says of their rows is pulled back to
+    clients.
 
     Args:
         aggregate: The rule, with its own parameters bound.
         reweight: The reweighting, with its own parameters bound; none by default.
         order: Which of the two comes first.
+        pre_aggregate: Pre-aggregations in their order, with their own parameters bound.
 
     Raises:
-        TypeError: If one of them needs a parameter that is neither bound nor a fact of a round.
+        TypeError: If one of them needs a parameter that is neither bound nor a fact of a round, or
+            if pre-aggregations would hide from a rule the clients that it remembers.
     """
 
-    AGGREGATE_FACTS = frozenset({"round_", "clients", "prior", "losses", "reference"})
+    AGGREGATE_FACTS = frozenset(
+        {"round_", "clients", "prior", "losses", "reference", "evaluate", "rng", "memory"}
+    )
+    PRE_AGGREGATE_FACTS = frozenset({"prior", "rng"})
     REWEIGHT_FACTS = frozenset({"round_", "clients", "prior", "losses", "memory", "squared_norms"})
+    RULE_MEMORY = "rule."  # what a rule carries over is kept under this prefix
 
     def __init__(
         self,
         aggregate: Aggregator,
         reweight: Reweighter | None = None,
         order: Order = "filter_then_lift",
+        pre_aggregate: Sequence[PreAggregator] = (),
     ) -> None:
         self.aggregate, self.reweight, self.order = aggregate, reweight, order
+        self.pre_aggregate = tuple(pre_aggregate)
         self._aggregate_asks = _asked_facts(aggregate, self.AGGREGATE_FACTS, skip=1)
+        self._pre_aggregate_asks = tuple(
+            _asked_facts(step, self.PRE_AGGREGATE_FACTS, skip=1) for step in self.pre_aggregate
+        )
         self._reweight_asks = (
             _asked_facts(reweight, self.REWEIGHT_FACTS, skip=0) if reweight else frozenset()
         )
+        if self.pre_aggregate and "clients" in self._aggregate_asks:
+            raise TypeError(
+                f"{_name(aggregate)} remembers clients from round to round, and pre-aggregations "
+                "mix them: use it without any"
+            )
 
     @property
     def needs_losses(self) -> bool:
@@ -86,7 +118,7 @@ class Pipeline:
         come; None where it needs all rows at once."""
         rule = getattr(self.aggregate, "func", self.aggregate)
         max_norm = getattr(self.aggregate, "keywords", {}).get("max_norm")
-        if self.reweight is not None:
+        if self.reweight is not None or self.pre_aggregate:
             return None
         if rule is mean:
             return lambda norm: 1.0
@@ -98,33 +130,64 @@ class Pipeline:
         self, updates: Float[Tensor, "n d"], facts: RoundFacts, memory: Memory
     ) -> ServerStep:
         """Run one server step. ``lift_then_filter`` scales the rows of ``updates`` in place."""
+        rule_memory = {
+            name.removeprefix(self.RULE_MEMORY): value
+            for name, value in memory.items()
+            if name.startswith(self.RULE_MEMORY)
+        }
+        memory = {k: v for k, v in memory.items() if not k.startswith(self.RULE_MEMORY)}
         known: dict[str, Any] = {
             "round_": facts.round_,
             "clients": facts.clients,
             "prior": facts.prior,
             "losses": facts.losses,
             "memory": memory,
+            "evaluate": facts.evaluate,
+            "rng": facts.rng,
         }
         step, restart, scales = 1.0, False, None
         if self.reweight is not None:
             if "squared_norms" in self._reweight_asks:
-                known["squared_norms"] = torch.linalg.vector_norm(updates, dim=1).double() ** 2
+                known["squared_norms"] = (norms_of(updates) ** 2).to(facts.prior.device)
             lift = self.reweight(**{name: known[name] for name in self._reweight_asks})
             known["prior"], memory, step, restart = lift
             if self.order == "lift_then_filter":
-                scales = len(updates) * lift.weights
-                updates *= scales.to(updates.dtype)[:, None]
+                scales = (len(updates) * lift.weights).to(updates.device)
+                largest = torch.finfo(updates.dtype).max  # a scaled row stays finite
+                updates.mul_(scales.to(updates.dtype)[:, None]).clamp_(-largest, largest)
                 known["prior"] = torch.full_like(lift.weights, 1 / len(updates))
         if "reference" in self._aggregate_asks:
             known["reference"] = facts.server_update()
-        result = self.aggregate(updates, **{name: known[name] for name in self._aggregate_asks})
-        pulls = result.weights * (updates @ result.update).double()
+        known["memory"] = rule_memory
+        rows, mixing = self._mixed(updates, known)
+        result = self.aggregate(rows, **{name: known[name] for name in self._aggregate_asks})
+        if mixing is not None:
+            result = pulled_back(result, mixing)
+        pulls = result.weights * dot_products(updates, result.update)
         total = pulls.sum()
         contribution = pulls / total if total > 0 else torch.full_like(pulls, torch.nan)
         if scales is not None:  # the ledger speaks of the updates that clients sent
             result = result._replace(weights=normalised(result.weights * scales))
         result = result._replace(update=result.update * step)
-        return ServerStep(result, contribution, memory, restart)
+        # A restart begins the training again, and the rule with it.
+        kept = {} if restart else {self.RULE_MEMORY + k: v for k, v in result.memory.items()}
+        return ServerStep(result, contribution, {**memory, **kept}, restart)
+
+    def _mixed(
+        self, updates: Float[Tensor, "n d"], known: dict[str, Any]
+    ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m n"] | None]:
+        """Run the pre-aggregations; set the prior and the losses of the rows they return."""
+        rows, mixing = updates, None
+        for pre_aggregate, asks in zip(self.pre_aggregate, self._pre_aggregate_asks, strict=True):
+            mixed: Mixed = pre_aggregate(rows, **{name: known[name] for name in asks})
+            rows, mixing = (
+                mixed.updates,
+                mixed.mixing @ mixing if mixing is not None else mixed.mixing,
+            )
+            known["prior"] = prior_of_rows(mixed.mixing, known["prior"])
+            shares = (mixed.mixing / mixed.mixing.sum(dim=1, keepdim=True)).to(known["losses"])
+            known["losses"] = shares @ known["losses"]
+        return rows, mixing
 
 
 def _asked_facts(rule: Callable[..., Any], facts: Iterable[str], skip: int) -> frozenset[str]:
@@ -139,9 +202,12 @@ def _asked_facts(rule: Callable[..., Any], facts: Iterable[str], skip: int) -> f
         if p.name not in asked and p.default is p.empty and p.kind not in (p.VAR_KEYWORD,)
     ]
     if missing:
-        name = getattr(getattr(rule, "func", rule), "__name__", repr(rule))
         raise TypeError(
-            f"{name} needs {', '.join(missing)}, which is not a fact of a round: bind it with "
-            f"functools.partial. Facts of a round: {', '.join(sorted(facts))}"
+            f"{_name(rule)} needs {', '.join(missing)}, which is not a fact of a round: bind it "
+            f"with functools.partial. Facts of a round: {', '.join(sorted(facts))}"
         )
     return frozenset(asked)
+
+
+def _name(rule: Callable[..., Any]) -> str:
+    return getattr(getattr(rule, "func", rule), "__name__", repr(rule))

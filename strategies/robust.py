@@ -1,7 +1,7 @@
 """The Flower strategy around a server step: it checks replies, aggregates, and keeps a ledger."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,8 +13,11 @@ from flwr.serverapp.strategy import FedAvg
 
 from strategies.aggregation.aggregate import Aggregator, TooFewClientsError
 from strategies.flower_arrays import Layout, UnusableReplyError
+from strategies.memory import Memory
 from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep
-from strategies.reweighting.lift import Memory, Reweighter
+from strategies.pre_aggregation.mixed import PreAggregator
+from strategies.randomness import Purpose, generator
+from strategies.reweighting.lift import Reweighter
 from strategies.running_sum import RunningSum
 from strategies.shapes import Tensor
 
@@ -22,6 +25,8 @@ OK = "ok"
 NO_REPLY = "failed: no reply"
 NAN = math.nan
 RUNNING_SUM_BYTES = 64 * 2**20  # a larger matrix is not kept where a running sum will do
+LARGEST_COUNT = 2**53  # a claim beyond it is no count of examples
+LARGEST_LOSS = float(np.finfo(np.float32).max)  # so that sums and products of losses stay finite
 
 
 @dataclass
@@ -75,12 +80,17 @@ class RobustFedAvg(FedAvg):
             ``partial(krum, n_malicious=2)``.
         reweight: A reweighting with its parameters bound; none by default.
         order: Which of the two comes first, see :class:`strategies.pipeline.Pipeline`.
+        pre_aggregate: Pre-aggregations, in their order, with their parameters bound.
         n_examples: Tells how many examples a client (by node id) holds. By default the client's own
             ``num-examples`` is believed, which an attacker can exaggerate.
         weight_by: ``clients`` gives every client the same prior weight, ``examples`` weights them
             by their number of examples.
         server_update: Trains the given arrays on the server's own data in the given round and
             returns the result; needed by rules that name ``reference``.
+        server_evaluate: Returns the error rate and the mean loss of the given arrays on the
+            server's own validation set; needed by rules that name ``evaluate``.
+        seed: Seed of rules and pre-aggregations that draw random numbers: those of a round depend
+            on it and on the round alone.
         on_too_few: What to do when fewer usable replies come than the rule's bound needs:
             ``skip_round`` keeps the model as it is, ``stop`` raises.
         fedavg: Arguments of Flower's FedAvg (sampling, record keys).
@@ -92,17 +102,22 @@ class RobustFedAvg(FedAvg):
         *,
         reweight: Reweighter | None = None,
         order: Order = "filter_then_lift",
+        pre_aggregate: Sequence[PreAggregator] = (),
         n_examples: Callable[[int], int] | None = None,
         weight_by: Literal["clients", "examples"] = "clients",
         server_update: Callable[[ArrayRecord, int], ArrayRecord] | None = None,
+        server_evaluate: Callable[[ArrayRecord], tuple[float, float]] | None = None,
+        seed: int = 0,
         on_too_few: Literal["skip_round", "stop"] = "skip_round",
         **fedavg: Any,
     ) -> None:
         super().__init__(**fedavg)
-        self.pipeline = Pipeline(aggregate, reweight, order)
+        self.pipeline = Pipeline(aggregate, reweight, order, pre_aggregate)
         self.n_examples = n_examples
         self.weight_by = weight_by
         self.server_update = server_update
+        self.server_evaluate = server_evaluate
+        self.seed = seed
         self.on_too_few = on_too_few
         self.memory: Memory = {}
         self.ledger: RoundLedger | None = None
@@ -197,11 +212,14 @@ class RobustFedAvg(FedAvg):
                 continue  # nobody asked this node, or it answered before
             entry = ledger.clients[place]
             row = self._matrix[place if self._sum is None else 0]
-            try:
-                self._losses[place] = self._check_reply(reply, start, row, entry)
-                entry.status = OK
-            except UnusableReplyError as fault:
-                entry.status = str(fault)
+            if reply.has_error():
+                entry.status = f"failed: {reply.error.reason}"
+            else:
+                try:
+                    self._losses[place] = self._check_reply(reply, start, row, entry)
+                    entry.status = OK
+                except UnusableReplyError as fault:
+                    entry.status = f"rejected: {fault}"
             if self._sum is not None and entry.status == OK:
                 self._sum.put(place, row, self._raw_weight(entry), entry.update_norm)
             elif self._sum is not None:
@@ -214,32 +232,28 @@ class RobustFedAvg(FedAvg):
         self, reply: Message, start: np.ndarray, row: np.ndarray, entry: ClientEntry
     ) -> float:
         """Write the update into ``row``; return the loss of the received model, if asked for."""
-        if reply.has_error():
-            raise UnusableReplyError(f"failed: {reply.error.reason}")
         metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
         entry.n_examples = (
             self.n_examples(entry.client)
             if self.n_examples is not None
-            else int(_number(metrics, self.weighted_by_key, 0))
+            else _claimed_examples(metrics, self.weighted_by_key)
         )
         entry.train_loss = _number(metrics, "train-loss", NAN)
         if len(reply.content.array_records) != 1:
             raise UnusableReplyError(
-                f"rejected: needs one ArrayRecord, got {len(reply.content.array_records)}"
+                f"needs one ArrayRecord, got {len(reply.content.array_records)}"
             )
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
             self._layout.write_flat(next(iter(reply.content.array_records.values())), row)
             np.subtract(row, start, out=row)
         if not np.isfinite(row).all():
-            raise UnusableReplyError("rejected: update is not finite")
+            raise UnusableReplyError("update is not finite")
         entry.update_norm = float(np.linalg.norm(row.astype(np.float64)))
         if not self.pipeline.needs_losses:
             return NAN
         loss = _number(metrics, "received-loss", NAN)
-        if not (math.isfinite(loss) and loss >= 0):
-            raise UnusableReplyError(
-                f"rejected: needs a loss >= 0 of the received model, got {loss}"
-            )
+        if not 0 <= loss <= LARGEST_LOSS:
+            raise UnusableReplyError(f"needs a loss >= 0 of the received model, got {loss}")
         return loss
 
     def _raw_weight(self, entry: ClientEntry) -> float:
@@ -264,10 +278,12 @@ class RobustFedAvg(FedAvg):
         prior = torch.tensor([entry.prior_weight for entry in entries], dtype=torch.float64)
         facts = RoundFacts(
             round_=ledger.round_,
-            clients=torch.tensor([entry.client for entry in entries]),
-            prior=prior / prior.sum(),
+            clients=_as_int64([entry.client for entry in entries]),
+            prior=prior / prior.sum() if prior.any() else torch.full_like(prior, 1 / len(prior)),
             losses=torch.from_numpy(self._losses[usable]),
             server_update=lambda: self._reference(ledger.round_, start),
+            evaluate=lambda update: self._evaluate(start + update.cpu().numpy()),
+            rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
         )
         return self.pipeline(torch.from_numpy(self._matrix[: len(usable)]), facts, self.memory)
 
@@ -289,12 +305,33 @@ class RobustFedAvg(FedAvg):
         trained = self.server_update(self._arrays, server_round)
         return torch.from_numpy(self._flat(trained) - start)
 
+    def _evaluate(self, flat: np.ndarray) -> tuple[float, float]:
+        if self.server_evaluate is None:
+            raise TypeError("this aggregation rule needs validation data: pass server_evaluate")
+        return self.server_evaluate(self._layout.read_flat(flat, self._arrays))
+
     @staticmethod
     def _metrics(ledger: RoundLedger) -> MetricRecord:
         used = sum(entry.status == OK for entry in ledger.clients)
         return MetricRecord({"n-usable": used, "n-unusable": len(ledger.clients) - used})
 
 
+def _claimed_examples(metrics: MetricRecord, key: str) -> int:
+    """Return the number of examples that a client claims; 0 if it claims none."""
+    claimed = _number(metrics, key, 0.0)
+    if not 0 <= claimed <= LARGEST_COUNT:
+        raise UnusableReplyError(f"needs {key} >= 0, got {claimed}")
+    return int(claimed)
+
+
+def _as_int64(node_ids: list[int]) -> Tensor:
+    """Return node ids as torch holds them: SuperLink's are 64 bits without a sign."""
+    return torch.tensor([(node_id + 2**63) % 2**64 - 2**63 for node_id in node_ids])
+
+
 def _number(metrics: MetricRecord, key: str, default: float) -> float:
     value = metrics.get(key, default)
-    return float(value) if isinstance(value, int | float) else default
+    try:
+        return float(value) if isinstance(value, int | float) else default
+    except OverflowError:  # an integer beyond every float
+        return math.inf

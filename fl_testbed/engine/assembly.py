@@ -105,6 +105,7 @@ def build_strategy(scenario: Scenario, federation: Federation) -> RobustFedAvg:
         n_examples=federation.partition.size,
         weight_by=spec.weight_by,
         server_update=ServerTraining(scenario, federation),
+        seed=scenario.seed,
         on_too_few=spec.on_too_few,
         fraction_train=1.0,
         fraction_evaluate=0.0,

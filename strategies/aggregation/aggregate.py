@@ -1,13 +1,15 @@
-"""What every aggregation rule returns, and the two sums that most of them end in."""
+"""What every aggregation rule returns, and the sums that most of them are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 
+from strategies.memory import Memory
 from strategies.shapes import Bool, Float, Tensor
 
-COLUMN_BLOCK = 16_384  # columns worked on at a time: 100 rows of them stay in a core's cache
+CPU_BLOCK = 400_000  # elements worked on at a time: a few copies of them stay in a core's cache
+GPU_BLOCK = 64_000_000  # a GPU wants few, large kernels
 
 
 class Aggregate(NamedTuple):
@@ -19,6 +21,8 @@ class Aggregate(NamedTuple):
     """Each client's share: >= 0, sum 1, or all 0 where the rule moves nothing."""
     suspicion: Float[Tensor, " n"]
     """The rule's own score: higher means less trusted; constant where a rule has none."""
+    memory: Memory = {}  # noqa: RUF012 (nobody writes into it)
+    """What a rule that names ``memory`` wants to be given back in the next round."""
 
 
 Aggregator = Callable[..., Aggregate]
@@ -39,16 +43,47 @@ def prior_or_uniform(
     return prior.to(device=updates.device, dtype=torch.float64)
 
 
+def column_blocks(updates: Float[Tensor, "n d"]) -> Iterator[slice]:
+    """Cut the columns into blocks, so that temporary copies stay small whatever n and d are."""
+    n, d = updates.shape
+    width = max(1, (GPU_BLOCK if updates.is_cuda else CPU_BLOCK) // max(n, 1))
+    for start in range(0, d, width):
+        yield slice(start, min(start + width, d))
+
+
 def weighted_sum(
     updates: Float[Tensor, "n d"], weights: Float[Tensor, " n"]
 ) -> Float[Tensor, " d"]:
-    """Sum the rows times their weights, accumulated in float64, without a second (n, d) matrix."""
-    total = torch.empty(updates.shape[1], dtype=updates.dtype, device=updates.device)
-    weights = weights.double()
-    for start in range(0, updates.shape[1], COLUMN_BLOCK):
-        block = updates[:, start : start + COLUMN_BLOCK]
-        total[start : start + COLUMN_BLOCK] = weights @ block.double()
+    """Sum the rows times their weights, accumulated in float64, row by row.
+
+    A row of weight 0 is not even read: whatever a rejected client sent, it cannot get in.
+    """
+    total = torch.zeros(updates.shape[1], dtype=torch.float64, device=updates.device)
+    wide = torch.empty_like(total)  # one for all rows: fresh ones fragment the heap
+    for row, weight in zip(updates, weights.tolist(), strict=True):
+        if weight:
+            total.add_(wide.copy_(row), alpha=weight)
+    return total.to(updates.dtype)
+
+
+def dot_products(
+    updates: Float[Tensor, "n d"], direction: Float[Tensor, " d"]
+) -> Float[Tensor, " n"]:
+    """Return the inner product of every row with one vector, in float64."""
+    total = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
+    for columns in column_blocks(updates):
+        total += updates[:, columns].double() @ direction[columns].double()
     return total
+
+
+def norms_of(updates: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Return the L2 norm of every row, in float64: a float32 square overflows at 1e19."""
+    # Row by row: asking for float64 of the whole matrix would copy it.
+    norms = torch.empty(len(updates), dtype=torch.float64, device=updates.device)
+    wide = torch.empty(updates.shape[1], dtype=torch.float64, device=updates.device)
+    for i, row in enumerate(updates):
+        norms[i] = torch.linalg.vector_norm(wide.copy_(row))
+    return norms
 
 
 def normalised(weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -65,6 +100,4 @@ def mean_of_selected(
 ) -> Aggregate:
     """Average the selected rows in proportion to their prior weights."""
     weights = normalised(prior_or_uniform(updates, prior) * selected)
-    # Only the selected rows enter the sum: 0 × inf in a rejected row would be NaN.
-    chosen = weights.nonzero().squeeze(1)
-    return Aggregate(weighted_sum(updates[chosen], weights[chosen]), weights, suspicion)
+    return Aggregate(weighted_sum(updates, weights), weights, suspicion)

@@ -2,10 +2,10 @@
 
 import torch
 
-from strategies.aggregation.aggregate import COLUMN_BLOCK
-from strategies.shapes import Float, Tensor
+from strategies.aggregation.aggregate import column_blocks, norms_of
+from strategies.shapes import Bool, Float, Int, Tensor
 
-CANCELLATION = 1e-3  # below this share of the two squared norms, a difference has lost 3 digits
+CANCELLATION = 1e-2  # below this share of the two squared norms, a difference has lost 2 digits
 
 
 def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
@@ -14,28 +14,87 @@ def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     One row is subtracted from all before the Gram matrix, so that a part common to all clients
     costs no digits. The row is the one of median norm, never the mean: a single attacker of size
     100 would move the mean away from honest updates of size 1e-3 and ruin their distances.
-    Pairs much closer to each other than to that row are computed again, directly.
+    Rows much closer to each other than to that row are grouped around one of themselves and
+    measured again, until no pair is left that has lost digits.
 
     Args:
         updates: One row per client, shape (n, d), finite.
     """
-    norms = torch.linalg.vector_norm(updates, dim=1)
-    centre = updates[norms.argsort(stable=True)[len(norms) // 2]]
-    gram = torch.zeros(len(updates), len(updates), dtype=torch.float64, device=updates.device)
-    for start in range(0, updates.shape[1], COLUMN_BLOCK):
-        block = updates[:, start : start + COLUMN_BLOCK] - centre[start : start + COLUMN_BLOCK]
+    norms = norms_of(updates)
+    everyone = torch.arange(len(updates), device=updates.device)
+    centre = _of_median_norm(norms)
+    distances, blurred = _distances_within(_gram_around(updates, everyone, centre, norms))
+    blurred[centre] = blurred[:, centre] = False
+    while blurred.any():
+        centre = int(blurred.sum(dim=1).argmax())
+        group = (blurred[centre] | (everyone == centre)).nonzero().squeeze(1)
+        pairs = group[:, None], group[None, :]
+        closer, still_blurred = _distances_within(_gram_around(updates, group, centre, norms))
+        # A pair that was sharp before stays as it was: seen from here it may be worse.
+        distances[pairs] = torch.where(blurred[pairs], closer, distances[pairs])
+        blurred[pairs] &= still_blurred
+        blurred[centre] = blurred[:, centre] = False
+    return distances
+
+
+def centred_gram(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+    """Return the inner products of the rows less a row that most of them are close to, in float64.
+
+    Whatever combines rows can work in this small matrix: with weights w that sum to 1, the squared
+    distance of row i to the combination is G_ii - 2 (G w)_i + w·G w. Far rows must not be centre,
+    since all others would then differ in the last digits only.
+
+    Args:
+        updates: One row per client, shape (n, d), finite.
+    """
+    norms = norms_of(updates)
+    everyone = torch.arange(len(updates), device=updates.device)
+    middle = _of_median_norm(norms)
+    gram = _gram_around(updates, everyone, middle, norms)
+    typical = _distances_within(gram)[0].median(dim=1).values
+    centre = int(typical.argmin())
+    if typical[middle] <= 4 * typical[centre]:
+        return gram
+    return _gram_around(updates, everyone, centre, norms)
+
+
+def cosines(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+    """Return the cosine of every pair of rows, in float64; 0 where one of them is zero."""
+    norms = norms_of(updates)
+    shrink = torch.where(norms > 0, 1 / norms, 0.0)[:, None]
+    result = torch.zeros(len(updates), len(updates), dtype=torch.float64, device=updates.device)
+    for columns in column_blocks(updates):
+        block = (updates[:, columns].double() * shrink).to(updates.dtype)
+        result += (block @ block.T).double()
+    return ((result + result.T) / 2).clamp_(-1, 1)  # products of blocks are not quite symmetric
+
+
+def _of_median_norm(norms: Float[Tensor, " n"]) -> int:
+    return int(norms.argsort(stable=True)[len(norms) // 2])
+
+
+def _gram_around(
+    updates: Float[Tensor, "n d"], rows: Int[Tensor, " m"], centre: int, norms: Float[Tensor, " n"]
+) -> Float[Tensor, "m m"]:
+    """Return the inner products of some rows less the centre, in float64."""
+    # Powers of two bring every centred row to norm <= 1 without rounding: no square overflows.
+    exponents = torch.frexp((norms[rows] + norms[centre]).clamp(min=1e-37)).exponent
+    scales = torch.ldexp(torch.ones_like(norms[rows]), exponents)
+    shrink = (1 / scales).to(updates.dtype)[:, None]
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=updates.device)
+    whole = len(rows) == len(updates)
+    for columns in column_blocks(updates):
+        block = updates[:, columns] if whole else updates[rows, columns]
+        block = torch.addcmul(block * shrink, updates[centre, columns], shrink, value=-1)
         gram += (block @ block.T).double()
+    return gram * (scales[:, None] * scales[None, :])
+
+
+def _distances_within(
+    gram: Float[Tensor, "m m"],
+) -> tuple[Float[Tensor, "m m"], Bool[Tensor, "m m"]]:
+    """Return squared distances from inner products, and which of them lost digits."""
     squares = gram.diagonal()
     sums = squares[:, None] + squares[None, :]
-    distances = (sums - gram - gram.T).clamp_(min=0)
-    for i, j in (distances < CANCELLATION * sums).triu(diagonal=1).nonzero().tolist():
-        distances[i, j] = distances[j, i] = _squared_distance(updates[i], updates[j])
-    return distances.fill_diagonal_(0)
-
-
-def _squared_distance(a: Float[Tensor, " d"], b: Float[Tensor, " d"]) -> Float[Tensor, ""]:
-    total = torch.zeros((), dtype=torch.float64, device=a.device)
-    for start in range(0, len(a), COLUMN_BLOCK):
-        gap = a[start : start + COLUMN_BLOCK].double() - b[start : start + COLUMN_BLOCK]
-        total += gap @ gap
-    return total
+    distances = (sums - gram - gram.T).clamp_(min=0).fill_diagonal_(0)
+    return distances, (distances < CANCELLATION * sums).fill_diagonal_(False)

@@ -4,7 +4,9 @@ import torch
 
 from strategies.aggregation.aggregate import (
     Aggregate,
+    dot_products,
     normalised,
+    norms_of,
     prior_or_uniform,
     weighted_sum,
 )
@@ -35,9 +37,9 @@ def fltrust(
         Cao et al., FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping,
         NDSS 2021.
     """
-    norms = torch.linalg.vector_norm(updates, dim=1, dtype=torch.float64)
+    norms = norms_of(updates)
     reference_norm = torch.linalg.vector_norm(reference, dtype=torch.float64)
-    dots = torch.stack([(row.double() @ reference.double()) for row in updates])
+    dots = dot_products(updates, reference)
     cosines = torch.where(norms * reference_norm > 0, dots / (norms * reference_norm), 0.0)
     trust = normalised(prior_or_uniform(updates, prior) * cosines.clamp(min=0))
     rescaled = torch.where(norms > 0, trust * reference_norm / norms, 0.0)

@@ -4,7 +4,7 @@ import torch
 
 from strategies.aggregation.aggregate import Aggregate, TooFewClientsError, mean_of_selected
 from strategies.aggregation.distances import squared_distances
-from strategies.shapes import Bool, Float, Tensor
+from strategies.shapes import Bool, Float, Int, Tensor
 
 
 def krum_bound(n: int, n_malicious: int, rule: str = "krum") -> None:
@@ -28,9 +28,37 @@ def multi_krum_bound(n: int, n_malicious: int, n_selected: int | None = None) ->
 
 def krum_scores(updates: Float[Tensor, "n d"], n_malicious: int) -> Float[Tensor, " n"]:
     """Return each client's sum of squared L2 distances to its n - f - 2 nearest neighbours."""
-    distances = squared_distances(updates)  # exact however large one row is
-    distances.fill_diagonal_(torch.inf)
-    n_neighbours = len(updates) - n_malicious - 2
+    return _scores(squared_distances(updates), n_malicious)  # exact however large one row is
+
+
+def krum_order(
+    distances: Float[Tensor, "n n"], n_malicious: int, n_chosen: int
+) -> Int[Tensor, " n"]:
+    """Choose rows by Krum one after the other, each time among those not chosen yet.
+
+    Returns:
+        All rows: the first ``n_chosen`` in the order of their choice, then the others by their
+        last score. Of equal scores (two rows that are each other's only neighbour have them) the
+        one closer to all that are left comes first, then the lowest row.
+    """
+    left = torch.arange(len(distances), device=distances.device)
+    chosen = []
+    for _ in range(n_chosen):
+        best = left[_by_score(distances[left][:, left], n_malicious)[:1]]
+        chosen.append(best)
+        left = left[left != best]
+    return torch.cat([*chosen, left[_by_score(distances[left][:, left], n_malicious)]])
+
+
+def _by_score(distances: Float[Tensor, "n n"], n_malicious: int) -> Int[Tensor, " n"]:
+    by_total = distances.sum(dim=1).argsort(stable=True)
+    return by_total[_scores(distances, n_malicious)[by_total].argsort(stable=True)]
+
+
+def _scores(distances: Float[Tensor, "n n"], n_malicious: int) -> Float[Tensor, " n"]:
+    distances = distances.clone().fill_diagonal_(torch.inf)
+    # Repeated choices may leave fewer than f + 3 rows: one neighbour is the least there can be.
+    n_neighbours = min(max(len(distances) - n_malicious - 2, 1), len(distances))
     return distances.topk(n_neighbours, largest=False).values.sum(dim=1)
 
 
@@ -76,7 +104,7 @@ def multi_krum(
     n_selected: int | None = None,
     prior: Float[Tensor, " n"] | None = None,
 ) -> Aggregate:
-    """Average the m updates with the lowest Krum scores, scored once.
+    """Average the m updates with the lowest Krum scores, scored once (the one-shot variant).
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -99,3 +127,36 @@ def multi_krum(
     scores = krum_scores(updates, n_malicious)
     n_selected = len(updates) - n_malicious if n_selected is None else n_selected
     return mean_of_selected(updates, lowest(scores, n_selected), prior, scores)
+
+
+def iterative_multi_krum(
+    updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
+) -> Aggregate:
+    """Choose by Krum and set aside, again and again while more than 2f + 2 remain; average those.
+
+    The other variant of Multi-Krum: each choice scores the remaining updates anew. It averages
+    n - 2f - 2 updates, the one-shot :func:`multi_krum` n - f.
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        n_malicious: The bound f the defence assumes; the true count may differ.
+        prior: Weights among the chosen; equal by default.
+
+    Returns:
+        The mean of the chosen, their weights, and as suspicion the place in the order of choice
+        (those never chosen follow by their last score). Of equal scores the update closer to all
+        that are left comes first, then the lowest row.
+
+    Raises:
+        TooFewClientsError: If n < 2f + 3.
+
+    References:
+        Shejwalkar and Houmansadr, Manipulating the Byzantine, NDSS 2021, whose code counts the
+        update itself (distance 0) among the n - f - 2 neighbours, here as in Krum's paper it is
+        not.
+    """
+    n = len(updates)
+    krum_bound(n, n_malicious, "iterative_multi_krum")
+    n_chosen = n - 2 * n_malicious - 2
+    place = krum_order(squared_distances(updates), n_malicious, n_chosen).argsort()
+    return mean_of_selected(updates, place < n_chosen, prior, place.double())

@@ -5,6 +5,7 @@ import torch
 from strategies.aggregation.aggregate import (
     Aggregate,
     normalised,
+    norms_of,
     prior_or_uniform,
     weighted_sum,
 )
@@ -32,7 +33,7 @@ def norm_clipping(
         Sun et al., Can You Really Backdoor Federated Learning?, 2019 (fixed bound);
         Li et al., Ditto, ICML 2021 (median bound).
     """
-    norms = torch.linalg.vector_norm(updates, dim=1, dtype=torch.float64)
+    norms = norms_of(updates)
     bound = norms.median() if max_norm is None else norms.new_tensor(max_norm)
     factors = torch.where(norms > bound, bound / norms, 1.0)
     effective = prior_or_uniform(updates, prior) * factors

@@ -2,7 +2,8 @@
 
 import torch
 
-from strategies.reweighting.lift import Lift, Memory, recall, remember
+from strategies.memory import Memory, recall, remember
+from strategies.reweighting.lift import Lift
 from strategies.shapes import Float, Int, Tensor
 
 
@@ -37,6 +38,7 @@ def agnostic(
         simplex; the multiplicative step here is the one of Sagawa et al., Distributionally
         Robust Neural Networks for Group Shifts, ICLR 2020.
     """
-    factor_logs = recall(memory, "agnostic", clients, default=0.0)
-    weights = exponentiated_gradient(prior * factor_logs.exp(), losses, step_size)
-    return Lift(weights, remember(memory, "agnostic", clients, factor_logs + step_size * losses))
+    # Losses are kept, not factors: those overflow after a few hundred rounds.
+    total_losses = recall(memory, "agnostic", clients, default=0.0) + losses
+    weights = exponentiated_gradient(prior, total_losses, step_size)
+    return Lift(weights, remember(memory, "agnostic", clients, total_losses))

@@ -4,7 +4,8 @@ from collections.abc import Collection
 
 import torch
 
-from strategies.reweighting.lift import Lift, Memory, recall, remember
+from strategies.memory import Memory, recall, remember
+from strategies.reweighting.lift import Lift
 from strategies.shapes import Float, Int, Tensor
 
 
@@ -23,8 +24,9 @@ def jtt(
     """Train briefly, flag the clients with the largest loss, and train again with them lifted.
 
     The flags are set once, at the end of the last warm-up round, by the loss of the model that
-    was received in it (of clients not sampled then, by their latest loss). From then on the
-    weights are prior · factor for flagged clients and prior for others, scaled to sum 1.
+    was received in it (of clients not sampled then, by their latest loss). A warm-up round that
+    the server had to skip puts this off to the next one. From then on the weights are
+    prior · factor for flagged clients and prior for others, scaled to sum 1.
 
     Args:
         clients: Ids of the round's clients, shape (n,).
@@ -43,7 +45,7 @@ def jtt(
         Liu et al., Just Train Twice: Improving Group Robustness without Training Group
         Information, ICML 2021 (on examples). The client-level form is this project's own.
     """
-    if round_ <= warm_up_rounds:
+    if "jtt.flag.clients" not in memory:
         memory = remember(memory, "jtt.loss", clients, losses)
         if round_ < warm_up_rounds:
             return Lift(prior, memory)

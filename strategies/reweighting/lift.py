@@ -1,14 +1,10 @@
-"""What every reweighting returns, and how it remembers clients from round to round."""
+"""What every reweighting returns."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-
-from strategies.shapes import Float, Int, Tensor
-
-Memory = dict[str, Tensor]
-"""What a method carries over rounds: named tensors, so that any checkpoint can hold it."""
+from strategies.memory import Memory
+from strategies.shapes import Float, Tensor
 
 
 class Lift(NamedTuple):
@@ -27,29 +23,3 @@ class Lift(NamedTuple):
 Reweighter = Callable[..., Lift]
 """A reweighting. It is handed the facts of the round that its parameters name, ``memory`` (what it
 returned in the last round; empty in the first) and ``squared_norms`` of the updates."""
-
-
-def recall(
-    memory: Memory, name: str, clients: Int[Tensor, " n"], default: float
-) -> Float[Tensor, " n"]:
-    """Return what is remembered of each client, in float64; the default for those not yet met."""
-    values = torch.full((len(clients),), default, dtype=torch.float64)
-    if f"{name}.clients" in memory:
-        known = memory[f"{name}.clients"]
-        at = torch.searchsorted(known, clients).clamp(max=len(known) - 1)
-        met = known[at] == clients
-        values[met] = memory[f"{name}.values"][at[met]]
-    return values
-
-
-def remember(
-    memory: Memory, name: str, clients: Int[Tensor, " n"], values: Float[Tensor, " n"]
-) -> Memory:
-    """Return the memory with these clients' values replaced and all others kept."""
-    if f"{name}.clients" in memory:
-        known, old = memory[f"{name}.clients"], memory[f"{name}.values"]
-        kept = ~torch.isin(known, clients)
-        clients = torch.cat([clients, known[kept]])
-        values = torch.cat([values, old[kept]])
-    order = clients.argsort()
-    return {**memory, f"{name}.clients": clients[order], f"{name}.values": values[order]}

@@ -1,7 +1,8 @@
 """q-FedAvg: fairness by raising the loss to a power."""
 
 from strategies.aggregation.aggregate import normalised
-from strategies.reweighting.lift import Lift, Memory
+from strategies.memory import Memory
+from strategies.reweighting.lift import Lift
 from strategies.shapes import Float, Tensor
 
 
@@ -31,7 +32,8 @@ def q_fedavg(
         Li et al., Fair Resource Allocation in Federated Learning, ICLR 2020, algorithm 2.
     """
     losses = losses + 1e-10  # the authors' guard: F^(q-1) of a perfect client
-    powered = prior * losses**q
-    curvature = q * losses ** (q - 1) * lipschitz**2 * squared_norms + lipschitz * losses**q
-    step = lipschitz * powered.sum() / (prior * curvature).sum()
+    # All powers are divided by the largest: one client that claims 1e38 would make them inf.
+    powered = prior * (losses / losses.max()) ** q
+    curvature = powered * (q * lipschitz**2 * squared_norms / losses + lipschitz)
+    step = lipschitz * powered.sum() / curvature.sum()
     return Lift(normalised(powered), memory, step=step.item())

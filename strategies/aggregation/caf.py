@@ -1,0 +1,83 @@
+"""Covariance-bound agnostic filter (CAF): a spectral filter that needs no bound on the spread."""
+
+import torch
+
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    TooFewClientsError,
+    normalised,
+    prior_or_uniform,
+    weighted_sum,
+)
+from strategies.aggregation.distances import centred_gram
+from strategies.shapes import Float, Tensor
+
+
+def caf_bound(n: int, n_malicious: int) -> None:
+    """Raise TooFewClientsError if the filter might run out of weight (n < 2f + 1)."""
+    if n <= 2 * n_malicious:
+        raise TooFewClientsError(
+            f"caf needs n >= 2f + 1 clients, got n={n} and f={n_malicious}: "
+            f"sample at least {2 * n_malicious + 1} clients or lower n_malicious"
+        )
+
+
+def caf(
+    updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
+) -> Aggregate:
+    """Fade out who stands out along the direction of largest spread; keep the tightest mean.
+
+    Every client begins with c = 1. While Σ c > n - 2f: take the mean and covariance weighted by c,
+    note the mean if the covariance's largest eigenvalue is the least so far, and multiply each c
+    by 1 - τ / max τ, with τ the squared projection on its eigenvector. All of it happens in the
+    small matrix of inner products, n by n.
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        n_malicious: The bound f the defence assumes; the true count may differ.
+        prior: Multiplies the weights of the mean that is kept; equal by default.
+
+    Returns:
+        The mean of least spread, c of that mean, scaled to sum 1, as weights, and 1 - c as
+        suspicion.
+
+    Raises:
+        TooFewClientsError: If n < 2f + 1.
+
+    References:
+        Allouah et al., Towards Trustworthy Federated Learning with Untrusted Participants,
+        ICML 2025 (algorithm CAF; also in ByzFL).
+    """
+    n = len(updates)
+    caf_bound(n, n_malicious)
+    gram = centred_gram(updates)
+    gram = gram / gram.diagonal().max().clamp(min=1e-300)
+    confidence = torch.ones(n, dtype=torch.float64, device=updates.device)
+    best, least = confidence, torch.inf
+    while n_malicious > 0 and confidence.sum() > n - 2 * n_malicious:
+        spread, projections = _largest_spread(gram, confidence)
+        if spread < least:
+            best, least = confidence, spread
+        if projections.max() <= 0:
+            break  # all that are left agree
+        confidence = confidence * (1 - projections / projections.max())
+    weights = normalised(prior_or_uniform(updates, prior) * best)
+    return Aggregate(weighted_sum(updates, weights), weights, 1 - best)
+
+
+def _largest_spread(
+    gram: Float[Tensor, "n n"], confidence: Float[Tensor, " n"]
+) -> tuple[float, Float[Tensor, " n"]]:
+    """Return the largest eigenvalue of the weighted covariance, and squared projections on it."""
+    shares = confidence / confidence.sum()
+    to_mean = gram @ shares
+    centred = gram - to_mean[:, None] - to_mean[None, :] + shares @ to_mean
+    # The covariance Σ s x xᵀ has the eigenvalues of √s xᵀx √s; if y is an eigenvector of that
+    # with eigenvalue λ, row i projects to (centred @ (√s y))_i / √λ.
+    root = shares.sqrt()
+    values, vectors = torch.linalg.eigh(root[:, None] * centred * root[None, :])
+    spread = float(values[-1])
+    if spread <= 0:
+        return 0.0, torch.zeros_like(confidence)
+    projections = (centred @ (root * vectors[:, -1])) ** 2 / spread
+    return spread, projections * (confidence > 0)

@@ -1,0 +1,145 @@
+"""FLDetector: suspect clients whose updates cannot be foretold from their last ones."""
+
+import numpy as np
+import torch
+
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    column_blocks,
+    mean_of_selected,
+)
+from strategies.memory import Memory, recall, remember
+from strategies.shapes import Bool, Float, Int, Tensor
+
+N_REFERENCES = 20  # uniform samples that the gap statistic compares with
+
+
+def fldetector(
+    updates: Float[Tensor, "n d"],
+    clients: Int[Tensor, " n"],
+    memory: Memory,
+    rng: np.random.Generator,
+    window: int = 10,
+    prior: Float[Tensor, " n"] | None = None,
+) -> Aggregate:
+    """Average all clients but those once detected by how badly their updates are predicted.
+
+    An honest client's update changes with the model: u_i + H Δw, with Δw the last step of the
+    model and H built from the last ``window`` steps and the changes of the average update by
+    L-BFGS. The distances to what came instead, divided by their sum, are averaged over the
+    window. Once it is full, and if the gap statistic sees more than one cluster of scores, 2-means
+    splits them, and the worse half is heard no more. The authors then start the training again;
+    here it goes on.
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        clients: Ids of the clients, shape (n,). Only those present in the last round are scored.
+        memory: ``last``, the last round's updates; ``results``, the last window + 1 averages;
+            ``scores``, each client's last distances; ``detected``, those heard no more.
+        rng: Draws the gap statistic's references.
+        window: N, in rounds; 10 in the paper and its peers (whose code begins at round 50).
+        prior: Weights among those heard; equal by default.
+
+    Returns:
+        The mean of those not detected, their weights, and the averaged scores as suspicion (0 for
+        a client not yet scored).
+
+    References:
+        Zhang et al., FLDetector: Defending Federated Learning Against Model Poisoning Attacks via
+        Detecting Malicious Clients, KDD 2022.
+    """
+    results = memory.get("results", updates[:0]).to(updates)
+    scores = recall(memory, "scores", clients, torch.nan, (window,)).to(updates.device)
+    if len(results) > 1 and "last.clients" in memory:
+        expected = recall(memory, "last", clients, torch.nan, updates.shape[1:], updates.dtype)
+        expected = expected.to(updates.device).add_(hessian_product(results))
+        scores = torch.cat([scores[:, 1:], _shares_of_distance(updates, expected)[:, None]], dim=1)
+    suspicion = scores.nanmean(dim=1).nan_to_num(nan=0.0)
+    detected = recall(memory, "detected", clients, default=0.0).to(updates.device) > 0
+    scored = ~scores.isnan().all(dim=1) & ~detected
+    if len(results) > window and scored.any():
+        found = worse_cluster(suspicion[scored], rng)
+        detected[scored.nonzero().squeeze(1)[found]] = True
+    result = mean_of_selected(updates, ~detected, prior, suspicion)
+    kept: Memory = {"last.clients": clients, "last.values": updates.clone()}
+    kept["results"] = torch.cat([results, result.update[None]])[-window - 1 :]
+    for name, values in (("scores", scores), ("detected", detected.double())):
+        old = {key: value for key, value in memory.items() if key.startswith(f"{name}.")}
+        kept |= remember(old, name, clients, values)
+    return result._replace(memory=kept)
+
+
+def hessian_product(results: Float[Tensor, "k d"]) -> Float[Tensor, " d"]:
+    """Return how much an update should change after the last step, by compact L-BFGS.
+
+    Args:
+        results: The averages of past rounds. Each is also the step that the model then made, and
+            its difference to the next is how the average update changed on that step.
+    """
+    steps, changes = results[:-1].double(), results.diff(dim=0).double()
+    step = results[-1].double()
+    products = steps @ changes.T
+    curvature = products[-1, -1] / (steps[-1] @ steps[-1]).clamp(min=1e-300)
+    lower = products.tril(diagonal=-1)
+    middle = torch.cat(
+        [
+            torch.cat([curvature * steps @ steps.T, lower], dim=1),
+            torch.cat([lower.T, -products.diagonal().diag()], dim=1),
+        ]
+    )
+    sides = torch.cat([curvature * steps, changes])
+    # Equal steps make it singular; the least solution then leaves them out.
+    inner = torch.linalg.pinv(middle, hermitian=True) @ (sides @ step)
+    return (curvature * step - inner @ sides).to(results)
+
+
+def worse_cluster(scores: Float[Tensor, " n"], rng: np.random.Generator) -> Bool[Tensor, " n"]:
+    """Mark the cluster of higher scores; nobody, if the gap statistic sees one cluster only.
+
+    It sees more than one if Gap(1) < Gap(2) - s(2), where Gap(k) is by how much the logarithm of
+    the spread within k clusters falls short of that of uniform samples.
+    """
+    values = scores.double().cpu().numpy()
+    spread = values.max() - values.min()
+    nobody = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    if len(values) < 2 or spread == 0:
+        return nobody
+    samples = np.vstack([(values - values.min()) / spread, rng.random((N_REFERENCES, len(values)))])
+    one, two, borders = _spread_within(samples)
+    with np.errstate(divide="ignore"):  # two clusters without any spread: a gap of infinity
+        gaps_one, gaps_two = np.log(one), np.log(two)
+    gap_one = gaps_one[1:].mean() - gaps_one[0]
+    gap_two = gaps_two[1:].mean() - gaps_two[0]
+    error = gaps_two[1:].std() * np.sqrt(1 + 1 / N_REFERENCES)
+    if gap_one >= gap_two - error:
+        return nobody
+    return torch.from_numpy(samples[0] > borders[0]).to(scores.device)
+
+
+def _spread_within(
+    samples: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, row by row, the squares within one and two clusters, and the lower one's border."""
+    ordered = np.sort(samples, axis=1)
+    n = ordered.shape[1]
+    sums, squares = ordered.cumsum(axis=1), (ordered**2).cumsum(axis=1)
+    counts = np.arange(1, n)
+    below = squares[:, :-1] - sums[:, :-1] ** 2 / counts
+    above_sums, above_squares = sums[:, -1:] - sums[:, :-1], squares[:, -1:] - squares[:, :-1]
+    two = (below + above_squares - above_sums**2 / (n - counts)).clip(min=0)
+    split = two.argmin(axis=1)
+    rows = np.arange(len(samples))
+    one = squares[:, -1] - sums[:, -1] ** 2 / n
+    return one, two[rows, split], ordered[rows, split]
+
+
+def _shares_of_distance(
+    updates: Float[Tensor, "n d"], expected: Float[Tensor, "n d"]
+) -> Float[Tensor, " n"]:
+    """Return each row's distance to what was expected, as a share of all; NaN if nothing was."""
+    squares = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
+    for columns in column_blocks(updates):
+        gaps = updates[:, columns].double() - expected[:, columns]
+        squares += gaps.square_().sum(dim=1)
+    distances = squares.sqrt()
+    return distances / distances.nansum().clamp(min=1e-300)

@@ -1,0 +1,71 @@
+"""FoolsGold: clients that always pull in the same direction share one voice."""
+
+import torch
+
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    normalised,
+    prior_or_uniform,
+    weighted_sum,
+)
+from strategies.aggregation.distances import cosines
+from strategies.memory import Memory, recall, remember
+from strategies.shapes import Float, Int, Tensor
+
+CAP = 0.99  # the logit of 1 is infinite
+
+
+def foolsgold(
+    updates: Float[Tensor, "n d"],
+    clients: Int[Tensor, " n"],
+    memory: Memory,
+    confidence: float = 1.0,
+    n_last: int | None = None,
+    prior: Float[Tensor, " n"] | None = None,
+) -> Aggregate:
+    """Weight clients down by their largest cosine similarity to another's summed updates.
+
+    Made against sybils, it has no bound: a lone attacker of any size keeps its full weight, and a
+    homogeneous group of honest clients is taken for sybils. Similarities to more suspect clients
+    are pardoned in part (cs · own / other's maximum); the rest goes through 1 - max cs, scaled so
+    that the largest is 1, and κ (ln(x / (1 - x)) + 0.5) clipped to [0, 1].
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        clients: Ids of the clients, shape (n,).
+        memory: The sum of each client's past updates.
+        confidence: κ; 1 in the paper and in BackFed.
+        n_last: Compare only this many parameters at the end, such as those of the output layer,
+            as DBA's code does; all by default. It also bounds the memory.
+        prior: Multiplies the weights; equal by default.
+
+    Returns:
+        The mean of the updates by the weights, scaled to sum 1 (the paper adds up weight · update,
+        DBA's code divides by n); all 0 where everybody looks like a sybil; as suspicion the
+        largest cosine similarity after pardoning, at least 0. An update of norm 0 has cosine 0.
+
+    References:
+        Fung et al., The Limitations of Federated Learning in Sybil Settings, RAID 2020.
+    """
+    recent = updates if n_last is None else updates[:, -n_last:]
+    shape = (recent.shape[1],)
+    history = recall(memory, "history", clients, 0.0, shape, updates.dtype).to(updates.device)
+    history += recent
+    largest_allowed = torch.finfo(updates.dtype).max  # sums of giants stay finite
+    history.clamp_(-largest_allowed, largest_allowed)
+    kept = remember(memory, "history", clients, history)
+    similarity = cosines(history).fill_diagonal_(0)  # nobody is less alike than 0, as in the code
+    largest = similarity.max(dim=1).values
+    # Where j is more suspect than i, the similarity of i to j is pardoned in part.
+    pardon = torch.where(
+        largest[None, :] > largest[:, None], largest[:, None] / largest[None, :], 1.0
+    )
+    suspicion = (similarity * pardon).max(dim=1).values
+    weights = (1 - suspicion).clamp(0, 1)
+    if weights.max() > 1e-6:  # below is rounding: everybody has a twin
+        weights = (weights / weights.max()).clamp(max=CAP)
+        weights = (confidence * (torch.logit(weights) + 0.5)).clamp(0, 1)
+    else:
+        weights = torch.zeros_like(weights)
+    weights = normalised(prior_or_uniform(updates, prior) * weights)
+    return Aggregate(weighted_sum(updates, weights), weights, suspicion, kept)

@@ -1,0 +1,47 @@
+"""k-loss: trust one client alone, the one with the largest loss among those assumed honest."""
+
+from strategies.aggregation.aggregate import Aggregate, mean_of_selected
+from strategies.aggregation.k_norm import k_norm_bound
+from strategies.aggregation.krum import lowest
+from strategies.shapes import Float, Tensor
+
+
+def k_loss_bound(n: int, n_malicious: int) -> None:
+    """Raise TooFewClientsError if dropping f leaves nobody."""
+    k_norm_bound(n, n_malicious, "k_loss")
+
+
+def k_loss(
+    updates: Float[Tensor, "n d"],
+    losses: Float[Tensor, " n"],
+    n_malicious: int,
+    prior: Float[Tensor, " n"] | None = None,
+) -> Aggregate:
+    """Use only the client whose loss ranks n - f from below.
+
+    The f larger losses are taken for attackers'. A minority that fits badly has large losses too:
+    it is either the one client heard or among those dropped.
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        losses: Mean loss of the received model on each client's data, shape (n,), as clients
+            report it. Ditto's code takes the loss during local training.
+        n_malicious: How many clients f are taken for attackers.
+        prior: Has no effect on a single choice, except that a client of prior 0 adds nothing.
+
+    Returns:
+        The chosen update, weights one-hot on its client, and the losses as suspicion. Of equal
+        losses the lowest row counts as the smallest.
+
+    Raises:
+        TooFewClientsError: If n < f + 1.
+
+    References:
+        Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021
+        (a baseline there).
+    """
+    n = len(updates)
+    k_loss_bound(n, n_malicious)
+    losses = losses.to(updates.device)
+    chosen = lowest(losses, n - n_malicious) & ~lowest(losses, n - n_malicious - 1)
+    return mean_of_selected(updates, chosen, prior, losses)

@@ -1,0 +1,176 @@
+"""Rejection on negative impact: leave out those without whom the model would be better."""
+
+from collections.abc import Callable
+
+import torch
+
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    Aggregator,
+    normalised,
+    prior_or_uniform,
+)
+from strategies.aggregation.k_norm import k_norm_bound
+from strategies.aggregation.krum import lowest
+from strategies.aggregation.mean import mean
+from strategies.shapes import Bool, Float, Tensor
+
+Evaluate = Callable[[Tensor], tuple[float, float]]
+"""From an update to the error rate and the mean loss of the model it gives, on server data."""
+
+
+def negative_impact_bound(n: int, n_malicious: int, rule: str = "error_rate_rejection") -> None:
+    """Raise TooFewClientsError if dropping f (the union: 2f) leaves nobody."""
+    k_norm_bound(n, 2 * n_malicious if rule == "union_rejection" else n_malicious, rule)
+
+
+def error_rate_rejection(
+    updates: Float[Tensor, "n d"],
+    evaluate: Evaluate,
+    n_malicious: int,
+    aggregate: Aggregator = mean,
+    prior: Float[Tensor, " n"] | None = None,
+) -> Aggregate:
+    """Drop the f clients whose presence raises the error rate most (ERR), then aggregate.
+
+    A client's impact is the error of the model aggregated from all minus that of the model
+    aggregated from all others. A minority that the validation data hardly holds has, if any, a
+    bad impact: the rule is as fair as those data.
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        evaluate: Error rate and mean loss, on the server's validation data, of the model that an
+            update gives. Called n + 1 times.
+        n_malicious: How many clients f to drop; 20 of 100 in the paper.
+        aggregate: The rule applied to all, to all but one and to the rest, its parameters bound.
+        prior: Each client's weight before the rule; equal by default.
+
+    Returns:
+        What the rule makes of the rest; its weights, 0 for those dropped; the impact on the error
+        rate as suspicion. Of equal impacts the lowest rows stay: error rates on a hundred examples
+        are often equal.
+
+    Raises:
+        TooFewClientsError: If n < f + 1, or if the rule's own bound fails for n - f clients.
+
+    References:
+        Fang et al., Local Model Poisoning Attacks to Byzantine-Robust Federated Learning, USENIX
+        Security 2020, section 5.
+    """
+    n = len(updates)
+    negative_impact_bound(n, n_malicious, "error_rate_rejection")
+    on_error, _ = _impacts(updates, evaluate, aggregate, prior)
+    return _without(updates, lowest(on_error, n - n_malicious), aggregate, prior, on_error)
+
+
+def loss_rejection(
+    updates: Float[Tensor, "n d"],
+    evaluate: Evaluate,
+    n_malicious: int,
+    aggregate: Aggregator = mean,
+    prior: Float[Tensor, " n"] | None = None,
+) -> Aggregate:
+    """Drop the f clients whose presence raises the loss most (LFR), then aggregate.
+
+    Everything but the measure is as in :func:`error_rate_rejection`, which says more.
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        evaluate: Error rate and mean loss of an update's model on the server's validation data.
+        n_malicious: How many clients f to drop.
+        aggregate: The rule applied to all, to all but one and to the rest, its parameters bound.
+        prior: Each client's weight before the rule; equal by default.
+
+    Returns:
+        What the rule makes of the rest; its weights, 0 for those dropped; the impact on the loss
+        as suspicion. Of equal impacts the lowest rows stay.
+
+    Raises:
+        TooFewClientsError: If n < f + 1, or if the rule's own bound fails for n - f clients.
+
+    References:
+        Fang et al., USENIX Security 2020, section 5.
+    """
+    n = len(updates)
+    negative_impact_bound(n, n_malicious, "loss_rejection")
+    _, on_loss = _impacts(updates, evaluate, aggregate, prior)
+    return _without(updates, lowest(on_loss, n - n_malicious), aggregate, prior, on_loss)
+
+
+def union_rejection(
+    updates: Float[Tensor, "n d"],
+    evaluate: Evaluate,
+    n_malicious: int,
+    aggregate: Aggregator = mean,
+    prior: Float[Tensor, " n"] | None = None,
+) -> Aggregate:
+    """Drop the clients that either ERR or LFR would drop, up to 2f, then aggregate.
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        evaluate: Error rate and mean loss of an update's model on the server's validation data.
+        n_malicious: How many clients f each of the two drops.
+        aggregate: The rule applied to all, to all but one and to the rest, its parameters bound.
+        prior: Each client's weight before the rule; equal by default.
+
+    Returns:
+        What the rule makes of the rest; its weights, 0 for those dropped; as suspicion the higher
+        of the client's two places in the order of impact. Of equal impacts the lowest rows stay.
+
+    Raises:
+        TooFewClientsError: If n < 2f + 1, or if the rule's own bound fails for those left.
+
+    References:
+        Fang et al., USENIX Security 2020, section 5.
+    """
+    n = len(updates)
+    negative_impact_bound(n, n_malicious, "union_rejection")
+    on_error, on_loss = _impacts(updates, evaluate, aggregate, prior)
+    kept = lowest(on_error, n - n_malicious) & lowest(on_loss, n - n_malicious)
+    places = torch.stack([_places(on_error), _places(on_loss)])
+    return _without(updates, kept, aggregate, prior, places.max(dim=0).values)
+
+
+def _impacts(
+    updates: Float[Tensor, "n d"],
+    evaluate: Evaluate,
+    aggregate: Aggregator,
+    prior: Float[Tensor, " n"] | None,
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Return by how much each client raises the error rate and the loss."""
+    n = len(updates)
+    prior = prior_or_uniform(updates, prior)
+    with_all = torch.tensor(evaluate(aggregate(updates, prior=prior).update), dtype=torch.float64)
+    impacts = torch.empty(2, n, dtype=torch.float64)
+    others = updates[1:].clone()
+    for i in range(n):
+        if i > 0:  # from "all but i - 1" to "all but i" only one row changes
+            others[i - 1] = updates[i - 1]
+        rest = torch.cat([prior[:i], prior[i + 1 :]])
+        without = evaluate(aggregate(others, prior=_shares(rest)).update)
+        impacts[:, i] = with_all - torch.tensor(without, dtype=torch.float64)
+    # A model that is not even finite with a client, and is without it, says enough.
+    impacts = impacts.nan_to_num(nan=0.0, posinf=1e300, neginf=-1e300).to(updates.device)
+    return impacts[0], impacts[1]
+
+
+def _without(
+    updates: Float[Tensor, "n d"],
+    kept: Bool[Tensor, " n"],
+    aggregate: Aggregator,
+    prior: Float[Tensor, " n"] | None,
+    suspicion: Float[Tensor, " n"],
+) -> Aggregate:
+    prior = prior_or_uniform(updates, prior)
+    result = aggregate(updates[kept], prior=_shares(prior[kept]))
+    weights = torch.zeros_like(prior)
+    weights[kept] = result.weights
+    return Aggregate(result.update, weights, suspicion)
+
+
+def _shares(prior: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    return normalised(prior) if prior.any() else torch.full_like(prior, 1 / len(prior))
+
+
+def _places(impacts: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    return impacts.argsort(stable=True).argsort(stable=True).double()

@@ -1,0 +1,44 @@
+"""Robust learning rate (RLR): go backwards where too few agree on the direction."""
+
+import torch
+
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    column_blocks,
+    prior_or_uniform,
+    weighted_sum,
+)
+from strategies.shapes import Float, Tensor
+
+
+def robust_learning_rate(
+    updates: Float[Tensor, "n d"], threshold: int, prior: Float[Tensor, " n"] | None = None
+) -> Aggregate:
+    """Average, and flip the sign of each coordinate in which |Σ sign(update)| < θ.
+
+    A backdoor's coordinates are moved by few: they are moved away from where those want them. So
+    are the coordinates that only a minority cares about. Nothing bounds the size of an update;
+    BackFed and the authors combine it with clipping.
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        threshold: θ, in clients: at least (n + θ) / 2 must agree. 8: BackFed; 4 of 10: FedML.
+        prior: Weights of the average; the signs count equally. Equal by default.
+
+    Returns:
+        The average with flipped coordinates; the prior as weights; as suspicion the share of
+        coordinates in which the client's sign is against the step.
+
+    References:
+        Ozdayi et al., Defending Against Backdoors in Federated Learning with Robust Learning Rate,
+        AAAI 2021.
+    """
+    prior = prior_or_uniform(updates, prior)
+    update = weighted_sum(updates, prior)
+    opposed = torch.zeros_like(prior)
+    for columns in column_blocks(updates):
+        signs = updates[:, columns].sign()
+        agreed = signs.sum(dim=0).abs() >= threshold
+        update[columns] = torch.where(agreed, update[columns], -update[columns])
+        opposed += (signs * update[columns].sign() < 0).sum(dim=1)
+    return Aggregate(update, prior, opposed / updates.shape[1])

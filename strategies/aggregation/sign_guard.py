@@ -1,0 +1,75 @@
+"""SignGuard: filter by norm, and by how many parameters go up, down or nowhere."""
+
+import numpy as np
+import torch
+
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    normalised,
+    norms_of,
+    prior_or_uniform,
+    weighted_sum,
+)
+from strategies.shapes import Bool, Float, Tensor
+
+
+def sign_guard(
+    updates: Float[Tensor, "n d"],
+    rng: np.random.Generator,
+    lower: float = 0.1,
+    upper: float = 3.0,
+    sign_fraction: float = 0.1,
+    prior: Float[Tensor, " n"] | None = None,
+) -> Aggregate:
+    """Average those of usual norm and of the largest cluster of sign statistics, clipped.
+
+    The norm filter keeps lower <= norm / median norm <= upper. The sign filter describes each
+    client by its shares of positive, zero and negative values among random coordinates, and keeps
+    the largest cluster of mean shift (bandwidth: the mean distance to the nearest half). Survivors
+    are clipped to the median norm. FLPoison clusters by DBSCAN; the paper also has variants with a
+    similarity as fourth feature.
+
+    Args:
+        updates: Local minus global parameters, one row per client, shape (n, d).
+        rng: Draws the coordinates.
+        lower: L, a share of the median norm; 0.1 in the paper.
+        upper: R, a multiple of the median norm; 3 in the paper.
+        sign_fraction: The share of the coordinates that is looked at; 0.1 in the paper.
+        prior: Weights among the survivors; equal by default.
+
+    Returns:
+        The mean of the clipped survivors; prior · clipping factor, scaled to sum 1, as weights,
+        all 0 where nobody survives; as suspicion by how many of the two filters it was rejected.
+        The median norm is the lower of the two middle ones for even n.
+
+    References:
+        Xu et al., Byzantine-robust Federated Learning through Collaborative Malicious Gradient
+        Filtering, ICDCS 2022.
+    """
+    d = updates.shape[1]
+    norms = norms_of(updates)
+    median = norms.median()
+    usual = (norms >= lower * median) & (norms <= upper * median)
+    n_drawn = max(1, round(sign_fraction * d))
+    drawn = torch.from_numpy(np.sort(rng.choice(d, size=n_drawn, replace=False)))
+    signs = updates[:, drawn.to(updates.device)].sign()
+    features = torch.stack([(signs == s).double().mean(dim=1) for s in (1, 0, -1)], dim=1)
+    typical = _largest_cluster(features)
+    shares = normalised(prior_or_uniform(updates, prior) * (usual & typical))
+    factors = torch.where(norms > median, median / norms, 1.0)
+    suspicion = 2.0 - usual.double() - typical.double()
+    update = weighted_sum(updates, shares * factors)
+    return Aggregate(update, normalised(shares * factors), suspicion)
+
+
+def _largest_cluster(features: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+    from sklearn.cluster import MeanShift, estimate_bandwidth  # a bare machine may lack it
+
+    points = features.cpu().numpy()
+    bandwidth = estimate_bandwidth(points, quantile=0.5)  # of all points: nothing is drawn
+    if bandwidth < 1e-9:  # half of the clients have the very same statistics
+        gaps = torch.cdist(features, features) < 1e-9
+        return gaps[gaps.sum(dim=1).argmax()]
+    labels = MeanShift(bandwidth=bandwidth, cluster_all=False).fit(points).labels_
+    largest = np.bincount(labels[labels >= 0]).argmax()
+    return torch.from_numpy(labels == largest).to(features.device)

@@ -1,0 +1,45 @@
+"""What a rule or a reweighting carries over rounds, and how it remembers clients."""
+
+import torch
+
+from strategies.shapes import Float, Int, Tensor
+
+Memory = dict[str, Tensor]
+"""Named tensors, so that any checkpoint can hold them."""
+
+
+def recall(
+    memory: Memory,
+    name: str,
+    clients: Int[Tensor, " n"],
+    default: float,
+    shape: tuple[int, ...] = (),
+    dtype: torch.dtype = torch.float64,
+) -> Float[Tensor, "n *shape"]:
+    """Return what is remembered of each client; the default for those not yet met."""
+    values = torch.full((len(clients), *shape), default, dtype=dtype, device=clients.device)
+    known = memory.get(f"{name}.clients", clients[:0]).to(clients.device)
+    if len(known):
+        at = torch.searchsorted(known, clients).clamp(max=len(known) - 1)
+        met = known[at] == clients
+        remembered = memory[f"{name}.values"].to(clients.device)
+        if met.all() and len(known) == len(clients) and torch.equal(known, clients):
+            return remembered.to(dtype).clone()  # everybody, in order: one copy instead of two
+        values[met] = remembered[at[met]].to(dtype)
+    return values
+
+
+def remember(
+    memory: Memory, name: str, clients: Int[Tensor, " n"], values: Float[Tensor, "n *shape"]
+) -> Memory:
+    """Return the memory with these clients' values replaced and all others kept."""
+    if f"{name}.clients" in memory:
+        known = memory[f"{name}.clients"].to(clients.device)
+        kept = ~torch.isin(known, clients)
+        if kept.any():
+            clients = torch.cat([clients, known[kept]])
+            values = torch.cat([values, memory[f"{name}.values"].to(values.device)[kept]])
+    order = clients.argsort()
+    if not torch.equal(order, torch.arange(len(order), device=order.device)):
+        clients, values = clients[order], values[order]
+    return {**memory, f"{name}.clients": clients, f"{name}.values": values}

@@ -1,0 +1,48 @@
+"""What every pre-aggregation returns, and how to see through it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from strategies.aggregation.aggregate import Aggregate, column_blocks, normalised
+from strategies.shapes import Float, Tensor
+
+
+class Mixed(NamedTuple):
+    """New rows, each a combination of the old ones."""
+
+    updates: Float[Tensor, "m d"]
+    """The rows that the rule gets to see, ``mixing @`` the rows that came in."""
+    mixing: Float[Tensor, "m n"]
+    """How much of each old row (a column) is in each new one, >= 0."""
+
+
+PreAggregator = Callable[..., Mixed]
+"""A pre-aggregation. It gets the rows, and the facts of the round that its parameters name:
+``prior`` and ``rng``. It leaves the rows that came in as they were."""
+
+
+def mixed_rows(updates: Float[Tensor, "n d"], mixing: Float[Tensor, "m n"]) -> Float[Tensor, "m d"]:
+    """Return ``mixing @ updates``, block by block, in the type of the updates."""
+    rows = updates.new_empty(len(mixing), updates.shape[1])
+    for columns in column_blocks(updates):
+        rows[:, columns] = mixing.to(updates.dtype) @ updates[:, columns]
+    return rows
+
+
+def prior_of_rows(mixing: Float[Tensor, "m n"], prior: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+    """Return the new rows' prior: a bucket has its members' together, any other row keeps its."""
+    if mixing.shape[0] == mixing.shape[1]:
+        return prior
+    return (mixing > 0).to(prior) @ prior
+
+
+def pulled_back(result: Aggregate, mixing: Float[Tensor, "m n"]) -> Aggregate:
+    """Say of clients what a rule said of mixed rows.
+
+    A client's weight is what reaches the update of it through all rows, scaled to sum 1; its
+    suspicion is that of the rows it is in, averaged by how much of it is in each.
+    """
+    shares = mixing / mixing.sum(dim=0).clamp(min=1e-300)
+    return result._replace(
+        weights=normalised(result.weights @ mixing), suspicion=result.suspicion.double() @ shares
+    )

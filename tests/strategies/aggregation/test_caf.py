@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from strategies.aggregation import TooFewClientsError, caf, mean
+
+
+def test_fades_out_who_stands_out_and_keeps_the_tightest_mean():
+    # The mean is 2 and τ is 4 (four times) and 64: c becomes 15/16 and 0, and nothing is spread.
+    result = caf(torch.tensor([[0.0], [0.0], [0.0], [0.0], [10.0]]), n_malicious=1)
+    assert result.update.tolist() == [0.0]
+    torch.testing.assert_close(result.weights, torch.tensor([1, 1, 1, 1, 0]).double() / 4)
+    torch.testing.assert_close(result.suspicion, torch.tensor([1, 1, 1, 1, 16]).double() / 16)
+
+
+def test_confidence_fades_in_proportion_to_the_squared_projection():
+    # Mean 2, τ = 4, 1, 0, 1, 36/… of -2, -1, 0, -1, 4: then c = 3/4, 15/16, 1, 15/16, 0.
+    result = caf(torch.tensor([[0.0], [1.0], [2.0], [1.0], [6.0]]), n_malicious=1)
+    expected = torch.tensor([12, 15, 16, 15, 0]).double() / 16
+    torch.testing.assert_close(1 - result.suspicion, expected)
+    torch.testing.assert_close(result.weights, expected / expected.sum())
+
+
+def test_the_direction_of_largest_spread_is_the_one_that_counts():
+    updates = torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
+    updates[0] = 0
+    updates[0, 4] = 30
+    result = caf(updates, n_malicious=3)
+    assert result.weights[0] < 1e-9
+
+
+def test_with_nobody_to_suspect_it_is_the_mean():
+    updates = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(caf(updates, n_malicious=0).update, mean(updates).update)
+
+
+def test_a_majority_must_be_honest():
+    with pytest.raises(TooFewClientsError, match="n=4 and f=2: sample at least 5 clients"):
+        caf(torch.ones(4, 1), n_malicious=2)

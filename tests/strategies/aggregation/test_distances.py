@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from strategies.aggregation.distances import squared_distances
+
+
+def gaussian(n: int, d: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def direct(updates: torch.Tensor) -> torch.Tensor:
+    """Return the distances in float64, one pair after the other."""
+    exact = updates.double()
+    return torch.stack([((exact - row) ** 2).sum(dim=1) for row in exact])
+
+
+def assert_exact(updates: torch.Tensor) -> None:
+    torch.testing.assert_close(squared_distances(updates), direct(updates), rtol=1e-5, atol=0.0)
+
+
+def test_distances_on_a_line_are_squared_gaps():
+    updates = torch.tensor([[0.0], [1.0], [4.0]])
+    assert squared_distances(updates).tolist() == [[0, 1, 16], [1, 0, 9], [16, 9, 0]]
+
+
+@pytest.mark.parametrize("row", range(8))
+def test_one_giant_in_any_row_leaves_the_small_distances_exact(row):
+    updates = 1 + 1e-3 * gaussian(8, 3000)
+    updates[row] = 1e4 * gaussian(1, 3000, seed=1)
+    assert_exact(updates)
+
+
+def test_near_duplicates_far_from_everyone_are_exact():
+    updates = gaussian(30, 500)
+    updates[:12] = 1e3 + 1e-3 * gaussian(12, 500, seed=2)
+    assert_exact(updates)
+
+
+def test_clusters_inside_clusters_are_exact():
+    updates = gaussian(16, 500)
+    updates[8:] = 1e3 * gaussian(1, 500, seed=1) + gaussian(8, 500, seed=2)
+    updates[12:] = updates[12] + 1e-3 * gaussian(4, 500, seed=3)
+    updates[14:] = updates[14]
+    assert_exact(updates)
+
+
+def test_duplicates_are_at_distance_zero():
+    updates = gaussian(1, 100).repeat(6, 1)
+    assert squared_distances(updates).count_nonzero() == 0
+
+
+def test_all_zero_updates_are_at_distance_zero():
+    assert squared_distances(torch.zeros(4, 3)).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30])
+def test_squares_neither_overflow_nor_vanish(size):
+    assert_exact(size * gaussian(7, 200))
+
+
+def test_the_largest_float32_of_either_sign_is_measured():
+    updates = gaussian(7, 100)
+    updates[0], updates[1] = 3.4e38, -3.4e38
+    assert_exact(updates)
+
+
+def test_more_columns_than_a_block_are_all_counted():
+    assert_exact(gaussian(5, 100_001))

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import torch
+
+from strategies.aggregation import TooFewClientsError, dnc
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_drops_who_stands_out_along_the_largest_spread():
+    updates = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0], [50.0, 1.0]])
+    result = dnc(updates, rng(), n_malicious=1)
+    assert result.update.tolist() == [1.0, 1.0]
+    assert result.weights.tolist() == [0.25, 0.25, 0.25, 0.25, 0]
+    assert result.suspicion.argmax().item() == 4
+
+
+def test_suspicion_is_the_share_of_the_squared_projections():
+    # Centred: -2, -1, 3.
+    result = dnc(torch.tensor([[0.0], [1.0], [5.0]]), rng(), n_malicious=1)
+    expected = torch.tensor([4 / 14, 1 / 14, 9 / 14]).double()
+    torch.testing.assert_close(result.suspicion, expected)
+
+
+def test_whoever_fails_one_repeat_is_out():
+    # Each repeat sees one coordinate and drops one client: in one the sixth, in the other the last.
+    updates = torch.randn(7, 2, generator=torch.Generator().manual_seed(0))
+    updates[5], updates[6] = torch.tensor([50.0, 0.0]), torch.tensor([0.0, 50.0])
+    result = dnc(updates, rng(), n_malicious=1, n_repeats=20, n_coordinates=1)
+    assert result.weights[5:].tolist() == [0, 0]
+    assert result.weights[:5].min() > 0
+
+
+def test_the_filter_fraction_scales_how_many_are_dropped():
+    updates = torch.tensor([[0.0], [1.0], [2.0], [3.0], [40.0], [-50.0], [1.5]])
+    result = dnc(updates, rng(), n_malicious=1, filter_fraction=2.0)
+    assert (result.weights > 0).tolist() == [True, True, True, True, False, False, True]
+
+
+def test_a_majority_must_be_left():
+    with pytest.raises(TooFewClientsError, match=r"n=4, f=2 and c=1\.0: sample at least 5"):
+        dnc(torch.ones(4, 1), rng(), n_malicious=2)

@@ -1,0 +1,53 @@
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from strategies.aggregation import TooFewClientsError, flame
+
+# Three point to the right; norms 1, 2, 4, 1, 3 have the median 2.
+UPDATES = torch.tensor([[1.0, 0.0], [2.0, 0.01], [4.0, -0.02], [-1.0, 0.0], [0.0, -3.0]])
+
+noiseless = partial(flame, rng=np.random.default_rng(0), noise_factor=0.0)
+
+
+def test_admits_the_majority_direction_and_clips_it_to_the_median_norm():
+    result = noiseless(UPDATES)
+    torch.testing.assert_close(result.update, torch.tensor([5 / 3, 0.0]), rtol=1e-4, atol=1e-3)
+    expected = torch.tensor([0.4, 0.4, 0.2, 0, 0]).double()
+    torch.testing.assert_close(result.weights, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_suspicion_is_the_mean_cosine_distance_to_the_admitted():
+    suspicion = noiseless(UPDATES).suspicion
+    assert suspicion[:3].max() < 1e-3
+    torch.testing.assert_close(
+        suspicion[3:], torch.tensor([2.0, 1.0]).double(), rtol=1e-2, atol=1e-3
+    )
+
+
+def test_noise_grows_with_the_median_norm():
+    updates = torch.zeros(5, 10_000)
+    updates[:, 0] = torch.tensor([1.0, 2.0, 4.0, 1.0, 3.0])
+    noisy = flame(updates, np.random.default_rng(0), noise_factor=0.01).update
+    assert abs(noisy[1:].std().item() - 0.02) < 1e-3
+
+
+def test_the_prior_weighs_the_admitted():
+    prior = torch.tensor([0.6, 0.2, 0.0, 0.1, 0.1])
+    result = noiseless(UPDATES, prior=prior)
+    torch.testing.assert_close(
+        result.weights, torch.tensor([0.75, 0.25, 0, 0, 0]).double(), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_one_client_alone_cannot_be_judged():
+    with pytest.raises(TooFewClientsError, match="flame needs n >= 2"):
+        noiseless(UPDATES[:1])
+
+
+def test_a_second_cluster_that_is_no_majority_is_rejected_whole():
+    updates = UPDATES.clone()
+    updates[4] = torch.tensor([-3.0, 0.01])  # beside the fourth
+    assert (noiseless(updates).weights > 0).tolist() == [True, True, True, False, False]

@@ -1,0 +1,86 @@
+import numpy as np
+import torch
+
+from strategies.aggregation import fldetector
+from strategies.aggregation.fldetector import hessian_product, worse_cluster
+
+
+def test_the_last_step_times_the_curvature_foretells_the_change():
+    # On the step 2 the update changed by -1, so on the step 1 it changes by -0.5.
+    assert hessian_product(torch.tensor([[2.0], [1.0]])).item() == -0.5
+
+
+def test_curvature_is_known_along_the_steps_taken():
+    results = torch.tensor([[1.0, 2.0], [0.5, 1.0]])  # halves on each step: the change is -0.5
+    torch.testing.assert_close(hessian_product(results), torch.tensor([-0.25, -0.5]))
+
+
+def test_across_the_step_the_curvature_is_that_of_bfgs():
+    # s = (1, 0), y = (-0.5, 0.25), v = (0.5, 0.25), and σ = y·s / s·s = -0.5:
+    # σ v - σ s (s·v) / (s·s) + y (y·v) / (y·s) = (-0.25, -0.125) + (0.25, 0) + 0.375 y
+    product = hessian_product(torch.tensor([[1.0, 0.0], [0.5, 0.25]]))
+    torch.testing.assert_close(product, torch.tensor([-0.1875, -0.03125]))
+
+
+def test_equal_steps_foretell_no_change():
+    product = hessian_product(torch.ones(4, 3))
+    torch.testing.assert_close(product, torch.zeros(3), rtol=0, atol=1e-6)
+
+
+def test_two_separate_groups_of_scores_are_told_apart():
+    scores = torch.tensor([0.1, 0.95, 0.11, 0.09, 0.9, 0.1, 0.12])
+    found = worse_cluster(scores, np.random.default_rng(0))
+    assert found.tolist() == [False, True, False, False, True, False, False]
+
+
+def test_evenly_spread_or_equal_scores_are_one_group():
+    assert not worse_cluster(torch.linspace(0, 1, 12), np.random.default_rng(0)).any()
+    assert not worse_cluster(torch.ones(5), np.random.default_rng(0)).any()
+
+
+def train(n_rounds: int, window: int = 3):
+    """Let eight honest clients approach their optima, and two send what they like."""
+    noise = torch.Generator().manual_seed(0)
+    optima = torch.randn(8, 5, generator=noise)
+    model, memory, results = torch.zeros(5), {}, []
+    for round_ in range(n_rounds):
+        honest = 0.2 * (optima - model)
+        updates = torch.cat([honest, torch.randn(2, 5, generator=noise)])
+        rng = np.random.default_rng(round_)
+        results.append(fldetector(updates, torch.arange(10), memory, rng, window=window))
+        model, memory = model + results[-1].update, results[-1].memory
+    return results
+
+
+def test_unpredictable_clients_are_detected_once_the_window_is_full():
+    results = train(n_rounds=10)
+    for early in results[:4]:
+        torch.testing.assert_close(early.weights, torch.full((10,), 0.1).double())
+    assert results[-1].weights[8:].tolist() == [0, 0]
+    torch.testing.assert_close(results[-1].weights[:8], torch.full((8,), 0.125).double())
+
+
+def test_whoever_follows_the_curvature_is_foretold_exactly():
+    optima = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    model, memory, clients = torch.zeros(5), {}, torch.arange(6)
+    for round_ in range(3):
+        updates = 0.2 * (optima - model)
+        updates[4] += round_ == 2  # the fifth client alone does not
+        result = fldetector(updates, clients, memory, np.random.default_rng(0))
+        model, memory = model + result.update, result.memory
+    assert result.suspicion[4] > 0.9999
+
+
+def test_scores_are_shares_of_the_distances_averaged_over_the_window():
+    results = train(n_rounds=3)
+    assert results[0].suspicion.tolist() == [0] * 10
+    assert results[2].suspicion.sum().item() == 1
+    assert results[2].suspicion[8:].min() > results[2].suspicion[:8].max()
+
+
+def test_a_new_client_is_not_scored():
+    memory = train(n_rounds=4)[-1].memory
+    clients = torch.tensor([0, 1, 2, 99])
+    result = fldetector(torch.randn(4, 5), clients, memory, np.random.default_rng(0), window=3)
+    assert result.suspicion[3].item() == 0
+    assert result.weights[3].item() > 0

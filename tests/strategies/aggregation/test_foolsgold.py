@@ -1,0 +1,61 @@
+from math import log
+
+import torch
+
+from strategies.aggregation import foolsgold
+
+THREE = torch.tensor([0, 1, 2])
+
+
+def with_cosines(cosines: list[list[float]]) -> torch.Tensor:
+    return torch.linalg.cholesky(torch.tensor(cosines))
+
+
+def test_weights_are_the_logit_of_what_is_not_similar():
+    # Two have cosine 0.6, the third none: 1 - cs is 0.4, 0.4 and 1, capped at 0.99.
+    updates = with_cosines([[1, 0.6, 0], [0.6, 1, 0], [0, 0, 1]])
+    result = foolsgold(updates, THREE, {})
+    low = log(0.4 / 0.6) + 0.5
+    expected = torch.tensor([low, low, 1]).double() / (2 * low + 1)
+    torch.testing.assert_close(result.weights, expected, rtol=1e-5, atol=1e-6)
+    expected = torch.tensor([0.6, 0.6, 0]).double()
+    torch.testing.assert_close(result.suspicion, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_similarity_to_the_more_suspect_is_pardoned_in_part():
+    # The third is 0.5 like the first, which is 0.9 like the second: 0.5 · 0.5 / 0.9.
+    updates = with_cosines([[1, 0.9, 0.5], [0.9, 1, 0.4], [0.5, 0.4, 1]])
+    suspicion = foolsgold(updates, THREE, {}).suspicion
+    expected = torch.tensor([0.9, 0.9, 0.25 / 0.9]).double()
+    torch.testing.assert_close(suspicion, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_opposites_are_not_alike():
+    result = foolsgold(torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1]), {})
+    assert result.weights.tolist() == [0.5, 0.5]
+
+
+def test_sybils_that_differ_in_each_round_are_caught_by_their_sums():
+    first = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    result = foolsgold(first, THREE, {})
+    assert result.weights.min() > 0.3
+    second = first[[1, 0, 2]]
+    result = foolsgold(second, THREE, result.memory)
+    torch.testing.assert_close(result.weights, torch.tensor([0, 0, 1]).double())
+
+
+def test_history_follows_the_client_not_the_row():
+    first = foolsgold(torch.eye(3), THREE, {})
+    swapped = foolsgold(torch.eye(3), torch.tensor([1, 0, 2]), first.memory)
+    assert swapped.weights[:2].tolist() == [0, 0]  # both have been in both directions
+
+
+def test_clients_that_all_agree_are_all_taken_for_sybils():
+    result = foolsgold(torch.ones(3, 2), THREE, {})
+    assert result.weights.tolist() == [0, 0, 0]
+    assert result.update.tolist() == [0, 0]
+
+
+def test_only_the_last_parameters_may_be_compared():
+    updates = torch.tensor([[5.0, 1.0, 0.0], [5.0, 0.0, 1.0]])
+    assert foolsgold(updates, torch.tensor([0, 1]), {}, n_last=2).suspicion.tolist() == [0, 0]

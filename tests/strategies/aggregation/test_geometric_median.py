@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from strategies.aggregation import geometric_median
+
+
+def test_of_an_odd_number_of_collinear_points_it_is_the_middle_one():
+    updates = torch.tensor([[0.0, 0.0], [1.0, 1.0], [9.0, 9.0]])
+    result = geometric_median(updates)
+    torch.testing.assert_close(result.update, torch.tensor([1.0, 1.0]), rtol=0, atol=1e-3)
+    assert result.weights[1] > 0.99
+
+
+def test_of_an_equilateral_triangle_it_is_the_centre():
+    corners = torch.tensor([[1.0, 0.0], [-0.5, 3**0.5 / 2], [-0.5, -(3**0.5) / 2]])
+    result = geometric_median(corners + 5)
+    torch.testing.assert_close(result.update, torch.tensor([5.0, 5.0]))
+    torch.testing.assert_close(result.weights, torch.full((3,), 1 / 3).double())
+    torch.testing.assert_close(result.suspicion, torch.ones(3).double())
+
+
+def test_more_than_half_of_the_prior_decides_alone():
+    updates = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 3.0]])
+    result = geometric_median(updates, prior=torch.tensor([0.2, 0.2, 0.6]))
+    torch.testing.assert_close(result.update, torch.tensor([0.0, 3.0]), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_a_general_minimiser(seed):
+    updates = torch.randn(9, 3, generator=torch.Generator().manual_seed(seed)).double()
+    points = updates.numpy()
+    expected = minimize(
+        lambda z: np.linalg.norm(points - z, axis=1).sum(), points.mean(axis=0), tol=1e-12
+    ).x
+    result = geometric_median(updates).update
+    torch.testing.assert_close(result, torch.from_numpy(expected), rtol=0, atol=1e-4)
+
+
+def test_where_most_are_one_point_that_point_is_the_median():
+    updates = torch.tensor([[2.0], [2.0], [7.0]])
+    result = geometric_median(updates)
+    assert result.update.tolist() == [2.0]
+    assert result.weights.tolist() == [0.5, 0.5, 0.0]
+
+
+def test_giants_pull_no_harder_than_others():
+    honest = torch.randn(9, 40, generator=torch.Generator().manual_seed(1))
+    near, far = honest.clone(), honest.clone()
+    near[0], far[0] = 1e4, 1e30
+    torch.testing.assert_close(
+        geometric_median(far).update, geometric_median(near).update, rtol=0, atol=1e-3
+    )
+
+
+def test_a_large_common_part_costs_no_digits():
+    updates = torch.randn(8, 50, generator=torch.Generator().manual_seed(2))
+    shifted = 1000 + 1e-3 * updates
+    exact = geometric_median(shifted.double()).update
+    torch.testing.assert_close(geometric_median(shifted).update.double(), exact, rtol=1e-7, atol=0)

@@ -1,0 +1,22 @@
+import pytest
+import torch
+
+from strategies.aggregation import TooFewClientsError, k_loss
+
+UPDATES = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+
+
+def test_hears_only_the_largest_loss_among_those_assumed_honest():
+    result = k_loss(UPDATES, torch.tensor([3.0, 1.0, 2.0, 9.0]), n_malicious=1)
+    assert result.update.tolist() == [1.0]
+    assert result.weights.tolist() == [1, 0, 0, 0]
+    assert result.suspicion.tolist() == [3, 1, 2, 9]
+
+
+def test_of_equal_losses_the_lowest_row_counts_as_the_smallest():
+    assert k_loss(UPDATES, torch.ones(4), n_malicious=1).weights.tolist() == [0, 0, 1, 0]
+
+
+def test_somebody_must_be_left():
+    with pytest.raises(TooFewClientsError, match="k_loss needs n >= f"):
+        k_loss(UPDATES, torch.ones(4), n_malicious=4)

@@ -1,0 +1,97 @@
+import pytest
+import torch
+
+from strategies.aggregation import (
+    TooFewClientsError,
+    iterative_multi_krum,
+    krum,
+    multi_krum,
+    multi_krum_bound,
+)
+
+# Squared gaps to the two nearest others: 1+36, 1+25, 9+25, 9+16, 16+49.
+LINE = torch.tensor([[0.0], [1.0], [6.0], [9.0], [13.0]])
+SCORES = [37.0, 26.0, 34.0, 25.0, 65.0]
+
+
+def test_krum_picks_the_point_with_the_tightest_neighbourhood():
+    # Counting n - f - 1 neighbours would pick 6; unsquared distances would pick 1.
+    result = krum(LINE, n_malicious=1)
+    assert result.update.tolist() == [9.0]
+    assert result.weights.tolist() == [0, 0, 0, 1, 0]
+
+
+def test_suspicion_is_the_score():
+    assert krum(LINE, n_malicious=1).suspicion.tolist() == SCORES
+    assert multi_krum(LINE, n_malicious=1).suspicion.tolist() == SCORES
+
+
+def test_of_equal_scores_the_lowest_row_wins():
+    updates = torch.tensor([[3.0], [0.0], [3.0], [0.0], [3.0], [0.0], [9.0]])
+    assert krum(updates, n_malicious=2).weights.tolist() == [1, 0, 0, 0, 0, 0, 0]
+
+
+def test_krum_needs_two_f_plus_three_clients():
+    krum(LINE, n_malicious=1)
+    with pytest.raises(TooFewClientsError, match="n=5 and f=2: sample at least 7 clients"):
+        krum(LINE, n_malicious=2)
+
+
+def test_a_client_of_prior_zero_adds_nothing_even_when_chosen():
+    result = krum(LINE, n_malicious=1, prior=torch.tensor([0.5, 0.5, 0.0, 0.0, 0.0]))
+    assert result.update.tolist() == [0.0]
+    assert result.weights.tolist() == [0.0] * 5
+
+
+def test_multi_krum_averages_n_minus_f_by_default():
+    result = multi_krum(LINE, n_malicious=1)  # all but 13
+    assert result.update.tolist() == [4.0]
+    assert result.weights.tolist() == [0.25, 0.25, 0.25, 0.25, 0.0]
+
+
+def test_multi_krum_of_one_is_krum():
+    assert multi_krum(LINE, n_malicious=1, n_selected=1).update.tolist() == [9.0]
+
+
+def test_multi_krum_weighs_the_selected_by_their_prior():
+    prior = torch.tensor([0.1, 0.2, 0.1, 0.6, 0.0])
+    result = multi_krum(LINE, n_malicious=1, n_selected=2, prior=prior)  # selects 1 and 9
+    torch.testing.assert_close(result.update, torch.tensor([7.0]))
+    torch.testing.assert_close(result.weights, torch.tensor([0, 0.25, 0, 0.75, 0]).double())
+
+
+def test_multi_krum_cannot_select_more_than_came():
+    with pytest.raises(TooFewClientsError, match="n_selected=6 of n=5"):
+        multi_krum_bound(5, 1, n_selected=6)
+
+
+def test_two_colluding_giants_do_not_blur_the_honest_scores():
+    honest = 1 + 1e-3 * torch.randn(7, 50, generator=torch.Generator().manual_seed(0))
+    giants = torch.full((2, 50), 1e30)
+    expected = krum(honest, n_malicious=1)
+    attacked = krum(torch.cat([giants, honest]), n_malicious=2)
+    assert attacked.weights[:2].tolist() == [0, 0]
+    assert attacked.suspicion[:2].min() > attacked.suspicion[2:].max()
+    # Nine clients and f = 2 mean five neighbours; seven and f = 1 mean four.
+    assert attacked.suspicion[2:].gt(expected.suspicion).all()
+    assert attacked.suspicion[2:].lt(2 * expected.suspicion).all()
+
+
+# Three nearest: 118, 90, 70, 89, 209, 1107. Without 6, two nearest: 82, 65, 80, 160, 730.
+SIX = torch.tensor([[0.0], [1.0], [6.0], [9.0], [13.0], [30.0]])
+
+
+def test_iterative_multi_krum_scores_anew_after_each_choice():
+    result = iterative_multi_krum(SIX, n_malicious=1)
+    assert result.update.tolist() == [3.5]  # of 6 and 1; scored once it would be 6 and 9
+    assert multi_krum(SIX, n_malicious=1, n_selected=2).update.tolist() == [7.5]
+
+
+def test_iterative_multi_krum_suspects_in_the_order_of_choice():
+    # Of 0, 9, 13 and 30 the nearest are 81, 16, 16 and 289 away; 13 is closer to all than 9.
+    assert iterative_multi_krum(SIX, n_malicious=1).suspicion.tolist() == [4, 1, 0, 3, 2, 5]
+
+
+def test_iterative_multi_krum_has_krums_bound():
+    with pytest.raises(TooFewClientsError, match="iterative_multi_krum needs n >= 2f"):
+        iterative_multi_krum(SIX, n_malicious=2)

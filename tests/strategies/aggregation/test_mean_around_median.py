@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from strategies.aggregation import TooFewClientsError, mean_around_median
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32)[:, None]
+
+
+def test_drops_the_f_values_furthest_from_the_median_be_it_on_one_side():
+    result = mean_around_median(column(0, 1, 2, 10, 11), n_malicious=2)
+    assert result.update.tolist() == [1.0]  # trimming would give 2, around the mean (4.8) 11/3
+    assert result.suspicion.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_it_may_keep_from_the_upper_side():
+    assert mean_around_median(column(0, 1, 9, 10, 11), n_malicious=2).update.tolist() == [10.0]
+
+
+def test_the_median_of_an_even_number_lies_between():
+    # Around 2 it is 5 that goes, around the upper middle 3 it would be 0; and mirrored.
+    result = mean_around_median(column(0, 1, 3, 5), n_malicious=1)
+    torch.testing.assert_close(result.update, torch.tensor([4 / 3]))
+    result = mean_around_median(column(0, 2, 4, 5), n_malicious=1)
+    torch.testing.assert_close(result.update, torch.tensor([11 / 3]))
+
+
+def test_of_two_values_as_far_the_lower_stays():
+    assert mean_around_median(column(0, 2, 4), n_malicious=1).update.tolist() == [1.0]
+
+
+def test_survivors_are_weighed_by_their_prior():
+    result = mean_around_median(column(0, 1, 9), 1, prior=torch.tensor([0.2, 0.6, 0.2]))
+    torch.testing.assert_close(result.update, torch.tensor([0.75]))
+
+
+def test_the_median_must_be_honest():
+    with pytest.raises(TooFewClientsError, match="n=4 and f=2: sample at least 5 clients"):
+        mean_around_median(column(0, 1, 2, 3), n_malicious=2)

@@ -1,0 +1,79 @@
+from functools import partial
+
+import pytest
+import torch
+
+from strategies.aggregation import (
+    TooFewClientsError,
+    error_rate_rejection,
+    loss_rejection,
+    trimmed_mean,
+    union_rejection,
+)
+
+# The mean of all is 3; without each in turn it is 4, 10/3, 11/3 and 1.
+UPDATES = torch.tensor([[0.0], [2.0], [1.0], [9.0]])
+
+
+def distance_from_zero(update: torch.Tensor) -> tuple[float, float]:
+    """Lose by the distance; err wherever it is above 2."""
+    loss = update.abs().sum().item()
+    return float(loss > 2), loss
+
+
+def test_loss_rejection_drops_whose_presence_raises_the_loss_most():
+    result = loss_rejection(UPDATES, distance_from_zero, n_malicious=1)
+    assert result.update.tolist() == [1.0]
+    torch.testing.assert_close(result.weights, torch.tensor([1, 1, 1, 0]).double() / 3)
+    expected = torch.tensor([-1, -1 / 3, -2 / 3, 2]).double()
+    torch.testing.assert_close(result.suspicion, expected)
+
+
+def test_error_rate_rejection_looks_at_errors_alone():
+    result = error_rate_rejection(UPDATES, distance_from_zero, n_malicious=1)
+    assert result.update.tolist() == [1.0]
+    assert result.suspicion.tolist() == [0, 0, 0, 1]
+
+
+def test_of_equal_impacts_the_lowest_rows_stay():
+    result = error_rate_rejection(UPDATES, lambda update: (0.5, 1.0), n_malicious=2)
+    assert result.weights.tolist() == [0.5, 0.5, 0, 0]
+
+
+def test_the_union_drops_whoever_either_would_drop():
+    updates = torch.tensor([[0.0, 0.0], [1.0, 0.0], [9.0, 0.0], [0.0, 9.0], [0.0, 1.0]])
+
+    def evaluate(update: torch.Tensor) -> tuple[float, float]:
+        return update[0].item(), update[1].item()
+
+    result = union_rejection(updates, evaluate, n_malicious=1)
+    torch.testing.assert_close(result.weights, torch.tensor([1, 1, 0, 0, 1]).double() / 3)
+    assert result.suspicion[2:4].tolist() == [4, 4]
+
+
+def test_any_rule_can_be_guarded():
+    rule = partial(trimmed_mean, n_malicious=1)
+    result = loss_rejection(UPDATES, distance_from_zero, n_malicious=1, aggregate=rule)
+    # Trimmed means: of all 1.5, without each in turn 2, 1, 2 and 1. Ties: 9 goes, not 2.
+    assert result.suspicion.tolist() == [-0.5, 0.5, -0.5, 0.5]
+    assert result.update.tolist() == [1.0]
+
+
+def test_a_model_that_only_one_client_makes_infinite_is_that_clients_fault():
+    def evaluate(update: torch.Tensor) -> tuple[float, float]:
+        return (1.0, torch.inf) if update.abs().max() > 2.5 else (0.0, 1.0)
+
+    assert loss_rejection(UPDATES, evaluate, n_malicious=1).weights[3] == 0
+
+
+def test_the_prior_weighs_those_left():
+    prior = torch.tensor([0.1, 0.3, 0.2, 0.4])
+    result = loss_rejection(UPDATES, distance_from_zero, 1, prior=prior)
+    torch.testing.assert_close(result.weights, torch.tensor([1 / 6, 1 / 2, 1 / 3, 0]).double())
+
+
+def test_somebody_must_be_left():
+    with pytest.raises(TooFewClientsError, match="loss_rejection needs n >= f"):
+        loss_rejection(UPDATES, distance_from_zero, n_malicious=4)
+    with pytest.raises(TooFewClientsError, match=r"union_rejection needs n >= f.*f=4"):
+        union_rejection(UPDATES, distance_from_zero, n_malicious=2)

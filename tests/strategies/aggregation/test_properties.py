@@ -1,0 +1,290 @@
+"""Truths that hold for every rule. A rule that lacks one is left out by name, with the reason."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strategies.aggregation import (
+    Aggregate,
+    bulyan,
+    caf,
+    centred_clipping,
+    coordinate_median,
+    dnc,
+    error_rate_rejection,
+    flame,
+    fldetector,
+    fltrust,
+    foolsgold,
+    geometric_median,
+    iterative_multi_krum,
+    k_loss,
+    k_norm,
+    krum,
+    loss_rejection,
+    mean,
+    mean_around_median,
+    minimum_diameter,
+    multi_krum,
+    norm_clipping,
+    robust_learning_rate,
+    sign_guard,
+    trimmed_mean,
+    union_rejection,
+    weak_dp,
+)
+from strategies.pipeline import Pipeline, RoundFacts
+
+N, F, D = 11, 2, 6
+
+RULES: dict[str, Callable[..., Aggregate]] = {
+    "bulyan": partial(bulyan, n_malicious=F),
+    "caf": partial(caf, n_malicious=F),
+    "centred_clipping": partial(centred_clipping, radius=1.5, n_iterations=2),
+    "coordinate_median": coordinate_median,
+    "dnc": partial(dnc, n_malicious=F),
+    "error_rate_rejection": partial(error_rate_rejection, n_malicious=F),
+    "flame": partial(flame, noise_factor=0.0),
+    "fldetector": fldetector,
+    "fltrust": fltrust,
+    "foolsgold": foolsgold,
+    "geometric_median": geometric_median,
+    "iterative_multi_krum": partial(iterative_multi_krum, n_malicious=F),
+    "k_loss": partial(k_loss, n_malicious=F),
+    "k_norm": partial(k_norm, n_malicious=F),
+    "krum": partial(krum, n_malicious=F),
+    "loss_rejection": partial(loss_rejection, n_malicious=F),
+    "mean": mean,
+    "mean_around_median": partial(mean_around_median, n_malicious=F),
+    "minimum_diameter": partial(minimum_diameter, n_malicious=F),
+    "multi_krum": partial(multi_krum, n_malicious=F),
+    "norm_clipping": norm_clipping,
+    "norm_clipping_fixed": partial(norm_clipping, max_norm=1.5),
+    "robust_learning_rate": partial(robust_learning_rate, threshold=4),
+    "sign_guard": partial(sign_guard, sign_fraction=1.0),
+    "trimmed_mean": partial(trimmed_mean, n_malicious=F),
+    "union_rejection": partial(union_rejection, n_malicious=F),
+    "weak_dp": partial(weak_dp, max_norm=1.5, noise_std=0.0),
+}
+
+FROM_THE_ORIGIN = "it measures norms or directions from the origin"
+NOT_TRANSLATION_EQUIVARIANT = {
+    "centred_clipping": "it begins at 0",
+    "error_rate_rejection": "the server's validation set stays where it is",
+    "flame": FROM_THE_ORIGIN,
+    "fltrust": FROM_THE_ORIGIN,
+    "foolsgold": FROM_THE_ORIGIN,
+    "k_norm": FROM_THE_ORIGIN,
+    "loss_rejection": "the server's validation set stays where it is",
+    "norm_clipping": FROM_THE_ORIGIN,
+    "norm_clipping_fixed": FROM_THE_ORIGIN,
+    "robust_learning_rate": "signs are taken from the origin",
+    "sign_guard": FROM_THE_ORIGIN,
+    "union_rejection": "the server's validation set stays where it is",
+    "weak_dp": FROM_THE_ORIGIN,
+}
+IN_PARAMETER_UNITS = "its bound is in parameter units"
+NOT_SCALE_EQUIVARIANT = {
+    "centred_clipping": IN_PARAMETER_UNITS,
+    "error_rate_rejection": "the server's validation set stays where it is",
+    "fltrust": "the result has the size of the server's own update",
+    "loss_rejection": "the server's validation set stays where it is",
+    "norm_clipping_fixed": IN_PARAMETER_UNITS,
+    "union_rejection": "the server's validation set stays where it is",
+    "weak_dp": IN_PARAMETER_UNITS,
+}
+NOT_THE_MEAN_WHEN_ALL_AGREE = {
+    "centred_clipping": "what all agree on may be further away than the radius",
+    "foolsgold": "clients that agree are what it takes for sybils",
+    "fltrust": "the result has the size of the server's own update",
+    "norm_clipping_fixed": "the bound may be shorter than what all agree on",
+    "weak_dp": "the bound may be shorter than what all agree on",
+}
+ORDER_DECIDES = {
+    "minimum_diameter": "several subsets may have the least diameter",
+}
+NOT_ROBUST = {
+    "error_rate_rejection": "without one of two attackers the model is as bad as with both",
+    "loss_rejection": "of two opposite attackers each makes up for the other",
+    "union_rejection": "attackers cover for each other, as for either measure alone",
+    "dnc": "an attacker can hide at the mean that another has dragged away",
+    "fldetector": "it averages all until its window is full",
+    "foolsgold": "a lone attacker of any size keeps its weight",
+    "k_loss": "an attacker that reports the right loss is the only one heard",
+    "mean": "one client moves it anywhere",
+    "robust_learning_rate": "it flips directions and bounds no size",
+}
+MAY_HEAR_NOBODY = {"dnc", "fltrust", "foolsgold", "sign_guard"}
+
+seeds = st.integers(0, 2**31)
+few = settings(max_examples=10, deadline=None)
+
+
+def every_rule(but: dict[str, str] | None = None) -> Any:
+    left = [name for name in RULES if name not in (but or {})]
+    return pytest.mark.parametrize("name", left)
+
+
+def gaussian_updates(seed: int, n: int = N) -> torch.Tensor:
+    return torch.randn(n, D, generator=torch.Generator().manual_seed(seed))
+
+
+def round_facts(
+    n: int,
+    clients: torch.Tensor | None = None,
+    seed: int = 0,
+    reference_like: torch.Tensor | None = None,
+) -> RoundFacts:
+    """Return the facts of a round in which client i always knows the same things."""
+    clients = torch.arange(n) if clients is None else clients
+    reference = torch.randn(D, generator=torch.Generator().manual_seed(seed + 2))
+    if reference_like is not None:
+        reference = reference.to(reference_like)
+
+    def evaluate(update: torch.Tensor) -> tuple[float, float]:
+        loss = torch.linalg.vector_norm(update.double().cpu() - 1).item()
+        return min(loss / 10, 1), loss
+
+    return RoundFacts(
+        round_=1,
+        clients=clients,
+        prior=torch.full((n,), 1 / n, dtype=torch.float64),
+        losses=((7 * clients + seed) % 13).double(),
+        server_update=lambda: reference,
+        evaluate=evaluate,
+        rng=np.random.default_rng(seed),
+    )
+
+
+def aggregate(
+    name: str, updates: torch.Tensor, clients: torch.Tensor | None = None, seed: int = 0
+) -> Aggregate:
+    facts = round_facts(len(updates), clients, seed)
+    return Pipeline(RULES[name])(updates.clone(), facts, {}).result
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, size: float = 1.0) -> None:
+    torch.testing.assert_close(
+        actual, expected.to(actual.dtype), rtol=1e-4, atol=1e-5 * size, equal_nan=False
+    )
+
+
+@every_rule(but=ORDER_DECIDES)
+@given(seed=seeds)
+@few
+def test_the_order_of_clients_is_irrelevant(name, seed):
+    updates = gaussian_updates(seed)
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(seed))
+    original = aggregate(name, updates, seed=seed)
+    permuted = aggregate(name, updates[order], order, seed=seed)
+    assert_close(permuted.update, original.update)
+    assert_close(permuted.weights, original.weights[order])
+    assert_close(permuted.suspicion, original.suspicion[order])
+
+
+@every_rule(but=NOT_TRANSLATION_EQUIVARIANT)
+@given(seed=seeds)
+@few
+def test_shifting_every_client_shifts_the_result(name, seed):
+    updates, shift = gaussian_updates(seed), gaussian_updates(seed + 1)[0]
+    original, shifted = aggregate(name, updates), aggregate(name, updates + shift)
+    assert_close(shifted.update, original.update + shift, size=10)
+    assert_close(shifted.weights, original.weights, size=10)
+
+
+@every_rule(but=NOT_SCALE_EQUIVARIANT)
+@given(seed=seeds, exponent=st.integers(-40, 40))
+@few
+def test_scaling_every_client_scales_the_result(name, seed, exponent):
+    updates, scale = gaussian_updates(seed), 2.0**exponent
+    original, scaled = aggregate(name, updates), aggregate(name, scale * updates)
+    assert_close(scaled.update, scale * original.update, size=scale)
+    assert_close(scaled.weights, original.weights)
+
+
+@every_rule(but=NOT_THE_MEAN_WHEN_ALL_AGREE)
+@given(seed=seeds)
+@few
+def test_when_all_clients_agree_the_result_is_what_they_agree_on(name, seed):
+    agreed = gaussian_updates(seed)[0]
+    assert_close(aggregate(name, agreed.repeat(N, 1)).update, agreed)
+
+
+@every_rule()
+@given(seed=seeds, spread=st.sampled_from([0.0, 1e-3, 1.0, 1e3]))
+@few
+def test_weights_are_shares(name, seed, spread):
+    updates = gaussian_updates(seed)[:1] + spread * gaussian_updates(seed + 1)
+    weights = aggregate(name, updates, seed=seed).weights
+    assert (weights >= 0).all()
+    total = weights.sum().item()
+    assert total == pytest.approx(1, abs=1e-5) or (total == 0 and name in MAY_HEAR_NOBODY)
+
+
+@every_rule(but=NOT_ROBUST)
+@given(
+    seed=seeds,
+    size=st.sampled_from([1e-3, 1.0, 30.0, 1e4, 1e15, 1e30]),
+    shape=st.sampled_from(["together", "apart", "against", "outbidding"]),
+    first=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_f_arbitrary_updates_cannot_carry_the_result_away(name, seed, size, shape, first):
+    honest = 1 + gaussian_updates(seed, N - F)
+    centre = honest.mean(dim=0)
+    attack = {
+        "together": gaussian_updates(seed + 1, 1).repeat(F, 1),
+        "apart": gaussian_updates(seed + 1, F),
+        "against": -centre.repeat(F, 1),
+        "outbidding": centre * torch.tensor([[1.0], [10.0]]),
+    }[shape]
+    rows = [size * attack, honest] if first else [honest, size * attack]
+    update = aggregate(name, torch.cat(rows), seed=seed).update
+    reach = max(torch.linalg.vector_norm(row).item() for row in honest)
+    reach = max(reach, 5.0)  # FLTrust goes as far as the server's own update
+    assert torch.linalg.vector_norm(update - centre).item() < 4 * reach
+
+
+@every_rule()
+def test_the_updates_are_left_as_they_were(name):
+    updates = gaussian_updates(5)
+    before = updates.clone()
+    Pipeline(RULES[name])(updates, round_facts(N), {})
+    assert torch.equal(updates, before)
+
+
+@every_rule()
+def test_an_update_in_float64_stays_in_float64(name):
+    updates = gaussian_updates(3).double()
+    result = Pipeline(RULES[name])(updates, round_facts(N, reference_like=updates), {}).result
+    assert result.update.dtype == torch.float64
+    assert result.weights.dtype == torch.float64
+    assert result.suspicion.dtype == torch.float64
+
+
+@every_rule()
+def test_a_client_of_prior_zero_does_not_count(name):
+    updates = gaussian_updates(4)
+    facts = round_facts(N)
+    facts.prior[3] = 0
+    facts.prior.div_(facts.prior.sum())
+    assert Pipeline(RULES[name])(updates, facts, {}).result.weights[3] == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@every_rule()
+def test_a_gpu_says_the_same(name):
+    updates = gaussian_updates(7)
+    here = Pipeline(RULES[name])(updates, round_facts(N), {}).result
+    there = Pipeline(RULES[name])(
+        updates.cuda(), round_facts(N, reference_like=updates.cuda()), {}
+    ).result
+    for ours, theirs in zip(here[:3], there[:3], strict=True):
+        assert theirs.is_cuda
+        assert_close(theirs.cpu(), ours)

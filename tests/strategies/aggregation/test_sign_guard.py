@@ -1,0 +1,39 @@
+from functools import partial
+
+import numpy as np
+import torch
+
+from strategies.aggregation import sign_guard
+
+guard = partial(sign_guard, rng=np.random.default_rng(0), sign_fraction=1.0)
+
+# Norms 2, 2, 2, 4, 2, 2 · 50, 2 · 0.01; the fifth has its signs turned round.
+UP = torch.tensor([1.0, 1.0, 1.0, -1.0])
+UPDATES = torch.stack([UP, UP.flip(0), UP.roll(1), 2 * UP, -UP, 50 * UP, 0.01 * UP])
+
+
+def test_filters_by_norm_and_by_signs_and_clips_the_rest():
+    result = guard(UPDATES)
+    expected = (UP + UP.flip(0) + UP.roll(1) + UP) / 4
+    torch.testing.assert_close(result.update, expected)
+    expected = torch.tensor([1, 1, 1, 0.5, 0, 0, 0]).double() / 3.5
+    torch.testing.assert_close(result.weights, expected)
+
+
+def test_suspicion_counts_the_filters_that_reject():
+    assert guard(UPDATES).suspicion.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    both = torch.cat([UPDATES, -60 * UP[None]])
+    assert guard(both).suspicion[-1].item() == 2
+
+
+def test_zeros_are_a_sign_of_their_own():
+    updates = torch.stack([UP] * 4 + [torch.tensor([1.2, 1.2, 1.2, 0.0])])
+    assert guard(updates).weights[4].item() == 0
+
+
+def test_where_no_two_statistics_agree_the_densest_are_kept():
+    updates = torch.randn(9, 200, generator=torch.Generator().manual_seed(0))
+    updates[0] = updates[0].abs()
+    weights = guard(updates).weights
+    assert weights[0].item() == 0
+    assert (weights > 0).sum() > 4

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from strategies.aggregation import TooFewClientsError, mean, trimmed_mean
+
+# Without the smallest and largest of each column: {2, 3, 4} and {5, 6, 7}.
+UPDATES = torch.tensor([[1.0, -50.0], [2.0, 5.0], [3.0, 6.0], [4.0, 10.0], [100.0, 7.0]])
+
+
+def test_drops_the_smallest_and_the_largest_of_each_coordinate():
+    result = trimmed_mean(UPDATES, n_malicious=1)
+    torch.testing.assert_close(result.update, torch.tensor([3.0, 6.0]))
+
+
+def test_weights_are_shares_of_the_coordinates_survived():
+    result = trimmed_mean(UPDATES, n_malicious=1)
+    expected = torch.tensor([0, 1 / 3, 1 / 3, 1 / 6, 1 / 6], dtype=torch.float64)
+    torch.testing.assert_close(result.weights, expected, rtol=1e-6, atol=1e-7)
+    assert result.suspicion.tolist() == [1.0, 0.0, 0.0, 0.5, 0.5]
+
+
+def test_survivors_are_weighed_by_their_prior():
+    prior = torch.tensor([0.4, 0.1, 0.3, 0.2])
+    result = trimmed_mean(torch.tensor([[0.0], [1.0], [3.0], [100.0]]), 1, prior)
+    torch.testing.assert_close(result.update, torch.tensor([2.5]))
+    expected = torch.tensor([0, 0.25, 0.75, 0], dtype=torch.float64)
+    torch.testing.assert_close(result.weights, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("values", "survivors"),
+    [
+        ([1.0, 1.0, 1.0, 1.0, 5.0], [0, 1, 1, 1, 0]),
+        ([5.0, 5.0, 5.0, 1.0, 1.0], [1, 1, 0, 0, 1]),
+        ([2.0, 2.0, 2.0, 2.0, 2.0], [0, 1, 1, 1, 0]),
+    ],
+)
+def test_of_equal_values_the_lowest_row_counts_as_the_smallest(values, survivors):
+    result = trimmed_mean(torch.tensor(values)[:, None], n_malicious=1)
+    assert (1 - result.suspicion).tolist() == survivors
+
+
+def test_trimming_nothing_is_the_mean():
+    updates = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    result, plain = trimmed_mean(updates, 0), mean(updates)
+    torch.testing.assert_close(result.update, plain.update)
+    torch.testing.assert_close(result.weights, plain.weights, rtol=1e-6, atol=1e-7)
+
+
+def test_somebody_must_be_left():
+    with pytest.raises(TooFewClientsError, match="n=5 and f=3: sample at least 7 clients"):
+        trimmed_mean(UPDATES, n_malicious=3)
+
+
+def test_where_only_clients_of_prior_zero_survive_nothing_moves():
+    prior = torch.tensor([0.5, 0.0, 0.0, 0.0, 0.5])
+    result = trimmed_mean(torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]]), 1, prior)
+    assert result.update.tolist() == [0.0]
+    assert result.weights.tolist() == [0.0] * 5
+
+
+def test_more_columns_than_a_block_are_all_trimmed():
+    updates = torch.randn(5, 200_003, generator=torch.Generator().manual_seed(0))
+    expected = updates.sort(dim=0).values[1:-1].mean(dim=0)
+    torch.testing.assert_close(trimmed_mean(updates, 1).update, expected)

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from strategies.aggregation import TooFewClientsError
+from strategies.pre_aggregation import nearest_neighbour_mixing
+
+LINE = torch.tensor([[0.0], [1.0], [4.0], [10.0]])
+
+
+def test_each_row_becomes_the_mean_of_its_nearest_itself_included():
+    # With f = 1 of four, three each: {0, 1, 4}, {0, 1, 4}, {0, 1, 4} and {1, 4, 10}.
+    rows, mixing = nearest_neighbour_mixing(LINE, n_malicious=1)
+    torch.testing.assert_close(rows, torch.tensor([[5 / 3], [5 / 3], [5 / 3], [5.0]]))
+    assert (3 * mixing).round().tolist() == [[1, 1, 1, 0]] * 3 + [[0, 1, 1, 1]]
+
+
+def test_without_attackers_every_row_is_the_mean():
+    rows, _ = nearest_neighbour_mixing(LINE, n_malicious=0)
+    torch.testing.assert_close(rows, torch.full((4, 1), 3.75))
+
+
+def test_a_row_is_always_its_own_neighbour_and_of_others_the_lowest_first():
+    _, mixing = nearest_neighbour_mixing(torch.ones(5, 2), n_malicious=2)
+    assert (mixing.diagonal() > 0).all()
+    assert (mixing[4] > 0).tolist() == [True, True, False, False, True]
+
+
+def test_honest_rows_do_not_mix_with_giants():
+    updates = torch.cat([LINE / 10, torch.tensor([[3e38]])])
+    rows, _ = nearest_neighbour_mixing(updates, n_malicious=1)
+    assert rows[:4].abs().max() <= 1
+
+
+def test_the_neighbours_must_not_be_mostly_malicious():
+    with pytest.raises(TooFewClientsError, match="n=4 and f=2: sample at least 5 clients"):
+        nearest_neighbour_mixing(LINE, n_malicious=2)

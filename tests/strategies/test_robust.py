@@ -1,0 +1,511 @@
+"""The Flower strategy, with replies made by hand."""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fl_testbed.engine.flower_internals import become_server
+from strategies.aggregation import (
+    TooFewClientsError,
+    centred_clipping,
+    fltrust,
+    krum,
+    loss_rejection,
+    mean,
+    multi_krum,
+    weak_dp,
+)
+from strategies.flower_arrays import record_of
+from strategies.pre_aggregation import clipping
+from strategies.reweighting import agnostic, jtt
+from strategies.robust import RobustFedAvg
+
+become_server()
+
+START = {"weight": np.array([[1.0, 2.0]], np.float32), "bias": np.array([3.0], np.float32)}
+
+
+class Nodes(Grid):
+    """A grid that only knows who is there."""
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self.ids = list(ids)
+
+    def get_node_ids(self) -> list[int]:
+        return self.ids
+
+    def set_run(self, run_id):
+        raise NotImplementedError
+
+    @property
+    def run(self):
+        raise NotImplementedError
+
+    def create_message(self, *arguments, **more):
+        raise NotImplementedError
+
+    def push_messages(self, messages):
+        raise NotImplementedError
+
+    def pull_messages(self, message_ids):
+        raise NotImplementedError
+
+    def send_and_receive(self, messages, *, timeout=None):
+        raise NotImplementedError
+
+
+def strategy_of(rule: Callable = mean, **arguments) -> RobustFedAvg:
+    settings = {"fraction_train": 1.0, "min_train_nodes": 1, "min_available_nodes": 1}
+    return RobustFedAvg(rule, **settings, **arguments)
+
+
+def asked(
+    strategy: RobustFedAvg, nodes: Iterable[int], round_: int = 1, start: dict | None = None
+) -> list[Message]:
+    """Return the round's messages to the nodes, as they would be sent."""
+    record = record_of(START if start is None else start)
+    messages = list(strategy.configure_train(round_, record, ConfigRecord(), Nodes(nodes)))
+    for number, message in enumerate(messages):
+        message.metadata.__dict__["_message_id"] = str(number)
+    return messages
+
+
+def reply(message: Message, arrays: dict | ArrayRecord, **metrics) -> Message:
+    record = record_of(arrays) if isinstance(arrays, dict) else arrays
+    numbers = {"num-examples": 10, **{k.replace("_", "-"): v for k, v in metrics.items()}}
+    content = RecordDict({"arrays": record, "metrics": MetricRecord(numbers)})
+    return Message(content, reply_to=message)
+
+
+def moved(message: Message, by: float, **metrics) -> Message:
+    """Return the reply of a client that adds ``by`` to every parameter."""
+    return reply(
+        message, {name: values + np.float32(by) for name, values in START.items()}, **metrics
+    )
+
+
+def parameters(record: ArrayRecord | None) -> dict[str, list]:
+    assert record is not None
+    return {name: array.numpy().tolist() for name, array in record.items()}
+
+
+def statuses(strategy: RobustFedAvg) -> list[str]:
+    assert strategy.ledger is not None
+    return [entry.status for entry in strategy.ledger.clients]
+
+
+def weights(strategy: RobustFedAvg) -> list[float]:
+    assert strategy.ledger is not None
+    return [entry.weight for entry in strategy.ledger.clients]
+
+
+def test_the_new_model_is_the_old_one_plus_the_aggregate():
+    strategy = strategy_of()
+    a, b = asked(strategy, [1, 2])
+    arrays, _ = strategy.aggregate_train(1, [moved(a, 1.0), moved(b, 3.0)])
+    assert parameters(arrays) == {"weight": [[3.0, 4.0]], "bias": [5.0]}
+
+
+def test_clients_are_addressed_and_recorded_in_the_order_of_their_ids():
+    strategy = strategy_of()
+    messages = asked(strategy, [9, 4, 7])
+    assert [message.metadata.dst_node_id for message in messages] == [4, 7, 9]
+    four, seven, nine = messages
+    strategy.aggregate_train(1, [moved(nine, 1.0), moved(four, 2.0), moved(seven, 3.0)])
+    assert strategy.ledger is not None
+    assert [entry.client for entry in strategy.ledger.clients] == [4, 7, 9]
+
+
+def test_the_order_in_which_replies_arrive_does_not_change_a_bit():
+    results = []
+    for order in ([0, 1, 2], [2, 0, 1]):
+        strategy = strategy_of()
+        messages = asked(strategy, [1, 2, 3])
+        replies = [moved(m, by) for m, by in zip(messages, (0.1, 0.7, 1e-3), strict=True)]
+        results.append(parameters(strategy.aggregate_train(1, [replies[i] for i in order])[0]))
+    assert results[0] == results[1]
+
+
+def test_ids_of_64_bits_without_a_sign_are_accepted():
+    strategy = strategy_of(reweight=partial(agnostic, step_size=1.0))
+    for round_ in (1, 2):
+        a, b = asked(strategy, [2**64 - 5, 3], round_)
+        strategy.aggregate_train(
+            round_, [moved(a, 1, received_loss=0.0), moved(b, 1, received_loss=math.log(3))]
+        )
+    assert weights(strategy) == pytest.approx([0.1, 0.9])  # b and a: sorted, and remembered
+
+
+def corrupt(data: bytes) -> Array:
+    return Array(dtype="float32", shape=(1, 2), stype="numpy.ndarray", data=data)
+
+
+def with_weight(array: Array) -> ArrayRecord:
+    record = record_of(START)
+    record["weight"] = array
+    return record
+
+
+FILE = Array.from_numpy_ndarray(START["weight"]).data
+BAD_ARRAYS = {
+    "not finite": [
+        {**START, "bias": np.array([np.nan], np.float32)},
+        {**START, "bias": np.array([np.inf], np.float32)},
+        {**START, "bias": np.array([-np.inf], np.float32)},
+        {**START, "bias": np.array([1e300])},  # infinite in the model's own type
+    ],
+    r"weight has shape \[2, 1\], needs \[1, 2\]": [
+        {**START, "weight": np.zeros((2, 1), np.float32)}
+    ],
+    r"weight has shape \[\], needs": [{**START, "weight": np.zeros((), np.float32)}],
+    "missing bias": [{"weight": START["weight"]}, {}],
+    "unknown extra": [{**START, "extra": np.zeros(1, np.float32)}],
+    "missing bias, unknown bais": [{"weight": START["weight"], "bais": START["bias"]}],
+    "bias holds complex64, not real numbers": [{**START, "bias": np.zeros(1, np.complex64)}],
+    "bias holds bool, not real numbers": [{**START, "bias": np.zeros(1, bool)}],
+    "bias holds <U3, not real numbers": [{**START, "bias": np.array(["abc"])}],
+    "weight is not the .npy file that it claims to be": [
+        with_weight(corrupt(b"")),
+        with_weight(corrupt(b"PK\x03\x04 an archive")),
+        with_weight(corrupt(b"\x93NUMPY")),
+        with_weight(corrupt(b"\x93NUMPY\x01\x00\x76\x00" + b"{" * 118 + bytes(8))),
+        with_weight(corrupt(FILE[:-4])),
+        with_weight(corrupt(FILE + bytes(4))),
+        with_weight(corrupt(FILE.replace(b"(1, 2)", b"(9, 9)"))),
+        with_weight(Array(dtype="(", shape=(1, 2), stype="numpy.ndarray", data=FILE)),
+        with_weight(Array(dtype="object", shape=(1, 2), stype="numpy.ndarray", data=FILE)),
+        with_weight(Array(dtype="float32", shape=(1, 2), stype="pickle", data=FILE)),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "arrays"),
+    [(reason, arrays) for reason, kinds in BAD_ARRAYS.items() for arrays in kinds],
+)
+def test_arrays_that_cannot_be_used_are_recorded_and_left_out(reason, arrays):
+    strategy = strategy_of()
+    a, b, c = asked(strategy, [1, 2, 3])
+    result, metrics = strategy.aggregate_train(1, [moved(a, 1.0), reply(b, arrays), moved(c, 3.0)])
+    assert parameters(result) == {"weight": [[3.0, 4.0]], "bias": [5.0]}
+    assert statuses(strategy)[1].startswith("rejected: ")
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(statuses(strategy)[1])
+    assert weights(strategy) == [0.5, 0.0, 0.5]
+    assert metrics is not None
+    assert dict(metrics) == {"n-usable": 2, "n-unusable": 1}
+
+
+def test_a_rejected_client_keeps_its_share_of_the_prior():
+    strategy = strategy_of()
+    a, b = asked(strategy, [1, 2])
+    strategy.aggregate_train(1, [moved(a, 1.0), moved(b, math.nan)])
+    assert strategy.ledger is not None
+    assert [entry.prior_weight for entry in strategy.ledger.clients] == [0.5, 0.5]
+    assert weights(strategy) == [1.0, 0.0]
+
+
+def test_an_error_reply_is_a_failure_and_takes_no_share():
+    strategy = strategy_of()
+    a, b = asked(strategy, [1, 2])
+    failed = Message(Error(code=0, reason="out of memory"), reply_to=b)
+    result, _ = strategy.aggregate_train(1, [moved(a, 1.0), failed])
+    assert parameters(result)["bias"] == [4.0]
+    assert statuses(strategy) == ["ok", "failed: out of memory"]
+    assert strategy.ledger is not None
+    assert strategy.ledger.clients[0].prior_weight == 1.0
+    assert math.isnan(strategy.ledger.clients[1].prior_weight)
+    assert math.isnan(weights(strategy)[1])
+
+
+def test_no_reply_is_a_failure():
+    strategy = strategy_of()
+    a, _ = asked(strategy, [1, 2])
+    strategy.aggregate_train(1, [moved(a, 1.0)])
+    assert statuses(strategy) == ["ok", "failed: no reply"]
+
+
+def test_only_the_first_usable_reply_of_a_client_counts():
+    strategy = strategy_of()
+    a, b = asked(strategy, [1, 2])
+    replies = [moved(a, 1.0), moved(b, 3.0), moved(a, 100.0)]
+    result, _ = strategy.aggregate_train(1, replies)
+    assert parameters(result)["bias"] == [5.0]
+
+
+def test_a_reply_from_a_client_that_was_not_asked_is_ignored():
+    strategy = strategy_of()
+    stranger = asked(strategy, [7])[0]
+    (a,) = asked(strategy, [1])
+    result, _ = strategy.aggregate_train(1, [moved(a, 1.0), moved(stranger, 100.0)])
+    assert parameters(result)["bias"] == [4.0]
+    assert statuses(strategy) == ["ok"]
+
+
+def test_a_reply_without_arrays_or_with_two_records_is_rejected():
+    strategy = strategy_of()
+    a, b, c = asked(strategy, [1, 2, 3])
+    empty = Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=b)
+    double = RecordDict({"one": record_of(START), "two": record_of(START)})
+    strategy.aggregate_train(1, [moved(a, 1.0), empty, Message(double, reply_to=c)])
+    assert statuses(strategy)[1:] == [
+        "rejected: needs one ArrayRecord, got 0",
+        "rejected: needs one ArrayRecord, got 2",
+    ]
+
+
+def test_a_huge_update_is_the_rules_business_not_the_checks():
+    strategy = strategy_of(partial(krum, n_malicious=1))
+    messages = asked(strategy, range(5))
+    replies = [moved(m, by) for m, by in zip(messages, (1e30, 1, 1.5, 2, 3), strict=True)]
+    result, _ = strategy.aggregate_train(1, replies)
+    assert statuses(strategy) == ["ok"] * 5
+    assert weights(strategy)[0] == 0
+    assert parameters(result)["bias"] == [4.5]
+    assert strategy.ledger is not None
+    assert strategy.ledger.clients[0].update_norm == pytest.approx(math.sqrt(3) * 1e30)
+
+
+def test_arrays_in_column_order_are_read_as_well():
+    start = {"weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    strategy = strategy_of()
+    (a,) = asked(strategy, [1], start=start)
+    by_columns = with_weight(Array.from_numpy_ndarray(np.asfortranarray(start["weight"] + 1)))
+    del by_columns["bias"]
+    result, _ = strategy.aggregate_train(1, [reply(a, by_columns)])
+    assert parameters(result) == {"weight": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]}
+
+
+def test_other_number_types_are_converted():
+    strategy = strategy_of()
+    a, b = asked(strategy, [1, 2])
+    wide = {name: values.astype(np.float64) + 2 for name, values in START.items()}
+    result, _ = strategy.aggregate_train(1, [moved(a, 0.0), reply(b, wide)])
+    assert parameters(result)["bias"] == [4.0]
+    assert result is not None
+    assert result["bias"].numpy().dtype == np.float32
+
+
+def test_integer_arrays_of_the_model_are_kept_from_the_server():
+    start = {**START, "steps": np.array(7)}
+    strategy = strategy_of()
+    (a,) = asked(strategy, [1], start=start)
+    result, _ = strategy.aggregate_train(1, [reply(a, {**START, "steps": np.array(99)})])
+    assert parameters(result)["steps"] == 7
+
+
+def test_a_claim_of_many_examples_counts_only_where_it_is_believed():
+    believed = strategy_of(weight_by="examples")
+    a, b = asked(believed, [1, 2])
+    believed.aggregate_train(1, [moved(a, 0, num_examples=10), moved(b, 0, num_examples=990)])
+    assert weights(believed) == [0.01, 0.99]
+
+    checked = strategy_of(weight_by="examples", n_examples={1: 10, 2: 30}.__getitem__)
+    a, b = asked(checked, [1, 2])
+    checked.aggregate_train(1, [moved(a, 0, num_examples=10), moved(b, 0, num_examples=990)])
+    assert weights(checked) == [0.25, 0.75]
+
+
+@pytest.mark.parametrize("claim", [-5, math.nan, math.inf, 1e300, 10**400])
+def test_a_claim_that_is_no_count_is_rejected(claim):
+    strategy = strategy_of(weight_by="examples")
+    a, b = asked(strategy, [1, 2])
+    strategy.aggregate_train(1, [moved(a, 1.0), moved(b, 1.0, num_examples=claim)])
+    assert statuses(strategy)[1].startswith("rejected: needs num-examples >= 0")
+    assert weights(strategy) == [1.0, 0.0]
+
+
+def test_clients_that_claim_no_examples_count_equally():
+    strategy = strategy_of(weight_by="examples")
+    a, b, c = asked(strategy, [1, 2, 3])
+    replies = [moved(a, 1, num_examples=0), moved(b, 3, num_examples=0), moved(c, math.nan)]
+    result, _ = strategy.aggregate_train(1, replies)
+    assert parameters(result)["bias"] == [5.0]
+
+
+@pytest.mark.parametrize("loss", [None, math.nan, math.inf, -1.0, 1e300])
+def test_a_missing_or_absurd_loss_is_rejected_where_losses_are_needed(loss):
+    strategy = strategy_of(reweight=partial(agnostic, step_size=1.0))
+    config = ConfigRecord()
+    messages = list(strategy.configure_train(1, record_of(START), config, Nodes([1, 2])))
+    assert config["report-loss"] is True
+    for number, message in enumerate(messages):
+        message.metadata.__dict__["_message_id"] = str(number)
+    a, b = messages
+    claim = {} if loss is None else {"received_loss": loss}
+    strategy.aggregate_train(1, [moved(a, 1, received_loss=1.0), moved(b, 1, **claim)])
+    assert statuses(strategy)[1].startswith("rejected: needs a loss")
+
+
+def test_too_few_usable_replies_skip_the_round_and_say_so():
+    strategy = strategy_of(partial(krum, n_malicious=1))
+    messages = asked(strategy, range(5))
+    replies = [moved(m, 1.0) for m in messages[:4]]
+    result, metrics = strategy.aggregate_train(1, replies)
+    assert result is None
+    assert strategy.ledger is not None
+    assert "krum needs n >= 2f + 3 clients, got n=4" in strategy.ledger.skipped
+    assert weights(strategy)[:4] == [0.0] * 4
+    assert metrics is not None
+    assert metrics["n-usable"] == 4
+
+
+def test_a_round_without_any_usable_reply_is_skipped():
+    strategy = strategy_of()
+    (a,) = asked(strategy, [1])
+    result, _ = strategy.aggregate_train(1, [moved(a, math.nan)])
+    assert result is None
+    assert strategy.ledger is not None
+    assert strategy.ledger.skipped == "no client sent a usable reply"
+
+
+def test_too_few_usable_replies_stop_where_that_is_asked():
+    strategy = strategy_of(partial(krum, n_malicious=1), on_too_few="stop")
+    messages = asked(strategy, range(4))
+    with pytest.raises(TooFewClientsError):
+        strategy.aggregate_train(1, [moved(m, 1.0) for m in messages])
+
+
+def test_the_ledger_holds_what_the_rule_said():
+    strategy = strategy_of(partial(multi_krum, n_malicious=1, n_selected=2))
+    messages = asked(strategy, range(5))
+    # Three equal parameters: three times the squared gaps of 0, 1, 6, 9, 13.
+    replies = [
+        moved(m, by, train_loss=by) for m, by in zip(messages, (0, 1, 6, 9, 13), strict=True)
+    ]
+    strategy.aggregate_train(1, replies)
+    assert strategy.ledger is not None
+    entries = strategy.ledger.clients
+    assert [entry.suspicion for entry in entries] == pytest.approx([111, 78, 102, 75, 195])
+    assert [entry.weight for entry in entries] == [0, 0.5, 0, 0.5, 0]
+    # The update is 5: pulls 0.5 · 1 · 5 and 0.5 · 9 · 5.
+    assert [entry.contribution for entry in entries] == pytest.approx([0, 0.1, 0, 0.9, 0])
+    assert [entry.train_loss for entry in entries] == [0, 1, 6, 9, 13]
+
+
+def test_lift_then_filter_reports_weights_of_the_updates_that_clients_sent():
+    strategy = strategy_of(reweight=partial(agnostic, step_size=1.0), order="lift_then_filter")
+    a, b = asked(strategy, [1, 2])
+    replies = [moved(a, 4, received_loss=0.0), moved(b, 8, received_loss=math.log(3))]
+    result, _ = strategy.aggregate_train(1, replies)
+    assert weights(strategy) == pytest.approx([0.25, 0.75])
+    assert parameters(result)["bias"] == [10.0]
+
+
+def test_the_servers_own_update_is_the_reference():
+    def train(arrays: ArrayRecord, server_round: int) -> ArrayRecord:
+        assert server_round == 4
+        return record_of({name: a.numpy() + np.float32(2) for name, a in arrays.items()})
+
+    strategy = strategy_of(fltrust, server_update=train)
+    a, b = asked(strategy, [1, 2], round_=4)
+    result, _ = strategy.aggregate_train(4, [moved(a, 50.0), moved(b, -50.0)])
+    assert parameters(result) == {"weight": [[3.0, 4.0]], "bias": [5.0]}
+
+
+def test_a_rule_that_needs_server_data_says_what_to_pass():
+    strategy = strategy_of(fltrust)
+    (a,) = asked(strategy, [1])
+    with pytest.raises(TypeError, match="pass server_update"):
+        strategy.aggregate_train(1, [moved(a, 1.0)])
+
+
+def losses_round(strategy: RobustFedAvg, round_: int, start: dict) -> ArrayRecord | None:
+    a, b = asked(strategy, [1, 2], round_, start)
+    moves = [{name: values + by for name, values in start.items()} for by in (1, 2)]
+    replies = [
+        reply(a, moves[0], received_loss=0.0),
+        reply(b, moves[1], received_loss=math.log(3)),
+    ]
+    return strategy.aggregate_train(round_, replies)[0]
+
+
+def test_jtt_restarts_from_the_initial_model_after_its_warm_up():
+    rule = partial(jtt, warm_up_rounds=2, n_flagged=1, factor=3.0)
+    strategy = strategy_of(reweight=rule)
+    first = losses_round(strategy, 1, START)
+    assert first is not None
+    second = losses_round(strategy, 2, {name: a.numpy() for name, a in first.items()})
+    assert strategy.ledger is not None
+    assert strategy.ledger.restarted
+    assert parameters(second) == {"weight": [[1.0, 2.0]], "bias": [3.0]}
+    losses_round(strategy, 3, START)
+    assert not strategy.ledger.restarted
+    assert weights(strategy) == pytest.approx([0.25, 0.75])
+
+
+def test_a_strategy_restored_from_its_state_goes_on_as_if_never_interrupted():
+    rule = partial(jtt, warm_up_rounds=2, n_flagged=1, factor=3.0)
+    whole = strategy_of(reweight=rule)
+    first = losses_round(whole, 1, START)
+    assert first is not None
+    now = {name: a.numpy() for name, a in first.items()}
+    restored = strategy_of(reweight=rule)
+    restored.load_state_dict({name: t.clone() for name, t in whole.state_dict().items()})
+    for strategy in (whole, restored):
+        second = losses_round(strategy, 2, now)
+        assert parameters(second) == {"weight": [[1.0, 2.0]], "bias": [3.0]}
+    assert restored.memory.keys() == whole.memory.keys()
+    for name, value in whole.memory.items():
+        assert torch.equal(restored.memory[name], value)
+
+
+def test_a_fresh_strategy_has_nothing_to_carry():
+    assert strategy_of().state_dict() == {}
+
+
+def one_round(strategy: RobustFedAvg, round_: int, moves: Iterable[float]) -> dict[str, list]:
+    messages = asked(strategy, range(len(list(moves))), round_)
+    replies = [moved(message, by) for message, by in zip(messages, moves, strict=True)]
+    return parameters(strategy.aggregate_train(round_, replies)[0])
+
+
+def test_what_a_rule_carries_over_survives_a_checkpoint():
+    rule = partial(centred_clipping, radius=1.0)
+    whole = strategy_of(rule)
+    one_round(whole, 1, (10.0, 4.0))
+    state = whole.state_dict()
+    assert "memory/rule.centre" in state
+    restored = strategy_of(rule)
+    restored.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
+    assert one_round(restored, 2, (10.0, 4.0)) == one_round(whole, 2, (10.0, 4.0))
+    assert one_round(strategy_of(rule), 2, (10.0, 4.0)) != one_round(whole, 2, (10.0, 4.0))
+
+
+def test_random_numbers_depend_on_the_seed_and_the_round_alone():
+    rule = partial(weak_dp, max_norm=1.0, noise_std=1.0)
+    used = strategy_of(rule, seed=3)
+    one_round(used, 1, (0.0, 0.0))
+    second = one_round(used, 2, (0.0, 0.0))
+    assert second == one_round(strategy_of(rule, seed=3), 2, (0.0, 0.0))
+    assert second != one_round(strategy_of(rule, seed=4), 2, (0.0, 0.0))
+    assert second != one_round(strategy_of(rule, seed=3), 3, (0.0, 0.0))
+
+
+def test_candidate_models_are_evaluated_as_whole_models():
+    def evaluate(arrays: ArrayRecord) -> tuple[float, float]:
+        assert arrays["weight"].numpy().shape == (1, 2)
+        return 0.0, abs(float(arrays["bias"].numpy()[0]) - 3)  # best where it starts
+
+    rule = partial(loss_rejection, n_malicious=1)
+    strategy = strategy_of(rule, server_evaluate=evaluate)
+    assert one_round(strategy, 1, (0.0, 2.0, 1.0, 9.0))["bias"] == [4.0]
+    assert weights(strategy)[3] == 0
+
+
+def test_a_rule_that_evaluates_says_what_to_pass():
+    strategy = strategy_of(partial(loss_rejection, n_malicious=1))
+    with pytest.raises(TypeError, match="pass server_evaluate"):
+        one_round(strategy, 1, (0.0, 1.0, 2.0))
+
+
+def test_pre_aggregations_run_before_the_rule():
+    strategy = strategy_of(mean, pre_aggregate=[partial(clipping, max_norm=math.sqrt(3))])
+    assert one_round(strategy, 1, (1.0, 30.0))["bias"] == pytest.approx([4.0])
+    assert weights(strategy) == pytest.approx([30 / 31, 1 / 31])
