@@ -257,7 +257,7 @@ class RobustFedAvg(FedAvg):
         return loss
 
     def _raw_weight(self, entry: ClientEntry) -> float:
-        return entry.n_examples if self.weight_by == "examples" else 1.0
+        return float(entry.n_examples) if self.weight_by == "examples" else 1.0
 
     def _set_prior(self, ledger: RoundLedger) -> None:
         answered = [entry for entry in ledger.clients if not entry.status.startswith("failed")]

@@ -22,7 +22,7 @@ def norm_clipping(
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         max_norm: The bound M, L2, in parameter units; by default the median norm of the round,
-            as Ditto's experiments do (the lower of the two middle norms for even n).
+            as Ditto's experiments do (midway between the two middle norms for even n).
         prior: Each client's weight before clipping; equal by default.
 
     Returns:
@@ -34,7 +34,7 @@ def norm_clipping(
         Li et al., Ditto, ICML 2021 (median bound).
     """
     norms = norms_of(updates)
-    bound = norms.median() if max_norm is None else norms.new_tensor(max_norm)
+    bound = norms.quantile(0.5) if max_norm is None else norms.new_tensor(max_norm)
     factors = torch.where(norms > bound, bound / norms, 1.0)
     effective = prior_or_uniform(updates, prior) * factors
     return Aggregate(weighted_sum(updates, effective), normalised(effective), norms)

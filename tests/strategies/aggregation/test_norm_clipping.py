@@ -20,9 +20,9 @@ def test_the_bound_is_the_median_norm_unless_given():
     assert norm_clipping(UPDATES).update.tolist() == norm_clipping(UPDATES, 5.0).update.tolist()
 
 
-def test_of_two_middle_norms_the_lower_is_the_bound():
-    updates = torch.tensor([[1.0], [2.0], [6.0], [9.0]])  # clipped to 1, 2, 2, 2
-    assert norm_clipping(updates).update.tolist() == [1.75]
+def test_the_bound_is_midway_between_two_middle_norms():
+    updates = torch.tensor([[1.0], [2.0], [6.0], [9.0]])  # clipped to 1, 2, 4, 4
+    assert norm_clipping(updates).update.tolist() == [2.75]
 
 
 def test_the_prior_multiplies_the_factors():

@@ -108,6 +108,7 @@ NOT_THE_MEAN_WHEN_ALL_AGREE = {
 }
 ORDER_DECIDES = {
     "minimum_diameter": "several subsets may have the least diameter",
+    "sign_guard": "of clusters of equal size scikit-learn's first is taken",
 }
 NOT_ROBUST = {
     "error_rate_rejection": "without one of two attackers the model is as bad as with both",
