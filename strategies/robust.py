@@ -58,12 +58,10 @@ class RoundLedger:
     """Whether the next round starts from the initial model again."""
 
 
-def server_bytes(
-    aggregate: Aggregator, reweight: Reweighter | None, n_clients: int, n_parameters: int
-) -> int:
+def server_bytes(pipeline: Pipeline, n_clients: int, n_parameters: int) -> int:
     """Return what the server keeps of a round: the matrix of updates, or a running sum."""
     matrix = 4 * n_clients * n_parameters
-    if matrix > RUNNING_SUM_BYTES and Pipeline(aggregate, reweight).scale_of_row is not None:
+    if matrix > RUNNING_SUM_BYTES and pipeline.scale_of_row is not None:
         return (8 + 8 + 4) * n_parameters
     return matrix
 

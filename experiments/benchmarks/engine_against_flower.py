@@ -104,7 +104,12 @@ def on_flower(n: int, d: int, rounds: int, rule: str) -> dict[str, object]:
             num_supernodes=n,
             backend_config={
                 "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-                "init_args": {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False},
+                "init_args": {
+                    "address": "local",
+                    "num_cpus": 2,
+                    "include_dashboard": False,
+                    "log_to_driver": False,
+                },
             },
         )
     return {"seconds": seconds, "idle": 0, "peak": memory.peak}

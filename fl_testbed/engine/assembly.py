@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from flwr.app import ArrayRecord
 from flwr.clientapp import ClientApp
 from torch import nn
@@ -98,13 +99,16 @@ def build_client_app(scenario: Scenario, federation: Federation) -> ClientApp:
 def build_strategy(scenario: Scenario, federation: Federation) -> RobustFedAvg:
     """Return the Flower strategy; the engine samples clients, so it takes all it is shown."""
     spec = scenario.strategy
+    server = ServerData(scenario, federation)
     return RobustFedAvg(
-        spec.aggregation.build(scenario.n_sampled),
+        spec.build_aggregation(scenario.n_sampled),
+        pre_aggregate=spec.build_pre_aggregation(scenario.n_sampled),
         reweight=spec.reweighting.build(federation.population, scenario.training.build()),
         order=spec.order,
         n_examples=federation.partition.size,
         weight_by=spec.weight_by,
-        server_update=ServerTraining(scenario, federation),
+        server_update=server.train,
+        server_evaluate=server.evaluate,
         seed=scenario.seed,
         on_too_few=spec.on_too_few,
         fraction_train=1.0,
@@ -115,25 +119,35 @@ def build_strategy(scenario: Scenario, federation: Federation) -> RobustFedAvg:
     )
 
 
-class ServerTraining:
-    """Trains on the server's own data exactly as a client would."""
+class ServerData:
+    """The server's own data: it trains on them as a client would, and judges models by them."""
 
     def __init__(self, scenario: Scenario, federation: Federation) -> None:
         self._scenario, self._federation = scenario, federation
         self._ready: tuple[nn.Module, Shard] | None = None
 
-    def __call__(self, arrays: ArrayRecord, server_round: int) -> ArrayRecord:
+    def train(self, arrays: ArrayRecord, server_round: int) -> ArrayRecord:
         """Return the arrays after training."""
-        model, shard = self._prepare()
-        model.load_state_dict({name: torch.tensor(a.numpy()) for name, a in arrays.items()})
+        model, shard = self._load(arrays)
         rng = generator(self._scenario.seed, Purpose.SERVER_TRAINING, server_round)
         train(model, shard, self._scenario.training.build(), rng)
         return ArrayRecord(model.state_dict())
 
-    def _prepare(self) -> tuple[nn.Module, Shard]:
+    @torch.no_grad()
+    def evaluate(self, arrays: ArrayRecord) -> tuple[float, float]:
+        """Return the error rate and the mean loss."""
+        model, shard = self._load(arrays)
+        model.eval()
+        logits = model(shard.inputs)
+        wrong = logits.argmax(dim=1) != shard.labels
+        return wrong.double().mean().item(), F.cross_entropy(logits, shard.labels).item()
+
+    def _load(self, arrays: ArrayRecord) -> tuple[nn.Module, Shard]:
         if self._ready is None:
             data = self._scenario.server_data
             n_minority = round(data.minority_fraction * data.n_examples)
             shard = self._federation.server_shard(n_minority)
             self._ready = build_model(self._scenario, self._federation.dataset), shard
-        return self._ready
+        model, shard = self._ready
+        model.load_state_dict({name: torch.tensor(a.numpy()) for name, a in arrays.items()})
+        return model, shard

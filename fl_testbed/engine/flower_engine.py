@@ -115,7 +115,11 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
         num_supernodes=n_clients,
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {"include_dashboard": False, "log_to_driver": False},
+            "init_args": {
+                "address": "local",  # else it joins whatever cluster it finds, dead ones too
+                "include_dashboard": False,
+                "log_to_driver": False,
+            },
         },
     )
     if faults:

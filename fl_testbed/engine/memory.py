@@ -8,6 +8,7 @@ import psutil
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_model
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
+from strategies.pipeline import Pipeline
 from strategies.robust import server_bytes
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ SHARE_OF_FREE = 0.8  # of the memory that is available now
 def server_memory(scenario: Scenario, dataset: Dataset) -> tuple[int, int]:
     """Return the number of parameters d, and the bytes that the server keeps of a round."""
     d = sum(p.numel() for p in build_model(scenario, dataset).parameters())
-    spec = scenario.strategy
-    rule = spec.aggregation.build(scenario.n_sampled)
+    spec, n = scenario.strategy, scenario.n_sampled
     lift = spec.reweighting.build(scenario.clients.population, scenario.training.build())
-    return d, server_bytes(rule, lift, scenario.n_sampled, d)
+    mixers = spec.build_pre_aggregation(n)
+    pipeline = Pipeline(spec.build_aggregation(n), lift, spec.order, mixers)
+    return d, server_bytes(pipeline, n, d)
 
 
 def check_memory(scenarios: Sequence[Scenario], datasets: "DatasetCache") -> None:

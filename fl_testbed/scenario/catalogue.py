@@ -4,7 +4,7 @@ from typing import get_args
 
 from pydantic_core import PydanticUndefined
 
-from fl_testbed.scenario.methods import AggregationSpec, LiftSpec
+from fl_testbed.scenario.methods import LiftSpec
 from fl_testbed.scenario.parts import (
     AnyDatasetSpec,
     InvertedSpec,
@@ -12,6 +12,7 @@ from fl_testbed.scenario.parts import (
     PoisonSpec,
     TriggerSpec,
 )
+from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
 from fl_testbed.scenario.spec import Spec
 
 
@@ -22,6 +23,7 @@ def _kinds(tagged_union: object) -> dict[str, type[Spec]]:
 
 CATALOGUE: dict[str, dict[str, type[Spec]]] = {
     "rules": _kinds(AggregationSpec),
+    "pre_aggregations": _kinds(PreAggregationSpec),
     "reweightings": _kinds(LiftSpec),
     "poisons": _kinds(PoisonSpec),
     "triggers": _kinds(TriggerSpec),

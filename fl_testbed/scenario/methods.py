@@ -1,131 +1,18 @@
-"""Server side of a scenario: aggregation rules and reweightings."""
+"""Server side of a scenario: reweightings, and how they combine with rules."""
 
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from clients.shard import Role
 from clients.training import LocalTraining
 from fl_testbed.data import Population
-from fl_testbed.scenario.spec import CountOrFraction, Spec, count_of
-from strategies.aggregation import (
-    Aggregator,
-    fltrust,
-    krum,
-    krum_bound,
-    mean,
-    multi_krum,
-    multi_krum_bound,
-    norm_clipping,
-    trimmed_mean,
-    trimmed_mean_bound,
-)
+from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
+from fl_testbed.scenario.spec import Spec
+from strategies.aggregation import Aggregator
+from strategies.pre_aggregation import PreAggregator
 from strategies.reweighting import Reweighter, agnostic, jtt, q_fedavg
-
-
-class RuleSpec(Spec):
-    """What every aggregation rule answers."""
-
-    selects: ClassVar[bool] = False
-    """Whether a weight of 0 means that the rule chose not to hear a client."""
-    needs_server_data: ClassVar[bool] = False
-
-    def check(self, n: int) -> None:
-        """Raise TooFewClientsError if the rule cannot work on a sample of n clients."""
-
-    def build(self, n: int) -> Aggregator:
-        """Return the rule for samples of n clients, its parameters bound."""
-        raise TypeError(f"{type(self).__name__} has no rule")
-
-
-class MeanSpec(RuleSpec):
-    """Federated averaging: no defence."""
-
-    kind: Literal["mean"]
-
-    def build(self, n: int) -> Aggregator:
-        """Return the mean."""
-        return mean
-
-
-class KrumSpec(RuleSpec):
-    """Krum: the one update with the tightest neighbourhood."""
-
-    kind: Literal["krum"]
-    n_malicious: CountOrFraction
-    selects: ClassVar[bool] = True
-
-    def check(self, n: int) -> None:
-        """Need n >= 2f + 3."""
-        krum_bound(n, count_of(self.n_malicious, n))
-
-    def build(self, n: int) -> Aggregator:
-        """Return Krum with f bound."""
-        return partial(krum, n_malicious=count_of(self.n_malicious, n))
-
-
-class MultiKrumSpec(RuleSpec):
-    """Multi-Krum: the mean of the n - f updates with the tightest neighbourhoods."""
-
-    kind: Literal["multi_krum"]
-    n_malicious: CountOrFraction
-    n_selected: PositiveInt | None = None
-    selects: ClassVar[bool] = True
-
-    def check(self, n: int) -> None:
-        """Need n >= 2f + 3 and n >= m."""
-        multi_krum_bound(n, count_of(self.n_malicious, n), self.n_selected)
-
-    def build(self, n: int) -> Aggregator:
-        """Return Multi-Krum with f and m bound."""
-        return partial(
-            multi_krum, n_malicious=count_of(self.n_malicious, n), n_selected=self.n_selected
-        )
-
-
-class TrimmedMeanSpec(RuleSpec):
-    """Trimmed mean: per coordinate, without the f smallest and f largest values."""
-
-    kind: Literal["trimmed_mean"]
-    n_malicious: CountOrFraction
-
-    def check(self, n: int) -> None:
-        """Need n >= 2f + 1."""
-        trimmed_mean_bound(n, count_of(self.n_malicious, n))
-
-    def build(self, n: int) -> Aggregator:
-        """Return the trimmed mean with f bound."""
-        return partial(trimmed_mean, n_malicious=count_of(self.n_malicious, n))
-
-
-class NormClippingSpec(RuleSpec):
-    """Norm clipping: no update longer than a bound (the median norm unless given)."""
-
-    kind: Literal["norm_clipping"]
-    max_norm: PositiveFloat | None = None
-
-    def build(self, n: int) -> Aggregator:
-        """Return clipping with its bound."""
-        return partial(norm_clipping, max_norm=self.max_norm)
-
-
-class FLTrustSpec(RuleSpec):
-    """FLTrust: trust a client as far as it agrees with the server's root data."""
-
-    kind: Literal["fltrust"]
-    selects: ClassVar[bool] = True
-    needs_server_data: ClassVar[bool] = True
-
-    def build(self, n: int) -> Aggregator:
-        """Return FLTrust."""
-        return fltrust
-
-
-AggregationSpec = Annotated[
-    MeanSpec | KrumSpec | MultiKrumSpec | TrimmedMeanSpec | NormClippingSpec | FLTrustSpec,
-    Field(discriminator="kind"),
-]
 
 
 class ReweightingSpec(Spec):
@@ -200,6 +87,7 @@ LiftSpec = Annotated[
 class StrategySpec(Spec):
     """What the server does with the updates of a round."""
 
+    pre_aggregation: list[PreAggregationSpec] = Field(default_factory=list)
     aggregation: AggregationSpec
     reweighting: LiftSpec = NoReweightingSpec()
     order: Literal["filter_then_lift", "lift_then_filter"] = "filter_then_lift"
@@ -210,3 +98,19 @@ class StrategySpec(Spec):
     def is_oracle(self) -> bool:
         """Whether any part of it is told the truth about clients."""
         return getattr(self.reweighting, "oracle", None) is not None
+
+    def check(self, n: int) -> None:
+        """Raise TooFewClientsError if a step cannot work on what a sample of n clients leaves."""
+        rows = n
+        for step in self.pre_aggregation:
+            step.check(rows)
+            rows = step.n_rows(rows)
+        self.aggregation.check(rows, n)
+
+    def build_pre_aggregation(self, n: int) -> list[PreAggregator]:
+        """Return the steps before the rule for samples of n clients."""
+        return [step.build(n) for step in self.pre_aggregation]
+
+    def build_aggregation(self, n: int) -> Aggregator:
+        """Return the rule for samples of n clients."""
+        return self.aggregation.build(n)

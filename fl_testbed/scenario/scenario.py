@@ -73,7 +73,7 @@ class Scenario(Spec):
             return found
         rule = self.strategy.aggregation
         try:
-            rule.check(self.n_sampled)
+            self.strategy.check(self.n_sampled)
         except TooFewClientsError as fault:
             found.append(("strategy.aggregation", str(fault)))
         if rule.needs_server_data and self.server_data.n_examples == 0:
