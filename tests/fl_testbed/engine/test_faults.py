@@ -218,22 +218,32 @@ def wait_for_rounds(process: subprocess.Popen[str], out: Path, count: int) -> No
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("engine", ["inline", "ray"])
-@pytest.mark.parametrize("rounds_before", [0, 7])
+AGNOSTIC = ("--set", "strategy.reweighting={kind: agnostic, step_size: 0.1}", "--set", "rounds=15")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    write_scenario(folder)
+    succeed("run", "scenario.yaml", *AGNOSTIC, "--out", "out", cwd=folder)
+    return folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("engine", "rounds_before"), [("inline", 0), ("inline", 6), ("ray", 4)], ids=str
+)
 def test_a_killed_driver_resumes_to_the_same_bytes(
-    tmp_path: Path, engine: str, rounds_before: int
+    whole: Path, tmp_path: Path, engine: str, rounds_before: int
 ) -> None:
-    write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 25"))
-    agnostic = ("--set", "strategy.reweighting={kind: agnostic, step_size: 0.1}")
-    arguments = ("run", "scenario.yaml", "--engine", engine, "--workers", 1, *agnostic)
-    succeed("run", "scenario.yaml", *agnostic, "--out", "whole", cwd=tmp_path)
-    process = start(*arguments, "--out", "killed", cwd=tmp_path)
-    wait_for_rounds(process, tmp_path / "killed", rounds_before)
+    write_scenario(tmp_path)
+    arguments = ("run", "scenario.yaml", "--engine", engine, "--workers", 1, *AGNOSTIC)
+    process = start(*arguments, "--out", "out", cwd=tmp_path)
+    wait_for_rounds(process, tmp_path / "out", rounds_before)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    succeed(*arguments, "--out", "killed", "--resume", cwd=tmp_path)
-    assert_same_results(tmp_path / "whole", tmp_path / "killed")
+    succeed(*arguments, "--out", "out", "--resume", cwd=tmp_path)
+    assert_same_results(whole, tmp_path / "out")
 
 
 KILLED_WHILE_WRITING = """
