@@ -22,6 +22,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from measure import PeakMemory, report, tree_memory
 
+from fl_testbed.engine.threads import limit_threads
 from strategies.aggregation import mean, multi_krum
 from strategies.robust import RobustFedAvg
 
@@ -54,6 +55,7 @@ def initial_arrays(d: int) -> ArrayRecord:
 
 def serve(grid: Grid, n: int, d: int, rounds: int, rule: str) -> list[float]:
     """Run rounds on a grid and return the seconds of each."""
+    limit_threads(1)
     aggregate = partial(multi_krum, n_malicious=n // 10) if rule == "multi_krum" else mean
     strategy = RobustFedAvg(
         aggregate,
@@ -72,22 +74,23 @@ def serve(grid: Grid, n: int, d: int, rounds: int, rule: str) -> list[float]:
     return np.diff(ends).tolist()
 
 
-def on_ours(n: int, d: int, rounds: int, rule: str) -> dict[str, object]:
+def on_ours(n: int, d: int, rounds: int, rule: str, watch_memory: bool) -> dict[str, object]:
     from fl_testbed.engine.ray_grid import RayGrid
     from fl_testbed.engine.ray_pool import RayPool
 
     pool = RayPool(2)
     cohort = pool.prepare(lambda data: FreshModel(), None, torch_threads=1)
     grid = RayGrid(pool, cohort, client_timeout_s=600.0)
+    grid.sample = range(n)
+    if not watch_memory:
+        return {"seconds": serve(grid, n, d, rounds, rule)}
     idle = tree_memory()
-    with PeakMemory() as memory:
-        grid.sample = range(n)
-        seconds = serve(grid, n, d, rounds, rule)
-    pool.close()
-    return {"seconds": seconds, "idle": idle, "peak": memory.peak}
+    with PeakMemory() as memory:  # looking costs time: never while seconds are measured
+        serve(grid, n, d, rounds, rule)
+    return {"idle": idle, "peak": memory.peak}
 
 
-def on_flower(n: int, d: int, rounds: int, rule: str) -> dict[str, object]:
+def on_flower(n: int, d: int, rounds: int, rule: str, watch_memory: bool) -> dict[str, object]:
     from flwr.simulation import run_simulation
 
     seconds: list[float] = []
@@ -97,27 +100,28 @@ def on_flower(n: int, d: int, rounds: int, rule: str) -> dict[str, object]:
     def main(grid: Grid, context: Context) -> None:
         seconds.extend(serve(grid, n, d, rounds, rule))
 
-    with PeakMemory(0.2) as memory:
-        run_simulation(
-            server_app=server,
-            client_app=FreshModel(),
-            num_supernodes=n,
-            backend_config={
-                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-                "init_args": {
-                    "address": "local",
-                    "num_cpus": 2,
-                    "include_dashboard": False,
-                    "log_to_driver": False,
-                },
+    run_simulation(
+        server_app=server,
+        client_app=FreshModel(),
+        num_supernodes=n,
+        backend_config={
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            "init_args": {
+                "address": "local",
+                "num_cpus": 2,
+                "include_dashboard": False,
+                "log_to_driver": False,
             },
-        )
-    return {"seconds": seconds, "idle": 0, "peak": memory.peak}
+        },
+    )
+    return {"seconds": seconds}
 
 
-def measured(engine: str, n: int, d: int, rounds: int, rule: str) -> dict[str, object]:
+def measured(
+    engine: str, n: int, d: int, rounds: int, rule: str, what: str = "seconds"
+) -> dict[str, object]:
     """Measure one engine in a process of its own."""
-    arguments = [engine, str(n), str(d), str(rounds), rule]
+    arguments = [engine, str(n), str(d), str(rounds), rule, what]
     command = [sys.executable, __file__, "--child", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -128,12 +132,12 @@ def measured(engine: str, n: int, d: int, rounds: int, rule: str) -> dict[str, o
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=6, help="the first is left out")
-    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        engine, n, d, rounds, rule = arguments.child
+        engine, n, d, rounds, rule, what = arguments.child
         run = {"ours": on_ours, "flower": on_flower}[engine]
-        print(json.dumps(run(int(n), int(d), int(rounds), rule)))
+        print(json.dumps(run(int(n), int(d), int(rounds), rule, what == "memory")))
         return
     for n, d in SIZES:
         per_message = {}
@@ -159,7 +163,7 @@ def main() -> None:
         )
     n, d = MEMORY_SIZE
     for rule in ("multi_krum", "mean"):
-        result = measured("ours", n, d, 3, rule)
+        result = measured("ours", n, d, 3, rule, "memory")
         above = (int(str(result["peak"])) - int(str(result["idle"]))) / (4 * n * d)
         setting = f"{n} clients x {d} parameters"
         figure = f"{rule}: peak memory above idle / 4nd"

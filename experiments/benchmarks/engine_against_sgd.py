@@ -31,6 +31,7 @@ from networks import Cnn, shard_of
 
 from clients.app import ShardClientApp
 from clients.training import LocalTraining, train
+from fl_testbed.engine.threads import limit_threads
 from strategies.aggregation import multi_krum
 from strategies.robust import RobustFedAvg
 
@@ -45,6 +46,7 @@ def engine_seconds(n: int, sampled: int, examples: int, training: LocalTraining)
     from fl_testbed.engine.ray_grid import RayGrid
     from fl_testbed.engine.ray_pool import RayPool
 
+    limit_threads(1)
     pool = RayPool(2)
     cohort = pool.prepare(partial(build_app, examples, training), None, torch_threads=1)
     grid = RayGrid(pool, cohort, client_timeout_s=600.0)

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from time import monotonic, sleep
 
-import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -24,6 +23,7 @@ from fl_testbed.engine.flower_internals import quiet_flower
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.launch import RunWriter
 from fl_testbed.engine.rounds import Run
+from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
 
 REGISTRATION_TIMEOUT_S = 120.0
@@ -44,7 +44,7 @@ class NamedClientApp(ClientApp):
 @cache
 def _built_app(scenario_json: str, data_dir: Path | None) -> ClientApp:
     scenario = Scenario.model_validate_json(scenario_json)
-    torch.set_num_threads(scenario.torch_threads)
+    limit_threads(scenario.torch_threads)
     federation = build_federation(scenario, load_dataset(scenario, data_dir))
     return build_client_app(scenario, federation)
 

@@ -7,13 +7,13 @@ from time import monotonic
 from typing import Any
 
 import ray
-import torch
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 from ray.exceptions import RayError, RayTaskError
 
 from fl_testbed.engine.client_work import Outcome, Task, cohort_size, run_chunk
 from fl_testbed.engine.errors import PoolError
+from fl_testbed.engine.threads import limit_threads
 
 START_TIMEOUT_S = 120.0  # for the first worker; importing torch takes seconds
 OTHERS_TIMEOUT_S = 20.0  # for the others, before work begins without them
@@ -38,7 +38,7 @@ class _Worker:
 
     def prepare(self, build: BuildApp, data: list[Any], torch_threads: int) -> int:
         """Build the app of a run; return its cohort size."""
-        torch.set_num_threads(torch_threads)
+        limit_threads(torch_threads)
         self._app = build(ray.get(data[0]))
         return cohort_size(self._app)
 

@@ -16,6 +16,7 @@ from fl_testbed.engine.assembly import build_model, build_strategy
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.run_folder import Row, RunFolder
+from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import suppression
 from fl_testbed.scenario import Scenario
 from strategies.randomness import Purpose, generator
@@ -56,7 +57,7 @@ class Run:
         Raises:
             TooFewClientsError: If a round has too few usable replies and the scenario says stop.
         """
-        torch.set_num_threads(self._scenario.torch_threads)
+        limit_threads(self._scenario.torch_threads)
         if state is not None:
             self._load_state(state)
         for round_ in range(done + 1, self._scenario.rounds + 1):
