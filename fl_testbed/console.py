@@ -39,8 +39,8 @@ class RunProgress:
 
     def __init__(self, console: Console, n_runs: int, n_rounds: int) -> None:
         self._console, self._n_runs, self._n_done = console, n_runs, 0
-        self._began = monotonic()
-        self._figures = ""
+        self._began: dict[str, float] = {}  # by run: several may go side by side
+        self._figures: dict[str, str] = {}
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if console.is_terminal:
@@ -71,23 +71,26 @@ class RunProgress:
 
     def begin(self, scenario: Scenario, first_round: int) -> None:
         """Note the start of a run; earlier rounds of a resumed one count as done."""
-        self._began, self._figures = monotonic(), ""
+        self._began[_label(scenario)] = monotonic()
         if self._bar is not None:
             self._bar.update(self._task, description=_label(scenario), advance=first_round)
 
     def round(self, scenario: Scenario, round_: int, evaluation: Evaluation | None) -> None:
         """Show a round's figures."""
         if evaluation is not None:
-            self._figures = _figures(evaluation)
+            self._figures[_label(scenario)] = _figures(evaluation)
         if self._bar is not None:
-            description = f"{_label(scenario)}  {self._figures}"
+            description = f"{_label(scenario)}  {self._figures.get(_label(scenario), '')}"
             self._bar.update(self._task, description=description, advance=int(round_ > 0))
 
     def end(self, scenario: Scenario, outcome: str) -> None:
         """Print a run's last figures."""
         self._n_done += 1
         if outcome == "done":
-            outcome = f"{self._figures}  {monotonic() - self._began:.1f} s"
+            label = _label(scenario)
+            outcome = (
+                f"{self._figures.pop(label, '')}  {monotonic() - self._began.pop(label):.1f} s"
+            )
         elif self._bar is not None:
             self._bar.update(self._task, advance=scenario.rounds)
         self._console.print(
