@@ -10,7 +10,7 @@ quickstart: .venv/installed
 	$(BIN)/fl-testbed run configs/quickstart.yaml
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

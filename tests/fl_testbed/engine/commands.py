@@ -1,6 +1,7 @@
 """Runs the real command, and compares what runs leave behind."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,8 @@ def start(*arguments: object, cwd: Path, patches: Path | None = None) -> subproc
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell's background jobs, tests among them, are started with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

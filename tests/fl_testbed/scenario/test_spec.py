@@ -5,8 +5,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fl_testbed.scenario.methods import KrumSpec
 from fl_testbed.scenario.parts import SamplingSpec
+from fl_testbed.scenario.rules import KrumSpec
 from fl_testbed.scenario.spec import count_of
 
 
