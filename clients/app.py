@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
 from clients.shard import Shard
 from clients.training import LocalTraining, State, mean_loss, train, train_cohort
-from strategies.flower_arrays import record_of
+from strategies.flower_arrays import record_of, state_dict_of
 from strategies.randomness import Purpose, generator
 
 
@@ -80,8 +79,7 @@ class ShardClientApp(ClientApp):
         return self._reply(message, state, metrics)
 
     def _load(self, message: Message) -> State:
-        arrays = message.content.array_records["arrays"]
-        state = {name: torch.tensor(array.numpy()) for name, array in arrays.items()}
+        state = state_dict_of(message.content.array_records["arrays"])
         self._model.load_state_dict(state)
         return state
 

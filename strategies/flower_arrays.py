@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord
 
 
@@ -145,3 +146,8 @@ def record_of(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
     for name, values in arrays.items():
         record[name] = ArrayView(values)
     return record
+
+
+def state_dict_of(record: ArrayRecord) -> dict[str, torch.Tensor]:
+    """Return a record as a model's state dict: copies, so that training leaves the record alone."""
+    return {name: torch.tensor(array.numpy()) for name, array in record.items()}

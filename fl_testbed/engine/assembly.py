@@ -17,6 +17,7 @@ from fl_testbed.data import DATASETS, Dataset, Federation
 from fl_testbed.data.partition import equal_shards, overlapping_shards
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.parts import DirtyLabelBackdoorSpec
+from strategies.flower_arrays import state_dict_of
 from strategies.randomness import Purpose, generator
 from strategies.robust import RobustFedAvg
 
@@ -149,5 +150,5 @@ class ServerData:
             shard = self._federation.server_shard(n_minority)
             self._ready = build_model(self._scenario, self._federation.dataset), shard
         model, shard = self._ready
-        model.load_state_dict({name: torch.tensor(a.numpy()) for name, a in arrays.items()})
+        model.load_state_dict(state_dict_of(arrays))
         return model, shard

@@ -17,6 +17,7 @@ from fl_testbed.engine.assembly import build_model
 from fl_testbed.metrics import GroupAccuracy, group_accuracy
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.parts import DirtyLabelBackdoorSpec
+from strategies.flower_arrays import state_dict_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Evaluator:
 
     def __call__(self, arrays: ArrayRecord) -> Evaluation:
         """Test a model."""
-        self._model.load_state_dict({k: torch.tensor(a.numpy()) for k, a in arrays.items()})
+        self._model.load_state_dict(state_dict_of(arrays))
         logits = _logits(self._model, self._test.inputs)
         labels = self._test.labels
         correct = (logits.argmax(dim=1) == labels).numpy()

@@ -101,9 +101,10 @@ def check_folders(scenarios: Sequence[Scenario], options: Options) -> list[Scena
     left, faults = [], []
     for scenario in scenarios:
         folder = run_folder(options.out, scenario)
-        if folder.read("scenario.yaml") is None:
+        there = folder.read("scenario.yaml")
+        if there is None:
             left.append(scenario)
-        elif folder.read("scenario.yaml") != scenario.to_yaml():
+        elif there != scenario.to_yaml():
             text = "holds a run of another scenario: choose another --out, or remove the folder"
             faults.append(Fault(str(folder.path), "", text))
         elif folder.read("summary.json") is None:

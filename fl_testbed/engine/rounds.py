@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from fl_testbed.engine.run_folder import Row, RunFolder
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import suppression
 from fl_testbed.scenario import Scenario
+from strategies.flower_arrays import state_dict_of
 from strategies.randomness import Purpose, generator
 from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
 
@@ -71,7 +71,7 @@ class Run:
             yield RoundRecord(round_, tables, self._state(), evaluation)
 
     def _state(self) -> State:
-        state = {f"arrays/{k}": torch.tensor(a.numpy()) for k, a in self._arrays.items()}
+        state = {f"arrays/{k}": v for k, v in state_dict_of(self._arrays).items()}
         state |= {f"strategy/{k}": v for k, v in self._strategy.state_dict().items()}
         return state | {f"client/{k}": v for k, v in self._grid.state_dict().items()}
 
