@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
@@ -41,6 +41,7 @@ class ShardClientApp(ClientApp):
         self._model = build_model()
         self._settings = settings
         self._seed = seed
+        self._received: tuple[ArrayRecord, State] | None = None
         self.cohort = cohort
         self.train()(self._train)
         self.query()(identify)
@@ -79,9 +80,11 @@ class ShardClientApp(ClientApp):
         return self._reply(message, state, metrics)
 
     def _load(self, message: Message) -> State:
-        state = state_dict_of(message.content.array_records["arrays"])
-        self._model.load_state_dict(state)
-        return state
+        arrays = message.content.array_records["arrays"]
+        if self._received is None or self._received[0] is not arrays:  # once for a whole chunk
+            self._received = arrays, state_dict_of(arrays)
+        self._model.load_state_dict(self._received[1])
+        return self._received[1]
 
     def _received_loss(self, message: Message, shard: Shard) -> dict[str, float]:
         if not message.content.config_records["config"].get("report-loss", False):

@@ -58,6 +58,11 @@ def view(array: Array) -> Array:
     return array
 
 
+def are_views(record: ArrayRecord) -> bool:
+    """Whether all of a record's arrays are views."""
+    return all(isinstance(array, ArrayView) for array in record.values())
+
+
 class UnusableReplyError(ValueError):
     """A client's reply that the server cannot use; the text says why."""
 

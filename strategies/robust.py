@@ -18,7 +18,7 @@ from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep
 from strategies.pre_aggregation.mixed import PreAggregator
 from strategies.randomness import Purpose, generator
 from strategies.reweighting.lift import Reweighter
-from strategies.running_sum import RunningSum
+from strategies.running_sum import RunningSum, subtract
 from strategies.shapes import Tensor
 
 OK = "ok"
@@ -172,6 +172,11 @@ class RobustFedAvg(FedAvg):
         assert target is not None  # kept since the first round where a reweighting may restart
         return self._layout.read_flat(target, self._arrays), self._metrics(ledger)
 
+    def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:
+        """Whether replies are added up as they come, in the order of node ids."""
+        large = 4 * n_clients * n_parameters > RUNNING_SUM_BYTES
+        return large and n_clients > 1 and self.pipeline.scale_of_row is not None
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the strategy carries from round to round."""
         state = {f"memory/{name}": value for name, value in self.memory.items()}
@@ -196,7 +201,7 @@ class RobustFedAvg(FedAvg):
     def _receive(self, replies: Iterable[Message], start: np.ndarray, ledger: RoundLedger) -> None:
         """Check each reply and write its update into its row, or add it to the running sum."""
         n, d = len(self._sampled), len(start)
-        n_rows = 1 if self._keeps_running_sum(n, d) else n
+        n_rows = 1 if self.keeps_running_sum(n, d) else n
         if self._matrix.shape != (n_rows, d):
             self._matrix = np.empty((n_rows, d), dtype=np.float32)
         scale_of_row = self.pipeline.scale_of_row if n_rows < n else None
@@ -223,9 +228,6 @@ class RobustFedAvg(FedAvg):
             elif self._sum is not None:
                 self._sum.skip(place)
 
-    def _keeps_running_sum(self, n: int, d: int) -> bool:
-        return n > 1 and 4 * n * d > RUNNING_SUM_BYTES and self.pipeline.scale_of_row is not None
-
     def _check_reply(
         self, reply: Message, start: np.ndarray, row: np.ndarray, entry: ClientEntry
     ) -> float:
@@ -243,10 +245,10 @@ class RobustFedAvg(FedAvg):
             )
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
             self._layout.write_flat(next(iter(reply.content.array_records.values())), row)
-            np.subtract(row, start, out=row)
-        if not np.isfinite(row).all():
+            norm = subtract(row, start)
+        if not math.isfinite(norm):
             raise UnusableReplyError("update is not finite")
-        entry.update_norm = float(np.linalg.norm(row.astype(np.float64)))
+        entry.update_norm = norm
         if not self.pipeline.needs_losses:
             return NAN
         loss = _number(metrics, "received-loss", NAN)

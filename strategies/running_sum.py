@@ -1,5 +1,6 @@
 """A weighted mean of updates that come one by one, without keeping them."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,27 @@ from strategies.aggregation.aggregate import Aggregate
 
 ScaleOfRow = Callable[[float], float]
 """For a rule that averages scaled rows: the scale of a row, by its L2 norm."""
+
+BLOCK = 2**15  # entries whose float64 copy stays in a core's cache
+
+
+def subtract(row: np.ndarray, start: np.ndarray) -> float:
+    """Turn a client's parameters into its update, in place, and return the update's L2 norm.
+
+    Args:
+        row: Shape (d,), float32: parameters, afterwards the update.
+        start: Shape (d,), float32: the parameters that the client received.
+
+    Returns:
+        The norm, summed in float64; not finite exactly if an entry of the update is not.
+    """
+    total = 0.0
+    for begin in range(0, len(row), BLOCK):
+        block = row[begin : begin + BLOCK]
+        np.subtract(block, start[begin : begin + BLOCK], out=block)
+        exact = block.astype(np.float64)
+        total += float(exact @ exact)
+    return math.sqrt(total)
 
 
 class RunningSum:
@@ -66,7 +88,10 @@ class RunningSum:
             return
         update, raw_weight, norm = item
         scale = self._scale_of_row(norm)
-        self._total += raw_weight * scale * update.astype(np.float64)
+        for begin in range(0, len(update), BLOCK):
+            block = update[begin : begin + BLOCK].astype(np.float64)
+            block *= raw_weight * scale
+            self._total[begin : begin + BLOCK] += block
         self._raw.append(raw_weight)
         self._scales.append(scale)
         self._norms.append(norm)

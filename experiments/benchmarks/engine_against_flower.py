@@ -82,6 +82,7 @@ def on_ours(n: int, d: int, rounds: int, rule: str, watch_memory: bool) -> dict[
     cohort = pool.prepare(lambda data: FreshModel(), None, torch_threads=1)
     grid = RayGrid(pool, cohort, client_timeout_s=600.0)
     grid.sample = range(n)
+    grid.keep_order = rule == "mean"  # as the round loop sets it
     if not watch_memory:
         return {"seconds": serve(grid, n, d, rounds, rule)}
     idle = tree_memory()

@@ -8,7 +8,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from strategies.flower_arrays import view
+from strategies.flower_arrays import are_views, view
 
 SERVER_NODE_ID = -1
 RUN_ID = 1
@@ -43,7 +43,7 @@ def with_views(content: RecordDict) -> RecordDict:
     """Return a record dict whose arrays are views; other records are the same objects."""
     result = RecordDict()
     for key, record in content.items():
-        if isinstance(record, ArrayRecord):
+        if isinstance(record, ArrayRecord) and not are_views(record):
             viewed = ArrayRecord()
             for name, array in record.items():
                 viewed[name] = view(array)

@@ -32,7 +32,8 @@ class ClientGrid(Grid):
     def __init__(self) -> None:
         self.sample: Sequence[int] = []
         self.keep_order = False
-        """Whether work is handed out in client order, for a strategy that sums as replies come."""
+        """Whether outcomes come in client order, for a strategy that sums replies in that order:
+        no work is handed out far ahead of the oldest unfinished."""
         self.states: dict[int, RecordDict] = {}
         self._new_states: dict[int, RecordDict] = {}
         self._outbox: dict[str, Message] = {}

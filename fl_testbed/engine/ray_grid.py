@@ -1,7 +1,7 @@
 """Clients on Ray workers, in chunks, with a bounded amount of work in flight."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -15,8 +15,8 @@ from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.ray_pool import RayPool
 
-CHUNKS_PER_WORKER = 4  # per round: enough to even out slow clients
-CHUNK_BYTES = 16 * 2**20  # of replies, so that what is in flight stays small
+SMALLEST_CHUNKS_PER_WORKER = 16  # would make up a round: a task costs about 5 ms by itself
+CHUNK_BYTES = 12 * 2**20  # of replies, so that what is in flight stays small
 IN_FLIGHT = 2  # chunks per worker: one computes while one waits
 ATTEMPTS = 3  # before a client whose worker dies each time is given up
 GRACE_S = 30.0  # beyond the clients' own time limit, before a worker counts as hung
@@ -25,14 +25,16 @@ GRACE_S = 30.0  # beyond the clients' own time limit, before a worker counts as 
 @dataclass
 class _Chunk:
     tasks: list[Task]
+    place: int
+    """Where it stands in the order of handing out."""
     attempts: int = 0
 
     def retried(self, cohort: int) -> list["_Chunk"]:
         """Return what to run again after the worker died: a cohort as it was, else one by one."""
         attempts = self.attempts + 1
         if len(self.tasks) == 1 or (cohort > 1 and attempts < ATTEMPTS):
-            return [_Chunk(self.tasks, attempts)]
-        return [_Chunk([task], attempts=1) for task in self.tasks]
+            return [_Chunk(self.tasks, self.place, attempts)]
+        return [_Chunk([task], self.place, attempts=1) for task in self.tasks]
 
 
 @dataclass
@@ -73,8 +75,14 @@ class RayGrid(ClientGrid):
         A chunk whose worker dies or hangs runs again on another; a client whose worker dies each
         time is given up.
         """
+        outcomes = self._outcomes(content, tasks)
+        clients = [task.metadata.dst_node_id for task in tasks]
+        return _in_order(outcomes, clients) if self.keep_order else outcomes
+
+    def _outcomes(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
         content_ref = [ray.put(content)]
         waiting = deque(self._chunks(content, tasks))
+        window = IN_FLIGHT * self._pool.n_workers if self.keep_order else len(waiting)
         loads = {worker: _Load() for worker in self._pool.workers}
         while waiting or any(load.chunks for load in loads.values()):
             for worker in self._pool.join_started():
@@ -82,7 +90,7 @@ class RayGrid(ClientGrid):
             if not loads:
                 self._pool.wait_for_workers()
                 loads = {worker: _Load() for worker in self._pool.workers}
-            self._hand_out(waiting, loads, content_ref)
+            self._hand_out(waiting, loads, content_ref, window)
             refs = {ref: worker for worker, load in loads.items() for ref, _ in load.chunks}
             done, _ = ray.wait(list(refs), timeout=self._time_left(loads))
             for ref in done:
@@ -91,31 +99,57 @@ class RayGrid(ClientGrid):
             for worker in self._hung(loads):
                 yield from self._lose(worker, loads, waiting, "worker hangs")
 
-    def _chunks(self, content: RecordDict, tasks: Sequence[Task]) -> Iterator[_Chunk]:
-        size = self._chunk_size(content, len(tasks))
-        chunks = [_Chunk(list(tasks[i : i + size])) for i in range(0, len(tasks), size)]
-        if not self.keep_order:  # sorting is stable: equal work stays in client order
-            chunks.sort(key=lambda c: -sum(self._work_of(t.metadata.dst_node_id) for t in c.tasks))
-        yield from chunks
-
-    def _chunk_size(self, content: RecordDict, n_tasks: int) -> int:
-        """Return clients per chunk: a cohort, or as many as keep all workers busy."""
+    def _chunks(self, content: RecordDict, tasks: list[Task]) -> list[_Chunk]:
+        """Cut tasks into chunks, most work first and the last ones small, so that all workers end
+        together. Who trains in one cohort depends on the order of clients alone."""
         if self._cohort > 1:
-            return self._cohort
+            size = self._cohort
+            cut = [tasks[i : i + size] for i in range(0, len(tasks), size)]
+            if not self.keep_order:
+                cut.sort(key=lambda chunk: -sum(map(self._work, chunk)))
+        else:
+            if not self.keep_order:  # sorting is stable: equal work stays in client order
+                tasks = sorted(tasks, key=self._work, reverse=True)
+            cut = list(self._guided(tasks, self._most_clients(content)))
+        return [_Chunk(chunk, place) for place, chunk in enumerate(cut)]
+
+    def _work(self, task: Task) -> float:
+        return self._work_of(task.metadata.dst_node_id)
+
+    def _guided(self, tasks: list[Task], largest: int) -> Iterator[list[Task]]:
+        """Yield chunks that shrink with what is left."""
+        n_workers = self._pool.n_workers
+        smallest = -(-len(tasks) // (SMALLEST_CHUNKS_PER_WORKER * n_workers))
+        while tasks:
+            even = -(-len(tasks) // (2 * n_workers))
+            size = min(max(even, smallest), largest)
+            yield tasks[:size]
+            tasks = tasks[size:]
+
+    @staticmethod
+    def _most_clients(content: RecordDict) -> int:
+        """Return how many replies fit into the bytes of a chunk."""
         reply_bytes = sum(
             array.numpy().nbytes
             for record in content.array_records.values()
             for array in record.values()
         )
-        even = -(-n_tasks // (CHUNKS_PER_WORKER * self._pool.n_workers))
-        return max(1, min(even, CHUNK_BYTES // max(1, reply_bytes)))
+        return max(1, CHUNK_BYTES // max(1, reply_bytes))
 
     def _hand_out(
-        self, waiting: deque[_Chunk], loads: dict[Any, _Load], content_ref: list[Any]
+        self,
+        waiting: deque[_Chunk],
+        loads: dict[Any, _Load],
+        content_ref: list[Any],
+        window: int,
     ) -> None:
+        handed_out = [chunk.place for load in loads.values() for _, chunk in load.chunks]
+        oldest = min([*handed_out, *(chunk.place for chunk in waiting)], default=0)
         for depth in range(IN_FLIGHT):
             for worker, load in loads.items():
-                if waiting and len(load.chunks) <= depth:
+                if not waiting or waiting[0].place >= oldest + window:
+                    return
+                if len(load.chunks) <= depth:
                     chunk = waiting.popleft()
                     ref = worker.run.remote(content_ref, chunk.tasks, self._client_timeout_s)
                     if not load.chunks:
@@ -181,3 +215,13 @@ class RayGrid(ClientGrid):
             for worker, load in loads.items()
             if load.chunks and now - load.head_since > self._limit(load.chunks[0][1])
         ]
+
+
+def _in_order(outcomes: Iterable[Outcome], clients: Iterable[int]) -> Iterator[Outcome]:
+    """Yield outcomes in the order of clients. Those that come early stay in the object store."""
+    early: dict[int, Outcome] = {}
+    due = deque(clients)
+    for outcome in outcomes:
+        early[outcome.client] = outcome
+        while due and due[0] in early:
+            yield early.pop(due.popleft())

@@ -18,6 +18,14 @@ from fl_testbed.engine.threads import limit_threads
 START_TIMEOUT_S = 120.0  # for the first worker; importing torch takes seconds
 OTHERS_TIMEOUT_S = 20.0  # for the others, before work begins without them
 
+RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Replies are let go as soon as they are read; by default Ray collects them for a second, in
+    # which a round of large models fills its store several times over.
+    "RAY_free_objects_period_milliseconds": "5",
+    "RAY_free_objects_batch_size": "1",
+}
+
 BuildApp = Callable[[Any], ClientApp]
 """Builds a ClientApp on a worker from data that all workers of a node share."""
 Stream = Callable[..., Iterator[Any]]
@@ -64,7 +72,8 @@ class RayPool:
     """
 
     def __init__(self, n_workers: int | None = None, address: str = "local") -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in RAY_SETTINGS.items():
+            os.environ.setdefault(name, value)
         local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
         self.n_workers = n_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))

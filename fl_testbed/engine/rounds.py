@@ -45,7 +45,9 @@ class Run:
         self._scenario, self._federation, self._grid = scenario, federation, grid
         self._strategy: RobustFedAvg = build_strategy(scenario, federation)
         self._evaluate = Evaluator(scenario, federation)
-        self._arrays = ArrayRecord(build_model(scenario, federation.dataset).state_dict())
+        model = build_model(scenario, federation.dataset)
+        self._n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self._arrays = ArrayRecord(model.state_dict())
 
     def rounds(self, done: int = -1, state: State | None = None) -> Iterator[RoundRecord]:
         """Yield a record for each round; round 0 is the initial model.
@@ -87,6 +89,7 @@ class Run:
     def _train(self, round_: int) -> None:
         grid = self._grid
         grid.sample = self._sample(round_)
+        grid.keep_order = self._strategy.keeps_running_sum(len(grid.sample), self._n_parameters)
         config = ConfigRecord()
         messages = self._strategy.configure_train(round_, self._arrays, config, grid)
         arrays, _ = self._strategy.aggregate_train(round_, grid.send_and_receive(messages))
