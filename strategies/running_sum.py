@@ -88,10 +88,14 @@ class RunningSum:
             return
         update, raw_weight, norm = item
         scale = self._scale_of_row(norm)
-        for begin in range(0, len(update), BLOCK):
-            block = update[begin : begin + BLOCK].astype(np.float64)
-            block *= raw_weight * scale
-            self._total[begin : begin + BLOCK] += block
+        factor = raw_weight * scale
+        if factor == 1.0:
+            self._total += update
+        else:
+            for begin in range(0, len(update), BLOCK):
+                block = update[begin : begin + BLOCK].astype(np.float64)
+                block *= factor
+                self._total[begin : begin + BLOCK] += block
         self._raw.append(raw_weight)
         self._scales.append(scale)
         self._norms.append(norm)

@@ -16,7 +16,7 @@ from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.ray_pool import RayPool
 
 SMALLEST_CHUNKS_PER_WORKER = 16  # would make up a round: a task costs about 5 ms by itself
-CHUNK_BYTES = 12 * 2**20  # of replies, so that what is in flight stays small
+CHUNK_BYTES = 8 * 2**20  # of replies, so that what is in flight stays small
 IN_FLIGHT = 2  # chunks per worker: one computes while one waits
 ATTEMPTS = 3  # before a client whose worker dies each time is given up
 GRACE_S = 30.0  # beyond the clients' own time limit, before a worker counts as hung

@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from fl_testbed.engine.client_work import Outcome, Task, cohort_size, run_chunk
 from fl_testbed.engine.errors import PoolError
-from fl_testbed.engine.threads import limit_threads
+from fl_testbed.engine.threads import keep_freed_memory, limit_threads
 
 START_TIMEOUT_S = 120.0  # for the first worker; importing torch takes seconds
 OTHERS_TIMEOUT_S = 20.0  # for the others, before work begins without them
@@ -36,6 +36,7 @@ class _Worker:
     """What lives in a worker process."""
 
     def __init__(self) -> None:
+        keep_freed_memory()
         self._app = ClientApp()
         self._content_ref: Any = None
         self._content: RecordDict = RecordDict()

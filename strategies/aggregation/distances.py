@@ -1,8 +1,5 @@
 """Pairwise distances of updates that stay exact however unequal the updates are."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-
 import torch
 
 from strategies.aggregation.aggregate import column_blocks, norms_of
@@ -65,9 +62,10 @@ def cosines(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     """Return the cosine of every pair of rows, in float64; 0 where one of them is zero."""
     norms = norms_of(updates)
     shrink = torch.where(norms > 0, 1 / norms, 0.0)[:, None]
-    result = _gram(
-        updates, lambda columns: (updates[:, columns].double() * shrink).to(updates.dtype)
-    )
+    result = torch.zeros(len(updates), len(updates), dtype=torch.float64, device=updates.device)
+    for columns in column_blocks(updates):
+        block = (updates[:, columns].double() * shrink).to(updates.dtype)
+        result += (block @ block.T).double()
     return ((result + result.T) / 2).clamp_(-1, 1)  # products of blocks are not quite symmetric
 
 
@@ -83,34 +81,13 @@ def _gram_around(
     exponents = torch.frexp((norms[rows] + norms[centre]).clamp(min=1e-37)).exponent
     scales = torch.ldexp(torch.ones_like(norms[rows]), exponents)
     shrink = (1 / scales).to(updates.dtype)[:, None]
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=updates.device)
     whole = len(rows) == len(updates)
-
-    def centred(columns: slice) -> Float[Tensor, "m columns"]:
+    for columns in column_blocks(updates):
         block = updates[:, columns] if whole else updates[rows, columns]
-        return torch.addcmul(block * shrink, updates[centre, columns], shrink, value=-1)
-
-    return _gram(updates, centred) * (scales[:, None] * scales[None, :])
-
-
-def _gram(
-    updates: Float[Tensor, "n d"], block_of: Callable[[slice], Float[Tensor, "m columns"]]
-) -> Float[Tensor, "m m"]:
-    """Sum the Gram matrices of blocks of columns in float64, on two cores where there are.
-
-    Each half of the blocks has a sum of its own, so that the result does not depend on the cores.
-    """
-
-    def summed(blocks: Sequence[slice]) -> Float[Tensor, "m m"]:
-        return sum((block @ block.T).double() for block in map(block_of, blocks))  # pyright: ignore[reportReturnType]
-
-    blocks = list(column_blocks(updates))
-    halves = [blocks[:1]] if len(blocks) < 2 else [blocks[::2], blocks[1::2]]
-    if updates.is_cuda:
-        first, *rest = map(summed, halves)
-    else:
-        with ThreadPoolExecutor(len(halves)) as threads:
-            first, *rest = threads.map(summed, halves)
-    return sum(rest, start=first)
+        block = torch.addcmul(block * shrink, updates[centre, columns], shrink, value=-1)
+        gram += (block @ block.T).double()
+    return gram * (scales[:, None] * scales[None, :])
 
 
 def _distances_within(
