@@ -1,8 +1,8 @@
-# `make` sets up; `make quickstart` runs the main job; `make test` runs the tests.
+# `make` sets up; `make quickstart` runs the main job; `make test` the tests; `make docs` writes docs/rules.md.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup quickstart test check format clean
+.PHONY: setup quickstart test check format docs clean
 
 setup: .venv/installed-dev
 
@@ -21,6 +21,9 @@ check: .venv/installed-dev
 format: .venv/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/installed
+	$(BIN)/python -m fl_testbed.report.rules_page docs/rules.md
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

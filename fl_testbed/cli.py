@@ -136,10 +136,14 @@ def list_(
         if what not in (None, title):
             continue
         table = Table(title=title, title_justify="left")
-        for heading in ("kind", "what it is", "parameters"):
-            table.add_column(heading)
-        for kind, spec in kinds.items():
-            table.add_row(kind, *describe_kind(spec))
+        rows = {kind: describe_kind(spec) for kind, spec in kinds.items()}
+        table.add_column("kind", no_wrap=True)
+        table.add_column("what it is")
+        table.add_column("parameters", max_width=32)
+        if any(needs != "–" for _, _, needs in rows.values()):
+            table.add_column("needs", no_wrap=True)
+        for kind, row in rows.items():
+            table.add_row(kind, *row[: len(table.columns) - 1])
         console.print(table)
 
 

@@ -2,8 +2,7 @@
 
 from typing import get_args
 
-from pydantic_core import PydanticUndefined
-
+from fl_testbed.scenario.docstrings import sections
 from fl_testbed.scenario.methods import LiftSpec
 from fl_testbed.scenario.parts import (
     AnyDatasetSpec,
@@ -33,14 +32,26 @@ CATALOGUE: dict[str, dict[str, type[Spec]]] = {
 }
 
 
-def describe_kind(spec: type[Spec]) -> tuple[str, str]:
-    """Return a kind's one-line description and its parameters with their defaults."""
+def describe_kind(spec: type[Spec]) -> tuple[str, str, str]:
+    """Return what a kind is (and who proposed it), its parameters with their defaults, and the
+    clients that it needs."""
+    what = (spec.__doc__ or "").splitlines()[0]
+    if method := getattr(spec, "rule", None):
+        what += "\n" + sections(method)["References"]
     parameters = [
-        name if field.default is PydanticUndefined else f"{name}={_default(field.default)}"
+        name if default is None else f"{name}={default}"
+        for name, default in parameters_of(spec).items()
+    ]
+    return what, ", ".join(parameters) or "–", str(getattr(spec, "bound", None) or "–")
+
+
+def parameters_of(spec: type[Spec]) -> dict[str, str | None]:
+    """Return a kind's parameters and their defaults as text, None where a scenario must set one."""
+    return {
+        name: None if field.is_required() else _default(field.default)
         for name, field in spec.model_fields.items()
         if name not in ("kind", "minority")
-    ]
-    return (spec.__doc__ or "").splitlines()[0], ", ".join(parameters) or "–"
+    }
 
 
 def _default(value: object) -> str:

@@ -1,7 +1,7 @@
 """Server side of a scenario: reweightings, and how they combine with rules."""
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -17,6 +17,8 @@ from strategies.reweighting import Reweighter, agnostic, jtt, q_fedavg
 
 class ReweightingSpec(Spec):
     """What every reweighting answers."""
+
+    rule: ClassVar[Reweighter]
 
     def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
         """Return the reweighting, its parameters bound."""
@@ -38,6 +40,7 @@ class AgnosticSpec(ReweightingSpec):
 
     kind: Literal["agnostic"]
     step_size: PositiveFloat
+    rule = staticmethod(agnostic)
 
     def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
         """Return the rule with its step size bound."""
@@ -49,7 +52,8 @@ class QFedAvgSpec(ReweightingSpec):
 
     kind: Literal["q_fedavg"]
     q: NonNegativeFloat
-    lipschitz: PositiveFloat | None = None  # 1 / training.lr unless given
+    lipschitz: PositiveFloat | None = Field(None, description="1 / training.lr unless given.")
+    rule = staticmethod(q_fedavg)
 
     def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
         """Return the rule with q and L bound."""
@@ -64,7 +68,10 @@ class JTTSpec(ReweightingSpec):
     factor: PositiveFloat
     warm_up_rounds: PositiveInt = 5
     restart: bool = True
-    oracle: Literal["ideal", "worst_case"] | None = None  # flag all minority / all attackers
+    oracle: Literal["ideal", "worst_case"] | None = Field(
+        None, description="Flag all of the minority (ideal) or all attackers (worst_case)."
+    )
+    rule = staticmethod(jtt)
 
     def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
         """Return the rule; an oracle is told whom to flag."""
@@ -103,7 +110,7 @@ class StrategySpec(Spec):
         """Raise TooFewClientsError if a step cannot work on what a sample of n clients leaves."""
         rows = n
         for step in self.pre_aggregation:
-            step.check(rows)
+            step.check(rows, n)
             rows = step.n_rows(rows)
         self.aggregation.check(rows, n)
 

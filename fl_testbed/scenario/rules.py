@@ -9,46 +9,49 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from fl_testbed.scenario.spec import CountOrFraction, Fraction, Spec, count_of
 from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers
-from strategies.aggregation import Aggregator
-from strategies.pre_aggregation import PreAggregator
+from strategies.aggregation import Bound
+from strategies.aggregation.dnc import n_dropped
+from strategies.aggregation.krum import check_n_selected
 
-Bound = Callable[..., None]
 
+class MethodSpec(Spec):
+    """A rule or a pre-aggregation: a function of `strategies` and its parameters."""
 
-class RuleSpec(Spec):
-    """A rule, the facts of the scenario that it needs, and its bound on the sample."""
-
-    rule: ClassVar[Aggregator]
+    rule: ClassVar[Callable[..., Any]]
     bound: ClassVar[Bound | None] = None
-    """Raises TooFewClientsError; takes n, and n_malicious where the rule has one."""
-    selects: ClassVar[bool] = False
-    """Whether a weight of 0 means that the rule chose not to hear a client."""
-    needs_server_data: ClassVar[bool] = False
+    """The fewest rows that it can work on."""
 
     def parameters(self, n: int) -> dict[str, Any]:
-        """Return the rule's own parameters for samples of n clients."""
+        """Return the function's own parameters for samples of n clients."""
         given = self.model_dump(exclude={"kind"})
         if "n_malicious" in given:
             given["n_malicious"] = count_of(given["n_malicious"], n)
         return given
 
     def check(self, n_rows: int, n: int) -> None:
-        """Raise TooFewClientsError if the rule cannot work on the rows that pre-aggregations leave
+        """Raise TooFewClientsError if the function cannot work on the rows that earlier steps leave
         of a sample of n clients."""
         if self.bound is not None:
-            given = self.parameters(n)
-            self.bound(n_rows, *([given["n_malicious"]] if "n_malicious" in given else []))
+            self.bound(n_rows, self.parameters(n).get("n_malicious", 0))
 
-    def build(self, n: int) -> Aggregator:
-        """Return the rule for samples of n clients, its parameters bound."""
+    def build(self, n: int) -> Callable[..., Any]:
+        """Return the function for samples of n clients, its parameters bound."""
         given = self.parameters(n)
         return partial(self.rule, **given) if given else self.rule
 
 
-class AssumesMalicious(RuleSpec):
-    """A rule that is told how many clients may be malicious."""
+class AssumesMalicious(MethodSpec):
+    """A method that is told how many clients may be malicious."""
 
     n_malicious: CountOrFraction  # what the defence assumes; a fraction is of the sample
+
+
+class RuleSpec(MethodSpec):
+    """A rule, and the facts of the scenario that it needs."""
+
+    selects: ClassVar[bool] = False
+    """Whether a weight of 0 means that the rule chose not to hear a client."""
+    needs_server_data: ClassVar[bool] = False
 
 
 class MeanSpec(RuleSpec):
@@ -58,43 +61,45 @@ class MeanSpec(RuleSpec):
     rule = staticmethod(rules.mean)
 
 
-class KrumSpec(AssumesMalicious):
+class KrumSpec(RuleSpec, AssumesMalicious):
     """Krum: the one update with the tightest neighbourhood."""
 
     kind: Literal["krum"]
     rule = staticmethod(rules.krum)
-    bound = staticmethod(rules.krum_bound)
+    bound = rules.krum_bound
     selects = True
 
 
-class MultiKrumSpec(AssumesMalicious):
+class MultiKrumSpec(RuleSpec, AssumesMalicious):
     """Multi-Krum: the mean of the n - f updates with the tightest neighbourhoods."""
 
     kind: Literal["multi_krum"]
     n_selected: PositiveInt | None = None
     rule = staticmethod(rules.multi_krum)
+    bound = rules.multi_krum_bound
     selects = True
 
     def check(self, n_rows: int, n: int) -> None:
-        """Need n >= 2f + 3, and n >= m."""
-        rules.multi_krum_bound(n_rows, **self.parameters(n))
+        """Need n >= m as well."""
+        super().check(n_rows, n)
+        check_n_selected(n_rows, self.n_selected)
 
 
-class IterativeMultiKrumSpec(AssumesMalicious):
+class IterativeMultiKrumSpec(RuleSpec, AssumesMalicious):
     """Multi-Krum that scores again after each choice, as the NDSS 2021 release does."""
 
     kind: Literal["iterative_multi_krum"]
     rule = staticmethod(rules.iterative_multi_krum)
-    bound = staticmethod(partial(rules.krum_bound, rule="iterative_multi_krum"))
+    bound = rules.iterative_multi_krum_bound
     selects = True
 
 
-class BulyanSpec(AssumesMalicious):
+class BulyanSpec(RuleSpec, AssumesMalicious):
     """Bulyan: repeated Krum, then per coordinate the values nearest the median."""
 
     kind: Literal["bulyan"]
     rule = staticmethod(rules.bulyan)
-    bound = staticmethod(rules.bulyan_bound)
+    bound = rules.bulyan_bound
 
 
 class CoordinateMedianSpec(RuleSpec):
@@ -104,20 +109,20 @@ class CoordinateMedianSpec(RuleSpec):
     rule = staticmethod(rules.coordinate_median)
 
 
-class TrimmedMeanSpec(AssumesMalicious):
+class TrimmedMeanSpec(RuleSpec, AssumesMalicious):
     """Trimmed mean: per coordinate, without the f smallest and f largest values."""
 
     kind: Literal["trimmed_mean"]
     rule = staticmethod(rules.trimmed_mean)
-    bound = staticmethod(rules.trimmed_mean_bound)
+    bound = rules.trimmed_mean_bound
 
 
-class MeanAroundMedianSpec(AssumesMalicious):
+class MeanAroundMedianSpec(RuleSpec, AssumesMalicious):
     """Per coordinate, the mean of the n - f values nearest the median."""
 
     kind: Literal["mean_around_median"]
     rule = staticmethod(rules.mean_around_median)
-    bound = staticmethod(rules.mean_around_median_bound)
+    bound = rules.mean_around_median_bound
 
 
 class GeometricMedianSpec(RuleSpec):
@@ -156,21 +161,21 @@ class WeakDpSpec(RuleSpec):
     rule = staticmethod(rules.weak_dp)
 
 
-class KNormSpec(AssumesMalicious):
+class KNormSpec(RuleSpec, AssumesMalicious):
     """Drop the f updates of largest norm."""
 
     kind: Literal["k_norm"]
     rule = staticmethod(rules.k_norm)
-    bound = staticmethod(rules.k_norm_bound)
+    bound = rules.k_norm_bound
     selects = True
 
 
-class KLossSpec(AssumesMalicious):
+class KLossSpec(RuleSpec, AssumesMalicious):
     """Hear only the client with the largest loss among the n - f smallest."""
 
     kind: Literal["k_loss"]
     rule = staticmethod(rules.k_loss)
-    bound = staticmethod(rules.k_loss_bound)
+    bound = rules.k_loss_bound
     selects = True
 
 
@@ -194,16 +199,16 @@ class FoolsGoldSpec(RuleSpec):
 
 
 class FlameSpec(RuleSpec):
-    """FLAME: the largest cluster by cosine distance, clipped, with noise."""
+    """FLAME: the majority's cluster by cosine distance, clipped, with noise."""
 
     kind: Literal["flame"]
     noise_factor: NonNegativeFloat = 1e-3
     rule = staticmethod(rules.flame)
-    bound = staticmethod(rules.flame_bound)
+    bound = rules.flame_bound
     selects = True
 
 
-class DnCSpec(AssumesMalicious):
+class DnCSpec(RuleSpec, AssumesMalicious):
     """DnC: a spectral filter on random coordinates, repeated."""
 
     kind: Literal["dnc"]
@@ -211,11 +216,12 @@ class DnCSpec(AssumesMalicious):
     n_coordinates: PositiveInt = 10_000
     filter_fraction: PositiveFloat = 1.0
     rule = staticmethod(rules.dnc)
+    bound = rules.dnc_bound
     selects = True
 
     def check(self, n_rows: int, n: int) -> None:
-        """Need n > 2cf."""
-        rules.dnc_bound(n_rows, count_of(self.n_malicious, n), self.filter_fraction)
+        """Count c · f in place of f."""
+        rules.dnc_bound(n_rows, n_dropped(count_of(self.n_malicious, n), self.filter_fraction))
 
 
 class SignGuardSpec(RuleSpec):
@@ -237,32 +243,32 @@ class RobustLearningRateSpec(RuleSpec):
     rule = staticmethod(rules.robust_learning_rate)
 
 
-class ErrorRateRejectionSpec(AssumesMalicious):
+class ErrorRateRejectionSpec(RuleSpec, AssumesMalicious):
     """ERR: drop the f clients that raise the server's error rate most."""
 
     kind: Literal["error_rate_rejection"]
     rule = staticmethod(rules.error_rate_rejection)
-    bound = staticmethod(rules.negative_impact_bound)
+    bound = rules.error_rate_rejection_bound
     selects = True
     needs_server_data = True
 
 
-class LossRejectionSpec(AssumesMalicious):
+class LossRejectionSpec(RuleSpec, AssumesMalicious):
     """LFR: drop the f clients that raise the server's loss most."""
 
     kind: Literal["loss_rejection"]
     rule = staticmethod(rules.loss_rejection)
-    bound = staticmethod(partial(rules.negative_impact_bound, rule="loss_rejection"))
+    bound = rules.loss_rejection_bound
     selects = True
     needs_server_data = True
 
 
-class UnionRejectionSpec(AssumesMalicious):
+class UnionRejectionSpec(RuleSpec, AssumesMalicious):
     """Drop the clients that either ERR or LFR drops."""
 
     kind: Literal["union_rejection"]
     rule = staticmethod(rules.union_rejection)
-    bound = staticmethod(partial(rules.negative_impact_bound, rule="union_rejection"))
+    bound = rules.union_rejection_bound
     selects = True
     needs_server_data = True
 
@@ -276,21 +282,21 @@ class FLDetectorSpec(RuleSpec):
     selects = True
 
 
-class MinimumDiameterSpec(AssumesMalicious):
+class MinimumDiameterSpec(RuleSpec, AssumesMalicious):
     """The mean of the n - f updates that lie closest together; exact, so for small n."""
 
     kind: Literal["minimum_diameter"]
     rule = staticmethod(rules.minimum_diameter)
-    bound = staticmethod(rules.minimum_diameter_bound)
+    bound = rules.minimum_diameter_bound
     selects = True
 
 
-class CafSpec(AssumesMalicious):
-    """CAF: weights lowered along the top eigenvector until the covariance is small."""
+class CafSpec(RuleSpec, AssumesMalicious):
+    """CAF: a spectral filter that fades clients out and keeps the tightest mean."""
 
     kind: Literal["caf"]
     rule = staticmethod(rules.caf)
-    bound = staticmethod(rules.caf_bound)
+    bound = rules.caf_bound
 
 
 AggregationSpec = Annotated[
@@ -324,19 +330,12 @@ AggregationSpec = Annotated[
 ]
 
 
-class PreAggregation(Spec):
+class PreAggregation(MethodSpec):
     """A step before the rule."""
 
     def n_rows(self, n: int) -> int:
         """Return how many rows the step leaves of n."""
         return n
-
-    def check(self, n: int) -> None:
-        """Raise TooFewClientsError if the step cannot work on n rows."""
-
-    def build(self, n: int) -> PreAggregator:
-        """Return the step for n rows, its parameters bound."""
-        raise TypeError(f"{type(self).__name__} has no step")
 
 
 class ClippingSpec(PreAggregation):
@@ -344,21 +343,15 @@ class ClippingSpec(PreAggregation):
 
     kind: Literal["clipping"]
     max_norm: PositiveFloat
-
-    def build(self, n: int) -> PreAggregator:
-        """Return the step."""
-        return partial(mixers.clipping, max_norm=self.max_norm)
+    rule = staticmethod(mixers.clipping)
 
 
-class AdaptiveClippingSpec(PreAggregation):
+class AdaptiveClippingSpec(PreAggregation, AssumesMalicious):
     """Clip the largest updates to the norm of the largest that is not clipped (ARC)."""
 
     kind: Literal["adaptive_clipping"]
-    n_malicious: CountOrFraction
-
-    def build(self, n: int) -> PreAggregator:
-        """Return the step."""
-        return partial(mixers.adaptive_clipping, n_malicious=count_of(self.n_malicious, n))
+    rule = staticmethod(mixers.adaptive_clipping)
+    bound = mixers.adaptive_clipping_bound
 
 
 class BucketingSpec(PreAggregation):
@@ -366,29 +359,19 @@ class BucketingSpec(PreAggregation):
 
     kind: Literal["bucketing"]
     size: PositiveInt = 2
+    rule = staticmethod(mixers.bucketing)
 
     def n_rows(self, n: int) -> int:
         """Return the number of buckets."""
         return mixers.n_buckets(n, self.size)
 
-    def build(self, n: int) -> PreAggregator:
-        """Return the step."""
-        return partial(mixers.bucketing, size=self.size)
 
-
-class NearestNeighbourMixingSpec(PreAggregation):
+class NearestNeighbourMixingSpec(PreAggregation, AssumesMalicious):
     """Replace every update by the mean of its n - f nearest neighbours."""
 
     kind: Literal["nearest_neighbour_mixing"]
-    n_malicious: CountOrFraction
-
-    def check(self, n: int) -> None:
-        """Need n > f."""
-        mixers.nearest_neighbour_mixing_bound(n, count_of(self.n_malicious, n))
-
-    def build(self, n: int) -> PreAggregator:
-        """Return the step."""
-        return partial(mixers.nearest_neighbour_mixing, n_malicious=count_of(self.n_malicious, n))
+    rule = staticmethod(mixers.nearest_neighbour_mixing)
+    bound = mixers.nearest_neighbour_mixing_bound
 
 
 PreAggregationSpec = Annotated[

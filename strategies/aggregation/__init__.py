@@ -1,6 +1,7 @@
 """Pure aggregation rules: ``(n, d)`` updates in, one :class:`Aggregate` out."""
 
 from strategies.aggregation.aggregate import Aggregate, Aggregator, TooFewClientsError
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.bulyan import bulyan, bulyan_bound
 from strategies.aggregation.caf import caf, caf_bound
 from strategies.aggregation.centred_clipping import centred_clipping
@@ -15,6 +16,7 @@ from strategies.aggregation.k_loss import k_loss, k_loss_bound
 from strategies.aggregation.k_norm import k_norm, k_norm_bound
 from strategies.aggregation.krum import (
     iterative_multi_krum,
+    iterative_multi_krum_bound,
     krum,
     krum_bound,
     multi_krum,
@@ -25,9 +27,11 @@ from strategies.aggregation.mean_around_median import mean_around_median, mean_a
 from strategies.aggregation.minimum_diameter import minimum_diameter, minimum_diameter_bound
 from strategies.aggregation.negative_impact import (
     error_rate_rejection,
+    error_rate_rejection_bound,
     loss_rejection,
-    negative_impact_bound,
+    loss_rejection_bound,
     union_rejection,
+    union_rejection_bound,
 )
 from strategies.aggregation.norm_clipping import norm_clipping
 from strategies.aggregation.robust_learning_rate import robust_learning_rate
@@ -38,6 +42,7 @@ from strategies.aggregation.weak_dp import weak_dp
 __all__ = [
     "Aggregate",
     "Aggregator",
+    "Bound",
     "TooFewClientsError",
     "bulyan",
     "bulyan_bound",
@@ -48,6 +53,7 @@ __all__ = [
     "dnc",
     "dnc_bound",
     "error_rate_rejection",
+    "error_rate_rejection_bound",
     "flame",
     "flame_bound",
     "fldetector",
@@ -55,6 +61,7 @@ __all__ = [
     "foolsgold",
     "geometric_median",
     "iterative_multi_krum",
+    "iterative_multi_krum_bound",
     "k_loss",
     "k_loss_bound",
     "k_norm",
@@ -62,6 +69,7 @@ __all__ = [
     "krum",
     "krum_bound",
     "loss_rejection",
+    "loss_rejection_bound",
     "mean",
     "mean_around_median",
     "mean_around_median_bound",
@@ -69,12 +77,12 @@ __all__ = [
     "minimum_diameter_bound",
     "multi_krum",
     "multi_krum_bound",
-    "negative_impact_bound",
     "norm_clipping",
     "robust_learning_rate",
     "sign_guard",
     "trimmed_mean",
     "trimmed_mean_bound",
     "union_rejection",
+    "union_rejection_bound",
     "weak_dp",
 ]

@@ -1,19 +1,13 @@
 """Bulyan: Krum to select, then a trimmed mean of what was selected."""
 
-from strategies.aggregation.aggregate import Aggregate, TooFewClientsError
+from strategies.aggregation.aggregate import Aggregate
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.coordinates import mean_of_windows, nearest_to_median
 from strategies.aggregation.distances import squared_distances
 from strategies.aggregation.krum import krum_order
 from strategies.shapes import Float, Tensor
 
-
-def bulyan_bound(n: int, n_malicious: int) -> None:
-    """Raise TooFewClientsError if n < 4f + 3, below which Bulyan's guarantee does not hold."""
-    if n < 4 * n_malicious + 3:
-        raise TooFewClientsError(
-            f"bulyan needs n >= 4f + 3 clients, got n={n} and f={n_malicious}: "
-            f"sample at least {4 * n_malicious + 3} clients or lower n_malicious"
-        )
+bulyan_bound = Bound("bulyan", 4, 3)
 
 
 def bulyan(
@@ -31,17 +25,25 @@ def bulyan(
         prior: Weights among the survivors of a coordinate; equal by default.
 
     Returns:
-        The mean of the survivors; as weights each client's share in it, averaged over coordinates;
-        as suspicion the share of coordinates in which it is dropped, 1 if it was not selected.
-        Ties: in Krum the row closer to all that are left, then the lowest; the lower of two values
-        as far from the median.
+        update: Per coordinate, the mean of the survivors in proportion to their prior.
+        weights: Each client's share in that mean, averaged over coordinates.
+        suspicion: The share of coordinates in which the client is dropped; 1 if not selected.
 
-    Raises:
-        TooFewClientsError: If n < 4f + 3.
+    Bound:
+        n >= 4f + 3, else TooFewClientsError: below it the guarantee does not hold.
+
+    Ties:
+        In Krum the row closer to all that are left, then the lowest. Of two values as far from the
+        median the lower stays; of equal values the lowest row counts as the smallest.
+
+    Variants:
+        Of an even number the median is midway between the two middle values, where the paper takes
+        one of them. FLPoison keeps n - 2f in the second step too, which then trims nothing.
+        AggregaThor's and SignGuard's codes select n - 2f - 2 in the first, and put means of
+        Multi-Krum in place of single updates.
 
     References:
         El Mhamdi et al., The Hidden Vulnerability of Distributed Learning in Byzantium, ICML 2018.
-        FLPoison keeps n - 2f in the second step too, which then trims nothing.
     """
     n = len(updates)
     bulyan_bound(n, n_malicious)

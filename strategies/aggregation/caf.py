@@ -4,22 +4,15 @@ import torch
 
 from strategies.aggregation.aggregate import (
     Aggregate,
-    TooFewClientsError,
     normalised,
     prior_or_uniform,
     weighted_sum,
 )
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import centred_gram
 from strategies.shapes import Float, Tensor
 
-
-def caf_bound(n: int, n_malicious: int) -> None:
-    """Raise TooFewClientsError if the filter might run out of weight (n < 2f + 1)."""
-    if n <= 2 * n_malicious:
-        raise TooFewClientsError(
-            f"caf needs n >= 2f + 1 clients, got n={n} and f={n_malicious}: "
-            f"sample at least {2 * n_malicious + 1} clients or lower n_malicious"
-        )
+caf_bound = Bound("caf", 2, 1)
 
 
 def caf(
@@ -28,25 +21,35 @@ def caf(
     """Fade out who stands out along the direction of largest spread; keep the tightest mean.
 
     Every client begins with c = 1. While Σ c > n - 2f: take the mean and covariance weighted by c,
-    note the mean if the covariance's largest eigenvalue is the least so far, and multiply each c
-    by 1 - τ / max τ, with τ the squared projection on its eigenvector. All of it happens in the
-    small matrix of inner products, n by n.
+    note the mean if the covariance's largest eigenvalue is the least so far, and multiply each c by
+    1 - τ / max τ, with τ the squared projection on its eigenvector. All of it happens in the small
+    matrix of inner products, n by n.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
-        n_malicious: The bound f the defence assumes; the true count may differ.
+        n_malicious: The bound f the defence assumes; the true count may differ. 0 gives the mean.
         prior: Multiplies the weights of the mean that is kept; equal by default.
 
     Returns:
-        The mean of least spread, c of that mean, scaled to sum 1, as weights, and 1 - c as
-        suspicion.
+        update: The mean of least spread.
+        weights: prior · c of that mean, scaled to sum 1.
+        suspicion: 1 - c of that mean.
 
-    Raises:
-        TooFewClientsError: If n < 2f + 1.
+    Bound:
+        n >= 2f + 1, else TooFewClientsError: the filter might run out of weight.
+
+    Ties:
+        Of two means of equal spread the earlier is kept.
+
+    Variants:
+        The rule is as stated in ByzFL, by the same authors. Its code finds the eigenvector by one
+        step of the power method from a random start, here it is exact; and its max τ runs over
+        everybody, here over those with c > 0, since one giant that has gone would stop all others
+        from fading, for ever.
 
     References:
-        Allouah et al., Towards Trustworthy Federated Learning with Untrusted Participants,
-        ICML 2025 (algorithm CAF; also in ByzFL).
+        Allouah et al., Towards Trustworthy Federated Learning with Untrusted Participants, ICML
+        2025.
     """
     n = len(updates)
     caf_bound(n, n_malicious)

@@ -22,21 +22,32 @@ def centred_clipping(
 ) -> Aggregate:
     """Move the centre v by the mean of clip(update - v, τ), beginning at the last round's result.
 
-    A single step suffices because v is carried over rounds: with a bound on what attackers can
-    add per round, and honest clients that agree on the rest, it catches up. The authors send
-    momentum in place of updates.
+    A single step suffices because v is carried over rounds: with a bound on what attackers can add
+    per round, and honest clients that agree on the rest, it catches up.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         memory: ``centre``, the last round's result; 0 in the first round.
-        radius: τ, L2, in parameter units. 100: ByzFL and FLPoison; 10: epfml and FedML; 5: fedlib;
-            1: FL-Byzantine-Library. Above all differences it is the mean.
-        n_iterations: L. 1: the paper, ByzFL, FLPoison; 3: epfml; 5: fedlib.
+        radius: τ, L2, in parameter units. Above all differences the rule is the mean.
+        n_iterations: The number L of steps in a round.
         prior: Weights of the clipped differences; equal by default.
 
     Returns:
-        The new centre; the products prior · factor of the last step, scaled to sum 1, as weights;
-        the distance to the centre before it as suspicion.
+        update: The new centre.
+        weights: The products prior · factor of the last step, with factor = min(1, τ / distance),
+            scaled to sum 1.
+        suspicion: The L2 distance to the centre before the last step.
+
+    Bound:
+        None: f clients move the centre by at most f / n times τ in a step.
+
+    Ties:
+        None can arise.
+
+    Variants:
+        τ is 100 in ByzFL and FLPoison, 10 in epfml and FedML, 5 in fedlib, 1 in
+        FL-Byzantine-Library; L is 1 in the paper, ByzFL and FLPoison, 3 in epfml, 5 in fedlib. The
+        authors send momentum in place of updates.
 
     References:
         Karimireddy et al., Learning from History for Byzantine Robust Optimization, ICML 2021.

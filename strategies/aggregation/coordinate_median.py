@@ -12,20 +12,29 @@ def coordinate_median(
 ) -> Aggregate:
     """Take the middle value of each coordinate; for even n the mean of the two middle ones.
 
-    torch.median would take the lower of the two middle values, which is off to one side.
-
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         prior: Weights between the two middle values; equal by default.
 
     Returns:
-        The median; as weights each client's share of the coordinates in which it is the median
-        (half where it is one of two); as suspicion the share of coordinates in which it is not.
+        update: The median of each coordinate.
+        weights: The share of the coordinates in which the client is the median, half where it is
+            one of two.
+        suspicion: The share of coordinates in which it is not.
+
+    Bound:
+        None is checked: the result stays among honest values while n >= 2f + 1.
+
+    Ties:
         Of equal values the lowest row counts as the smallest.
 
+    Variants:
+        ByzFL and numpy take the mean of the two middle values as well; torch.median, and with it
+        SignGuard's code, the lower one, which is off to one side.
+
     References:
-        Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates,
-        ICML 2018.
+        Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, ICML
+        2018.
     """
     n = len(updates)
     return mean_of_windows(

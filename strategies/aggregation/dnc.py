@@ -5,27 +5,20 @@ import torch
 
 from strategies.aggregation.aggregate import (
     Aggregate,
-    TooFewClientsError,
     column_blocks,
     mean_of_selected,
 )
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.krum import lowest
 from strategies.shapes import Float, Int, Tensor
 
 
 def n_dropped(n_malicious: int, filter_fraction: float) -> int:
     """Return c · f, rounded down: how many clients each repeat drops."""
-    return int(filter_fraction * n_malicious)
+    return int(round(filter_fraction * n_malicious, 9))  # 1.15 · 20 is 22.999… in floats
 
 
-def dnc_bound(n: int, n_malicious: int, filter_fraction: float = 1.0) -> None:
-    """Raise TooFewClientsError if a repeat would drop half of the clients or more."""
-    dropped = n_dropped(n_malicious, filter_fraction)
-    if n <= 2 * dropped:
-        raise TooFewClientsError(
-            f"dnc needs n >= 2cf + 1 clients, got n={n}, f={n_malicious} and c={filter_fraction}: "
-            f"sample at least {2 * dropped + 1} clients or lower n_malicious"
-        )
+dnc_bound = Bound("dnc", 2, 1, counted="cf")
 
 
 def dnc(
@@ -42,38 +35,46 @@ def dnc(
     A repeat draws coordinates, subtracts the mean, projects every client on the top right singular
     vector and drops the c · f largest squared projections. Projections are read off the small
     matrix of inner products, n by n: its top eigenvector is what singular vectors project to.
-    One attacker can hide where the mean is that another has dragged away (n = 11, sizes 1e4 and
-    1e5): nothing bounds the result then.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         rng: Draws the coordinates.
         n_malicious: The bound f the defence assumes; the true count may differ.
-        n_repeats: How many filters must be passed. 5: FLPoison; 1: the authors' code.
-        n_coordinates: How many coordinates each draws; 10,000 in the authors' code, a fifth of
-            all in FLPoison.
-        filter_fraction: c; 1 everywhere.
+        n_repeats: How many filters must be passed.
+        n_coordinates: How many coordinates each draws; all where there are fewer.
+        filter_fraction: c; c · f is rounded down.
         prior: Weights among the survivors; equal by default.
 
     Returns:
-        The mean of the survivors and their weights, all 0 where nobody survives; as suspicion the
-        share of the squared projections, averaged over repeats. Ties keep the lowest rows.
+        update: The mean of the survivors.
+        weights: Equal among the survivors, or in proportion to their prior; all 0 where nobody
+            survives.
+        suspicion: The share of the squared projections, averaged over repeats.
 
-    Raises:
-        TooFewClientsError: If n < 2cf + 1.
+    Bound:
+        n >= 2cf + 1, else TooFewClientsError. It bounds nothing: one attacker can hide where the
+        mean is that another has dragged away (n = 11, sizes 1e4 and 1e5).
+
+    Ties:
+        Of equal projections the lowest rows stay.
+
+    Variants:
+        The authors' code makes 1 repeat on 10,000 coordinates, FLPoison 5 on a fifth of all; both
+        have c = 1.
 
     References:
-        Shejwalkar and Houmansadr, Manipulating the Byzantine, NDSS 2021, algorithm 2.
+        Shejwalkar and Houmansadr, Manipulating the Byzantine: Optimizing Model Poisoning Attacks
+        and Defenses for Federated Learning, NDSS 2021, algorithm 2.
     """
     n, d = updates.shape
-    dnc_bound(n, n_malicious, filter_fraction)
-    n_kept = n - n_dropped(n_malicious, filter_fraction)
+    dropped = n_dropped(n_malicious, filter_fraction)
+    dnc_bound(n, dropped)
     survives = torch.ones(n, dtype=torch.bool, device=updates.device)
     suspicion = torch.zeros(n, dtype=torch.float64, device=updates.device)
     for _ in range(n_repeats):
         drawn = np.sort(rng.choice(d, size=min(n_coordinates, d), replace=False))
         shares = _squared_projections(updates, torch.from_numpy(drawn).to(updates.device))
-        survives &= lowest(shares, n_kept)
+        survives &= lowest(shares, n - dropped)
         suspicion += shares / n_repeats
     return mean_of_selected(updates, survives, prior, suspicion)
 

@@ -5,21 +5,17 @@ import torch
 
 from strategies.aggregation.aggregate import (
     Aggregate,
-    TooFewClientsError,
     normalised,
     norms_of,
     prior_or_uniform,
     weighted_sum,
 )
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import cosines
 from strategies.aggregation.weak_dp import with_noise
 from strategies.shapes import Bool, Float, Tensor
 
-
-def flame_bound(n: int) -> None:
-    """Raise TooFewClientsError if there is nobody to compare with."""
-    if n < 2:
-        raise TooFewClientsError(f"flame needs n >= 2 clients, got n={n}: sample at least 2")
+flame_bound = Bound("flame", 0, 2)
 
 
 def flame(
@@ -31,24 +27,32 @@ def flame(
     """Admit the cluster that holds a majority, clip to the median norm, average and add noise.
 
     HDBSCAN on cosine distances, with clusters of at least ⌊n / 2⌋ + 1, so that there is at most
-    one; everybody outside it is rejected, however honest. Cosines are taken between updates; the
-    paper's are between the clients' whole models, which a large common part makes all but equal.
+    one; everybody outside it is rejected, however honest. Where it finds none, everybody is
+    admitted, as in the authors' code.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         rng: Draws the noise.
-        noise_factor: λ; the noise on each parameter has standard deviation λ · median norm. 1e-3:
-            the paper (for images) and BackFed; 1.2e-5: FLPoison.
+        noise_factor: λ; the noise on each parameter has standard deviation λ · median norm.
         prior: Weights among the admitted; equal by default.
 
     Returns:
-        The noisy mean of the clipped admitted updates; prior · clipping factor, scaled to sum 1,
-        as weights; the mean cosine distance to the admitted as suspicion. Where HDBSCAN finds no
-        cluster everybody is admitted, as in the authors' code. The median norm is that of all
-        clients, the lower of the two middle ones for even n.
+        update: The noisy mean of the clipped admitted updates, in proportion to their prior.
+        weights: prior · clipping factor, scaled to sum 1; 0 for those rejected.
+        suspicion: The mean cosine distance to the admitted.
 
-    Raises:
-        TooFewClientsError: If n < 2.
+    Bound:
+        n >= 2, else TooFewClientsError: there must be somebody to compare with. The majority must
+        be honest.
+
+    Ties:
+        Left to HDBSCAN. The median norm is that of all clients, the lower of the two middle ones
+        for even n.
+
+    Variants:
+        Cosines are taken between updates; the paper's and FLPoison's are between the clients' whole
+        models, which a large common part makes all but equal. λ is 1e-3 in the paper (for images)
+        and in BackFed; FLPoison takes 1.2e-5 and multiplies it by each layer's standard deviation.
 
     References:
         Nguyen et al., FLAME: Taming Backdoors in Federated Learning, USENIX Security 2022.

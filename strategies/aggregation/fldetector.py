@@ -24,12 +24,11 @@ def fldetector(
 ) -> Aggregate:
     """Average all clients but those once detected by how badly their updates are predicted.
 
-    An honest client's update changes with the model: u_i + H Δw, with Δw the last step of the
-    model and H built from the last ``window`` steps and the changes of the average update by
-    L-BFGS. The distances to what came instead, divided by their sum, are averaged over the
-    window. Once it is full, and if the gap statistic sees more than one cluster of scores, 2-means
-    splits them, and the worse half is heard no more. The authors then start the training again;
-    here it goes on.
+    An honest client's update changes with the model: u_i + H Δw, with Δw the last step of the model
+    and H built from the last ``window`` steps and the changes of the average update by L-BFGS. The
+    distances to what came instead, divided by their sum, are averaged over the window. Once it is
+    full, and if the gap statistic sees more than one cluster of scores, 2-means splits them, and
+    the worse half is heard no more.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -37,12 +36,25 @@ def fldetector(
         memory: ``last``, the last round's updates; ``results``, the last window + 1 averages;
             ``scores``, each client's last distances; ``detected``, those heard no more.
         rng: Draws the gap statistic's references.
-        window: N, in rounds; 10 in the paper and its peers (whose code begins at round 50).
+        window: N, in rounds; 10 in the paper and its peers.
         prior: Weights among those heard; equal by default.
 
     Returns:
-        The mean of those not detected, their weights, and the averaged scores as suspicion (0 for
-        a client not yet scored).
+        update: The mean of those not detected.
+        weights: Equal among those heard, or in proportion to their prior; 0 for those detected.
+        suspicion: The averaged scores; 0 for a client not yet scored.
+
+    Bound:
+        None: it averages all until its window is full.
+
+    Ties:
+        Clients of equal scores are always in the same half; if all are equal, nobody is detected.
+
+    Variants:
+        The authors start the training again after a detection; here it goes on. Their code begins
+        at round 50, and its gap statistic has 10 references, here 20, and the logarithm of their
+        mean in place of their mean logarithm. FLPoison's never sees a single cluster, and it
+        detects anew in each round.
 
     References:
         Zhang et al., FLDetector: Defending Federated Learning Against Model Poisoning Attacks via

@@ -20,8 +20,8 @@ def fltrust(
 ) -> Aggregate:
     """Average the updates by their cosine to the server's update, each rescaled to its norm.
 
-    The trust score is ReLU(cos(update, reference)). A rule can only be as fair as its root
-    data: a minority that the server does not hold points elsewhere and is not trusted.
+    The trust score is ReLU(cos(update, reference)). A rule can only be as fair as its root data: a
+    minority that the server does not hold points elsewhere and is not trusted.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -29,13 +29,23 @@ def fltrust(
         prior: Multiplies the trust scores; equal by default.
 
     Returns:
-        The trust-weighted mean of the rescaled updates; the normalised trust as weights, all 0
-        (and an update of 0) where nobody is trusted; minus the cosine as suspicion. An update or
-        a reference of norm 0 has cosine 0.
+        update: The trust-weighted mean of the rescaled updates; 0 where nobody is trusted.
+        weights: prior · trust, scaled to sum 1; all 0 where nobody is trusted.
+        suspicion: Minus the cosine.
+
+    Bound:
+        None: it needs root data in place of an honest majority. The result is never longer than the
+        reference.
+
+    Ties:
+        None can arise. An update or a reference of norm 0 has cosine 0.
+
+    Variants:
+        The paper's root dataset has 100 examples, as have FLPoison's and FLTrust_pytorch's (drawn
+        from the test set there).
 
     References:
-        Cao et al., FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping,
-        NDSS 2021.
+        Cao et al., FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, NDSS 2021.
     """
     norms = norms_of(updates)
     reference_norm = torch.linalg.vector_norm(reference, dtype=torch.float64)

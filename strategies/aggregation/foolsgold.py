@@ -25,24 +25,35 @@ def foolsgold(
 ) -> Aggregate:
     """Weight clients down by their largest cosine similarity to another's summed updates.
 
-    Made against sybils, it has no bound: a lone attacker of any size keeps its full weight, and a
-    homogeneous group of honest clients is taken for sybils. Similarities to more suspect clients
-    are pardoned in part (cs · own / other's maximum); the rest goes through 1 - max cs, scaled so
-    that the largest is 1, and κ (ln(x / (1 - x)) + 0.5) clipped to [0, 1].
+    Similarities to more suspect clients are pardoned in part (cs · own / other's maximum); the rest
+    goes through 1 - max cs, scaled so that the largest is 1, and κ (ln(x / (1 - x)) + 0.5) clipped
+    to [0, 1]. A homogeneous group of honest clients is taken for sybils.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         clients: Ids of the clients, shape (n,).
         memory: The sum of each client's past updates.
         confidence: κ; 1 in the paper and in BackFed.
-        n_last: Compare only this many parameters at the end, such as those of the output layer,
-            as DBA's code does; all by default. It also bounds the memory.
+        n_last: Compare only this many parameters at the end, such as those of the output layer, as
+            DBA's code does; all by default. It also bounds the memory.
         prior: Multiplies the weights; equal by default.
 
     Returns:
-        The mean of the updates by the weights, scaled to sum 1 (the paper adds up weight · update,
-        DBA's code divides by n); all 0 where everybody looks like a sybil; as suspicion the
-        largest cosine similarity after pardoning, at least 0. An update of norm 0 has cosine 0.
+        update: The mean of the updates by the weights.
+        weights: prior · the weights above, scaled to sum 1; all 0 where everybody looks like a
+            sybil.
+        suspicion: The largest cosine similarity after pardoning, at least 0.
+
+    Bound:
+        None: made against sybils, it lets a lone attacker of any size keep its full weight.
+
+    Ties:
+        None can arise. An update of norm 0 has cosine 0.
+
+    Variants:
+        The paper adds up weight · update, DBA's code divides by n. The authors' code can weigh
+        parameters by their importance in the model; FLPoison compares the tenth of the output layer
+        that is largest in it, and scales updates longer than 1 to norm 1 before adding them up.
 
     References:
         Fung et al., The Limitations of Federated Learning in Sybil Settings, RAID 2020.

@@ -21,27 +21,38 @@ def geometric_median(
 ) -> Aggregate:
     """Minimise Σ prior · ‖z - update‖ by the smoothed Weiszfeld algorithm.
 
-    Each step weights the updates by prior / max(ν, distance to the last point). All points on
-    the way are combinations of updates, so the steps run on inner products alone and the updates
-    are read only three times. The way begins at updates weighted by their distance to one that
-    most are close to, where the paper begins at their mean: an attacker of size 1e30 then needs
-    no extra steps to be forgotten.
+    Each step weights the updates by prior / max(ν, distance to the last point). All points on the
+    way are combinations of updates, so the steps run on inner products alone and the updates are
+    read only three times. The way begins at updates weighted by their distance to one that most are
+    close to, where the paper begins at their mean: an attacker of size 1e30 then needs no extra
+    steps to be forgotten.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
-        n_iterations: Steps at most. The paper and FLPoison take 3, BackFed 4, epfml 8, fedlib 100;
-            here they cost next to nothing.
+        n_iterations: Steps at most; they cost next to nothing.
         smoothing: ν as a share of the median distance to the starting point, so that the rule
-            scales with the updates. Others take parameter units: 1e-6 in the paper, 0.1 in ByzFL.
+            scales with the updates.
         tolerance: Stop when no weight changes by more.
         prior: The weights of the distances; equal by default.
 
     Returns:
-        The geometric median, its Weiszfeld weights, and the distances to it as suspicion. Where
-        it is not unique (collinear updates, even n) the one that the steps lead to.
+        update: The geometric median.
+        weights: Its Weiszfeld weights, scaled to sum 1.
+        suspicion: The L2 distances to it, in parameter units.
+
+    Bound:
+        None is checked: the result stays near honest updates while n >= 2f + 1.
+
+    Ties:
+        Where the minimum is not unique (collinear updates, even n) it is the point that the steps
+        lead to. Where most updates are one and the same point, it is that point exactly.
+
+    Variants:
+        3 steps in the paper, ByzFL and FLPoison, 4 in BackFed, 8 in epfml, 100 in fedlib; ν in
+        parameter units, 1e-6 in the paper, 0.1 in ByzFL, which begins at 0.
 
     References:
-        Pillutla et al., Robust Aggregation for Federated Learning, IEEE TSP 2022.
+        Pillutla et al., Robust Aggregation for Federated Learning, IEEE TSP 2022 (RFA).
     """
     prior = prior_or_uniform(updates, prior)
     gram = centred_gram(updates)

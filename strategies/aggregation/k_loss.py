@@ -1,14 +1,11 @@
 """k-loss: trust one client alone, the one with the largest loss among those assumed honest."""
 
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected
-from strategies.aggregation.k_norm import k_norm_bound
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.krum import lowest
 from strategies.shapes import Float, Tensor
 
-
-def k_loss_bound(n: int, n_malicious: int) -> None:
-    """Raise TooFewClientsError if dropping f leaves nobody."""
-    k_norm_bound(n, n_malicious, "k_loss")
+k_loss_bound = Bound("k_loss", 1, 1)
 
 
 def k_loss(
@@ -24,21 +21,30 @@ def k_loss(
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
-        losses: Mean loss of the received model on each client's data, shape (n,), as clients
-            report it. Ditto's code takes the loss during local training.
+        losses: Mean loss of the received model on each client's data, shape (n,), as clients report
+            it.
         n_malicious: How many clients f are taken for attackers.
         prior: Has no effect on a single choice, except that a client of prior 0 adds nothing.
 
     Returns:
-        The chosen update, weights one-hot on its client, and the losses as suspicion. Of equal
-        losses the lowest row counts as the smallest.
+        update: The chosen update.
+        weights: 1 for the chosen client, 0 for all others.
+        suspicion: The losses.
 
-    Raises:
-        TooFewClientsError: If n < f + 1.
+    Bound:
+        n >= f + 1, else TooFewClientsError: somebody must be left. An attacker that reports the
+        right loss is the only one heard, whatever its update.
+
+    Ties:
+        Of equal losses the lowest row counts as the smallest.
+
+    Variants:
+        Ditto's code takes the loss during local training, and f from the true share of corrupted
+        clients.
 
     References:
-        Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021
-        (a baseline there).
+        Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021 (a
+        baseline there).
     """
     n = len(updates)
     k_loss_bound(n, n_malicious)

@@ -2,21 +2,14 @@
 
 from strategies.aggregation.aggregate import (
     Aggregate,
-    TooFewClientsError,
     mean_of_selected,
     norms_of,
 )
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.krum import lowest
 from strategies.shapes import Float, Tensor
 
-
-def k_norm_bound(n: int, n_malicious: int, rule: str = "k_norm") -> None:
-    """Raise TooFewClientsError if dropping f leaves nobody."""
-    if n <= n_malicious:
-        raise TooFewClientsError(
-            f"{rule} needs n >= f + 1 clients, got n={n} and f={n_malicious}: "
-            f"sample at least {n_malicious + 1} clients or lower n_malicious"
-        )
+k_norm_bound = Bound("k_norm", 1, 1)
 
 
 def k_norm(
@@ -30,15 +23,23 @@ def k_norm(
         prior: Weights among the rest; equal by default.
 
     Returns:
-        The mean of the rest, their weights, and the norms as suspicion. Of equal norms the lowest
-        rows stay.
+        update: The mean of the rest.
+        weights: Equal among the rest, or in proportion to their prior; 0 for those dropped.
+        suspicion: The L2 norms, in parameter units.
 
-    Raises:
-        TooFewClientsError: If n < f + 1.
+    Bound:
+        n >= f + 1, else TooFewClientsError: somebody must be left. With f attackers no update that
+        stays is longer than the longest honest one.
+
+    Ties:
+        Of equal norms the lowest rows stay.
+
+    Variants:
+        Ditto's code takes f from the true share of corrupted clients.
 
     References:
-        Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021
-        (a baseline there).
+        Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021 (a
+        baseline there).
     """
     k_norm_bound(len(updates), n_malicious)
     norms = norms_of(updates)

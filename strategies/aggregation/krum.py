@@ -3,26 +3,21 @@
 import torch
 
 from strategies.aggregation.aggregate import Aggregate, TooFewClientsError, mean_of_selected
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import squared_distances
 from strategies.shapes import Bool, Float, Int, Tensor
 
-
-def krum_bound(n: int, n_malicious: int, rule: str = "krum") -> None:
-    """Raise TooFewClientsError if n < 2f + 3, below which Krum's guarantee does not hold."""
-    if n < 2 * n_malicious + 3:
-        raise TooFewClientsError(
-            f"{rule} needs n >= 2f + 3 clients, got n={n} and f={n_malicious}: "
-            f"sample at least {2 * n_malicious + 3} clients or lower n_malicious"
-        )
+krum_bound = Bound("krum", 2, 3)
+multi_krum_bound = Bound("multi_krum", 2, 3)
+iterative_multi_krum_bound = Bound("iterative_multi_krum", 2, 3)
 
 
-def multi_krum_bound(n: int, n_malicious: int, n_selected: int | None = None) -> None:
-    """Raise TooFewClientsError if Krum's bound fails or if fewer than n_selected clients came."""
-    krum_bound(n, n_malicious, "multi_krum")
+def check_n_selected(n: int, n_selected: int | None) -> None:
+    """Raise TooFewClientsError if fewer clients came than Multi-Krum is to select."""
     if n_selected is not None and n_selected > n:
         raise TooFewClientsError(
             f"multi_krum cannot select n_selected={n_selected} of n={n} clients: "
-            f"lower n_selected, or leave it out for n - f = {n - n_malicious}"
+            "lower n_selected, or leave it out for n - f"
         )
 
 
@@ -75,8 +70,7 @@ def krum(
     """Select the one update closest to its n - f - 2 nearest neighbours.
 
     A client's score is the sum of squared L2 distances to those neighbours, itself excluded. The
-    lowest score wins; a tie goes to the lowest row. ByzFL takes n - f - 1 neighbours and FLPoison
-    sums unsquared distances: both differ from the paper, which is followed here.
+    lowest score wins.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -84,14 +78,23 @@ def krum(
         prior: Has no effect on a single choice, except that a client of prior 0 adds nothing.
 
     Returns:
-        The chosen update, weights one-hot on its client, and the scores as suspicion.
+        update: The chosen update.
+        weights: 1 for the chosen client, 0 for all others.
+        suspicion: The scores, in squared parameter units.
 
-    Raises:
-        TooFewClientsError: If n < 2f + 3, below which the guarantee does not hold.
+    Bound:
+        n >= 2f + 3, else TooFewClientsError: below it the guarantee does not hold.
+
+    Ties:
+        Of equal scores the lowest row wins.
+
+    Variants:
+        fedlib, Flower and BackFed count neighbours and distances as here and in the paper. ByzFL
+        averages the squared distances to n - f - 1 neighbours, FLPoison adds up the unsquared ones.
 
     References:
-        Blanchard et al., Machine Learning with Adversaries: Byzantine Tolerant Gradient
-        Descent, NeurIPS 2017.
+        Blanchard et al., Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent,
+        NeurIPS 2017.
     """
     krum_bound(len(updates), n_malicious)
     scores = krum_scores(updates, n_malicious)
@@ -106,24 +109,37 @@ def multi_krum(
 ) -> Aggregate:
     """Average the m updates with the lowest Krum scores, scored once (the one-shot variant).
 
+    The scores are those of :func:`krum`: sums of squared L2 distances to n - f - 2 neighbours.
+
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         n_malicious: The bound f the defence assumes; the true count may differ.
-        n_selected: The number m of clients to average; n - f by default, as ByzFL and BackFed
-            do. Flower and fedlib default to 1, which is Krum.
+        n_selected: The number m of clients to average; n - f by default.
         prior: Weights among the selected; equal by default.
 
     Returns:
-        The mean of the selected, their weights, and the Krum scores as suspicion. Ties go to the
-        lowest rows.
+        update: The mean of the selected.
+        weights: Equal among the selected, or in proportion to their prior; 0 for all others.
+        suspicion: The Krum scores, in squared parameter units.
 
-    Raises:
-        TooFewClientsError: If n < 2f + 3 or n < m.
+    Bound:
+        n >= 2f + 3, else TooFewClientsError, and n >= m. What is proved (AggregaThor, SysML 2019)
+        is for m <= n - f - 2.
+
+    Ties:
+        Of equal scores the lowest rows are selected.
+
+    Variants:
+        m is n - f in ByzFL and BackFed, n - f - 2 in AggregaThor and SignGuard's code, a fifth of n
+        in FLPoison, and 1, which is Krum, by default in Flower and fedlib. The NDSS 2021 release
+        scores again after each choice: :func:`iterative_multi_krum`.
 
     References:
-        Blanchard et al., NeurIPS 2017, section 5 (m-Krum).
+        Blanchard et al., Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent,
+        NeurIPS 2017, section 5 (m-Krum).
     """
-    multi_krum_bound(len(updates), n_malicious, n_selected)
+    multi_krum_bound(len(updates), n_malicious)
+    check_n_selected(len(updates), n_selected)
     scores = krum_scores(updates, n_malicious)
     n_selected = len(updates) - n_malicious if n_selected is None else n_selected
     return mean_of_selected(updates, lowest(scores, n_selected), prior, scores)
@@ -134,8 +150,8 @@ def iterative_multi_krum(
 ) -> Aggregate:
     """Choose by Krum and set aside, again and again while more than 2f + 2 remain; average those.
 
-    The other variant of Multi-Krum: each choice scores the remaining updates anew. It averages
-    n - 2f - 2 updates, the one-shot :func:`multi_krum` n - f.
+    The other variant of Multi-Krum: each choice scores the remaining updates anew. It averages n -
+    2f - 2 updates, the one-shot :func:`multi_krum` n - f.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -143,20 +159,27 @@ def iterative_multi_krum(
         prior: Weights among the chosen; equal by default.
 
     Returns:
-        The mean of the chosen, their weights, and as suspicion the place in the order of choice
-        (those never chosen follow by their last score). Of equal scores the update closer to all
-        that are left comes first, then the lowest row.
+        update: The mean of the chosen.
+        weights: Equal among the chosen, or in proportion to their prior; 0 for all others.
+        suspicion: The place in the order of choice, from 0; those never chosen follow by their last
+            score.
 
-    Raises:
-        TooFewClientsError: If n < 2f + 3.
+    Bound:
+        n >= 2f + 3, else TooFewClientsError.
+
+    Ties:
+        Of equal scores the update closer to all that are left comes first, then the lowest row.
+
+    Variants:
+        The authors' code counts the update itself (distance 0) among the n - f - 2 neighbours;
+        here, as in Krum's paper, it is not.
 
     References:
-        Shejwalkar and Houmansadr, Manipulating the Byzantine, NDSS 2021, whose code counts the
-        update itself (distance 0) among the n - f - 2 neighbours, here as in Krum's paper it is
-        not.
+        Shejwalkar and Houmansadr, Manipulating the Byzantine: Optimizing Model Poisoning Attacks
+        and Defenses for Federated Learning, NDSS 2021 (its released code).
     """
     n = len(updates)
-    krum_bound(n, n_malicious, "iterative_multi_krum")
+    iterative_multi_krum_bound(n, n_malicious)
     n_chosen = n - 2 * n_malicious - 2
     place = krum_order(squared_distances(updates), n_malicious, n_chosen).argsort()
     return mean_of_selected(updates, place < n_chosen, prior, place.double())

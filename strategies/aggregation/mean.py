@@ -12,11 +12,23 @@ def mean(updates: Float[Tensor, "n d"], prior: Float[Tensor, " n"] | None = None
         prior: Each client's weight before any defence, >= 0, sum 1; equal by default.
 
     Returns:
-        The weighted mean, the prior as weights, and a constant suspicion.
+        update: The weighted mean.
+        weights: The prior.
+        suspicion: 0 for everybody.
+
+    Bound:
+        None: a single client moves it anywhere.
+
+    Ties:
+        None can arise.
+
+    Variants:
+        The paper and Flower weight by examples, which a client states itself. Here the scenario's
+        ``weight_by`` says what the prior is, and counts come from the engine.
 
     References:
-        McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized
-        Data, AISTATS 2017 (weights in proportion to examples).
+        McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data,
+        AISTATS 2017.
     """
     weights = prior_or_uniform(updates, prior)
     return Aggregate(weighted_sum(updates, weights), weights, weights.new_zeros(len(weights)))

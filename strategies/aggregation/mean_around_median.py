@@ -1,17 +1,11 @@
 """Mean around the median: per coordinate, the values nearest to it."""
 
-from strategies.aggregation.aggregate import Aggregate, TooFewClientsError
+from strategies.aggregation.aggregate import Aggregate
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.coordinates import mean_of_windows, nearest_to_median
 from strategies.shapes import Float, Tensor
 
-
-def mean_around_median_bound(n: int, n_malicious: int) -> None:
-    """Raise TooFewClientsError if the median itself could be malicious (n < 2f + 1)."""
-    if n <= 2 * n_malicious:
-        raise TooFewClientsError(
-            f"mean_around_median needs n >= 2f + 1 clients, got n={n} and f={n_malicious}: "
-            f"sample at least {2 * n_malicious + 1} clients or lower n_malicious"
-        )
+mean_around_median_bound = Bound("mean_around_median", 2, 1)
 
 
 def mean_around_median(
@@ -27,15 +21,23 @@ def mean_around_median(
         prior: Weights among the survivors of a coordinate; equal (the paper's) by default.
 
     Returns:
-        The mean of the survivors; as weights each client's share in it, averaged over coordinates;
-        as suspicion the share of coordinates in which it is dropped. Of two values as far from
-        the median the lower stays; of equal values the lowest row counts as the smallest.
+        update: Per coordinate, the mean of the survivors in proportion to their prior.
+        weights: Each client's share in that mean, averaged over coordinates.
+        suspicion: The share of coordinates in which the client is dropped.
 
-    Raises:
-        TooFewClientsError: If n < 2f + 1.
+    Bound:
+        n >= 2f + 1, else TooFewClientsError: the median itself could be malicious.
+
+    Ties:
+        Of two values as far from the median the lower stays; of equal values the lowest row counts
+        as the smallest.
+
+    Variants:
+        ByzFL's Meamed is the same; for even n the median is midway between the two middle values in
+        both.
 
     References:
-        Xie et al., Generalized Byzantine-tolerant SGD, 2018 ("mean around median"; ByzFL: MeaMed).
+        Xie et al., Generalized Byzantine-tolerant SGD, 2018.
     """
     n = len(updates)
     mean_around_median_bound(n, n_malicious)

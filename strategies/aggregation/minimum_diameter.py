@@ -2,18 +2,12 @@
 
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, TooFewClientsError, mean_of_selected
+from strategies.aggregation.aggregate import Aggregate, mean_of_selected
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import squared_distances
 from strategies.shapes import Bool, Float, Tensor
 
-
-def minimum_diameter_bound(n: int, n_malicious: int) -> None:
-    """Raise TooFewClientsError if attackers alone could form the subset (n < 2f + 1)."""
-    if n <= 2 * n_malicious:
-        raise TooFewClientsError(
-            f"minimum_diameter needs n >= 2f + 1 clients, got n={n} and f={n_malicious}: "
-            f"sample at least {2 * n_malicious + 1} clients or lower n_malicious"
-        )
+minimum_diameter_bound = Bound("minimum_diameter", 2, 1)
 
 
 def minimum_diameter(
@@ -31,17 +25,25 @@ def minimum_diameter(
         prior: Weights within the subset; equal by default.
 
     Returns:
-        The mean of the subset, their weights, and as suspicion the distance to the farthest member
-        of the subset. Where fewer than f must go, the highest rows go as well; of several subsets
-        of the same diameter the search takes the one that leaves out the row with most distant
-        pairs, the lowest such row first.
+        update: The mean of the subset.
+        weights: Equal within the subset, or in proportion to the prior; 0 outside.
+        suspicion: The L2 distance to the farthest member of the subset.
 
-    Raises:
-        TooFewClientsError: If n < 2f + 1.
+    Bound:
+        n >= 2f + 1, else TooFewClientsError: attackers alone could form the subset.
+
+    Ties:
+        Where fewer than f must go, the highest rows go as well. Of several subsets of the same
+        diameter the search takes the one that leaves out the row with most distant pairs, the
+        lowest such row first.
+
+    Variants:
+        ByzFL (MDA) tries all subsets and keeps the first of the least diameter.
 
     References:
         El Mhamdi et al., The Hidden Vulnerability of Distributed Learning in Byzantium, ICML 2018,
-        after Rousseeuw, 1985. ByzFL tries all subsets.
+        after Rousseeuw, 1985; named MDA in El Mhamdi et al., Genuinely Distributed Byzantine
+        Machine Learning, PODC 2020.
     """
     n = len(updates)
     minimum_diameter_bound(n, n_malicious)

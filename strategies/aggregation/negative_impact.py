@@ -10,7 +10,7 @@ from strategies.aggregation.aggregate import (
     normalised,
     prior_or_uniform,
 )
-from strategies.aggregation.k_norm import k_norm_bound
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.krum import lowest
 from strategies.aggregation.mean import mean
 from strategies.shapes import Bool, Float, Tensor
@@ -19,9 +19,9 @@ Evaluate = Callable[[Tensor], tuple[float, float]]
 """From an update to the error rate and the mean loss of the model it gives, on server data."""
 
 
-def negative_impact_bound(n: int, n_malicious: int, rule: str = "error_rate_rejection") -> None:
-    """Raise TooFewClientsError if dropping f (the union: 2f) leaves nobody."""
-    k_norm_bound(n, 2 * n_malicious if rule == "union_rejection" else n_malicious, rule)
+error_rate_rejection_bound = Bound("error_rate_rejection", 1, 1)
+loss_rejection_bound = Bound("loss_rejection", 1, 1)
+union_rejection_bound = Bound("union_rejection", 2, 1)
 
 
 def error_rate_rejection(
@@ -34,8 +34,8 @@ def error_rate_rejection(
     """Drop the f clients whose presence raises the error rate most (ERR), then aggregate.
 
     A client's impact is the error of the model aggregated from all minus that of the model
-    aggregated from all others. A minority that the validation data hardly holds has, if any, a
-    bad impact: the rule is as fair as those data.
+    aggregated from all others. A minority that the validation data hardly holds has, if any, a bad
+    impact: the rule is as fair as those data.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -46,19 +46,27 @@ def error_rate_rejection(
         prior: Each client's weight before the rule; equal by default.
 
     Returns:
-        What the rule makes of the rest; its weights, 0 for those dropped; the impact on the error
-        rate as suspicion. Of equal impacts the lowest rows stay: error rates on a hundred examples
-        are often equal.
+        update: What the rule makes of the rest.
+        weights: The rule's, 0 for those dropped.
+        suspicion: The impact on the error rate.
 
-    Raises:
-        TooFewClientsError: If n < f + 1, or if the rule's own bound fails for n - f clients.
+    Bound:
+        n >= f + 1, else TooFewClientsError, as where the rule's own bound fails for the rest. It
+        bounds nothing: without one of two attackers the model is as bad as with both.
+
+    Ties:
+        Of equal impacts the lowest rows stay: error rates on a hundred examples are often equal.
+
+    Variants:
+        The paper aggregates by Krum, trimmed mean or median; the scenario's rule takes the mean.
+        Its validation set has 100 examples.
 
     References:
         Fang et al., Local Model Poisoning Attacks to Byzantine-Robust Federated Learning, USENIX
         Security 2020, section 5.
     """
     n = len(updates)
-    negative_impact_bound(n, n_malicious, "error_rate_rejection")
+    error_rate_rejection_bound(n, n_malicious)
     on_error, _ = _impacts(updates, evaluate, aggregate, prior)
     return _without(updates, lowest(on_error, n - n_malicious), aggregate, prior, on_error)
 
@@ -82,17 +90,26 @@ def loss_rejection(
         prior: Each client's weight before the rule; equal by default.
 
     Returns:
-        What the rule makes of the rest; its weights, 0 for those dropped; the impact on the loss
-        as suspicion. Of equal impacts the lowest rows stay.
+        update: What the rule makes of the rest.
+        weights: The rule's, 0 for those dropped.
+        suspicion: The impact on the loss.
 
-    Raises:
-        TooFewClientsError: If n < f + 1, or if the rule's own bound fails for n - f clients.
+    Bound:
+        n >= f + 1, else TooFewClientsError, as where the rule's own bound fails for the rest. It
+        bounds nothing: of two opposite attackers each makes up for the other.
+
+    Ties:
+        Of equal impacts the lowest rows stay.
+
+    Variants:
+        The paper aggregates by Krum, trimmed mean or median; the scenario's rule takes the mean.
 
     References:
-        Fang et al., USENIX Security 2020, section 5.
+        Fang et al., Local Model Poisoning Attacks to Byzantine-Robust Federated Learning, USENIX
+        Security 2020, section 5.
     """
     n = len(updates)
-    negative_impact_bound(n, n_malicious, "loss_rejection")
+    loss_rejection_bound(n, n_malicious)
     _, on_loss = _impacts(updates, evaluate, aggregate, prior)
     return _without(updates, lowest(on_loss, n - n_malicious), aggregate, prior, on_loss)
 
@@ -106,6 +123,8 @@ def union_rejection(
 ) -> Aggregate:
     """Drop the clients that either ERR or LFR would drop, up to 2f, then aggregate.
 
+    The two are :func:`error_rate_rejection` and :func:`loss_rejection`.
+
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         evaluate: Error rate and mean loss of an update's model on the server's validation data.
@@ -114,17 +133,26 @@ def union_rejection(
         prior: Each client's weight before the rule; equal by default.
 
     Returns:
-        What the rule makes of the rest; its weights, 0 for those dropped; as suspicion the higher
-        of the client's two places in the order of impact. Of equal impacts the lowest rows stay.
+        update: What the rule makes of the rest.
+        weights: The rule's, 0 for those dropped.
+        suspicion: The higher of the client's two places in the order of impact, from 0.
 
-    Raises:
-        TooFewClientsError: If n < 2f + 1, or if the rule's own bound fails for those left.
+    Bound:
+        n >= 2f + 1, else TooFewClientsError, as where the rule's own bound fails for those left. It
+        bounds nothing: attackers cover for each other, as for either measure alone.
+
+    Ties:
+        Of equal impacts the lowest rows stay.
+
+    Variants:
+        The paper aggregates by Krum, trimmed mean or median; the scenario's rule takes the mean.
 
     References:
-        Fang et al., USENIX Security 2020, section 5.
+        Fang et al., Local Model Poisoning Attacks to Byzantine-Robust Federated Learning, USENIX
+        Security 2020, section 5.
     """
     n = len(updates)
-    negative_impact_bound(n, n_malicious, "union_rejection")
+    union_rejection_bound(n, n_malicious)
     on_error, on_loss = _impacts(updates, evaluate, aggregate, prior)
     kept = lowest(on_error, n - n_malicious) & lowest(on_loss, n - n_malicious)
     places = torch.stack([_places(on_error), _places(on_loss)])

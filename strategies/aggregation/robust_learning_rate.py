@@ -17,17 +17,27 @@ def robust_learning_rate(
     """Average, and flip the sign of each coordinate in which |Σ sign(update)| < θ.
 
     A backdoor's coordinates are moved by few: they are moved away from where those want them. So
-    are the coordinates that only a minority cares about. Nothing bounds the size of an update;
-    BackFed and the authors combine it with clipping.
+    are the coordinates that only a minority cares about. Nothing bounds the size of an update.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
-        threshold: θ, in clients: at least (n + θ) / 2 must agree. 8: BackFed; 4 of 10: FedML.
+        threshold: θ, in clients: at least (n + θ) / 2 must agree.
         prior: Weights of the average; the signs count equally. Equal by default.
 
     Returns:
-        The average with flipped coordinates; the prior as weights; as suspicion the share of
-        coordinates in which the client's sign is against the step.
+        update: The average with flipped coordinates.
+        weights: The prior.
+        suspicion: The share of coordinates in which the client's sign is against the step.
+
+    Bound:
+        None: one client of any size moves it anywhere.
+
+    Ties:
+        |Σ sign(update)| = θ counts as agreed. A value of 0 has no sign, so it is neither for nor
+        against.
+
+    Variants:
+        θ is 8 in BackFed, 4 of 10 in FedML. BackFed and the authors combine it with clipping.
 
     References:
         Ozdayi et al., Defending Against Backdoors in Federated Learning with Robust Learning Rate,

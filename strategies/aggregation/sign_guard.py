@@ -26,8 +26,7 @@ def sign_guard(
     The norm filter keeps lower <= norm / median norm <= upper. The sign filter describes each
     client by its shares of positive, zero and negative values among random coordinates, and keeps
     the largest cluster of mean shift (bandwidth: the mean distance to the nearest half). Survivors
-    are clipped to the median norm. FLPoison clusters by DBSCAN; the paper also has variants with a
-    similarity as fourth feature.
+    are clipped to the median norm.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -38,9 +37,22 @@ def sign_guard(
         prior: Weights among the survivors; equal by default.
 
     Returns:
-        The mean of the clipped survivors; prior · clipping factor, scaled to sum 1, as weights,
-        all 0 where nobody survives; as suspicion by how many of the two filters it was rejected.
-        The median norm is the lower of the two middle ones for even n.
+        update: The mean of the clipped survivors in proportion to their prior.
+        weights: prior · clipping factor, scaled to sum 1; all 0 where nobody survives.
+        suspicion: By how many of the two filters the client was rejected: 0, 1 or 2.
+
+    Bound:
+        None is checked: the median norm, which clips everybody, is honest while n >= 2f + 1.
+
+    Ties:
+        Of clusters of equal size scikit-learn's first is taken. The median norm is the lower of the
+        two middle ones for even n.
+
+    Variants:
+        The authors' code divides each share by the largest among clients, looks at one block of
+        neighbouring coordinates, and filters (strictly) by the mean of the two middle norms;
+        FLPoison does the same and clusters by DBSCAN. SignGuard-Sim and -Dist have a fourth
+        feature.
 
     References:
         Xu et al., Byzantine-robust Federated Learning through Collaborative Malicious Gradient

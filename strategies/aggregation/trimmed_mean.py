@@ -2,18 +2,12 @@
 
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, TooFewClientsError
+from strategies.aggregation.aggregate import Aggregate
+from strategies.aggregation.bound import Bound
 from strategies.aggregation.coordinates import mean_of_windows
 from strategies.shapes import Float, Tensor
 
-
-def trimmed_mean_bound(n: int, n_malicious: int) -> None:
-    """Raise TooFewClientsError if trimming f at each end leaves nobody."""
-    if n <= 2 * n_malicious:
-        raise TooFewClientsError(
-            f"trimmed_mean needs n >= 2f + 1 clients, got n={n} and f={n_malicious}: "
-            f"sample at least {2 * n_malicious + 1} clients or lower n_malicious"
-        )
+trimmed_mean_bound = Bound("trimmed_mean", 2, 1)
 
 
 def trimmed_mean(
@@ -27,17 +21,24 @@ def trimmed_mean(
         prior: Weights among the survivors of a coordinate; equal (the paper's) by default.
 
     Returns:
-        The mean of the survivors; as weights each client's share of the coordinates in which it
-        survives (times its prior); as suspicion the share of coordinates in which it is dropped.
+        update: Per coordinate, the mean of the survivors in proportion to their prior; 0 where all
+            of them have prior 0.
+        weights: Each client's share in that mean, averaged over coordinates.
+        suspicion: The share of coordinates in which the client is dropped.
+
+    Bound:
+        n >= 2f + 1, else TooFewClientsError: trimming must leave somebody.
+
+    Ties:
         Of equal values the lowest row counts as the smallest.
 
-    Raises:
-        TooFewClientsError: If n < 2f + 1.
+    Variants:
+        f values at each end in ByzFL and Blades. Others give the trimmed share in place of f: 0.2
+        in Flower and BackFed, 0.1 in FLPoison, 0.25 at each end in FedML's example.
 
     References:
-        Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates,
-        ICML 2018. Flower, BackFed and FLPoison give the trimmed share (0.2, 0.2, 0.1) in place
-        of f.
+        Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, ICML
+        2018.
     """
     n = len(updates)
     trimmed_mean_bound(n, n_malicious)

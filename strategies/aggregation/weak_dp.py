@@ -22,13 +22,23 @@ def weak_dp(
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         rng: Draws the noise.
-        max_norm: The bound M, L2, in parameter units. 5: BackFed; 3: FLPoison.
-        noise_std: σ of the noise on each parameter of the average. 0.025: BackFed and the authors;
-            0.002: FLPoison.
+        max_norm: The bound M, L2, in parameter units.
+        noise_std: σ of the noise on each parameter of the average, in parameter units.
         prior: Each client's weight before clipping; equal by default.
 
     Returns:
-        The noisy average; weights and suspicion as in :func:`norm_clipping`.
+        update: The noisy average of the clipped updates.
+        weights: The products prior · min(1, M / norm), scaled to sum 1.
+        suspicion: The L2 norms, in parameter units.
+
+    Bound:
+        None: no client moves it by more than its prior times M.
+
+    Ties:
+        None can arise.
+
+    Variants:
+        M = 5 and σ = 0.025 in BackFed, M = 3 and σ = 0.002 in FLPoison.
 
     References:
         Sun et al., Can You Really Backdoor Federated Learning?, 2019.

@@ -24,23 +24,33 @@ def bucketing(
 ) -> Mixed:
     """Average the clients of random buckets of size s; the last bucket may be smaller.
 
-    Averages differ less from each other than clients do, so a rule that follows is less inclined
-    to take an unusual honest client for an attacker. f attackers can spoil f buckets: the rule
-    keeps its assumed f, and its bound is checked against ⌈n / s⌉ rows.
+    Averages differ less from each other than clients do, so a rule that follows is less inclined to
+    take an unusual honest client for an attacker. f attackers can spoil f buckets: the rule keeps
+    its assumed f, and its bound is checked against ⌈n / s⌉ rows.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         rng: Draws the buckets.
-        size: The bucket size s, >= 1. FLPoison, FedML and the authors take 2; ByzFL 1 (off).
+        size: The bucket size s, >= 1.
         prior: Weights within a bucket; equal by default.
 
     Returns:
-        The buckets' means, and each client's share in its bucket as mixing. A bucket whose
-        clients all have prior 0 is their plain mean.
+        updates: The buckets' means, ⌈n / s⌉ rows.
+        mixing: Each client's share in its bucket. A bucket whose clients all have prior 0 is their
+            plain mean.
+
+    Bound:
+        None.
+
+    Ties:
+        None can arise.
+
+    Variants:
+        The authors, FLPoison, FedML and epfml take s = 2, ByzFL 1 (off) by default.
 
     References:
-        Karimireddy et al., Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing,
-        ICLR 2022.
+        Karimireddy et al., Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing, ICLR
+        2022.
     """
     n = len(updates)
     bucket = torch.empty(n, dtype=torch.int64)

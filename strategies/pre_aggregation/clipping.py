@@ -3,8 +3,11 @@
 import torch
 
 from strategies.aggregation.aggregate import norms_of
+from strategies.aggregation.bound import Bound
 from strategies.pre_aggregation.mixed import Mixed
 from strategies.shapes import Float, Tensor
+
+adaptive_clipping_bound = Bound("adaptive_clipping", 2, 1)
 
 
 def clipping(updates: Float[Tensor, "n d"], max_norm: float) -> Mixed:
@@ -12,10 +15,20 @@ def clipping(updates: Float[Tensor, "n d"], max_norm: float) -> Mixed:
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
-        max_norm: The bound, L2, in parameter units, > 0. ByzFL's default is 2.
+        max_norm: The bound, L2, in parameter units, > 0.
 
     Returns:
-        The clipped rows, and the factors min(1, bound / norm) on the diagonal of the mixing.
+        updates: The clipped rows.
+        mixing: The factors min(1, bound / norm) on the diagonal.
+
+    Bound:
+        None.
+
+    Ties:
+        None can arise.
+
+    Variants:
+        ByzFL's bound is 2 by default.
 
     References:
         Sun et al., Can You Really Backdoor Federated Learning?, 2019.
@@ -25,24 +38,35 @@ def clipping(updates: Float[Tensor, "n d"], max_norm: float) -> Mixed:
 
 
 def adaptive_clipping(updates: Float[Tensor, "n d"], n_malicious: int) -> Mixed:
-    """Clip the k = ⌊2 (f / n) (n - f)⌋ longest rows to the longest of the others.
+    """Clip the k = ⌊2 (f / n) (n - f)⌋ longest rows to the longest of the others (ARC).
 
-    Honest rows may be among those shortened, and one of the longest honest rows bounds them all,
-    so that the step cannot ruin a rule's guarantee as a fixed bound can.
+    Honest rows may be among those shortened, and one of the longest honest rows bounds them all, so
+    that the step cannot ruin a rule's guarantee as a fixed bound can.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
-        n_malicious: The bound f the defence assumes, < n / 2.
+        n_malicious: The bound f the defence assumes.
 
     Returns:
-        The clipped rows, and the factors min(1, bound / norm) on the diagonal of the mixing.
+        updates: The clipped rows.
+        mixing: The factors min(1, bound / norm) on the diagonal.
+
+    Bound:
+        n >= 2f + 1, else TooFewClientsError: k >= f only where honest clients are a majority.
+
+    Ties:
+        None can arise: rows as long as the bound stay as they are.
+
+    Variants:
+        ByzFL is the same, and takes any f <= n.
 
     References:
-        Allouah et al., Adaptive Gradient Clipping for Robust Federated Learning, ICLR 2025 (ARC).
+        Allouah et al., Adaptive Gradient Clipping for Robust Federated Learning, ICLR 2025.
     """
     n = len(updates)
+    adaptive_clipping_bound(n, n_malicious)
     norms = norms_of(updates)
-    n_clipped = min(2 * n_malicious * (n - n_malicious) // n, n - 1)
+    n_clipped = 2 * n_malicious * (n - n_malicious) // n
     bound = norms.sort(descending=True).values[n_clipped]
     return _clipped(updates, norms, bound)
 

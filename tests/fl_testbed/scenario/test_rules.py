@@ -20,20 +20,20 @@ def with_needed_parameters(kind: str, catalogue: str) -> dict[str, object]:
     return {"kind": kind} | {name: NEEDED[name] for name in needed}
 
 
-def one_round(strategy: StrategySpec) -> torch.Tensor:
+def one_round(strategy: StrategySpec, n: int = N) -> torch.Tensor:
     torch.manual_seed(0)
     facts = RoundFacts(
         round_=1,
-        clients=torch.arange(N),
-        prior=torch.full((N,), 1 / N, dtype=torch.float64),
-        losses=torch.rand(N, dtype=torch.float64),
+        clients=torch.arange(n),
+        prior=torch.full((n,), 1 / n, dtype=torch.float64),
+        losses=torch.rand(n, dtype=torch.float64),
         server_update=lambda: torch.ones(D),
         evaluate=lambda update: (0.5, float(update.norm())),
         rng=generator(0, Purpose.AGGREGATION, 1),
     )
-    mixers = strategy.build_pre_aggregation(N)
-    pipeline = Pipeline(strategy.build_aggregation(N), pre_aggregate=mixers)
-    return pipeline(torch.randn(N, D) + 1, facts, {}).result.weights
+    mixers = strategy.build_pre_aggregation(n)
+    pipeline = Pipeline(strategy.build_aggregation(n), pre_aggregate=mixers)
+    return pipeline(torch.randn(n, D) + 1, facts, {}).result.weights
 
 
 @pytest.mark.parametrize("kind", CATALOGUE["rules"])
@@ -50,6 +50,44 @@ def test_every_pre_aggregation_can_be_named(kind: str) -> None:
     strategy = StrategySpec.model_validate({"pre_aggregation": [step], "aggregation": rule})
     strategy.check(N)
     assert one_round(strategy).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("f", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("catalogue", "kind"),
+    [
+        (catalogue, kind)
+        for catalogue in ("rules", "pre_aggregations")
+        for kind, spec in CATALOGUE[catalogue].items()
+        if getattr(spec, "bound", None)
+    ],
+)
+def test_a_scenario_is_refused_exactly_where_the_method_is(
+    catalogue: str, kind: str, f: int
+) -> None:
+    needed = with_needed_parameters(kind, catalogue)
+    needed |= {"n_malicious": f} if "n_malicious" in needed else {}
+    method = {"aggregation": needed}
+    if catalogue == "pre_aggregations":
+        method = {"pre_aggregation": [needed], "aggregation": {"kind": "mean"}}
+    strategy = StrategySpec.model_validate(method)
+    bound = CATALOGUE[catalogue][kind].bound  # pyright: ignore[reportAttributeAccessIssue]
+    least = bound.per_malicious * f + bound.more
+    strategy.check(least)
+    one_round(strategy, least)
+    with pytest.raises(TooFewClientsError, match=f"{kind} needs"):
+        strategy.check(least - 1)
+    with pytest.raises(TooFewClientsError, match=f"{kind} needs"):
+        one_round(strategy, least - 1)
+
+
+def test_a_fraction_is_of_the_sample_even_after_bucketing() -> None:
+    steps = [{"kind": "bucketing"}, {"kind": "nearest_neighbour_mixing", "n_malicious": 0.4}]
+    strategy = StrategySpec.model_validate(
+        {"pre_aggregation": steps, "aggregation": {"kind": "mean"}}
+    )
+    with pytest.raises(TooFewClientsError, match="got n=5 and f=4"):
+        strategy.check(10)
 
 
 def test_bucketing_keeps_f_and_checks_the_bound_on_buckets() -> None:

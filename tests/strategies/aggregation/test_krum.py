@@ -6,7 +6,6 @@ from strategies.aggregation import (
     iterative_multi_krum,
     krum,
     multi_krum,
-    multi_krum_bound,
 )
 
 # Squared gaps to the two nearest others: 1+36, 1+25, 9+25, 9+16, 16+49.
@@ -62,7 +61,7 @@ def test_multi_krum_weighs_the_selected_by_their_prior():
 
 def test_multi_krum_cannot_select_more_than_came():
     with pytest.raises(TooFewClientsError, match="n_selected=6 of n=5"):
-        multi_krum_bound(5, 1, n_selected=6)
+        multi_krum(LINE, n_malicious=1, n_selected=6)
 
 
 def test_two_colluding_giants_do_not_blur_the_honest_scores():

@@ -75,5 +75,5 @@ def test_the_prior_weighs_those_left():
 def test_somebody_must_be_left():
     with pytest.raises(TooFewClientsError, match="loss_rejection needs n >= f"):
         loss_rejection(UPDATES, distance_from_zero, n_malicious=4)
-    with pytest.raises(TooFewClientsError, match=r"union_rejection needs n >= f.*f=4"):
+    with pytest.raises(TooFewClientsError, match=r"union_rejection needs n >= 2f.*n=4 and f=2"):
         union_rejection(UPDATES, distance_from_zero, n_malicious=2)

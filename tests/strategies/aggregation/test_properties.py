@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strategies import aggregation
 from strategies.aggregation import (
     Aggregate,
     bulyan,
@@ -123,7 +124,14 @@ NOT_ROBUST = {
 }
 MAY_HEAR_NOBODY = {"dnc", "fltrust", "foolsgold", "sign_guard"}
 
+BOUNDED = [
+    name
+    for name, rule in RULES.items()
+    if name not in NOT_ROBUST and "n_malicious" in getattr(rule, "keywords", {})
+]
+
 seeds = st.integers(0, 2**31)
+sizes = st.sampled_from([1e-3, 1.0, 30.0, 1e4, 1e15, 1e30])
 few = settings(max_examples=10, deadline=None)
 
 
@@ -231,7 +239,7 @@ def test_weights_are_shares(name, seed, spread):
 @every_rule(but=NOT_ROBUST)
 @given(
     seed=seeds,
-    size=st.sampled_from([1e-3, 1.0, 30.0, 1e4, 1e15, 1e30]),
+    size=sizes,
     shape=st.sampled_from(["together", "apart", "against", "outbidding"]),
     first=st.booleans(),
 )
@@ -247,9 +255,26 @@ def test_f_arbitrary_updates_cannot_carry_the_result_away(name, seed, size, shap
     }[shape]
     rows = [size * attack, honest] if first else [honest, size * attack]
     update = aggregate(name, torch.cat(rows), seed=seed).update
-    reach = max(torch.linalg.vector_norm(row).item() for row in honest)
-    reach = max(reach, 5.0)  # FLTrust goes as far as the server's own update
+    reach = max(reach_of(honest), 5.0)  # FLTrust goes as far as the server's own update
     assert torch.linalg.vector_norm(update - centre).item() < 4 * reach
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+@given(seed=seeds, size=sizes, f=st.integers(1, 3), together=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_no_more_clients_are_needed_than_the_bound_says(name, seed, size, f, together):
+    bound = getattr(aggregation, f"{name}_bound")
+    n = bound.per_malicious * f + bound.more
+    honest, attack = 1 + gaussian_updates(seed, n - f), gaussian_updates(seed + 1, f)
+    attack = size * (attack[:1].expand_as(attack) if together else attack)
+    rule = partial(getattr(aggregation, name), n_malicious=f)
+    update = rule(torch.cat([attack, honest])).update
+    assert torch.linalg.vector_norm(update - honest.mean(dim=0)).item() < 4 * reach_of(honest)
+
+
+def reach_of(honest: torch.Tensor) -> float:
+    """Return how far from the origin an honest client goes."""
+    return torch.linalg.vector_norm(honest, dim=1).max().item()
 
 
 @every_rule()

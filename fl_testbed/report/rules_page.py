@@ -1,0 +1,119 @@
+"""The page on rules: what their docstrings say, in one form. ``make docs`` writes it."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fl_testbed.scenario.catalogue import CATALOGUE, parameters_of
+from fl_testbed.scenario.docstrings import entries, sections
+from fl_testbed.scenario.spec import Spec
+from strategies.pipeline import Pipeline
+
+FACTS = Pipeline.AGGREGATE_FACTS | Pipeline.PRE_AGGREGATE_FACTS | Pipeline.REWEIGHT_FACTS
+
+INTRODUCTION = """\
+# Rules
+
+What the server can do with the updates of a round. This page is made from the docstrings by `make docs`; a test compares the two.
+
+n is the number of clients in the round, d that of parameters, and f, `n_malicious`, how many clients a rule *assumes* to be
+malicious: a count, or a fraction of the round's sample below 1, rounded down. An update is local minus global parameters. The prior
+is a client's weight before the rule has its say: equal, or by examples (`weight_by`), or what a reweighting made of it.
+
+A rule returns the combined *update*; *weights*, each client's share in it, >= 0, which sum to 1, or are all 0 where the rule moves
+nothing; and *suspicion*, its own score, higher where it trusts less. Fewer clients than a rule needs (TooFewClientsError) skip the
+round or stop the run, as `strategy.on_too_few` says; a scenario that can never have enough is refused.
+"""  # noqa: E501
+
+
+class Chapter(NamedTuple):
+    """One kind of method."""
+
+    title: str
+    where: str
+    """How a scenario names one, KIND standing for its mapping."""
+    preface: str
+
+
+CHAPTERS = {
+    "rules": Chapter(
+        "Aggregation",
+        "aggregation: KIND",
+        "From the updates of a round to one.",
+    ),
+    "pre_aggregations": Chapter(
+        "Pre-aggregation",
+        "pre_aggregation: [KIND]",
+        "Steps before the rule, in the order of the list. Each turns rows into other rows, and "
+        "says by its mixing matrix how much of each client is in them: weights and suspicion of "
+        "the rows are pulled back through it to clients. A rule that remembers clients from round "
+        "to round takes none.",
+    ),
+    "reweightings": Chapter(
+        "Reweighting",
+        "reweighting: KIND",
+        "Whom the server lifts up. With `order: filter_then_lift` the rule judges the plain "
+        "updates and averages those it keeps by the lifted weights; with `lift_then_filter` each "
+        "update is scaled by n times its weight, and then the rule judges.",
+    ),
+}
+
+
+def rules_page() -> str:
+    """Return the page, in Markdown."""
+    parts = [INTRODUCTION]
+    for name, chapter in CHAPTERS.items():
+        kinds = {kind: spec for kind, spec in CATALOGUE[name].items() if hasattr(spec, "rule")}
+        parts += [f"## {chapter.title}\n", f"{chapter.preface}\n", _index(kinds)]
+        parts += [_description(kind, spec, chapter) for kind, spec in kinds.items()]
+    return "\n".join(parts)
+
+
+def _index(kinds: dict[str, type[Spec]]) -> str:
+    lines = ["| kind | what it is | needs |", "|---|---|---|"]
+    for kind, spec in kinds.items():
+        what = (spec.__doc__ or "").splitlines()[0].replace("|", "\\|")
+        lines.append(f"| [`{kind}`](#{kind}) | {what} | {getattr(spec, 'bound', None) or '–'} |")
+    return "\n".join([*lines, ""])
+
+
+def _description(kind: str, spec: type[Spec], chapter: Chapter) -> str:
+    method: Callable[..., Any] = getattr(spec, "rule")  # noqa: B009 (not every Spec has one)
+    said, arguments = sections(method), entries(method, "Args")
+    results = entries(method, "Returns")
+    parameters = parameters_of(spec)
+    needed = [f"{name}: …" for name, default in parameters.items() if default is None]
+    mapping = "{" + ", ".join([f"kind: {kind}", *needed]) + "}"
+    handed = [name for name in arguments if name in FACTS - {"memory"}]
+    in_python = [name for name in arguments if name not in {"updates", *FACTS, *parameters}]
+    lines = [
+        f"### {kind}\n",
+        f"`{chapter.where.replace('KIND', mapping)}`\n",
+        f"{said['']}\n",
+        *_bullets("Parameters", {n: _parameter(spec, n, arguments.get(n)) for n in parameters}),
+        *_bullets("Handed by the server", {name: arguments[name] for name in handed}),
+        *_bullets("In Python also", {name: arguments[name] for name in in_python}),
+        f"* **State:** {arguments.get('memory', 'None.')}",
+        *(f"* **{name.capitalize()}:** {text}" for name, text in results.items()),
+        *(f"* **{name}:** {said[name]}" for name in ("Bound", "Ties", "Variants", "References")),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _bullets(title: str, texts: dict[str, str]) -> list[str]:
+    if not texts:
+        return []
+    return [f"* **{title}:**", *(f"  * `{name}`: {text}" for name, text in texts.items())]
+
+
+def _parameter(spec: type[Spec], name: str, said: str | None) -> str:
+    default = parameters_of(spec)[name]
+    texts = (said, spec.model_fields[name].description)
+    stated = "needed" if default is None else f"default {default}"
+    return f"({stated}) " + " ".join(text for text in texts if text)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(rules_page(), encoding="utf-8")
