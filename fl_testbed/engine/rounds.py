@@ -176,4 +176,4 @@ def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return float(value) if np.isfinite(value) else None  # an attack may drive a loss to infinity
