@@ -1,15 +1,43 @@
 """The Flower ``ClientApp`` around a shard and local training."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
+from clients.attacks import TrainingAttack
 from clients.shard import Shard
-from clients.training import LocalTraining, State, mean_loss, train, train_cohort
+from clients.training import LocalTraining, State, StepHook, mean_loss, train, train_cohort
 from strategies.flower_arrays import record_of, state_dict_of
 from strategies.randomness import Purpose, generator
+
+CLEAN_ARRAYS = "clean-arrays"  # an attacker's second reply, for its colluders alone
+LAST_RECEIVED = "last-received"
+
+
+class Work(NamedTuple):
+    """What a client does in a round."""
+
+    shard: Shard
+    settings: LocalTraining
+    training_attack: TrainingAttack | None = None
+    twin: Shard | None = None
+    """Clean data on which an attacker trains a second model from the received one. It comes with
+    the reply as ``clean-arrays``, which never reach the server."""
+    keeps_received: bool = False
+    """Whether the client keeps the received model for its next round."""
+
+
+class _Job(NamedTuple):
+    """One model to train."""
+
+    shard: Shard
+    settings: LocalTraining
+    rng: np.random.Generator
+    hook: StepHook | None = None
 
 
 class ShardClientApp(ClientApp):
@@ -26,6 +54,8 @@ class ShardClientApp(ClientApp):
         settings: How to train.
         seed: The scenario's seed.
         cohort: How many clients :meth:`train_many` trains at once.
+        work_of: Returns what a client (the first argument) does in a round (the second) where that
+            is not to train on its shard as ``settings`` say: attackers.
     """
 
     def __init__(
@@ -35,6 +65,7 @@ class ShardClientApp(ClientApp):
         settings: LocalTraining,
         seed: int,
         cohort: int = 1,
+        work_of: Callable[[int, int], Work | None] = lambda client, round_: None,
     ) -> None:
         super().__init__()
         self._shard_of = shard_of
@@ -42,42 +73,84 @@ class ShardClientApp(ClientApp):
         self._settings = settings
         self._seed = seed
         self._received: tuple[ArrayRecord, State] | None = None
+        self._work_of = work_of
         self.cohort = cohort
         self.train()(self._train)
         self.query()(identify)
 
     def train_many(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """Answer several training messages that carry the same model, as one cohort."""
-        clients = [_client(context) for context in contexts]
-        shards = [self._shard_of(client) for client in clients]
+        """Answer several training messages that carry the same model, together.
+
+        Clients that train in the same way are one cohort; attackers may train in another.
+        """
         received = self._load(messages[0])
-        loss_metrics = [self._received_loss(m, s) for m, s in zip(messages, shards, strict=True)]
-        rngs = [
-            generator(self._seed, Purpose.TRAINING, _round(message), client)
-            for message, client in zip(messages, clients, strict=True)
+        works = [self._work(m, c) for m, c in zip(messages, contexts, strict=True)]
+        loss_metrics = [
+            self._received_loss(m, w.shard) for m, w in zip(messages, works, strict=True)
         ]
-        trained, losses = train_cohort(self._model, received, shards, self._settings, rngs)
+        jobs = [
+            self._jobs(work, received, message, context)
+            for work, message, context in zip(works, messages, contexts, strict=True)
+        ]
+        trained = iter(self._train_jobs([job for own in jobs for job in own], received))
         return [
-            self._reply(
-                message,
-                {**received, **{name: values[row] for name, values in trained.items()}},
-                {"num-examples": len(shard.labels), "train-loss": losses[row].item(), **extra},
-            )
-            for row, (message, shard, extra) in enumerate(
-                zip(messages, shards, loss_metrics, strict=True)
+            self._reply(message, context, work, [next(trained) for _ in own], extra)
+            for message, context, work, own, extra in zip(
+                messages, contexts, works, jobs, loss_metrics, strict=True
             )
         ]
 
     def _train(self, message: Message, context: Context) -> Message:
+        work = self._work(message, context)
+        received = self._load(message)
+        extra = self._received_loss(message, work.shard)
+        trained: list[tuple[State, float]] = []
+        for job in self._jobs(work, received, message, context):
+            if trained:  # the model has been trained once already
+                self._model.load_state_dict(received)
+            loss = train(self._model, job.shard, job.settings, job.rng, job.hook)
+            state = {name: value.clone() for name, value in self._model.state_dict().items()}
+            trained.append((state, loss))
+        return self._reply(message, context, work, trained, extra)
+
+    def _work(self, message: Message, context: Context) -> Work:
         client = _client(context)
-        shard = self._shard_of(client)
-        self._load(message)
-        extra = self._received_loss(message, shard)
-        rng = generator(self._seed, Purpose.TRAINING, _round(message), client)
-        loss = train(self._model, shard, self._settings, rng)
-        metrics = {"num-examples": len(shard.labels), "train-loss": loss, **extra}
-        state = {name: value.clone() for name, value in self._model.state_dict().items()}
-        return self._reply(message, state, metrics)
+        work = self._work_of(client, _round(message))
+        return work or Work(self._shard_of(client), self._settings)
+
+    def _jobs(self, work: Work, received: State, message: Message, context: Context) -> list[_Job]:
+        """Return the models to train: the one to send and, if there is one, its clean twin."""
+        where = _round(message), _client(context)
+        last = context.state.array_records.get(LAST_RECEIVED)
+        hook = None
+        if work.training_attack is not None:
+            previous = state_dict_of(last) if last is not None else None
+            hook = work.training_attack.hook(received, previous)
+        rng = generator(self._seed, Purpose.TRAINING, *where)
+        jobs = [_Job(work.shard, work.settings, rng, hook)]
+        if work.twin is not None:  # in the same order, so that the data alone make the difference
+            rng = generator(self._seed, Purpose.TRAINING, *where)
+            jobs.append(_Job(work.twin, work.settings, rng))
+        return jobs
+
+    def _train_jobs(self, jobs: Sequence[_Job], received: State) -> list[tuple[State, float]]:
+        """Return each job's trained state and loss, in order; equal settings are one cohort."""
+        results: dict[int, tuple[State, float]] = {}
+        for settings in dict.fromkeys(job.settings for job in jobs):
+            places = [place for place, job in enumerate(jobs) if job.settings == settings]
+            cohort = [jobs[place] for place in places]
+            trained, losses = train_cohort(
+                self._model,
+                received,
+                [job.shard for job in cohort],
+                settings,
+                [job.rng for job in cohort],
+                [job.hook for job in cohort] if any(job.hook for job in cohort) else None,
+            )
+            for row, place in enumerate(places):
+                state = {name: values[row] for name, values in trained.items()}
+                results[place] = {**received, **state}, losses[row].item()
+        return [results[place] for place in range(len(jobs))]
 
     def _load(self, message: Message) -> State:
         arrays = message.content.array_records["arrays"]
@@ -92,10 +165,26 @@ class ShardClientApp(ClientApp):
         return {"received-loss": mean_loss(self._model, shard.inputs, shard.labels)}
 
     @staticmethod
-    def _reply(message: Message, state: State, metrics: dict[str, int | float]) -> Message:
-        arrays = record_of({name: value.numpy() for name, value in state.items()})
-        content = RecordDict({"arrays": arrays, "metrics": MetricRecord({**metrics})})
+    def _reply(
+        message: Message,
+        context: Context,
+        work: Work,
+        trained: Sequence[tuple[State, float]],
+        extra: dict[str, float],
+    ) -> Message:
+        """Return the reply, and only now note what the client keeps: all went well."""
+        state, loss = trained[0]
+        metrics = {"num-examples": len(work.shard.labels), "train-loss": loss, **extra}
+        content = RecordDict({"arrays": _record(state), "metrics": MetricRecord(metrics)})
+        for twin, _ in trained[1:]:
+            content[CLEAN_ARRAYS] = _record(twin)
+        if work.keeps_received:
+            context.state[LAST_RECEIVED] = message.content.array_records["arrays"]
         return Message(content, reply_to=message)
+
+
+def _record(state: State) -> ArrayRecord:
+    return record_of({name: value.numpy() for name, value in state.items()})
 
 
 def identify(message: Message, context: Context) -> Message:

@@ -1,6 +1,6 @@
 """Local training: on one shard, and on a cohort of shards at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -42,6 +42,10 @@ class LocalTraining:
 State = dict[str, Tensor]
 """A model's parameters and buffers by name."""
 
+StepHook = Callable[[State, int, bool], None]
+"""Run after an optimizer step, without gradients: it may change the parameters in place. It is told
+the step, from 1, and whether it is the last."""
+
 
 def batches(
     n_examples: int, settings: LocalTraining, rng: np.random.Generator
@@ -56,9 +60,13 @@ def batches(
 
 
 def train(
-    model: nn.Module, shard: Shard, settings: LocalTraining, rng: np.random.Generator
+    model: nn.Module,
+    shard: Shard,
+    settings: LocalTraining,
+    rng: np.random.Generator,
+    hook: StepHook | None = None,
 ) -> float:
-    """Train a model in place on one shard.
+    """Train a model in place on one shard; an attacker's ``hook`` runs after each step.
 
     Returns:
         The mean loss over all examples seen, each at the time it was seen.
@@ -66,12 +74,16 @@ def train(
     model.train()
     optimizer = settings.build_optimizer(list(model.parameters()))
     total, seen = 0.0, 0
-    for batch in batches(len(shard.labels), settings, rng):
+    steps = batches(len(shard.labels), settings, rng)
+    for step, batch in enumerate(steps, start=1):
         rows = torch.from_numpy(batch)
         optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(model(shard.inputs[rows]), shard.labels[rows])
         loss.backward()
         optimizer.step()
+        if hook is not None:
+            with torch.no_grad():
+                hook(dict(model.named_parameters()), step, step == len(steps))
         total += loss.item() * len(batch)
         seen += len(batch)
     return total / seen
@@ -99,6 +111,8 @@ class _Schedule(NamedTuple):
     """1 for an example, 0 for padding."""
     n_active: list[int]
     """How many clients still train in each step."""
+    n_steps: list[int]
+    """How many steps the client in each row trains."""
 
 
 def train_cohort(
@@ -107,6 +121,7 @@ def train_cohort(
     shards: Sequence[Shard],
     settings: LocalTraining,
     rngs: Sequence[np.random.Generator],
+    hooks: Sequence[StepHook | None] | None = None,
 ) -> tuple[State, Float[Tensor, " clients"]]:
     """Train a cohort of clients at once from the same model.
 
@@ -121,6 +136,7 @@ def train_cohort(
         shards: One per client.
         settings: The same for all.
         rngs: One per client, for its order of examples.
+        hooks: One per client, None for those that are honest; none at all by default.
 
     Returns:
         The trained parameters, stacked along a first axis of clients, and each client's mean loss
@@ -161,10 +177,23 @@ def train_cohort(
         for parameter, gradient in zip(active, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
+        if hooks is not None:
+            _run_hooks(hooks, schedule, dict(zip(trained, active, strict=True)), step + 1)
         totals[:n_active] += (losses.detach() * present.sum(dim=1)).double()
     back = schedule.order.argsort()
     seen = schedule.present.sum(dim=(1, 2)).double()
     return {name: value.detach()[back] for name, value in trained.items()}, (totals / seen)[back]
+
+
+@torch.no_grad()
+def _run_hooks(
+    hooks: Sequence[StepHook | None], schedule: _Schedule, active: State, step: int
+) -> None:
+    for row in range(schedule.n_active[step - 1]):
+        hook = hooks[int(schedule.order[row])]
+        if hook is not None:
+            own = {name: value[row] for name, value in active.items()}
+            hook(own, step, step == schedule.n_steps[row])
 
 
 def _schedule(
@@ -181,7 +210,11 @@ def _schedule(
             present[place, step, : len(batch)] = 1
     n_active = [sum(len(s) > step for s in steps) for step in range(rows.shape[1])]
     return _Schedule(
-        torch.tensor(order), torch.from_numpy(rows), torch.from_numpy(present), n_active
+        torch.tensor(order),
+        torch.from_numpy(rows),
+        torch.from_numpy(present),
+        n_active,
+        [len(steps[client]) for client in order],
     )
 
 

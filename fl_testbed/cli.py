@@ -128,7 +128,7 @@ def by_variant(scenarios: list[Scenario]) -> dict[str, list[Scenario]]:
 def list_(
     what: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(CATALOGUE)}.")] = None,
 ) -> None:
-    """List rules, reweightings, poisons, triggers, datasets, minorities and models."""
+    """List rules, reweightings, attacks, poisons, triggers, datasets, minorities and models."""
     if what is not None and what not in CATALOGUE:
         raise typer.BadParameter(f"needs one of {', '.join(CATALOGUE)}, got {what!r}")
     console = make_console()

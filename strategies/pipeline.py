@@ -94,12 +94,12 @@ class Pipeline:
     ) -> None:
         self.aggregate, self.reweight, self.order = aggregate, reweight, order
         self.pre_aggregate = tuple(pre_aggregate)
-        self._aggregate_asks = _asked_facts(aggregate, self.AGGREGATE_FACTS, skip=1)
+        self._aggregate_asks = asked_facts(aggregate, self.AGGREGATE_FACTS, skip=1)
         self._pre_aggregate_asks = tuple(
-            _asked_facts(step, self.PRE_AGGREGATE_FACTS, skip=1) for step in self.pre_aggregate
+            asked_facts(step, self.PRE_AGGREGATE_FACTS, skip=1) for step in self.pre_aggregate
         )
         self._reweight_asks = (
-            _asked_facts(reweight, self.REWEIGHT_FACTS, skip=0) if reweight else frozenset()
+            asked_facts(reweight, self.REWEIGHT_FACTS, skip=0) if reweight else frozenset()
         )
         if self.pre_aggregate and "clients" in self._aggregate_asks:
             raise TypeError(
@@ -190,7 +190,7 @@ class Pipeline:
         return rows, mixing
 
 
-def _asked_facts(rule: Callable[..., Any], facts: Iterable[str], skip: int) -> frozenset[str]:
+def asked_facts(rule: Callable[..., Any], facts: Iterable[str], skip: int) -> frozenset[str]:
     """Return the facts that a rule names as parameters and that are not bound already."""
     # functools.partial gives a bound keyword a default of its own; the rule's own defaults stay.
     bound = set(getattr(rule, "keywords", {}))

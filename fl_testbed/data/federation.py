@@ -13,7 +13,8 @@ from strategies.randomness import Purpose, generator
 from strategies.shapes import Tensor
 
 ImageTransform = Callable[[np.ndarray], np.ndarray]
-Poison = Callable[[Shard, np.random.Generator], Shard]
+Poison = Callable[[Shard, int, np.random.Generator], Shard]
+"""Turns the clean shard of an attacker, the how-manieth from 0, into what it trains on."""
 
 MAJORITY, MINORITY = 0, 1
 
@@ -68,17 +69,21 @@ class Federation:
     minority: ImageTransform
     """Turns a majority image into a minority one."""
     poison: Poison | None
-    """Turns an attacker's clean shard into what it trains on."""
     seed: int
 
     def shard(self, client: int) -> Shard:
         """Return what a client trains on."""
+        shard = self.clean_shard(client)
+        if shard.role is Role.POISONED and self.poison is not None:
+            attacker = client - self.population.clients(Role.POISONED)[0]
+            shard = self.poison(shard, attacker, generator(self.seed, Purpose.POISON, client))
+        return shard
+
+    def clean_shard(self, client: int) -> Shard:
+        """Return what a client would train on if nobody attacked."""
         role = self.population.role(client)
         group = MINORITY if role is Role.HONEST_MINORITY else MAJORITY
-        shard = self._shard(self.partition.client_rows(client), group, role)
-        if role is Role.POISONED and self.poison is not None:
-            shard = self.poison(shard, generator(self.seed, Purpose.POISON, client))
-        return shard
+        return self._shard(self.partition.client_rows(client), group, role)
 
     def server_shard(self, n_minority: int) -> Shard:
         """Return the server's own data, the first ``n_minority`` of it in minority style."""

@@ -1,23 +1,29 @@
 """From a scenario to the parts of a run: federation, ClientApp, strategy, evaluation."""
 
+import math
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from flwr.app import ArrayRecord
 from flwr.clientapp import ClientApp
-from torch import nn
+from torch import Tensor, nn
 
-from clients.app import ShardClientApp
+from clients.app import ShardClientApp, Work
 from clients.poisons import is_source
-from clients.shard import Shard
+from clients.shard import Role, Shard
 from clients.training import train
 from fl_testbed.data import DATASETS, Dataset, Federation
+from fl_testbed.data.federation import Poison
 from fl_testbed.data.partition import equal_shards, overlapping_shards
+from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Rule, Surroundings
+from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.parts import DirtyLabelBackdoorSpec
 from strategies.flower_arrays import state_dict_of
+from strategies.pipeline import Pipeline, RoundFacts
 from strategies.randomness import Purpose, generator
 from strategies.robust import RobustFedAvg
 
@@ -64,9 +70,21 @@ def build_federation(scenario: Scenario, dataset: Dataset) -> Federation:
         population=population,
         group_names=minority.group_names,
         minority=minority.build(),
-        poison=scenario.poison.build(),
+        poison=_poison(scenario),
         seed=scenario.seed,
     )
+
+
+def _poison(scenario: Scenario) -> Poison | None:
+    """Return what poisons each attacker's shard, by the kind of attacker."""
+    by_kind = [(len(ids), kind.poison) for ids, kind in scenario.attackers_by_id]
+    poisons = [spec.build() for count, spec in by_kind for _ in range(count) if spec is not None]
+
+    def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+        its = poisons[attacker]
+        return shard if its is None else its(shard, attacker, rng)
+
+    return poison if any(its is not None for its in poisons) else None
 
 
 def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
@@ -79,22 +97,92 @@ def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
 
 def build_client_app(scenario: Scenario, federation: Federation) -> ClientApp:
     """Return the ClientApp that trains the federation's shards."""
-    shards: dict[int, Shard] = {}
+    shards: dict[tuple[int, bool], Shard] = {}
 
-    def shard_of(client: int) -> Shard:
-        if client not in shards:
+    def shard_of(client: int, *, clean: bool = True) -> Shard:
+        key = client, clean
+        if key not in shards:
             if len(shards) >= CACHED_SHARDS:
                 shards.pop(next(iter(shards)))
-            shards[client] = federation.shard(client)
-        return shards[client]
+            shards[key] = federation.clean_shard(client) if clean else federation.shard(client)
+        return shards[key]
+
+    settings = scenario.training.build()
+    kind_of = {client: kind for ids, kind in scenario.attackers_by_id for client in ids}
+
+    def work_of(client: int, round_: int) -> Work | None:
+        kind = kind_of.get(client)
+        if kind is None:
+            return None
+        training_attack = kind.training_attack.build()
+        keeps_received = training_attack is not None and training_attack.needs_previous
+        if not kind.schedule.build().is_active(round_):
+            return Work(shard_of(client), settings, keeps_received=keeps_received)
+        return Work(
+            shard_of(client, clean=False),
+            kind.training.build(settings),
+            training_attack,
+            shard_of(client) if kind.attack.needs_twin else None,
+            keeps_received,
+        )
 
     return ShardClientApp(
         shard_of,
         partial(build_model, scenario, federation.dataset),
-        scenario.training.build(),
+        settings,
         scenario.seed,
         scenario.training.cohort,
+        work_of,
     )
+
+
+def with_attackers(grid: ClientGrid, scenario: Scenario) -> ClientGrid:
+    """Put the scenario's attackers around a grid, if they do anything to updates."""
+    kinds = [
+        Attackers(
+            clients=ids,
+            attack=attack,
+            knowledge=kind.attack.seen,
+            schedule=kind.schedule.build(),
+            samples_everybody=kind.attack.samples_everybody,
+        )
+        for ids, kind in scenario.attackers_by_id
+        if ids and (attack := kind.attack.build()) is not None
+    ]
+    if not kinds:
+        return grid
+    population, assumed = scenario.clients.population, scenario.strategy.aggregation
+    knows_rule = any(kind.attack.knows_defence for kind in scenario.attacker_kinds)
+    surroundings = Surroundings(
+        attackers=population.clients(Role.POISONED),
+        minority=population.clients(Role.HONEST_MINORITY),
+        n_assumed=lambda n: assumed.parameters(n).get("n_malicious"),
+        rule=known_rule(scenario) if knows_rule else None,
+        seed=scenario.seed,
+    )
+    return AdversaryGrid(grid, kinds, surroundings)
+
+
+def known_rule(scenario: Scenario) -> Rule:
+    """Return pre-aggregations and rule, for attackers who know them, on plain updates."""
+    spec, n_sampled = scenario.strategy, scenario.n_sampled
+    mixers = spec.build_pre_aggregation(n_sampled)
+    pipeline = Pipeline(spec.build_aggregation(n_sampled), pre_aggregate=mixers)
+
+    def rule(updates: Tensor, rng: np.random.Generator) -> Tensor:
+        n = len(updates)
+        facts = RoundFacts(
+            round_=0,
+            clients=torch.arange(n),
+            prior=torch.full((n,), 1 / n, dtype=torch.float64),
+            losses=torch.full((n,), torch.nan),
+            server_update=partial(torch.zeros_like, updates[0]),
+            evaluate=lambda update: (math.nan, math.nan),
+            rng=rng,
+        )
+        return pipeline(updates, facts, {}).result.update
+
+    return rule
 
 
 def build_strategy(scenario: Scenario, federation: Federation) -> RobustFedAvg:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from clients.shard import Role
 from fl_testbed.data import DataError, Dataset, Federation
 from fl_testbed.engine.assembly import build_client_app, build_federation, load_dataset
 from fl_testbed.engine.evaluation import Evaluation
@@ -80,8 +79,9 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> list[Fe
         try:
             federation = build_federation(scenario, datasets.get(scenario))
             federations.append(federation)
-            for attacker in federation.population.clients(Role.POISONED)[:1]:
-                federation.shard(attacker)  # a trigger may not fit, or examples be missing
+            for ids, _ in scenario.attackers_by_id:
+                for attacker in ids[:1]:
+                    federation.shard(attacker)  # a trigger may not fit, or examples be missing
         except DataError as fault:
             faults[str(fault)] = Fault(scenario.name, "dataset", str(fault))
         except ValueError as fault:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from clients.attacks import Knowledge
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_model
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
@@ -18,13 +19,27 @@ SHARE_OF_FREE = 0.8  # of the memory that is available now
 
 
 def server_memory(scenario: Scenario, dataset: Dataset) -> tuple[int, int]:
-    """Return the number of parameters d, and the bytes that the server keeps of a round."""
+    """Return the number of parameters d, and the bytes that the server keeps of a round.
+
+    Attackers who look at updates keep copies of these: a second matrix if they see all of them.
+    """
     d = sum(p.numel() for p in build_model(scenario, dataset).parameters())
     spec, n = scenario.strategy, scenario.n_sampled
     lift = spec.reweighting.build(scenario.clients.population, scenario.training.build())
     mixers = spec.build_pre_aggregation(n)
     pipeline = Pipeline(spec.build_aggregation(n), lift, spec.order, mixers)
-    return d, server_bytes(pipeline, n, d)
+    return d, server_bytes(pipeline, n, d) + 4 * d * n_looked_at(scenario)
+
+
+def n_looked_at(scenario: Scenario) -> int:
+    """Return how many updates of d numbers attackers keep copies of in a round."""
+    kinds = [kind for kind in scenario.attacker_kinds if kind.count]
+    twins = sum(kind.count for kind in kinds if kind.attack.needs_twin)
+    knowledge = {kind.attack.seen for kind in kinds}
+    if Knowledge.OMNISCIENT in knowledge:
+        return scenario.n_sampled + twins
+    colluding = sum(kind.count for kind in kinds if kind.attack.seen is Knowledge.COLLUDING)
+    return min(colluding, scenario.n_sampled) + twins
 
 
 def check_memory(scenarios: Sequence[Scenario], datasets: "DatasetCache") -> None:
@@ -38,8 +53,9 @@ def check_memory(scenarios: Sequence[Scenario], datasets: "DatasetCache") -> Non
     for scenario in scenarios:
         d, needed = server_memory(scenario, datasets.get(scenario))
         if needed > SHARE_OF_FREE * available:
+            copies = ", and the copies that attackers look at," if n_looked_at(scenario) else ""
             text = (
-                f"the updates of {scenario.n_sampled:,} clients × {d:,} parameters take "
+                f"the updates of {scenario.n_sampled:,} clients × {d:,} parameters{copies} take "
                 f"{needed / 2**30:,.1f} GiB, {available / 2**30:,.1f} GiB are free: lower "
                 "sampling.fraction or take a smaller model"
             )

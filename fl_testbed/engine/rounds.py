@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor
 
 from fl_testbed.data import Federation
-from fl_testbed.engine.assembly import build_model, build_strategy
+from fl_testbed.engine.assembly import build_model, build_strategy, with_attackers
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.run_folder import Row, RunFolder
@@ -42,7 +42,8 @@ class Run:
     """One scenario on one grid. It computes; whoever iterates over it writes."""
 
     def __init__(self, scenario: Scenario, federation: Federation, grid: ClientGrid) -> None:
-        self._scenario, self._federation, self._grid = scenario, federation, grid
+        self._scenario, self._federation = scenario, federation
+        self._grid = with_attackers(grid, scenario)
         self._strategy: RobustFedAvg = build_strategy(scenario, federation)
         self._evaluate = Evaluator(scenario, federation)
         model = build_model(scenario, federation.dataset)
@@ -175,4 +176,4 @@ def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return float(value) if np.isfinite(value) else None  # an attack may drive a loss to infinity

@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+from fl_testbed.scenario.attacks import AnyAttackSpec, TrainingAttackSpec
 from fl_testbed.scenario.docstrings import sections
 from fl_testbed.scenario.methods import LiftSpec
 from fl_testbed.scenario.parts import (
@@ -24,6 +25,8 @@ CATALOGUE: dict[str, dict[str, type[Spec]]] = {
     "rules": _kinds(AggregationSpec),
     "pre_aggregations": _kinds(PreAggregationSpec),
     "reweightings": _kinds(LiftSpec),
+    "attacks": _kinds(AnyAttackSpec),
+    "training_attacks": _kinds(TrainingAttackSpec),
     "poisons": _kinds(PoisonSpec),
     "triggers": _kinds(TriggerSpec),
     "datasets": _kinds(AnyDatasetSpec),

@@ -1,5 +1,6 @@
 """Server side of a scenario: reweightings, and how they combine with rules."""
 
+import inspect
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
@@ -105,6 +106,12 @@ class StrategySpec(Spec):
     def is_oracle(self) -> bool:
         """Whether any part of it is told the truth about clients."""
         return getattr(self.reweighting, "oracle", None) is not None
+
+    @property
+    def can_be_foreseen(self) -> bool:
+        """Whether the rule looks at nothing but the updates of the round."""
+        asked = inspect.signature(self.aggregation.rule).parameters.keys()
+        return not asked & {"clients", "evaluate", "losses", "memory", "reference"}
 
     def check(self, n: int) -> None:
         """Raise TooFewClientsError if a step cannot work on what a sample of n clients leaves."""

@@ -169,7 +169,7 @@ class _Backdoor:
     def __init__(self, spec: DirtyLabelBackdoorSpec) -> None:
         self.spec = spec
 
-    def __call__(self, shard: Shard, rng: np.random.Generator) -> Shard:
+    def __call__(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
         spec = self.spec
         return dirty_label_backdoor(
             shard, spec.trigger.build(), spec.target, spec.fraction, rng, spec.source

@@ -1,10 +1,19 @@
 """The whole experiment: one class per YAML mapping, one field per key."""
 
+import itertools
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from fl_testbed.scenario.attacks import (
+    AnyAttackSpec,
+    AttackersSpec,
+    NoAttackSpec,
+    NoTrainingAttackSpec,
+    ScheduleSpec,
+    TrainingAttackSpec,
+)
 from fl_testbed.scenario.methods import JTTSpec, StrategySpec
 from fl_testbed.scenario.parts import (
     AnyDatasetSpec,
@@ -49,6 +58,10 @@ class Scenario(Spec):
     sampling: SamplingSpec = SamplingSpec()
     training: TrainingSpec
     poison: PoisonSpec = NoPoisonSpec()
+    training_attack: TrainingAttackSpec = NoTrainingAttackSpec()
+    attack: AnyAttackSpec = NoAttackSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    attackers: list[AttackersSpec] = Field(default_factory=list)  # where there are several kinds
     server_data: ServerDataSpec = ServerDataSpec()
     strategy: StrategySpec
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -58,6 +71,32 @@ class Scenario(Spec):
     def n_sampled(self) -> int:
         """Clients per round."""
         return self.sampling.count(len(self.clients.population))
+
+    @property
+    def attacker_kinds(self) -> list[AttackersSpec]:
+        """The kinds of attackers, in the order of their client ids, each with its own poison."""
+        if not self.attackers:
+            return [
+                AttackersSpec(
+                    count=self.clients.poisoned,
+                    poison=self.poison,
+                    training_attack=self.training_attack,
+                    attack=self.attack,
+                    schedule=self.schedule,
+                )
+            ]
+        return [
+            kind.model_copy(update={"poison": self.poison}) if kind.poison is None else kind
+            for kind in self.attackers
+        ]
+
+    @property
+    def attackers_by_id(self) -> list[tuple[range, AttackersSpec]]:
+        """The client ids of each kind of attackers."""
+        kinds, first = self.attacker_kinds, len(self.clients.population) - self.clients.poisoned
+        starts = itertools.accumulate([kind.count for kind in kinds], initial=first)
+        ids = [range(start, start + kind.count) for start, kind in zip(starts, kinds, strict=False)]
+        return list(zip(ids, kinds, strict=True))
 
     @property
     def is_oracle(self) -> bool:
@@ -101,6 +140,36 @@ class Scenario(Spec):
                     )
                 )
         found += self._poison_contradictions()
+        found += self._attacker_contradictions()
+        return found
+
+    def _attacker_contradictions(self) -> list[tuple[str, str]]:
+        found = []
+        counts = [kind.count for kind in self.attackers]
+        if self.attackers and sum(counts) != self.clients.poisoned:
+            text = (
+                f"the counts sum to {sum(counts)}, clients.poisoned is {self.clients.poisoned}: "
+                "they must be equal"
+            )
+            found.append(("attackers", text))
+        shorthand = ("training_attack", "attack", "schedule")
+        found += [
+            (key, "is for attackers of one kind, and attackers lists them: give it there")
+            for key in shorthand
+            if self.attackers and getattr(self, key) != type(self).model_fields[key].default
+        ]
+        n_clients = len(self.clients.population)
+        n_honest = n_clients - self.clients.poisoned
+        for place, kind in enumerate(self.attacker_kinds):
+            inside = f"attackers.{place}." if self.attackers else ""
+            texts = kind.contradictions(n_clients, n_honest, self.rounds)
+            found += [(inside + key, text) for key, text in texts]
+            if kind.attack.knows_defence and not self.strategy.can_be_foreseen:
+                text = (
+                    f"an attacker cannot foresee what {self.strategy.aggregation.kind} does: it "
+                    "asks for the server's data, its memory or the clients' losses"
+                )
+                found.append((f"{inside}attack", text))
         return found
 
     def _poison_contradictions(self) -> list[tuple[str, str]]:

@@ -1,12 +1,15 @@
 """The Flower ClientApp: what a server that sends a model gets back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from torch import nn
 
-from clients.app import ShardClientApp
+from clients.app import CLEAN_ARRAYS, ShardClientApp, Work
+from clients.attacks import Neurotoxin, ProjectedDescent
 from clients.shard import Role, Shard
 from clients.training import LocalTraining, mean_loss, train
 from fl_testbed.engine.flower_internals import become_server
@@ -137,3 +140,71 @@ def test_a_model_of_another_shape_is_refused_by_name():
     wrong.content["arrays"] = ArrayRecord({"weight": torch.zeros(2, 2), "bias": torch.zeros(3)})
     with pytest.raises(RuntimeError, match="weight"):
         app()(wrong, context(1))
+
+
+SLOWER = replace(SETTINGS, lr=0.1, batch_size=2)
+
+
+def attacker(client: int, server_round: int) -> Work | None:
+    """Clients 1 and 2 attack from round 2 on, each in its own way."""
+    if client == 0:
+        return None
+    if server_round == 1:
+        return Work(shard_of(client), SETTINGS, keeps_received=client == 2)
+    if client == 1:
+        return Work(shard_of(0), SLOWER, ProjectedDescent(0.01), twin=shard_of(1))
+    return Work(shard_of(2), SETTINGS, Neurotoxin(share=0.4), keeps_received=True)
+
+
+def attacking(cohort: int = 1) -> ShardClientApp:
+    return ShardClientApp(shard_of, build_model, SETTINGS, SEED, cohort, attacker)
+
+
+def test_an_attacker_trains_on_its_own_terms_in_its_rounds_alone():
+    honest = app()(message(1), context(1))
+    before = attacking()(message(1), context(1))
+    for name, values in arrays_of(honest).items():
+        np.testing.assert_array_equal(arrays_of(before)[name], values)
+    reply = attacking()(message(1, server_round=2), context(1))
+    assert metrics_of(reply)["num-examples"] == SIZES[0]
+    start = build_model(9).state_dict()
+    moved = [arrays_of(reply)[name] - value.numpy() for name, value in start.items()]
+    assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_a_clean_twin_comes_along_trained_as_its_attacker_trains():
+    reply = attacking()(message(1, server_round=2), context(1))
+    expected = build_model(9)
+    train(expected, shard_of(1), SLOWER, generator(SEED, Purpose.TRAINING, 2, 1))
+    twin = reply.content.array_records[CLEAN_ARRAYS]
+    for name, value in expected.state_dict().items():
+        np.testing.assert_array_equal(twin[name].numpy(), value.numpy())
+
+
+def test_an_attacker_remembers_the_model_of_its_last_round():
+    node, used = context(2), attacking()
+    used(message(2, server_round=1, model_seed=5), node)
+    reply = arrays_of(used(message(2, server_round=2, model_seed=9), node))
+    last, received = build_model(5).state_dict(), build_model(9).state_dict()
+    moved = torch.cat([(received[name] - last[name]).abs().flatten() for name in received])
+    stood = [torch.from_numpy(reply[name]) == received[name] for name in received]
+    kept = torch.cat([mask.flatten() for mask in stood])
+    assert int(kept.sum()) == 6
+    assert moved[kept].min() > moved[~kept].max()
+
+
+def test_attackers_in_a_cohort_answer_as_they_would_one_by_one():
+    clients, nodes = [0, 1, 2], [context(c) for c in (0, 1, 2)]
+    both = attacking(cohort=3)
+    both.train_many([message(c, model_seed=5) for c in clients], nodes)
+    together = both.train_many([message(c, server_round=2) for c in clients], nodes)
+    for client, reply in zip(clients, together, strict=True):
+        one, node = attacking(), context(client)
+        one(message(client, model_seed=5), node)
+        alone = one(message(client, server_round=2), node)
+        assert list(reply.content.array_records) == list(alone.content.array_records)
+        for key, record in alone.content.array_records.items():
+            for name, array in record.items():
+                other = reply.content.array_records[key][name].numpy()
+                np.testing.assert_allclose(other, array.numpy(), rtol=0, atol=1e-5)
+        assert metrics_of(reply)["num-examples"] == metrics_of(alone)["num-examples"]

@@ -18,7 +18,7 @@ def numbered(n: int, first: int) -> Examples:
     return Examples(values.reshape(n, 1, 1, 1), values.astype(np.int64) % 10)
 
 
-def stamped(shard: Shard, rng: np.random.Generator) -> Shard:
+def stamped(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
     """A poison that leaves a mark and uses chance."""
     noise = torch.from_numpy(rng.random(shard.inputs.shape).astype(np.float32))
     return shard._replace(inputs=noise, is_poisoned=torch.ones_like(shard.is_poisoned))

@@ -1,0 +1,69 @@
+"""What every update attack returns, and what its attackers may know."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from strategies.memory import Memory
+from strategies.shapes import Float, Tensor
+
+
+class Knowledge(StrEnum):
+    """Which updates of the round attackers see before they send their own."""
+
+    OMNISCIENT = "omniscient"
+    """Those of all honest clients."""
+    COLLUDING = "colluding"
+    """Those that they themselves would send if they were honest."""
+    BLIND = "blind"
+    """None: each sees its own alone."""
+
+
+class Forged(NamedTuple):
+    """What attackers send."""
+
+    updates: Float[Tensor, "f d"]
+    """Local minus global parameters, one row per attacker; equal rows may share memory."""
+    memory: Memory = {}  # noqa: RUF012 (nobody writes into it)
+    """What an attack that names ``memory`` wants to be given back in its next round."""
+
+
+Attack = Callable[..., Forged]
+"""An attack. Its first parameter is ``own``, the updates that its attackers would send; of what the
+attackers know it is handed what its other parameters name:
+
+* ``seen`` (m, d): the updates they see, by their knowledge;
+* ``sample`` (k, d): the updates whose mean and spread they take: ``seen``, or everybody's;
+* ``clean`` (f, d): what they would send had they trained on clean data;
+* ``seen_clients`` (m,), ``is_minority`` (m,): ids and membership of the rows of ``seen``;
+* ``n_clients``, ``n_attackers``: how many were asked in this round, and how many of these attack;
+* ``n_assumed``: how many malicious clients the server's rule assumes;
+* ``received`` (d,): the global parameters;
+* ``defence``: from one update that all attackers would send to the server's update;
+* ``memory``, ``rng``.
+"""
+
+Defence = Callable[[Float[Tensor, " d"]], Float[Tensor, " d"]]
+"""What the server would make of the round if every attacker sent this update."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """In which rounds attackers attack: first, first + every, … up to last. In the others they are
+    honest, on clean data."""
+
+    first: int = 1
+    last: int | None = None
+    every: int = 1
+
+    def is_active(self, round_: int) -> bool:
+        """Whether attackers attack in a round, counted from 1."""
+        if round_ < self.first or (self.last is not None and round_ > self.last):
+            return False
+        return (round_ - self.first) % self.every == 0
+
+
+def repeated(update: Float[Tensor, " d"], own: Float[Tensor, "f d"]) -> Float[Tensor, "f d"]:
+    """Return one update for every attacker, without a copy."""
+    return update.expand(len(own), -1)

@@ -1,0 +1,49 @@
+"""Which way, and how far, attacks move away from the honest mean."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from strategies.shapes import Float, Tensor
+
+Direction = Literal["unit_vector", "sign", "std"]
+
+
+def perturbation(
+    direction: Direction, mean: Float[Tensor, " d"], std: Float[Tensor, " d"]
+) -> Float[Tensor, " d"]:
+    """Return p: -μ / ‖μ‖ (``unit_vector``), -sign(μ) (``sign``) or -σ (``std``).
+
+    References:
+        Shejwalkar and Houmansadr, Manipulating the Byzantine, NDSS 2021, section IV-B.
+    """
+    if direction == "unit_vector":
+        return -mean / torch.linalg.vector_norm(mean).clamp(min=1e-30)
+    return -mean.sign() if direction == "sign" else -std
+
+
+@dataclass(frozen=True)
+class Halving:
+    """A search for the largest factor that fits, by steps of half the size each time."""
+
+    start: float
+    """The first factor tried."""
+    first_step: float
+    """Its distance to the second."""
+    otherwise: float = 0.0
+    """What is taken if none fits."""
+    tolerance: float = 1e-5
+
+    def __call__(self, fits: Callable[[float], bool]) -> float:
+        """Return the last factor that fitted."""
+        factor, found, step = self.start, self.otherwise, self.first_step
+        while abs(found - factor) > self.tolerance and step > self.tolerance / 2:
+            if fits(factor):
+                found = factor
+                factor += step
+            else:
+                factor -= step
+            step /= 2
+        return found

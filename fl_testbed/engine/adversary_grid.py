@@ -1,0 +1,317 @@
+"""A grid around the grid: it rewrites what attackers send, and strategies cannot tell."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Message, MessageType, RecordDict
+from torch import Tensor
+
+from clients.app import CLEAN_ARRAYS
+from clients.attacks import Attack, Forged, Knowledge, Schedule
+from fl_testbed.engine.client_work import Outcome, Task
+from fl_testbed.engine.grid import ClientGrid
+from strategies.flower_arrays import Layout, UnusableReplyError
+from strategies.memory import Memory
+from strategies.pipeline import asked_facts
+from strategies.randomness import Purpose, generator
+
+FACTS = frozenset(
+    {
+        "seen",
+        "sample",
+        "clean",
+        "seen_clients",
+        "is_minority",
+        "n_clients",
+        "n_attackers",
+        "n_assumed",
+        "received",
+        "defence",
+        "memory",
+        "rng",
+    }
+)
+"""What attackers may know of a round, see :data:`clients.attacks.Attack`."""
+STATE = "attack/"  # prefix of what attackers carry over, among the grid's state
+
+Rule = Callable[[Tensor, np.random.Generator], Tensor]
+"""The server's rule as attackers know it: from updates, shape (n, d), to one."""
+
+
+@dataclass(frozen=True)
+class Attackers:
+    """Attackers of one kind, and what they know."""
+
+    clients: range
+    attack: Attack
+    knowledge: Knowledge
+    schedule: Schedule
+    samples_everybody: bool = False
+    """Whether their mean and spread are those of all updates, their own included."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What attackers know of a federation, if they are told."""
+
+    attackers: range
+    """All clients that are not honest."""
+    minority: range
+    n_assumed: Callable[[int], int | None]
+    """How many of n clients the server's rule assumes to be malicious."""
+    rule: Rule | None
+    """The server's rule, for attackers who know it."""
+    seed: int
+    """Of the attackers' random numbers: those of a round depend on it, on the round, and on the
+    attacker, or on the first attacker where they decide together."""
+
+
+class AdversaryGrid(ClientGrid):
+    """Runs clients on another grid and rewrites the replies of attackers.
+
+    A blind attacker's reply is rewritten as it passes. The others' are held until all replies are
+    there; what they look at is copied into one float32 matrix: all updates if anybody is
+    omniscient, else the attackers' own. Honest replies pass at once. What an attacker failed to
+    compute, or computed so that nobody can use it, passes as it is.
+    """
+
+    def __init__(
+        self, grid: ClientGrid, kinds: Sequence[Attackers], surroundings: Surroundings
+    ) -> None:
+        super().__init__()
+        self._grid, self._kinds, self._around = grid, list(kinds), surroundings
+        self._asks = [asked_facts(kind.attack, FACTS, skip=1) for kind in self._kinds]
+        self._memories: list[Memory] = [{} for _ in self._kinds]
+
+    def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
+        """Let the other grid run the tasks."""
+        self._grid.keep_order = self.keep_order
+        return self._grid.execute(content, tasks)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message]:
+        """Yield replies as they arrive, those of attackers rewritten."""
+        messages = list(messages)
+        replies = super().send_and_receive(messages, timeout=timeout)
+        if messages and messages[0].metadata.message_type == MessageType.TRAIN:
+            replies = self._rewritten(_Round(messages), replies)
+        yield from replies
+
+    def _rewritten(self, asked: "_Round", replies: Iterator[Message]) -> Iterator[Message]:
+        active = [p for p, k in enumerate(self._kinds) if k.schedule.is_active(asked.round_)]
+        kind_of = {client: place for place in active for client in self._kinds[place].clients}
+        board = _Board(self._looked_at(asked, active), asked.layout.size)
+        held: dict[int, list[Message]] = {place: [] for place in active}
+        for reply in replies:
+            client = reply.metadata.src_node_id
+            place = kind_of.get(client)
+            clean = None
+            if not reply.has_error() and CLEAN_ARRAYS in reply.content.array_records:
+                clean = reply.content.array_records[CLEAN_ARRAYS]
+                del reply.content[CLEAN_ARRAYS]
+            if place is not None and self._kinds[place].knowledge is Knowledge.BLIND:
+                reply = self._blindly(asked, place, reply)
+                place = None
+            if client in board.places and asked.copy(reply, clean, board) and place is not None:
+                held[place].append(reply)
+            else:
+                yield reply
+        board.close_gaps()
+        for place, waiting in held.items():
+            waiting.sort(key=lambda reply: reply.metadata.src_node_id)
+            own = [reply.metadata.src_node_id for reply in waiting]
+            if own:
+                updates = self._together(asked, place, own, board)
+                for reply, update in zip(waiting, updates, strict=True):
+                    yield asked.with_update(reply, update)
+
+    def _looked_at(self, asked: "_Round", active: Sequence[int]) -> list[int]:
+        """Return the clients whose updates this round's attackers look at."""
+        knowing = [
+            kind
+            for kind in (self._kinds[place] for place in active)
+            if kind.knowledge is not Knowledge.BLIND
+            and any(client in kind.clients for client in asked.starts)
+        ]
+        if any(kind.knowledge is Knowledge.OMNISCIENT for kind in knowing):
+            return sorted(asked.starts)
+        return sorted(c for c in asked.starts if any(c in kind.clients for kind in knowing))
+
+    def _blindly(self, asked: "_Round", place: int, reply: Message) -> Message:
+        """Rewrite the reply of one attacker who sees nothing but its own update."""
+        own = asked.update_of(reply)
+        if own is None:
+            return reply
+        client = reply.metadata.src_node_id
+        known = self._commonly_known(asked, place, client, client)
+        return asked.with_update(reply, self._attack(place, own[None], known).updates[0])
+
+    def _together(self, asked: "_Round", place: int, own: list[int], board: "_Board") -> Tensor:
+        """Return what one kind of attackers send, who see what their knowledge lets them see."""
+        kind, rows = self._kinds[place], board.rows(own)
+        known = self._commonly_known(asked, place, own[0], kind.clients[0])
+        known["clean"] = board.clean(own)
+        if kind.knowledge is Knowledge.COLLUDING:
+            clients, seen = own, known["clean"]
+            is_minority = [True for _ in own]
+        else:
+            clients = [c for c in board.places if c not in self._around.attackers]
+            seen = board.rows(clients)
+            is_minority = [c in self._around.minority for c in clients]
+        if not clients:
+            return rows  # nobody to learn from
+        known["seen"], known["seen_clients"] = seen, torch.tensor(clients)
+        known["is_minority"] = torch.tensor(is_minority)
+        known["sample"] = board.rows(list(board.places)) if kind.samples_everybody else seen
+        known["memory"] = self._memories[place]
+        if self._around.rule is not None:
+            known["defence"] = self._foreseen(asked, board, rows)
+        forged = self._attack(place, rows, known)
+        self._memories[place] = forged.memory
+        return rows.copy_(forged.updates)  # the next kind foresees it
+
+    def _commonly_known(
+        self, asked: "_Round", place: int, attacker: int, source: int
+    ) -> dict[str, Any]:
+        """Return what even blind attackers know; ``source`` is whose random numbers they use."""
+        n_attackers = sum(c in self._kinds[place].clients for c in asked.starts)
+        n_assumed = self._around.n_assumed(len(asked.starts))
+        return {
+            "n_clients": len(asked.starts),
+            "n_attackers": n_attackers,
+            "n_assumed": n_attackers if n_assumed is None else n_assumed,
+            "received": torch.from_numpy(asked.starts[attacker]),
+            "rng": generator(self._around.seed, Purpose.ATTACK, asked.round_, source),
+        }
+
+    def _foreseen(
+        self, asked: "_Round", board: "_Board", rows: Tensor
+    ) -> Callable[[Tensor], Tensor]:
+        """Return what the server would do if these attackers all sent a given update."""
+        rule, everyone = self._around.rule, board.rows(list(board.places))
+        assert rule is not None
+
+        def defence(update: Tensor) -> Tensor:
+            rows[:] = update  # in the matrix itself: a second one could be too large
+            return rule(everyone, generator(self._around.seed, Purpose.ATTACK, asked.round_))
+
+        return defence
+
+    def _attack(self, place: int, own: Tensor, known: dict[str, Any]) -> Forged:
+        facts = {name: known[name] for name in self._asks[place] if name in known}
+        return self._kinds[place].attack(own, **facts)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what clients and attackers keep."""
+        state = super().state_dict()
+        for place, memory in enumerate(self._memories):
+            state |= {f"{STATE}{place}/{name}": value for name, value in memory.items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take up what :meth:`state_dict` returned."""
+        super().load_state_dict({k: v for k, v in state.items() if not k.startswith(STATE)})
+        self._memories = [{} for _ in self._kinds]
+        for key, value in state.items():
+            if key.startswith(STATE):
+                place, _, name = key.removeprefix(STATE).partition("/")
+                self._memories[int(place)][name] = value
+
+
+class _Round:
+    """One round's messages, and the way from replies to updates and back."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        config = messages[0].content.config_records["config"]
+        self.round_ = int(config["server-round"])  # pyright: ignore[reportArgumentType]
+        self._arrays = {m.metadata.dst_node_id: _arrays_of(m)[1] for m in messages}
+        self.layout = Layout.of(_arrays_of(messages[0])[1])
+        flat = {id(arrays): self._flat(arrays) for arrays in self._arrays.values()}
+        self.starts = {client: flat[id(arrays)] for client, arrays in self._arrays.items()}
+        """The parameters that each client received, shape (d,)."""
+
+    def update_of(self, reply: Message) -> Tensor | None:
+        """Return a reply's update; None if there is none that the server could use."""
+        if reply.has_error() or len(reply.content.array_records) != 1:
+            return None
+        return self._update(_arrays_of(reply)[1], reply.metadata.src_node_id)
+
+    def copy(self, reply: Message, clean: ArrayRecord | None, board: "_Board") -> bool:
+        """Copy what can be used to the board; return whether it can."""
+        client = reply.metadata.src_node_id
+        own = self.update_of(reply)
+        twin = None if clean is None else self._update(clean, client)
+        if own is None or (clean is not None and twin is None):
+            return False
+        board.put(client, own, twin)
+        return True
+
+    def with_update(self, reply: Message, update: Tensor) -> Message:
+        """Put another update into a reply."""
+        client = reply.metadata.src_node_id
+        key, _ = _arrays_of(reply)
+        flat = (torch.from_numpy(self.starts[client]) + update).numpy()
+        with np.errstate(over="ignore"):  # the server will see that it is not finite
+            reply.content[key] = self.layout.read_flat(flat, self._arrays[client])
+        return reply
+
+    def _update(self, arrays: ArrayRecord, client: int) -> Tensor | None:
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                update = self._flat(arrays)
+                update -= self.starts[client]
+        except UnusableReplyError:
+            return None
+        return torch.from_numpy(update) if np.isfinite(update).all() else None
+
+    def _flat(self, arrays: ArrayRecord) -> np.ndarray:
+        flat = np.empty(self.layout.size, dtype=np.float32)
+        self.layout.write_flat(arrays, flat)
+        return flat
+
+
+def _arrays_of(message: Message) -> tuple[str, ArrayRecord]:
+    return next(iter(message.content.array_records.items()))
+
+
+class _Board:
+    """Updates that attackers look at, one row per client in the order of client ids."""
+
+    def __init__(self, clients: Sequence[int], n_parameters: int) -> None:
+        self.places = {client: row for row, client in enumerate(clients)}
+        """The row of each client; after :meth:`close_gaps`, of those that sent one."""
+        self._matrix = torch.empty(len(clients), n_parameters)
+        self._twins: dict[int, Tensor] = {}
+        self._there: set[int] = set()
+
+    def put(self, client: int, update: Tensor, twin: Tensor | None) -> None:
+        """Copy a client's update, and keep the clean twin of an attacker's."""
+        self._matrix[self.places[client]] = update
+        self._there.add(client)
+        if twin is not None:
+            self._twins[client] = twin
+
+    def close_gaps(self) -> None:
+        """Move rows up where others did not come."""
+        there = [client for client in self.places if client in self._there]
+        for row, client in enumerate(there):
+            if self.places[client] != row:
+                self._matrix[row] = self._matrix[self.places[client]]
+        self.places = {client: row for row, client in enumerate(there)}
+
+    def rows(self, clients: Sequence[int]) -> Tensor:
+        """Return a view of the rows of clients whose ids follow each other on the board."""
+        if not clients:
+            return self._matrix[:0]
+        first, last = self.places[clients[0]], self.places[clients[-1]]
+        return self._matrix[first : last + 1]
+
+    def clean(self, own: Sequence[int]) -> Tensor:
+        """Return what attackers would send had they trained on clean data."""
+        if not all(client in self._twins for client in own):
+            return self.rows(own)
+        return torch.stack([self._twins[client] for client in own])

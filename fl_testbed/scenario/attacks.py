@@ -1,0 +1,327 @@
+"""The attackers of a scenario: what they send, how they train, when, and what they know."""
+
+from functools import partial
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from clients import attacks
+from clients.attacks import Attack, Halving, Knowledge, Schedule, TrainingAttack
+from clients.training import LocalTraining
+from fl_testbed.scenario.parts import NoPoisonSpec, PoisonSpec
+from fl_testbed.scenario.spec import Spec
+
+SeenBy = Literal["omniscient", "colluding"]
+DirectionName = Literal["unit_vector", "sign", "std"]
+
+
+class AttackSpec(Spec):
+    """An attack on the update, and the facts of the scenario that it needs."""
+
+    attack: ClassVar[Attack]
+    knows_defence: ClassVar[bool] = False
+    """Whether attackers can compute what the server's rule would make of the round."""
+    needs_twin: ClassVar[bool] = False
+    """Whether attackers train a second time, on clean data."""
+    needs_spread: ClassVar[bool] = True
+    """Whether colluding attackers must be two at least, to learn how honest updates differ."""
+
+    @property
+    def seen(self) -> Knowledge:
+        """Which updates the attackers see."""
+        return Knowledge(getattr(self, "knowledge", Knowledge.BLIND))
+
+    @property
+    def samples_everybody(self) -> bool:
+        """Whether attackers' own updates count in the mean and spread that they take."""
+        return getattr(self, "include_own", False)
+
+    def build(self) -> Attack | None:
+        """Return the attack, its parameters bound."""
+        given = self.model_dump(exclude={"kind", "knowledge", "include_own", "search"})
+        if (search := getattr(self, "search", None)) is not None:
+            given["search"] = search.build()
+        return partial(type(self).attack, **given)
+
+
+class NoAttackSpec(AttackSpec):
+    """Attackers send what they trained."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self) -> Attack | None:
+        """Return None."""
+        return None
+
+
+class SignFlipSpec(AttackSpec):
+    """Sign flip: send the negative of one's update, times a factor."""
+
+    kind: Literal["sign_flip"]
+    scale: PositiveFloat = 1.0
+    attack = staticmethod(attacks.sign_flip)
+
+
+class GaussianSpec(AttackSpec):
+    """Gaussian noise in place of an update, or on top of it."""
+
+    kind: Literal["gaussian"]
+    std: PositiveFloat = 1.0
+    mean: float = 0.0
+    convention: Literal["replace", "add"] = "replace"
+    relative: bool = False  # std as a multiple of that of the attacker's own coordinates
+    attack = staticmethod(attacks.gaussian)
+
+
+class ModelReplacementSpec(AttackSpec):
+    """Model replacement: boost one's update, by default by n / f."""
+
+    kind: Literal["model_replacement"]
+    factor: PositiveFloat | None = None
+    attack = staticmethod(attacks.model_replacement)
+
+
+class AlieSpec(AttackSpec):
+    """A little is enough: the mean less z standard deviations."""
+
+    kind: Literal["alie"]
+    knowledge: SeenBy = "omniscient"
+    include_own: bool = False  # mean and spread over everybody, as FLANDERS takes them
+    z: float | Literal["quantile", "cdf"] = "quantile"  # a number, or how n and f decide
+    spread: Literal["std", "root_std"] = "std"
+    attack = staticmethod(attacks.alie)
+
+
+class InnerProductSpec(AttackSpec):
+    """Inner-product manipulation: minus ε times the mean."""
+
+    kind: Literal["inner_product"]
+    knowledge: SeenBy = "omniscient"
+    scale: PositiveFloat
+    attack = staticmethod(attacks.inner_product)
+    needs_spread = False
+
+
+class HalvingSpec(Spec):
+    """A peer's search for the largest factor: where it begins, and its first step."""
+
+    start: PositiveFloat
+    first_step: PositiveFloat
+    otherwise: NonNegativeFloat = 0.0  # the factor if none fits
+
+    def build(self) -> Halving:
+        """Return the search."""
+        return Halving(**self.model_dump())
+
+
+class MinMaxSpec(AttackSpec):
+    """Min-Max: as far out as the two honest updates that are farthest apart."""
+
+    kind: Literal["min_max"]
+    knowledge: SeenBy = "omniscient"
+    include_own: bool = False  # mean and spread over everybody, as FLANDERS takes them
+    direction: DirectionName = "std"
+    search: HalvingSpec | None = None  # the exact factor by default
+    attack = staticmethod(attacks.min_max)
+
+
+class MinSumSpec(AttackSpec):
+    """Min-Sum: as far from all honest updates together as the farthest honest one."""
+
+    kind: Literal["min_sum"]
+    knowledge: SeenBy = "omniscient"
+    direction: DirectionName = "std"
+    bound: Literal["max", "min"] = "max"  # min: the authors' code
+    search: HalvingSpec | None = None  # the exact factor by default
+    attack = staticmethod(attacks.min_sum)
+
+
+class FangKrumSpec(AttackSpec):
+    """Fang's attack on Krum: against the honest direction, as far as Krum still chooses."""
+
+    kind: Literal["fang_krum"]
+    knowledge: SeenBy = "omniscient"
+    around: Literal["received", "first_reply"] = "received"  # first_reply: FLANDERS; omniscient
+    threshold: PositiveFloat = 1e-5
+
+    def build(self) -> Attack | None:
+        """Return the attack for full or partial knowledge."""
+        if self.seen is Knowledge.COLLUDING:
+            return partial(attacks.fang_krum_partial, threshold=self.threshold)
+        return partial(attacks.fang_krum, around=self.around, threshold=self.threshold)
+
+
+class FangTrimmedMeanSpec(AttackSpec):
+    """Fang's attack on trimmed mean and median: just beyond the honest extremes."""
+
+    kind: Literal["fang_trimmed_mean"]
+    knowledge: SeenBy = "omniscient"
+    stretch: Annotated[float, Field(gt=1)] = 2.0
+    values: Literal["models", "updates"] = "models"
+
+    def build(self) -> Attack | None:
+        """Return the attack for full or partial knowledge."""
+        if self.seen is Knowledge.COLLUDING:
+            return attacks.fang_trimmed_mean_partial
+        return partial(attacks.fang_trimmed_mean, stretch=self.stretch, values=self.values)
+
+
+class MimicSpec(AttackSpec):
+    """Mimic: all attackers send a copy of one honest client's update."""
+
+    kind: Literal["mimic"]
+    knowledge: Literal["omniscient"] = "omniscient"
+    client: NonNegativeInt | None = None  # whom; by default the one that stands out most
+    warm_up_rounds: PositiveInt = 1
+    attack = staticmethod(attacks.mimic)
+
+
+class TailoredSpec(AttackSpec):
+    """Tailored: the factor that moves the known defence's result farthest, found by asking it."""
+
+    kind: Literal["tailored"]
+    knowledge: Literal["omniscient"] = "omniscient"
+    direction: DirectionName = "std"
+    n_evaluations: PositiveInt = 20
+    attack = staticmethod(attacks.tailored)
+    knows_defence = True
+
+
+class MinorityMimicSpec(AttackSpec):
+    """Minority-mimic: a poison that stands where honest minority clients stand."""
+
+    kind: Literal["minority_mimic"]
+    knowledge: SeenBy = "omniscient"
+    closeness: PositiveFloat = 1.0  # distance to the minority, as a multiple of its own spread
+    within: Literal["ball", "box"] = "ball"
+    attack = staticmethod(attacks.minority_mimic)
+    needs_twin = True
+    needs_spread = False
+
+
+AnyAttackSpec = Annotated[
+    NoAttackSpec
+    | SignFlipSpec
+    | GaussianSpec
+    | ModelReplacementSpec
+    | AlieSpec
+    | InnerProductSpec
+    | MinMaxSpec
+    | MinSumSpec
+    | FangKrumSpec
+    | FangTrimmedMeanSpec
+    | MimicSpec
+    | TailoredSpec
+    | MinorityMimicSpec,
+    Field(discriminator="kind"),
+]
+
+
+class NoTrainingAttackSpec(Spec):
+    """Attackers train as everybody does."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self) -> TrainingAttack | None:
+        """Return None."""
+        return None
+
+
+class PgdSpec(Spec):
+    """PGD: stay within a ball round the received model."""
+
+    kind: Literal["pgd"]
+    radius: PositiveFloat
+    relative: bool = False  # radius as a multiple of the global model's last move
+    every: PositiveInt | None = 1  # steps between projections; null projects after the last alone
+
+    def build(self) -> TrainingAttack | None:
+        """Return the projection."""
+        return attacks.ProjectedDescent(**self.model_dump(exclude={"kind"}))
+
+
+class NeurotoxinSpec(Spec):
+    """Neurotoxin: keep out of the coordinates that the global model's last move used most."""
+
+    kind: Literal["neurotoxin"]
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+    def build(self) -> TrainingAttack | None:
+        """Return the mask."""
+        return attacks.Neurotoxin(self.share)
+
+
+TrainingAttackSpec = Annotated[
+    NoTrainingAttackSpec | PgdSpec | NeurotoxinSpec, Field(discriminator="kind")
+]
+
+
+class AttackerTrainingSpec(Spec):
+    """How attackers train where they differ from honest clients."""
+
+    optimizer: Literal["sgd", "adam"] | None = None
+    lr: PositiveFloat | None = None
+    batch_size: PositiveInt | None = None
+    local_epochs: PositiveInt | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+
+    def build(self, honest: LocalTraining) -> LocalTraining:
+        """Return the attackers' settings."""
+        return LocalTraining(**{**vars(honest), **self.model_dump(exclude_none=True)})
+
+
+class ScheduleSpec(Spec):
+    """In which rounds attackers attack: first, first + every, … up to last."""
+
+    first: PositiveInt = 1
+    last: PositiveInt | None = None
+    every: PositiveInt = 1
+
+    def build(self) -> Schedule:
+        """Return the schedule."""
+        return Schedule(**self.model_dump())
+
+
+class AttackersSpec(Spec):
+    """Attackers of one kind."""
+
+    count: NonNegativeInt
+    poison: PoisonSpec | None = None  # the scenario's by default
+    training: AttackerTrainingSpec = AttackerTrainingSpec()
+    training_attack: TrainingAttackSpec = NoTrainingAttackSpec()
+    attack: AnyAttackSpec = NoAttackSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+
+    def contradictions(self, n_clients: int, n_honest: int, rounds: int) -> list[tuple[str, str]]:
+        """Return what no single key shows, as (key, text), for a scenario of that size."""
+        found: list[tuple[str, str]] = []
+        attack, schedule = self.attack, self.schedule
+        alone = self.count == 1 and attack.seen is Knowledge.COLLUDING and attack.needs_spread
+        if alone:
+            text = (
+                f"colluding attackers learn from each other how updates differ: {attack.kind} "
+                "needs 2 or more, got 1; raise the count or let them be omniscient"
+            )
+            found.append(("attack.knowledge", text))
+        if attack.needs_twin and isinstance(self.poison, NoPoisonSpec) and self.count:
+            found.append(("attack", "minority_mimic hides a poison: give the attackers one"))
+        if isinstance(attack, AlieSpec) and attack.z == "quantile" and 2 * self.count >= n_clients:
+            text = (
+                f"alie derives z for a minority of attackers, got {self.count} of {n_clients}: "
+                "give z, or lower the count"
+            )
+            found.append(("attack.z", text))
+        if isinstance(attack, FangKrumSpec) and (
+            attack.around == "first_reply" and attack.seen is Knowledge.COLLUDING
+        ):
+            text = "first_reply takes an honest client's model: it needs knowledge: omniscient"
+            found.append(("attack.around", text))
+        if isinstance(attack, MimicSpec) and (attack.client or 0) >= n_honest and self.count:
+            text = f"needs an honest client, from 0 to {n_honest - 1}, got {attack.client}"
+            found.append(("attack.client", text))
+        last = rounds if schedule.last is None else min(schedule.last, rounds)
+        if schedule.first > last:
+            text = f"needs <= {last}, got {schedule.first}: the attackers would never attack"
+            found.append(("schedule.first", text))
+        return found

@@ -1,0 +1,178 @@
+"""Attackers in scenarios: what can be named, and what is refused."""
+
+import pytest
+import torch
+
+from clients.attacks import Knowledge
+from fl_testbed.engine.adversary_grid import FACTS
+from fl_testbed.scenario import ScenarioError, load_scenarios
+from fl_testbed.scenario.attacks import AttackersSpec
+from fl_testbed.scenario.catalogue import CATALOGUE
+from strategies.pipeline import asked_facts
+from strategies.randomness import Purpose, generator
+
+GOOD = """\
+name: small
+rounds: 6
+dataset: {kind: digits}
+model: {kind: mlp, hidden: [4]}
+clients: {honest_majority: 9, honest_minority: 3, poisoned: 4, examples_each: 10}
+training: {lr: 0.1, batch_size: 5}
+strategy: {aggregation: {kind: mean}}
+"""
+NEEDED = {"scale": 1.0}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load the good scenario with more keys, and with some set as on the command line."""
+
+    def load(more: str, *settings: str):
+        path = tmp_path / "s.yaml"
+        path.write_text(GOOD + more)
+        return load_scenarios(path, settings)[0]
+
+    return load
+
+
+@pytest.fixture
+def faults_of(load):
+    def faults_of(more: str, *settings: str) -> list[str]:
+        with pytest.raises(ScenarioError) as error:
+            load(more, *settings)
+        return [f"{fault.key}: {fault.text}" for fault in error.value.faults]
+
+    return faults_of
+
+
+@pytest.mark.parametrize("knowledge", ["omniscient", "colluding"])
+@pytest.mark.parametrize("kind", [kind for kind in CATALOGUE["attacks"] if kind != "none"])
+def test_every_attack_that_can_be_named_runs(kind, knowledge):
+    fields = CATALOGUE["attacks"][kind].model_fields
+    given = {name: NEEDED[name] for name, f in fields.items() if name != "kind" and f.is_required()}
+    if "knowledge" in fields:
+        given["knowledge"] = knowledge
+        if fields["knowledge"].annotation.__args__ == ("omniscient",):
+            given["knowledge"] = "omniscient"
+    spec = AttackersSpec.model_validate({"count": 3, "attack": {"kind": kind, **given}}).attack
+    attack = spec.build()
+    asked = asked_facts(attack, FACTS, skip=1)
+    own, seen = torch.randn(3, 5), torch.randn(8, 5)
+    seen = own if spec.seen is Knowledge.COLLUDING else seen
+    known = {
+        "seen": seen,
+        "sample": seen,
+        "clean": own - 1,
+        "seen_clients": torch.arange(len(seen)),
+        "is_minority": torch.arange(len(seen)) > 0,
+        "n_clients": 11,
+        "n_attackers": 3,
+        "n_assumed": 2,
+        "received": torch.zeros(5),
+        "defence": lambda update: update,
+        "memory": {},
+        "rng": generator(0, Purpose.ATTACK),
+    }
+    assert attack(own, **{name: known[name] for name in asked}).updates.shape == (3, 5)
+    blind = spec.seen is Knowledge.BLIND
+    assert blind == (not asked & {"seen", "sample", "clean", "is_minority", "defence"})
+    assert spec.knows_defence == ("defence" in asked)
+    assert spec.needs_twin == ("clean" in asked)
+
+
+def test_one_kind_of_attackers_is_written_in_short(load):
+    ((ids, kind),) = load("attack: {kind: sign_flip}\nschedule: {every: 2}\n").attackers_by_id
+    assert ids == range(12, 16)
+    assert (kind.count, kind.attack.kind, kind.schedule.every) == (4, "sign_flip", 2)
+
+
+def test_several_kinds_share_out_the_attackers_in_order(load):
+    scenario = load(
+        """\
+poison: {kind: dirty_label_backdoor, trigger: {kind: patch, size: 2}, target: 3}
+attackers:
+  - {count: 1, attack: {kind: sign_flip}, poison: {kind: none}}
+  - {count: 3, attack: {kind: alie, z: 1.5}, training: {lr: 0.01}}
+"""
+    )
+    (first, flips), (others, hides) = scenario.attackers_by_id
+    assert (first, others) == (range(12, 13), range(13, 16))
+    assert (flips.poison.kind, hides.poison.kind) == ("none", "dirty_label_backdoor")
+    honest = scenario.training.build()
+    assert flips.training.build(honest) == honest
+    assert hides.training.build(honest).lr == 0.01
+    assert hides.training.build(honest).batch_size == 5
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        (
+            "attack: {kind: alei}\n",
+            "attack.kind: unknown kind 'alei', did you mean 'alie'?",
+        ),
+        (
+            "attack: {kind: fang_krum, knowledge: blind}\n",
+            "attack.knowledge: needs 'omniscient' or 'colluding', got 'blind'",
+        ),
+        (
+            "attack: {kind: inner_product}\n",
+            "attack.scale: is missing: it has no default",
+        ),
+        (
+            "attackers:\n  - {count: 1, attack: {kind: alie, zz: 1}}\n  - {count: 3}\n",
+            "attackers.0.attack.zz: unknown key, did you mean 'z'?",
+        ),
+        (
+            "attackers:\n  - {count: 1}\n  - {count: 2}\n",
+            "attackers: the counts sum to 3, clients.poisoned is 4: they must be equal",
+        ),
+        (
+            "attack: {kind: sign_flip}\nattackers: [{count: 4}]\n",
+            "attack: is for attackers of one kind, and attackers lists them: give it there",
+        ),
+        (
+            "attack: {kind: minority_mimic}\n",
+            "attack: minority_mimic hides a poison: give the attackers one",
+        ),
+        (
+            "attackers: [{count: 1, attack: {kind: min_max, knowledge: colluding}}, {count: 3}]\n",
+            "attackers.0.attack.knowledge: colluding attackers learn from each other how updates "
+            "differ: min_max needs 2 or more, got 1; raise the count or let them be omniscient",
+        ),
+        (
+            "attack: {kind: mimic, client: 12}\n",
+            "attack.client: needs an honest client, from 0 to 11, got 12",
+        ),
+        (
+            "schedule: {first: 7}\n",
+            "schedule.first: needs <= 6, got 7: the attackers would never attack",
+        ),
+        (
+            "attack: {kind: fang_krum, knowledge: colluding, around: first_reply}\n",
+            "attack.around: first_reply takes an honest client's model: it needs knowledge: "
+            "omniscient",
+        ),
+    ],
+)
+def test_attackers_that_cannot_be_are_refused(faults_of, more, fault):
+    assert faults_of(more) == [fault]
+
+
+def test_a_rule_that_looks_at_more_than_updates_cannot_be_foreseen(load, faults_of):
+    tailored, data = "attack: {kind: tailored}\n", "server_data.n_examples=10"
+    assert load(tailored, "strategy.aggregation={kind: coordinate_median}")
+    assert faults_of(tailored, "strategy.aggregation={kind: fltrust}", data) == [
+        "attack: an attacker cannot foresee what fltrust does: it asks for the server's data, its "
+        "memory or the clients' losses"
+    ]
+
+
+def test_alie_asks_for_z_where_attackers_are_no_minority(load, faults_of):
+    half = "clients.honest_majority=1"
+    assert faults_of("attack: {kind: alie}\n", half) == [
+        "attack.z: alie derives z for a minority of attackers, got 4 of 8: give z, or lower the "
+        "count"
+    ]
+    assert load("attack: {kind: alie, z: 1.5}\n", half)
+    assert load("attack: {kind: alie, z: cdf}\n", half)
