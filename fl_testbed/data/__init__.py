@@ -1,16 +1,20 @@
 """Datasets, their groups, and how they are shared out to clients."""
 
-from fl_testbed.data.dataset import DataError, Dataset, Examples
-from fl_testbed.data.federation import Federation, Population
-from fl_testbed.data.sources import DATASETS, load_digits, load_fashion_mnist
+from fl_testbed.data.dataset import DataError, Dataset, Examples, long_tailed
+from fl_testbed.data.federation import Federation, GroupRow
+from fl_testbed.data.groups import Groups
+from fl_testbed.data.population import Population
+from fl_testbed.data.sources import load_digits, load_fashion_mnist
 
 __all__ = [
-    "DATASETS",
     "DataError",
     "Dataset",
     "Examples",
     "Federation",
+    "GroupRow",
+    "Groups",
     "Population",
     "load_digits",
     "load_fashion_mnist",
+    "long_tailed",
 ]

@@ -2,51 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from clients.shard import Role, Shard
 from fl_testbed.data.dataset import Dataset
-from fl_testbed.data.partition import Partition
+from fl_testbed.data.groups import GroupedExamples, Groups, OwnGroups
+from fl_testbed.data.partition import Division, Partition
+from fl_testbed.data.population import Population
 from strategies.randomness import Purpose, generator
 from strategies.shapes import Tensor
 
-ImageTransform = Callable[[np.ndarray], np.ndarray]
 Poison = Callable[[Shard, int, np.random.Generator], Shard]
 """Turns the clean shard of an attacker, the how-manieth from 0, into what it trains on."""
 
-MAJORITY, MINORITY = 0, 1
-
-
-@dataclass(frozen=True)
-class Population:
-    """How many clients there are of each role. Client ids run through the roles in this order."""
-
-    honest_majority: int
-    honest_minority: int
-    poisoned: int
-
-    def __len__(self) -> int:
-        return self.honest_majority + self.honest_minority + self.poisoned
-
-    def role(self, client: int) -> Role:
-        """Return a client's role."""
-        if client < self.honest_majority:
-            return Role.HONEST_MAJORITY
-        if client < self.honest_majority + self.honest_minority:
-            return Role.HONEST_MINORITY
-        return Role.POISONED
-
-    def clients(self, role: Role) -> range:
-        """Return the ids of a role's clients."""
-        first_minority = self.honest_majority
-        first_poisoned = first_minority + self.honest_minority
-        return {
-            Role.HONEST_MAJORITY: range(first_minority),
-            Role.HONEST_MINORITY: range(first_minority, first_poisoned),
-            Role.POISONED: range(first_poisoned, len(self)),
-        }[role]
+SPREAD = 3  # of the partition's random numbers: which of a client's examples are restyled
 
 
 @dataclass(frozen=True)
@@ -58,18 +30,42 @@ class TestSet:
     groups: Tensor
 
 
+class GroupRow(NamedTuple):
+    """How many examples of one group there are, and who holds them."""
+
+    name: str
+    is_minority: bool
+    honest_majority: int
+    honest_minority: int
+    poisoned: int
+    test: int
+
+
 @dataclass(frozen=True)
 class Federation:
     """Who holds what. Shards are made when asked for, so many clients cost little."""
 
     dataset: Dataset
+    groups: Groups
+    division: Division
     partition: Partition
-    population: Population
-    group_names: tuple[str, ...]
-    minority: ImageTransform
-    """Turns a majority image into a minority one."""
     poison: Poison | None
     seed: int
+
+    @property
+    def population(self) -> Population:
+        """The clients by role."""
+        return self.division.population
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """What the groups are called."""
+        return self.groups.names
+
+    @property
+    def minority_groups(self) -> frozenset[int]:
+        """Which groups are minorities."""
+        return self.groups.minority
 
     def shard(self, client: int) -> Shard:
         """Return what a client trains on."""
@@ -82,46 +78,78 @@ class Federation:
     def clean_shard(self, client: int) -> Shard:
         """Return what a client would train on if nobody attacked."""
         role = self.population.role(client)
-        group = MINORITY if role is Role.HONEST_MINORITY else MAJORITY
-        return self._shard(self.partition.client_rows(client), group, role)
+        rows = self.partition.client_rows(client)
+        restyled = self._restyled(client, role)
+        return _shard(self.groups.dress(self.dataset.train, rows, restyled), role)
 
-    def server_shard(self, n_minority: int) -> Shard:
-        """Return the server's own data, the first ``n_minority`` of it in minority style."""
+    def server_shard(self) -> Shard:
+        """Return the server's own data, what it has of the minority first."""
         rows = self.partition.server
-        parts = [
-            self._shard(rows[:n_minority], MINORITY, Role.HONEST_MINORITY),
-            self._shard(rows[n_minority:], MAJORITY, Role.HONEST_MAJORITY),
-        ]
-        joined = [torch.cat(tensors) for tensors in zip(*(part[:4] for part in parts), strict=True)]
-        return Shard(*joined, role=Role.HONEST_MAJORITY)
+        restyled = np.arange(len(rows)) < self.division.n_server_minority
+        return _shard(self.groups.dress(self.dataset.train, rows, restyled), Role.HONEST_MAJORITY)
 
     def test_set(self, max_examples: int | None) -> TestSet:
-        """Return the test images twice: as the majority sees them, and as the minority does."""
-        rows = slice(0, max_examples)
-        plain = self.dataset.test.unit_inputs(rows)
-        labels = torch.from_numpy(self.dataset.test.labels[rows].copy())
-        return TestSet(
-            inputs=torch.from_numpy(np.concatenate([plain, self.minority(plain)])),
-            labels=labels.repeat(2),
-            groups=torch.tensor([MAJORITY, MINORITY]).repeat_interleave(len(labels)),
-        )
+        """Return the first test examples; where groups are styles, each in every style."""
+        return _test_set(self.groups.test_examples(self.dataset.test, max_examples))
+
+    def validation_set(self) -> TestSet:
+        """Return the training examples that nobody trains on, in the form of a test set."""
+        rows = self.partition.validation
+        held_out = self.dataset.train.take(rows)
+        groups = self.groups
+        if isinstance(groups, OwnGroups):
+            groups = OwnGroups(groups.names, groups.train, groups.train[rows], groups.minority)
+        return _test_set(groups.test_examples(held_out, None))
 
     def group_counts(self) -> dict[str, int]:
         """Return how many training examples honest clients hold of each group."""
-        counts = dict.fromkeys(self.group_names, 0)
-        for role, group in ((Role.HONEST_MAJORITY, MAJORITY), (Role.HONEST_MINORITY, MINORITY)):
-            clients = self.population.clients(role)
-            counts[self.group_names[group]] += sum(self.partition.size(c) for c in clients)
-        return counts
+        counts = self._counts(Role.HONEST_MAJORITY) + self._counts(Role.HONEST_MINORITY)
+        return dict(zip(self.group_names, counts.tolist(), strict=True))
 
-    def _shard(self, rows: np.ndarray, group: int, role: Role) -> Shard:
-        inputs = self.dataset.train.unit_inputs(rows)
-        if group == MINORITY:
-            inputs = self.minority(inputs)
-        return Shard(
-            inputs=torch.from_numpy(inputs),
-            labels=torch.from_numpy(self.dataset.train.labels[rows]),
-            groups=torch.full((len(rows),), group),
-            is_poisoned=torch.zeros(len(rows), dtype=torch.bool),
-            role=role,
+    def group_table(self, max_test_examples: int | None = None) -> list[GroupRow]:
+        """Return how many examples of each group every role holds, and how many there are to
+        test on."""
+        tested = np.bincount(
+            self.groups.test_groups(self.dataset.test, max_test_examples),
+            minlength=len(self.group_names),
         )
+        counts = [self._counts(role) for role in Role]
+        return [
+            GroupRow(
+                name, group in self.minority_groups, *(int(c[group]) for c in (*counts, tested))
+            )
+            for group, name in enumerate(self.group_names)
+        ]
+
+    def _counts(self, role: Role) -> np.ndarray:
+        clients = self.population.clients(role)
+        if isinstance(self.groups, OwnGroups):
+            return self.partition.counts(self.groups.train, len(self.group_names), clients)
+        total = self.partition.before(clients.stop) - self.partition.before(clients.start)
+        restyled = round(self.division.minority_share(role) * total)
+        return np.array([total - restyled, restyled])
+
+    def _restyled(self, client: int, role: Role) -> np.ndarray:
+        """Mark which of a client's examples it sees in the minority's style."""
+        size = self.partition.size(client)
+        share = self.division.minority_share(role)
+        before = self.partition.before(client)
+        before -= self.partition.before(self.population.clients(role).start)
+        # Rounded over the role's clients together, so that their numbers add up.
+        count = round(share * (before + size)) - round(share * before)
+        marks = np.zeros(size, dtype=bool)
+        if count in (0, size):
+            marks[:] = count > 0
+            return marks
+        rng = generator(self.seed, Purpose.PARTITION, SPREAD, client)
+        marks[rng.permutation(size)[:count]] = True
+        return marks
+
+
+def _shard(examples: GroupedExamples, role: Role) -> Shard:
+    tensors = [torch.from_numpy(array) for array in examples]
+    return Shard(*tensors, is_poisoned=torch.zeros(len(tensors[1]), dtype=torch.bool), role=role)
+
+
+def _test_set(examples: GroupedExamples) -> TestSet:
+    return TestSet(*(torch.from_numpy(array) for array in examples))

@@ -1,11 +1,22 @@
 """Which training examples go to which client: repeatable index arrays."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from clients.shard import Role
 from fl_testbed.data.dataset import DataError
+from fl_testbed.data.dealing import (
+    Dealer,
+    Pool,
+    Shares,
+    Wanted,
+    apportioned,
+    limited_counts,
+)
+from fl_testbed.data.groups import OwnGroups
+from fl_testbed.data.population import Population
 from strategies.randomness import Purpose, generator
 
 
@@ -17,12 +28,25 @@ class Partition(Protocol):
         """Rows that the server keeps for itself; no client holds them."""
         ...
 
+    @property
+    def validation(self) -> np.ndarray:
+        """Rows that models are judged by before anybody looks at the test set; held by nobody."""
+        ...
+
     def client_rows(self, client: int) -> np.ndarray:
         """Return one client's rows."""
         ...
 
     def size(self, client: int) -> int:
         """Return how many examples one client holds."""
+        ...
+
+    def before(self, client: int) -> int:
+        """Return how many examples the clients with smaller ids hold together."""
+        ...
+
+    def counts(self, codes: np.ndarray, n_codes: int, clients: range) -> np.ndarray:
+        """Return how many of some clients' examples have each code, codes by training example."""
         ...
 
 
@@ -35,6 +59,7 @@ class DisjointShards:
     starts: np.ndarray
     """Where each client's rows begin; one entry more than clients."""
     server: np.ndarray
+    validation: np.ndarray
 
     def client_rows(self, client: int) -> np.ndarray:
         """Return one client's rows."""
@@ -44,121 +69,378 @@ class DisjointShards:
         """Return how many examples one client holds."""
         return int(self.starts[client + 1] - self.starts[client])
 
+    def before(self, client: int) -> int:
+        """Return how many examples the clients with smaller ids hold together."""
+        return int(self.starts[client])
+
+    def counts(self, codes: np.ndarray, n_codes: int, clients: range) -> np.ndarray:
+        """Return how many of some clients' examples have each code."""
+        rows = self.rows[self.starts[clients.start] : self.starts[clients.stop]]
+        return np.bincount(codes[rows], minlength=n_codes)
+
+
+class Strata(NamedTuple):
+    """What a population draws its examples from: piles, and the share of each."""
+
+    piles: tuple[np.ndarray, ...]
+    shares: np.ndarray
+
 
 @dataclass(frozen=True)
 class OverlappingShards:
     """Shards drawn independently of each other when asked for, so any number of clients costs
     nothing and two may hold the same example."""
 
-    pool: np.ndarray
-    """Rows that clients draw from."""
-    wanted_pool: np.ndarray
-    """Rows that the last ``n_special`` clients draw their first ``n_wanted`` examples from."""
-    n_clients: int
+    population: Population
+    strata: dict[Role, Strata]
+    """By role, piles by group; one pile where groups do not decide who holds what."""
     examples_each: int
-    n_special: int
+    labels: np.ndarray
+    alpha: float | None
+    """Dirichlet concentration of each client's mix of classes; None for the pile's own mix."""
+    wanted_pool: np.ndarray
+    """Rows that attackers draw their first ``n_wanted`` examples from."""
     n_wanted: int
     seed: int
     server: np.ndarray
+    validation: np.ndarray
 
     def client_rows(self, client: int) -> np.ndarray:
         """Return one client's rows; no client holds an example twice."""
         rng = generator(self.seed, Purpose.PARTITION, 2, client)
-        if client < self.n_clients - self.n_special:
-            return rng.choice(self.pool, self.examples_each, replace=False)
+        role = self.population.role(client)
+        if role is not Role.POISONED or self.n_wanted == 0:
+            return self._drawn(role, rng)
         first = rng.choice(self.wanted_pool, self.n_wanted, replace=False)
-        more = rng.choice(self.pool, self.examples_each, replace=False)
+        more = self._drawn(role, rng)
         others = more[~np.isin(more, first)]
         return np.concatenate([first, others])[: self.examples_each]
+
+    def _drawn(self, role: Role, rng: np.random.Generator) -> np.ndarray:
+        piles, shares = self.strata[role]
+        counts = [self.examples_each]
+        if len(piles) > 1:
+            left = np.array([len(pile) for pile in piles])
+            counts = limited_counts(self.examples_each, shares, left, rng).tolist()
+        return np.concatenate(
+            [self._drawn_from(pile, n, rng) for pile, n in zip(piles, counts, strict=True)]
+        )
+
+    def _drawn_from(self, pile: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        if self.alpha is None or n == 0:
+            return rng.choice(pile, n, replace=False)
+        labels = self.labels[pile]
+        classes = np.unique(labels)
+        left = np.array([np.count_nonzero(labels == c) for c in classes])
+        mix = rng.dirichlet(np.full(len(classes), self.alpha))
+        counts = limited_counts(n, mix, left, rng)
+        parts = [
+            rng.choice(pile[labels == c], count, replace=False)
+            for c, count in zip(classes, counts, strict=True)
+        ]
+        return np.concatenate(parts)
 
     def size(self, client: int) -> int:
         """Return how many examples one client holds."""
         return self.examples_each
 
+    def before(self, client: int) -> int:
+        """Return how many examples the clients with smaller ids hold together."""
+        return client * self.examples_each
 
-def equal_shards(
-    n_clients: int,
-    examples_each: int,
-    n_server: int,
-    n_train: int,
+    def counts(self, codes: np.ndarray, n_codes: int, clients: range) -> np.ndarray:
+        """Return the expected counts, rounded: drawing every client's shard would take long."""
+        expected = np.zeros(n_codes)
+        for role in Role:
+            ids = self.population.clients(role)
+            n = len(range(max(ids.start, clients.start), min(ids.stop, clients.stop)))
+            for pile, share in zip(*self.strata[role], strict=True):
+                if n and share:
+                    mix = np.bincount(codes[pile], minlength=n_codes) / len(pile)
+                    expected += n * self.examples_each * share * mix
+        return np.rint(expected).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Division:
+    """Who shall hold what: everything about a partition but the way of dealing."""
+
+    population: Population
+    examples_each: int | None
+    """None: all examples are dealt."""
+    groups: OwnGroups | None = None
+    """The examples' own groups; None where the holder decides on the group."""
+    concentration: float = 1.0
+    """How far the minority keeps to its own clients: 1 wholly, 0 the same mix everywhere."""
+    minority_mix: dict[int, float] | None = None
+    """Shares of groups in a minority client's data; by default the minority groups' own."""
+    attackers_hold: Role = Role.HONEST_MAJORITY
+    """Which honest clients' kind of data attackers hold."""
+    wanted: Wanted | None = None
+    """What attackers need in order to poison."""
+    n_server: int = 0
+    n_server_minority: int = 0
+    """How many of the server's examples are of minority groups, if examples have groups."""
+    n_validation: int = 0
+    by_natural_client: bool = False
+    """Whether a natural client is all of the minority or all of the majority."""
+
+    def minority_share(self, role: Role) -> float:
+        """Return which share of a role's data is of its holder's making in the minority's style."""
+        majority, minority = self.population.honest_majority, self.population.honest_minority
+        spread = minority / max(1, majority + minority)
+        kind = self.attackers_hold if role is Role.POISONED else role
+        own = 1.0 if kind is Role.HONEST_MINORITY else 0.0
+        return self.concentration * own + (1 - self.concentration) * spread
+
+
+def disjoint_shards(
+    division: Division,
+    deal: Dealer,
+    labels: np.ndarray,
+    natural_clients: np.ndarray | None,
     rng: np.random.Generator,
-    wanted: tuple[int, int, np.ndarray] | None = None,
 ) -> DisjointShards:
-    """Deal out random examples, the same number to each client.
+    """Share out the training set so that no two clients, nor the server, hold the same example.
+
+    Examples with groups of their own are first split into what majority and what minority clients
+    are dealt from; each kind is then dealt by itself.
 
     Args:
-        n_clients: How many clients.
-        examples_each: Examples per client.
-        n_server: Examples that the server keeps.
-        n_train: Examples there are.
-        rng: Shuffles them.
-        wanted: ``(k, m, mask)``: each of the last k clients gets at least m of the examples that
-            the mask, shape (n_train,), marks. Attackers need images of the class they poison.
+        division: Who shall hold what.
+        deal: How each kind of data is dealt to its clients.
+        labels: Class of each training example, shape (n_train,).
+        natural_clients: Natural client of each, if the dataset knows.
+        rng: Shuffles and deals.
 
     Raises:
-        DataError: If there are too few examples.
+        DataError: If there are too few examples of some kind.
     """
-    needed = n_clients * examples_each + n_server
-    if needed > n_train:
-        raise DataError(
-            f"{n_clients} clients with {examples_each} examples each and {n_server} for the server "
-            f"need {needed:,} training examples, there are {n_train:,}: lower "
-            "clients.examples_each or the number of clients"
+    order = rng.permutation(len(labels))
+    validation, server, order = _held_out(division, order)
+    population = division.population
+    shares: list[tuple[np.ndarray, Shares]] = []
+    for clients, rows, spare in _pools(division, order, natural_clients):
+        if not len(clients):
+            continue
+        n_attackers = len(np.intersect1d(clients, np.array(population.clients(Role.POISONED))))
+        pool = Pool(
+            rows,
+            labels,
+            len(clients),
+            division.examples_each,
+            n_attackers,
+            division.wanted,
+            spare,
+            natural_clients,
         )
-    order = rng.permutation(n_train)
-    server, pool = order[:n_server], order[n_server:]
-    starts = np.arange(n_clients + 1, dtype=np.int64) * examples_each
-    if wanted is None:
-        return DisjointShards(pool[: n_clients * examples_each], starts, server)
-    n_special, n_wanted, mask = wanted
-    special, rest = pool[mask[pool]], pool
-    if n_special * n_wanted > len(special):
-        raise DataError(
-            f"{n_special} attackers need {n_wanted} examples each that they can poison, there are "
-            f"{len(special):,}: lower poison.fraction, clients.examples_each or clients.poisoned"
-        )
-    special = special[: n_special * n_wanted]
-    rest = rest[~np.isin(rest, special)]
-    n_plain = (n_clients - n_special) * examples_each
-    plain, rest = rest[:n_plain], rest[n_plain:]
-    filler = rest[: n_special * (examples_each - n_wanted)]
-    attackers = np.concatenate(
-        [special.reshape(n_special, n_wanted), filler.reshape(n_special, examples_each - n_wanted)],
-        axis=1,
-    )
-    return DisjointShards(np.concatenate([plain, attackers.ravel()]), starts, server)
+        shares.append((clients, deal(pool, rng)))
+    return _joined(shares, len(population), server, validation)
 
 
 def overlapping_shards(
-    n_clients: int,
-    examples_each: int,
-    n_server: int,
-    n_train: int,
-    seed: int,
-    wanted: tuple[int, int, np.ndarray] | None = None,
+    division: Division, alpha: float | None, labels: np.ndarray, seed: int
 ) -> OverlappingShards:
-    """Let every client draw its examples from the same pool, without regard to the others.
+    """Let every client draw its examples without regard to the others.
 
     Args:
-        n_clients: How many clients.
-        examples_each: Examples per client, each at most once.
-        n_server: Examples that the server keeps: clients do not draw these.
-        n_train: Examples there are.
+        division: Who shall hold what; ``examples_each`` must be given.
+        alpha: Dirichlet concentration of each client's mix of classes; None: as in the data.
+        labels: Class of each training example, shape (n_train,).
         seed: The scenario's seed.
-        wanted: As for :func:`equal_shards`.
 
     Raises:
-        DataError: If the pool is smaller than a shard.
+        DataError: If there are fewer examples than a shard holds.
     """
-    order = generator(seed, Purpose.PARTITION, 1).permutation(n_train)
-    server, pool = order[:n_server], order[n_server:]
-    n_special, n_wanted, mask = wanted or (0, 0, np.zeros(n_train, dtype=bool))
-    wanted_pool = pool[mask[pool]]
-    if examples_each > len(pool) or n_wanted > len(wanted_pool):
+    order = generator(seed, Purpose.PARTITION, 1).permutation(len(labels))
+    validation, server, order = _held_out(division, order)
+    each = division.examples_each
+    if each is None:
+        raise DataError("clients.overlap needs clients.examples_each")
+    strata = _strata(division, order)
+    wanted_pool, n_wanted = order[:0], 0
+    if division.wanted is not None and division.population.poisoned:
+        theirs = np.concatenate(strata[Role.POISONED].piles)
+        wanted_pool = theirs[division.wanted.mask[theirs]]
+        n_wanted = int(division.wanted.counts(np.array([each]))[0])
+    smallest = min(sum(len(pile) for pile in piles) for piles, _ in strata.values())
+    if each > smallest or n_wanted > len(wanted_pool):
         raise DataError(
-            f"a client cannot hold {examples_each} of {len(pool):,} examples, {n_wanted} of "
+            f"a client cannot hold {each} of {smallest:,} examples, {n_wanted} of "
             f"{len(wanted_pool):,} to poison: lower clients.examples_each or poison.fraction"
         )
     return OverlappingShards(
-        pool, wanted_pool, n_clients, examples_each, n_special, n_wanted, seed, server
+        division.population,
+        strata,
+        each,
+        labels,
+        alpha,
+        wanted_pool,
+        n_wanted,
+        seed,
+        server,
+        validation,
     )
+
+
+def _strata(division: Division, order: np.ndarray) -> dict[Role, Strata]:
+    groups = division.groups
+    if groups is None or not groups.minority:
+        return dict.fromkeys(Role, Strata((order,), np.ones(1)))
+    codes = groups.train[order]
+    sizes = np.bincount(codes, minlength=len(groups.names))
+    mixes = _mixes(division, groups, sizes)
+    strata: dict[Role, Strata] = {}
+    for role in Role:
+        mix = mixes[division.attackers_hold if role is Role.POISONED else role]
+        held = np.flatnonzero(mix)
+        if not len(held):  # nobody has this role
+            held = np.flatnonzero(sizes)
+        piles = tuple(order[codes == group] for group in held)
+        strata[role] = Strata(piles, mix[held])
+    return strata
+
+
+def _held_out(division: Division, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the validation rows, the server's, and the rest, each in order."""
+    n_validation, n_server = division.n_validation, division.n_server
+    if n_validation + n_server > len(order):
+        raise DataError(
+            f"{n_server} examples for the server and {n_validation} for validation are more than "
+            f"the {len(order):,} training examples: lower server_data.n_examples or "
+            "evaluation.n_validation"
+        )
+    validation, order = order[:n_validation], order[n_validation:]
+    groups = division.groups
+    if groups is None or not groups.minority or n_server == 0:
+        return validation, order[:n_server], order[n_server:]
+    is_minority = np.isin(groups.train[order], list(groups.minority))
+    n_minority = division.n_server_minority
+    minority, majority = np.flatnonzero(is_minority), np.flatnonzero(~is_minority)
+    if n_minority > len(minority) or n_server - n_minority > len(majority):
+        raise DataError(
+            f"the server cannot keep {n_minority} of {len(minority):,} minority examples and "
+            f"{n_server - n_minority} of {len(majority):,} others: lower server_data.n_examples"
+        )
+    kept = np.concatenate([minority[:n_minority], majority[: n_server - n_minority]])
+    return validation, order[kept], np.delete(order, kept)
+
+
+def _pools(
+    division: Division, order: np.ndarray, natural_clients: np.ndarray | None
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Return clients, the rows they are dealt, and rows that only their attackers may have."""
+    population, groups = division.population, division.groups
+    everybody = np.arange(len(population))
+    if groups is None or not groups.minority:
+        return [(everybody, order, None)]
+    ids = {role: np.array(population.clients(role), dtype=np.int64) for role in Role}
+    kinds = (Role.HONEST_MAJORITY, Role.HONEST_MINORITY)
+    clients = {
+        kind: np.concatenate([ids[kind], ids[Role.POISONED]])
+        if division.attackers_hold is kind
+        else ids[kind]
+        for kind in kinds
+    }
+    codes = groups.train[order]
+    if division.by_natural_client and natural_clients is not None:
+        inverse = np.unique(natural_clients[order], return_inverse=True)[1]
+        in_minority = np.isin(codes, list(groups.minority))
+        share = np.bincount(inverse, in_minority) / np.bincount(inverse)
+        mask = share[inverse] >= 0.5
+        return [(clients[kind], order[mask == (kind is kinds[1])], None) for kind in kinds]
+    sizes = np.bincount(codes, minlength=len(groups.names))
+    counts = _pool_counts(division, groups, sizes, {k: len(c) for k, c in clients.items()})
+    rank = _rank_within(codes, len(groups.names))
+    ends = counts[kinds[0]]
+    mine = {kinds[0]: rank < ends[codes]}
+    mine[kinds[1]] = ~mine[kinds[0]] & (rank < (ends + counts[kinds[1]])[codes])
+    unclaimed = ~mine[kinds[0]] & ~mine[kinds[1]]
+    held_by_attackers = np.flatnonzero(counts[division.attackers_hold])
+    spare = order[unclaimed & np.isin(codes, held_by_attackers)]
+    return [
+        (clients[kind], order[mine[kind]], spare if kind is division.attackers_hold else None)
+        for kind in kinds
+    ]
+
+
+def _rank_within(codes: np.ndarray, n_codes: int) -> np.ndarray:
+    """Return how many earlier entries have the same code, for each entry."""
+    by_code = np.argsort(codes, kind="stable")
+    starts = np.concatenate([[0], np.bincount(codes, minlength=n_codes).cumsum()[:-1]])
+    rank = np.empty(len(codes), dtype=np.int64)
+    rank[by_code] = np.arange(len(codes)) - starts[codes[by_code]]
+    return rank
+
+
+def _mixes(division: Division, groups: OwnGroups, sizes: np.ndarray) -> dict[Role, np.ndarray]:
+    """Return the shares of groups in the data of majority and of minority clients."""
+    is_minority = np.isin(np.arange(len(sizes)), list(groups.minority))
+    majority, minority = np.where(is_minority, 0, sizes), np.where(is_minority, sizes, 0)
+    if division.minority_mix is not None:
+        minority = np.array([division.minority_mix.get(g, 0.0) for g in range(len(sizes))])
+    n_majority, n_minority = (
+        division.population.honest_majority,
+        division.population.honest_minority,
+    )
+    for who, n, weights in (("majority", n_majority, majority), ("minority", n_minority, minority)):
+        if n and not weights.sum():
+            raise DataError(f"there is no example of a {who} group for {n} {who} clients")
+    own = {
+        Role.HONEST_MAJORITY: majority / max(majority.sum(), 1e-300),
+        Role.HONEST_MINORITY: minority / max(minority.sum(), 1e-300),
+    }
+    n_honest = max(1, n_majority + n_minority)
+    overall = (
+        n_majority * own[Role.HONEST_MAJORITY] + n_minority * own[Role.HONEST_MINORITY]
+    ) / n_honest
+    c = division.concentration
+    return {kind: c * mix + (1 - c) * overall for kind, mix in own.items()}
+
+
+def _pool_counts(
+    division: Division, groups: OwnGroups, sizes: np.ndarray, n_clients: dict[Role, int]
+) -> dict[Role, np.ndarray]:
+    """Return how many examples of each group majority and minority clients are dealt together."""
+    kinds = (Role.HONEST_MAJORITY, Role.HONEST_MINORITY)
+    if division.examples_each is None:
+        is_minority = np.isin(np.arange(len(sizes)), list(groups.minority))
+        share = n_clients[kinds[1]] / sum(n_clients.values())
+        c = division.concentration if 0 < share < 1 else 0.0  # else one kind is dealt everything
+        to_minority = np.rint(sizes * (c * is_minority + (1 - c) * share)).astype(np.int64)
+        return {kinds[0]: sizes - to_minority, kinds[1]: to_minority}
+    mixes = _mixes(division, groups, sizes)
+    counts = {
+        kind: apportioned(n_clients[kind] * division.examples_each, mixes[kind])
+        if n_clients[kind]
+        else np.zeros_like(sizes)
+        for kind in kinds
+    }
+    needed = counts[kinds[0]] + counts[kinds[1]]
+    for name, n, there in zip(groups.names, needed, sizes, strict=True):
+        if n > there:
+            raise DataError(
+                f"clients need {n:,} examples of the group {name!r}, there are {there:,}: lower "
+                "clients.examples_each or the number of clients, or change clients.minority_mix"
+            )
+    return counts
+
+
+def _joined(
+    shares: list[tuple[np.ndarray, Shares]],
+    n_clients: int,
+    server: np.ndarray,
+    validation: np.ndarray,
+) -> DisjointShards:
+    """Put what several pools' clients were dealt into the order of client ids."""
+    if len(shares) == 1:
+        return DisjointShards(*shares[0][1], server, validation)
+    sizes = np.zeros(n_clients, dtype=np.int64)
+    for clients, (_, starts) in shares:
+        sizes[clients] = np.diff(starts)
+    starts = np.concatenate([[0], sizes.cumsum()])
+    rows = np.empty(starts[-1], dtype=np.int64)
+    for clients, (dealt, own_starts) in shares:
+        shift = np.repeat(starts[clients] - own_starts[:-1], np.diff(own_starts))
+        rows[np.arange(len(dealt)) + shift] = dealt
+    return DisjointShards(rows, starts, server, validation)

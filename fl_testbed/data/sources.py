@@ -1,6 +1,5 @@
 """Where datasets come from."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +8,24 @@ from numpy.random import Generator
 from fl_testbed.data.dataset import DataError, Dataset, Examples
 from fl_testbed.data.idx import read_idx
 
+DIGITS = tuple("0123456789")
 DIGITS_TEST = 400
 
 
-def load_digits(data_dir: Path | None, rng: Generator) -> Dataset:
+def load_digits(rng: Generator) -> Dataset:
     """Load scikit-learn's bundled handwritten digits: 1,797 grey images of 8 × 8, 10 classes.
 
     They come without a split, so the seed draws 400 of them for testing.
     """
     import sklearn.datasets  # two seconds that every other command can do without
 
-    del data_dir
     pixels, classes = sklearn.datasets.load_digits(return_X_y=True)
     inputs = (np.asarray(pixels).reshape(-1, 1, 8, 8) / 16).astype(np.float32)
     labels = np.asarray(classes, dtype=np.int64)
     order = rng.permutation(len(labels))
     test, train = order[:DIGITS_TEST], order[DIGITS_TEST:]
-    return Dataset(
-        "digits", Examples(inputs[train], labels[train]), Examples(inputs[test], labels[test]), 10
-    )
+    every = Examples(inputs, labels)
+    return Dataset("digits", every.take(train), every.take(test), DIGITS)
 
 
 FASHION_MNIST_FILES = (
@@ -38,13 +36,26 @@ FASHION_MNIST_FILES = (
 )
 
 
-def load_fashion_mnist(data_dir: Path | None, rng: Generator) -> Dataset:
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def load_fashion_mnist(data_dir: Path | None) -> Dataset:
     """Load Fashion-MNIST: 60,000 + 10,000 grey images of 28 × 28, 10 classes of clothing.
 
     Raises:
         DataError: If its four files are not there or are broken.
     """
-    del rng
     paths = _find_files(
         "Fashion-MNIST",
         FASHION_MNIST_FILES,
@@ -53,25 +64,24 @@ def load_fashion_mnist(data_dir: Path | None, rng: Generator) -> Dataset:
         download="torchvision.datasets.FashionMNIST(DIR, download=True)",
     )
     images, labels, test_images, test_labels = paths
-    return Dataset(
-        "fashion_mnist",
-        _idx_examples(images, labels),
-        _idx_examples(test_images, test_labels),
-        10,
-    )
+    n_classes = len(FASHION_MNIST_CLASSES)
+    train = _idx_examples(images, labels, n_classes)
+    test = _idx_examples(test_images, test_labels, n_classes, first_id=len(train))
+    return Dataset("fashion_mnist", train, test, FASHION_MNIST_CLASSES)
 
 
-DATASETS: dict[str, Callable[[Path | None, Generator], Dataset]] = {
-    "digits": load_digits,
-    "fashion_mnist": load_fashion_mnist,
-}
-
-
-def _idx_examples(images: Path, labels: Path) -> Examples:
+def _idx_examples(images: Path, labels: Path, n_classes: int, first_id: int = 0) -> Examples:
     pixels, classes = read_idx(images, 3), read_idx(labels, 1)
     if len(pixels) != len(classes):
         raise DataError(f"{labels}: {len(classes):,} labels for {len(pixels):,} images")
-    return Examples(pixels[:, None], classes.astype(np.int64))
+    outside = np.flatnonzero(classes >= n_classes)
+    if len(outside):
+        raise DataError(
+            f"{labels}: row {outside[0] + 1}: needs a class from 0 to {n_classes - 1}, "
+            f"got {classes[outside[0]]}"
+        )
+    ids = np.arange(first_id, first_id + len(classes))
+    return Examples(pixels[:, None], classes.astype(np.int64), ids=ids)
 
 
 def _find_files(

@@ -15,9 +15,11 @@ from clients.app import ShardClientApp, Work
 from clients.poisons import is_source
 from clients.shard import Role, Shard
 from clients.training import train
-from fl_testbed.data import DATASETS, Dataset, Federation
+from fl_testbed.data import DataError, Dataset, Federation, Groups
+from fl_testbed.data.dealing import Wanted
 from fl_testbed.data.federation import Poison
-from fl_testbed.data.partition import equal_shards, overlapping_shards
+from fl_testbed.data.groups import OwnGroups, group_index
+from fl_testbed.data.partition import Division, disjoint_shards, overlapping_shards
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Rule, Surroundings
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.scenario import Scenario
@@ -36,42 +38,68 @@ def load_dataset(scenario: Scenario, data_dir: Path | None) -> Dataset:
     Raises:
         DataError: If its files are not there or are broken.
     """
-    load = DATASETS[scenario.dataset.kind]
-    return load(data_dir, generator(scenario.seed, Purpose.PARTITION, 0))
+    return scenario.dataset.load(data_dir, generator(scenario.seed, Purpose.PARTITION, 0))
 
 
 def build_federation(scenario: Scenario, dataset: Dataset) -> Federation:
     """Share the dataset out to clients.
 
     Raises:
-        DataError: If there are too few examples.
+        DataError: If there are too few examples, or they do not have what the scenario names.
     """
+    groups = scenario.dataset.minority.build(dataset)
+    division = _division(scenario, dataset, groups)
+    labels, partition = dataset.train.labels, scenario.partition
+    if scenario.clients.overlap:
+        alpha = getattr(partition, "alpha", None)
+        shares = overlapping_shards(division, alpha, labels, scenario.seed)
+    else:
+        rng = generator(scenario.seed, Purpose.PARTITION, 1)
+        natural_clients = dataset.train.clients
+        shares = disjoint_shards(division, partition.build(), labels, natural_clients, rng)
+    return Federation(
+        dataset=dataset,
+        groups=groups,
+        division=division,
+        partition=shares,
+        poison=_poison(scenario),
+        seed=scenario.seed,
+    )
+
+
+def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
     clients, population = scenario.clients, scenario.clients.population
+    for key, text in scenario.poison_contradictions(dataset.n_classes):
+        raise DataError(f"{key} {text}")
+    if population.honest_minority and not groups.minority:
+        raise DataError(
+            f"no group of {dataset.name} is so small that it is a minority: name some in "
+            "dataset.minority.groups, or set clients.honest_minority to 0"
+        )
     wanted = None
     if isinstance(scenario.poison, DirtyLabelBackdoorSpec) and population.poisoned:
         labels = torch.from_numpy(dataset.train.labels)
         mask = is_source(labels, scenario.poison.source, scenario.poison.target).numpy()
-        n_poisoned = round(scenario.poison.fraction * clients.examples_each)
-        wanted = (population.poisoned, n_poisoned, mask)
-    sizes = (
-        len(population),
-        clients.examples_each,
-        scenario.server_data.n_examples,
-        len(dataset.train),
-    )
-    if clients.overlap:
-        partition = overlapping_shards(*sizes, scenario.seed, wanted)
-    else:
-        partition = equal_shards(*sizes, generator(scenario.seed, Purpose.PARTITION, 1), wanted)
-    minority = scenario.dataset.minority
-    return Federation(
-        dataset=dataset,
-        partition=partition,
+        wanted = Wanted(mask, scenario.poison.fraction)
+    minority_mix = None
+    if clients.minority_mix is not None:
+        minority_mix = {
+            group_index(groups, name, "clients.minority_mix"): share
+            for name, share in clients.minority_mix.items()
+        }
+    server, hold = scenario.server_data, clients.poisoned_hold
+    return Division(
         population=population,
-        group_names=minority.group_names,
-        minority=minority.build(),
-        poison=_poison(scenario),
-        seed=scenario.seed,
+        examples_each=clients.examples_each,
+        groups=groups if isinstance(groups, OwnGroups) else None,
+        concentration=clients.minority_concentration,
+        minority_mix=minority_mix,
+        attackers_hold=Role.HONEST_MAJORITY if hold == "majority" else Role.HONEST_MINORITY,
+        wanted=wanted,
+        n_server=server.n_examples,
+        n_server_minority=round(server.minority_fraction * server.n_examples),
+        n_validation=scenario.evaluation.n_validation,
+        by_natural_client=scenario.partition.by_natural_client,
     )
 
 
@@ -233,9 +261,7 @@ class ServerData:
 
     def _load(self, arrays: ArrayRecord) -> tuple[nn.Module, Shard]:
         if self._ready is None:
-            data = self._scenario.server_data
-            n_minority = round(data.minority_fraction * data.n_examples)
-            shard = self._federation.server_shard(n_minority)
+            shard = self._federation.server_shard()
             self._ready = build_model(self._scenario, self._federation.dataset), shard
         model, shard = self._ready
         model.load_state_dict(state_dict_of(arrays))

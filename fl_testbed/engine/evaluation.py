@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from clients.poisons import is_source
 from clients.training import EVALUATION_BATCH
 from fl_testbed.data import Federation
-from fl_testbed.data.federation import MAJORITY
 from fl_testbed.engine.assembly import build_model
 from fl_testbed.metrics import GroupAccuracy, group_accuracy
 from fl_testbed.scenario import Scenario
@@ -37,14 +36,19 @@ class Evaluator:
 
     def __init__(self, scenario: Scenario, federation: Federation) -> None:
         self._model = build_model(scenario, federation.dataset)
-        self._test = federation.test_set(scenario.evaluation.max_examples)
+        self._test = (
+            federation.validation_set()
+            if scenario.evaluation.split == "validation"
+            else federation.test_set(scenario.evaluation.max_examples)
+        )
         self._training_counts = np.array(list(federation.group_counts().values()))
         self._triggered: Tensor | None = None
         self._target = 0
         if isinstance(scenario.poison, DirtyLabelBackdoorSpec):
             poison = scenario.poison
             source = is_source(self._test.labels, poison.source, poison.target)
-            source &= self._test.groups == MAJORITY
+            minority = torch.tensor(sorted(federation.minority_groups), dtype=torch.int64)
+            source &= ~torch.isin(self._test.groups, minority)
             self._triggered = poison.trigger.build()(self._test.inputs[source])
             self._target = poison.target
 

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fl_testbed.data import DataError, Dataset, Federation
-from fl_testbed.engine.assembly import build_client_app, build_federation, load_dataset
+from fl_testbed.engine.assembly import (
+    build_client_app,
+    build_federation,
+    build_model,
+    load_dataset,
+)
 from fl_testbed.engine.evaluation import Evaluation
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.memory import check_memory
@@ -56,8 +61,7 @@ class DatasetCache:
         Raises:
             DataError: If its files are not there or are broken.
         """
-        spec = scenario.dataset
-        key = (spec.kind, scenario.seed if spec.split_by_seed else None)
+        key = scenario.dataset.identity(scenario.seed)
         if key not in self._loaded:
             self._loaded[key] = load_dataset(scenario, self._data_dir)
         return self._loaded[key]
@@ -79,6 +83,7 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> list[Fe
         try:
             federation = build_federation(scenario, datasets.get(scenario))
             federations.append(federation)
+            build_model(scenario, federation.dataset)  # may not take such inputs
             for ids, _ in scenario.attackers_by_id:
                 for attacker in ids[:1]:
                     federation.shard(attacker)  # a trigger may not fit, or examples be missing

@@ -3,15 +3,13 @@
 from typing import get_args
 
 from fl_testbed.scenario.attacks import AnyAttackSpec, TrainingAttackSpec
+from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.docstrings import sections
 from fl_testbed.scenario.methods import LiftSpec
-from fl_testbed.scenario.parts import (
-    AnyDatasetSpec,
-    InvertedSpec,
-    MlpSpec,
-    PoisonSpec,
-    TriggerSpec,
-)
+from fl_testbed.scenario.minorities import AnyMinoritySpec
+from fl_testbed.scenario.models import AnyModelSpec
+from fl_testbed.scenario.partitions import AnyPartitionSpec
+from fl_testbed.scenario.parts import PoisonSpec, TriggerSpec
 from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
 from fl_testbed.scenario.spec import Spec
 
@@ -30,8 +28,9 @@ CATALOGUE: dict[str, dict[str, type[Spec]]] = {
     "poisons": _kinds(PoisonSpec),
     "triggers": _kinds(TriggerSpec),
     "datasets": _kinds(AnyDatasetSpec),
-    "minorities": {"inverted": InvertedSpec},
-    "models": {"mlp": MlpSpec},
+    "minorities": _kinds(AnyMinoritySpec),
+    "partitions": _kinds(AnyPartitionSpec),
+    "models": _kinds(AnyModelSpec),
 }
 
 

@@ -1,85 +1,16 @@
-"""Client side of a scenario: data, model, training, poison."""
+"""Client side of a scenario: sampling, training, poison, and what models are judged by."""
 
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import nn
 
 from clients.poisons import Trigger, added_pattern, blended_pattern, dirty_label_backdoor, patch
 from clients.shard import Shard
 from clients.training import LocalTraining
-from fl_testbed.data import Dataset, Population
-from fl_testbed.data.federation import ImageTransform, Poison
-from fl_testbed.data.minority import inverted
-from fl_testbed.models import mlp
+from fl_testbed.data.federation import Poison
 from fl_testbed.scenario.spec import Fraction, Spec, share_of
-
-
-class InvertedSpec(Spec):
-    """Minority clients hold images with inverted intensities."""
-
-    kind: Literal["inverted"] = "inverted"
-
-    def build(self) -> ImageTransform:
-        """Return the transform."""
-        return inverted
-
-    @property
-    def group_names(self) -> tuple[str, str]:
-        """Names of the majority's and the minority's group."""
-        return ("plain", "inverted")
-
-
-class DatasetSpec(Spec):
-    """What every dataset answers."""
-
-    split_by_seed: ClassVar[bool] = False
-    """Whether the seed decides which examples are for testing."""
-    minority: InvertedSpec = InvertedSpec()
-
-
-class DigitsSpec(DatasetSpec):
-    """scikit-learn's bundled digits, 8 × 8; needs no files."""
-
-    kind: Literal["digits"]
-    split_by_seed: ClassVar[bool] = True
-
-
-class FashionMnistSpec(DatasetSpec):
-    """Fashion-MNIST, 28 × 28 clothing, from the data folder."""
-
-    kind: Literal["fashion_mnist"]
-
-
-AnyDatasetSpec = Annotated[DigitsSpec | FashionMnistSpec, Field(discriminator="kind")]
-
-
-class MlpSpec(Spec):
-    """ReLU layers of the given widths; [] is logistic regression."""
-
-    kind: Literal["mlp"]
-    hidden: list[PositiveInt]
-
-    def build(self, dataset: Dataset) -> nn.Module:
-        """Return the model for a dataset, initialised from torch's global generator."""
-        return mlp(dataset.input_shape, dataset.n_classes, self.hidden)
-
-
-class ClientsSpec(Spec):
-    """How many clients of each role, and how many examples each holds."""
-
-    honest_majority: NonNegativeInt
-    honest_minority: NonNegativeInt
-    poisoned: NonNegativeInt
-    examples_each: PositiveInt
-    overlap: bool = False  # whether two clients may hold the same example
-
-    @property
-    def population(self) -> Population:
-        """The clients by role."""
-        return Population(self.honest_majority, self.honest_minority, self.poisoned)
 
 
 class SamplingSpec(Spec):
@@ -193,7 +124,7 @@ class ServerDataSpec(Spec):
     """Training examples that the server keeps for itself, for rules that need some."""
 
     n_examples: NonNegativeInt = 0
-    minority_fraction: Fraction = 0.0  # share of them in minority style
+    minority_fraction: Fraction = 0.0  # share of them of the minority
 
 
 class EvaluationSpec(Spec):
@@ -201,3 +132,5 @@ class EvaluationSpec(Spec):
 
     every: PositiveInt = 1
     max_examples: PositiveInt | None = None  # of the test set; all by default
+    split: Literal["test", "validation"] = "test"  # validation: for choosing settings
+    n_validation: NonNegativeInt = 0  # training examples that nobody trains on

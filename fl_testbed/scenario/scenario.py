@@ -14,13 +14,13 @@ from fl_testbed.scenario.attacks import (
     ScheduleSpec,
     TrainingAttackSpec,
 )
+from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.methods import JTTSpec, StrategySpec
+from fl_testbed.scenario.models import AnyModelSpec
+from fl_testbed.scenario.partitions import AnyPartitionSpec, ClientsSpec, IidSpec
 from fl_testbed.scenario.parts import (
-    AnyDatasetSpec,
-    ClientsSpec,
     DirtyLabelBackdoorSpec,
     EvaluationSpec,
-    MlpSpec,
     NoPoisonSpec,
     PoisonSpec,
     SamplingSpec,
@@ -31,7 +31,6 @@ from fl_testbed.scenario.spec import Spec
 from strategies.aggregation import TooFewClientsError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$")]
-N_CLASSES = 10
 
 
 class EngineSpec(Spec):
@@ -53,8 +52,9 @@ class Scenario(Spec):
     rounds: PositiveInt
     torch_threads: PositiveInt = 1  # the last bits of results depend on it
     dataset: AnyDatasetSpec
-    model: MlpSpec
+    model: AnyModelSpec
     clients: ClientsSpec
+    partition: AnyPartitionSpec = IidSpec()
     sampling: SamplingSpec = SamplingSpec()
     training: TrainingSpec
     poison: PoisonSpec = NoPoisonSpec()
@@ -139,8 +139,10 @@ class Scenario(Spec):
                         "nothing would be left to train with the flags",
                     )
                 )
-        found += self._poison_contradictions()
+        found += self._data_contradictions()
         found += self._attacker_contradictions()
+        if self.dataset.n_classes is not None:
+            found += self.poison_contradictions(self.dataset.n_classes)
         return found
 
     def _attacker_contradictions(self) -> list[tuple[str, str]]:
@@ -172,14 +174,48 @@ class Scenario(Spec):
                 found.append((f"{inside}attack", text))
         return found
 
-    def _poison_contradictions(self) -> list[tuple[str, str]]:
+    def _data_contradictions(self) -> list[tuple[str, str]]:
+        clients, minority, partition = self.clients, self.dataset.minority, self.partition
+        found: list[tuple[str, str]] = []
+        if minority.kind == "none" and clients.honest_minority:
+            text = f"needs 0 where dataset.minority is none, got {clients.honest_minority}"
+            found.append(("clients.honest_minority", text))
+        if clients.overlap and not partition.can_overlap:
+            text = f"a {partition.kind} partition deals every example once: set it to false"
+            found.append(("clients.overlap", text))
+        needs_size = {
+            "clients.overlap": clients.overlap,
+            "clients.minority_mix": clients.minority_mix is not None,
+            "partition.merge": getattr(partition, "merge", False),
+        }
+        found += [
+            (key, "needs clients.examples_each, the size of a shard")
+            for key, is_set in needs_size.items()
+            if is_set and clients.examples_each is None
+        ]
+        if clients.minority_mix is not None and minority.is_style:
+            text = f"needs groups that examples have of themselves, not {minority.kind} images"
+            found.append(("clients.minority_mix", text))
+        if partition.by_natural_client and not minority.is_style:
+            for key, value, default in (
+                ("minority_concentration", clients.minority_concentration, 1.0),
+                ("minority_mix", clients.minority_mix, None),
+            ):
+                if value != default:
+                    found.append((f"clients.{key}", "natural clients hold what they hold"))
+        if self.evaluation.split == "validation" and not self.evaluation.n_validation:
+            found.append(("evaluation.n_validation", "is 0: there is nothing to validate on"))
+        return found
+
+    def poison_contradictions(self, n_classes: int) -> list[tuple[str, str]]:
+        """Return what is wrong with the poison for a dataset of some classes, as (key, text)."""
         poison = self.poison
         if not isinstance(poison, DirtyLabelBackdoorSpec):
             return []
         found = [
-            (f"poison.{key}", f"needs a class from 0 to {N_CLASSES - 1}, got {label}")
+            (f"poison.{key}", f"needs a class from 0 to {n_classes - 1}, got {label}")
             for key, label in (("source", poison.source), ("target", poison.target))
-            if label is not None and label >= N_CLASSES
+            if label is not None and label >= n_classes
         ]
         if poison.source == poison.target:
             found.append(("poison.source", f"is the target too ({poison.target}): nothing to flip"))

@@ -4,18 +4,32 @@ import torch
 
 from clients.shard import Role, Shard
 from fl_testbed.data import Dataset, Examples, Federation, Population
-from fl_testbed.data.federation import MAJORITY, MINORITY
-from fl_testbed.data.minority import inverted
-from fl_testbed.data.partition import equal_shards
+from fl_testbed.data.dealing import iid
+from fl_testbed.data.groups import Groups, StyleGroups, groups_by
+from fl_testbed.data.partition import Division, disjoint_shards, overlapping_shards
+from fl_testbed.data.styles import inverted
 
 POPULATION = Population(honest_majority=3, honest_minority=2, poisoned=1)
 EACH, N_SERVER, N_TRAIN, N_TEST = 4, 5, 40, 6
+MAJORITY, MINORITY = 0, 1
+STYLES = StyleGroups(("plain", "inverted"), inverted)
 
 
 def numbered(n: int, first: int) -> Examples:
     """Images of one pixel, each with a value of its own, so that it can be told by its value."""
     values = np.arange(first, first + n, dtype=np.uint8)
-    return Examples(values.reshape(n, 1, 1, 1), values.astype(np.int64) % 10)
+    labels = values.astype(np.int64) % 10
+    return Examples(values.reshape(n, 1, 1, 1), labels, {"half": labels // 5})
+
+
+DATASET = Dataset(
+    "numbered",
+    numbered(N_TRAIN, 0),
+    numbered(N_TEST, 100),
+    tuple("0123456789"),
+    {"half": ("low", "high")},
+)
+HALVES = groups_by(DATASET, ["half"], ["high"])
 
 
 def stamped(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
@@ -24,17 +38,15 @@ def stamped(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
     return shard._replace(inputs=noise, is_poisoned=torch.ones_like(shard.is_poisoned))
 
 
-def federation(poison=stamped, seed: int = 0) -> Federation:
+def federation(
+    poison=stamped, seed: int = 0, groups: Groups = STYLES, n_server_minority: int = 2, **division
+) -> Federation:
+    settings = {"population": POPULATION, "examples_each": EACH, "n_server": N_SERVER} | division
+    own = None if groups is STYLES else groups
+    who = Division(groups=own, n_server_minority=n_server_minority, **settings)
     rng = np.random.default_rng(seed)
-    return Federation(
-        dataset=Dataset("numbered", numbered(N_TRAIN, 0), numbered(N_TEST, 100), 10),
-        partition=equal_shards(len(POPULATION), EACH, N_SERVER, N_TRAIN, rng),
-        population=POPULATION,
-        group_names=("plain", "inverted"),
-        minority=inverted,
-        poison=poison,
-        seed=seed,
-    )
+    partition = disjoint_shards(who, iid, DATASET.train.labels, None, rng)
+    return Federation(DATASET, groups, who, partition, poison, seed)
 
 
 def values_of(shard: Shard) -> set[int]:
@@ -48,18 +60,6 @@ def assert_same(first: Shard, second: Shard) -> None:
     assert first.role == second.role
     for one, other in zip(first[:4], second[:4], strict=True):
         assert torch.equal(one, other)
-
-
-class TestPopulation:
-    def test_ids_run_through_the_roles_in_order(self):
-        roles = [POPULATION.role(client) for client in range(len(POPULATION))]
-        assert roles == [Role.HONEST_MAJORITY] * 3 + [Role.HONEST_MINORITY] * 2 + [Role.POISONED]
-
-    @pytest.mark.parametrize("population", [POPULATION, Population(2, 0, 3), Population(0, 1, 0)])
-    def test_every_client_is_listed_under_its_own_role_and_no_other(self, population):
-        listed = {client: role for role in Role for client in population.clients(role)}
-        assert listed == {client: population.role(client) for client in range(len(population))}
-        assert sum(len(population.clients(role)) for role in Role) == len(population)
 
 
 class TestShards:
@@ -109,23 +109,57 @@ class TestShards:
         assert (shard.groups == MAJORITY).all()
 
     def test_each_attacker_has_chance_of_its_own(self):
-        fed = federation()
-        both = Federation(**{**vars(fed), "population": Population(3, 1, 2)})
-        assert not torch.equal(both.shard(4).inputs, both.shard(5).inputs)
+        fed = federation(population=Population(3, 1, 2))
+        assert not torch.equal(fed.shard(4).inputs, fed.shard(5).inputs)
+
+    def test_attackers_may_hold_the_minority_s_data(self):
+        shard = federation(poison=None, attackers_hold=Role.HONEST_MINORITY).shard(5)
+        assert (shard.groups == MINORITY).all()
+        held = federation(None, groups=HALVES, attackers_hold=Role.HONEST_MINORITY).shard(5)
+        assert (held.labels >= 5).all()
+
+    def test_an_example_s_own_group_is_the_shard_s(self):
+        fed = federation(poison=None, groups=HALVES)
+        for client in range(len(POPULATION)):
+            shard = fed.shard(client)
+            assert torch.equal(shard.groups, shard.labels // 5)
+            assert (shard.groups == int(shard.role is Role.HONEST_MINORITY)).all()
+            assert values_of(shard._replace(groups=shard.groups * 0)) == set(
+                fed.partition.client_rows(client).tolist()
+            )
+
+
+class TestSpread:
+    @pytest.mark.parametrize("concentration", [0.0, 0.25, 0.5, 1.0])
+    def test_minority_style_is_spread_as_far_as_the_knob_says(self, concentration):
+        population = Population(6, 2, 2)
+        fed = federation(None, population=population, n_server=0, concentration=concentration)
+        held = [int(fed.shard(client).groups.sum()) for client in range(10)]
+        # 8 honest clients hold 8 of 32 examples in minority style, whoever holds them.
+        assert sum(held[:8]) == 8
+        assert sum(held[6:8]) == round(8 * (concentration + (1 - concentration) / 4))
+        assert sum(held[8:]) == round(8 * (1 - concentration) / 4)
+        assert fed.group_counts() == {"plain": 24, "inverted": 8}
+
+    def test_any_of_a_client_s_examples_may_be_the_restyled_ones(self):
+        fed = federation(None, population=Population(6, 2, 2), n_server=0, concentration=0.0)
+        marks = np.array([fed.shard(client).groups.numpy() for client in range(10)])
+        assert (marks.sum(axis=1) == 1).all()
+        assert (marks.sum(axis=0) > 0).sum() >= 3
 
 
 class TestServerData:
     def test_no_client_holds_any_of_it(self):
         fed = federation(poison=None)
         held = set().union(*(values_of(fed.shard(client)) for client in range(len(POPULATION))))
-        server = values_of(fed.server_shard(n_minority=2))
+        server = values_of(fed.server_shard())
         assert len(server) == N_SERVER
         assert not server & held
 
     @pytest.mark.parametrize("n_minority", [0, 2, N_SERVER])
     def test_as_much_of_it_is_in_minority_style_as_asked_for(self, n_minority):
-        fed = federation()
-        shard = fed.server_shard(n_minority)
+        fed = federation(n_server_minority=n_minority)
+        shard = fed.server_shard()
         assert shard.groups.tolist() == [MINORITY] * n_minority + [MAJORITY] * (
             N_SERVER - n_minority
         )
@@ -149,5 +183,42 @@ class TestTestSet:
         assert pixels == [100, 101, 155, 154]
 
 
-def test_group_counts_are_of_honest_clients_alone():
-    assert federation().group_counts() == {"plain": 3 * EACH, "inverted": 2 * EACH}
+class TestValidation:
+    def test_it_is_held_by_nobody_and_grouped_as_the_test_set_is(self):
+        fed = federation(poison=None, n_validation=3)
+        held = set().union(*(values_of(fed.shard(client)) for client in range(len(POPULATION))))
+        validation = fed.validation_set()
+        assert validation.groups.tolist() == [MAJORITY] * 3 + [MINORITY] * 3
+        values = set((validation.inputs[:3].flatten() * 255).round().int().tolist())
+        assert values == set(fed.partition.validation.tolist())
+        assert not values & (held | values_of(fed.server_shard()))
+
+    def test_examples_keep_their_own_groups(self):
+        fed = federation(groups=HALVES, examples_each=1, n_validation=8)
+        validation = fed.validation_set()
+        assert torch.equal(validation.groups, validation.labels // 5)
+
+
+class TestCounts:
+    def test_group_counts_are_of_honest_clients_alone(self):
+        assert federation().group_counts() == {"plain": 3 * EACH, "inverted": 2 * EACH}
+        own = federation(groups=HALVES)
+        assert own.group_counts() == {"low": 3 * EACH, "high": 2 * EACH}
+
+    def test_the_table_says_who_holds_what(self):
+        plain, other = federation().group_table()
+        assert plain == ("plain", False, 3 * EACH, 0, EACH, N_TEST)
+        assert other == ("inverted", True, 0, 2 * EACH, 0, N_TEST)
+        low, high = federation(groups=HALVES).group_table()
+        assert low == ("low", False, 3 * EACH, 0, EACH, 5)
+        assert high == ("high", True, 0, 2 * EACH, 0, 1)
+        assert federation().group_table(max_test_examples=2)[0].test == 2
+
+
+def test_overlapping_shards_are_made_on_demand():
+    who = Division(Population(90_000, 9_000, 1_000), EACH, concentration=0.5)
+    partition = overlapping_shards(who, None, DATASET.train.labels, seed=0)
+    fed = Federation(DATASET, STYLES, who, partition, None, 0)
+    assert len(fed.shard(99_999).labels) == EACH
+    assert sum(fed.group_counts().values()) == 99_000 * EACH
+    assert fed.shard(95_000).groups.sum() in (2, 3)

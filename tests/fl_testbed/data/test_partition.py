@@ -1,116 +1,212 @@
+"""Who holds what: by role, by group, and apart from the server."""
+
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_testbed.data import DataError
-from fl_testbed.data.partition import DisjointShards, equal_shards, overlapping_shards
+from clients.shard import Role
+from fl_testbed.data import DataError, Population
+from fl_testbed.data.dealing import Wanted, dirichlet, iid, natural
+from fl_testbed.data.groups import OwnGroups
+from fl_testbed.data.partition import (
+    DisjointShards,
+    Division,
+    OverlappingShards,
+    disjoint_shards,
+    overlapping_shards,
+)
 
-N_TRAIN = 120
+N_TRAIN = 600
+LABELS = np.arange(N_TRAIN) % 5
+# Four groups of 360, 120, 80 and 40 examples, in no order; the last two are minorities.
+CODES = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [360, 120, 80, 40]))
+GROUPS = OwnGroups(("a", "b", "c", "d"), CODES, CODES[:0], frozenset({2, 3}))
+WRITERS = np.arange(N_TRAIN) // 20
+
+seeds = st.integers(0, 1_000)
 
 
-def deal(n_clients: int, each: int, n_server: int, seed: int, wanted=None) -> DisjointShards:
-    rng = np.random.default_rng(seed)
-    return equal_shards(n_clients, each, n_server, N_TRAIN, rng, wanted)
+def share_out(division: Division, seed: int = 0, deal=iid, writers=None) -> DisjointShards:
+    return disjoint_shards(division, deal, LABELS, writers, np.random.default_rng(seed))
+
+
+def groups_held(shards: DisjointShards | OverlappingShards, clients: range) -> np.ndarray:
+    """Groups in columns, clients in rows."""
+    return np.array([np.bincount(CODES[shards.client_rows(c)], minlength=4) for c in clients])
 
 
 @st.composite
-def federations(draw) -> dict:
-    """Numbers of clients and examples that fit, with or without attackers who want a class."""
-    n_clients, each = draw(st.integers(1, 12)), draw(st.integers(1, 10))
-    n_server = draw(st.integers(0, N_TRAIN - n_clients * each))
-    seed = draw(st.integers(0, 1_000))
-    return {"n_clients": n_clients, "each": each, "n_server": n_server, "seed": seed}
+def divisions(draw) -> Division:
+    """Federations that fit: with or without groups, attackers, held-out data and a fixed size."""
+    return Division(
+        population=Population(
+            draw(st.integers(1, 8)), draw(st.integers(1, 3)), draw(st.integers(0, 3))
+        ),
+        examples_each=draw(st.sampled_from([None, 1, 10])),
+        groups=draw(st.sampled_from([None, GROUPS])),
+        concentration=draw(st.sampled_from([0.0, 0.3, 1.0])),
+        attackers_hold=draw(st.sampled_from([Role.HONEST_MAJORITY, Role.HONEST_MINORITY])),
+        n_server=draw(st.integers(0, 40)),
+        n_server_minority=0,
+        n_validation=draw(st.integers(0, 40)),
+    )
 
 
-every_third = np.arange(N_TRAIN) % 3 == 0
+@given(division=divisions(), seed=seeds)
+def test_clients_server_and_validation_share_no_example(division, seed):
+    shards = share_out(division, seed)
+    n_clients = len(division.population)
+    held = np.concatenate([shards.client_rows(client) for client in range(n_clients)])
+    assert len(shards.server) == division.n_server
+    assert len(shards.validation) == division.n_validation
+    every = np.concatenate([held, shards.server, shards.validation])
+    assert len(np.unique(every)) == len(every)
+    if division.examples_each is None:
+        assert sorted(every) == list(range(N_TRAIN))
+    else:
+        assert {shards.size(c) for c in range(n_clients)} == {division.examples_each}
 
 
-def attackers(numbers: dict) -> tuple[int, int, np.ndarray]:
-    """As many as there may be clients, who all want half of their shard from a third of the data.
-
-    The server may keep some of it, so they ask for no more than is sure to be left.
-    """
-    n_wanted = (numbers["each"] + 1) // 2
-    left = max(0, int(every_third.sum()) - numbers["n_server"])
-    return min(numbers["n_clients"], left // n_wanted), n_wanted, every_third
-
-
-@given(numbers=federations(), with_attackers=st.booleans())
-def test_shards_are_equal_disjoint_and_apart_from_the_server_s(numbers, with_attackers):
-    partition = deal(**numbers, wanted=attackers(numbers) if with_attackers else None)
-    shards = [partition.client_rows(client) for client in range(numbers["n_clients"])]
-    assert {len(shard) for shard in shards} == {numbers["each"]}
-    assert {partition.size(client) for client in range(numbers["n_clients"])} == {numbers["each"]}
-    assert len(partition.server) == numbers["n_server"]
-    dealt = np.concatenate([*shards, partition.server])
-    assert len(np.unique(dealt)) == len(dealt)
-    assert ((dealt >= 0) & (dealt < N_TRAIN)).all()
-
-
-@given(
-    n_server=st.sampled_from([0, 20, 60]), seed=st.integers(0, 1_000), attackers=st.integers(0, 4)
-)
-def test_nothing_is_left_over_where_everything_is_asked_for(n_server, seed, attackers):
-    mask = np.ones(N_TRAIN, dtype=bool)
-    partition = deal(10, (N_TRAIN - n_server) // 10, n_server, seed, (attackers, 2, mask))
-    dealt = np.concatenate([partition.rows, partition.server])
-    assert sorted(dealt) == list(range(N_TRAIN))
-
-
-@given(numbers=federations())
-def test_every_attacker_gets_what_it_wants(numbers):
-    n_attackers, n_wanted, mask = wanted = attackers(numbers)
-    partition = deal(**numbers, wanted=wanted)
-    for client in range(numbers["n_clients"] - n_attackers, numbers["n_clients"]):
-        assert mask[partition.client_rows(client)].sum() >= n_wanted
-
-
-@given(numbers=federations(), with_attackers=st.booleans())
-def test_the_same_seed_deals_the_same_shards(numbers, with_attackers):
-    wanted = attackers(numbers) if with_attackers else None
-    first, second = deal(**numbers, wanted=wanted), deal(**numbers, wanted=wanted)
+@given(division=divisions(), seed=seeds)
+def test_the_same_seed_shares_out_alike(division, seed):
+    first, second = share_out(division, seed), share_out(division, seed)
     assert np.array_equal(first.rows, second.rows)
+    assert np.array_equal(first.starts, second.starts)
     assert np.array_equal(first.server, second.server)
 
 
-def test_another_seed_deals_others():
-    assert not np.array_equal(deal(5, 10, 20, seed=1).rows, deal(5, 10, 20, seed=2).rows)
+def test_another_seed_shares_out_otherwise():
+    division = Division(Population(5, 0, 0), 10)
+    assert not np.array_equal(share_out(division, 1).rows, share_out(division, 2).rows)
 
 
-def test_attackers_may_want_every_example_of_the_class():
-    mask = np.arange(N_TRAIN) < 20
-    partition = deal(6, 10, 0, 0, (2, 10, mask))
-    assert sorted(np.concatenate([partition.client_rows(4), partition.client_rows(5)])) == list(
-        range(20)
-    )
-    assert not mask[partition.client_rows(0)].any()
+def test_counts_and_places_are_those_of_the_rows():
+    shards = share_out(Division(Population(4, 2, 1), 10, GROUPS))
+    for clients in (range(4), range(4, 6), range(6, 7), range(3, 3)):
+        expected = groups_held(shards, clients).sum(axis=0) if clients else np.zeros(4)
+        assert np.array_equal(shards.counts(CODES, 4, clients), expected)
+    assert [shards.before(c) for c in range(8)] == [0, 10, 20, 30, 40, 50, 60, 70]
 
 
-def test_too_few_examples_are_refused_with_the_sum():
+class TestConcentration:
+    population = Population(12, 4, 2)
+
+    def held(self, concentration: float, **more) -> np.ndarray:
+        division = Division(self.population, 20, GROUPS, concentration, **more)
+        return groups_held(share_out(division), range(18))
+
+    def test_at_one_the_minority_keeps_to_its_own_clients(self):
+        held = self.held(1.0)
+        assert held[:12, 2:].sum() == 0
+        assert held[12:16, :2].sum() == 0
+        assert held[16:, 2:].sum() == 0
+
+    def test_at_zero_all_clients_hold_the_same_mix_of_as_many_minority_examples(self):
+        held = self.held(0.0)
+        # 80 of 320 honest examples: a quarter of everybody's, attackers included.
+        assert held[:, 2:].sum() == 90
+        assert held[:16, 2:].sum() == pytest.approx(80, abs=12)
+        assert held[:12, 2:].mean() == pytest.approx(held[12:16, 2:].mean(), rel=0.5)
+
+    @pytest.mark.parametrize("concentration", [0.2, 0.5, 0.9])
+    def test_between_it_is_as_far_from_either_as_the_knob_says(self, concentration):
+        held = self.held(concentration)
+        expected = 80 * (concentration + (1 - concentration) / 4)
+        assert held[12:16, 2:].sum() == pytest.approx(expected, abs=1)
+        minority_with_majority = 280 * (1 - concentration) / 4
+        assert held[np.r_[:12, 16:18], 2:].sum() == pytest.approx(minority_with_majority, abs=1)
+
+    def test_groups_keep_their_natural_shares_within_majority_and_minority(self):
+        held = self.held(1.0)
+        assert held[np.r_[:12, 16:18]].sum(axis=0).tolist() == [210, 70, 0, 0]
+        assert held[12:16].sum(axis=0).tolist() == [0, 0, 53, 27]
+
+    def test_a_minority_client_s_mix_can_be_given(self):
+        held = self.held(1.0, minority_mix={3: 1.0, 0: 3.0})
+        assert held[12:16].sum(axis=0).tolist() == [60, 0, 0, 20]
+
+    def test_attackers_hold_the_minority_s_data_if_the_scenario_says_so(self):
+        held = self.held(1.0, attackers_hold=Role.HONEST_MINORITY)
+        assert held[16:, :2].sum() == 0
+        assert held[16:].sum() == 40
+
+    def test_without_a_size_the_minority_s_clients_share_all_there_is_of_it(self):
+        division = Division(self.population, None, GROUPS)
+        held = groups_held(share_out(division), range(18))
+        assert held[12:16].sum(axis=0).tolist() == [0, 0, 80, 40]
+        spread = Division(self.population, None, GROUPS, concentration=0)
+        held = groups_held(share_out(spread), range(18))
+        assert held[12:16].sum(axis=0).tolist() == [80, 27, 18, 9]
+
+    def test_without_minority_clients_everything_is_still_dealt(self):
+        shards = share_out(Division(Population(3, 0, 1), None, GROUPS))
+        assert sorted(shards.rows) == list(range(N_TRAIN))
+
+
+def test_too_few_examples_of_a_group_are_refused_with_its_name():
+    division = Division(Population(1, 3, 0), 40, GROUPS, minority_mix={3: 1.0})
     with pytest.raises(DataError) as error:
-        deal(11, 10, 11, seed=0)
-    assert str(error.value) == (
-        "11 clients with 10 examples each and 11 for the server need 121 training examples, there "
-        "are 120: lower clients.examples_each or the number of clients"
-    )
-    assert len(deal(11, 10, 10, seed=0).rows) == 110
+        share_out(division)
+    assert str(error.value).startswith("clients need 120 examples of the group 'd', there are 40")
+    assert share_out(Division(Population(1, 1, 0), 40, GROUPS, minority_mix={3: 1.0}))
 
 
-def test_too_few_source_examples_are_refused_with_the_count():
-    mask = np.arange(N_TRAIN) < 19
-    with pytest.raises(DataError) as error:
-        deal(5, 10, 0, 0, (2, 10, mask))
-    assert str(error.value) == (
-        "2 attackers need 10 examples each that they can poison, there are 19: lower "
-        "poison.fraction, clients.examples_each or clients.poisoned"
-    )
+def test_too_many_held_out_examples_are_refused():
+    with pytest.raises(DataError, match="590 examples for the server and 11 for validation"):
+        share_out(Division(Population(1, 0, 0), 1, n_server=590, n_validation=11))
 
 
-def test_the_server_s_own_source_examples_are_not_the_attackers():
-    # The server keeps all but 10 examples; what is left of the class can't be enough for two.
-    with pytest.raises(DataError, match="2 attackers need 5 examples each that they can poison"):
-        deal(2, 5, 110, 0, (2, 5, every_third))
+class TestServer:
+    @pytest.mark.parametrize("n_minority", [0, 6, 20])
+    def test_as_many_of_its_examples_are_of_minority_groups_as_asked_for(self, n_minority):
+        division = Division(
+            Population(3, 1, 0), 10, GROUPS, n_server=20, n_server_minority=n_minority
+        )
+        in_minority = np.isin(CODES[share_out(division).server], [2, 3])
+        assert in_minority.tolist() == [True] * n_minority + [False] * (20 - n_minority)
+
+    def test_more_than_there_are_is_refused(self):
+        division = Division(Population(1, 0, 0), 1, GROUPS, n_server=130, n_server_minority=121)
+        with pytest.raises(DataError, match="cannot keep 121 of 120 minority examples"):
+            share_out(division)
+
+
+class TestAttackers:
+    wanted = Wanted(LABELS == 3, 0.5)
+
+    @pytest.mark.parametrize("deal", [iid, partial(dirichlet, alpha=0.1)])
+    @pytest.mark.parametrize("groups", [None, GROUPS])
+    def test_they_get_what_they_can_poison_and_only_of_the_groups_they_pose_as(self, deal, groups):
+        division = Division(Population(6, 2, 3), 20, groups, wanted=self.wanted)
+        shards = share_out(division, deal=deal)
+        for client in division.population.clients(Role.POISONED):
+            rows = shards.client_rows(client)
+            assert (LABELS[rows] == 3).sum() >= 10
+            assert groups is None or (CODES[rows] < 2).all()
+
+    def test_honest_clients_mixes_stay_as_the_scenario_says(self):
+        division = Division(Population(6, 2, 3), 20, GROUPS, wanted=self.wanted)
+        held = groups_held(share_out(division), range(11))
+        assert held[6:8, 2:].sum() == 40
+        assert held[:6, 2:].sum() == 0
+
+
+class TestNaturalClients:
+    def test_a_writer_is_all_of_the_minority_or_all_of_the_majority(self):
+        # Writers 0 to 19 are of group 0, writers 20 to 29 of group 1, but for one example.
+        codes = (WRITERS >= 20).astype(int)
+        codes[5] = 1
+        groups = OwnGroups(("a", "b"), codes, codes[:0], frozenset({1}))
+        division = Division(Population(20, 10, 0), None, groups, by_natural_client=True)
+        shards = share_out(division, deal=natural, writers=WRITERS)
+        held = [set(WRITERS[shards.client_rows(client)]) for client in range(30)]
+        assert all(len(writers) == 1 for writers in held)
+        assert set.union(*held[:20]) == set(range(20))
+        assert set.union(*held[20:]) == set(range(20, 30))
+        assert 5 in shards.rows[: shards.starts[20]]
 
 
 class TestOverlapping:
@@ -119,37 +215,62 @@ class TestOverlapping:
         each=st.integers(1, 40),
         n_server=st.integers(0, 80),
         n_attackers=st.integers(0, 5),
-        seed=st.integers(0, 1_000),
+        seed=seeds,
+        alpha=st.sampled_from([None, 0.1]),
+        groups=st.sampled_from([None, GROUPS]),
     )
     def test_no_client_holds_an_example_twice_or_one_of_the_server_s(
-        self, n_clients, each, n_server, n_attackers, seed
+        self, n_clients, each, n_server, n_attackers, seed, alpha, groups
     ):
-        # 100 of 120 examples can be poisoned, so that at least 20 of any 40 can.
-        mask = np.arange(N_TRAIN) < 100
-        n_attackers, n_wanted = min(n_attackers, n_clients), each // 2
-        wanted = (n_attackers, n_wanted, mask)
-        partition = overlapping_shards(n_clients, each, n_server, N_TRAIN, seed, wanted)
-        again = overlapping_shards(n_clients, each, n_server, N_TRAIN, seed, wanted)
-        for client in reversed(range(n_clients)):
-            rows = partition.client_rows(client)
-            assert len(set(rows)) == len(rows) == each == partition.size(client)
-            assert not set(rows) & set(partition.server)
-            assert np.array_equal(rows, again.client_rows(client))
-            if client >= n_clients - n_attackers:
-                assert mask[rows].sum() >= n_wanted
+        wanted = Wanted(LABELS == 3, 0.5)
+        division = Division(
+            Population(n_clients, 2, n_attackers), each, groups, wanted=wanted, n_server=n_server
+        )
+        shards = overlapping_shards(division, alpha, LABELS, seed)
+        for client in range(n_clients + 2 + n_attackers):
+            rows = shards.client_rows(client)
+            assert len(np.unique(rows)) == len(rows) == each == shards.size(client)
+            assert not np.isin(rows, shards.server).any()
+            assert np.array_equal(rows, shards.client_rows(client))
+            role = division.population.role(client)
+            if role is Role.POISONED:
+                assert (LABELS[rows] == 3).sum() >= round(each * 0.5)
+            if groups is not None:
+                assert np.isin(CODES[rows], [2, 3]).all() == (role is Role.HONEST_MINORITY)
 
-    def test_an_attacker_holds_all_of_a_rare_class_if_it_wants_to(self):
-        mask = np.arange(N_TRAIN) < 5
-        partition = overlapping_shards(2, 10, 0, N_TRAIN, 0, (1, 5, mask))
-        assert mask[partition.client_rows(1)].sum() == 5
+    def test_clients_draw_from_everything_the_server_left(self):
+        division = Division(Population(60, 0, 0), 20, n_server=100)
+        shards = overlapping_shards(division, None, LABELS, 0)
+        held = np.concatenate([shards.client_rows(client) for client in range(60)])
+        # 60 clients leave one of the 500 out with probability 0.96^60 = 0.09.
+        assert len(set(held)) > 430
+        assert not set(held) & set(shards.server)
 
-    def test_more_clients_than_the_data_could_feed_apart_draw_by_themselves(self):
-        partition = overlapping_shards(1_000, 10, 0, N_TRAIN, seed=0)
-        shards = {tuple(partition.client_rows(client)) for client in range(1_000)}
-        assert len(shards) == 1_000
-        assert set().union(*shards) == set(range(N_TRAIN))
+    def test_a_small_alpha_gives_clients_mixes_of_their_own(self):
+        shards = overlapping_shards(Division(Population(9, 0, 0), 20), 0.05, LABELS, 0)
+        largest = [np.bincount(LABELS[shards.client_rows(c)]).max() for c in range(9)]
+        assert np.mean(largest) > 15
+        assert len({np.bincount(LABELS[shards.client_rows(c)]).argmax() for c in range(9)}) > 1
 
-    def test_a_shard_larger_than_the_pool_is_refused(self):
-        assert overlapping_shards(1, 100, 20, N_TRAIN, seed=0).size(0) == 100
-        with pytest.raises(DataError, match="a client cannot hold 101 of 100 examples"):
-            overlapping_shards(1, 101, 20, N_TRAIN, seed=0)
+    def test_expected_counts_are_near_those_of_the_shards(self):
+        division = Division(Population(300, 60, 40), 10, GROUPS, concentration=0.5)
+        shards = overlapping_shards(division, None, LABELS, 0)
+        for clients in (range(300), range(300, 360), range(360, 400)):
+            counts = shards.counts(CODES, 4, clients)
+            assert counts.sum() == pytest.approx(10 * len(clients), abs=2)
+            drawn = groups_held(shards, clients).sum(axis=0)
+            assert drawn == pytest.approx(counts, rel=0.2, abs=25)
+
+    def test_a_shard_larger_than_what_there_is_is_refused(self):
+        division = Division(Population(1, 0, 0), 500, n_server=100)
+        assert overlapping_shards(division, None, LABELS, 0).size(0) == 500
+        division = Division(Population(1, 0, 0), 501, n_server=100)
+        with pytest.raises(DataError, match="a client cannot hold 501 of 500 examples"):
+            overlapping_shards(division, None, LABELS, 0)
+
+    def test_a_hundred_thousand_clients_are_shared_out_without_being_drawn(self):
+        population = Population(90_000, 9_000, 1_000)
+        division = Division(population, 200, GROUPS, minority_mix={2: 1.0, 0: 9.0})
+        shards = overlapping_shards(division, None, LABELS, 0)
+        assert len(shards.client_rows(99_999)) == 200
+        assert shards.before(99_999) == 99_999 * 200

@@ -16,7 +16,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 class TestDigits:
     def test_they_are_1797_grey_images_of_10_classes(self):
-        digits = load_digits(None, rng())
+        digits = load_digits(rng())
         assert (len(digits.train), len(digits.test)) == (1_397, 400)
         assert (digits.input_shape, digits.n_classes) == ((1, 8, 8), 10)
         for examples in (digits.train, digits.test):
@@ -25,13 +25,17 @@ class TestDigits:
             assert set(examples.labels) == set(range(10))
 
     def test_no_image_is_both_in_the_training_and_in_the_test_set(self):
-        digits = load_digits(None, rng())
+        digits = load_digits(rng())
         # All 1,797 images differ from each other, so images can stand for rows.
         images = [image.tobytes() for e in (digits.train, digits.test) for image in e.inputs]
         assert len(set(images)) == 1_797
 
+    def test_the_two_sets_have_different_numbers_of_the_same_file(self):
+        digits = load_digits(rng())
+        assert sorted(np.concatenate([digits.train.ids, digits.test.ids])) == list(range(1_797))
+
     def test_the_seed_draws_the_split(self):
-        first, again, other = (load_digits(None, rng(seed)).test for seed in (1, 1, 2))
+        first, again, other = (load_digits(rng(seed)).test for seed in (1, 1, 2))
         assert np.array_equal(first.inputs, again.inputs)
         assert not np.array_equal(first.inputs, other.inputs)
 
@@ -52,7 +56,7 @@ class TestUnitInputs:
 
 class TestFashionMnist:
     def test_it_is_complete_and_balanced(self, data_dir):
-        fashion = load_fashion_mnist(data_dir, rng())
+        fashion = load_fashion_mnist(data_dir)
         assert (fashion.input_shape, fashion.n_classes) == ((1, 28, 28), 10)
         assert np.bincount(fashion.train.labels).tolist() == [6_000] * 10
         assert np.bincount(fashion.test.labels).tolist() == [1_000] * 10
@@ -61,7 +65,7 @@ class TestFashionMnist:
 
     def test_images_go_with_their_labels(self, data_dir):
         # Trousers (class 1) are dark between the legs and sneakers (7) are low and wide.
-        fashion = load_fashion_mnist(data_dir, rng())
+        fashion = load_fashion_mnist(data_dir)
         trouser, sneaker = (
             fashion.test.inputs[fashion.test.labels == label, 0].mean(axis=0) for label in (1, 7)
         )
@@ -70,7 +74,7 @@ class TestFashionMnist:
 
     def test_without_a_folder_it_says_how_to_name_one(self):
         with pytest.raises(DataError) as error:
-            load_fashion_mnist(None, rng())
+            load_fashion_mnist(None)
         for part in ("--data-dir DIR", "FL_TESTBED_DATA", *FASHION_MNIST_FILES, "download=True"):
             assert part in str(error.value)
 
@@ -79,7 +83,7 @@ class TestFashionMnist:
         folder.mkdir()
         (folder / FASHION_MNIST_FILES[0]).touch()
         with pytest.raises(DataError) as error:
-            load_fashion_mnist(tmp_path, rng())
+            load_fashion_mnist(tmp_path)
         text = str(error.value)
         assert "\n" not in text
         for part in (*FASHION_MNIST_FILES, str(folder), str(tmp_path / "FashionMNIST" / "raw")):
@@ -103,7 +107,7 @@ class TestFashionMnist:
         return folder
 
     def test_the_folder_of_torchvision_is_found_too(self, tiny):
-        fashion = load_fashion_mnist(tiny.parents[1], rng())
+        fashion = load_fashion_mnist(tiny.parents[1])
         assert fashion.train.inputs.tolist() == [[[[0, 1], [2, 3]]], [[[4, 5], [6, 7]]]]
         assert fashion.train.labels.tolist() == [5, 3]
         assert fashion.train.labels.dtype == np.int64
@@ -112,10 +116,16 @@ class TestFashionMnist:
         plain = tiny / FASHION_MNIST_FILES[1]
         plain.with_name(f"{plain.name}.gz").write_bytes(gzip.compress(plain.read_bytes()))
         plain.unlink()
-        assert load_fashion_mnist(tiny.parents[1], rng()).train.labels.tolist() == [5, 3]
+        assert load_fashion_mnist(tiny.parents[1]).train.labels.tolist() == [5, 3]
+
+    def test_a_label_outside_the_classes_is_refused_with_its_row(self, tiny):
+        name = FASHION_MNIST_FILES[1]
+        (tiny / name).write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, 2) + bytes([9, 10]))
+        with pytest.raises(DataError, match=f"{name}: row 2: needs a class from 0 to 9, got 10"):
+            load_fashion_mnist(tiny.parents[1])
 
     def test_labels_that_are_not_as_many_as_images_are_refused(self, tiny):
         name = FASHION_MNIST_FILES[1]
         (tiny / name).write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, 3) + bytes(3))
         with pytest.raises(DataError, match=f"{name}: 3 labels for 2 images"):
-            load_fashion_mnist(tiny.parents[1], rng())
+            load_fashion_mnist(tiny.parents[1])

@@ -35,11 +35,18 @@ def test_no_hidden_layer_is_logistic_regression_on_pixels_in_minus_one_to_one():
 
 def test_hidden_layers_are_rectified_and_the_output_is_not():
     # One hidden unit with z = 2x - 1; the output is max(z, 0) - 1.
-    model = mlp((1,), 1, [1])
+    model = mlp((1, 1, 1), 1, [1])
     for parameter, value in zip(model.parameters(), (1.0, 0.0, 1.0, -1.0), strict=True):
         nn.init.constant_(parameter, value)
-    images = torch.tensor([[0.0], [0.5], [1.0]])
+    images = torch.tensor([0.0, 0.5, 1.0]).reshape(3, 1, 1, 1)
     assert model(images).flatten().tolist() == [-1, -1, 0]
+
+
+def test_features_come_scaled_and_are_taken_as_they_are():
+    model = mlp((2,), 1, [])
+    weight, bias = model.parameters()
+    features = torch.tensor([[3.0, -4.0]])
+    torch.testing.assert_close(model(features), features @ weight.T + bias)
 
 
 def test_black_and_white_are_equally_far_from_grey():

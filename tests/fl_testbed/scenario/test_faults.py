@@ -63,8 +63,8 @@ def with_change(old: str, new: str) -> str:
             "rounds: 6",
             "yes: 1\nrounds: 6",
             "wrong.yaml:2: yes: unknown key, known: name, variant, seed, rounds, torch_threads,"
-            " dataset, model, clients, sampling, training, poison, training_attack, attack,"
-            " schedule, attackers, server_data, strategy, evaluation, engine",
+            " dataset, model, clients, partition, sampling, training, poison, training_attack,"
+            " attack, schedule, attackers, server_data, strategy, evaluation, engine",
             id="a key that YAML takes for a truth value",
         ),
         pytest.param(
@@ -341,6 +341,39 @@ def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
             "{kind: krum, n_malicious: 1}",
             "{kind: mean}\n  reweighting: {kind: jtt, n_flagged: 2, factor: 5, warm_up_rounds: 6}",
             "strategy.reweighting.warm_up_rounds",
+        ),
+        (
+            "kind: digits",
+            "kind: digits, minority: {kind: none}",
+            "clients.honest_minority",
+        ),
+        (
+            "examples_each: 10",
+            "examples_each: 10, minority_mix: {inverted: 1}",
+            "clients.minority_mix",
+        ),
+        ("examples_each: 10", "overlap: true", "clients.overlap"),
+        (
+            "examples_each: 10}",
+            "examples_each: 10, overlap: true}\npartition: {kind: pathological}",
+            "clients.overlap",
+        ),
+        (
+            "examples_each: 10}",
+            "overlap: false}\npartition: {kind: natural, merge: true}",
+            "partition.merge",
+        ),
+        (
+            "kind: digits}\nmodel: {kind: mlp, hidden: [4]}\nclients: {",
+            "kind: digits, minority: {kind: attributes, by: [label]}}\n"
+            "model: {kind: mlp, hidden: [4]}\npartition: {kind: natural}\n"
+            "clients: {minority_concentration: 0.5, ",
+            "clients.minority_concentration",
+        ),
+        (
+            "rounds: 6",
+            "rounds: 6\nevaluation: {split: validation}",
+            "evaluation.n_validation",
         ),
     ],
 )

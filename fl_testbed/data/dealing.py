@@ -1,0 +1,377 @@
+"""Ways to deal examples out to clients: index arrays in, index arrays out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from fl_testbed.data.dataset import DataError
+
+ATTEMPTS = 100  # random partitions drawn before a minimum size is given up
+
+
+class Wanted(NamedTuple):
+    """What attackers need in order to poison: enough examples of some kind."""
+
+    mask: np.ndarray
+    """Which training examples can be poisoned, bool, shape (n_train,)."""
+    fraction: float
+    """Share of an attacker's shard that must be such, rounded to examples."""
+
+    def counts(self, sizes: np.ndarray) -> np.ndarray:
+        """Return how many of them attackers need whose shards have these sizes."""
+        return np.rint(self.fraction * sizes).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Clients and the examples that they are dealt."""
+
+    rows: np.ndarray
+    """Rows of the training set, in random order."""
+    labels: np.ndarray
+    """Class of each training example, shape (n_train,)."""
+    n_clients: int
+    examples_each: int | None = None
+    """None: all rows are dealt."""
+    n_attackers: int = 0
+    """How many clients poison: the last ones."""
+    wanted: Wanted | None = None
+    """What each attacker must get."""
+    spare: np.ndarray | None = None
+    """Rows that no client is due, but that an attacker may have if it can poison them."""
+    natural_clients: np.ndarray | None = None
+    """Natural client of each training example, shape (n_train,)."""
+
+
+class Shares(NamedTuple):
+    """Who gets what."""
+
+    rows: np.ndarray
+    """Rows of all clients, client after client."""
+    starts: np.ndarray
+    """Where each client's rows begin; one entry more than clients."""
+
+
+Dealer = Callable[[Pool, np.random.Generator], Shares]
+
+
+def iid(pool: Pool, rng: np.random.Generator) -> Shares:
+    """Deal random examples, the same number to each client (or one more, where all are dealt)."""
+    del rng  # the pool is in random order
+    if pool.examples_each is None:
+        _check_enough(pool, pool.n_clients, "an example each")
+        sizes = np.diff(np.arange(pool.n_clients + 1) * len(pool.rows) // pool.n_clients)
+    else:
+        sizes = np.full(pool.n_clients, pool.examples_each)
+    return _by_sizes(pool, sizes)
+
+
+def quantity_skew(
+    pool: Pool, rng: np.random.Generator, alpha: float, min_examples: int = 1
+) -> Shares:
+    """Deal random examples in numbers that follow a symmetric Dirichlet distribution.
+
+    Args:
+        pool: ``examples_each`` is the mean of the sizes.
+        rng: Draws them.
+        alpha: Concentration, > 0; towards 0 a few clients hold nearly everything.
+        min_examples: Every client gets these first.
+
+    Raises:
+        DataError: If there are too few examples.
+
+    References:
+        Li et al., Federated Learning on Non-IID Data Silos: An Experimental Study, ICDE 2022.
+    """
+    total = len(pool.rows)
+    if pool.examples_each is not None:
+        total = pool.examples_each * pool.n_clients
+    if min_examples * pool.n_clients > total:
+        raise DataError(
+            f"{pool.n_clients} clients with at least {min_examples} examples need "
+            f"{min_examples * pool.n_clients:,}, there are {total:,} to deal: lower "
+            "partition.min_examples"
+        )
+    shares = rng.dirichlet(np.full(pool.n_clients, alpha))
+    extra = apportioned(total - min_examples * pool.n_clients, shares)
+    return _by_sizes(pool, min_examples + extra)
+
+
+def dirichlet(pool: Pool, rng: np.random.Generator, alpha: float, min_examples: int = 1) -> Shares:
+    """Deal classes in proportions that follow a symmetric Dirichlet distribution.
+
+    Two conventions go by this name. With ``examples_each`` every client draws its mix of classes
+    and gets that many examples (latent Dirichlet allocation, as Hsu et al. and Flower's baselines
+    do; α is per class, where Hsu et al. write α times the class's share). Clients choose in random
+    order, so that no role is left with what others did not want. Without it every class is shared
+    out over the clients, sizes vary, and all examples are dealt (Yurochkin et al.).
+
+    Args:
+        pool: What is dealt to whom.
+        rng: Draws the mixes, and the examples within a class.
+        alpha: Concentration per class, > 0; towards 0 a client holds one class.
+        min_examples: The smallest shard there may be, without ``examples_each``: a partition with
+            a smaller one is drawn again.
+
+    Raises:
+        DataError: If there are too few examples, or no draw has shards large enough.
+
+    References:
+        Hsu et al., Measuring the Effects of Non-Identical Data Distribution for Federated Visual
+        Classification, 2019.
+        Yurochkin et al., Bayesian Nonparametric Federated Learning of Neural Networks, ICML 2019.
+    """
+    classes = [pool.rows[pool.labels[pool.rows] == c] for c in np.unique(pool.labels[pool.rows])]
+    available = np.array([len(rows) for rows in classes])
+    if pool.examples_each is not None:
+        _check_enough(pool, pool.n_clients * pool.examples_each, f"{pool.examples_each} examples")
+        counts = np.zeros((pool.n_clients, len(classes)), dtype=np.int64)
+        left = available.copy()
+        mixes = rng.dirichlet(np.full(len(classes), alpha), size=pool.n_clients)
+        for client in rng.permutation(pool.n_clients):
+            counts[client] = limited_counts(pool.examples_each, mixes[client], left, rng)
+            left -= counts[client]
+        return _exchanged(pool, _by_counts(classes, counts), rng)
+    _check_enough(pool, pool.n_clients * min_examples, f"{min_examples} examples")
+    smallest = -1
+    for _ in range(ATTEMPTS):
+        shares = rng.dirichlet(np.full(pool.n_clients, alpha), size=len(classes))
+        bounds = np.rint(shares.cumsum(axis=1) * available[:, None]).astype(np.int64)
+        bounds[:, -1] = available  # whatever the last bit of a sum says
+        counts = np.diff(bounds, axis=1, prepend=0).T
+        smallest = max(smallest, int(counts.sum(axis=1).min()))
+        if smallest >= min_examples:
+            return _exchanged(pool, _by_counts(classes, counts), rng)
+    raise DataError(
+        f"in {ATTEMPTS} Dirichlet partitions with alpha = {alpha:g} some client of "
+        f"{pool.n_clients} always holds fewer than {min_examples} examples, at best {smallest}: "
+        "raise partition.alpha, lower partition.min_examples or the number of clients, or fix "
+        "clients.examples_each"
+    )
+
+
+def pathological(pool: Pool, rng: np.random.Generator, shards_per_client: int) -> Shares:
+    """Sort examples by class, cut them into equal shards, and deal every client some at random.
+
+    With one shard per client this is the non-IID split of Karimireddy et al. (ICLR 2022).
+
+    Args:
+        pool: ``examples_each`` must be a multiple of the number of shards; without it all
+            examples are dealt, and shards differ by one example at most.
+        rng: Shuffles the shards.
+        shards_per_client: 2 in the paper.
+
+    Raises:
+        DataError: If there are too few examples.
+
+    References:
+        McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data,
+        AISTATS 2017.
+    """
+    n_shards = pool.n_clients * shards_per_client
+    rows = pool.rows
+    if pool.examples_each is not None:
+        if pool.examples_each % shards_per_client:
+            raise DataError(
+                f"{shards_per_client} shards per client cannot make {pool.examples_each} examples: "
+                "clients.examples_each must be a multiple of partition.shards_per_client"
+            )
+        n = pool.n_clients * pool.examples_each
+        _check_enough(pool, n, f"{pool.examples_each} examples")
+        rows = rows[:n]
+    _check_enough(pool, n_shards, f"{shards_per_client} shards")
+    rows = rows[np.argsort(pool.labels[rows], kind="stable")]
+    bounds = np.arange(n_shards + 1) * len(rows) // n_shards
+    dealt = rng.permutation(n_shards).reshape(pool.n_clients, shards_per_client)
+    owner = np.empty(n_shards, dtype=np.int64)
+    owner[dealt.ravel()] = np.repeat(np.arange(pool.n_clients), shards_per_client)
+    owners = np.repeat(owner, np.diff(bounds))
+    return _exchanged(pool, _by_owner(rows, owners, pool.n_clients), rng)
+
+
+def natural(
+    pool: Pool, rng: np.random.Generator, *, merge: bool = False, min_examples: int = 1
+) -> Shares:
+    """Let natural clients, such as writers, be the clients: a random choice of them.
+
+    Args:
+        pool: ``examples_each`` cuts larger clients down; without it each keeps all it has.
+        rng: Chooses them, and what is cut.
+        merge: Whether a client is as many natural ones as give it ``examples_each`` examples. By
+            default it is one, and those with too few are left out.
+        min_examples: The fewest examples a natural client may have, without ``examples_each``.
+
+    Raises:
+        DataError: If the dataset has no natural clients, or not enough.
+    """
+    if pool.natural_clients is None:
+        raise DataError("the dataset does not say which client an example is from: choose another "
+                        "partition.kind")  # fmt: skip
+    clients = pool.natural_clients[pool.rows]
+    ids, inverse, counts = np.unique(clients, return_inverse=True, return_counts=True)
+    order = rng.permutation(len(ids))
+    owner_of_id = np.full(len(ids), -1, dtype=np.int64)
+    needed = pool.examples_each or min_examples
+    if merge:
+        n_whole, held = 0, 0
+        for place in order:
+            if n_whole == pool.n_clients:
+                break
+            owner_of_id[place] = n_whole
+            held += counts[place]
+            if held >= needed:
+                n_whole, held = n_whole + 1, 0
+        found = n_whole
+    else:
+        fitting = order[counts[order] >= needed][: pool.n_clients]
+        owner_of_id[fitting] = np.arange(len(fitting))
+        found = len(fitting)
+    if found < pool.n_clients:
+        how = "can be merged to" if merge else "have"
+        raise DataError(
+            f"{found} clients {how} {needed} examples or more, of {len(ids)} natural clients with "
+            f"{len(clients):,} examples; {pool.n_clients} are needed: lower clients.examples_each "
+            f"or partition.min_examples{'' if merge else ', set partition.merge'}, or ask for "
+            "fewer clients"
+        )
+    owners = owner_of_id[inverse]
+    shares = _by_owner(pool.rows[owners >= 0], owners[owners >= 0], pool.n_clients)
+    unused = pool.rows[owners < 0]
+    if pool.examples_each is not None:
+        sizes = np.diff(shares.starts)
+        place = np.arange(len(shares.rows)) - np.repeat(shares.starts[:-1], sizes)
+        kept = place < pool.examples_each
+        unused = np.concatenate([unused, shares.rows[~kept]])
+        shares = Shares(
+            shares.rows[kept], np.arange(pool.n_clients + 1, dtype=np.int64) * pool.examples_each
+        )
+    return _exchanged(pool, shares, rng, unused)
+
+
+def apportioned(total: int, shares: np.ndarray) -> np.ndarray:
+    """Split a whole number by shares that sum to 1, by largest remainders; the parts sum to it."""
+    exact = total * np.asarray(shares, dtype=np.float64)
+    parts = np.floor(exact + 1e-9).astype(np.int64)
+    short = total - parts.sum()
+    parts[np.argsort(parts - exact, kind="stable")[:short]] += 1
+    return parts
+
+
+def limited_counts(
+    total: int, mix: np.ndarray, left: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw how many examples of each class a client gets: multinomial, as far as there are any.
+
+    What a class lacks is drawn from the others, by the same mix; if that has nothing left either,
+    by what is left. There must be ``total`` left of all classes together.
+    """
+    counts = np.zeros(len(left), dtype=np.int64)
+    while (missing := total - counts.sum()) > 0:
+        rest = left - counts
+        weights = np.where(rest > 0, mix, 0.0)
+        if weights.sum() <= 0:
+            weights = rest.astype(np.float64)
+        draw = rng.multinomial(missing, weights / weights.sum())
+        counts += np.minimum(draw, rest)
+    return counts
+
+
+def _check_enough(pool: Pool, needed: int, what: str) -> None:
+    if needed > len(pool.rows):
+        raise DataError(
+            f"{pool.n_clients} clients with {what} need {needed:,} training examples, there are "
+            f"{len(pool.rows):,}: lower clients.examples_each or the number of clients"
+        )
+
+
+def _by_sizes(pool: Pool, sizes: np.ndarray) -> Shares:
+    """Deal rows in their order; what attackers want is set aside for them beforehand."""
+    pool_rows = pool.rows
+    if sizes.sum() > len(pool_rows):
+        raise DataError(
+            f"{pool.n_clients} clients with {pool.examples_each} examples each need "
+            f"{sizes.sum():,} training examples, there are {len(pool_rows):,}: lower "
+            "clients.examples_each or the number of clients"
+        )
+    starts = np.concatenate([[0], sizes.cumsum()]).astype(np.int64)
+    if pool.wanted is None or pool.n_attackers == 0:
+        return Shares(pool_rows[: starts[-1]], starts)
+    if pool.spare is not None:
+        pool_rows = np.concatenate([pool_rows, pool.spare])
+    first_attacker = pool.n_clients - pool.n_attackers
+    attacker_sizes = sizes[first_attacker:]
+    wanted = pool.wanted.counts(attacker_sizes)
+    special = pool_rows[pool.wanted.mask[pool_rows]]
+    if wanted.sum() > len(special):
+        raise _too_few_to_poison(pool.n_attackers, wanted, len(special))
+    special = special[: wanted.sum()]
+    rest = pool_rows[~np.isin(pool_rows, special)]
+    n_plain = int(starts[first_attacker])
+    plain, filler = rest[:n_plain], rest[n_plain:]
+    blocks = [plain]
+    special_ends, filler_ends = wanted.cumsum(), (attacker_sizes - wanted).cumsum()
+    for place in range(pool.n_attackers):
+        n_special, n_filler = wanted[place], attacker_sizes[place] - wanted[place]
+        blocks.append(special[special_ends[place] - n_special : special_ends[place]])
+        blocks.append(filler[filler_ends[place] - n_filler : filler_ends[place]])
+    return Shares(np.concatenate(blocks), starts)
+
+
+def _by_counts(classes: list[np.ndarray], counts: np.ndarray) -> Shares:
+    """Deal each class's rows in their order; ``counts`` is (clients, classes)."""
+    n_clients = len(counts)
+    rows = [part[: counts[:, c].sum()] for c, part in enumerate(classes)]
+    owners = [np.repeat(np.arange(n_clients), counts[:, c]) for c in range(len(classes))]
+    return _by_owner(np.concatenate(rows), np.concatenate(owners), n_clients)
+
+
+def _by_owner(rows: np.ndarray, owners: np.ndarray, n_clients: int) -> Shares:
+    order = np.argsort(owners, kind="stable")
+    sizes = np.bincount(owners, minlength=n_clients)
+    return Shares(rows[order], np.concatenate([[0], sizes.cumsum()]).astype(np.int64))
+
+
+def _exchanged(
+    pool: Pool, shares: Shares, rng: np.random.Generator, unused: np.ndarray | None = None
+) -> Shares:
+    """Exchange examples so that attackers hold what they want; nobody's number changes.
+
+    They come from what nobody holds, then from honest clients, who get others in return.
+    """
+    if pool.wanted is None or pool.n_attackers == 0:
+        return shares
+    if unused is None:
+        unused = pool.rows[~np.isin(pool.rows, shares.rows)]
+    if pool.spare is not None:
+        unused = np.concatenate([unused, pool.spare])
+    rows = np.concatenate([shares.rows, unused])
+    first = int(shares.starts[pool.n_clients - pool.n_attackers])
+    n_dealt = len(shares.rows)
+    fits = pool.wanted.mask[rows]
+    bounds = shares.starts[pool.n_clients - pool.n_attackers :]
+    sizes = np.diff(bounds)
+    held = np.add.reduceat(np.append(fits[:n_dealt], False), bounds[:-1])  # shards are not empty
+    wanted = pool.wanted.counts(sizes)
+    missing = np.maximum(0, wanted - held)
+    free = n_dealt + np.flatnonzero(fits[n_dealt:])
+    honest = np.flatnonzero(fits[:first])
+    donors = np.concatenate([rng.permutation(free), rng.permutation(honest)])
+    if missing.sum() > len(donors):
+        raise _too_few_to_poison(pool.n_attackers, wanted, int(fits.sum()))
+    owner = np.repeat(np.arange(pool.n_attackers), sizes)
+    useless = ~fits[first:n_dealt]
+    rank = useless.cumsum() - np.repeat(np.append(0, useless.cumsum())[bounds[:-1] - first], sizes)
+    given = first + np.flatnonzero(useless & (rank <= missing[owner]))
+    taken = donors[: len(given)]
+    rows[given], rows[taken] = rows[taken], rows[given]
+    return Shares(rows[:n_dealt], shares.starts)
+
+
+def _too_few_to_poison(n_attackers: int, wanted: np.ndarray, there: int) -> DataError:
+    each = f"{wanted[0]} examples each" if len(set(wanted)) == 1 else f"{wanted.sum():,} examples"
+    return DataError(
+        f"{n_attackers} attackers need {each} that they can poison, there are {there:,}: lower "
+        "poison.fraction, clients.examples_each or clients.poisoned"
+    )

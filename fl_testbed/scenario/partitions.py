@@ -1,0 +1,107 @@
+"""Who holds what: clients by role, and how examples are dealt to them."""
+
+from functools import partial
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from fl_testbed.data import Population, dealing
+from fl_testbed.data.dealing import Dealer
+from fl_testbed.scenario.spec import Fraction, Spec
+
+
+class ClientsSpec(Spec):
+    """How many clients of each role, how many examples each holds, and of whom."""
+
+    honest_majority: NonNegativeInt
+    honest_minority: NonNegativeInt
+    poisoned: NonNegativeInt
+    examples_each: PositiveInt | None = None  # none: all examples are dealt
+    overlap: bool = False  # whether two clients may hold the same example
+    minority_concentration: Fraction = 1.0  # 1: minority data in its own clients, 0: in all alike
+    minority_mix: dict[str, NonNegativeFloat] | None = None  # groups in a minority client's data
+    poisoned_hold: Literal["majority", "minority"] = "majority"  # whose kind of data, before poison
+
+    @property
+    def population(self) -> Population:
+        """The clients by role."""
+        return Population(self.honest_majority, self.honest_minority, self.poisoned)
+
+
+class PartitionSpec(Spec):
+    """What every way of dealing answers."""
+
+    by_natural_client: ClassVar[bool] = False
+    """Whether natural clients stay whole."""
+    can_overlap: ClassVar[bool] = False
+    """Whether each client can be dealt to without regard to the others."""
+
+    def build(self) -> Dealer:
+        """Return the way of dealing, its parameters bound."""
+        raise TypeError(f"{type(self).__name__} has no dealer")
+
+
+class IidSpec(PartitionSpec):
+    """Random examples, the same number for each client."""
+
+    kind: Literal["iid"] = "iid"
+    can_overlap: ClassVar[bool] = True
+
+    def build(self) -> Dealer:
+        """Return the way of dealing."""
+        return dealing.iid
+
+
+class QuantitySpec(PartitionSpec):
+    """Random examples, in numbers drawn from a Dirichlet distribution."""
+
+    kind: Literal["quantity"]
+    alpha: PositiveFloat
+    min_examples: PositiveInt = 10
+
+    def build(self) -> Dealer:
+        """Return the way of dealing."""
+        return partial(dealing.quantity_skew, alpha=self.alpha, min_examples=self.min_examples)
+
+
+class DirichletSpec(PartitionSpec):
+    """Classes in proportions drawn from a Dirichlet distribution."""
+
+    kind: Literal["dirichlet"]
+    alpha: PositiveFloat  # per class
+    min_examples: PositiveInt = 10  # the smallest shard there may be, without examples_each
+    can_overlap: ClassVar[bool] = True
+
+    def build(self) -> Dealer:
+        """Return the way of dealing."""
+        return partial(dealing.dirichlet, alpha=self.alpha, min_examples=self.min_examples)
+
+
+class PathologicalSpec(PartitionSpec):
+    """Examples sorted by class and cut into shards, of which each client gets a few."""
+
+    kind: Literal["pathological"]
+    shards_per_client: PositiveInt = 2
+
+    def build(self) -> Dealer:
+        """Return the way of dealing."""
+        return partial(dealing.pathological, shards_per_client=self.shards_per_client)
+
+
+class NaturalSpec(PartitionSpec):
+    """The dataset's own clients, such as writers."""
+
+    kind: Literal["natural"]
+    merge: bool = False  # several natural clients to one, until it has examples_each
+    min_examples: PositiveInt = 10  # natural clients with fewer are left out, without examples_each
+    by_natural_client: ClassVar[bool] = True
+
+    def build(self) -> Dealer:
+        """Return the way of dealing."""
+        return partial(dealing.natural, merge=self.merge, min_examples=self.min_examples)
+
+
+AnyPartitionSpec = Annotated[
+    IidSpec | QuantitySpec | DirichletSpec | PathologicalSpec | NaturalSpec,
+    Field(discriminator="kind"),
+]

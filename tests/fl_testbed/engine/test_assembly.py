@@ -1,0 +1,156 @@
+"""From a scenario's keys to who holds what."""
+
+import numpy as np
+import pytest
+
+from clients.shard import Role
+from fl_testbed.data import DataError, Dataset, Examples, Federation
+from fl_testbed.engine.assembly import build_federation, build_model
+from fl_testbed.scenario import Scenario
+
+N_TRAIN, N_TEST = 400, 100
+
+
+def examples(n: int, seed: int) -> Examples:
+    """People of two sexes in three classes, of whom 10 % are women of class 2."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    sex = np.where(labels == 2, np.arange(n) % 10 < 3, np.arange(n) % 10 < 5).astype(int)
+    pixels = rng.random((n, 1, 8, 8)).astype(np.float32)
+    return Examples(pixels, labels, {"sex": sex}, np.arange(n) // 20)
+
+
+DATASET = Dataset(
+    "people",
+    examples(N_TRAIN, 0),
+    examples(N_TEST, 1),
+    ("a", "b", "c"),
+    {"sex": ("man", "woman")},
+)
+BY_SEX = {"kind": "attributes", "by": ["sex", "label"], "groups": ["woman, c"]}
+
+
+def scenario(minority=None, clients=None, **keys) -> Scenario:
+    counts = {"honest_majority": 6, "honest_minority": 2, "poisoned": 2, "examples_each": 10}
+    return Scenario.model_validate(
+        {
+            "name": "small",
+            "rounds": 1,
+            "dataset": {"kind": "digits"} | ({} if minority is None else {"minority": minority}),
+            "model": {"kind": "mlp", "hidden": [4]},
+            "clients": counts | (clients or {}),
+            "training": {"lr": 0.1, "batch_size": 5},
+            "strategy": {"aggregation": {"kind": "mean"}},
+        }
+        | keys
+    )
+
+
+def build(*args, **keys) -> Federation:
+    return build_federation(scenario(*args, **keys), DATASET)
+
+
+def women_of_class_c(federation: Federation, role: Role) -> int:
+    shards = [federation.shard(client) for client in federation.population.clients(role)]
+    name = federation.group_names.index("woman, c")
+    return sum(int((shard.groups == name).sum()) for shard in shards)
+
+
+def test_minority_clients_hold_the_minority_s_examples():
+    federation = build(BY_SEX)
+    assert women_of_class_c(federation, Role.HONEST_MINORITY) == 20
+    assert women_of_class_c(federation, Role.HONEST_MAJORITY) == 0
+
+
+def test_the_mix_and_the_concentration_are_the_scenario_s():
+    mixed = build(BY_SEX, {"minority_mix": {"woman, c": 0.7, "woman, a": 0.3}})
+    assert women_of_class_c(mixed, Role.HONEST_MINORITY) == 14
+    spread = build(BY_SEX, {"minority_concentration": 0.0})
+    assert women_of_class_c(spread, Role.HONEST_MAJORITY) > 0
+
+
+def test_attackers_hold_whose_data_the_scenario_says():
+    assert women_of_class_c(build(BY_SEX), Role.POISONED) == 0
+    posing = build(BY_SEX, {"poisoned_hold": "minority", "examples_each": 6})
+    assert women_of_class_c(posing, Role.POISONED) == 12
+
+
+def test_attackers_can_poison_as_much_as_the_scenario_says():
+    poison = {
+        "kind": "dirty_label_backdoor",
+        "trigger": {"kind": "patch", "size": 2},
+        "source": 1,
+        "target": 0,
+        "fraction": 0.8,
+    }
+    for partition in ({"kind": "iid"}, {"kind": "dirichlet", "alpha": 0.1}):
+        federation = build(partition=partition, poison=poison)
+        for client in federation.population.clients(Role.POISONED):
+            assert federation.shard(client).is_poisoned.sum() == 8
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [
+        {"kind": "iid"},
+        {"kind": "quantity", "alpha": 1.0, "min_examples": 2},
+        {"kind": "dirichlet", "alpha": 0.5},
+        {"kind": "pathological"},
+        {"kind": "natural"},
+    ],
+    ids=lambda partition: partition["kind"],
+)
+@pytest.mark.parametrize("minority", [None, BY_SEX], ids=["inverted", "by_sex"])
+def test_every_partition_gives_every_client_examples(partition, minority):
+    if partition["kind"] == "natural" and minority is not None:
+        minority = {"kind": "attributes", "by": ["sex"], "groups": ["woman"]}
+    federation = build(minority, partition=partition, server_data={"n_examples": 20})
+    shards = [federation.shard(client) for client in range(10)]
+    assert sum(len(shard.labels) for shard in shards) == 100
+    assert min(len(shard.labels) for shard in shards) >= 2
+    assert len(federation.server_shard().labels) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (
+            {"minority": {"kind": "attributes", "by": ["sex"]}},
+            "no group of people is so small that it is a minority: name some in "
+            "dataset.minority.groups, or set clients.honest_minority to 0",
+        ),
+        (
+            {"minority": BY_SEX, "clients": {"minority_mix": {"women": 1.0}}},
+            "there is no group 'women': clients.minority_mix can name man, a; man, b; man, c; "
+            "woman, a; woman, b; woman, c",
+        ),
+        (
+            {
+                "poison": {
+                    "kind": "dirty_label_backdoor",
+                    "trigger": {"kind": "patch", "size": 2},
+                    "target": 3,
+                }
+            },
+            "poison.target needs a class from 0 to 2, got 3",
+        ),
+        (
+            {"evaluation": {"n_validation": 395, "split": "validation"}},
+            "10 clients with 10 examples each need 100 training examples, there are 5: lower "
+            "clients.examples_each or the number of clients",
+        ),
+    ],
+)
+def test_what_the_data_do_not_have_is_refused(arguments, fault):
+    with pytest.raises(DataError) as error:
+        build(**arguments)
+    assert str(error.value) == fault
+
+
+@pytest.mark.parametrize("kind", ["lenet", "cnn", "resnet18"])
+def test_models_of_images_refuse_features(kind):
+    part = Examples(np.zeros((4, 9), dtype=np.float32), np.zeros(4, dtype=int))
+    table = Dataset("table", part, part, ("a", "b"))
+    with pytest.raises(DataError, match=rf"model.kind {kind} needs images, table holds 9 features"):
+        build_model(scenario(model={"kind": kind}), table)
+    assert build_model(scenario(model={"kind": "logistic_regression"}), table)
