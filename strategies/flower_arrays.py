@@ -123,7 +123,7 @@ class Layout:
                 raise UnusableReplyError(
                     f"array {name} has shape {list(values.shape)}, needs {list(shape)}"
                 )
-            if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
+            if values.dtype.kind not in "iuf":
                 raise UnusableReplyError(f"array {name} holds {values.dtype}, not real numbers")
             stop = start + values.size
             np.copyto(out[start:stop], values.reshape(-1), casting="same_kind")

@@ -15,8 +15,9 @@ from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.ray_pool import RayPool
 
-SMALLEST_CHUNKS_PER_WORKER = 16  # would make up a round: a task costs about 5 ms by itself
+SMALLEST_CHUNKS_PER_WORKER = 8  # would make up a round: a task costs about 5 ms by itself
 CHUNK_BYTES = 8 * 2**20  # of replies, so that what is in flight stays small
+SMALL_REPLY_BYTES = 2**20  # below, a task's own cost counts, and chunks may be twice as large
 IN_FLIGHT = 2  # chunks per worker: one computes while one waits
 ATTEMPTS = 3  # before a client whose worker dies each time is given up
 GRACE_S = 30.0  # beyond the clients' own time limit, before a worker counts as hung
@@ -110,21 +111,23 @@ class RayGrid(ClientGrid):
         else:
             if not self.keep_order:  # sorting is stable: equal work stays in client order
                 tasks = sorted(tasks, key=self._work, reverse=True)
-            cut = list(self._guided(tasks, self._most_clients(content)))
+            cut = list(self._shrinking(tasks, self._most_clients(content)))
         return [_Chunk(chunk, place) for place, chunk in enumerate(cut)]
 
     def _work(self, task: Task) -> float:
         return self._work_of(task.metadata.dst_node_id)
 
-    def _guided(self, tasks: list[Task], largest: int) -> Iterator[list[Task]]:
-        """Yield chunks that shrink with what is left."""
+    def _shrinking(self, tasks: list[Task], largest: int) -> Iterator[list[Task]]:
+        """Yield chunks of half of what is left, cut evenly for all workers, again and again."""
         n_workers = self._pool.n_workers
         smallest = -(-len(tasks) // (SMALLEST_CHUNKS_PER_WORKER * n_workers))
         while tasks:
             even = -(-len(tasks) // (2 * n_workers))
             size = min(max(even, smallest), largest)
-            yield tasks[:size]
-            tasks = tasks[size:]
+            for _ in range(n_workers):
+                if tasks:
+                    yield tasks[:size]
+                tasks = tasks[size:]
 
     @staticmethod
     def _most_clients(content: RecordDict) -> int:
@@ -134,7 +137,8 @@ class RayGrid(ClientGrid):
             for record in content.array_records.values()
             for array in record.values()
         )
-        return max(1, CHUNK_BYTES // max(1, reply_bytes))
+        limit = CHUNK_BYTES if reply_bytes > SMALL_REPLY_BYTES else 2 * CHUNK_BYTES
+        return max(1, limit // max(1, reply_bytes))
 
     def _hand_out(
         self,
