@@ -124,7 +124,9 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--csv", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    scenarios = [s for path in arguments.scenarios for s in load_scenarios(path, arguments.settings)]
+    scenarios = [
+        s for path in arguments.scenarios for s in load_scenarios(path, arguments.settings)
+    ]
     table = compared(measured(scenarios, arguments.out))
     print(markdown(table))
     if arguments.csv is not None:
