@@ -57,7 +57,7 @@ def caf(
     gram = gram / gram.diagonal().max().clamp(min=1e-300)
     confidence = torch.ones(n, dtype=torch.float64, device=updates.device)
     best, least = confidence, torch.inf
-    while n_malicious > 0 and confidence.sum() > n - 2 * n_malicious:
+    while confidence.sum() > n - 2 * n_malicious:
         spread, projections = _largest_spread(gram, confidence)
         if spread < least:
             best, least = confidence, spread

@@ -28,6 +28,17 @@ def test_whom_krum_rejects_has_no_say_where_it_looks_ordinary():
     assert bulyan(updates, n_malicious=1).update.tolist() == [1.0, 0.0]
 
 
+def test_krum_scores_anew_after_each_choice():
+    # It chooses 11, 6, 14, 2 and 9. Scored once, 15 would be in place of 2, and the mean 34 / 3.
+    updates = torch.tensor([[1.0], [2.0], [6.0], [9.0], [11.0], [14.0], [15.0]])
+    torch.testing.assert_close(bulyan(updates, n_malicious=1).update, torch.tensor([26 / 3]))
+
+
+def test_of_equal_values_the_lowest_row_counts_as_the_smallest_whoever_was_chosen_first():
+    updates = torch.cat([UPDATES, torch.zeros(7, 1)], dim=1)  # Krum chooses 2 first, then 4
+    assert bulyan(updates, n_malicious=1).suspicion.tolist() == [0, 0, 0, 1, 1, 1, 1]
+
+
 def test_one_wild_coordinate_of_an_otherwise_close_update_is_cut():
     updates = 0.01 * torch.randn(11, 500, generator=torch.Generator().manual_seed(0))
     updates[0, 7] = 0.3  # too little to be far from anybody

@@ -28,9 +28,23 @@ def test_the_direction_of_largest_spread_is_the_one_that_counts():
     assert result.weights[0] < 1e-9
 
 
+def test_the_tightest_mean_is_kept_and_not_the_last():
+    # Spread 18/6 along x; without those two, 16/4 along y.
+    updates = torch.tensor([[3.0, 0], [-3, 0], [0, 2], [0, 2], [0, -2], [0, -2]])
+    result = caf(updates, n_malicious=2)
+    torch.testing.assert_close(result.weights, torch.full((6,), 1 / 6).double())
+
+
 def test_with_nobody_to_suspect_it_is_the_mean():
     updates = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(caf(updates, n_malicious=0).update, mean(updates).update)
+
+
+def test_the_prior_multiplies_the_confidence():
+    updates = torch.tensor([[0.0], [1.0], [2.0], [1.0], [6.0]])
+    result = caf(updates, 1, prior=torch.tensor([0.4, 0.0, 0.3, 0.2, 0.1]))
+    expected = torch.tensor([0.4 * 12, 0, 0.3 * 16, 0.2 * 15, 0]).double()
+    torch.testing.assert_close(result.weights, expected / expected.sum(), rtol=1e-6, atol=1e-9)
 
 
 def test_a_majority_must_be_honest():

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from strategies.aggregation import TooFewClientsError, dnc
+from strategies.aggregation.dnc import n_dropped
 
 
 def rng() -> np.random.Generator:
@@ -37,6 +38,10 @@ def test_the_filter_fraction_scales_how_many_are_dropped():
     updates = torch.tensor([[0.0], [1.0], [2.0], [3.0], [40.0], [-50.0], [1.5]])
     result = dnc(updates, rng(), n_malicious=1, filter_fraction=2.0)
     assert (result.weights > 0).tolist() == [True, True, True, True, False, False, True]
+
+
+def test_a_product_that_floats_make_too_small_is_not_rounded_down():
+    assert n_dropped(n_malicious=20, filter_fraction=1.15) == 23  # 22.999… in floats
 
 
 def test_a_majority_must_be_left():

@@ -21,6 +21,13 @@ def test_of_an_equilateral_triangle_it_is_the_centre():
     torch.testing.assert_close(result.suspicion, torch.ones(3).double())
 
 
+def test_suspicion_is_the_distance_to_the_result_however_few_the_steps():
+    updates = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 3.0]])
+    result = geometric_median(updates, n_iterations=1)
+    expected = torch.linalg.vector_norm(updates - result.update, dim=1).double()
+    torch.testing.assert_close(result.suspicion, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_more_than_half_of_the_prior_decides_alone():
     updates = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 3.0]])
     result = geometric_median(updates, prior=torch.tensor([0.2, 0.2, 0.6]))

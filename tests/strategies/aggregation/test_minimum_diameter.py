@@ -35,6 +35,13 @@ def test_no_subset_of_that_size_is_tighter(n_malicious, seed):
     assert gaps[kept][:, kept].max().item() == pytest.approx(tightest)
 
 
+def test_a_row_far_from_most_may_be_among_the_closest():
+    # (6, 0) is further than √13 from two, as are two others; its subset's diameter is √13.
+    updates = torch.tensor([[6.0, 0], [2, 2], [3, 0], [5, 4], [6, 2]])
+    weights = minimum_diameter(updates, n_malicious=2).weights
+    torch.testing.assert_close(weights, torch.tensor([1, 0, 1, 0, 1]).double() / 3)
+
+
 def test_where_fewer_must_go_the_highest_rows_go_as_well():
     result = minimum_diameter(column(1, 1, 1, 1, 50), n_malicious=2)
     torch.testing.assert_close(result.weights, torch.tensor([1, 1, 1, 0, 0]).double() / 3)

@@ -26,6 +26,21 @@ def test_suspicion_counts_the_filters_that_reject():
     assert guard(both).suspicion[-1].item() == 2
 
 
+def test_norms_on_the_border_are_usual():
+    updates = torch.stack([UP, UP.flip(0), UP.roll(1), 0.5 * UP, 2 * UP])  # 2, 2, 2, 1 and 4
+    assert guard(updates, lower=0.5, upper=2.0).suspicion.tolist() == [0] * 5
+
+
+def test_only_a_share_of_the_coordinates_is_looked_at():
+    updates = torch.stack([UP] * 4 + [torch.tensor([1.0, 1.0, -1.0, -1.0])])
+    heard = [
+        sign_guard(updates, np.random.default_rng(seed), sign_fraction=0.25).weights[4].item() > 0
+        for seed in range(10)
+    ]
+    assert any(heard)  # where the one coordinate drawn is another
+    assert not all(heard)
+
+
 def test_zeros_are_a_sign_of_their_own():
     updates = torch.stack([UP] * 4 + [torch.tensor([1.2, 1.2, 1.2, 0.0])])
     assert guard(updates).weights[4].item() == 0
