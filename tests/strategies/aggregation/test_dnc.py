@@ -42,3 +42,13 @@ def test_the_filter_fraction_scales_how_many_are_dropped():
 def test_a_majority_must_be_left():
     with pytest.raises(TooFewClientsError, match=r"n=4, f=2 and c=1\.0: sample at least 5"):
         dnc(torch.ones(4, 1), rng(), n_malicious=2)
+
+
+def test_suspicion_agrees_with_the_singular_vectors_of_numpy():
+    updates = torch.randn(9, 60, generator=torch.Generator().manual_seed(3)).double()
+    centred = (updates - updates.mean(dim=0)).numpy()
+    _, values, directions = np.linalg.svd(centred, full_matrices=False)
+    expected = torch.from_numpy((centred @ directions[0]) ** 2 / values[0] ** 2)
+    result = dnc(updates, rng(), n_malicious=2, n_repeats=1)
+    torch.testing.assert_close(result.suspicion, expected)
+    assert set(result.weights.topk(7).indices.tolist()) == set(expected.argsort()[:7].tolist())
