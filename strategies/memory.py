@@ -2,7 +2,7 @@
 
 import torch
 
-from strategies.shapes import Float, Int, Tensor
+from strategies.shapes import Bool, Float, Int, Tensor
 
 Memory = dict[str, Tensor]
 """Named tensors, so that any checkpoint can hold them."""
@@ -20,13 +20,24 @@ def recall(
     values = torch.full((len(clients), *shape), default, dtype=dtype, device=clients.device)
     known = memory.get(f"{name}.clients", clients[:0]).to(clients.device)
     if len(known):
-        at = torch.searchsorted(known, clients).clamp(max=len(known) - 1)
-        met = known[at] == clients
+        at, met = places(memory, name, clients)
         remembered = memory[f"{name}.values"].to(clients.device)
         if met.all() and len(known) == len(clients) and torch.equal(known, clients):
             return remembered.to(dtype).clone()  # everybody, in order: one copy instead of two
         values[met] = remembered[at[met]].to(dtype)
     return values
+
+
+def places(
+    memory: Memory, name: str, clients: Int[Tensor, " n"]
+) -> tuple[Int[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Return in which row each client is remembered, and whether it is (any row if not).
+
+    Somebody must be remembered under the name.
+    """
+    known = memory[f"{name}.clients"].to(clients.device)
+    at = torch.searchsorted(known, clients).clamp(max=len(known) - 1)
+    return at, known[at] == clients
 
 
 def remember(

@@ -52,18 +52,23 @@ def column_blocks(updates: Float[Tensor, "n d"]) -> Iterator[slice]:
 
 
 def weighted_sum(
-    updates: Float[Tensor, "n d"], weights: Float[Tensor, " n"]
+    updates: Float[Tensor, "n d"], weights: Float[Tensor, " n"], dtype: torch.dtype | None = None
 ) -> Float[Tensor, " d"]:
     """Sum the rows times their weights, accumulated in float64, row by row.
 
     A row of weight 0 is not even read: whatever a rejected client sent, it cannot get in.
+
+    Args:
+        updates: One row per client, shape (n, d).
+        weights: Shape (n,).
+        dtype: Of the result; that of the updates by default.
     """
     total = torch.zeros(updates.shape[1], dtype=torch.float64, device=updates.device)
     wide = torch.empty_like(total)  # one for all rows: fresh ones fragment the heap
     for row, weight in zip(updates, weights.tolist(), strict=True):
         if weight:
             total.add_(wide.copy_(row), alpha=weight)
-    return total.to(updates.dtype)
+    return total.to(dtype or updates.dtype)
 
 
 def dot_products(
@@ -78,12 +83,13 @@ def dot_products(
 
 def norms_of(updates: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """Return the L2 norm of every row, in float64: a float32 square overflows at 1e19."""
-    # Row by row: asking for float64 of the whole matrix would copy it.
-    norms = torch.empty(len(updates), dtype=torch.float64, device=updates.device)
-    wide = torch.empty(updates.shape[1], dtype=torch.float64, device=updates.device)
-    for i, row in enumerate(updates):
-        norms[i] = torch.linalg.vector_norm(wide.copy_(row))
-    return norms
+    # Piece by piece: asking for float64 of the whole matrix would copy it.
+    squares = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
+    for columns in column_blocks(updates[:1]):
+        for i, piece in enumerate(updates[:, columns]):
+            wide = piece.double()
+            squares[i] += wide @ wide
+    return squares.sqrt_()
 
 
 def normalised(weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

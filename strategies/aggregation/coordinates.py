@@ -1,6 +1,11 @@
 """What the rules that work coordinate by coordinate share: sort, keep a window, average."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import TypeVar
 
 import torch
 
@@ -9,6 +14,9 @@ from strategies.shapes import Float, Int, Tensor
 
 Window = Callable[[Tensor], Tensor]
 """From a block's columns, each sorted, shape (columns, n), to the first rank kept in each."""
+Found = TypeVar("Found")
+
+_ALONE = threading.Lock()  # how many threads torch uses is a setting of the whole process
 
 
 def mean_of_windows(
@@ -36,22 +44,75 @@ def mean_of_windows(
     everyone = prior_or_uniform(updates, prior)
     prior = everyone if rows is None else everyone[rows]
     update = torch.empty_like(updates[0])
-    shares = torch.zeros_like(prior)
-    n_survived = torch.zeros_like(prior)
-    for columns in column_blocks(updates):
+
+    def average(columns: slice, scratch: Float[Tensor, "2 size"]) -> Float[Tensor, "2 n"]:
+        """Set the update's columns; return in how many each row survives, and its shares there."""
         block = updates[:, columns] if rows is None else updates[rows, columns]
-        ordered = sorted_columns(block)
-        survives = in_window(block, ordered, window(ordered), n_kept)
+        by_column, by_row = (part[: block.numel()] for part in scratch)
+        ordered = sorted_columns(block, by_column.view(block.T.shape))
+        survives = in_window(block, ordered, window(ordered), n_kept, by_row.view(block.shape))
         # Sums of at most n numbers of like size lose nothing in the type of the updates.
         totals = (prior.to(block) @ survives).clamp_(min=1e-30)
-        n_survived += (survives @ torch.ones_like(totals)).double()
-        shares += (survives @ (1 / totals)).double()
+        found = torch.stack([survives @ torch.ones_like(totals), survives @ (1 / totals)])
         update[columns] = (prior.to(block) @ survives.mul_(block)) / totals
+        return found.double()
+
+    n_survived = torch.zeros_like(prior)
+    shares = torch.zeros_like(prior)
+    for survived, share in each_block(updates, average):
+        n_survived += survived
+        shares += share
     weights, dropped = shares * prior / d, 1 - n_survived / d
     if rows is not None:
         weights = torch.zeros_like(everyone).index_copy_(0, rows, weights)
         dropped = torch.ones_like(everyone).index_copy_(0, rows, dropped)
     return Aggregate(update, weights, dropped)
+
+
+def each_block(
+    updates: Float[Tensor, "n d"], work: Callable[[slice, Tensor], Found]
+) -> Iterator[Found]:
+    """Work on all blocks of columns, several at a time; yield what each gives, in their order.
+
+    On a CPU a block is one thread's from the sort to the sums: that takes half as long as sharing
+    out each operation among torch's threads, since numpy's sort would keep all but one waiting.
+
+    Args:
+        updates: The matrix, shape (n, d).
+        work: Takes a block's columns, and two rows to write into, each as long as a block of the
+            matrix has numbers: memory that is new for every block costs as much as the sums.
+    """
+    blocks = list(column_blocks(updates))
+    n_threads = 1 if updates.is_cuda else min(torch.get_num_threads(), len(blocks))
+    size = len(updates) * (blocks[0].stop if blocks else 0)
+    spare: SimpleQueue[Tensor] = SimpleQueue()
+    for _ in range(n_threads):
+        spare.put(updates.new_empty(2, size))
+
+    def with_scratch(columns: slice) -> Found:
+        scratch = spare.get()
+        try:
+            return work(columns, scratch)
+        finally:
+            spare.put(scratch)
+
+    if n_threads == 1:
+        yield from map(with_scratch, blocks)
+        return
+    with one_torch_thread(), ThreadPoolExecutor(n_threads) as threads:
+        yield from threads.map(with_scratch, blocks)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let operations run on the thread that calls them, as long as the block lasts."""
+    with _ALONE:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def nearest_to_median(ordered: Float[Tensor, "columns n"], n_kept: int) -> Int[Tensor, " columns"]:
@@ -63,14 +124,15 @@ def nearest_to_median(ordered: Float[Tensor, "columns n"], n_kept: int) -> Int[T
     return (above < below).sum(dim=1)
 
 
-def sorted_columns(block: Float[Tensor, "n columns"]) -> Float[Tensor, "columns n"]:
-    """Sort each column; the result has one contiguous row per column."""
-    by_column = block.T.clone(memory_format=torch.contiguous_format)  # sorted in place below
-    if by_column.device.type == "cpu":  # numpy sorts short rows over ten times faster than torch
-        values = by_column.numpy()
-        values.sort(axis=1)
-        return by_column
-    return by_column.sort(dim=1).values
+def sorted_columns(
+    block: Float[Tensor, "n columns"], out: Float[Tensor, "columns n"]
+) -> Float[Tensor, "columns n"]:
+    """Sort each column; the result, written to ``out``, has one contiguous row per column."""
+    out.copy_(block.T)
+    if out.device.type == "cpu":  # numpy sorts short rows over ten times faster than torch
+        out.numpy().sort(axis=1)
+        return out
+    return out.sort(dim=1).values
 
 
 def in_window(
@@ -78,11 +140,12 @@ def in_window(
     ordered: Float[Tensor, "columns n"],
     first: Int[Tensor, " columns"],
     n_kept: int,
+    out: Float[Tensor, "n columns"],
 ) -> Float[Tensor, "n columns"]:
-    """Mark with 1 the values whose rank in their column is first, …, first + n_kept - 1."""
+    """Mark with 1 in ``out`` the values whose rank in their column is first, first + 1, …"""
     low = ordered.gather(1, first[:, None]).squeeze(1)
     high = ordered.gather(1, first[:, None] + n_kept - 1).squeeze(1)
-    survives = block.clamp(low, high).eq_(block)
+    survives = torch.clamp(block, low, high, out=out).eq_(block)
     counts = torch.ones_like(block[:, 0]) @ survives
     tied = (counts != n_kept).nonzero().squeeze(1)
     if len(tied):  # equal values at a border: decide by row

@@ -8,7 +8,7 @@ from strategies.aggregation.aggregate import (
     column_blocks,
     mean_of_selected,
 )
-from strategies.memory import Memory, recall, remember
+from strategies.memory import Memory, places, recall, remember
 from strategies.shapes import Bool, Float, Int, Tensor
 
 N_REFERENCES = 20  # uniform samples that the gap statistic compares with
@@ -63,9 +63,10 @@ def fldetector(
     results = memory.get("results", updates[:0]).to(updates)
     scores = recall(memory, "scores", clients, torch.nan, (window,)).to(updates.device)
     if len(results) > 1 and "last.clients" in memory:
-        expected = recall(memory, "last", clients, torch.nan, updates.shape[1:], updates.dtype)
-        expected = expected.to(updates.device).add_(hessian_product(results))
-        scores = torch.cat([scores[:, 1:], _shares_of_distance(updates, expected)[:, None]], dim=1)
+        at, met = places(memory, "last", clients)
+        last = memory["last.values"].to(updates)
+        shares = _shares_of_distance(updates, last, at, met, hessian_product(results))
+        scores = torch.cat([scores[:, 1:], shares[:, None]], dim=1)
     suspicion = scores.nanmean(dim=1).nan_to_num(nan=0.0)
     detected = recall(memory, "detected", clients, default=0.0).to(updates.device) > 0
     scored = ~scores.isnan().all(dim=1) & ~detected
@@ -146,12 +147,19 @@ def _spread_within(
 
 
 def _shares_of_distance(
-    updates: Float[Tensor, "n d"], expected: Float[Tensor, "n d"]
+    updates: Float[Tensor, "n d"],
+    last: Float[Tensor, "m d"],
+    at: Int[Tensor, " n"],
+    met: Bool[Tensor, " n"],
+    change: Float[Tensor, " d"],
 ) -> Float[Tensor, " n"]:
-    """Return each row's distance to what was expected, as a share of all; NaN if nothing was."""
+    """Return each row's distance to its client's last row plus the change, as a share of all.
+
+    NaN for clients not met in the last round.
+    """
     squares = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
     for columns in column_blocks(updates):
-        gaps = updates[:, columns].double() - expected[:, columns]
-        squares += gaps.square_().sum(dim=1)
-    distances = squares.sqrt()
+        expected = last[:, columns][at] + change[columns]
+        squares += (updates[:, columns].double() - expected).square_().sum(dim=1)
+    distances = torch.where(met.to(updates.device), squares.sqrt(), torch.nan)
     return distances / distances.nansum().clamp(min=1e-300)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -50,3 +51,20 @@ def test_the_prior_multiplies_the_confidence():
 def test_a_majority_must_be_honest():
     with pytest.raises(TooFewClientsError, match="n=4 and f=2: sample at least 5 clients"):
         caf(torch.ones(4, 1), n_malicious=2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_the_filter_on_the_covariance_itself(seed):
+    updates = torch.randn(12, 5, generator=torch.Generator().manual_seed(seed)).double()
+    updates[:3] += 4
+    points, c, best, least = updates.numpy(), np.ones(12), None, np.inf
+    while c.sum() > 12 - 2 * 3:
+        mean_of_c = np.average(points, axis=0, weights=c)
+        covariance = np.cov(points.T, aweights=c, ddof=0)
+        values, vectors = np.linalg.eigh(covariance)
+        if values[-1] < least:
+            best, least = mean_of_c, values[-1]
+        projections = ((points - mean_of_c) @ vectors[:, -1]) ** 2
+        c = c * (1 - projections / projections[c > 0].max()).clip(min=0)
+    assert best is not None
+    torch.testing.assert_close(caf(updates, n_malicious=3).update, torch.from_numpy(best))

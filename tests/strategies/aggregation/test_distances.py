@@ -1,7 +1,9 @@
 import pytest
 import torch
+from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import cosine_similarity
 
-from strategies.aggregation.distances import squared_distances
+from strategies.aggregation.distances import centred_gram, cosines, squared_distances
 
 
 def gaussian(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -66,3 +68,26 @@ def test_the_largest_float32_of_either_sign_is_measured():
 
 def test_more_columns_than_a_block_are_all_counted():
     assert_exact(gaussian(5, 100_001))
+
+
+def test_distances_agree_with_scipy():
+    updates = gaussian(12, 700)
+    expected = torch.from_numpy(cdist(updates.numpy(), updates.numpy(), "sqeuclidean"))
+    torch.testing.assert_close(squared_distances(updates), expected, rtol=1e-5, atol=1e-9)
+
+
+def test_cosines_agree_with_scikit_learn():
+    updates = gaussian(9, 300) + 0.5
+    updates[0] *= 1e6
+    expected = torch.from_numpy(cosine_similarity(updates.double().numpy()))
+    torch.testing.assert_close(cosines(updates), expected, rtol=0, atol=1e-6)
+
+
+def test_distances_to_a_combination_can_be_read_off_the_centred_gram():
+    updates = 3 + gaussian(10, 400)
+    weights = torch.softmax(gaussian(1, 10, seed=1)[0].double(), dim=0)
+    gram = centred_gram(updates)
+    read_off = gram.diagonal() - 2 * gram @ weights + weights @ gram @ weights
+    combination = (weights @ updates.double())[None].numpy()
+    expected = torch.from_numpy(cdist(updates.numpy(), combination, "sqeuclidean")).squeeze(1)
+    torch.testing.assert_close(read_off, expected, rtol=1e-5, atol=0)

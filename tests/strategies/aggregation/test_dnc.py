@@ -47,3 +47,13 @@ def test_a_product_that_floats_make_too_small_is_not_rounded_down():
 def test_a_majority_must_be_left():
     with pytest.raises(TooFewClientsError, match="n=4 and cf=2: sample at least 5"):
         dnc(torch.ones(4, 1), rng(), n_malicious=2)
+
+
+def test_suspicion_agrees_with_the_singular_vectors_of_numpy():
+    updates = torch.randn(9, 60, generator=torch.Generator().manual_seed(3)).double()
+    centred = (updates - updates.mean(dim=0)).numpy()
+    _, values, directions = np.linalg.svd(centred, full_matrices=False)
+    expected = torch.from_numpy((centred @ directions[0]) ** 2 / values[0] ** 2)
+    result = dnc(updates, rng(), n_malicious=2, n_repeats=1)
+    torch.testing.assert_close(result.suspicion, expected)
+    assert set(result.weights.topk(7).indices.tolist()) == set(expected.argsort()[:7].tolist())

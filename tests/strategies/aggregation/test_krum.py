@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 
 from strategies.aggregation import (
     TooFewClientsError,
@@ -94,3 +96,14 @@ def test_iterative_multi_krum_suspects_in_the_order_of_choice():
 def test_iterative_multi_krum_has_krums_bound():
     with pytest.raises(TooFewClientsError, match="iterative_multi_krum needs n >= 2f"):
         iterative_multi_krum(SIX, n_malicious=2)
+
+
+@pytest.mark.parametrize("n_malicious", [0, 3, 8])
+def test_scores_agree_with_sorted_distances_of_scipy(n_malicious):
+    updates = 1 + 1e-3 * torch.randn(20, 300, generator=torch.Generator().manual_seed(0))
+    distances = np.sort(cdist(updates.numpy(), updates.numpy(), "sqeuclidean"), axis=1)
+    scores = distances[:, 1 : 20 - n_malicious - 1].sum(axis=1)  # the first is the row itself
+    result = multi_krum(updates, n_malicious)
+    torch.testing.assert_close(result.suspicion, torch.from_numpy(scores), rtol=1e-5, atol=0)
+    chosen = np.sort(np.argsort(scores)[: 20 - n_malicious])
+    assert result.weights.nonzero().squeeze(1).tolist() == chosen.tolist()

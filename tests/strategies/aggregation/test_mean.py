@@ -36,3 +36,8 @@ def test_norms_and_products_of_giants_are_finite():
     torch.testing.assert_close(norms_of(updates), torch.tensor([5e30, 5.0], dtype=torch.float64))
     products = dot_products(updates, updates[0])
     torch.testing.assert_close(products, torch.tensor([2.5e61, 2.5e31], dtype=torch.float64))
+
+
+def test_the_norm_of_a_row_longer_than_a_block_counts_all_of_it():
+    updates = torch.tensor([[1.0], [2.0]]).expand(2, 810_000)
+    torch.testing.assert_close(norms_of(updates), torch.tensor([900.0, 1800.0]).double())

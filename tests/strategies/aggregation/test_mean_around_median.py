@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -38,3 +39,12 @@ def test_survivors_are_weighed_by_their_prior():
 def test_the_median_must_be_honest():
     with pytest.raises(TooFewClientsError, match="n=4 and f=2: sample at least 5 clients"):
         mean_around_median(column(0, 1, 2, 3), n_malicious=2)
+
+
+@pytest.mark.parametrize(("n", "n_malicious"), [(9, 4), (10, 3)])
+def test_agrees_with_numpy_sorting_by_distance_to_the_median(n, n_malicious):
+    values = np.random.default_rng(n).standard_normal((n, 50))
+    by_distance = np.abs(values - np.median(values, axis=0)).argsort(axis=0)
+    kept = np.take_along_axis(values, by_distance[: n - n_malicious], axis=0)
+    result = mean_around_median(torch.from_numpy(values), n_malicious).update
+    torch.testing.assert_close(result, torch.from_numpy(kept.mean(axis=0)))

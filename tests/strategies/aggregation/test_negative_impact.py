@@ -7,6 +7,7 @@ from strategies.aggregation import (
     TooFewClientsError,
     error_rate_rejection,
     loss_rejection,
+    mean,
     trimmed_mean,
     union_rejection,
 )
@@ -77,3 +78,33 @@ def test_somebody_must_be_left():
         loss_rejection(UPDATES, distance_from_zero, n_malicious=4)
     with pytest.raises(TooFewClientsError, match=r"union_rejection needs n >= 2f.*n=4 and f=2"):
         union_rejection(UPDATES, distance_from_zero, n_malicious=2)
+
+
+@pytest.mark.parametrize("n", [5, 8])
+def test_means_without_each_client_are_those_of_the_others(n):
+    updates = torch.randn(n, 6, generator=torch.Generator().manual_seed(n))
+    updates[2] = 1e30  # what is left of it after a subtraction would drown all others
+    prior = torch.softmax(torch.arange(n).double() / 4, dim=0)
+    prior[1] = 0
+    seen, expected = [], []
+
+    def evaluate(update: torch.Tensor) -> tuple[float, float]:
+        seen.append(update)
+        return 0.0, 0.0
+
+    loss_rejection(updates, evaluate, n_malicious=1, prior=prior)
+    for i in range(n):
+        others = torch.arange(n) != i
+        expected.append(mean(updates[others], prior[others] / prior[others].sum()).update)
+    torch.testing.assert_close(torch.stack(seen[1:]), torch.stack(expected))
+
+
+def test_where_one_client_alone_counts_the_others_count_equally_without_it():
+    losses = []
+
+    def evaluate(update: torch.Tensor) -> tuple[float, float]:
+        losses.append(update.item())
+        return 0.0, 0.0
+
+    loss_rejection(UPDATES, evaluate, 1, prior=torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    assert losses == [9.0, 9.0, 9.0, 9.0, 1.0]

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from scipy.stats import trim_mean
 
 from strategies.aggregation import TooFewClientsError, mean, trimmed_mean
 
@@ -63,3 +64,25 @@ def test_more_columns_than_a_block_are_all_trimmed():
     updates = torch.randn(5, 200_003, generator=torch.Generator().manual_seed(0))
     expected = updates.sort(dim=0).values[1:-1].mean(dim=0)
     torch.testing.assert_close(trimmed_mean(updates, 1).update, expected)
+
+
+@pytest.mark.parametrize(("n", "n_malicious"), [(5, 2), (12, 1), (31, 7)])
+def test_agrees_with_scipy(n, n_malicious):
+    updates = torch.randn(n, 40, generator=torch.Generator().manual_seed(n)).double()
+    # scipy rounds the number to drop down from a share.
+    expected = torch.from_numpy(trim_mean(updates.numpy(), (n_malicious + 0.5) / n, axis=0))
+    torch.testing.assert_close(trimmed_mean(updates, n_malicious).update, expected)
+
+
+def test_blocks_give_the_same_bits_on_any_number_of_threads():
+    updates = torch.randn(5, 200_003, generator=torch.Generator().manual_seed(1))
+    before, results = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 3):
+            torch.set_num_threads(n_threads)
+            results.append(trimmed_mean(updates, 1))
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    for alone, together in zip(results[0][:3], results[1][:3], strict=True):
+        assert torch.equal(alone, together)

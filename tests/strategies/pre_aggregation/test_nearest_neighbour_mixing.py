@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import NearestNeighbors
 
 from strategies.aggregation import TooFewClientsError
 from strategies.pre_aggregation import nearest_neighbour_mixing
@@ -34,3 +36,15 @@ def test_honest_rows_do_not_mix_with_giants():
 def test_the_neighbours_must_not_be_mostly_malicious():
     with pytest.raises(TooFewClientsError, match="n=4 and f=2: sample at least 5 clients"):
         nearest_neighbour_mixing(LINE, n_malicious=2)
+
+
+def test_neighbours_agree_with_scikit_learn():
+    updates = 1 + 1e-3 * torch.randn(15, 200, generator=torch.Generator().manual_seed(0))
+    exact = updates.double().numpy()
+    # Asked about its own points, scikit-learn leaves each out of its neighbours.
+    _, neighbours = NearestNeighbors(n_neighbors=10).fit(exact).kneighbors()
+    expected = np.array(
+        [exact[[row, *others]].mean(axis=0) for row, others in enumerate(neighbours)]
+    )
+    rows, _ = nearest_neighbour_mixing(updates, n_malicious=4)
+    torch.testing.assert_close(rows.double(), torch.from_numpy(expected), rtol=1e-6, atol=0)
