@@ -50,7 +50,7 @@ class Attackers:
     knowledge: Knowledge
     schedule: Schedule
     samples_everybody: bool = False
-    """Whether their mean and spread are those of all updates, their own included."""
+    """Whether the omniscient take mean and spread of all updates, attackers' included."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class AdversaryGrid(ClientGrid):
         active = [p for p, k in enumerate(self._kinds) if k.schedule.is_active(asked.round_)]
         kind_of = {client: place for place in active for client in self._kinds[place].clients}
         board = _Board(self._looked_at(asked, active), asked.layout.size)
-        held: dict[int, list[Message]] = {place: [] for place in active}
+        held: dict[int, list[tuple[Message, str]]] = {place: [] for place in active}
         for reply in replies:
             client = reply.metadata.src_node_id
             place = kind_of.get(client)
@@ -117,17 +117,17 @@ class AdversaryGrid(ClientGrid):
                 reply = self._blindly(asked, place, reply)
                 place = None
             if client in board.places and asked.copy(reply, clean, board) and place is not None:
-                held[place].append(reply)
+                held[place].append((reply, asked.emptied(reply)))
             else:
                 yield reply
         board.close_gaps()
         for place, waiting in held.items():
-            waiting.sort(key=lambda reply: reply.metadata.src_node_id)
-            own = [reply.metadata.src_node_id for reply in waiting]
+            waiting.sort(key=lambda item: item[0].metadata.src_node_id)
+            own = [reply.metadata.src_node_id for reply, _ in waiting]
             if own:
                 updates = self._together(asked, place, own, board)
-                for reply, update in zip(waiting, updates, strict=True):
-                    yield asked.with_update(reply, update)
+                for (reply, key), update in zip(waiting, updates, strict=True):
+                    yield asked.with_update(reply, key, update)
 
     def _looked_at(self, asked: "_Round", active: Sequence[int]) -> list[int]:
         """Return the clients whose updates this round's attackers look at."""
@@ -148,7 +148,8 @@ class AdversaryGrid(ClientGrid):
             return reply
         client = reply.metadata.src_node_id
         known = self._commonly_known(asked, place, client, client)
-        return asked.with_update(reply, self._attack(place, own[None], known).updates[0])
+        forged = self._attack(place, own[None], known)
+        return asked.with_update(reply, asked.emptied(reply), forged.updates[0])
 
     def _together(self, asked: "_Round", place: int, own: list[int], board: "_Board") -> Tensor:
         """Return what one kind of attackers send, who see what their knowledge lets them see."""
@@ -156,17 +157,19 @@ class AdversaryGrid(ClientGrid):
         known = self._commonly_known(asked, place, own[0], kind.clients[0])
         known["clean"] = board.clean(own)
         if kind.knowledge is Knowledge.COLLUDING:
-            clients, seen = own, known["clean"]
+            clients = own
+            seen = sample = known["clean"]
             is_minority = [True for _ in own]
         else:
             clients = [c for c in board.places if c not in self._around.attackers]
             seen = board.rows(clients)
+            sample = board.rows(list(board.places)) if kind.samples_everybody else seen
             is_minority = [c in self._around.minority for c in clients]
         if not clients:
             return rows  # nobody to learn from
-        known["seen"], known["seen_clients"] = seen, torch.tensor(clients)
+        known["seen"], known["sample"] = seen, sample
+        known["seen_clients"] = torch.tensor(clients)
         known["is_minority"] = torch.tensor(is_minority)
-        known["sample"] = board.rows(list(board.places)) if kind.samples_everybody else seen
         known["memory"] = self._memories[place]
         if self._around.rule is not None:
             known["defence"] = self._foreseen(asked, board, rows)
@@ -250,10 +253,16 @@ class _Round:
         board.put(client, own, twin)
         return True
 
-    def with_update(self, reply: Message, update: Tensor) -> Message:
-        """Put another update into a reply."""
-        client = reply.metadata.src_node_id
+    @staticmethod
+    def emptied(reply: Message) -> str:
+        """Let go of a reply's arrays, which a held reply shall not keep; return their key."""
         key, _ = _arrays_of(reply)
+        del reply.content[key]
+        return key
+
+    def with_update(self, reply: Message, key: str, update: Tensor) -> Message:
+        """Put an update into an emptied reply."""
+        client = reply.metadata.src_node_id
         flat = (torch.from_numpy(self.starts[client]) + update).numpy()
         with np.errstate(over="ignore"):  # the server will see that it is not finite
             reply.content[key] = self.layout.read_flat(flat, self._arrays[client])

@@ -152,12 +152,13 @@ class TestKnowledge:
     def test_kinds_side_by_side_each_know_what_is_theirs(self):
         alone, all_seeing, blind = Watcher(), Watcher(), Watcher()
         kinds = (
-            kind(alone, Knowledge.COLLUDING, range(4, 5)),
+            kind(alone, Knowledge.COLLUDING, range(4, 5), samples_everybody=True),
             kind(all_seeing, Knowledge.OMNISCIENT, range(5, 6)),
             kind(blind, Knowledge.BLIND, range(6, 7)),
         )
         one_round(grid_of(*kinds))
-        assert alone.told[0]["seen"].tolist() == [approx(updates(4))]
+        for name in ("seen", "sample"):
+            assert alone.told[0][name].tolist() == [approx(updates(4))]
         assert all_seeing.told[0]["own"].tolist() == [approx(updates(5))]
         assert all_seeing.told[0]["seen"].tolist() == [approx(updates(c)) for c in HONEST]
         assert blind.told[0]["own"].tolist() == [approx(updates(6))]
