@@ -56,7 +56,7 @@ def build_federation(scenario: Scenario, dataset: Dataset) -> Federation:
         groups=groups,
         division=division,
         partition=shares,
-        poison=scenario.poison.build(),
+        poison=scenario.poison.build(dataset),
         seed=scenario.seed,
     )
 
