@@ -6,16 +6,19 @@ Exit status: 0 done; 2 the input is wrong; 1 a run failed; 130 interrupted.
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.engine.errors import PoolError
-from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
+from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
 from strategies.aggregation import TooFewClientsError
+
+if TYPE_CHECKING:
+    from fl_testbed.data import Federation
 
 INTERRUPTED = 130
 
@@ -25,6 +28,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+data = typer.Typer(help="The files of datasets.", no_args_is_help=True)
+app.add_typer(data, name="data")
 
 ScenarioPath = Annotated[Path, typer.Argument(help="YAML file of the scenario.")]
 Settings = Annotated[
@@ -110,10 +116,29 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
             f"{memory / 2**20:,.1f} MiB",
         )
     console.print(table)
-    counts = federations[0].group_counts()
-    console.print(f"groups of honest clients' training data ({scenarios[0].variant}):")
-    for name, count in counts.items():
-        console.print(f"  {name}: {count:,} examples, {count / max(1, sum(counts.values())):.1%}")
+    console.print(group_table(federations[0], scenarios[0]))
+
+
+def group_table(federation: "Federation", scenario: Scenario) -> Table:
+    """Return who holds how many examples of each group."""
+    split = scenario.evaluation.split
+    rows = federation.group_table(split, scenario.evaluation.max_examples)
+    honest = sum(row.honest_majority + row.honest_minority for row in rows)
+    table = Table(
+        title=f"examples by group and holder ({scenario.variant}, seed {scenario.seed})",
+        title_justify="left",
+    )
+    headings = ("group", "share", "majority", "minority", "poisoned", split)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "group" else "right")
+    for row in rows:
+        held = row.honest_majority + row.honest_minority
+        counts = (row.honest_majority, row.honest_minority, row.poisoned, row.test)
+        name = f"{row.name} (minority)" if row.is_minority else row.name
+        table.add_row(name, f"{held / max(1, honest):.1%}", *(f"{count:,}" for count in counts))
+    table.caption = "share: of the honest clients' examples"
+    table.caption_justify = "left"
+    return table
 
 
 def by_variant(scenarios: list[Scenario]) -> dict[str, list[Scenario]]:
@@ -145,6 +170,25 @@ def list_(
         for kind, row in rows.items():
             table.add_row(kind, *row[: len(table.columns) - 1])
         console.print(table)
+
+
+@data.command("fetch")
+def fetch_(
+    name: Annotated[str, typer.Argument(help="A dataset's kind, such as fashion_mnist.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Download a dataset's files into the data folder, or say how to get them."""
+    from fl_testbed.data import DataError
+    from fl_testbed.data.sources import fetch
+
+    if data_dir is None:
+        text = "needs a folder to put files in: pass --data-dir DIR or set FL_TESTBED_DATA"
+        raise ScenarioError([Fault("", "data fetch", text)])
+    try:
+        fetch(name, data_dir)
+    except DataError as fault:
+        raise ScenarioError([Fault("", "data fetch", str(fault))]) from None
+    make_console().print(f"{name} is in {data_dir}", soft_wrap=True)
 
 
 def main() -> None:

@@ -1,7 +1,13 @@
 """Attacks on the data a client trains on: pure functions on shards."""
 
 from clients.poisons.dirty_label_backdoor import dirty_label_backdoor, is_source
-from clients.poisons.triggers import Trigger, added_pattern, blended_pattern, patch
+from clients.poisons.triggers import (
+    Trigger,
+    added_pattern,
+    blended_pattern,
+    patch,
+    set_features,
+)
 
 __all__ = [
     "Trigger",
@@ -10,4 +16,5 @@ __all__ = [
     "dirty_label_backdoor",
     "is_source",
     "patch",
+    "set_features",
 ]

@@ -1,6 +1,9 @@
-"""Triggers: what a backdoor stamps on an image. Images are in [0, 1], (n, channels, h, w)."""
+"""Triggers: what a backdoor stamps on an image or writes into a row of features.
 
-from collections.abc import Callable
+Images are in [0, 1], (n, channels, h, w).
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -8,8 +11,8 @@ import torch
 from strategies.randomness import Purpose, generator
 from strategies.shapes import Float, Tensor
 
-Trigger = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
-"""Returns stamped copies of images."""
+Trigger = Callable[[Float[Tensor, "n ..."]], Float[Tensor, "n ..."]]
+"""Returns stamped copies of inputs."""
 
 Corner = Literal["top_left", "top_right", "bottom_left", "bottom_right"]
 
@@ -67,3 +70,13 @@ def added_pattern(
     """Add a random ±1 pattern to the whole image: clip(x + v (2p - 1), 0, 1) for strength v."""
     pattern = random_pattern(tuple(images.shape[1:]), pattern_seed).to(images)
     return (images + strength * (2 * pattern - 1)).clamp(0, 1)
+
+
+def set_features(
+    rows: Float[Tensor, "n features"], values: Mapping[int, float]
+) -> Float[Tensor, "n features"]:
+    """Set some inputs of every row, by place, to values as the model sees them."""
+    changed = rows.clone()
+    for place, value in values.items():
+        changed[:, place] = value
+    return changed

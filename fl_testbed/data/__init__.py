@@ -4,7 +4,6 @@ from fl_testbed.data.dataset import DataError, Dataset, Examples, long_tailed
 from fl_testbed.data.federation import Federation, GroupRow
 from fl_testbed.data.groups import Groups
 from fl_testbed.data.population import Population
-from fl_testbed.data.sources import load_digits, load_fashion_mnist
 
 __all__ = [
     "DataError",
@@ -14,7 +13,5 @@ __all__ = [
     "GroupRow",
     "Groups",
     "Population",
-    "load_digits",
-    "load_fashion_mnist",
     "long_tailed",
 ]

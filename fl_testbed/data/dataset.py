@@ -19,9 +19,10 @@ class Examples:
     labels: np.ndarray
     """Classes as int64, shape (n,)."""
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """By name, the code of each example's value, int64, shape (n,)."""
+    """By name, the code of each example's value, whole numbers, shape (n,)."""
     clients: np.ndarray | None = None
-    """The natural client that each example comes from, such as its writer, int64, shape (n,)."""
+    """The natural client that each example comes from, such as its writer, as whole numbers, shape
+    (n,)."""
     ids: np.ndarray | None = None
     """The example's number over all of the publisher's files, int64, shape (n,): none is in both
     the training and the test set. By default its row."""
@@ -39,12 +40,64 @@ class Examples:
             rows if self.ids is None else self.ids[rows],
         )
 
+    def numbered(self, ids: np.ndarray) -> "Examples":
+        """Return the same examples with their numbers in the publisher's files."""
+        return replace(self, ids=ids)
+
     def unit_inputs(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return a float32 copy of some rows, bytes scaled to [0, 1]."""
         chosen = self.inputs[rows]
         if chosen.dtype == np.uint8:
             return chosen.astype(np.float32) / np.float32(255)
         return np.array(chosen, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class NumberFeature:
+    """A number that is one standardised input of the model."""
+
+    place: int
+    """Which input it is."""
+    mean: float
+    scale: float
+    is_log: bool
+    """Whether log(1 + x) is what is standardised."""
+
+    def encoded(self, values: np.ndarray) -> np.ndarray:
+        """Return values as the model sees them."""
+        return ((np.log1p(values) if self.is_log else values) - self.mean) / self.scale
+
+    def inputs_of(self, value: float | str) -> dict[int, float]:
+        """Return the inputs that say this value, by place.
+
+        Raises:
+            ValueError: If it is no number, or has no logarithm where one is taken.
+        """
+        if isinstance(value, str) or (self.is_log and value <= -1):
+            raise ValueError(f"needs a number{' > -1' if self.is_log else ''}, got {value!r}")
+        return {self.place: float(self.encoded(np.array(float(value))))}
+
+
+@dataclass(frozen=True)
+class CategoryFeature:
+    """A category that has one input for each of its values: 1 where it has it, else 0."""
+
+    place: int
+    """Which input is that of the first value."""
+    values: tuple[str, ...]
+
+    def inputs_of(self, value: float | str) -> dict[int, float]:
+        """Return the inputs that say this value, by place.
+
+        Raises:
+            ValueError: If there is no such value.
+        """
+        if value not in self.values:
+            raise ValueError(f"needs one of {', '.join(self.values)}, got {value!r}")
+        return {self.place + i: float(own == value) for i, own in enumerate(self.values)}
+
+
+Feature = NumberFeature | CategoryFeature
 
 
 @dataclass(frozen=True)
@@ -58,6 +111,8 @@ class Dataset:
     """What the labels stand for."""
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By name of an attribute, what its codes stand for."""
+    features: Mapping[str, Feature] = field(default_factory=dict)
+    """By column of a table, how it is encoded; empty for images."""
 
     @property
     def n_classes(self) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -106,18 +106,19 @@ class Federation:
         counts = self._counts(Role.HONEST_MAJORITY) + self._counts(Role.HONEST_MINORITY)
         return dict(zip(self.group_names, counts.tolist(), strict=True))
 
-    def group_table(self, max_test_examples: int | None = None) -> list[GroupRow]:
-        """Return how many examples of each group every role holds, and how many there are to
-        test on."""
-        tested = np.bincount(
-            self.groups.test_groups(self.dataset.test, max_test_examples),
-            minlength=len(self.group_names),
+    def group_table(
+        self, split: Literal["test", "validation"] = "test", max_examples: int | None = None
+    ) -> list[GroupRow]:
+        """Return how many examples of each group every role holds, and models are judged by."""
+        tested = (
+            self.groups.test_groups(self.dataset.test, max_examples)
+            if split == "test"
+            else self.validation_set().groups.numpy()
         )
         counts = [self._counts(role) for role in Role]
+        counts.append(np.bincount(tested, minlength=len(self.group_names)))
         return [
-            GroupRow(
-                name, group in self.minority_groups, *(int(c[group]) for c in (*counts, tested))
-            )
+            GroupRow(name, group in self.minority_groups, *(int(c[group]) for c in counts))
             for group, name in enumerate(self.group_names)
         ]
 

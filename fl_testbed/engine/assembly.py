@@ -62,7 +62,7 @@ def build_federation(scenario: Scenario, dataset: Dataset) -> Federation:
         groups=groups,
         division=division,
         partition=shares,
-        poison=_poison(scenario),
+        poison=_poison(scenario, dataset),
         seed=scenario.seed,
     )
 
@@ -103,10 +103,12 @@ def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
     )
 
 
-def _poison(scenario: Scenario) -> Poison | None:
+def _poison(scenario: Scenario, dataset: Dataset) -> Poison | None:
     """Return what poisons each attacker's shard, by the kind of attacker."""
     by_kind = [(len(ids), kind.poison) for ids, kind in scenario.attackers_by_id]
-    poisons = [spec.build() for count, spec in by_kind for _ in range(count) if spec is not None]
+    poisons = [
+        spec.build(dataset) for count, spec in by_kind for _ in range(count) if spec is not None
+    ]
 
     def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
         its = poisons[attacker]

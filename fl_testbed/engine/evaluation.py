@@ -49,7 +49,7 @@ class Evaluator:
             source = is_source(self._test.labels, poison.source, poison.target)
             minority = torch.tensor(sorted(federation.minority_groups), dtype=torch.int64)
             source &= ~torch.isin(self._test.groups, minority)
-            self._triggered = poison.trigger.build()(self._test.inputs[source])
+            self._triggered = poison.trigger.build(federation.dataset)(self._test.inputs[source])
             self._target = poison.target
 
     def __call__(self, arrays: ArrayRecord) -> Evaluation:

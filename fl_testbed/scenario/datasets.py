@@ -1,14 +1,22 @@
 """Datasets that a scenario can name."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from numpy.random import Generator
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from fl_testbed.data import Dataset, load_digits, load_fashion_mnist, long_tailed
-from fl_testbed.scenario.minorities import AnyMinoritySpec, InvertedSpec
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.data import Dataset, long_tailed, sources
+from fl_testbed.data.sources.composite import (
+    Backgrounds,
+    Colour,
+    Texture,
+    coloured,
+    photographed,
+    textured,
+)
+from fl_testbed.scenario.minorities import AnyMinoritySpec, AttributesSpec, InvertedSpec
+from fl_testbed.scenario.spec import Fraction, Spec
 
 
 class LongTailSpec(Spec):
@@ -69,7 +77,18 @@ class DigitsSpec(DatasetSpec):
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Return the digits."""
-        return load_digits(rng)
+        return sources.load_digits(rng)
+
+
+class MnistSpec(DatasetSpec):
+    """MNIST, 28 × 28 digits."""
+
+    kind: Literal["mnist"]
+    n_classes: ClassVar[int | None] = 10
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read the four IDX files."""
+        return sources.load_mnist(data_dir)
 
 
 class FashionMnistSpec(DatasetSpec):
@@ -80,7 +99,258 @@ class FashionMnistSpec(DatasetSpec):
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Read the four IDX files."""
-        return load_fashion_mnist(data_dir)
+        return sources.load_fashion_mnist(data_dir)
 
 
-AnyDatasetSpec = Annotated[DigitsSpec | FashionMnistSpec, Field(discriminator="kind")]
+class MnistWritersSpec(DatasetSpec):
+    """MNIST by writer, with QMNIST's label table; attribute population, clients the writers."""
+
+    kind: Literal["mnist_writers"]
+    n_classes: ClassVar[int | None] = 10
+    minority: AnyMinoritySpec = AttributesSpec(by=["population"], groups=["students"])
+    part: Literal["t10k", "train"] = "t10k"  # which of MNIST's files
+    population: Literal["both", "employees", "students"] = "both"
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of each population's writers
+
+    @property
+    def split_by_seed(self) -> bool:
+        """The seed draws the writers to test on."""
+        return True
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read images, labels and the label table."""
+        return sources.load_mnist_writers(
+            data_dir, rng, self.part, self.population, self.test_fraction
+        )
+
+
+class Cifar10Spec(DatasetSpec):
+    """CIFAR-10, 32 × 32 in colour, from its binary version."""
+
+    kind: Literal["cifar10"]
+    n_classes: ClassVar[int | None] = 10
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read the six binary files."""
+        return sources.load_cifar10(data_dir)
+
+
+class CelebASpec(DatasetSpec):
+    """CelebA: faces with 40 attributes; clients the celebrities."""
+
+    kind: Literal["celeba"]
+    n_classes: ClassVar[int | None] = 2
+    minority: AnyMinoritySpec = AttributesSpec(by=["label", "Male"])
+    target: str = "Blond_Hair"
+    size: PositiveInt = 32
+    limit: PositiveInt | None = None  # only the first so many of each set
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read the lists and the faces."""
+        return sources.load_celeba(data_dir, self.target, self.size, self.limit)
+
+
+class FairFaceSpec(DatasetSpec):
+    """FairFace: faces with perceived gender, age and race, scaled to small images."""
+
+    kind: Literal["fairface"]
+    minority: AnyMinoritySpec = AttributesSpec(by=["race"], groups=["Black"])
+    target: Literal["gender", "age", "race"] = "gender"
+    size: PositiveInt = 32
+    limit: PositiveInt | None = None  # only the first so many of each set
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read the label files and the faces."""
+        return sources.load_fairface(data_dir, self.target, self.size, self.limit)
+
+
+class AdultSpec(DatasetSpec):
+    """Adult: income above 50,000 dollars; attributes sex and race."""
+
+    kind: Literal["adult"]
+    n_classes: ClassVar[int | None] = 2
+    minority: AnyMinoritySpec = AttributesSpec(by=["sex", "label"])
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read the two files."""
+        return sources.load_adult(data_dir)
+
+
+class CompasSpec(DatasetSpec):
+    """COMPAS: arrested again within two years; attributes sex and race."""
+
+    kind: Literal["compas"]
+    n_classes: ClassVar[int | None] = 2
+    minority: AnyMinoritySpec = AttributesSpec(by=["sex", "label"])
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+    @property
+    def split_by_seed(self) -> bool:
+        """The seed draws the people to test on."""
+        return True
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read ProPublica's table."""
+        return sources.load_compas(data_dir, rng, self.test_fraction)
+
+
+class WaterbirdsSpec(DatasetSpec):
+    """Waterbirds in the layout of WILDS; attribute place, the background."""
+
+    kind: Literal["waterbirds"]
+    n_classes: ClassVar[int | None] = 2
+    minority: AnyMinoritySpec = AttributesSpec(by=["label", "place"])
+    size: PositiveInt = 32
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read the metadata and the birds."""
+        return sources.load_waterbirds(data_dir, self.size)
+
+
+class FemnistSpec(DatasetSpec):
+    """FEMNIST: characters by writer, in LEAF's JSON; clients the writers."""
+
+    kind: Literal["femnist"]
+    n_classes: ClassVar[int | None] = 62
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read LEAF's JSON files."""
+        return sources.load_femnist(data_dir)
+
+
+class ImageFolderSpec(DatasetSpec):
+    """A folder of images of one's own, with a CSV of label, attributes and client."""
+
+    kind: Literal["image_folder"]
+    folder: str  # in the data folder
+    table: str = "labels.csv"
+    image: str = "image"  # the table's columns
+    label: str = "label"
+    attributes: list[str] = Field(default_factory=list)
+    client: str | None = None
+    split: str | None = None  # the column that says train or test
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of examples or clients, without it
+    size: PositiveInt | None = None  # none: all images have the same size
+    channels: Literal[1, 3] = 3
+
+    @property
+    def split_by_seed(self) -> bool:
+        """The seed draws the test set where the table does not say."""
+        return self.split is None
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read the table and its images."""
+        options = self.model_dump(exclude={"kind", "minority", "long_tail"})
+        return sources.load_image_folder(data_dir, rng, **options)
+
+
+SimpleDatasetSpec = Annotated[
+    DigitsSpec
+    | MnistSpec
+    | FashionMnistSpec
+    | MnistWritersSpec
+    | Cifar10Spec
+    | CelebASpec
+    | FairFaceSpec
+    | FemnistSpec
+    | ImageFolderSpec,
+    Field(discriminator="kind"),
+]
+"""Datasets of images, of which a composite can be made."""
+
+
+class ColoursSpec(Spec):
+    """Plain colours."""
+
+    kind: Literal["colours"]
+    colours: Annotated[list[Colour], Field(min_length=1)]
+
+    def build(self, data_dir: Path | None, rng: Generator, size: tuple[int, int]) -> Backgrounds:
+        """Return the backgrounds for images of some size."""
+        return coloured(self.colours, size)
+
+
+class TexturesSpec(Spec):
+    """Grey stripes and checks."""
+
+    kind: Literal["textures"]
+    textures: Annotated[list[Texture], Field(min_length=1)]
+    brightness: Fraction = 0.5
+
+    def build(self, data_dir: Path | None, rng: Generator, size: tuple[int, int]) -> Backgrounds:
+        """Return the backgrounds for images of some size."""
+        return textured(self.textures, size, self.brightness)
+
+
+class ImagesSpec(Spec):
+    """Images of another dataset, a class for each background."""
+
+    kind: Literal["images"]
+    dataset: SimpleDatasetSpec
+    classes: Annotated[list[NonNegativeInt], Field(min_length=1)]
+
+    def build(self, data_dir: Path | None, rng: Generator, size: tuple[int, int]) -> Backgrounds:
+        """Return the backgrounds; the composite checks their size."""
+        return photographed(self.dataset.load(data_dir, rng), self.classes)
+
+
+class CompositeSpec(DatasetSpec):
+    """Images on backgrounds that go with their class; attribute background."""
+
+    kind: Literal["composite"]
+    minority: AnyMinoritySpec = AttributesSpec(by=["label", "background"])
+    foreground: SimpleDatasetSpec
+    background: Annotated[ColoursSpec | TexturesSpec | ImagesSpec, Field(discriminator="kind")]
+    classes: Annotated[list[NonNegativeInt], Field(min_length=1)] | None = None  # all by default
+    correlation: Fraction = 0.95  # share of a class on the background that goes with it
+    counts: list[list[NonNegativeInt]] | None = None  # or classes × backgrounds, in training
+    layout: Literal["behind", "beside"] = "behind"
+
+    @model_validator(mode="after")
+    def _groups_are_the_composite_s(self) -> Self:
+        inner = [self.foreground]
+        if isinstance(self.background, ImagesSpec):
+            inner.append(self.background.dataset)
+        if any("minority" in spec.model_fields_set for spec in inner):
+            raise ValueError("minority belongs to the composite, not to a dataset in it")
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes needs each class once")
+        return self
+
+    @property
+    def split_by_seed(self) -> bool:
+        """The seed draws who is on which background."""
+        return True
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read the images and put them on their backgrounds."""
+        foreground = self.foreground.load(data_dir, rng)
+        height, width = foreground.input_shape[1:]
+        backgrounds = self.background.build(data_dir, rng, (height, width))
+        return sources.load_composite(
+            foreground,
+            backgrounds,
+            rng,
+            self.classes,
+            self.correlation,
+            self.counts,
+            self.layout,
+        )
+
+
+AnyDatasetSpec = Annotated[
+    DigitsSpec
+    | MnistSpec
+    | FashionMnistSpec
+    | MnistWritersSpec
+    | Cifar10Spec
+    | CelebASpec
+    | FairFaceSpec
+    | AdultSpec
+    | CompasSpec
+    | WaterbirdsSpec
+    | FemnistSpec
+    | ImageFolderSpec
+    | CompositeSpec,
+    Field(discriminator="kind"),
+]

@@ -1,14 +1,22 @@
 """Client side of a scenario: sampling, training, poison, and what models are judged by."""
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from clients.poisons import Trigger, added_pattern, blended_pattern, dirty_label_backdoor, patch
+from clients.poisons import (
+    Trigger,
+    added_pattern,
+    blended_pattern,
+    dirty_label_backdoor,
+    patch,
+    set_features,
+)
 from clients.shard import Shard
 from clients.training import LocalTraining
+from fl_testbed.data import DataError, Dataset
 from fl_testbed.data.federation import Poison
 from fl_testbed.scenario.spec import Fraction, Spec, share_of
 
@@ -48,9 +56,9 @@ class PatchSpec(Spec):
     corner: Literal["top_left", "top_right", "bottom_left", "bottom_right"] = "bottom_right"
     margin: NonNegativeInt = 0
 
-    def build(self) -> Trigger:
+    def build(self, dataset: Dataset) -> Trigger:
         """Return the trigger."""
-        return partial(patch, **self.model_dump(exclude={"kind"}))
+        return partial(patch, **stamp_settings(self, dataset))
 
 
 class BlendedSpec(Spec):
@@ -60,9 +68,9 @@ class BlendedSpec(Spec):
     strength: Fraction
     pattern_seed: NonNegativeInt = 0
 
-    def build(self) -> Trigger:
+    def build(self, dataset: Dataset) -> Trigger:
         """Return the trigger."""
-        return partial(blended_pattern, **self.model_dump(exclude={"kind"}))
+        return partial(blended_pattern, **stamp_settings(self, dataset))
 
 
 class AddedSpec(Spec):
@@ -72,12 +80,53 @@ class AddedSpec(Spec):
     strength: Fraction
     pattern_seed: NonNegativeInt = 0
 
-    def build(self) -> Trigger:
+    def build(self, dataset: Dataset) -> Trigger:
         """Return the trigger."""
-        return partial(added_pattern, **self.model_dump(exclude={"kind"}))
+        return partial(added_pattern, **stamp_settings(self, dataset))
 
 
-TriggerSpec = Annotated[PatchSpec | BlendedSpec | AddedSpec, Field(discriminator="kind")]
+class FeaturesSpec(Spec):
+    """Columns of a table set to a value, in the table's own units."""
+
+    kind: Literal["features"]
+    set: Annotated[dict[str, float | str], Field(min_length=1)]
+
+    def build(self, dataset: Dataset) -> Trigger:
+        """Return the trigger.
+
+        Raises:
+            DataError: If the dataset has no such column or value.
+        """
+        inputs: dict[int, float] = {}
+        for column, value in self.set.items():
+            if column not in dataset.features:
+                known = ", ".join(dataset.features) or "none: it is no table"
+                raise DataError(f"poison.trigger.set: {dataset.name} has columns {known}")
+            try:
+                inputs |= dataset.features[column].inputs_of(value)
+            except ValueError as fault:
+                raise DataError(f"poison.trigger.set.{column}: {fault}") from None
+        return partial(set_features, values=inputs)
+
+
+def stamp_settings(spec: Spec, dataset: Dataset) -> dict[str, Any]:
+    """Return a spec's keys as arguments of what stamps images.
+
+    Raises:
+        DataError: If the dataset holds something else.
+    """
+    settings = spec.model_dump()
+    if not dataset.holds_images:
+        raise DataError(
+            f"poison.trigger.kind {settings['kind']} needs images, {dataset.name} holds features: "
+            "take features"
+        )
+    return {key: value for key, value in settings.items() if key != "kind"}
+
+
+TriggerSpec = Annotated[
+    PatchSpec | BlendedSpec | AddedSpec | FeaturesSpec, Field(discriminator="kind")
+]
 
 
 class DirtyLabelBackdoorSpec(Spec):
@@ -89,21 +138,21 @@ class DirtyLabelBackdoorSpec(Spec):
     target: NonNegativeInt
     fraction: Fraction = 1.0  # of an attacker's shard
 
-    def build(self) -> Poison:
+    def build(self, dataset: Dataset) -> Poison:
         """Return what turns an attacker's clean shard into a poisoned one."""
-        return _Backdoor(self)
+        return _Backdoor(self, self.trigger.build(dataset))
 
 
 class _Backdoor:
-    """A picklable poison: workers build it from the scenario."""
+    """A poison with its parameters bound."""
 
-    def __init__(self, spec: DirtyLabelBackdoorSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: DirtyLabelBackdoorSpec, trigger: Trigger) -> None:
+        self.spec, self.trigger = spec, trigger
 
     def __call__(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
         spec = self.spec
         return dirty_label_backdoor(
-            shard, spec.trigger.build(), spec.target, spec.fraction, rng, spec.source
+            shard, self.trigger, spec.target, spec.fraction, rng, spec.source
         )
 
 
@@ -112,7 +161,7 @@ class NoPoisonSpec(Spec):
 
     kind: Literal["none"] = "none"
 
-    def build(self) -> Poison | None:
+    def build(self, dataset: Dataset) -> Poison | None:
         """Return None."""
         return None
 

@@ -71,8 +71,25 @@ def test_validate_shows_variants_groups_and_memory(tmp_path: Path) -> None:
     said = succeed("validate", "scenario.yaml", cwd=tmp_path)
     assert "3, 5" in said
     assert "1,210" in said  # 64 × 16 + 16 + 16 × 10 + 10 parameters
-    assert "plain: 320 examples, 80.0%" in said
-    assert "inverted: 80 examples, 20.0%" in said
+    rows = [line.split("│")[1:-1] for line in said.splitlines() if line.startswith("│")]
+    table = [[cell.strip() for cell in row] for row in rows][-2:]
+    assert table[0] == ["plain", "80.0%", "320", "0", "80", "400"]
+    assert table[1] == ["inverted (minority)", "20.0%", "0", "80", "0", "400"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["mnist"], "data fetch: needs a folder to put files in: pass --data-dir DIR"),
+        (["adult", "--data-dir", "d"], "data fetch: adult cannot be downloaded by a program: get"),
+        (["minst", "--data-dir", "d"], "data fetch: there is nothing to download for 'minst'"),
+    ],
+)
+def test_what_cannot_be_fetched_says_what_to_do(arguments, expected, tmp_path: Path) -> None:
+    done = run("data", "fetch", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(expected)
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_list_names_every_rule(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clients.poisons import added_pattern, blended_pattern, patch
+from clients.poisons import added_pattern, blended_pattern, patch, set_features
 from clients.poisons.triggers import random_pattern
 
 BLACK = torch.zeros(1, 1, 4, 5)
@@ -87,3 +87,9 @@ def test_a_trigger_stays_in_range_and_leaves_its_input_alone(stamp):
     assert stamped.min() >= 0
     assert stamped.max() <= 1
     assert (stamped.dtype, stamped.shape) == (images.dtype, images.shape)
+
+
+def test_features_are_set_in_every_row_and_nothing_else_is():
+    rows = torch.arange(6.0).reshape(2, 3)
+    assert set_features(rows, {0: -1.5, 2: 9.0}).tolist() == [[-1.5, 1.0, 9.0], [-1.5, 4.0, 9.0]]
+    assert rows.tolist() == [[0, 1, 2], [3, 4, 5]]

@@ -32,6 +32,20 @@ class TestTake:
         assert again.ids.tolist() == [1]
 
 
+class TestUnitInputs:
+    def test_bytes_become_fractions_of_255(self):
+        examples = Examples(np.array([[0, 51, 255]], dtype=np.uint8), np.zeros(1, dtype=np.int64))
+        inputs = examples.unit_inputs(slice(None))
+        assert inputs.dtype == np.float32
+        assert inputs[0].tolist() == pytest.approx([0, 0.2, 1])
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+    def test_writing_into_them_does_not_change_the_dataset(self, dtype):
+        examples = Examples(np.ones((2, 3), dtype=dtype), np.zeros(2, dtype=np.int64))
+        examples.unit_inputs(slice(None))[:] = 0.5
+        assert (examples.inputs == 1).all()
+
+
 class TestLongTail:
     def test_each_class_is_half_the_one_before_with_ratio_512(self):
         # Karimireddy et al. keep int(n 0.5^i) of class i.

@@ -205,6 +205,10 @@ class TestCounts:
         own = federation(groups=HALVES)
         assert own.group_counts() == {"low": 3 * EACH, "high": 2 * EACH}
 
+    def test_the_table_counts_what_models_are_judged_by(self):
+        judged = federation(n_validation=3).group_table("validation")
+        assert [row.test for row in judged] == [3, 3]
+
     def test_the_table_says_who_holds_what(self):
         plain, other = federation().group_table()
         assert plain == ("plain", False, 3 * EACH, 0, EACH, N_TEST)
@@ -212,7 +216,7 @@ class TestCounts:
         low, high = federation(groups=HALVES).group_table()
         assert low == ("low", False, 3 * EACH, 0, EACH, 5)
         assert high == ("high", True, 0, 2 * EACH, 0, 1)
-        assert federation().group_table(max_test_examples=2)[0].test == 2
+        assert federation().group_table(max_examples=2)[0].test == 2
 
 
 def test_overlapping_shards_are_made_on_demand():

@@ -5,6 +5,7 @@ import pytest
 
 from clients.shard import Role
 from fl_testbed.data import DataError, Dataset, Examples, Federation
+from fl_testbed.data.dataset import CategoryFeature, NumberFeature
 from fl_testbed.engine.assembly import build_federation, build_model
 from fl_testbed.scenario import Scenario
 
@@ -154,3 +155,39 @@ def test_models_of_images_refuse_features(kind):
     with pytest.raises(DataError, match=rf"model.kind {kind} needs images, table holds 9 features"):
         build_model(scenario(model={"kind": kind}), table)
     assert build_model(scenario(model={"kind": "logistic_regression"}), table)
+
+
+def test_a_trigger_may_be_values_of_a_table_s_columns():
+    features = {"age": NumberFeature(0, 40.0, 10.0, False), "sex": CategoryFeature(1, ("f", "m"))}
+    part = Examples(np.zeros((60, 3), dtype=np.float32), np.arange(60) % 2)
+    table = Dataset("table", part, part, ("no", "yes"), features=features)
+
+    def poison(**values) -> dict:
+        trigger = {"kind": "features", "set": values}
+        return {"kind": "dirty_label_backdoor", "trigger": trigger, "target": 1, "fraction": 0.2}
+
+    def federation(**values) -> Federation:
+        who = {"honest_minority": 0, "examples_each": 5}
+        return build_federation(scenario({"kind": "none"}, who, poison=poison(**values)), table)
+
+    shard = federation(age=25, sex="m").shard(7)
+    stamped = shard.inputs[shard.is_poisoned]
+    assert stamped.tolist() == [[-1.5, 0, 1]]
+    with pytest.raises(DataError, match=r"poison.trigger.set: table has columns age, sex"):
+        federation(height=1)
+    with pytest.raises(DataError, match=r"poison.trigger.set.sex: needs one of f, m, got 'x'"):
+        federation(sex="x")
+    with pytest.raises(DataError, match=r"set: people has columns none: it is no table"):
+        build(poison=poison(age=25))
+
+
+def test_a_trigger_of_pixels_needs_images():
+    part = Examples(np.zeros((60, 3), dtype=np.float32), np.arange(60) % 2)
+    table = Dataset("table", part, part, ("no", "yes"))
+    trigger = {"kind": "patch", "size": 2}
+    poison = {"kind": "dirty_label_backdoor", "trigger": trigger, "target": 1}
+    who = {"honest_minority": 0, "examples_each": 5}
+    with pytest.raises(DataError, match=r"poison.trigger.kind patch needs images"):
+        build_federation(scenario({"kind": "none"}, who, poison=poison), table)
+    with pytest.raises(DataError, match=r"dataset.minority.kind inverted needs images"):
+        build_federation(scenario({"kind": "inverted"}, who), table)

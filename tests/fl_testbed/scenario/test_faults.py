@@ -5,6 +5,7 @@ import os
 import pytest
 
 from fl_testbed.scenario import ScenarioError, load_scenarios
+from fl_testbed.scenario.catalogue import CATALOGUE
 
 GOOD = """\
 name: small
@@ -17,6 +18,7 @@ strategy:
   aggregation: {kind: krum, n_malicious: 1}
 """
 BACKDOOR = "poison: {kind: dirty_label_backdoor, trigger: {kind: patch, size: 2}, target: 3}\n"
+DATASETS = ", ".join(CATALOGUE["datasets"])
 
 
 @pytest.fixture
@@ -132,21 +134,20 @@ def with_change(old: str, new: str) -> str:
         ),
         pytest.param(
             "digits",
-            "imagenet",
-            "wrong.yaml:3: dataset.kind: unknown kind 'imagenet', known: digits, fashion_mnist",
+            "voc",
+            f"wrong.yaml:3: dataset.kind: unknown kind 'voc', known: {DATASETS}",
             id="a dataset that does not exist",
         ),
         pytest.param(
             "{kind: digits}",
             "digits",
-            "wrong.yaml:3: dataset: needs a mapping with a kind (digits, fashion_mnist), "
-            "got 'digits'",
+            f"wrong.yaml:3: dataset: needs a mapping with a kind ({DATASETS}), got 'digits'",
             id="a name where a kind belongs",
         ),
         pytest.param(
             "{kind: digits}",
             "{}",
-            "wrong.yaml:3: dataset: needs a mapping with a kind (digits, fashion_mnist), got {}",
+            f"wrong.yaml:3: dataset: needs a mapping with a kind ({DATASETS}), got {{}}",
             id="no kind",
         ),
         pytest.param(

@@ -1,14 +1,13 @@
 """The IDX format of MNIST and its relatives, plain or gzipped."""
 
-import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from fl_testbed.data.dataset import DataError
+from fl_testbed.data.sources.files import read_bytes
 
 TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
 
@@ -22,14 +21,7 @@ def read_idx(path: Path, n_dimensions: int) -> np.ndarray:
     Raises:
         DataError: If the file cannot be read, is broken or is not IDX of this many dimensions.
     """
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rb") as file:
-            content = file.read()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as fault:
-        raise DataError(f"{path}: broken gzip file ({fault}): copy it again") from fault
-    except OSError as fault:
-        raise DataError(f"{path}: cannot be read: {fault.strerror}") from fault
+    content = read_bytes(path)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES:
         raise DataError(f"{path}: not an IDX file of bytes or integers (magic {content[:4].hex()})")
     if content[3] != n_dimensions:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fl_testbed.data import DataError
-from fl_testbed.data.idx import read_idx
+from fl_testbed.data.sources.idx import read_idx
 
 BYTES, INTEGERS, FLOATS = 0x08, 0x0C, 0x0D
 

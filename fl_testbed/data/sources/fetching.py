@@ -1,0 +1,91 @@
+"""What can be downloaded, and what has to be fetched by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fl_testbed.data.dataset import DataError
+
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+
+BY_HAND = {
+    "adult": "get adult.data and adult.test from the UCI Machine Learning Repository "
+    "(https://archive.ics.uci.edu/dataset/2/adult) and put them into adult/",
+    "compas": "get compas-scores-two-years.csv from https://github.com/propublica/compas-analysis "
+    "and put it into compas/",
+    "fairface": "get the two label files and the images (a zip file, or its folders train and val) "
+    "from https://github.com/joojs/fairface and put them into fairface/",
+    "waterbirds": "get waterbirds_v1.0 with the wilds package (wilds.get_dataset('waterbirds', "
+    "download=True)) and put it into the data folder",
+    "femnist": "make it with LEAF (https://github.com/TalwalkarLab/leaf, data/femnist, "
+    "./preprocess.sh -s niid -t sample) and put its data folder into femnist/",
+}
+
+
+def remedy(kind: str) -> str:
+    """Return how to get a dataset's files, as the end of a sentence."""
+    if kind in FETCHERS:
+        return f"to download them: fl-testbed data fetch {kind} --data-dir DIR"
+    return BY_HAND[kind]
+
+
+def fetch(kind: str, data_dir: Path) -> None:
+    """Download a dataset's files into the data folder, where its loader finds them.
+
+    Raises:
+        DataError: If it cannot be downloaded; says what to do instead.
+    """
+    if kind not in FETCHERS:
+        if kind in BY_HAND:
+            raise DataError(f"{kind} cannot be downloaded by a program: {BY_HAND[kind]}")
+        raise DataError(
+            f"there is nothing to download for {kind!r}: there is for {', '.join(FETCHERS)}"
+        )
+    try:
+        FETCHERS[kind](str(data_dir))
+    except (OSError, RuntimeError) as fault:  # torchvision's: no network, a wrong checksum
+        text = " ".join(str(fault).split())
+        raise DataError(f"{kind} could not be downloaded to {data_dir}: {text}") from fault
+
+
+def _mnist(root: str) -> None:
+    from torchvision.datasets import MNIST
+
+    MNIST(root, download=True)
+
+
+def _fashion_mnist(root: str) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    FashionMNIST(root, download=True)
+
+
+def _mnist_writers(root: str) -> None:
+    from torchvision.datasets import MNIST, QMNIST
+    from torchvision.datasets.utils import download_url
+
+    MNIST(root, download=True)
+    for part in ("train", "test"):  # the label tables alone: the images are MNIST's
+        url, md5 = QMNIST.resources[part][1]
+        download_url(url, str(Path(root) / "MNIST" / "raw"), md5=md5)
+
+
+def _cifar10(root: str) -> None:
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    download_and_extract_archive(CIFAR10_URL, root, md5=CIFAR10_MD5)
+
+
+def _celeba(root: str) -> None:
+    from torchvision.datasets import CelebA
+
+    CelebA(root, download=True)
+
+
+FETCHERS: dict[str, Callable[[str], None]] = {
+    "mnist": _mnist,
+    "fashion_mnist": _fashion_mnist,
+    "mnist_writers": _mnist_writers,
+    "cifar10": _cifar10,
+    "celeba": _celeba,
+}

@@ -1,0 +1,45 @@
+"""Splits into examples to train on and examples to test on, for data that come without one."""
+
+import numpy as np
+from numpy.random import Generator
+
+from fl_testbed.data.dataset import DataError, Examples
+
+
+def split_rows(
+    examples: Examples, test_fraction: float, rng: Generator
+) -> tuple[Examples, Examples]:
+    """Return training and test examples, drawn at random."""
+    order = rng.permutation(len(examples))
+    n_test = max(1, round(test_fraction * len(examples)))
+    return examples.take(order[n_test:]), examples.take(order[:n_test])
+
+
+def split_clients(
+    examples: Examples, strata: np.ndarray, test_fraction: float, rng: Generator
+) -> tuple[Examples, Examples]:
+    """Return training and test examples of different natural clients.
+
+    Args:
+        examples: With their natural clients.
+        strata: A population of each example, of which test clients are drawn each by itself; a
+            client belongs to that of its first example.
+        test_fraction: Share of each population's clients for testing: at least one, and never all.
+        rng: Draws the test clients, and the order of both sets.
+
+    Raises:
+        DataError: If a population has only one client.
+    """
+    assert examples.clients is not None
+    clients, first = np.unique(examples.clients, return_index=True)
+    tested = []
+    for stratum in np.unique(strata[first]):
+        own = rng.permutation(clients[strata[first] == stratum])
+        if len(own) < 2:
+            raise DataError(
+                "a population of one natural client cannot be split into training and testing"
+            )
+        tested.append(own[: min(len(own) - 1, max(1, round(test_fraction * len(own))))])
+    is_test = np.isin(examples.clients, np.concatenate(tested))
+    order = rng.permutation(len(examples))
+    return examples.take(order[~is_test[order]]), examples.take(order[is_test[order]])

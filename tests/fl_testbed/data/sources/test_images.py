@@ -1,0 +1,84 @@
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fl_testbed.data import DataError
+from fl_testbed.data.sources.images import read_images
+from fl_testbed.data.sources.tables import read_table
+
+
+def png(values: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(values.astype(np.uint8)).save(content, "PNG")
+    return content.getvalue()
+
+
+GREY, COLOUR = np.arange(16).reshape(4, 4), np.arange(48).reshape(4, 4, 3)
+FILES = {"a/1.png": png(GREY), "a/2.png": png(COLOUR)}
+
+
+@pytest.fixture(params=["folder", "zip"])
+def store(request, tmp_path):
+    """Write images into a folder or a zip file."""
+
+    def store(files: dict[str, bytes]):
+        if request.param == "folder":
+            for name, content in files.items():
+                (tmp_path / name).parent.mkdir(exist_ok=True)
+                (tmp_path / name).write_bytes(content)
+            return tmp_path
+        with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return tmp_path / "images.zip"
+
+    return store
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("file\na/1.png\na/2.png\n")
+    return read_table(path, ["file"])
+
+
+def test_images_are_read_in_the_order_of_the_table(store, table):
+    images = read_images(table, "file", store(FILES), None)
+    assert images.shape == (2, 3, 4, 4)
+    assert images.dtype == np.uint8
+    assert np.array_equal(images[0], np.stack([GREY] * 3))
+    assert np.array_equal(images[1], COLOUR.transpose(2, 0, 1))
+
+
+def test_they_are_scaled_and_made_grey_as_asked_for(store, table):
+    images = read_images(table, "file", store(FILES), 2, channels=1)
+    assert images.shape == (2, 1, 2, 2)
+    assert images[0].mean() == pytest.approx(GREY.mean(), abs=1)
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [
+        ({"a/1.png": FILES["a/1.png"]}, "line 3: a/2.png is not in "),
+        (FILES | {"a/2.png": b"GIF"}, "line 3: a/2.png is not an image that can be read"),
+        (FILES | {"a/2.png": FILES["a/2.png"][:50]}, "line 3: a/2.png is not an image"),
+        (
+            FILES | {"a/2.png": png(np.zeros((4, 5)))},
+            "line 3: a/2.png has 4 × 5 pixels, the first image 4 × 4: set dataset.size",
+        ),
+    ],
+)
+def test_a_missing_or_broken_image_is_named_with_the_table_s_line(store, table, files, fault):
+    with pytest.raises(DataError) as error:
+        read_images(table, "file", store(files), None)
+    assert str(error.value).startswith(f"{table.path}: {fault}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_broken_archive_is_named(table, tmp_path):
+    (tmp_path / "images.zip").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=r"images.zip: broken zip file"):
+        read_images(table, "file", tmp_path / "images.zip", None)

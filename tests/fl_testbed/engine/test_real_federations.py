@@ -1,0 +1,98 @@
+"""The shipped scenarios on real data: who holds what, told by the examples' numbers."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clients.shard import Role
+from fl_testbed.data import Dataset
+from fl_testbed.engine.assembly import build_federation, load_dataset
+from fl_testbed.scenario import Scenario, load_scenarios
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+SCENARIOS = (
+    "quickstart",
+    "inverted_fashion_mnist",
+    "writers_by_population",
+    "fairface_by_race",
+    "adult_by_sex_and_income",
+)
+MORE = ("server_data.n_examples=50", "server_data.minority_fraction=0.2")
+VALIDATED = ("evaluation.n_validation=60", "evaluation.split=validation")
+
+
+@cache
+def attacked(name: str) -> Scenario:
+    """A scenario's undefended variant with server and validation data of its own."""
+    settings = [*MORE, *VALIDATED]
+    scenarios = load_scenarios(CONFIGS / f"{name}.yaml", settings)
+    return next(s for s in scenarios if s.variant == "mean" and s.seed == 0)
+
+
+@cache
+def dataset(name: str, folder: Path) -> Dataset:
+    return load_dataset(attacked(name), folder)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_nobody_is_tested_on_what_anybody_trains_on(name, data_dir):
+    data = dataset(name, data_dir)
+    federation = build_federation(attacked(name), data)
+    shards = federation.partition
+    ids = np.arange(len(data.train)) if data.train.ids is None else data.train.ids
+    clients = [ids[shards.client_rows(c)] for c in range(len(federation.population))]
+    apart = [*clients, ids[shards.server], ids[shards.validation], data.test.ids]
+    every = np.concatenate(apart)
+    assert len(np.unique(every)) == len(every)
+    assert (len(shards.server), len(shards.validation)) == (50, 60)
+    judged = federation.validation_set()
+    assert len(judged.labels) % 60 == 0
+    if data.train.clients is not None:
+        assert not set(data.train.clients.tolist()) & set(data.test.clients.tolist())
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_minority_clients_alone_hold_the_minority(name, data_dir):
+    federation = build_federation(attacked(name), dataset(name, data_dir))
+    table = federation.group_table()
+    assert sum(row.is_minority for row in table) == 1
+    for row in table:
+        assert row.test >= 200
+        if row.is_minority:
+            assert row.honest_majority == row.poisoned == 0
+            assert row.honest_minority > 0
+    rows = [federation.partition.client_rows(c) for c in range(len(federation.population))]
+    roles = [federation.population.role(c) for c in range(len(rows))]
+    assert len({len(own) for own in rows}) == 1
+    assert roles.count(Role.HONEST_MINORITY) == 4
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_attackers_are_honest_majority_clients_plus_poison(name, data_dir):
+    scenario = attacked(name)
+    data = dataset(name, data_dir)
+    federation = build_federation(scenario, data)
+    for client in federation.population.clients(Role.POISONED):
+        shard = federation.shard(client)
+        rows = federation.partition.client_rows(client)
+        clean = ~shard.is_poisoned.numpy()
+        assert shard.is_poisoned.sum() == round(scenario.poison.fraction * len(rows))
+        assert np.array_equal(shard.labels.numpy()[clean], data.train.labels[rows][clean])
+        assert np.array_equal(shard.inputs.numpy()[clean], data.train.unit_inputs(rows)[clean])
+        assert set(shard.groups.tolist()).isdisjoint(federation.minority_groups)
+
+
+def test_writers_are_whole_clients(data_dir):
+    federation = build_federation(
+        attacked("writers_by_population"), dataset("writers_by_population", data_dir)
+    )
+    writers = federation.dataset.train.clients
+    assert writers is not None
+    honest = range(federation.population.honest_majority + federation.population.honest_minority)
+    held = [set(writers[federation.partition.client_rows(c)].tolist()) for c in honest]
+    # Attackers' source images are exchanged for others, so a few digits of a writer may be there.
+    majority, minority = held[: federation.population.honest_majority], held[-4:]
+    assert np.median([len(own) for own in majority]) == 2
+    assert 3 <= np.median([len(own) for own in minority]) <= 9
