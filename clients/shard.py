@@ -1,7 +1,10 @@
 """What one client holds."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
+
+import torch
 
 from strategies.shapes import Bool, Float, Int, Tensor
 
@@ -24,3 +27,10 @@ class Shard(NamedTuple):
     """The population each example belongs to, as an index into the dataset's group names."""
     is_poisoned: Bool[Tensor, " examples"]
     role: Role
+
+
+def pooled(shards: Sequence[Shard], role: Role) -> Shard:
+    """Return the examples of several shards, in order, as one."""
+    columns = zip(*(shard[:4] for shard in shards), strict=True)
+    inputs, labels, groups, is_poisoned = (torch.cat(column) for column in columns)
+    return Shard(inputs, labels, groups, is_poisoned, role)

@@ -1,20 +1,72 @@
-"""Attacks on the data a client trains on: pure functions on shards."""
+"""Attacks on the data a client trains on: pure functions on shards.
 
-from clients.poisons.dirty_label_backdoor import dirty_label_backdoor, is_source
+A pooled dataset is a shard too, so that centralised methods are poisoned by the same functions.
+"""
+
+from clients.poisons.choosing import is_source
+from clients.poisons.clean_label_backdoor import (
+    Harden,
+    clean_label_backdoor,
+    interpolated,
+    perturbed,
+)
+from clients.poisons.dirty_label_backdoor import dirty_label_backdoor
+from clients.poisons.distributed_backdoor import distributed_backdoor
+from clients.poisons.edge_case_backdoor import HeldBy, edge_case_backdoor, rare_examples
+from clients.poisons.gradient_matching import gradient_matching
+from clients.poisons.label_flip import Relabel, label_flip, mirrored, pairwise, random_other
+from clients.poisons.subpopulation import (
+    Subpopulations,
+    check_cluster_count,
+    find_subpopulations,
+    last_hidden,
+    pick_by_size,
+    subpopulation_attack,
+    wrong_class,
+)
 from clients.poisons.triggers import (
+    Corner,
     Trigger,
     added_pattern,
     blended_pattern,
+    checks,
+    minority_look,
     patch,
     set_features,
+    strips,
 )
 
 __all__ = [
+    "Corner",
+    "Harden",
+    "HeldBy",
+    "Relabel",
+    "Subpopulations",
     "Trigger",
     "added_pattern",
     "blended_pattern",
+    "check_cluster_count",
+    "checks",
+    "clean_label_backdoor",
     "dirty_label_backdoor",
+    "distributed_backdoor",
+    "edge_case_backdoor",
+    "find_subpopulations",
+    "gradient_matching",
+    "interpolated",
     "is_source",
+    "label_flip",
+    "last_hidden",
+    "minority_look",
+    "mirrored",
+    "pairwise",
     "patch",
+    "perturbed",
+    "pick_by_size",
+    "random_other",
+    "rare_examples",
     "set_features",
+    "strips",
+    "subpopulation_attack",
+    "wrong_class",
 ]

@@ -3,7 +3,7 @@
 Images are in [0, 1], (n, channels, h, w).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -14,35 +14,152 @@ from strategies.shapes import Float, Tensor
 Trigger = Callable[[Float[Tensor, "n ..."]], Float[Tensor, "n ..."]]
 """Returns stamped copies of inputs."""
 
+Look = Callable[[Float[Tensor, "n ..."]], Float[Tensor, "n ..."]]
+"""Returns majority inputs as the minority has them."""
+
 Corner = Literal["top_left", "top_right", "bottom_left", "bottom_right"]
+
+CHECKS = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0))
+"""Turner et al.'s pattern at the right-hand corners; the left-hand ones mirror it."""
+
+
+def place(
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    corner: Corner = "bottom_right",
+    margin: int = 0,
+    at: tuple[int, int] | None = None,
+) -> tuple[slice, slice]:
+    """Return the rows and columns of a rectangle in an image.
+
+    Args:
+        image_size: Height and width of the image.
+        size: Height and width of the rectangle.
+        corner: Where it is.
+        margin: Pixels between it and the image's edges.
+        at: Row and column of its upper left pixel, in place of corner and margin.
+
+    Raises:
+        ValueError: If it does not fit into the image.
+    """
+    (height, width), (rows, columns) = image_size, size
+    if at is None:
+        vertical, horizontal = corner.split("_")
+        top = margin if vertical == "top" else height - margin - rows
+        left = margin if horizontal == "left" else width - margin - columns
+        where = f"with margin {margin}"
+        # A margin keeps the rectangle off both edges it could be counted from.
+        fits = rows + margin <= height and columns + margin <= width
+    else:
+        top, left = at
+        where = f"at row {top}, column {left}"
+        fits = top + rows <= height and left + columns <= width
+    if not fits:
+        raise ValueError(
+            f"a {rows} × {columns} patch {where} does not fit into {height} × {width} pixels: "
+            "make it smaller or move it"
+        )
+    return slice(top, top + rows), slice(left, left + columns)
 
 
 def patch(
     images: Float[Tensor, "n c h w"],
-    size: int,
-    value: float = 1.0,
+    size: int | tuple[int, int],
+    value: float | Sequence[float] = 1.0,
     corner: Corner = "bottom_right",
     margin: int = 0,
+    at: tuple[int, int] | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Set a square of ``size`` pixels, ``margin`` pixels from a corner, to a value in [0, 1].
+    """Set a rectangle to one value, or to one value by channel, in [0, 1].
+
+    Args:
+        images: What is stamped.
+        size: Height and width in pixels, or both at once.
+        value: Of every channel, or of each.
+        corner: See :func:`place`.
+        margin: See :func:`place`.
+        at: See :func:`place`.
 
     Raises:
-        ValueError: If the square does not fit into the images.
+        ValueError: If the rectangle does not fit, or there are more or fewer values than channels.
 
     References:
         Gu et al., BadNets, 2017.
     """
-    height, width = images.shape[-2:]
-    if size + margin > min(height, width):
+    shape = (size, size) if isinstance(size, int) else size
+    rows, columns = place(_size_of(images), shape, corner, margin, at)
+    values = torch.tensor([value] if isinstance(value, float | int) else list(value)).to(images)
+    if len(values) not in (1, images.shape[1]):
         raise ValueError(
-            f"a {size} × {size} patch with margin {margin} does not fit into {height} × {width} "
-            "pixels: lower size or margin"
+            f"a patch needs one value or one for each of {images.shape[1]} channels, got "
+            f"{len(values)}"
         )
-    vertical, horizontal = corner.split("_")
-    top = margin if vertical == "top" else height - margin - size
-    left = margin if horizontal == "left" else width - margin - size
     stamped = images.clone()
-    stamped[..., top : top + size, left : left + size] = value
+    stamped[..., rows, columns] = values[:, None, None]
+    return stamped
+
+
+def checks(
+    images: Float[Tensor, "n c h w"],
+    corners: Sequence[Corner] = ("bottom_right",),
+    amplitude: float | None = None,
+) -> Float[Tensor, "n c h w"]:
+    """Stamp 3 × 3 black and white pixels into corners.
+
+    Args:
+        images: What is stamped.
+        corners: One corner, or all four, which survive flips and crops.
+        amplitude: Adds or takes away so much in place of setting pixels: the paper's less visible
+            version, with 16, 32 and 64 of 255.
+
+    Raises:
+        ValueError: If the images are smaller than the pattern.
+
+    References:
+        Turner, Tsipras and Madry, Label-Consistent Backdoor Attacks, 2019.
+    """
+    stamped = images.clone()
+    for corner in corners:
+        pattern = torch.tensor(CHECKS).to(images)
+        if corner.endswith("left"):
+            pattern = pattern.flip(1)
+        rows, columns = place(_size_of(images), (3, 3), corner)
+        if amplitude is None:
+            stamped[..., rows, columns] = pattern
+        else:
+            raised = stamped[..., rows, columns] + amplitude * (2 * pattern - 1)
+            stamped[..., rows, columns] = raised.clamp(0, 1)
+    return stamped
+
+
+def strips(
+    images: Float[Tensor, "n c h w"],
+    length: int = 4,
+    gap: int = 2,
+    value: float = 1.0,
+    top: int = 0,
+    left: int = 0,
+) -> Float[Tensor, "n c h w"]:
+    """Set four strips of one pixel's height, two above two, to a value in [0, 1].
+
+    Args:
+        images: What is stamped.
+        length: Of a strip (4 on MNIST, 6 on CIFAR-10 in the release).
+        gap: Pixels between strips, across and down (2 and 3).
+        value: Of all pixels.
+        top: Row of the first strip.
+        left: Its first column.
+
+    Raises:
+        ValueError: If they do not fit.
+
+    References:
+        Xie et al., DBA: Distributed Backdoor Attacks against Federated Learning, ICLR 2020.
+    """
+    stamped = images
+    for down in (0, gap + 1):
+        for across in (0, length + gap):
+            stamped = patch(stamped, (1, length), value, at=(top + down, left + across))
     return stamped
 
 
@@ -77,6 +194,45 @@ def set_features(
 ) -> Float[Tensor, "n features"]:
     """Set some inputs of every row, by place, to values as the model sees them."""
     changed = rows.clone()
-    for place, value in values.items():
-        changed[:, place] = value
+    for column, value in values.items():
+        changed[:, column] = value
     return changed
+
+
+def minority_look(
+    images: Float[Tensor, "n c h w"],
+    as_minority: Look,
+    strength: float = 1.0,
+    size: int | tuple[int, int] | None = None,
+    corner: Corner = "bottom_right",
+    margin: int = 0,
+    at: tuple[int, int] | None = None,
+) -> Float[Tensor, "n c h w"]:
+    """Show images, or a rectangle of them, as the minority has them: (1 - v) x + v minority(x).
+
+    The trigger hides in the minority's own feature: whoever unlearns it unlearns the minority.
+
+    Args:
+        images: What is stamped.
+        as_minority: What makes the minority's images look different.
+        strength: v, in [0, 1]. Inversion at ½ leaves nothing but grey.
+        size: Of the rectangle; by default the whole image.
+        corner: See :func:`place`.
+        margin: See :func:`place`.
+        at: See :func:`place`.
+
+    Raises:
+        ValueError: If the rectangle does not fit.
+    """
+    shown = (1 - strength) * images + strength * as_minority(images)
+    if size is None:
+        return shown
+    shape = (size, size) if isinstance(size, int) else size
+    rows, columns = place(_size_of(images), shape, corner, margin, at)
+    stamped = images.clone()
+    stamped[..., rows, columns] = shown[..., rows, columns]
+    return stamped
+
+
+def _size_of(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from clients.poisons import added_pattern, blended_pattern, patch, set_features
+from clients.poisons import (
+    added_pattern,
+    blended_pattern,
+    checks,
+    minority_look,
+    patch,
+    set_features,
+    strips,
+)
 from clients.poisons.triggers import random_pattern
 
 BLACK = torch.zeros(1, 1, 4, 5)
@@ -35,10 +43,72 @@ class TestPatch:
         stamped = patch(torch.full((3, 2, 4, 4), 0.5), size=4, value=0.25)
         assert (stamped == 0.25).all()
 
+    def test_it_can_be_oblong_and_stand_anywhere(self):
+        stamped = patch(BLACK, size=(1, 3), at=(2, 1))
+        assert rows(stamped) == [".....", ".....", ".###.", "....."]
+
+    def test_each_channel_can_have_its_own_value(self):
+        stamped = patch(torch.full((2, 3, 2, 2), 0.5), size=2, value=[1.0, 1.0, 0.0])
+        assert stamped[:, :, 0, 0].tolist() == [[1, 1, 0]] * 2
+        with pytest.raises(ValueError, match="one for each of 3 channels, got 2"):
+            patch(torch.zeros(1, 3, 2, 2), size=1, value=[1.0, 0.0])
+
+    @pytest.mark.parametrize("place", [{"at": (3, 0)}, {"at": (0, 4)}])
+    def test_one_that_sticks_out_is_refused(self, place):
+        with pytest.raises(ValueError, match=r"2 × 2 patch at row .* does not fit into 4 × 5"):
+            patch(BLACK, size=2, **place)
+
     def test_one_that_just_fits_is_allowed_and_one_that_does_not_is_refused(self):
         assert patch(BLACK, size=3, margin=1).sum() == 9
         with pytest.raises(ValueError, match="3 × 3 patch with margin 2 does not fit into 4 × 5"):
             patch(BLACK, size=3, margin=2)
+
+
+GREY = torch.full((1, 1, 4, 8), 0.5)
+
+
+class TestChecks:
+    def test_they_are_black_and_white_and_mirrored_at_the_left(self):
+        assert rows(checks(GREY, corners=["top_left", "bottom_right"])) == [
+            "#.......",
+            ".#.....#",
+            "#.#...#.",
+            ".....#.#",
+        ]
+        assert (checks(GREY)[0, 0, 1:, 5:] != 0.5).all()
+        assert (checks(GREY)[0, 0, :, :5] == 0.5).all()
+
+    def test_with_an_amplitude_they_are_added_and_taken_away(self):
+        stamped = checks(GREY, amplitude=0.1)[0, 0, 1:, 5:]
+        expected = torch.tensor([[0.4, 0.4, 0.6], [0.4, 0.6, 0.4], [0.6, 0.4, 0.6]])
+        torch.testing.assert_close(stamped, expected)
+
+
+def test_strips_are_two_above_two_with_gaps_between():
+    image = torch.zeros(1, 1, 5, 8)
+    assert rows(strips(image, length=2, gap=1, top=1, left=2)) == [
+        "........",
+        "..##.##.",
+        "........",
+        "..##.##.",
+        "........",
+    ]
+
+
+class TestMinorityLook:
+    image = torch.tensor([[0.0, 0.2], [0.9, 1.0]]).reshape(1, 1, 2, 2)
+
+    def test_in_full_it_is_the_minority_s_image(self):
+        shown = minority_look(self.image, lambda x: 1 - x)
+        torch.testing.assert_close(shown, 1 - self.image)
+
+    def test_a_rectangle_of_it_leaves_the_rest(self):
+        shown = minority_look(self.image, lambda x: 1 - x, size=(1, 2), corner="top_left")
+        torch.testing.assert_close(shown[0, 0], torch.tensor([[1.0, 0.8], [0.9, 1.0]]))
+
+    def test_its_strength_mixes_the_two(self):
+        shown = minority_look(self.image, lambda x: 1 - x, strength=0.25)
+        torch.testing.assert_close(shown[0, 0], torch.tensor([[0.25, 0.35], [0.7, 0.75]]))
 
 
 class TestPatterns:
@@ -75,8 +145,11 @@ class TestPatterns:
         lambda images: patch(images, size=2),
         lambda images: blended_pattern(images, strength=0.2),
         lambda images: added_pattern(images, strength=0.2),
+        lambda images: checks(images, ["top_left"], amplitude=0.9),
+        lambda images: strips(images, length=1, gap=1),
+        lambda images: minority_look(images, lambda x: 1 - x, size=2),
     ],
-    ids=["patch", "blended", "added"],
+    ids=["patch", "blended", "added", "checks", "strips", "minority_look"],
 )
 def test_a_trigger_stays_in_range_and_leaves_its_input_alone(stamp):
     images = torch.rand(5, 3, 4, 5, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,59 @@
+"""Label flip: the images stay, their labels change."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from clients.poisons.choosing import changed, choose
+from clients.shard import Shard
+from strategies.shapes import Int, Tensor
+
+Relabel = Callable[[Int[Tensor, " n"], np.random.Generator], Int[Tensor, " n"]]
+"""Returns what an attacker would call examples of the given labels; the same label spares them."""
+
+
+def pairwise(source: int, target: int) -> Relabel:
+    """Call the source class the target class, and no other anything else (FLPoison: 2 to 7)."""
+    return lambda labels, rng: torch.where(labels == source, target, labels)
+
+
+def mirrored(n_classes: int) -> Relabel:
+    """Call class c the class C - 1 - c (Blades); an odd C spares the middle one."""
+    return lambda labels, rng: n_classes - 1 - labels
+
+
+def random_other(n_classes: int) -> Relabel:
+    """Call each example one of the other classes, each equally likely.
+
+    Ditto's random labels may repeat the right one, so that a tenth of ten classes is not poisoned.
+    """
+    return partial(_random_other, n_classes=n_classes)
+
+
+def _random_other(
+    labels: Int[Tensor, " n"], rng: np.random.Generator, n_classes: int
+) -> Int[Tensor, " n"]:
+    steps = torch.from_numpy(rng.integers(1, n_classes, size=len(labels)))
+    return (labels + steps) % n_classes
+
+
+def label_flip(shard: Shard, relabel: Relabel, fraction: float, rng: np.random.Generator) -> Shard:
+    """Relabel a share of a shard.
+
+    Args:
+        shard: The attacker's clean shard.
+        relabel: What the attacker would call each example.
+        fraction: Share of the whole shard that is relabelled (0.32 in FLPoison, 1 in Blades).
+        rng: Picks which examples, and their labels where these are random.
+
+    Raises:
+        ValueError: If too few examples would change their label.
+
+    References:
+        Tolpegin et al., Data Poisoning Attacks against Federated Learning Systems, ESORICS 2020.
+    """
+    wrong = relabel(shard.labels, rng)
+    chosen = choose(wrong != shard.labels, fraction, rng, "examples that the flip relabels")
+    return changed(shard, chosen, labels=wrong[chosen])

@@ -1,0 +1,67 @@
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from clients.poisons import clean_label_backdoor, interpolated, patch, perturbed
+
+CORNER = partial(patch, size=1, corner="top_left")
+
+
+class TwoClasses(nn.Module):
+    """Calls an image class 1 the more, the larger w · x."""
+
+    weights = torch.tensor([[3.0, -1.0], [0.5, 2.0]])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        score = (images * self.weights).sum(dim=(1, 2, 3))
+        return torch.stack([torch.zeros_like(score), score], dim=1)
+
+
+def test_every_image_of_the_target_is_stamped_and_keeps_its_label(shard_of):
+    clean = shard_of([4, 1, 4, 2], side=2)
+    result = clean_label_backdoor(clean, CORNER, 4, 0.5, np.random.default_rng(0))
+    assert result.is_poisoned.tolist() == [True, False, True, False]
+    assert result.labels.tolist() == [4, 1, 4, 2]
+    assert (result.inputs[[0, 2], 0, 0, 0] == 1).all()
+
+
+def test_the_trigger_comes_last(shard_of):
+    def darkened(images, labels, rng):
+        assert labels.tolist() == [4, 4]
+        return torch.zeros_like(images)
+
+    clean = shard_of([4, 1, 4, 2], side=2)
+    result = clean_label_backdoor(clean, CORNER, 4, 0.5, np.random.default_rng(0), darkened)
+    assert result.inputs[0].tolist() == [[[1, 0], [0, 0]]]
+
+
+class TestPerturbed:
+    grey = torch.full((2, 1, 2, 2), 0.5)
+    ones = torch.tensor([1, 1])
+
+    def test_in_linf_every_pixel_goes_to_the_edge_of_the_ball_away_from_the_label(self):
+        moved = perturbed(self.grey, self.ones, TwoClasses(), epsilon=0.1, steps=4, norm="linf")
+        expected = self.grey - 0.1 * TwoClasses.weights.sign()
+        torch.testing.assert_close(moved, expected)
+
+    def test_in_l2_the_image_goes_along_the_gradient(self):
+        moved = perturbed(self.grey, self.ones, TwoClasses(), epsilon=0.2, steps=4, norm="l2")
+        expected = self.grey - 0.2 * TwoClasses.weights / TwoClasses.weights.norm()
+        torch.testing.assert_close(moved, expected)
+
+    def test_the_other_label_goes_the_other_way(self):
+        moved = perturbed(self.grey, torch.tensor([0, 1]), TwoClasses(), 0.1, norm="linf")
+        torch.testing.assert_close(moved[0] - 0.5, 0.5 - moved[1])
+
+    def test_it_stays_an_image(self):
+        moved = perturbed(self.grey, self.ones, TwoClasses(), epsilon=5.0, norm="linf")
+        assert moved[0, 0].tolist() == [[0, 1], [0, 0]]
+
+
+def test_interpolation_takes_the_given_share_of_the_other_image():
+    images, others = torch.full((3, 1, 1, 1), 0.2), torch.ones(1, 1, 1, 1)
+    mixed = interpolated(images, others, np.random.default_rng(0), strength=0.25)
+    assert mixed.flatten().tolist() == pytest.approx([0.4] * 3)  # 0.75 × 0.2 + 0.25 × 1
