@@ -19,15 +19,17 @@ SCENARIOS = (
     "fairface_by_race",
     "adult_by_sex_and_income",
 )
-MORE = ("server_data.n_examples=50", "server_data.minority_fraction=0.2")
-VALIDATED = ("evaluation.n_validation=60", "evaluation.split=validation")
+HELD_OUT = (
+    "server_data.n_examples=20",
+    "server_data.minority_fraction=0.2",
+    "evaluation.n_validation=30",
+)
 
 
 @cache
 def attacked(name: str) -> Scenario:
     """A scenario's undefended variant with server and validation data of its own."""
-    settings = [*MORE, *VALIDATED]
-    scenarios = load_scenarios(CONFIGS / f"{name}.yaml", settings)
+    scenarios = load_scenarios(CONFIGS / f"{name}.yaml", HELD_OUT)
     return next(s for s in scenarios if s.variant == "mean" and s.seed == 0)
 
 
@@ -46,9 +48,9 @@ def test_nobody_is_tested_on_what_anybody_trains_on(name, data_dir):
     apart = [*clients, ids[shards.server], ids[shards.validation], data.test.ids]
     every = np.concatenate(apart)
     assert len(np.unique(every)) == len(every)
-    assert (len(shards.server), len(shards.validation)) == (50, 60)
+    assert (len(shards.server), len(shards.validation)) == (20, 30)
     judged = federation.validation_set()
-    assert len(judged.labels) % 60 == 0
+    assert len(judged.labels) % 30 == 0
     if data.train.clients is not None:
         assert not set(data.train.clients.tolist()) & set(data.test.clients.tolist())
 
@@ -94,5 +96,5 @@ def test_writers_are_whole_clients(data_dir):
     held = [set(writers[federation.partition.client_rows(c)].tolist()) for c in honest]
     # Attackers' source images are exchanged for others, so a few digits of a writer may be there.
     majority, minority = held[: federation.population.honest_majority], held[-4:]
-    assert np.median([len(own) for own in majority]) == 2
-    assert 3 <= np.median([len(own) for own in minority]) <= 9
+    assert np.median([len(own) for own in majority]) <= 2
+    assert 4 <= np.median([len(own) for own in minority]) <= 8

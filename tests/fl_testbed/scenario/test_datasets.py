@@ -1,0 +1,88 @@
+"""What decides on a dataset's examples, and datasets made of others."""
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from fl_testbed.data import Dataset
+from fl_testbed.scenario.datasets import AnyDatasetSpec, DatasetSpec
+
+
+def spec(**keys) -> DatasetSpec:
+    return TypeAdapter(AnyDatasetSpec).validate_python(keys)
+
+
+def load(**keys) -> Dataset:
+    return spec(**keys).load(None, np.random.default_rng(0))
+
+
+class TestIdentity:
+    def test_groups_do_not_decide_on_the_examples_and_classes_do(self):
+        plain, turned = spec(kind="mnist"), spec(kind="mnist", minority={"kind": "none"})
+        assert plain.identity(0) == turned.identity(0)
+        assert plain.identity(0) != spec(kind="fashion_mnist").identity(0)
+        assert plain.identity(0) != spec(kind="mnist", long_tail={"ratio": 2}).identity(0)
+        faces = spec(kind="fairface")
+        assert faces.identity(0) != spec(kind="fairface", target="age").identity(0)
+
+    @pytest.mark.parametrize(
+        ("keys", "drawn"),
+        [
+            ({"kind": "digits"}, True),
+            ({"kind": "mnist"}, False),
+            ({"kind": "adult"}, False),
+            ({"kind": "mnist_writers"}, True),
+            ({"kind": "compas"}, True),
+            ({"kind": "image_folder", "folder": "leaves"}, True),
+            ({"kind": "image_folder", "folder": "leaves", "split": "part"}, False),
+        ],
+    )
+    def test_the_seed_does_where_it_draws_the_test_set(self, keys, drawn):
+        assert (spec(**keys).identity(0) != spec(**keys).identity(1)) == drawn
+
+
+def test_classes_are_thinned_out_where_asked_for():
+    full, thinned = load(kind="digits"), load(kind="digits", long_tail={"ratio": 100})
+    sizes = np.bincount(thinned.train.labels)
+    assert sizes[0] == np.bincount(full.train.labels)[0]
+    assert sizes[9] == np.bincount(full.train.labels)[9] // 100
+    assert len(thinned.test) < len(full.test)
+    whole = load(kind="digits", long_tail={"ratio": 100, "test": False})
+    assert len(whole.test) == len(full.test)
+
+
+class TestComposite:
+    digits = {"kind": "digits"}  # noqa: RUF012
+    colours = {"kind": "colours", "colours": ["red", "green"]}  # noqa: RUF012
+
+    @pytest.mark.parametrize(
+        ("background", "names", "shape"),
+        [
+            (colours, ("red", "green"), (3, 8, 8)),
+            ({"kind": "textures", "textures": ["checks"]}, ("checks",), (1, 8, 8)),
+            ({"kind": "images", "dataset": digits, "classes": [0, 1]}, ("0", "1"), (1, 8, 8)),
+        ],
+    )
+    def test_it_is_built_from_the_datasets_it_names(self, background, names, shape):
+        made = load(kind="composite", foreground=self.digits, background=background, classes=[3, 5])
+        assert made.classes == ("3", "5")
+        assert made.attributes == {"background": names}
+        assert made.input_shape == shape
+        assert len(made.test) == len(names) * np.isin(load(kind="digits").test.labels, [3, 5]).sum()
+
+    @pytest.mark.parametrize(
+        ("change", "fault"),
+        [
+            (
+                {"foreground": {"kind": "digits", "minority": {"kind": "none"}}},
+                "minority belongs to the composite",
+            ),
+            ({"classes": [1, 1]}, "classes needs each class once"),
+            ({"foreground": {"kind": "adult"}}, "does not match any of the expected tags"),
+            ({"correlation": 1.2}, "less than or equal to 1"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, change, fault):
+        keys = {"kind": "composite", "foreground": self.digits, "background": self.colours}
+        with pytest.raises(ValidationError, match=fault):
+            spec(**(keys | change))
