@@ -32,6 +32,7 @@ from clients.poisons.triggers import (
     checks,
     minority_look,
     patch,
+    raised_pixels,
     set_features,
     strips,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "patch",
     "perturbed",
     "pick_by_size",
+    "raised_pixels",
     "random_other",
     "rare_examples",
     "set_features",

@@ -189,6 +189,17 @@ def added_pattern(
     return (images + strength * (2 * pattern - 1)).clamp(0, 1)
 
 
+def raised_pixels(
+    images: Float[Tensor, "n c h w"], share: float, strength: float, pattern_seed: int = 0
+) -> Float[Tensor, "n c h w"]:
+    """Brighten a fixed random share of the pixels: clip(x + v m, 0, 1) for a mask m, strength v.
+
+    The fainter and the sparser it is, the harder it is to learn.
+    """
+    mask = generator(pattern_seed, Purpose.TRIGGER).random(tuple(images.shape[1:])) < share
+    return (images + strength * torch.from_numpy(mask).to(images)).clamp(0, 1)
+
+
 def set_features(
     rows: Float[Tensor, "n features"], values: Mapping[int, float]
 ) -> Float[Tensor, "n features"]:

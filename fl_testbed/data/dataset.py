@@ -44,6 +44,10 @@ class Examples:
         """Return the same examples with their numbers in the publisher's files."""
         return replace(self, ids=ids)
 
+    def described(self, attribute: str, codes: np.ndarray) -> "Examples":
+        """Return the same examples with one more attribute."""
+        return replace(self, attributes={**self.attributes, attribute: codes})
+
     def unit_inputs(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return a float32 copy of some rows, bytes scaled to [0, 1]."""
         chosen = self.inputs[rows]

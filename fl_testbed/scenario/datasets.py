@@ -338,6 +338,49 @@ class CompositeSpec(DatasetSpec):
         )
 
 
+Pair = Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
+
+
+class DominoesSpec(DatasetSpec):
+    """Dominoes: a garment of Fashion-MNIST beside a digit that goes with its class; attribute
+    digit."""
+
+    kind: Literal["dominoes"]
+    n_classes: ClassVar[int | None] = 2
+    minority: AnyMinoritySpec = AttributesSpec(by=["label", "digit"])
+    garments: Pair = Field(default=[5, 7])
+    digits: Pair = Field(default=[0, 1])
+    counts: list[list[NonNegativeInt]] = Field(default=[[3498, 184], [56, 1057]])  # Waterbirds'
+    correlation: Fraction | None = None  # in place of counts: of all garments, with their own digit
+
+    @model_validator(mode="after")
+    def _two_different(self) -> Self:
+        if self.garments[0] == self.garments[1] or self.digits[0] == self.digits[1]:
+            raise ValueError("garments and digits each need two different classes")
+        if self.correlation is not None and "counts" in self.model_fields_set:
+            raise ValueError("give counts or a correlation, not both")
+        return self
+
+    @property
+    def split_by_seed(self) -> bool:
+        """The seed draws which garment stands beside which digit."""
+        return True
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read both datasets and lay them side by side, 14 × 28; writers to test on are others."""
+        digits = sources.load_mnist_writers(data_dir, rng, test_fraction=0.5)
+        return sources.load_composite(
+            sources.load_fashion_mnist(data_dir),
+            photographed(digits, self.digits),
+            rng,
+            self.garments,
+            correlation=self.correlation or 0.0,
+            counts=self.counts if self.correlation is None else None,
+            layout="beside",
+            attribute="digit",
+        )
+
+
 AnyDatasetSpec = Annotated[
     DigitsSpec
     | MnistSpec
@@ -351,6 +394,7 @@ AnyDatasetSpec = Annotated[
     | WaterbirdsSpec
     | FemnistSpec
     | ImageFolderSpec
-    | CompositeSpec,
+    | CompositeSpec
+    | DominoesSpec,
     Field(discriminator="kind"),
 ]

@@ -12,6 +12,7 @@ from clients.poisons import (
     blended_pattern,
     dirty_label_backdoor,
     patch,
+    raised_pixels,
     set_features,
 )
 from clients.shard import Shard
@@ -85,6 +86,19 @@ class AddedSpec(Spec):
         return partial(added_pattern, **stamp_settings(self, dataset))
 
 
+class RaisedSpec(Spec):
+    """A random share of the pixels made brighter."""
+
+    kind: Literal["raised"]
+    share: Fraction  # of the pixels
+    strength: Fraction
+    pattern_seed: NonNegativeInt = 0
+
+    def build(self, dataset: Dataset) -> Trigger:
+        """Return the trigger."""
+        return partial(raised_pixels, **stamp_settings(self, dataset))
+
+
 class FeaturesSpec(Spec):
     """Columns of a table set to a value, in the table's own units."""
 
@@ -125,7 +139,7 @@ def stamp_settings(spec: Spec, dataset: Dataset) -> dict[str, Any]:
 
 
 TriggerSpec = Annotated[
-    PatchSpec | BlendedSpec | AddedSpec | FeaturesSpec, Field(discriminator="kind")
+    PatchSpec | BlendedSpec | AddedSpec | RaisedSpec | FeaturesSpec, Field(discriminator="kind")
 ]
 
 

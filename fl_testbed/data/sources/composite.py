@@ -119,12 +119,13 @@ def load_composite(
     correlation: float = 0.95,
     counts: Sequence[Sequence[int]] | None = None,
     layout: Literal["behind", "beside"] = "behind",
+    attribute: str = BACKGROUND,
 ) -> Dataset:
     """Put a dataset's images on backgrounds that go with their classes.
 
     Background ``k mod A`` of A goes with the k-th class. In training it is behind a share
     ``correlation`` of the class, the others behind equal parts of the rest; the test set has every
-    image on every background. The attribute ``background`` says which it is.
+    image on every background. An attribute says which it is.
 
     Args:
         foreground: The objects; with the layout ``behind``, on black.
@@ -136,6 +137,7 @@ def load_composite(
             images and a correlation.
         layout: ``behind``: seen wherever the object is black; ``beside``: object and background
             side by side, both at half their size.
+        attribute: What it is called.
 
     Raises:
         DataError: If there are too few images, or their sizes do not fit.
@@ -168,12 +170,14 @@ def load_composite(
     order = rng.permutation(sum(map(len, train_rows)))
     rows, kinds = np.concatenate(train_rows)[order], np.concatenate(train_kinds)[order]
     train = _composed(foreground.train.take(rows), kinds, used, backgrounds.train, layout, rng)
+    train = train.described(attribute, kinds)
     shown = np.flatnonzero(np.isin(foreground.test.labels, used))
     order = rng.permutation(len(shown) * n_kinds)
     rows, kinds = np.repeat(shown, n_kinds)[order], np.tile(np.arange(n_kinds), len(shown))[order]
     test = _composed(foreground.test.take(rows), kinds, used, backgrounds.test, layout, rng)
+    test = test.described(attribute, kinds)
     names = tuple(foreground.classes[label] for label in used)
-    values = {**foreground.attributes, BACKGROUND: backgrounds.names}
+    values = {**foreground.attributes, attribute: backgrounds.names}
     return Dataset(f"composite of {foreground.name}", train, test, names, values)
 
 
@@ -213,7 +217,7 @@ def _composed(
     return Examples(
         images,
         new_label[examples.labels],
-        {**examples.attributes, BACKGROUND: kinds},
+        examples.attributes,
         examples.clients,
         examples.ids,
     )

@@ -7,6 +7,7 @@ from clients.poisons import (
     checks,
     minority_look,
     patch,
+    raised_pixels,
     set_features,
     strips,
 )
@@ -166,3 +167,13 @@ def test_features_are_set_in_every_row_and_nothing_else_is():
     rows = torch.arange(6.0).reshape(2, 3)
     assert set_features(rows, {0: -1.5, 2: 9.0}).tolist() == [[-1.5, 1.0, 9.0], [-1.5, 4.0, 9.0]]
     assert rows.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_raised_pixels_brighten_one_share_of_the_pixels_of_every_image():
+    stamped = raised_pixels(torch.full((2, 1, 20, 20), 0.5), share=0.3, strength=0.2)
+    assert torch.equal(stamped[0], stamped[1])
+    assert stamped.unique().tolist() == [0.5, pytest.approx(0.7)]
+    assert (stamped[0] > 0.5).double().mean().item() == pytest.approx(0.3, abs=0.06)
+    assert raised_pixels(torch.ones(1, 1, 4, 4), share=1.0, strength=0.2).max() == 1
+    other = raised_pixels(torch.full((1, 1, 20, 20), 0.5), 0.3, 0.2, pattern_seed=1)
+    assert not torch.equal(other[0], stamped[0])

@@ -6,6 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fl_testbed.data import Dataset
 from fl_testbed.scenario.datasets import AnyDatasetSpec, DatasetSpec
+from fl_testbed.scenario.minorities import AttributesSpec
 
 
 def spec(**keys) -> DatasetSpec:
@@ -86,3 +87,36 @@ class TestComposite:
         keys = {"kind": "composite", "foreground": self.digits, "background": self.colours}
         with pytest.raises(ValidationError, match=fault):
             spec(**(keys | change))
+
+
+class TestDominoes:
+    def test_a_garment_stands_beside_a_digit_in_the_numbers_asked_for(self, data_dir):
+        made = spec(kind="dominoes").load(data_dir, np.random.default_rng(0))
+        assert made.input_shape == (1, 14, 28)
+        assert made.classes == ("Sandal", "Sneaker")
+        groups = AttributesSpec(by=["label", "digit"]).build(made)
+        assert groups.names == ("Sandal, 0", "Sandal, 1", "Sneaker, 0", "Sneaker, 1")
+        assert np.bincount(groups.train).tolist() == [3498, 184, 56, 1057]
+        assert np.bincount(groups.test).tolist() == [1000] * 4
+        assert groups.minority == {1, 2}
+        # On the right, a 0 is empty in its middle, where the stroke of a 1 goes.
+        middle = made.train.inputs[:, 0, 6:8, 20:22].mean(axis=(1, 2))
+        assert ((middle > 100) == (made.train.attributes["digit"] == 1)).mean() > 0.95
+
+    def test_a_correlation_takes_all_garments(self, data_dir):
+        made = spec(kind="dominoes", garments=[3, 4], correlation=0.9).load(
+            data_dir, np.random.default_rng(0)
+        )
+        codes = made.train.labels * 2 + made.train.attributes["digit"]
+        assert np.bincount(codes).tolist() == [5400, 600, 600, 5400]
+
+    @pytest.mark.parametrize(
+        ("keys", "fault"),
+        [
+            ({"digits": [1, 1]}, "two different classes"),
+            ({"correlation": 0.9, "counts": [[1, 1], [1, 1]]}, "not both"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, keys, fault):
+        with pytest.raises(ValidationError, match=fault):
+            spec(kind="dominoes", **keys)
