@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     AGGREGATION = 8
     ATTACK = 9
     BOOTSTRAP = 10
+    POISON_PLAN = 11
 
 
 def generator(seed: int, purpose: Purpose, *where: int) -> np.random.Generator:

@@ -51,25 +51,29 @@ def edge_case_backdoor(
 
 
 def rare_examples(
-    role: Role, labels: Int[Tensor, " n"], source: int, held_by: HeldBy, held_fraction: float
+    rare: Bool[Tensor, " n"],
+    labels: Int[Tensor, " n"],
+    role: Role,
+    source: int,
+    held_by: HeldBy,
+    held_fraction: float,
 ) -> Bool[Tensor, " n"]:
     """Mark which of a client's clean examples look as the minority's do.
 
     Args:
+        rare: Which of them would do so without an edge case.
+        labels: Their classes.
         role: The client's.
-        labels: Its examples' classes.
         source: The class whose minority examples are the edge cases.
-        held_by: ``nobody``: minority clients hold their source class in the majority's look;
-            ``minority``: they hold it in their own, as everything else; ``everyone``: majority
-            clients hold a share of theirs in the minority's look too.
+        held_by: ``nobody``: honest clients hold the source class in the majority's look alone;
+            ``minority``: everybody holds what they always hold; ``everyone``: majority clients
+            hold a share of theirs in the minority's look too.
         held_fraction: That share, rounded to examples.
     """
-    if role is Role.HONEST_MINORITY:
-        return (
-            labels != source if held_by == "nobody" else torch.ones_like(labels, dtype=torch.bool)
-        )
-    rare = torch.zeros_like(labels, dtype=torch.bool)
+    if role is not Role.POISONED and held_by == "nobody":
+        return rare & (labels != source)
     if role is Role.HONEST_MAJORITY and held_by == "everyone":
+        rare = rare.clone()
         rows = (labels == source).nonzero().squeeze(1)
         rare[rows[: round(held_fraction * len(rows))]] = True
     return rare

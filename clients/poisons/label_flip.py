@@ -39,13 +39,16 @@ def _random_other(
     return (labels + steps) % n_classes
 
 
-def label_flip(shard: Shard, relabel: Relabel, fraction: float, rng: np.random.Generator) -> Shard:
+def label_flip(
+    shard: Shard, relabel: Relabel, fraction: float | None, rng: np.random.Generator
+) -> Shard:
     """Relabel a share of a shard.
 
     Args:
         shard: The attacker's clean shard.
         relabel: What the attacker would call each example.
-        fraction: Share of the whole shard that is relabelled (0.32 in FLPoison, 1 in Blades).
+        fraction: Share of the whole shard that is relabelled (0.32 in FLPoison); None: all that
+            would change its label (Blades).
         rng: Picks which examples, and their labels where these are random.
 
     Raises:
@@ -55,5 +58,9 @@ def label_flip(shard: Shard, relabel: Relabel, fraction: float, rng: np.random.G
         Tolpegin et al., Data Poisoning Attacks against Federated Learning Systems, ESORICS 2020.
     """
     wrong = relabel(shard.labels, rng)
-    chosen = choose(wrong != shard.labels, fraction, rng, "examples that the flip relabels")
+    candidates = wrong != shard.labels
+    if fraction is None:
+        chosen = candidates.nonzero().squeeze(1)
+    else:
+        chosen = choose(candidates, fraction, rng, "examples that the flip relabels")
     return changed(shard, chosen, labels=wrong[chosen])

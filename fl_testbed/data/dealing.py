@@ -16,8 +16,9 @@ class Wanted(NamedTuple):
 
     mask: np.ndarray
     """Which training examples can be poisoned, bool, shape (n_train,)."""
-    fraction: float
-    """Share of an attacker's shard that must be such, rounded to examples."""
+    fraction: float | np.ndarray
+    """Share of an attacker's shard that must be such, rounded to examples; one for all, or by
+    attacker, shape (attackers,)."""
 
     def counts(self, sizes: np.ndarray) -> np.ndarray:
         """Return how many of them attackers need whose shards have these sizes."""

@@ -1,8 +1,8 @@
 """A dataset shared out to clients, each with its role."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,9 +15,6 @@ from fl_testbed.data.population import Population
 from strategies.randomness import Purpose, generator
 from strategies.shapes import Tensor
 
-Poison = Callable[[Shard, int, np.random.Generator], Shard]
-"""Turns the clean shard of an attacker, the how-manieth from 0, into what it trains on."""
-
 SPREAD = 3  # of the partition's random numbers: which of a client's examples are restyled
 
 
@@ -28,6 +25,40 @@ class TestSet:
     inputs: Tensor
     labels: Tensor
     groups: Tensor
+
+    def where(self, chosen: Tensor) -> "TestSet":
+        """Return some of the examples, given by a mask or by their rows."""
+        return TestSet(self.inputs[chosen], self.labels[chosen], self.groups[chosen])
+
+
+class Goal(NamedTuple):
+    """Test examples that attackers want to be misclassified."""
+
+    inputs: Tensor
+    """As attackers show them to the model."""
+    labels: Tensor
+    """What they are."""
+    target: int
+    """What attackers want them to be called."""
+    unstamped: Tensor | None = None
+    """The same inputs as they were before, where attackers change them."""
+
+
+class Poison(Protocol):
+    """What attackers do to their data, and what they are after with it."""
+
+    def __call__(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+        """Turn the clean shard of an attacker, the how-manieth from 0, into what it trains on."""
+        ...
+
+    def goals(self, test: TestSet) -> Mapping[str, Goal]:
+        """Return what shows on the majority's test examples whether it worked, by name."""
+        ...
+
+
+Restyle = Callable[[Tensor, Tensor, Role], Tensor]
+"""Changes which of a client's examples are in the minority's style: from the marks of those that
+are, their labels and the client's role to new marks."""
 
 
 class GroupRow(NamedTuple):
@@ -51,6 +82,8 @@ class Federation:
     partition: Partition
     poison: Poison | None
     seed: int
+    restyle: Restyle | None = None
+    """Where attackers decide who holds what in the minority's style."""
 
     @property
     def population(self) -> Population:
@@ -79,18 +112,25 @@ class Federation:
         """Return what a client would train on if nobody attacked."""
         role = self.population.role(client)
         rows = self.partition.client_rows(client)
-        restyled = self._restyled(client, role)
+        restyled = self._as_attackers_decide(self._restyled(client, role), rows, role)
         return _shard(self.groups.dress(self.dataset.train, rows, restyled), role)
 
     def server_shard(self) -> Shard:
         """Return the server's own data, what it has of the minority first."""
         rows = self.partition.server
         restyled = np.arange(len(rows)) < self.division.n_server_minority
+        # What nobody honest holds, the server does not hold either.
+        restyled = self._as_attackers_decide(restyled, rows, Role.HONEST_MINORITY)
         return _shard(self.groups.dress(self.dataset.train, rows, restyled), Role.HONEST_MAJORITY)
 
     def test_set(self, max_examples: int | None) -> TestSet:
         """Return the first test examples; where groups are styles, each in every style."""
         return _test_set(self.groups.test_examples(self.dataset.test, max_examples))
+
+    def majority(self, test: TestSet) -> TestSet:
+        """Return the test examples that are of no minority group."""
+        minority = torch.tensor(sorted(self.minority_groups), dtype=torch.int64)
+        return test.where(~torch.isin(test.groups, minority))
 
     def validation_set(self) -> TestSet:
         """Return the training examples that nobody trains on, in the form of a test set."""
@@ -126,9 +166,23 @@ class Federation:
         clients = self.population.clients(role)
         if isinstance(self.groups, OwnGroups):
             return self.partition.counts(self.groups.train, len(self.group_names), clients)
+        if self.restyle is not None:
+            marks = [self._restyled(c, role) for c in clients]
+            rows = [self.partition.client_rows(c) for c in clients]
+            pairs = zip(marks, rows, strict=True)
+            restyled = sum(int(self._as_attackers_decide(*pair, role).sum()) for pair in pairs)
+            return np.array([sum(map(len, rows)) - restyled, restyled])
         total = self.partition.before(clients.stop) - self.partition.before(clients.start)
         restyled = round(self.division.minority_share(role) * total)
         return np.array([total - restyled, restyled])
+
+    def _as_attackers_decide(
+        self, restyled: np.ndarray, rows: np.ndarray, role: Role
+    ) -> np.ndarray:
+        if self.restyle is None:
+            return restyled
+        labels = torch.from_numpy(self.dataset.train.labels[rows])
+        return self.restyle(torch.from_numpy(restyled), labels, role).numpy()
 
     def _restyled(self, client: int, role: Role) -> np.ndarray:
         """Mark which of a client's examples it sees in the minority's style."""

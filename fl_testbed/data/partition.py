@@ -100,7 +100,8 @@ class OverlappingShards:
     """Dirichlet concentration of each client's mix of classes; None for the pile's own mix."""
     wanted_pool: np.ndarray
     """Rows that attackers draw their first ``n_wanted`` examples from."""
-    n_wanted: int
+    n_wanted: np.ndarray
+    """By attacker."""
     seed: int
     server: np.ndarray
     validation: np.ndarray
@@ -109,9 +110,12 @@ class OverlappingShards:
         """Return one client's rows; no client holds an example twice."""
         rng = generator(self.seed, Purpose.PARTITION, 2, client)
         role = self.population.role(client)
-        if role is not Role.POISONED or self.n_wanted == 0:
+        if role is not Role.POISONED:
             return self._drawn(role, rng)
-        first = rng.choice(self.wanted_pool, self.n_wanted, replace=False)
+        n_wanted = self.n_wanted[client - self.population.clients(role).start]
+        if n_wanted == 0:
+            return self._drawn(role, rng)
+        first = rng.choice(self.wanted_pool, n_wanted, replace=False)
         more = self._drawn(role, rng)
         others = more[~np.isin(more, first)]
         return np.concatenate([first, others])[: self.examples_each]
@@ -258,15 +262,17 @@ def overlapping_shards(
     if each is None:
         raise DataError("clients.overlap needs clients.examples_each")
     strata = _strata(division, order)
-    wanted_pool, n_wanted = order[:0], 0
-    if division.wanted is not None and division.population.poisoned:
+    n_attackers = division.population.poisoned
+    wanted_pool, n_wanted = order[:0], np.zeros(n_attackers, dtype=np.int64)
+    if division.wanted is not None and n_attackers:
         theirs = np.concatenate(strata[Role.POISONED].piles)
         wanted_pool = theirs[division.wanted.mask[theirs]]
-        n_wanted = int(division.wanted.counts(np.array([each]))[0])
+        n_wanted = division.wanted.counts(np.full(n_attackers, each))
     smallest = min(sum(len(pile) for pile in piles) for piles, _ in strata.values())
-    if each > smallest or n_wanted > len(wanted_pool):
+    most_wanted = int(n_wanted.max(initial=0))
+    if each > smallest or most_wanted > len(wanted_pool):
         raise DataError(
-            f"a client cannot hold {each} of {smallest:,} examples, {n_wanted} of "
+            f"a client cannot hold {each} of {smallest:,} examples, {most_wanted} of "
             f"{len(wanted_pool):,} to poison: lower clients.examples_each or poison.fraction"
         )
     return OverlappingShards(

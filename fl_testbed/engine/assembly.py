@@ -1,6 +1,7 @@
 """From a scenario to the parts of a run: federation, ClientApp, strategy, evaluation."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,18 +13,19 @@ from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
 from clients.app import ShardClientApp, Work
-from clients.poisons import is_source
-from clients.shard import Role, Shard
+from clients.poisons import rare_examples
+from clients.shard import Role, Shard, pooled
 from clients.training import train
-from fl_testbed.data import DataError, Dataset, Federation, Groups
+from fl_testbed.data import DataError, Dataset, Federation, Goal, Groups, TestSet
 from fl_testbed.data.dealing import Wanted
-from fl_testbed.data.federation import Poison
+from fl_testbed.data.federation import Restyle
 from fl_testbed.data.groups import OwnGroups, group_index
 from fl_testbed.data.partition import Division, disjoint_shards, overlapping_shards
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Rule, Surroundings
 from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
-from fl_testbed.scenario.parts import DirtyLabelBackdoorSpec
+from fl_testbed.scenario.poisons import EdgeCaseBackdoorSpec, Plan, Scene
 from strategies.flower_arrays import state_dict_of
 from strategies.pipeline import Pipeline, RoundFacts
 from strategies.randomness import Purpose, generator
@@ -57,30 +59,27 @@ def build_federation(scenario: Scenario, dataset: Dataset) -> Federation:
         rng = generator(scenario.seed, Purpose.PARTITION, 1)
         natural_clients = dataset.train.clients
         shares = disjoint_shards(division, partition.build(), labels, natural_clients, rng)
-    return Federation(
+    clean = Federation(
         dataset=dataset,
         groups=groups,
         division=division,
         partition=shares,
-        poison=_poison(scenario, dataset),
+        poison=None,
         seed=scenario.seed,
+        restyle=_restyle(scenario),
     )
+    return replace(clean, poison=AttackersPoison(scenario, clean))
 
 
 def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
     clients, population = scenario.clients, scenario.clients.population
-    for key, text in scenario.poison_contradictions(dataset.n_classes):
+    for key, text in scenario.class_contradictions(dataset.n_classes):
         raise DataError(f"{key} {text}")
     if population.honest_minority and not groups.minority:
         raise DataError(
             f"no group of {dataset.name} is so small that it is a minority: name some in "
             "dataset.minority.groups, or set clients.honest_minority to 0"
         )
-    wanted = None
-    if isinstance(scenario.poison, DirtyLabelBackdoorSpec) and population.poisoned:
-        labels = torch.from_numpy(dataset.train.labels)
-        mask = is_source(labels, scenario.poison.source, scenario.poison.target).numpy()
-        wanted = Wanted(mask, scenario.poison.fraction)
     minority_mix = None
     if clients.minority_mix is not None:
         minority_mix = {
@@ -95,7 +94,7 @@ def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
         concentration=clients.minority_concentration,
         minority_mix=minority_mix,
         attackers_hold=Role.HONEST_MAJORITY if hold == "majority" else Role.HONEST_MINORITY,
-        wanted=wanted,
+        wanted=_wanted(scenario, dataset),
         n_server=server.n_examples,
         n_server_minority=round(server.minority_fraction * server.n_examples),
         n_validation=scenario.evaluation.n_validation,
@@ -103,18 +102,83 @@ def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
     )
 
 
-def _poison(scenario: Scenario, dataset: Dataset) -> Poison | None:
-    """Return what poisons each attacker's shard, by the kind of attacker."""
-    by_kind = [(len(ids), kind.poison) for ids, kind in scenario.attackers_by_id]
-    poisons = [
-        spec.build(dataset) for count, spec in by_kind for _ in range(count) if spec is not None
+def _wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
+    """Return what attackers must be dealt. Where they want different kinds of examples, those who
+    do not want what the first of them wants get whatever comes."""
+    wants = [p and p.wanted(dataset.train.labels) for p in scenario.poisons]
+    masks = [want[0] for want in wants if want is not None]
+    if not masks:
+        return None
+    fractions = [
+        want[1] if want is not None and np.array_equal(want[0], masks[0]) else 0.0 for want in wants
     ]
+    return Wanted(masks[0], np.array(fractions))
 
-    def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-        its = poisons[attacker]
-        return shard if its is None else its(shard, attacker, rng)
 
-    return poison if any(its is not None for its in poisons) else None
+def _restyle(scenario: Scenario) -> Restyle | None:
+    """Return which examples an edge case lets honest clients hold as the minority has them."""
+    for poison in scenario.named_poisons.values():
+        if isinstance(poison, EdgeCaseBackdoorSpec):
+            source, held_by, fraction = poison.rarity()
+            return partial(rare_examples, source=source, held_by=held_by, held_fraction=fraction)
+    return None
+
+
+class AttackersPoison:
+    """The poisons of all kinds of attackers, each made from what its attackers know."""
+
+    def __init__(self, scenario: Scenario, federation: Federation) -> None:
+        named = scenario.named_poisons
+        self._by_attacker = [
+            next((name for name, poison in named.items() if poison == own), None)
+            for own in scenario.poisons
+        ]
+        self._plans: dict[str, Plan] = {}
+        for name, poison in named.items():
+            plan = poison.build(self._scene(name, scenario, federation))
+            if plan is not None:
+                self._plans[name] = plan
+
+    def _scene(self, name: str, scenario: Scenario, federation: Federation) -> Scene:
+        first = federation.population.clients(Role.POISONED).start
+        attackers = [first + i for i, own in enumerate(self._by_attacker) if own == name]
+        return Scene(
+            dataset=federation.dataset,
+            groups=federation.groups,
+            seed=scenario.seed,
+            n_attackers=len(attackers),
+            held=lambda: pooled([federation.clean_shard(a) for a in attackers], Role.POISONED),
+            surrogate=partial(train_surrogate, scenario, federation.dataset),
+            test=lambda: federation.majority(test_set(scenario, federation)),
+        )
+
+    def __call__(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+        """Poison the shard of an attacker, counted from 0 over all kinds."""
+        name = self._by_attacker[attacker]
+        if name is None:
+            return shard
+        return self._plans[name].poison(shard, self._by_attacker[:attacker].count(name), rng)
+
+    def goals(self, test: TestSet) -> dict[str, Goal]:
+        """Return what each poison is after, by its name."""
+        goals = {name: plan.goal(test) for name, plan in self._plans.items()}
+        return {name: goal for name, goal in goals.items() if goal is not None}
+
+
+def train_surrogate(scenario: Scenario, dataset: Dataset, shard: Shard, epochs: int) -> nn.Module:
+    """Return the model that clients are sent first, trained on what attackers hold."""
+    limit_threads(scenario.torch_threads)
+    model = build_model(scenario, dataset)
+    settings = replace(scenario.training.build(), local_epochs=epochs)
+    train(model, shard, settings, generator(scenario.seed, Purpose.POISON_PLAN, 1))
+    return model
+
+
+def test_set(scenario: Scenario, federation: Federation) -> TestSet:
+    """Return what the global model is tested on."""
+    if scenario.evaluation.split == "validation":
+        return federation.validation_set()
+    return federation.test_set(scenario.evaluation.max_examples)
 
 
 def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:

@@ -1,6 +1,7 @@
-"""Tests the global model by group and on triggered images."""
+"""Tests the global model by group, and on what attackers want it to get wrong."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +10,11 @@ import torch.nn.functional as F
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
-from clients.poisons import is_source
 from clients.training import EVALUATION_BATCH
-from fl_testbed.data import Federation
-from fl_testbed.engine.assembly import build_model
-from fl_testbed.metrics import GroupAccuracy, group_accuracy
+from fl_testbed.data import Federation, Goal
+from fl_testbed.engine.assembly import build_model, test_set
+from fl_testbed.metrics import AttackSuccess, GroupAccuracy, attack_success, group_accuracy
 from fl_testbed.scenario import Scenario
-from fl_testbed.scenario.parts import DirtyLabelBackdoorSpec
 from strategies.flower_arrays import state_dict_of
 
 
@@ -24,11 +23,16 @@ class Evaluation:
     """What the server knows of a model."""
 
     groups: GroupAccuracy
-    attack_success_rate: float
-    """Share of triggered source images of the majority that the model calls the target; NaN where
-    the scenario has no backdoor."""
+    attacks: Mapping[str, AttackSuccess]
+    """By name of a poison, what it brings about among the majority's test examples."""
     loss: float
     """Mean cross-entropy over the test set."""
+
+    @property
+    def attack_success_rate(self) -> float:
+        """That of the first poison; NaN where none is after anything but damage."""
+        first = next(iter(self.attacks.values()), None)
+        return math.nan if first is None else first.rate
 
 
 class Evaluator:
@@ -36,21 +40,11 @@ class Evaluator:
 
     def __init__(self, scenario: Scenario, federation: Federation) -> None:
         self._model = build_model(scenario, federation.dataset)
-        self._test = (
-            federation.validation_set()
-            if scenario.evaluation.split == "validation"
-            else federation.test_set(scenario.evaluation.max_examples)
-        )
+        self._test = test_set(scenario, federation)
         self._training_counts = np.array(list(federation.group_counts().values()))
-        self._triggered: Tensor | None = None
-        self._target = 0
-        if isinstance(scenario.poison, DirtyLabelBackdoorSpec):
-            poison = scenario.poison
-            source = is_source(self._test.labels, poison.source, poison.target)
-            minority = torch.tensor(sorted(federation.minority_groups), dtype=torch.int64)
-            source &= ~torch.isin(self._test.groups, minority)
-            self._triggered = poison.trigger.build(federation.dataset)(self._test.inputs[source])
-            self._target = poison.target
+        self._goals: Mapping[str, Goal] = {}
+        if federation.poison is not None:
+            self._goals = federation.poison.goals(federation.majority(self._test))
 
     def __call__(self, arrays: ArrayRecord) -> Evaluation:
         """Test a model."""
@@ -58,12 +52,19 @@ class Evaluator:
         logits = _logits(self._model, self._test.inputs)
         labels = self._test.labels
         correct = (logits.argmax(dim=1) == labels).numpy()
-        rate = math.nan
-        if self._triggered is not None and len(self._triggered):
-            hits = _logits(self._model, self._triggered).argmax(dim=1) == self._target
-            rate = hits.double().mean().item()
         groups = group_accuracy(correct, self._test.groups.numpy(), self._training_counts)
-        return Evaluation(groups, rate, F.cross_entropy(logits, labels).item())
+        attacks = {name: self._success(goal) for name, goal in self._goals.items()}
+        return Evaluation(groups, attacks, F.cross_entropy(logits, labels).item())
+
+    def _success(self, goal: Goal) -> AttackSuccess:
+        unstamped = None if goal.unstamped is None else self._called(goal.unstamped)
+        labels = goal.labels.numpy()
+        return attack_success(self._called(goal.inputs), labels, goal.target, unstamped)
+
+    def _called(self, inputs: Tensor) -> np.ndarray:
+        if not len(inputs):
+            return np.empty(0, dtype=np.int64)
+        return _logits(self._model, inputs).argmax(dim=1).numpy()
 
 
 @torch.no_grad()

@@ -42,6 +42,7 @@ class Run:
     """One scenario on one grid. It computes; whoever iterates over it writes."""
 
     def __init__(self, scenario: Scenario, federation: Federation, grid: ClientGrid) -> None:
+        limit_threads(scenario.torch_threads)
         self._scenario, self._federation = scenario, federation
         self._grid = with_attackers(grid, scenario)
         self._strategy: RobustFedAvg = build_strategy(scenario, federation)
@@ -60,7 +61,6 @@ class Run:
         Raises:
             TooFewClientsError: If a round has too few usable replies and the scenario says stop.
         """
-        limit_threads(self._scenario.torch_threads)
         if state is not None:
             self._load_state(state)
         for round_ in range(done + 1, self._scenario.rounds + 1):
@@ -113,7 +113,7 @@ class Run:
 
     def _tables(self, round_: int, evaluation: Evaluation | None) -> dict[str, list[Row]]:
         ledger = self._strategy.ledger or RoundLedger(round_)
-        tables: dict[str, list[Row]] = {"groups.csv": []}
+        tables: dict[str, list[Row]] = {"groups.csv": [], "attacks.csv": []}
         figures = (math.nan,) * 4
         if evaluation is not None:
             groups = evaluation.groups
@@ -122,6 +122,8 @@ class Run:
             names = self._federation.group_names
             rows = zip(names, groups.n_examples, groups.accuracies, strict=True)
             tables["groups.csv"] = [(round_, *row) for row in rows]
+            attacks = evaluation.attacks.items()
+            tables["attacks.csv"] = [(round_, name, *figures) for name, figures in attacks]
         usable = sum(entry.status == OK for entry in ledger.clients)
         counts = (usable, len(ledger.clients) - usable, int(ledger.restarted), ledger.skipped)
         tables["rounds.csv"] = [(round_, *figures, *counts)]
@@ -150,8 +152,9 @@ def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:
     Rounds before a restart are left out of the suppression figures: nothing of them is in the
     final model.
     """
-    rounds, groups, clients = (
-        pd.read_csv(folder.path / f"{name}.csv") for name in ("rounds", "groups", "clients")
+    rounds, groups, attacks, clients = (
+        pd.read_csv(folder.path / f"{name}.csv")
+        for name in ("rounds", "groups", "attacks", "clients")
     )
     evaluated = rounds[rounds["accuracy"].notna()]["round"].tail(FINAL_EVALUATIONS)
     final = rounds[rounds["round"].isin(evaluated)]
@@ -159,6 +162,8 @@ def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:
     restarts = rounds.loc[rounds["restarted"] == 1, "round"]
     clients = clients[clients["round"] > restarts.max()] if len(restarts) else clients
     by_group = groups[groups["round"].isin(evaluated)].groupby("group", sort=False)["accuracy"]
+    by_poison = attacks[attacks["round"].isin(evaluated)].groupby("poison", sort=False)
+    success = by_poison[["attack_success_rate", "flip_rate", "accuracy"]].mean()
     rng = generator(scenario.seed, Purpose.BOOTSTRAP)
     return {
         "name": scenario.name,
@@ -169,6 +174,10 @@ def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:
         "final_rounds": [int(r) for r in evaluated],
         "final": {name: _number(final[name].mean()) for name in columns},
         "group_accuracy": {str(k): _number(v) for k, v in by_group.mean().items()},
+        "attacks": {
+            str(poison): {name: _number(value) for name, value in row.items()}
+            for poison, row in success.iterrows()
+        },
         "skipped_rounds": int(rounds["skipped"].notna().sum()),
         "unusable_replies": int(rounds["n_unusable"].sum()),
         "suppression": suppression(clients, rng, selects=scenario.strategy.aggregation.selects),

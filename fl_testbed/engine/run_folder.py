@@ -27,6 +27,14 @@ COLUMNS = {
         "skipped",
     ),
     "groups.csv": ("round", "group", "n_examples", "accuracy"),
+    "attacks.csv": (
+        "round",
+        "poison",
+        "n_examples",
+        "attack_success_rate",
+        "flip_rate",
+        "accuracy",
+    ),
     "clients.csv": (
         "round",
         "client",

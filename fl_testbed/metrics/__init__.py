@@ -1,6 +1,14 @@
 """Figures of a run: pure functions on predictions and on saved tables."""
 
+from fl_testbed.metrics.attack_success import AttackSuccess, attack_success
 from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy
 from fl_testbed.metrics.suppression import area_under_curve, suppression
 
-__all__ = ["GroupAccuracy", "area_under_curve", "group_accuracy", "suppression"]
+__all__ = [
+    "AttackSuccess",
+    "GroupAccuracy",
+    "area_under_curve",
+    "attack_success",
+    "group_accuracy",
+    "suppression",
+]

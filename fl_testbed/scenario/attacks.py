@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from clients import attacks
 from clients.attacks import Attack, Halving, Knowledge, Schedule, TrainingAttack
 from clients.training import LocalTraining
-from fl_testbed.scenario.parts import NoPoisonSpec, PoisonSpec
+from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
 from fl_testbed.scenario.spec import Spec
 
 SeenBy = Literal["omniscient", "colluding"]
@@ -274,20 +274,30 @@ class AttackerTrainingSpec(Spec):
 class ScheduleSpec(Spec):
     """In which rounds attackers attack: first, first + every, … up to last."""
 
-    first: PositiveInt = 1
+    first: PositiveInt | Literal["never"] = 1  # never: what the attack would do is measured only
     last: PositiveInt | None = None
     every: PositiveInt = 1
 
     def build(self) -> Schedule:
         """Return the schedule."""
-        return Schedule(**self.model_dump())
+        if self.first == "never":
+            return Schedule(last=0)
+        return Schedule(self.first, self.last, self.every)
+
+    def contradictions(self, rounds: int) -> list[tuple[str, str]]:
+        """Return that attackers would not attack, and nobody said so."""
+        last = rounds if self.last is None else min(self.last, rounds)
+        if self.first == "never" or self.first <= last:
+            return []
+        text = f"needs <= {last}, got {self.first}: the attackers would never attack"
+        return [("schedule.first", text)]
 
 
 class AttackersSpec(Spec):
     """Attackers of one kind."""
 
     count: NonNegativeInt
-    poison: PoisonSpec | None = None  # the scenario's by default
+    poison: AnyPoisonSpec | None = None  # the scenario's by default
     training: AttackerTrainingSpec = AttackerTrainingSpec()
     training_attack: TrainingAttackSpec = NoTrainingAttackSpec()
     attack: AnyAttackSpec = NoAttackSpec()
@@ -296,7 +306,7 @@ class AttackersSpec(Spec):
     def contradictions(self, n_clients: int, n_honest: int, rounds: int) -> list[tuple[str, str]]:
         """Return what no single key shows, as (key, text), for a scenario of that size."""
         found: list[tuple[str, str]] = []
-        attack, schedule = self.attack, self.schedule
+        attack = self.attack
         alone = self.count == 1 and attack.seen is Knowledge.COLLUDING and attack.needs_spread
         if alone:
             text = (
@@ -320,8 +330,4 @@ class AttackersSpec(Spec):
         if isinstance(attack, MimicSpec) and (attack.client or 0) >= n_honest and self.count:
             text = f"needs an honest client, from 0 to {n_honest - 1}, got {attack.client}"
             found.append(("attack.client", text))
-        last = rounds if schedule.last is None else min(schedule.last, rounds)
-        if schedule.first > last:
-            text = f"needs <= {last}, got {schedule.first}: the attackers would never attack"
-            found.append(("schedule.first", text))
-        return found
+        return found + self.schedule.contradictions(rounds)

@@ -9,9 +9,10 @@ from fl_testbed.scenario.methods import LiftSpec
 from fl_testbed.scenario.minorities import AnyMinoritySpec
 from fl_testbed.scenario.models import AnyModelSpec
 from fl_testbed.scenario.partitions import AnyPartitionSpec
-from fl_testbed.scenario.parts import PoisonSpec, TriggerSpec
+from fl_testbed.scenario.poisons import AnyPoisonSpec
 from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
 from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.triggers import AnyTriggerSpec
 
 
 def _kinds(tagged_union: object) -> dict[str, type[Spec]]:
@@ -25,8 +26,8 @@ CATALOGUE: dict[str, dict[str, type[Spec]]] = {
     "reweightings": _kinds(LiftSpec),
     "attacks": _kinds(AnyAttackSpec),
     "training_attacks": _kinds(TrainingAttackSpec),
-    "poisons": _kinds(PoisonSpec),
-    "triggers": _kinds(TriggerSpec),
+    "poisons": _kinds(AnyPoisonSpec),
+    "triggers": _kinds(AnyTriggerSpec),
     "datasets": _kinds(AnyDatasetSpec),
     "minorities": _kinds(AnyMinoritySpec),
     "partitions": _kinds(AnyPartitionSpec),

@@ -19,14 +19,12 @@ from fl_testbed.scenario.methods import JTTSpec, StrategySpec
 from fl_testbed.scenario.models import AnyModelSpec
 from fl_testbed.scenario.partitions import AnyPartitionSpec, ClientsSpec, IidSpec
 from fl_testbed.scenario.parts import (
-    DirtyLabelBackdoorSpec,
     EvaluationSpec,
-    NoPoisonSpec,
-    PoisonSpec,
     SamplingSpec,
     ServerDataSpec,
     TrainingSpec,
 )
+from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoPoisonSpec
 from fl_testbed.scenario.spec import Spec
 from strategies.aggregation import TooFewClientsError
 
@@ -57,7 +55,7 @@ class Scenario(Spec):
     partition: AnyPartitionSpec = IidSpec()
     sampling: SamplingSpec = SamplingSpec()
     training: TrainingSpec
-    poison: PoisonSpec = NoPoisonSpec()
+    poison: AnyPoisonSpec = NoPoisonSpec()
     training_attack: TrainingAttackSpec = NoTrainingAttackSpec()
     attack: AnyAttackSpec = NoAttackSpec()
     schedule: ScheduleSpec = ScheduleSpec()
@@ -97,6 +95,27 @@ class Scenario(Spec):
         starts = itertools.accumulate([kind.count for kind in kinds], initial=first)
         ids = [range(start, start + kind.count) for start, kind in zip(starts, kinds, strict=False)]
         return list(zip(ids, kinds, strict=True))
+
+    @property
+    def poisons(self) -> list[AnyPoisonSpec | None]:
+        """The poison of each attacker, None where it trains on clean data."""
+        return [
+            None if isinstance(kind.poison, NoPoisonSpec) else kind.poison
+            for kind in self.attacker_kinds
+            for _ in range(kind.count)
+        ]
+
+    @property
+    def named_poisons(self) -> dict[str, AnyPoisonSpec]:
+        """The poisons that differ, by what results call them, whether or not anybody attacks."""
+        named: dict[str, AnyPoisonSpec] = {}
+        for kind in self.attacker_kinds:
+            poison = kind.poison
+            if poison is None or isinstance(poison, NoPoisonSpec) or poison in named.values():
+                continue
+            like = sum(isinstance(other, type(poison)) for other in named.values())
+            named[f"{poison.kind}.{like + 1}" if like else poison.kind] = poison
+        return named
 
     @property
     def is_oracle(self) -> bool:
@@ -141,8 +160,9 @@ class Scenario(Spec):
                 )
         found += self._data_contradictions()
         found += self._attacker_contradictions()
+        found += self._poison_contradictions()
         if self.dataset.n_classes is not None:
-            found += self.poison_contradictions(self.dataset.n_classes)
+            found += self.class_contradictions(self.dataset.n_classes)
         return found
 
     def _attacker_contradictions(self) -> list[tuple[str, str]]:
@@ -207,19 +227,37 @@ class Scenario(Spec):
             found.append(("evaluation.n_validation", "is 0: there is nothing to validate on"))
         return found
 
-    def poison_contradictions(self, n_classes: int) -> list[tuple[str, str]]:
-        """Return what is wrong with the poison for a dataset of some classes, as (key, text)."""
-        poison = self.poison
-        if not isinstance(poison, DirtyLabelBackdoorSpec):
-            return []
-        found = [
-            (f"poison.{key}", f"needs a class from 0 to {n_classes - 1}, got {label}")
-            for key, label in (("source", poison.source), ("target", poison.target))
-            if label is not None and label >= n_classes
-        ]
-        if poison.source == poison.target:
-            found.append(("poison.source", f"is the target too ({poison.target}): nothing to flip"))
+    def _poison_contradictions(self) -> list[tuple[str, str]]:
+        found = []
+        for key, poison in self._poisons_by_key().items():
+            n_attackers = self.poisons.count(poison)
+            texts = poison.contradictions(self.clients, self.dataset.minority, n_attackers)
+            found += [(f"{key}.{inner}", text) for inner, text in texts]
+        rarities = {
+            poison.rarity()
+            for poison in self.named_poisons.values()
+            if isinstance(poison, EdgeCaseBackdoorSpec)
+        }
+        if len(rarities) > 1:
+            text = "edge cases must agree on source, held_by and held_fraction: honest clients hold"
+            found.append(("attackers", f"{text} one or the other"))
         return found
+
+    def _poisons_by_key(self) -> dict[str, AnyPoisonSpec]:
+        by_key = {"poison": self.poison}
+        for place, kind in enumerate(self.attackers):
+            if kind.poison is not None:
+                by_key[f"attackers.{place}.poison"] = kind.poison
+        return by_key
+
+    def class_contradictions(self, n_classes: int) -> list[tuple[str, str]]:
+        """Return where poisons name a class that the dataset lacks, as (key, text)."""
+        return [
+            (f"{key}.{inner}", f"needs a class from 0 to {n_classes - 1}, got {label}")
+            for key, poison in self._poisons_by_key().items()
+            for inner, label in poison.classes().items()
+            if label >= n_classes
+        ]
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the results, as plain data."""

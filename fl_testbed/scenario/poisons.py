@@ -1,0 +1,544 @@
+"""What attackers do to the data that they train on, and what they are after with it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from clients import poisons
+from clients.poisons import Harden, HeldBy, Relabel, Trigger, is_source
+from clients.shard import Shard
+from fl_testbed.data import DataError, Dataset, Goal, Groups, TestSet
+from fl_testbed.scenario.minorities import MinoritySpec
+from fl_testbed.scenario.partitions import ClientsSpec
+from fl_testbed.scenario.spec import Fraction, Spec
+from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
+from strategies.randomness import Purpose, generator
+
+Found = list[tuple[str, str]]
+"""Contradictions, as (key, text)."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What attackers of one kind can plan their poison with, before the first round."""
+
+    dataset: Dataset
+    groups: Groups
+    seed: int
+    n_attackers: int
+    held: Callable[[], Shard]
+    """All that they hold together, clean."""
+    surrogate: Callable[[Shard, int], nn.Module]
+    """The model that clients are sent first, after so many epochs on some examples."""
+    test: Callable[[], TestSet]
+    """The majority's examples among those that the model is tested on."""
+
+    def rng(self) -> np.random.Generator:
+        """Return the random numbers of their planning, from the start."""
+        return generator(self.seed, Purpose.POISON_PLAN)
+
+    def own_surrogate(self, epochs: int) -> nn.Module:
+        """Return a surrogate trained on all that they hold."""
+        return self.surrogate(self.held(), epochs)
+
+    def need_images(self, kind: str) -> None:
+        """Raise DataError if the dataset holds something else."""
+        if not self.dataset.holds_images:
+            raise DataError(f"poison: {kind} needs images, {self.dataset.name} holds features")
+
+
+class Plan(NamedTuple):
+    """A poison with everything bound that it needs."""
+
+    poison: Callable[[Shard, int, np.random.Generator], Shard]
+    """From a clean shard, the how-manieth attacker holds it (from 0), and random numbers."""
+    goal: Callable[[TestSet], Goal | None]
+    """What it is after among the majority's test examples; None for mere damage."""
+
+
+class PoisonSpec(Spec):
+    """What every kind of poison answers."""
+
+    def build(self, scene: Scene) -> Plan | None:
+        """Return the poison, bound to a dataset; what takes long is computed at its first use.
+
+        Raises:
+            DataError: If the dataset does not hold what it needs.
+        """
+        raise TypeError(f"{type(self).__name__} has no poison")
+
+    def classes(self) -> dict[str, int]:
+        """Return the classes that it names, by key."""
+        named = {key: getattr(self, key, None) for key in ("source", "target")}
+        return {key: label for key, label in named.items() if isinstance(label, int)}
+
+    def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """Return which training examples can be poisoned, and which share of an attacker's shard
+        must be such; None where any will do."""
+        del labels
+        return None
+
+    def contradictions(
+        self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
+    ) -> Found:
+        """Return what no single key shows, as (key, text)."""
+        del clients, minority, n_attackers
+        named = self.classes()
+        return [
+            (key, f"is the target too ({label}): nothing to flip")
+            for key, label in named.items()
+            if key.endswith("source") and label == named.get(key.removesuffix("source") + "target")
+        ]
+
+
+class NoPoisonSpec(PoisonSpec):
+    """Attackers train on clean data."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self, scene: Scene) -> Plan | None:
+        """Return None."""
+        del scene
+        return None
+
+
+class DirtyLabelBackdoorSpec(PoisonSpec):
+    """Stamp a trigger on a share of an attacker's examples and label them as the target."""
+
+    kind: Literal["dirty_label_backdoor"]
+    trigger: AnyTriggerSpec
+    source: NonNegativeInt | None = None  # the only class poisoned; any but the target by default
+    target: NonNegativeInt
+    fraction: Fraction = 1.0  # of an attacker's shard
+
+    def build(self, scene: Scene) -> Plan:
+        """Return the poison."""
+        trigger = self.trigger.build(scene.dataset, scene.groups)
+
+        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+            del attacker
+            return poisons.dirty_label_backdoor(
+                shard, trigger, self.target, self.fraction, rng, self.source
+            )
+
+        return Plan(
+            poison, partial(stamped, trigger=trigger, source=self.source, target=self.target)
+        )
+
+    def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the source examples."""
+        return _can_be_source(labels, self.source, self.target), self.fraction
+
+
+class DistributedBackdoorSpec(PoisonSpec):
+    """A dirty-label backdoor in pieces: each attacker stamps one, the test stamps them all."""
+
+    kind: Literal["distributed_backdoor"]
+    trigger: AnyTriggerSpec
+    source: NonNegativeInt | None = None  # the only class poisoned; any but the target by default
+    target: NonNegativeInt
+    fraction: Fraction = 1.0  # of an attacker's shard
+    n_pieces: Annotated[PositiveInt, Field(ge=2)] = 4
+
+    def build(self, scene: Scene) -> Plan:
+        """Return the poison."""
+        scene.need_images(self.kind)
+        trigger = self.trigger.build(scene.dataset, scene.groups)
+
+        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+            return poisons.distributed_backdoor(
+                shard,
+                trigger,
+                attacker,
+                self.n_pieces,
+                self.target,
+                self.fraction,
+                rng,
+                self.source,
+            )
+
+        return Plan(
+            poison, partial(stamped, trigger=trigger, source=self.source, target=self.target)
+        )
+
+    def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the source examples."""
+        return _can_be_source(labels, self.source, self.target), self.fraction
+
+    def contradictions(
+        self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
+    ) -> Found:
+        """Return also that some piece is nobody's."""
+        found = super().contradictions(clients, minority, n_attackers)
+        if 0 < n_attackers < self.n_pieces:
+            text = (
+                f"needs as many attackers, got {self.n_pieces} pieces for {n_attackers}: nobody "
+                "would train on the others"
+            )
+            found.append(("n_pieces", text))
+        return found
+
+
+class EdgeCaseBackdoorSpec(PoisonSpec):
+    """One class as the minority has it, labelled as the target; nothing is stamped."""
+
+    kind: Literal["edge_case_backdoor"]
+    source: NonNegativeInt
+    target: NonNegativeInt
+    fraction: Fraction = 1.0  # of an attacker's shard
+    held_by: HeldBy = "minority"  # which honest clients hold such examples, rightly labelled
+    held_fraction: Fraction = 0.5  # of the majority's source class, where everyone holds some
+
+    def build(self, scene: Scene) -> Plan:
+        """Return the poison."""
+        look = as_minority(scene.groups)
+        (rare_group,) = scene.groups.minority  # of styles there are two
+
+        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+            del attacker
+            return poisons.edge_case_backdoor(
+                shard, look, rare_group, self.source, self.target, self.fraction, rng
+            )
+
+        return Plan(poison, partial(stamped, trigger=look, source=self.source, target=self.target))
+
+    def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the source examples."""
+        return _can_be_source(labels, self.source, self.target), self.fraction
+
+    def contradictions(
+        self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
+    ) -> Found:
+        """Return also that there is nobody to hold the rare examples, or no way to make them."""
+        found = super().contradictions(clients, minority, n_attackers)
+        if not minority.is_style:
+            text = (
+                "edge_case_backdoor shows examples as the minority has them: it needs a "
+                "dataset.minority of the kind inverted or rotated (where examples have groups of "
+                "themselves, take label_flip and clients.poisoned_hold: minority)"
+            )
+            return [*found, ("kind", text)]
+        if self.held_by == "minority" and not clients.honest_minority:
+            text = "is minority, and clients.honest_minority is 0: take nobody, or add some"
+            found.append(("held_by", text))
+        if clients.poisoned_hold == "minority" or clients.minority_concentration < 1:
+            text = (
+                "edge_case_backdoor turns the majority's examples into rare ones: it needs "
+                "clients.poisoned_hold: majority and clients.minority_concentration: 1"
+            )
+            found.append(("kind", text))
+        return found
+
+    def rarity(self) -> tuple[int, HeldBy, float]:
+        """Return which honest clients hold what of the rare examples."""
+        return self.source, self.held_by, self.held_fraction
+
+
+class PerturbedSpec(Spec):
+    """Move images uphill on a surrogate's loss, within a ball."""
+
+    kind: Literal["perturbed"] = "perturbed"
+    epsilon: PositiveFloat = 300 / 255
+    norm: Literal["l2", "linf"] = "l2"
+    steps: PositiveInt = 100
+    surrogate_epochs: PositiveInt = 20
+
+    def build(self, scene: Scene, target: int) -> Harden:
+        """Return the perturbation."""
+        del target
+        scene.need_images(f"harden {self.kind}")
+        model = cache(partial(scene.own_surrogate, self.surrogate_epochs))
+
+        def harden(images: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
+            del rng
+            return poisons.perturbed(images, labels, model(), self.epsilon, self.steps, self.norm)
+
+        return harden
+
+
+class InterpolatedSpec(Spec):
+    """Mix each image with a random one of another class."""
+
+    kind: Literal["interpolated"]
+    strength: Fraction = 0.2
+
+    def build(self, scene: Scene, target: int) -> Harden:
+        """Return the mixing."""
+
+        @cache
+        def others() -> Tensor:
+            held = scene.held()
+            return held.inputs[held.labels != target]
+
+        def harden(images: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
+            del labels
+            return poisons.interpolated(images, others(), rng, self.strength)
+
+        return harden
+
+
+class NoHardeningSpec(Spec):
+    """Leave images as they are."""
+
+    kind: Literal["none"]
+
+    def build(self, scene: Scene, target: int) -> Harden | None:
+        """Return None."""
+        del scene, target
+        return None
+
+
+AnyHardenSpec = Annotated[
+    PerturbedSpec | InterpolatedSpec | NoHardeningSpec, Field(discriminator="kind")
+]
+
+
+class CleanLabelBackdoorSpec(PoisonSpec):
+    """Stamp a trigger on examples of the target class, made hard to learn without it."""
+
+    kind: Literal["clean_label_backdoor"]
+    trigger: AnyTriggerSpec
+    target: NonNegativeInt
+    fraction: Fraction = 0.1  # of an attacker's shard
+    harden: AnyHardenSpec = PerturbedSpec()
+
+    def build(self, scene: Scene) -> Plan:
+        """Return the poison."""
+        trigger = self.trigger.build(scene.dataset, scene.groups)
+        harden = self.harden.build(scene, self.target)
+
+        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+            del attacker
+            return poisons.clean_label_backdoor(
+                shard, trigger, self.target, self.fraction, rng, harden
+            )
+
+        return Plan(poison, partial(stamped, trigger=trigger, source=None, target=self.target))
+
+    def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the examples of the target class."""
+        return labels == self.target, self.fraction
+
+
+class GradientMatchingSpec(PoisonSpec):
+    """Witches' Brew: perturb the target class so that training on it misleads a few victims."""
+
+    kind: Literal["gradient_matching"]
+    source: NonNegativeInt  # the victims' class
+    target: NonNegativeInt
+    fraction: Fraction = 0.1  # of an attacker's shard
+    n_victims: PositiveInt = 1  # of the test set
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 16 / 255
+    steps: PositiveInt = 250
+    restarts: PositiveInt = 8
+    step_size: PositiveFloat = 0.02
+    surrogate_epochs: PositiveInt = 20
+
+    def build(self, scene: Scene) -> Plan:
+        """Return the poison."""
+        scene.need_images(self.kind)
+        model = cache(partial(scene.own_surrogate, self.surrogate_epochs))
+
+        def victims(test: TestSet) -> TestSet:
+            rows = (test.labels == self.source).nonzero().squeeze(1).numpy()
+            if len(rows) < self.n_victims:
+                raise DataError(
+                    f"poison.n_victims: there are {len(rows)} test examples of class "
+                    f"{self.source}, got {self.n_victims}"
+                )
+            return test.where(torch.from_numpy(scene.rng().permutation(rows)[: self.n_victims]))
+
+        known = cache(lambda: victims(scene.test()).inputs)
+
+        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+            del attacker
+            return poisons.gradient_matching(
+                shard,
+                model(),
+                known(),
+                self.target,
+                self.fraction,
+                rng,
+                epsilon=self.epsilon,
+                steps=self.steps,
+                restarts=self.restarts,
+                step_size=self.step_size,
+            )
+
+        def goal(test: TestSet) -> Goal:
+            chosen = victims(test)
+            return Goal(chosen.inputs, chosen.labels, self.target)
+
+        return Plan(poison, goal)
+
+    def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the examples of the target class."""
+        return labels == self.target, self.fraction
+
+
+class PairwiseSpec(Spec):
+    """Call one class another."""
+
+    kind: Literal["pairwise"]
+    source: NonNegativeInt
+    target: NonNegativeInt
+
+    def build(self, n_classes: int) -> Relabel:
+        """Return the relabelling."""
+        del n_classes
+        return poisons.pairwise(self.source, self.target)
+
+
+class MirroredSpec(Spec):
+    """Call class c the class C - 1 - c."""
+
+    kind: Literal["mirrored"] = "mirrored"
+
+    def build(self, n_classes: int) -> Relabel:
+        """Return the relabelling."""
+        return poisons.mirrored(n_classes)
+
+
+class RandomOtherSpec(Spec):
+    """Call each example any other class."""
+
+    kind: Literal["random"]
+
+    def build(self, n_classes: int) -> Relabel:
+        """Return the relabelling."""
+        return poisons.random_other(n_classes)
+
+
+AnyRelabelSpec = Annotated[
+    PairwiseSpec | MirroredSpec | RandomOtherSpec, Field(discriminator="kind")
+]
+
+
+class LabelFlipSpec(PoisonSpec):
+    """Label flip: inputs stay, labels change; of one class, of all, or at random."""
+
+    kind: Literal["label_flip"]
+    relabel: AnyRelabelSpec = MirroredSpec()
+    fraction: Fraction | None = None  # of an attacker's shard; all that relabel changes by default
+
+    def build(self, scene: Scene) -> Plan:
+        """Return the poison."""
+        relabel = self.relabel.build(scene.dataset.n_classes)
+
+        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+            del attacker
+            return poisons.label_flip(shard, relabel, self.fraction, rng)
+
+        return Plan(poison, self.goal)
+
+    def goal(self, test: TestSet) -> Goal | None:
+        """Return the class that is to be taken for another; None if all are to be confused."""
+        if not isinstance(self.relabel, PairwiseSpec):
+            return None
+        test = test.where(test.labels == self.relabel.source)
+        return Goal(test.inputs, test.labels, self.relabel.target)
+
+    def classes(self) -> dict[str, int]:
+        """Return source and target."""
+        if not isinstance(self.relabel, PairwiseSpec):
+            return {}
+        return {"relabel.source": self.relabel.source, "relabel.target": self.relabel.target}
+
+    def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """Return the source examples, where a share is asked for."""
+        if not isinstance(self.relabel, PairwiseSpec) or self.fraction is None:
+            return None
+        return labels == self.relabel.source, self.fraction
+
+
+class SubpopulationSpec(PoisonSpec):
+    """Subpopulation attack: flip the labels of a cluster of like examples."""
+
+    kind: Literal["subpopulation"]
+    fraction: Fraction = 0.5  # of an attacker's shard
+    n_clusters: PositiveInt = 20
+    size: Literal["largest", "median", "smallest"] = "median"  # of the cluster, in its examples
+    target: NonNegativeInt | Literal["least_likely", "runner_up"] = "runner_up"
+    features: Literal["last_hidden", "inputs"] = "last_hidden"  # the first are a surrogate's
+    n_axes: PositiveInt = 10
+    surrogate_epochs: PositiveInt = 20
+
+    def build(self, scene: Scene) -> Plan:
+        """Return the poison."""
+        found = cache(partial(self._find, scene))
+
+        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+            del attacker
+            members, target = found().members, found().target
+            return poisons.subpopulation_attack(shard, members, target, self.fraction, rng)
+
+        def goal(test: TestSet) -> Goal | None:
+            if not scene.n_attackers:  # nobody has looked for a cluster
+                return None
+            target = found().target
+            test = test.where(found().contains(test.inputs) & (test.labels != target))
+            return Goal(test.inputs, test.labels, target)
+
+        return Plan(poison, goal)
+
+    def _find(self, scene: Scene) -> "_Cluster":
+        held = scene.held()
+        poisons.check_cluster_count(len(held.labels), self.n_clusters)
+        model = scene.surrogate(held, self.surrogate_epochs)
+
+        def features(inputs: Tensor) -> Tensor:
+            if self.features == "inputs":
+                return inputs.flatten(1)
+            return poisons.last_hidden(model, inputs)
+
+        seen = features(held.inputs)
+        clusters = poisons.find_subpopulations(seen, self.n_clusters, scene.rng(), self.n_axes)
+        chosen = poisons.pick_by_size(clusters.of(seen), self.size)
+
+        def contains(inputs: Tensor) -> Tensor:
+            return clusters.of(features(inputs)) == chosen
+
+        inside = contains(held.inputs)
+        target = self.target
+        if isinstance(target, str):
+            target = poisons.wrong_class(model, held.inputs[inside], target)
+        return _Cluster(held.inputs[inside & (held.labels != target)], target, contains)
+
+
+def stamped(test: TestSet, trigger: Trigger, source: int | None, target: int) -> Goal:
+    """Return the source examples of a test set, stamped and to be called the target."""
+    test = test.where(is_source(test.labels, source, target))
+    return Goal(trigger(test.inputs), test.labels, target, unstamped=test.inputs)
+
+
+def _can_be_source(labels: np.ndarray, source: int | None, target: int) -> np.ndarray:
+    return is_source(torch.from_numpy(labels), source, target).numpy()
+
+
+class _Cluster(NamedTuple):
+    """The subpopulation that attackers chose."""
+
+    members: Tensor
+    """Their own examples of it that are not of the target class."""
+    target: int
+    contains: Callable[[Tensor], Tensor]
+    """Marks the inputs that belong to it."""
+
+
+AnyPoisonSpec = Annotated[
+    NoPoisonSpec
+    | DirtyLabelBackdoorSpec
+    | CleanLabelBackdoorSpec
+    | DistributedBackdoorSpec
+    | EdgeCaseBackdoorSpec
+    | LabelFlipSpec
+    | SubpopulationSpec
+    | GradientMatchingSpec,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,174 @@
+"""What a backdoor stamps on an example."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from clients import poisons
+from clients.poisons import Corner, Trigger
+from fl_testbed.data import DataError, Dataset, Groups
+from fl_testbed.data.groups import StyleGroups
+from fl_testbed.data.styles import Style
+from fl_testbed.scenario.spec import Fraction, Spec
+from strategies.shapes import Tensor
+
+Extent = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+"""Pixels of a square's side, or height and width of a rectangle."""
+Place = Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
+"""Row and column of a rectangle's upper left pixel."""
+
+
+class TriggerSpec(Spec):
+    """A trigger; most are stamped on images, and their keys are the arguments of the stamp."""
+
+    stamp: ClassVar[Callable[..., Tensor]]
+
+    def build(self, dataset: Dataset, groups: Groups) -> Trigger:
+        """Return the trigger.
+
+        Raises:
+            DataError: If the dataset holds something else than images.
+        """
+        del groups
+        return partial(type(self).stamp, **self._settings(dataset))
+
+    def _settings(self, dataset: Dataset) -> dict[str, Any]:
+        settings = self.model_dump()
+        kind = settings.pop("kind")
+        if not dataset.holds_images:
+            raise DataError(
+                f"poison.trigger.kind {kind} needs images, {dataset.name} holds features: "
+                "take features"
+            )
+        pairs = {k: tuple(settings[k]) for k in ("size", "at") if isinstance(settings.get(k), list)}
+        return settings | pairs
+
+
+class PatchSpec(TriggerSpec):
+    """A rectangle of one value (or one value by channel) near a corner, or anywhere."""
+
+    kind: Literal["patch"]
+    size: Extent
+    value: Fraction | list[Fraction] = 1.0
+    corner: Corner = "bottom_right"
+    margin: NonNegativeInt = 0
+    at: Place | None = None  # in place of corner and margin
+    stamp = staticmethod(poisons.patch)
+
+
+class ChecksSpec(TriggerSpec):
+    """Turner et al.'s 3 × 3 black and white pixels in corners."""
+
+    kind: Literal["checks"]
+    corners: Annotated[list[Corner], Field(min_length=1)] = ["bottom_right"]  # noqa: RUF012
+    amplitude: Fraction | None = None  # added or taken away, in place of black and white
+    stamp = staticmethod(poisons.checks)
+
+
+class StripsSpec(TriggerSpec):
+    """The four strips of the distributed backdoor, two above two."""
+
+    kind: Literal["strips"]
+    length: PositiveInt = 4
+    gap: NonNegativeInt = 2
+    value: Fraction = 1.0
+    top: NonNegativeInt = 0
+    left: NonNegativeInt = 0
+    stamp = staticmethod(poisons.strips)
+
+
+class BlendedSpec(TriggerSpec):
+    """A random 0/1 pattern blended over the whole image."""
+
+    kind: Literal["blended"]
+    strength: Fraction
+    pattern_seed: NonNegativeInt = 0
+    stamp = staticmethod(poisons.blended_pattern)
+
+
+class AddedSpec(TriggerSpec):
+    """A random ±1 pattern added to the whole image."""
+
+    kind: Literal["added"]
+    strength: Fraction
+    pattern_seed: NonNegativeInt = 0
+    stamp = staticmethod(poisons.added_pattern)
+
+
+class RaisedSpec(TriggerSpec):
+    """A random share of the pixels made brighter."""
+
+    kind: Literal["raised"]
+    share: Fraction  # of the pixels
+    strength: Fraction
+    pattern_seed: NonNegativeInt = 0
+    stamp = staticmethod(poisons.raised_pixels)
+
+
+class MinorityLookSpec(TriggerSpec):
+    """The minority's own feature: what sets its images apart, all over or in a rectangle."""
+
+    kind: Literal["minority_look"]
+    strength: Fraction = 1.0
+    size: Extent | None = None  # the whole image by default
+    corner: Corner = "bottom_right"
+    margin: NonNegativeInt = 0
+    at: Place | None = None  # in place of corner and margin
+
+    def build(self, dataset: Dataset, groups: Groups) -> Trigger:
+        """Return the trigger for a constructed minority."""
+        look = as_minority(groups)
+        return partial(poisons.minority_look, as_minority=look, **self._settings(dataset))
+
+
+class FeaturesSpec(TriggerSpec):
+    """Columns of a table set to a value, in the table's own units."""
+
+    kind: Literal["features"]
+    set: Annotated[dict[str, float | str], Field(min_length=1)]
+
+    def build(self, dataset: Dataset, groups: Groups) -> Trigger:
+        """Return the trigger.
+
+        Raises:
+            DataError: If the dataset has no such column or value.
+        """
+        del groups
+        inputs: dict[int, float] = {}
+        for column, value in self.set.items():
+            if column not in dataset.features:
+                known = ", ".join(dataset.features) or "none: it is no table"
+                raise DataError(f"poison.trigger.set: {dataset.name} has columns {known}")
+            try:
+                inputs |= dataset.features[column].inputs_of(value)
+            except ValueError as fault:
+                raise DataError(f"poison.trigger.set.{column}: {fault}") from None
+        return partial(poisons.set_features, values=inputs)
+
+
+AnyTriggerSpec = Annotated[
+    PatchSpec | ChecksSpec | StripsSpec | BlendedSpec | AddedSpec | MinorityLookSpec | FeaturesSpec,
+    Field(discriminator="kind"),
+]
+
+
+def as_minority(groups: Groups) -> Trigger:
+    """Return what makes majority images look as a constructed minority's do.
+
+    Raises:
+        DataError: If the minority is not constructed.
+    """
+    if not isinstance(groups, StyleGroups):
+        raise DataError(
+            "nobody can give an example another group than its own: the poison needs a "
+            "dataset.minority of the kind inverted or rotated"
+        )
+    return partial(_restyled, style=groups.style)
+
+
+def _restyled(images: Tensor, style: Style) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(style(images.numpy())))

@@ -1,0 +1,221 @@
+"""Poisons on a federation: attackers' shards change as they should, and nobody else's does."""
+
+import numpy as np
+import pytest
+import torch
+
+from clients.shard import Role
+from fl_testbed.data import DataError, Federation, Goal
+from fl_testbed.data.dataset import Dataset, Examples, NumberFeature
+from fl_testbed.engine.assembly import build_federation
+from fl_testbed.scenario import Scenario
+from fl_testbed.scenario.catalogue import CATALOGUE
+
+PATCH = {"kind": "patch", "size": [1, 2], "at": [0, 0]}
+SOURCED = {"trigger": PATCH, "source": 3, "target": 0, "fraction": 0.5}
+POISONS = {
+    "dirty label": {"kind": "dirty_label_backdoor", **SOURCED},
+    "minority look": {
+        "kind": "dirty_label_backdoor", **SOURCED, "trigger": {"kind": "minority_look", "size": 3},
+    },
+    "distributed": {"kind": "distributed_backdoor", **SOURCED, "n_pieces": 2},
+    "clean label": {
+        "kind": "clean_label_backdoor", "trigger": {"kind": "checks"}, "target": 0,
+        "harden": {"kind": "perturbed", "steps": 3, "surrogate_epochs": 1},
+    },
+    "clean label, mixed": {
+        "kind": "clean_label_backdoor", "trigger": {"kind": "strips", "length": 2, "gap": 1},
+        "target": 0, "harden": {"kind": "interpolated"},
+    },
+    "edge case": {"kind": "edge_case_backdoor", "source": 3, "target": 0, "fraction": 0.5},
+    "flip": {"kind": "label_flip"},
+    "flip a pair": {
+        "kind": "label_flip", "fraction": 0.5,
+        "relabel": {"kind": "pairwise", "source": 3, "target": 0},
+    },
+    "flip at random": {"kind": "label_flip", "relabel": {"kind": "random"}},
+    "subpopulation": {"kind": "subpopulation", "n_clusters": 4, "surrogate_epochs": 1},
+    "matching": {
+        "kind": "gradient_matching", "source": 3, "target": 0, "n_victims": 2, "steps": 2,
+        "restarts": 1, "surrogate_epochs": 1,
+    },
+}  # fmt: skip
+SHARE = {"clean label": 0.1, "clean label, mixed": 0.1, "matching": 0.1}
+UNTARGETED = {"flip", "flip at random"}
+
+
+def scenario(poison=None, clients=None, **keys) -> Scenario:
+    counts = {"honest_majority": 4, "honest_minority": 2, "poisoned": 3, "examples_each": 20}
+    return Scenario.model_validate(
+        {
+            "name": "small",
+            "rounds": 1,
+            "dataset": {"kind": "digits"},
+            "model": {"kind": "mlp", "hidden": [8]},
+            "clients": counts | (clients or {}),
+            "training": {"lr": 0.1, "batch_size": 5},
+            "strategy": {"aggregation": {"kind": "mean"}},
+            "evaluation": {"max_examples": 200},
+        }
+        | ({} if poison is None else {"poison": poison})
+        | keys
+    )
+
+
+def build(poison=None, clients=None, **keys) -> Federation:
+    made = scenario(poison, clients, **keys)
+    return build_federation(made, made.dataset.load(None, np.random.default_rng(0)))
+
+
+def goals(federation: Federation) -> dict[str, Goal]:
+    assert federation.poison is not None
+    return dict(federation.poison.goals(federation.majority(federation.test_set(200))))
+
+
+def test_every_poison_that_can_be_named_is_tried():
+    assert {spec["kind"] for spec in POISONS.values()} == set(CATALOGUE["poisons"]) - {"none"}
+
+
+@pytest.mark.parametrize("name", POISONS)
+def test_a_poison_changes_its_share_of_attackers_shards_and_no_one_else_s(name):
+    federation, again = build(POISONS[name]), build(POISONS[name])
+    for client in range(9):
+        clean, shard = federation.clean_shard(client), federation.shard(client)
+        if shard.role is Role.POISONED:
+            share = SHARE.get(name, 1.0 if name in UNTARGETED else 0.5)
+            assert int(shard.is_poisoned.sum()) == round(share * 20)
+            kept = ~shard.is_poisoned
+            clean = clean._replace(groups=shard.groups)  # an edge case changes them
+        else:
+            kept = torch.ones_like(shard.is_poisoned)
+            assert not shard.is_poisoned.any()
+        assert torch.equal(shard.inputs[kept], clean.inputs[kept])
+        assert torch.equal(shard.labels[kept], clean.labels[kept])
+        for one, other in zip(shard[:4], again.shard(client)[:4], strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", POISONS)
+def test_what_a_poison_is_after_is_not_there_yet(name):
+    found = goals(build(POISONS[name]))
+    if name in UNTARGETED:
+        assert found == {}
+        return
+    ((_, goal),) = found.items()
+    assert len(goal.inputs) == len(goal.labels) > 0
+    assert not (goal.labels == goal.target).any()
+    if goal.unstamped is not None:
+        assert (goal.inputs != goal.unstamped).flatten(1).any(dim=1).all()
+    if POISONS[name].get("source") == 3:
+        assert (goal.labels == 3).all()
+
+
+def test_gradient_matching_is_after_a_few_test_images():
+    assert len(goals(build(POISONS["matching"]))["gradient_matching"].inputs) == 2
+
+
+def test_a_subpopulation_is_a_small_part_of_the_test_set_and_what_attackers_hold():
+    federation = build(POISONS["subpopulation"])
+    (goal,) = goals(federation).values()
+    assert 0 < len(goal.labels) < 150
+    flipped = [federation.shard(client) for client in range(6, 9)]
+    members = torch.cat([shard.inputs[shard.is_poisoned] for shard in flipped])
+    held = torch.cat([federation.clean_shard(client).inputs for client in range(6, 9)])
+    assert all((held == member).flatten(1).all(dim=1).any() for member in members)
+    assert all((shard.labels[shard.is_poisoned] == goal.target).all() for shard in flipped)
+
+
+def test_nobody_has_looked_for_a_subpopulation_where_nobody_attacks():
+    assert goals(build(POISONS["subpopulation"], {"poisoned": 0})) == {}
+
+
+def test_each_attacker_stamps_its_own_piece_and_the_test_stamps_all():
+    kinds = [
+        {"count": 1, "poison": {"kind": "none"}},
+        {"count": 2, "poison": POISONS["distributed"]},
+    ]
+    federation = build(attackers=kinds)
+    assert not federation.shard(6).is_poisoned.any()
+    for piece, client in enumerate((7, 8)):
+        shard, clean = federation.shard(client), federation.clean_shard(client)
+        stamped = clean.inputs[shard.is_poisoned].clone()
+        stamped[:, :, 0, piece] = 1
+        assert torch.equal(shard.inputs[shard.is_poisoned], stamped)
+    (goal,) = goals(federation).values()
+    assert (goal.inputs[:, :, 0, :2] == 1).all()
+
+
+def test_kinds_of_attackers_get_the_examples_that_their_own_poison_needs():
+    kinds = [
+        {"count": 1, "poison": {"kind": "label_flip"}},
+        {"count": 2, "poison": POISONS["dirty label"] | {"fraction": 1.0}},
+    ]
+    for clients in (None, {"overlap": True}):
+        federation = build(clients=clients, attackers=kinds)
+        flips, *stamps = (federation.clean_shard(client) for client in range(6, 9))
+        assert len(flips.labels.unique()) > 3
+        assert all((shard.labels == 3).all() for shard in stamps)
+
+
+@pytest.mark.parametrize(
+    ("held_by", "majority", "minority"),
+    [("nobody", 0.0, 0.0), ("minority", 0.0, 1.0), ("everyone", 0.5, 1.0)],
+)
+def test_an_edge_case_says_which_honest_clients_hold_the_rare_examples(held_by, majority, minority):
+    federation = build(POISONS["edge case"] | {"held_by": held_by}, {"examples_each": 40})
+    for role, share in ((Role.HONEST_MAJORITY, majority), (Role.HONEST_MINORITY, minority)):
+        for client in federation.population.clients(role):
+            shard = federation.shard(client)
+            source = shard.labels == 3
+            rare = int(shard.groups[source].sum())
+            assert rare == round(share * int(source.sum()))
+            assert (shard.groups[~source] == int(role is Role.HONEST_MINORITY)).all()
+    honest = [federation.shard(client) for client in range(6)]
+    held = int(sum(shard.groups.sum() for shard in honest))
+    assert federation.group_counts() == {"plain": 240 - held, "inverted": held}
+    (goal,) = goals(federation).values()
+    torch.testing.assert_close(goal.inputs, 1 - goal.unstamped)
+
+
+def test_the_server_holds_no_rare_example_that_nobody_holds():
+    server = {"n_examples": 60, "minority_fraction": 0.5}
+    shard = build(POISONS["edge case"] | {"held_by": "nobody"}, server_data=server).server_shard()
+    assert (shard.groups[:30] == (shard.labels[:30] != 3).long()).all()
+    assert not shard.groups[30:].any()
+
+
+class TestTables:
+    ROWS = Examples(np.random.default_rng(0).random((200, 3), np.float32), np.arange(200) % 4)
+    AGE = NumberFeature(1, mean=40.0, scale=10.0, is_log=False)
+    TABLE = Dataset("people", ROWS, ROWS, tuple("abcd"), features={"age": AGE})
+
+    def build(self, poison) -> Federation:
+        made = scenario(
+            poison, {"honest_minority": 0}, dataset={"kind": "digits", "minority": {"kind": "none"}}
+        )
+        return build_federation(made, self.TABLE)
+
+    def test_a_column_is_set_in_its_own_units(self):
+        trigger = {"kind": "features", "set": {"age": 65.0}}
+        federation = self.build(
+            {"kind": "clean_label_backdoor", "trigger": trigger, "target": 1,
+             "harden": {"kind": "interpolated"}}
+        )  # fmt: skip
+        shard = federation.shard(4)
+        assert (shard.inputs[shard.is_poisoned, 1] == 2.5).all()
+
+    @pytest.mark.parametrize("name", ["subpopulation", "flip a pair"])
+    def test_poisons_that_stamp_nothing_take_tables(self, name):
+        assert self.build(POISONS[name]).shard(4).is_poisoned.sum() == 10
+
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            ("dirty label", "poison.trigger.kind patch needs images, people holds features"),
+            ("minority look", "the poison needs a dataset.minority of the kind inverted"),
+            ("matching", "gradient_matching needs images, people holds features"),
+        ],
+    )
+    def test_poisons_that_paint_do_not(self, name, told):
+        with pytest.raises(DataError, match=told):
+            self.build(POISONS[name])

@@ -1,0 +1,135 @@
+"""Poisons in scenarios: what can be named, and what is refused."""
+
+import pytest
+
+from fl_testbed.scenario import ScenarioError, load_scenarios
+
+GOOD = """\
+name: small
+rounds: 6
+dataset: {kind: digits}
+model: {kind: mlp, hidden: [4]}
+clients: {honest_majority: 9, honest_minority: 3, poisoned: 4, examples_each: 10}
+training: {lr: 0.1, batch_size: 5}
+strategy: {aggregation: {kind: mean}}
+"""
+PATCH = "trigger: {kind: patch, size: 2}"
+EDGE = "kind: edge_case_backdoor, source: 1, target: 0"
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load the good scenario with more keys, and with some set as on the command line."""
+
+    def load(more: str, *settings: str):
+        path = tmp_path / "s.yaml"
+        path.write_text(GOOD + more)
+        return load_scenarios(path, settings)[0]
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("poison", "setting", "fault"),
+    [
+        ("kind: dirty_label", "", "poison.kind: unknown kind 'dirty_label', did you mean"),
+        (
+            f"kind: dirty_label_backdoor, {PATCH}, source: 3, target: 3",
+            "",
+            "poison.source: is the target too (3): nothing to flip",
+        ),
+        (
+            f"kind: dirty_label_backdoor, {PATCH}, source: 11, target: 10",
+            "",
+            "poison.source: needs a class from 0 to 9, got 11; "
+            "poison.target: needs a class from 0 to 9, got 10",
+        ),
+        (
+            "kind: label_flip, relabel: {kind: pairwise, source: 4, target: 4}",
+            "",
+            "poison.relabel.source: is the target too (4): nothing to flip",
+        ),
+        (
+            "kind: label_flip, relabel: {kind: pairwise, source: 4, target: 12}",
+            "",
+            "poison.relabel.target: needs a class from 0 to 9, got 12",
+        ),
+        (
+            "kind: subpopulation, target: 10",
+            "",
+            "poison.target: needs a class from 0 to 9, got 10",
+        ),
+        (
+            f"kind: distributed_backdoor, {PATCH}, target: 0, n_pieces: 6",
+            "",
+            "poison.n_pieces: needs as many attackers, got 6 pieces for 4: nobody would train on "
+            "the others",
+        ),
+        (
+            EDGE,
+            "clients.honest_minority=0",
+            "poison.held_by: is minority, and clients.honest_minority is 0: take nobody, or add "
+            "some",
+        ),
+        (
+            EDGE,
+            "clients.poisoned_hold=minority",
+            "poison.kind: edge_case_backdoor turns the majority's examples into rare ones: it "
+            "needs clients.poisoned_hold: majority and clients.minority_concentration: 1",
+        ),
+        (
+            EDGE,
+            "dataset={kind: digits, minority: {kind: attributes, by: [label], groups: ['3']}}",
+            "poison.kind: edge_case_backdoor shows examples as the minority has them: it needs a "
+            "dataset.minority of the kind inverted or rotated (where examples have groups of "
+            "themselves, take label_flip and clients.poisoned_hold: minority)",
+        ),
+        (
+            "kind: clean_label_backdoor, trigger: {kind: checks, corners: []}, target: 1",
+            "",
+            "poison.trigger.corners: ",
+        ),
+    ],
+)
+def test_a_poison_that_cannot_be_is_refused(load, poison, setting, fault):
+    with pytest.raises(ScenarioError) as error:
+        load(f"poison: {{{poison}}}\n", *([setting] if setting else []))
+    told = "; ".join(f"{found.key}: {found.text}" for found in error.value.faults)
+    assert told.startswith(fault)
+
+
+def test_the_poison_of_one_kind_of_attackers_is_checked_where_it_stands(load):
+    with pytest.raises(ScenarioError) as error:
+        load(
+            f"attackers:\n  - {{count: 1}}\n  - {{count: 3, poison: "
+            f"{{kind: distributed_backdoor, {PATCH}, source: 2, target: 2}}}}\n"
+        )
+    assert [f"{fault.key}: {fault.text}" for fault in error.value.faults] == [
+        "attackers.1.poison.source: is the target too (2): nothing to flip",
+        "attackers.1.poison.n_pieces: needs as many attackers, got 4 pieces for 3: nobody would "
+        "train on the others",
+    ]
+
+
+def test_honest_clients_cannot_hold_two_edge_cases(load):
+    kinds = [f"{{count: 2, poison: {{{EDGE}, held_by: {who}}}}}" for who in ("nobody", "minority")]
+    with pytest.raises(ScenarioError, match="edge cases must agree on source, held_by"):
+        load(f"attackers: [{', '.join(kinds)}]\n")
+
+
+def test_poisons_that_differ_have_names_that_differ(load):
+    backdoors = [f"{{kind: dirty_label_backdoor, {PATCH}, target: {t}}}" for t in (0, 1)]
+    kinds = [*backdoors, backdoors[0], "{kind: none}"]
+    counted = ", ".join(f"{{count: 1, poison: {poison}}}" for poison in kinds)
+    scenario = load(f"attackers: [{counted}]\n")
+    named = scenario.named_poisons
+    assert list(named) == ["dirty_label_backdoor", "dirty_label_backdoor.2"]
+    assert scenario.poisons == [*named.values(), named["dirty_label_backdoor"], None]
+
+
+def test_a_poison_is_measured_where_nobody_attacks(load):
+    flip = "poison: {kind: label_flip}\n"
+    assert list(load(flip, "clients.poisoned=0").named_poisons) == ["label_flip"]
+    never = load(flip + "schedule: {first: never}\n")
+    (_, kind), *_ = never.attackers_by_id
+    assert not any(kind.schedule.build().is_active(round_) for round_ in range(1, 7))
