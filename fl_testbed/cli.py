@@ -15,6 +15,7 @@ from fl_testbed.console import RunProgress, make_console
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
+from fl_testbed.scenario.own_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def main() -> None:
         _end(2, *(str(fault) for fault in error.faults))
     except TooFewClientsError as error:
         _end(1, f"the run stopped: {error} (strategy.on_too_few: skip_round would go on)")
-    except PoolError as error:
+    except (PoolError, OwnCodeError) as error:
         _end(1, f"the run stopped: {error}")
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)

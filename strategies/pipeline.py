@@ -180,12 +180,10 @@ class Pipeline:
         rows, mixing = updates, None
         for pre_aggregate, asks in zip(self.pre_aggregate, self._pre_aggregate_asks, strict=True):
             mixed: Mixed = pre_aggregate(rows, **{name: known[name] for name in asks})
-            rows, mixing = (
-                mixed.updates,
-                mixed.mixing @ mixing if mixing is not None else mixed.mixing,
-            )
-            known["prior"] = prior_of_rows(mixed.mixing, known["prior"])
-            shares = (mixed.mixing / mixed.mixing.sum(dim=1, keepdim=True)).to(known["losses"])
+            rows, step = mixed.updates, mixed.mixing.double()
+            mixing = step if mixing is None else step @ mixing
+            known["prior"] = prior_of_rows(step, known["prior"])
+            shares = (step / step.sum(dim=1, keepdim=True)).to(known["losses"])
             known["losses"] = shares @ known["losses"]
         return rows, mixing
 

@@ -29,6 +29,24 @@ class Forged(NamedTuple):
     """What an attack that names ``memory`` wants to be given back in its next round."""
 
 
+FACTS = frozenset(
+    {
+        "seen",
+        "sample",
+        "clean",
+        "seen_clients",
+        "is_minority",
+        "n_clients",
+        "n_attackers",
+        "n_assumed",
+        "received",
+        "defence",
+        "memory",
+        "rng",
+    }
+)
+"""The names of what attackers may know of a round."""
+
 Attack = Callable[..., Forged]
 """An attack. Its first parameter is ``own``, the updates that its attackers would send; of what the
 attackers know it is handed what its other parameters name:

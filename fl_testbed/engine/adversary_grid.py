@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, Message, MessageType, RecordDict
 from torch import Tensor
 
 from clients.app import CLEAN_ARRAYS
-from clients.attacks import Attack, Forged, Knowledge, Schedule
+from clients.attacks import FACTS, Attack, Forged, Knowledge, Schedule
 from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.grid import ClientGrid
 from strategies.flower_arrays import Layout, UnusableReplyError
@@ -18,23 +18,6 @@ from strategies.memory import Memory
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
 
-FACTS = frozenset(
-    {
-        "seen",
-        "sample",
-        "clean",
-        "seen_clients",
-        "is_minority",
-        "n_clients",
-        "n_attackers",
-        "n_assumed",
-        "received",
-        "defence",
-        "memory",
-        "rng",
-    }
-)
-"""What attackers may know of a round, see :data:`clients.attacks.Attack`."""
 STATE = "attack/"  # prefix of what attackers carry over, among the grid's state
 
 Rule = Callable[[Tensor, np.random.Generator], Tensor]

@@ -6,7 +6,6 @@ process resolves once, and results agree with ours up to the order of sums only.
 """
 
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -14,6 +13,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
+from ray import cloudpickle
 
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_client_app, build_federation, load_dataset
@@ -25,6 +25,7 @@ from fl_testbed.engine.launch import RunWriter
 from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
+from fl_testbed.scenario.own_code import users_modules
 
 REGISTRATION_TIMEOUT_S = 120.0
 
@@ -38,12 +39,16 @@ class NamedClientApp(ClientApp):
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer a message as the scenario's app does."""
-        return _built_app(self._scenario.model_dump_json(), self._data_dir)(message, context)
+        name = self._scenario.model_dump_json()
+        if name not in _APPS:
+            _APPS[name] = _built_app(self._scenario, self._data_dir)
+        return _APPS[name](message, context)
 
 
-@cache
-def _built_app(scenario_json: str, data_dir: Path | None) -> ClientApp:
-    scenario = Scenario.model_validate_json(scenario_json)
+_APPS: dict[str, ClientApp] = {}  # of this process
+
+
+def _built_app(scenario: Scenario, data_dir: Path | None) -> ClientApp:
     limit_threads(scenario.torch_threads)
     federation = build_federation(scenario, load_dataset(scenario, data_dir))
     return build_client_app(scenario, federation)
@@ -109,6 +114,8 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
             faults.append(fault)
 
     quiet_flower()
+    for module in users_modules(scenario):
+        cloudpickle.register_pickle_by_value(module)
     run_simulation(
         server_app=server,
         client_app=NamedClientApp(scenario, data_dir),

@@ -23,6 +23,7 @@ from fl_testbed.engine.memory import check_memory
 from fl_testbed.engine.rounds import RoundRecord, Run, State, summarise
 from fl_testbed.engine.run_folder import RunFolder
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
+from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 
 
 class Progress(Protocol):
@@ -89,6 +90,8 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> list[Fe
                     federation.shard(attacker)  # a trigger may not fit, or examples be missing
         except DataError as fault:
             faults[str(fault)] = Fault(scenario.name, "dataset", str(fault))
+        except OwnCodeError as fault:
+            faults[str(fault)] = Fault("", "", str(fault))
         except ValueError as fault:
             faults[str(fault)] = Fault(scenario.name, "poison", str(fault))
     if faults:
@@ -168,6 +171,9 @@ class RunWriter:
         folder, scenario = self.folder, self.scenario
         resumed = self._options.resume and folder.has_checkpoint
         folder.write("scenario.yaml", scenario.to_yaml())
+        for own in own_specs(scenario):
+            if own.code.is_file:  # beside the scenario, so that this can be run again
+                folder.write(own.code.path.name, own.code.path.read_text(encoding="utf-8"))
         folder.write_json("environment.json", environment(scenario, self._options.command))
         if resumed:
             round_, state = folder.resume()

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import ray
 from flwr.clientapp import ClientApp
+from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError
 
 from fl_testbed.data import Dataset
@@ -17,6 +18,7 @@ from fl_testbed.engine.ray_grid import RayGrid
 from fl_testbed.engine.ray_pool import RayPool
 from fl_testbed.engine.rounds import RoundRecord, Run, State
 from fl_testbed.scenario import EngineSpec, Scenario
+from fl_testbed.scenario.own_code import users_modules
 
 BACKPRESSURE = 4  # rounds a worker may be ahead of the writer
 ATTEMPTS = 3  # before a run whose worker dies each time is given up
@@ -24,6 +26,9 @@ ATTEMPTS = 3  # before a run whose worker dies each time is given up
 
 def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: EngineSpec) -> None:
     """Run scenarios on Ray, which starts once for all of them."""
+    for writer in writers:
+        for module in users_modules(writer.scenario):
+            cloudpickle.register_pickle_by_value(module)
     pool = RayPool(None if engine.workers == "auto" else engine.workers, engine.ray_address)
     try:
         if _side_by_side(writers, datasets, engine, pool.n_workers):

@@ -1,13 +1,14 @@
 """The attackers of a scenario: what they send, how they train, when, and what they know."""
 
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from clients import attacks
-from clients.attacks import Attack, Halving, Knowledge, Schedule, TrainingAttack
+from clients.attacks import FACTS, Attack, Forged, Halving, Knowledge, Schedule, TrainingAttack
 from clients.training import LocalTraining
+from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
 from fl_testbed.scenario.spec import Spec
 
@@ -199,7 +200,34 @@ class MinorityMimicSpec(AttackSpec):
     needs_spread = False
 
 
-AnyAttackSpec = Annotated[
+class OwnAttackSpec(OwnSpec, AttackSpec):
+    """An attack of one's own, file.py:name or package.module:name."""
+
+    knowledge: Literal["omniscient", "colluding", "blind"] = "omniscient"
+    facts = FACTS
+    first = "the attackers' own updates"
+    needs_spread = False
+
+    @property
+    def knows_defence(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether it asks what the server would do."""
+        return self.names("defence")
+
+    @property
+    def needs_twin(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether it asks for updates of clean data."""
+        return self.names("clean")
+
+    def build(self) -> Attack | None:
+        """Return the function with its arguments bound."""
+        return self.with_args()
+
+    def complaint(self, result: Any, *args: Any) -> str:
+        """Need an update for each attacker."""
+        return misshapen(result, Forged, {"updates": tuple(args[0].shape)})
+
+
+OurAttack = Annotated[
     NoAttackSpec
     | SignFlipSpec
     | GaussianSpec
@@ -213,8 +241,10 @@ AnyAttackSpec = Annotated[
     | MimicSpec
     | TailoredSpec
     | MinorityMimicSpec,
-    Field(discriminator="kind"),
+    BY_KIND,
+    OURS_TAG,
 ]
+AnyAttackSpec = Annotated[OurAttack | Annotated[OwnAttackSpec, OWN_TAG], WHOSE]
 
 
 class NoTrainingAttackSpec(Spec):

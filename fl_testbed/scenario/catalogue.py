@@ -1,10 +1,9 @@
 """Everything a scenario can name, for ``fl-testbed list``."""
 
-from typing import get_args
-
 from fl_testbed.scenario.attacks import AnyAttackSpec, TrainingAttackSpec
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.docstrings import sections
+from fl_testbed.scenario.faults import kinds_of, models_in
 from fl_testbed.scenario.methods import LiftSpec
 from fl_testbed.scenario.minorities import AnyMinoritySpec
 from fl_testbed.scenario.models import AnyModelSpec
@@ -16,8 +15,9 @@ from fl_testbed.scenario.triggers import AnyTriggerSpec
 
 
 def _kinds(tagged_union: object) -> dict[str, type[Spec]]:
-    members = get_args(get_args(tagged_union)[0])
-    return {get_args(member.model_fields["kind"].annotation)[0]: member for member in members}
+    """Return the kinds that are ours."""
+    members = [member for member in models_in(tagged_union) if issubclass(member, Spec)]
+    return {kind: member for member in members for kind in kinds_of(member)}
 
 
 CATALOGUE: dict[str, dict[str, type[Spec]]] = {

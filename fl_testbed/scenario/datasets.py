@@ -16,6 +16,7 @@ from fl_testbed.data.sources.composite import (
     textured,
 )
 from fl_testbed.scenario.minorities import AnyMinoritySpec, AttributesSpec, InvertedSpec
+from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.spec import Fraction, Spec
 
 
@@ -381,7 +382,26 @@ class DominoesSpec(DatasetSpec):
         )
 
 
-AnyDatasetSpec = Annotated[
+class OwnDatasetSpec(OwnSpec, DatasetSpec):
+    """A dataset of one's own, file.py:name or package.module:name."""
+
+    facts = frozenset({"data_dir", "rng"})
+
+    @property
+    def split_by_seed(self) -> bool:
+        """Whether it asks for random numbers."""
+        return self.names("rng")
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Call the function."""
+        return self.called(data_dir=data_dir, rng=rng)
+
+    def complaint(self, result: Any, *args: Any) -> str:
+        """Need a Dataset."""
+        return misshapen(result, Dataset, {})
+
+
+OurDataset = Annotated[
     DigitsSpec
     | MnistSpec
     | FashionMnistSpec
@@ -396,5 +416,7 @@ AnyDatasetSpec = Annotated[
     | ImageFolderSpec
     | CompositeSpec
     | DominoesSpec,
-    Field(discriminator="kind"),
+    BY_KIND,
+    OURS_TAG,
 ]
+AnyDatasetSpec = Annotated[OurDataset | Annotated[OwnDatasetSpec, OWN_TAG], WHOSE]

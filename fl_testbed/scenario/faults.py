@@ -8,6 +8,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from fl_testbed.scenario.own_code import OURS, OWN, OwnSpec
+
 Path = tuple[str | int, ...]
 
 
@@ -153,8 +155,11 @@ def _resolve(
     owner: type[BaseModel] | None = model
     choices: list[type[BaseModel]] = [model]
     for place, part in enumerate(loc):
+        if part in (OURS, OWN):
+            choices = [c for c in choices if issubclass(c, OwnSpec) == (part == OWN)]
+            continue
         if len(choices) > 1 and isinstance(part, str):
-            tagged = [c for c in choices if part in _tags(c)]
+            tagged = [c for c in choices if part in kinds_of(c)]
             if tagged:
                 choices = tagged
                 continue
@@ -165,22 +170,26 @@ def _resolve(
         path.append(part)
         if place < len(loc) - 1 and isinstance(part, str):
             field = choices[0].model_fields.get(part) if choices else None
-            choices = _models_in(field.annotation) if field is not None else []
+            choices = models_in(field.annotation) if field is not None else []
     return tuple(path), owner
 
 
 def _kinds(owner: type[BaseModel] | None, path: Path) -> str:
     field = owner.model_fields.get(str(path[-1])) if owner is not None and path else None
-    tags = [tag for model in _models_in(field.annotation) for tag in _tags(model)] if field else []
+    tags = (
+        [tag for model in models_in(field.annotation) for tag in kinds_of(model)] if field else []
+    )
     return f" ({', '.join(tags)})" if tags else ""
 
 
-def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+def kinds_of(model: type[BaseModel]) -> tuple[str, ...]:
+    """Return the kinds that pick a mapping's class; none if anything may."""
     field = model.model_fields.get("kind")
     return get_args(field.annotation) if field is not None else ()
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the classes that a type is made of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
+    return [model for part in get_args(annotation) for model in models_in(part)]

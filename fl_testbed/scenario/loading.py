@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from fl_testbed.scenario.faults import Fault, ScenarioError, describe, unknown_key
+from fl_testbed.scenario.own_code import is_own
 from fl_testbed.scenario.scenario import Scenario
 
 TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))
@@ -148,6 +150,7 @@ def _build(
             suffix += f",{dotted.split('.')[-1]}={_label(value)}"
     if variant != "default" or suffix:
         draft.replace(("variant",), (variant + suffix).removeprefix("default,"), where)
+    _locate_own_code(draft, draft.data, ())
     try:
         scenario = Scenario.model_validate(draft.data)
     except ValidationError as error:
@@ -163,6 +166,21 @@ def _build(
             [Fault(draft.origin(key.split(".")), key, text) for key, text in contradictions]
         )
     return scenario
+
+
+def _locate_own_code(draft: _Draft, node: Any, key: tuple[str | int, ...]) -> None:
+    """Make a user's files relative to the YAML file that names them, in place."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for name, value in list(items):
+        if isinstance(value, dict | list):
+            _locate_own_code(draft, value, (*key, name))
+        elif name == "kind" and is_own(value):
+            origin = draft.origin((*key, name)).rpartition(":")[0]  # without the line
+            folder = Path(origin or draft.origin(())).parent
+            if value.rpartition(":")[0].endswith(".py"):
+                node[name] = str(folder / value)
+            elif str(folder.absolute()) not in sys.path:
+                sys.path.append(str(folder.absolute()))
 
 
 def _overlaid(base: _Draft, variant: str, overrides: Any) -> _Draft:

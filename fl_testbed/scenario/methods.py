@@ -2,18 +2,20 @@
 
 import inspect
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from clients.shard import Role
 from clients.training import LocalTraining
 from fl_testbed.data import Population
+from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
 from fl_testbed.scenario.spec import Spec
 from strategies.aggregation import Aggregator
+from strategies.pipeline import Pipeline
 from strategies.pre_aggregation import PreAggregator
-from strategies.reweighting import Reweighter, agnostic, jtt, q_fedavg
+from strategies.reweighting import Lift, Reweighter, agnostic, jtt, q_fedavg
 
 
 class ReweightingSpec(Spec):
@@ -87,9 +89,22 @@ class JTTSpec(ReweightingSpec):
         )
 
 
-LiftSpec = Annotated[
-    NoReweightingSpec | AgnosticSpec | QFedAvgSpec | JTTSpec, Field(discriminator="kind")
-]
+class OwnReweightingSpec(OwnSpec, ReweightingSpec):
+    """A reweighting of one's own, file.py:name or package.module:name."""
+
+    facts = Pipeline.REWEIGHT_FACTS
+
+    def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
+        """Return the function with its arguments bound."""
+        return self.with_args()
+
+    def complaint(self, result: Any, *args: Any) -> str:
+        """Need a Lift."""
+        return misshapen(result, Lift, {})
+
+
+OurLift = Annotated[NoReweightingSpec | AgnosticSpec | QFedAvgSpec | JTTSpec, BY_KIND, OURS_TAG]
+LiftSpec = Annotated[OurLift | Annotated[OwnReweightingSpec, OWN_TAG], WHOSE]
 
 
 class StrategySpec(Spec):

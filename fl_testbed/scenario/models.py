@@ -1,12 +1,22 @@
 """Models that a scenario can name."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import nn
 
 from fl_testbed.data import DataError, Dataset
 from fl_testbed.models import cnn, lenet, mlp, resnet18
+from fl_testbed.scenario.own_code import (
+    BY_KIND,
+    OURS_TAG,
+    OWN_TAG,
+    WHOSE,
+    OwnCodeError,
+    OwnSpec,
+    misshapen,
+)
 from fl_testbed.scenario.spec import Spec
 
 
@@ -83,10 +93,34 @@ class ResNet18Spec(ModelSpec):
         return resnet18(image_shape(dataset, self.kind), dataset.n_classes, self.width)
 
 
-AnyModelSpec = Annotated[
-    LogisticRegressionSpec | MlpSpec | LeNetSpec | CnnSpec | ResNet18Spec,
-    Field(discriminator="kind"),
+class OwnModelSpec(OwnSpec, ModelSpec):
+    """A model of one's own, file.py:name or package.module:name."""
+
+    facts = frozenset({"input_shape", "n_classes"})
+
+    def build(self, dataset: Dataset) -> nn.Module:
+        """Return the model."""
+        shape, n_classes = dataset.input_shape, dataset.n_classes
+        model = self.called(input_shape=shape, n_classes=n_classes)
+        try:
+            with torch.no_grad():
+                logits = model.eval()(torch.zeros(2, *shape))
+        except Exception as fault:  # a user's code may raise anything
+            raise OwnCodeError(self.code.blame(fault)) from fault
+        if logits.shape != (2, n_classes):
+            text = f"turns {(2, *shape)} into {tuple(logits.shape)}, not into {(2, n_classes)}"
+            raise OwnCodeError(f"{self.code.place}: {self.code.name} {text}: one logit for a class")
+        return model.train()
+
+    def complaint(self, result: Any, *args: Any) -> str:
+        """Need a module."""
+        return misshapen(result, nn.Module, {})
+
+
+OurModel = Annotated[
+    LogisticRegressionSpec | MlpSpec | LeNetSpec | CnnSpec | ResNet18Spec, BY_KIND, OURS_TAG
 ]
+AnyModelSpec = Annotated[OurModel | Annotated[OwnModelSpec, OWN_TAG], WHOSE]
 
 SMALLEST = 8  # pixels: below, convolutions and poolings leave nothing
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from clients.poisons import Harden, HeldBy, Relabel, Trigger, is_source
 from clients.shard import Shard
 from fl_testbed.data import DataError, Dataset, Goal, Groups, TestSet
 from fl_testbed.scenario.minorities import MinoritySpec
+from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.partitions import ClientsSpec
 from fl_testbed.scenario.spec import Fraction, Spec
 from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
@@ -531,7 +532,49 @@ class _Cluster(NamedTuple):
     """Marks the inputs that belong to it."""
 
 
-AnyPoisonSpec = Annotated[
+class OwnPoisonSpec(OwnSpec, PoisonSpec):
+    """A poison of one's own, file.py:name or package.module:name."""
+
+    trigger: AnyTriggerSpec | None = None  # handed over; success is measured on what it stamps
+    target: NonNegativeInt | None = None  # handed over; success is to be called this
+    facts = frozenset({"attacker", "rng", "trigger", "target"})
+    first = "an attacker's clean shard"
+
+    @property
+    def offered(self) -> frozenset[str]:
+        """Trigger and target too, where the scenario gives them."""
+        absent = {key for key in ("trigger", "target") if getattr(self, key) is None}
+        return self.facts - absent
+
+    def build(self, scene: Scene) -> Plan:
+        """Return the poison."""
+        trigger = self.trigger and self.trigger.build(scene.dataset, scene.groups)
+        known: dict[str, Any] = {"trigger": trigger, "target": self.target}
+
+        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+            known.update(attacker=attacker, rng=rng)
+            return self.called(shard, **known)
+
+        def goal(test: TestSet) -> Goal | None:
+            if self.target is None:
+                return None
+            if trigger is not None:
+                return stamped(test, trigger, None, self.target)
+            test = test.where(test.labels != self.target)
+            return Goal(test.inputs, test.labels, self.target)
+
+        return Plan(poison, goal)
+
+    def complaint(self, result: Any, *args: Any) -> str:
+        """Need a shard of such inputs."""
+        if not isinstance(result, Shard):
+            return misshapen(result, Shard, {})
+        n = len(result.labels)
+        shapes = {"inputs": (n, *args[0].inputs.shape[1:]), "groups": (n,), "is_poisoned": (n,)}
+        return misshapen(result, Shard, shapes)
+
+
+OurPoison = Annotated[
     NoPoisonSpec
     | DirtyLabelBackdoorSpec
     | CleanLabelBackdoorSpec
@@ -540,5 +583,7 @@ AnyPoisonSpec = Annotated[
     | LabelFlipSpec
     | SubpopulationSpec
     | GradientMatchingSpec,
-    Field(discriminator="kind"),
+    BY_KIND,
+    OURS_TAG,
 ]
+AnyPoisonSpec = Annotated[OurPoison | Annotated[OwnPoisonSpec, OWN_TAG], WHOSE]

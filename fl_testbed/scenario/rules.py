@@ -4,14 +4,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.spec import CountOrFraction, Fraction, Spec, count_of
 from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers
-from strategies.aggregation import Bound
+from strategies.aggregation import Aggregate, Bound
 from strategies.aggregation.dnc import n_dropped
 from strategies.aggregation.krum import check_n_selected
+from strategies.pipeline import Pipeline
+from strategies.pre_aggregation.mixed import Mixed
 
 
 class MethodSpec(Spec):
@@ -299,7 +302,47 @@ class CafSpec(RuleSpec, AssumesMalicious):
     bound = rules.caf_bound
 
 
-AggregationSpec = Annotated[
+class OwnRuleSpec(OwnSpec, RuleSpec):
+    """A rule of one's own, file.py:name or package.module:name."""
+
+    is_selection: bool = False  # whether a weight of 0 is its choice: retention is figured then
+    facts = Pipeline.AGGREGATE_FACTS
+    first = "the updates"
+
+    @property
+    def rule(self) -> Callable[..., Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The function."""
+        return self.guarded()
+
+    @property
+    def selects(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the scenario says."""
+        return self.is_selection
+
+    @property
+    def needs_server_data(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether it names what only the server's own data give."""
+        return self.names("reference", "evaluate")
+
+    def parameters(self, n: int) -> dict[str, Any]:
+        """Return the function's arguments."""
+        return self.arguments(n)
+
+    def complaint(self, result: Any, *args: Any) -> str:
+        """Need an Aggregate of one update and a weight and a suspicion for each."""
+        n, d = args[0].shape
+        needed = {"update": (d,), "weights": (n,), "suspicion": (n,)}
+        if wrong := misshapen(result, Aggregate, needed):
+            return wrong
+        if not result.update.isfinite().all():
+            return "returned an update that is not finite"
+        total = result.weights.double().sum().item()
+        if (result.weights < 0).any() or not (abs(total - 1) < 1e-3 or total == 0):
+            return f"must return weights >= 0 of sum 1, or all 0, returned a sum of {total:.4g}"
+        return ""
+
+
+OurRule = Annotated[
     MeanSpec
     | KrumSpec
     | MultiKrumSpec
@@ -326,8 +369,10 @@ AggregationSpec = Annotated[
     | FLDetectorSpec
     | MinimumDiameterSpec
     | CafSpec,
-    Field(discriminator="kind"),
+    BY_KIND,
+    OURS_TAG,
 ]
+AggregationSpec = Annotated[OurRule | Annotated[OwnRuleSpec, OWN_TAG], WHOSE]
 
 
 class PreAggregation(MethodSpec):
@@ -374,7 +419,32 @@ class NearestNeighbourMixingSpec(PreAggregation, AssumesMalicious):
     bound = mixers.nearest_neighbour_mixing_bound
 
 
-PreAggregationSpec = Annotated[
+class OwnPreAggregationSpec(OwnSpec, PreAggregation):
+    """A pre-aggregation of one's own, file.py:name or package.module:name."""
+
+    facts = Pipeline.PRE_AGGREGATE_FACTS
+    first = "the rows"
+
+    @property
+    def rule(self) -> Callable[..., Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The function."""
+        return self.guarded()
+
+    def parameters(self, n: int) -> dict[str, Any]:
+        """Return the function's arguments."""
+        return self.arguments(n)
+
+    def complaint(self, result: Any, *args: Any) -> str:
+        """Need new rows, and how much of each old one is in each."""
+        if not isinstance(result, Mixed):
+            return misshapen(result, Mixed, {})
+        (n, d), m = args[0].shape, len(result.updates)
+        return misshapen(result, Mixed, {"updates": (m, d), "mixing": (m, n)})
+
+
+OurPreAggregation = Annotated[
     ClippingSpec | AdaptiveClippingSpec | BucketingSpec | NearestNeighbourMixingSpec,
-    Field(discriminator="kind"),
+    BY_KIND,
+    OURS_TAG,
 ]
+PreAggregationSpec = Annotated[OurPreAggregation | Annotated[OwnPreAggregationSpec, OWN_TAG], WHOSE]

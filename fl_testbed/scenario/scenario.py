@@ -17,6 +17,7 @@ from fl_testbed.scenario.attacks import (
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.methods import JTTSpec, StrategySpec
 from fl_testbed.scenario.models import AnyModelSpec
+from fl_testbed.scenario.own_code import own_specs
 from fl_testbed.scenario.partitions import AnyPartitionSpec, ClientsSpec, IidSpec
 from fl_testbed.scenario.parts import (
     EvaluationSpec,
@@ -161,6 +162,7 @@ class Scenario(Spec):
         found += self._data_contradictions()
         found += self._attacker_contradictions()
         found += self._poison_contradictions()
+        found += self._own_code_contradictions()
         if self.dataset.n_classes is not None:
             found += self.class_contradictions(self.dataset.n_classes)
         return found
@@ -226,6 +228,15 @@ class Scenario(Spec):
         if self.evaluation.split == "validation" and not self.evaluation.n_validation:
             found.append(("evaluation.n_validation", "is 0: there is nothing to validate on"))
         return found
+
+    def _own_code_contradictions(self) -> list[tuple[str, str]]:
+        files: dict[str, str] = {}
+        codes = [own.code for own in own_specs(self) if own.code.is_file]
+        clashing = {
+            c.path.name for c in codes if files.setdefault(c.path.name, c.sha256) != c.sha256
+        }
+        text = "two files of this name: rename one, for the run's folder keeps a copy of both"
+        return [("", f"{name}: {text}") for name in sorted(clashing)]
 
     def _poison_contradictions(self) -> list[tuple[str, str]]:
         found = []

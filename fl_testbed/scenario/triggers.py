@@ -13,6 +13,7 @@ from clients.poisons import Corner, Trigger
 from fl_testbed.data import DataError, Dataset, Groups
 from fl_testbed.data.groups import StyleGroups
 from fl_testbed.data.styles import Style
+from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec
 from fl_testbed.scenario.spec import Fraction, Spec
 from strategies.shapes import Tensor
 
@@ -150,10 +151,29 @@ class FeaturesSpec(TriggerSpec):
         return partial(poisons.set_features, values=inputs)
 
 
-AnyTriggerSpec = Annotated[
+class OwnTriggerSpec(OwnSpec, TriggerSpec):
+    """A trigger of one's own, file.py:name or package.module:name."""
+
+    first = "the inputs to stamp"
+
+    def build(self, dataset: Dataset, groups: Groups) -> Trigger:
+        """Return the function with its arguments bound."""
+        del dataset, groups
+        return self.with_args()
+
+    def complaint(self, result: Any, *args: Any) -> str:
+        """Need inputs like those that came in."""
+        shape = tuple(args[0].shape)
+        given = tuple(getattr(result, "shape", ()))
+        return "" if given == shape else f"must return inputs of shape {shape}, returned {given}"
+
+
+OurTrigger = Annotated[
     PatchSpec | ChecksSpec | StripsSpec | BlendedSpec | AddedSpec | MinorityLookSpec | FeaturesSpec,
-    Field(discriminator="kind"),
+    BY_KIND,
+    OURS_TAG,
 ]
+AnyTriggerSpec = Annotated[OurTrigger | Annotated[OwnTriggerSpec, OWN_TAG], WHOSE]
 
 
 def as_minority(groups: Groups) -> Trigger:

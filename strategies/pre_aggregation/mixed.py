@@ -44,5 +44,6 @@ def pulled_back(result: Aggregate, mixing: Float[Tensor, "m n"]) -> Aggregate:
     """
     shares = mixing / mixing.sum(dim=0).clamp(min=1e-300)
     return result._replace(
-        weights=normalised(result.weights @ mixing), suspicion=result.suspicion.double() @ shares
+        weights=normalised(result.weights.double() @ mixing),
+        suspicion=result.suspicion.double() @ shares,
     )

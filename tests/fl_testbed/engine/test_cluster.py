@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import SCENARIO, assert_same_results, start, succeed, write_scenario
+from commands import assert_same_results, start, succeed
+from own_code import imports, write_own_scenario
 from test_faults import wait_for_rounds
 
 RAY = Path(sys.executable).parent / "ray"
@@ -63,12 +64,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.P
             kill(node)
 
 
-def test_a_node_lost_in_mid_run_changes_nothing(
+def test_a_node_lost_in_mid_run_changes_nothing_even_with_a_users_own_code(
     cluster: tuple[str, subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     address, other = cluster
     rounds = ("--set", "rounds=60", "--set", "training.local_epochs=2")
-    write_scenario(tmp_path, SCENARIO)
+    write_own_scenario(tmp_path)
     succeed("run", "scenario.yaml", "--out", "inline", *rounds, cwd=tmp_path)
     arguments = ("run", "scenario.yaml", "--out", "cluster", "--ray-address", address)
     two = ("--workers", 2, "--set", "engine.parallel=clients")
@@ -77,6 +78,7 @@ def test_a_node_lost_in_mid_run_changes_nothing(
     kill(other)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
+    assert imports(tmp_path) == 2  # one for each command: nodes got the code by value
     assert_same_results(tmp_path / "inline", tmp_path / "cluster")
-    events = (tmp_path / "cluster" / "small" / "default" / "seed-0" / "events.log").read_text()
+    events = (tmp_path / "cluster" / "own" / "default" / "seed-0" / "events.log").read_text()
     assert "worker lost" in events

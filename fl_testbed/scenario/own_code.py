@@ -1,0 +1,343 @@
+"""A user's own code in a scenario: a ``kind`` that says where a function is.
+
+``file.py:name`` is in a file, relative to the scenario; ``package.module:name`` is wherever Python
+finds it, or beside the scenario. Workers get the code by value (:func:`users_modules`), so that
+nothing has to be packaged or copied to them. The hash of its source is part of the run's identity.
+"""
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import sys
+import sysconfig
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, model_validator
+
+from fl_testbed.data import DataError
+from fl_testbed.scenario.spec import Spec, count_of
+from strategies.aggregation import TooFewClientsError
+
+OURS, OWN = "(ours)", "(own)"
+PATH = r"^[^:\s][^:]*:[A-Za-z_]\w*$"
+
+
+def is_own(kind: object) -> bool:
+    """Whether a kind says where a user's function is, and is no name of ours."""
+    return isinstance(kind, str) and ":" in kind
+
+
+def _whose(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return OWN if is_own(kind) else OURS
+
+
+BY_KIND = Field(discriminator="kind")
+OURS_TAG, OWN_TAG, WHOSE = Tag(OURS), Tag(OWN), Discriminator(_whose)
+"""With ``Ours = Annotated[A | B, BY_KIND, OURS_TAG]``, a kind of ours, A or B, or a user's own is
+``Annotated[Ours | Annotated[Own, OWN_TAG], WHOSE]``."""
+
+
+class OwnCodeError(RuntimeError):
+    """A user's code failed; the text names its file and line."""
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """A user's function and where it comes from."""
+
+    path: Path
+    """The file that defines it."""
+    name: str
+    module: str
+    """The module to send by value; empty if it is part of an installed package."""
+    sha256: str
+    """Of the file, or of all Python files of its package."""
+    is_file: bool
+    """Whether the scenario names the file itself, of which run folders keep a copy."""
+    function: Callable[..., Any]
+
+    @property
+    def place(self) -> str:
+        """File and line of the definition."""
+        try:
+            return f"{self.path}:{inspect.getsourcelines(self.function)[1]}"
+        except (OSError, TypeError):
+            return str(self.path)
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The function's parameters by name."""
+        return dict(inspect.signature(self.function).parameters)
+
+    def blame(self, fault: BaseException) -> str:
+        """Say what an exception was and which line of the user's it came from."""
+        lines = [
+            frame
+            for frame in traceback.extract_tb(fault.__traceback__)
+            if Path(frame.filename) == self.path
+        ]
+        where = f"{self.path}:{lines[-1].lineno}" if lines else self.place
+        return f"{where}: {self.name} raised {_described(fault)}"
+
+
+def _described(fault: BaseException) -> str:
+    return " ".join(f"{type(fault).__name__}: {fault}".split())
+
+
+class Guarded:
+    """A user's function that tells in one line what went wrong in it, and what it returned if that
+    is nothing to go on with.
+
+    Args:
+        code: The function.
+        complaint: Returns what is wrong with a result (the first argument) of a call with some
+            arguments (the others), or an empty text.
+    """
+
+    def __init__(self, code: OwnCode, complaint: Callable[..., str]) -> None:
+        self._code, self._complaint = code, complaint
+        self.__name__ = code.name
+        self.__signature__ = inspect.signature(code.function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        try:
+            result = self._code.function(*args, **kwargs)
+            wrong = self._complaint(result, *args)
+        except (TooFewClientsError, DataError):
+            raise  # those say what to do
+        except Exception as fault:  # a user's code may raise anything
+            raise OwnCodeError(self._code.blame(fault)) from fault
+        if wrong:
+            raise OwnCodeError(f"{self._code.place}: {self._code.name} {wrong}")
+        return result
+
+
+class OwnSpec(Spec):
+    """A function of the user's own, and its arguments."""
+
+    kind: Annotated[str, Field(json_schema_extra={"pattern": PATH})]  # where it is
+    args: dict[str, Any] = Field(default_factory=dict)
+    sha256: str | None = None  # of its source; a resolved scenario insists on it
+    _code: OwnCode = PrivateAttr()
+
+    facts: ClassVar[frozenset[str]] = frozenset()
+    """What the testbed hands over to those parameters that name it."""
+    first: ClassVar[str] = ""
+    """What the function's first parameter is, where it is handed over by position."""
+
+    @model_validator(mode="after")
+    def _find(self) -> Self:
+        if getattr(self, "_code", None) is not None:
+            return self  # pydantic validates an instance again where it is put into another
+        code = load(self.kind)
+        if self.sha256 not in (None, code.sha256):
+            raise ValueError(
+                f"{code.path} has changed since the scenario was resolved: take sha256 out to run "
+                "it as it is now"
+            )
+        wrong = self._misfit(code)
+        if wrong:
+            raise ValueError(f"{code.place}: {code.name} {wrong}")
+        self._code = code
+        kind = f"{code.path.name}:{code.name}" if code.is_file else self.kind
+        for name, value in (("kind", kind), ("sha256", code.sha256)):
+            object.__setattr__(self, name, value)  # frozen, but nobody has seen it yet
+        return self
+
+    def _misfit(self, code: OwnCode) -> str:
+        """Return what is wrong with the signature for what will be handed over, or nothing."""
+        try:
+            parameters = list(code.parameters.values())
+        except (TypeError, ValueError):
+            return "has no signature: put a function of your own around it"
+        if self.first:
+            if not parameters or parameters[0].kind not in (
+                inspect.Parameter.POSITIONAL_ONLY,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            ):
+                return f"needs a first parameter, which is handed {self.first}"
+            parameters = parameters[1:]
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        offered = f"what is handed over by name: {', '.join(sorted(self.offered)) or 'nothing'}"
+        for name in self.args:
+            if name in self.offered:
+                return f"cannot have {name!r} in args: it is {offered}"
+            if name not in named and not takes_any:
+                known = sorted(named - self.facts)
+                return f"has no parameter {name!r} for args, it has: {', '.join(known) or 'none'}"
+        for p in parameters:
+            is_given = p.name in self.offered | self.args.keys() or p.default is not p.empty
+            if not is_given and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
+                return f"needs {p.name!r}: give it in args. It is not {offered}"
+        return ""
+
+    @property
+    def offered(self) -> frozenset[str]:
+        """The facts that this scenario really has."""
+        return self.facts
+
+    @property
+    def code(self) -> OwnCode:
+        """The function and where it comes from."""
+        return self._code
+
+    def names(self, *facts: str) -> bool:
+        """Whether the function has a parameter for one of these facts."""
+        return any(fact in self._code.parameters for fact in facts)
+
+    def complaint(self, result: Any, *args: Any) -> str:
+        """Return what is wrong with what the function returned for some arguments, or nothing."""
+        return ""
+
+    def guarded(self) -> Guarded:
+        """Return the function; what goes wrong in it is told in one line."""
+        return Guarded(self._code, self.complaint)
+
+    def with_args(self) -> Callable[..., Any]:
+        """Return the function with its arguments bound."""
+        return partial(self.guarded(), **self.args)
+
+    def arguments(self, n: int) -> dict[str, Any]:
+        """Return the arguments for samples of n clients: n_malicious may be a share of them."""
+        assumed = self.args.get("n_malicious")
+        if isinstance(assumed, float):
+            return {**self.args, "n_malicious": count_of(assumed, n)}
+        return self.args
+
+    def called(self, *args: Any, **facts: Any) -> Any:
+        """Call the function with its arguments and those of the facts that it names."""
+        named = {name: value for name, value in facts.items() if self.names(name)}
+        return self.with_args()(*args, **named)
+
+
+def load(kind: str) -> OwnCode:
+    """Find a user's function.
+
+    Raises:
+        ValueError: If it is not there, or cannot be imported; the text says why.
+    """
+    where, _, name = kind.rpartition(":")
+    if not where or not name.isidentifier():
+        raise ValueError(f"needs package.module:name or file.py:name, got {kind!r}")
+    module = _from_file(Path(where)) if where.endswith(".py") else _from_package(where)
+    path = Path(module.__file__ or where)
+    function = getattr(module, name, None)
+    if not callable(function):
+        own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        close = difflib.get_close_matches(name, own, n=1)
+        hint = f", did you mean {close[0]!r}?" if close else ""
+        what = "has no" if function is None else "has, but not to call,"
+        raise ValueError(f"{path} {what} {name!r}{hint}")
+    is_file = where.endswith(".py")
+    sources = [path] if is_file else _sources(module)
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.read_bytes())
+    is_users = is_file or not _is_installed(path)
+    by_value = module.__name__ if is_file else where.partition(".")[0]
+    return OwnCode(path, name, by_value if is_users else "", digest.hexdigest(), is_file, function)
+
+
+def _from_file(path: Path) -> types.ModuleType:
+    """Run a file as a module of its own; the same content is run once."""
+    path = path.absolute()
+    try:
+        source = path.read_bytes()
+    except OSError as fault:
+        folder = path.parent
+        others = sorted(p.name for p in folder.glob("*.py")) if folder.is_dir() else []
+        there = f"; {folder} holds {', '.join(others)}" if others else ""
+        raise ValueError(f"{path} cannot be read: {fault.strerror}{there}") from None
+    # Not under its own name, which may be that of a library.
+    name = f"own_{hashlib.sha256(bytes(path) + source).hexdigest()[:16]}"
+    if name not in sys.modules:
+        module = types.ModuleType(name)
+        module.__file__ = str(path)
+        sys.modules[name] = module
+        try:
+            exec(compile(source, str(path), "exec"), module.__dict__)
+        except BaseException as fault:
+            del sys.modules[name]
+            if isinstance(fault, Exception):
+                raise ValueError(_import_fault(path, fault)) from None
+            raise
+    return sys.modules[name]
+
+
+def _from_package(name: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as fault:
+        if fault.name and (name == fault.name or name.startswith(f"{fault.name}.")):
+            raise ValueError(
+                f"there is no module {fault.name!r} beside the scenario, and none is installed; a "
+                "file is named with its ending, file.py:name"
+            ) from None
+        raise ValueError(_import_fault(None, fault)) from None
+    except Exception as fault:
+        raise ValueError(_import_fault(None, fault)) from None
+
+
+def _import_fault(path: Path | None, fault: Exception) -> str:
+    """Say which line of a user's failed while it was imported."""
+    if isinstance(fault, SyntaxError):
+        return f"{fault.filename}:{fault.lineno}: {type(fault).__name__}: {fault.msg}"
+    frames = traceback.extract_tb(fault.__traceback__)
+    own = [f for f in frames if path is None or Path(f.filename) == path]
+    where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(path)
+    return f"{where}: {_described(fault)}"
+
+
+def _sources(module: types.ModuleType) -> list[Path]:
+    """Return the files that a module's behaviour depends on: its package's, if it is the user's."""
+    path = Path(module.__file__ or "")
+    top = sys.modules[module.__name__.partition(".")[0]]
+    if _is_installed(path) or not getattr(top, "__path__", None):
+        return [path]
+    return sorted(file for folder in top.__path__ for file in Path(folder).rglob("*.py"))
+
+
+def _is_installed(path: Path) -> bool:
+    places = {sysconfig.get_paths()[name] for name in ("purelib", "platlib", "stdlib")}
+    return any(path.is_relative_to(place) for place in places)
+
+
+def misshapen(result: Any, needed: type, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return what is wrong with a result that should be a named tuple with tensors of such shapes;
+    nothing if it is one."""
+    if not isinstance(result, needed):
+        return f"must return a {needed.__name__}, returned {type(result).__name__}"
+    for name, shape in shapes.items():
+        given = getattr(getattr(result, name), "shape", None)
+        if given is None or tuple(given) != shape:
+            what = "no tensor" if given is None else f"{tuple(given)}"
+            return f"must return {name} of shape {shape}, returned {what}"
+    return ""
+
+
+def own_specs(spec: object) -> Iterator[OwnSpec]:
+    """Yield the user's own parts of a scenario."""
+    if isinstance(spec, OwnSpec):
+        yield spec
+    if isinstance(spec, BaseModel):
+        for name in type(spec).model_fields:
+            yield from own_specs(getattr(spec, name))
+    elif isinstance(spec, list):
+        for item in spec:
+            yield from own_specs(item)
+
+
+def users_modules(spec: BaseModel) -> list[types.ModuleType]:
+    """Return the modules that workers need by value to run a scenario."""
+    names = dict.fromkeys(own.code.module for own in own_specs(spec) if own.code.module)
+    return [sys.modules[name] for name in names]

@@ -1,0 +1,64 @@
+"""A user's own code runs wherever ours does, with no packaging step."""
+
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pandas as pd
+import pytest
+from commands import assert_same_results, run, run_folders, succeed
+from own_code import imports, write_own_scenario
+
+from fl_testbed.engine.launch import Options, launch
+from fl_testbed.scenario import ScenarioError, load_scenarios
+from fl_testbed.scenario.own_code import OwnCodeError
+
+
+def test_ray_workers_and_the_run_folder_give_the_bytes_of_inline(tmp_path: Path) -> None:
+    write_own_scenario(tmp_path)
+    succeed("run", "scenario.yaml", "--out", "inline", cwd=tmp_path)
+    ray = ("--engine", "ray", "--workers", 2, "--set", "engine.parallel=clients")
+    succeed("run", "scenario.yaml", "--out", "ray", *ray, cwd=tmp_path)
+    assert imports(tmp_path) == 2  # one for each command: workers got the code by value
+    assert_same_results(tmp_path / "inline", tmp_path / "ray")
+    folder = run_folders(tmp_path / "inline")["own/default/seed-0"]
+    succeed("run", folder / "scenario.yaml", "--out", "again", cwd=tmp_path)
+    assert_same_results(tmp_path / "inline", tmp_path / "again")
+    assert "relabelled" in (folder / "summary.json").read_text()  # its success is measured
+    weights = pd.read_csv(folder / "clients.csv").groupby("round")["weight"]
+    assert (weights.agg(lambda column: (column == 0).sum()) == 2).all()  # the rule ran
+
+
+FAULTS = {
+    "norms = updates": ("norms = update", "without_largest raised NameError: name 'update' is not"),
+    "rng.integers(0, 3": ("rng.integers(0, -3", "bright_spots raised ValueError: high <= 0"),
+    "self.last(": ("self.lost(", "Net raised AttributeError: 'Net' object has no attribute 'lost'"),
+    "full_like(shard.labels": (
+        "full_like(shard.l",
+        "relabelled raised AttributeError: 'Shard' obj",
+    ),
+    "seen.mean(dim=0)": ("seen.mean(dim=7)", "against raised IndexError: Dimension out of range"),
+}
+
+
+@pytest.mark.parametrize("line", FAULTS)
+def test_a_fault_in_a_users_code_is_one_line_with_its_place(line: str, tmp_path: Path) -> None:
+    scenario = write_own_scenario(tmp_path)
+    code = tmp_path / "sub" / "mine.py"
+    good, (wrong, text) = code.read_text(), FAULTS[line]
+    code.write_text(good.replace(line, wrong))
+    scenarios, options = load_scenarios(scenario), Options(tmp_path / "out", None, "")
+    with pytest.raises((ScenarioError, OwnCodeError)) as error:
+        launch(scenarios, options, MagicMock())
+    number = 1 + good[: good.index(line)].count("\n")
+    assert str(error.value).startswith(f"{code}:{number}: {text}")
+
+
+def test_the_command_tells_of_a_fault_in_a_users_rule_and_stops(tmp_path: Path) -> None:
+    write_own_scenario(tmp_path)
+    code = tmp_path / "sub" / "mine.py"
+    code.write_text(code.read_text().replace("norms = updates", "norms = update"))
+    done = run("run", "scenario.yaml", "--out", "out", "--set", "rounds=1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("the run stopped: ")
+    assert "mine.py:19: without_largest raised NameError" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

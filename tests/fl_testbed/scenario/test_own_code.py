@@ -1,0 +1,202 @@
+"""A user's own code: found beside the scenario, and refused in one line where it does not fit."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
+from fl_testbed.scenario.own_code import OwnCodeError
+from strategies.aggregation import Aggregate
+
+SCENARIO = """\
+name: small
+rounds: 6
+dataset: {kind: digits}
+model: {kind: mlp, hidden: [4]}
+clients: {honest_majority: 5, honest_minority: 2, poisoned: 1, examples_each: 10}
+training: {lr: 0.1, batch_size: 5}
+strategy:
+  aggregation: {KIND}
+"""
+RULE = """\
+import torch
+from strategies.aggregation import Aggregate
+
+
+def first_only(updates, prior, n_malicious, scale=1.0):
+    weights = torch.zeros(len(updates))
+    weights[0] = 1
+    return Aggregate(updates[0] * scale, weights, torch.zeros(len(updates)))
+
+
+limit = 3
+"""
+
+
+def load(folder: Path, kind: str, code: str = RULE) -> Scenario:
+    (folder / "mine.py").write_text(code)
+    (folder / "own.yaml").write_text(SCENARIO.replace("KIND", kind))
+    (scenario,) = load_scenarios(folder / "own.yaml")
+    return scenario
+
+
+GOOD = "kind: 'mine.py:first_only', args: {n_malicious: 0.25, scale: 2.0}"
+
+
+def test_a_file_is_found_beside_the_scenario_and_its_arguments_are_bound(tmp_path):
+    rule = load(tmp_path, GOOD).strategy.build_aggregation(8)
+    update = rule(torch.ones(8, 3), prior=torch.ones(8) / 8).update
+    assert update.tolist() == [2, 2, 2]
+    assert rule.keywords["n_malicious"] == 2  # a quarter of the sample
+
+
+def test_a_file_is_relative_to_the_file_that_names_it(tmp_path):
+    (tmp_path / "base").mkdir()
+    load(tmp_path / "base", GOOD)
+    variant = "{strategy.aggregation: {kind: 'mine.py:last_only', args: {n_malicious: 1}}}"
+    text = f"extends: base/own.yaml\nvariants: {{a: {{}}, b: {variant}}}\n"
+    (tmp_path / "mine.py").write_text(RULE.replace("first_only", "last_only"))
+    (tmp_path / "top.yaml").write_text(text)
+    a, b = load_scenarios(tmp_path / "top.yaml", ["strategy.aggregation.args.scale=3.0"])
+    assert a.strategy.aggregation.kind == "mine.py:first_only"
+    assert a.strategy.aggregation.args["scale"] == 3.0
+    assert b.strategy.aggregation.kind == "mine.py:last_only"
+
+
+def test_a_package_is_found_beside_the_scenario(tmp_path):
+    package = tmp_path / "a_package_of_mine"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "rules.py").write_text(RULE)
+    kind = "kind: 'a_package_of_mine.rules:first_only', args: {n_malicious: 1}"
+    before = load(tmp_path, kind)
+    (package / "helpers.py").write_text("x = 1\n")
+    after = load(tmp_path, kind)
+    assert before.identity() != after.identity()  # any of its files may matter
+    sys.path.remove(str(tmp_path))
+
+
+def test_a_changed_file_is_another_experiment(tmp_path):
+    before = load(tmp_path, GOOD)
+    after = load(tmp_path, GOOD, RULE.replace("1.0", "1.5"))
+    assert before.identity() != after.identity()
+    insists = f"{GOOD}, sha256: {before.strategy.aggregation.sha256}"
+    assert load(tmp_path, insists).identity() == before.identity()
+    with pytest.raises(ScenarioError, match=r"mine.py has changed since the scenario was resolved"):
+        load(tmp_path, insists, RULE.replace("1.0", "1.5"))
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "mine.py").write_text("def net(n_classes): ...\n")
+    text = SCENARIO.replace("KIND", GOOD).replace(
+        "kind: mlp, hidden: [4]", "kind: 'sub/mine.py:net'"
+    )
+    (tmp_path / "mine.py").write_text(RULE)
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ScenarioError, match=r"mine.py: two files of this name"):
+        load_scenarios(tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "fault"),
+    [
+        (
+            "kind: 'mime.py:first_only'",
+            RULE,
+            "mime.py cannot be read: No such file or directory; FOLDER holds mine.py",
+        ),
+        ("kind: 'mine.py:'", RULE, "needs package.module:name or file.py:name, got 'mine.py:'"),
+        (
+            "kind: 'mine.py:firstonly'",
+            RULE,
+            "mine.py has no 'firstonly', did you mean 'first_only'?",
+        ),
+        ("kind: 'mine.py:limit'", RULE, "mine.py has, but not to call, 'limit'"),
+        (
+            "kind: 'mime:first_only'",
+            RULE,
+            "there is no module 'mime' beside the scenario, and none is installed; a file is named "
+            "with its ending, file.py:name",
+        ),
+        (GOOD, RULE.replace(")))", "))"), "mine.py:8: SyntaxError: '(' was never closed"),
+        (
+            GOOD,
+            RULE.replace("limit = 3", "limit = 1 / 0"),
+            "mine.py:11: ZeroDivisionError: division by zero",
+        ),
+        (
+            GOOD,
+            RULE.replace("import torch\n", "import torhc\n"),
+            "mine.py:1: ModuleNotFoundError: No module named 'torhc'",
+        ),
+        (
+            "kind: 'mine.py:first_only'",
+            RULE,
+            "mine.py:5: first_only needs 'n_malicious': give it in args. It is not what is handed "
+            "over by name: clients, evaluate, losses, memory, prior, reference, rng, round_",
+        ),
+        (
+            "kind: 'mine.py:first_only', args: {n_malicious: 1, scael: 2}",
+            RULE,
+            "mine.py:5: first_only has no parameter 'scael' for args, it has: n_malicious, scale",
+        ),
+        (
+            "kind: 'mine.py:first_only', args: {n_malicious: 1, prior: 2}",
+            RULE,
+            "mine.py:5: first_only cannot have 'prior' in args: it is what is handed over by name: "
+            "clients, evaluate, losses, memory, prior, reference, rng, round_",
+        ),
+        (
+            GOOD,
+            "def first_only(): ...\n",
+            "mine.py:1: first_only needs a first parameter, which is handed the updates",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_users_line(tmp_path, kind, code, fault):
+    with pytest.raises(ScenarioError) as error:
+        load(tmp_path, kind, code)
+    said = str(error.value).replace(f"{tmp_path}{os.sep}", "").replace(str(tmp_path), "FOLDER")
+    assert said == f"own.yaml:8: strategy.aggregation: {fault}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (
+            "updates[0] * scale",
+            "updates[9]",
+            "8: first_only raised IndexError: index 9 is out of b",
+        ),
+        ("return Aggregate", "return list", "8: first_only raised TypeError: list expected at mos"),
+        ("updates[0] * scale", "updates", "5: first_only must return update of shape (3,), retur"),
+        ("return", "return 1 or", "5: first_only must return a Aggregate, returned int"),
+        ("weights[0] = 1", "weights[0] = 2", "5: first_only must return weights >= 0 of sum 1, or"),
+        ("* scale", "/ 0", "5: first_only returned an update that is not finite"),
+    ],
+)
+def test_what_goes_wrong_inside_is_told_with_the_users_line(tmp_path, old, new, fault):
+    rule = load(tmp_path, GOOD, RULE.replace(old, new, 1)).strategy.build_aggregation(8)
+    with pytest.raises(OwnCodeError) as error:
+        rule(torch.ones(8, 3), prior=torch.ones(8) / 8)
+    said = str(error.value).replace(f"{tmp_path}{os.sep}", "")
+    assert said.startswith(f"mine.py:{fault}")
+
+
+def test_a_users_module_of_a_library_s_name_hides_none(tmp_path):
+    (tmp_path / "random.py").write_text(RULE)
+    scenario = load(tmp_path, GOOD.replace("mine.py", "random.py"))
+    assert scenario.strategy.aggregation.kind == "random.py:first_only"
+    assert "Random" in vars(sys.modules["random"])
+
+
+def test_an_installed_function_needs_no_file(tmp_path):
+    scenario = load(tmp_path, "kind: 'strategies.aggregation:trimmed_mean', args: {n_malicious: 1}")
+    rule = scenario.strategy.build_aggregation(8)
+    result = rule(torch.arange(8.0)[:, None])
+    assert isinstance(result, Aggregate)
+    assert result.update.tolist() == [3.5]
