@@ -9,8 +9,9 @@ from flwr.clientapp import ClientApp
 from torch import nn
 
 from clients.attacks import TrainingAttack
+from clients.reporting import Claim, claimed, report_of
 from clients.shard import Shard
-from clients.training import LocalTraining, State, StepHook, mean_loss, train, train_cohort
+from clients.training import LocalTraining, State, StepHook, train, train_cohort
 from strategies.flower_arrays import record_of, state_dict_of
 from strategies.randomness import Purpose, generator
 
@@ -29,6 +30,8 @@ class Work(NamedTuple):
     the reply as ``clean-arrays``, which never reach the server."""
     keeps_received: bool = False
     """Whether the client keeps the received model for its next round."""
+    claim: Claim = "honest"
+    """How the client reports its loss."""
 
 
 class _Job(NamedTuple):
@@ -45,8 +48,8 @@ class ShardClientApp(ClientApp):
 
     A query is answered with the ``partition-id``. The reply to training holds the trained
     ``arrays`` and the metrics ``num-examples``, ``train-loss`` and, where the server's config asks
-    for it with ``report-loss``, ``received-loss``: the mean loss of the received model on the
-    client's own data.
+    for it with ``report-loss``, ``received-loss`` and ``received-confidence``: the mean loss of the
+    received model on the client's own data, and the mean probability that it gives their labels.
 
     Args:
         shard_of: Returns a client's shard.
@@ -85,9 +88,7 @@ class ShardClientApp(ClientApp):
         """
         received = self._load(messages[0])
         works = [self._work(m, c) for m, c in zip(messages, contexts, strict=True)]
-        loss_metrics = [
-            self._received_loss(m, w.shard) for m, w in zip(messages, works, strict=True)
-        ]
+        loss_metrics = [self._received_loss(m, w) for m, w in zip(messages, works, strict=True)]
         jobs = [
             self._jobs(work, received, message, context)
             for work, message, context in zip(works, messages, contexts, strict=True)
@@ -103,7 +104,7 @@ class ShardClientApp(ClientApp):
     def _train(self, message: Message, context: Context) -> Message:
         work = self._work(message, context)
         received = self._load(message)
-        extra = self._received_loss(message, work.shard)
+        extra = self._received_loss(message, work)
         trained: list[tuple[State, float]] = []
         for job in self._jobs(work, received, message, context):
             if trained:  # the model has been trained once already
@@ -159,10 +160,11 @@ class ShardClientApp(ClientApp):
         self._model.load_state_dict(self._received[1])
         return self._received[1]
 
-    def _received_loss(self, message: Message, shard: Shard) -> dict[str, float]:
+    def _received_loss(self, message: Message, work: Work) -> dict[str, float]:
         if not message.content.config_records["config"].get("report-loss", False):
             return {}
-        return {"received-loss": mean_loss(self._model, shard.inputs, shard.labels)}
+        report = claimed(report_of(self._model, work.shard), work.claim)
+        return {"received-loss": report.loss, "received-confidence": report.confidence}
 
     @staticmethod
     def _reply(

@@ -89,17 +89,6 @@ def train(
     return total / seen
 
 
-@torch.no_grad()
-def mean_loss(model: nn.Module, inputs: Float[Tensor, "n ..."], labels: Int[Tensor, " n"]) -> float:
-    """Return the model's mean cross-entropy on some examples."""
-    model.eval()
-    total = 0.0
-    for start in range(0, len(labels), EVALUATION_BATCH):
-        rows = slice(start, start + EVALUATION_BATCH)
-        total += F.cross_entropy(model(inputs[rows]), labels[rows], reduction="sum").item()
-    return total / len(labels)
-
-
 class _Schedule(NamedTuple):
     """Every step of a cohort, clients with more steps first."""
 

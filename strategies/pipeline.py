@@ -18,10 +18,11 @@ from strategies.aggregation.aggregate import (
 from strategies.aggregation.mean import mean
 from strategies.aggregation.norm_clipping import norm_clipping
 from strategies.memory import Memory
+from strategies.oracle import Oracle
 from strategies.pre_aggregation.mixed import Mixed, PreAggregator, prior_of_rows, pulled_back
 from strategies.reweighting.lift import Reweighter
 from strategies.running_sum import ScaleOfRow
-from strategies.shapes import Float, Int, Tensor
+from strategies.shapes import Bool, Float, Int, Tensor
 
 Order = Literal["filter_then_lift", "lift_then_filter"]
 
@@ -37,7 +38,10 @@ class RoundFacts:
     prior: Float[Tensor, " n"]
     """Each client's weight before anything else, sum 1."""
     losses: Float[Tensor, " n"]
-    """Mean loss of the received model on each client's data; NaN where nobody asked for it."""
+    """Mean loss of the received model on each client's data, as it reports, or of each client's
+    updated model on the server's, as the server measures; NaN where nobody asked for it."""
+    confidences: Float[Tensor, " n"]
+    """The mean probability that the same model gives the labels of the same data."""
     server_update: Callable[[], Float[Tensor, " d"]]
     """Trains the received model on the server's own data; a rule that names ``reference`` gets
     the result."""
@@ -57,6 +61,8 @@ class ServerStep(NamedTuple):
     nothing moves."""
     memory: Memory
     restart: bool
+    lift: Float[Tensor, " n"]
+    """Each client's weight before the rule has its say."""
 
 
 class Pipeline:
@@ -72,6 +78,7 @@ class Pipeline:
         reweight: The reweighting, with its own parameters bound; none by default.
         order: Which of the two comes first.
         pre_aggregate: Pre-aggregations in their order, with their own parameters bound.
+        oracle: Corrects the reweighting or the rule by the truth about clients, for comparison.
 
     Raises:
         TypeError: If one of them needs a parameter that is neither bound nor a fact of a round, or
@@ -79,10 +86,32 @@ class Pipeline:
     """
 
     AGGREGATE_FACTS = frozenset(
-        {"round_", "clients", "prior", "losses", "reference", "evaluate", "rng", "memory"}
+        {
+            "round_",
+            "clients",
+            "prior",
+            "losses",
+            "confidences",
+            "reference",
+            "evaluate",
+            "rng",
+            "memory",
+        }
     )
     PRE_AGGREGATE_FACTS = frozenset({"prior", "rng"})
-    REWEIGHT_FACTS = frozenset({"round_", "clients", "prior", "losses", "memory", "squared_norms"})
+    REWEIGHT_FACTS = frozenset(
+        {
+            "round_",
+            "clients",
+            "prior",
+            "losses",
+            "confidences",
+            "memory",
+            "squared_norms",
+            "rng",
+        }
+    )
+    ROW_FACTS = ("clients", "prior", "losses", "confidences")
     RULE_MEMORY = "rule."  # what a rule carries over is kept under this prefix
 
     def __init__(
@@ -91,8 +120,10 @@ class Pipeline:
         reweight: Reweighter | None = None,
         order: Order = "filter_then_lift",
         pre_aggregate: Sequence[PreAggregator] = (),
+        oracle: Oracle | None = None,
     ) -> None:
         self.aggregate, self.reweight, self.order = aggregate, reweight, order
+        self.oracle = oracle or Oracle((), ())
         self.pre_aggregate = tuple(pre_aggregate)
         self._aggregate_asks = asked_facts(aggregate, self.AGGREGATE_FACTS, skip=1)
         self._pre_aggregate_asks = tuple(
@@ -109,8 +140,14 @@ class Pipeline:
 
     @property
     def needs_losses(self) -> bool:
-        """Whether clients have to report the loss of the model they receive."""
-        return "losses" in self._aggregate_asks | self._reweight_asks
+        """Whether anybody asks how well a model does on each client's data."""
+        asked = self._aggregate_asks | self._reweight_asks
+        return "losses" in asked or self.needs_confidences
+
+    @property
+    def needs_confidences(self) -> bool:
+        """Whether somebody asks for the probabilities of labels."""
+        return "confidences" in self._aggregate_asks | self._reweight_asks
 
     @property
     def scale_of_row(self) -> ScaleOfRow | None:
@@ -118,7 +155,8 @@ class Pipeline:
         come; None where it needs all rows at once."""
         rule = getattr(self.aggregate, "func", self.aggregate)
         max_norm = getattr(self.aggregate, "keywords", {}).get("max_norm")
-        if self.reweight is not None or self.pre_aggregate:
+        corrected = self.oracle.removing != "standard"
+        if self.reweight is not None or self.pre_aggregate or corrected:
             return None
         if rule is mean:
             return lambda norm: 1.0
@@ -141,16 +179,19 @@ class Pipeline:
             "clients": facts.clients,
             "prior": facts.prior,
             "losses": facts.losses,
+            "confidences": facts.confidences,
             "memory": memory,
             "evaluate": facts.evaluate,
             "rng": facts.rng,
         }
-        step, restart, scales = 1.0, False, None
+        step, restart, scales, lifted = 1.0, False, None, facts.prior
         if self.reweight is not None:
             if "squared_norms" in self._reweight_asks:
                 known["squared_norms"] = (norms_of(updates) ** 2).to(facts.prior.device)
             lift = self.reweight(**{name: known[name] for name in self._reweight_asks})
-            known["prior"], memory, step, restart = lift
+            lift = self.oracle.corrected(lift, facts.clients, facts.prior)
+            lifted, memory, step, restart = lift[:4]
+            known["prior"] = lifted
             if self.order == "lift_then_filter":
                 scales = (len(updates) * lift.weights).to(updates.device)
                 largest = torch.finfo(updates.dtype).max  # a scaled row stays finite
@@ -159,10 +200,9 @@ class Pipeline:
         if "reference" in self._aggregate_asks:
             known["reference"] = facts.server_update()
         known["memory"] = rule_memory
-        rows, mixing = self._mixed(updates, known)
-        result = self.aggregate(rows, **{name: known[name] for name in self._aggregate_asks})
-        if mixing is not None:
-            result = pulled_back(result, mixing)
+        result = self.oracle.judged(
+            updates, facts.clients, known["prior"], lambda rows: self._judged(updates, rows, known)
+        )
         pulls = result.weights * dot_products(updates, result.update)
         total = pulls.sum()
         contribution = pulls / total if total > 0 else torch.full_like(pulls, torch.nan)
@@ -171,7 +211,20 @@ class Pipeline:
         result = result._replace(update=result.update * step)
         # A restart begins the training again, and the rule with it.
         kept = {} if restart else {self.RULE_MEMORY + k: v for k, v in result.memory.items()}
-        return ServerStep(result, contribution, {**memory, **kept}, restart)
+        return ServerStep(result, contribution, {**memory, **kept}, restart, lifted)
+
+    def _judged(
+        self, updates: Float[Tensor, "n d"], chosen: Bool[Tensor, " n"], known: dict[str, Any]
+    ) -> Aggregate:
+        """Run the pre-aggregations and the rule on the chosen rows alone."""
+        known = dict(known)
+        if not chosen.all():
+            updates = updates[chosen.to(updates.device)]
+            known |= {name: known[name][chosen] for name in self.ROW_FACTS}
+            known["prior"] = normalised(known["prior"])
+        rows, mixing = self._mixed(updates, known)
+        result = self.aggregate(rows, **{name: known[name] for name in self._aggregate_asks})
+        return result if mixing is None else pulled_back(result, mixing)
 
     def _mixed(
         self, updates: Float[Tensor, "n d"], known: dict[str, Any]
@@ -185,6 +238,7 @@ class Pipeline:
             known["prior"] = prior_of_rows(step, known["prior"])
             shares = (step / step.sum(dim=1, keepdim=True)).to(known["losses"])
             known["losses"] = shares @ known["losses"]
+            known["confidences"] = shares @ known["confidences"]
         return rows, mixing
 
 

@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 from strategies.aggregation.aggregate import Aggregator, TooFewClientsError
 from strategies.flower_arrays import Layout, UnusableReplyError
 from strategies.memory import Memory
+from strategies.oracle import Oracle
 from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep
 from strategies.pre_aggregation.mixed import PreAggregator
 from strategies.randomness import Purpose, generator
@@ -44,6 +45,11 @@ class ClientEntry:
     suspicion: float = NAN
     update_norm: float = NAN
     train_loss: float = NAN
+    lift: float = NAN
+    """The weight that the reweighting gave it, before the rule had its say."""
+    believed_loss: float = NAN
+    """The loss that a reweighting or a rule went by, reported or measured; NaN where none did."""
+    believed_confidence: float = NAN
 
 
 @dataclass
@@ -61,6 +67,8 @@ class RoundLedger:
 def server_bytes(pipeline: Pipeline, n_clients: int, n_parameters: int) -> int:
     """Return what the server keeps of a round: the matrix of updates, or a running sum."""
     matrix = 4 * n_clients * n_parameters
+    if pipeline.oracle.removing == "shielded":
+        return 2 * matrix
     if matrix > RUNNING_SUM_BYTES and pipeline.scale_of_row is not None:
         return (8 + 8 + 4) * n_parameters
     return matrix
@@ -85,8 +93,13 @@ class RobustFedAvg(FedAvg):
             by their number of examples.
         server_update: Trains the given arrays on the server's own data in the given round and
             returns the result; needed by rules that name ``reference``.
-        server_evaluate: Returns the error rate and the mean loss of the given arrays on the
-            server's own validation set; needed by rules that name ``evaluate``.
+        oracle: Corrects the reweighting or the rule by the truth about clients, for comparison.
+        losses: What a reweighting or a rule believes: ``reported`` by each client, of the received
+            model on its own data, or ``measured`` by the server, of each client's updated model on
+            its validation set.
+        server_evaluate: Returns the error rate, the mean loss and the mean probability of the label
+            of the given arrays on the server's own validation set; needed by rules that name
+            ``evaluate`` and for measured losses.
         seed: Seed of rules and pre-aggregations that draw random numbers: those of a round depend
             on it and on the round alone.
         on_too_few: What to do when fewer usable replies come than the rule's bound needs:
@@ -104,13 +117,16 @@ class RobustFedAvg(FedAvg):
         n_examples: Callable[[int], int] | None = None,
         weight_by: Literal["clients", "examples"] = "clients",
         server_update: Callable[[ArrayRecord, int], ArrayRecord] | None = None,
-        server_evaluate: Callable[[ArrayRecord], tuple[float, float]] | None = None,
+        oracle: Oracle | None = None,
+        losses: Literal["reported", "measured"] = "reported",
+        server_evaluate: Callable[[ArrayRecord], tuple[float, float, float]] | None = None,
         seed: int = 0,
         on_too_few: Literal["skip_round", "stop"] = "skip_round",
         **fedavg: Any,
     ) -> None:
         super().__init__(**fedavg)
-        self.pipeline = Pipeline(aggregate, reweight, order, pre_aggregate)
+        self.pipeline = Pipeline(aggregate, reweight, order, pre_aggregate, oracle)
+        self.losses = losses
         self.n_examples = n_examples
         self.weight_by = weight_by
         self.server_update = server_update
@@ -126,7 +142,6 @@ class RobustFedAvg(FedAvg):
         self._sampled: list[int] = []
         self._matrix = np.empty((0, 0), dtype=np.float32)
         self._sum: RunningSum | None = None
-        self._losses = np.empty(0)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -135,7 +150,7 @@ class RobustFedAvg(FedAvg):
         self._arrays, self._layout = arrays, Layout.of(arrays)
         if self._initial is None and self.pipeline.reweight is not None:
             self._initial = self._flat(arrays)
-        if self.pipeline.needs_losses:
+        if self.pipeline.needs_losses and self.losses == "reported":
             config["report-loss"] = True
         messages = list(super().configure_train(server_round, arrays, config, grid))
         messages.sort(key=lambda message: message.metadata.dst_node_id)
@@ -206,7 +221,6 @@ class RobustFedAvg(FedAvg):
             self._matrix = np.empty((n_rows, d), dtype=np.float32)
         scale_of_row = self.pipeline.scale_of_row if n_rows < n else None
         self._sum = RunningSum(d, scale_of_row) if scale_of_row is not None else None
-        self._losses = np.full(n, NAN)
         places = {client: place for place, client in enumerate(self._sampled)}
         ledger.clients = [ClientEntry(client, NO_REPLY) for client in self._sampled]
         for reply in replies:
@@ -219,7 +233,7 @@ class RobustFedAvg(FedAvg):
                 entry.status = f"failed: {reply.error.reason}"
             else:
                 try:
-                    self._losses[place] = self._check_reply(reply, start, row, entry)
+                    self._check_reply(reply, start, row, entry)
                     entry.status = OK
                 except UnusableReplyError as fault:
                     entry.status = f"rejected: {fault}"
@@ -230,8 +244,8 @@ class RobustFedAvg(FedAvg):
 
     def _check_reply(
         self, reply: Message, start: np.ndarray, row: np.ndarray, entry: ClientEntry
-    ) -> float:
-        """Write the update into ``row``; return the loss of the received model, if asked for."""
+    ) -> None:
+        """Write the update into ``row``, and what the server notes of it into the ledger."""
         metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
         entry.n_examples = (
             self.n_examples(entry.client)
@@ -250,11 +264,19 @@ class RobustFedAvg(FedAvg):
             raise UnusableReplyError("update is not finite")
         entry.update_norm = norm
         if not self.pipeline.needs_losses:
-            return NAN
-        loss = _number(metrics, "received-loss", NAN)
+            return
+        if self.losses == "measured":
+            _, loss, confidence = self._evaluate(start + row)
+        else:
+            loss = _number(metrics, "received-loss", NAN)
+            confidence = _number(metrics, "received-confidence", NAN)
         if not 0 <= loss <= LARGEST_LOSS:
-            raise UnusableReplyError(f"needs a loss >= 0 of the received model, got {loss}")
-        return loss
+            whose = "updated" if self.losses == "measured" else "received"
+            raise UnusableReplyError(f"needs a loss >= 0 of the {whose} model, got {loss}")
+        unknown = math.isnan(confidence) and not self.pipeline.needs_confidences
+        if not (unknown or 0 <= confidence <= 1):
+            raise UnusableReplyError(f"needs a confidence from 0 to 1, got {confidence}")
+        entry.believed_loss, entry.believed_confidence = loss, confidence
 
     def _raw_weight(self, entry: ClientEntry) -> float:
         return float(entry.n_examples) if self.weight_by == "examples" else 1.0
@@ -270,22 +292,28 @@ class RobustFedAvg(FedAvg):
     def _server_step(self, start: np.ndarray, ledger: RoundLedger, usable: list[int]) -> ServerStep:
         if self._sum is not None:
             unknown = torch.full((len(usable),), NAN)  # the rows are gone
-            return ServerStep(self._sum.result(), unknown, self.memory, restart=False)
+            lift = self._prior([ledger.clients[row] for row in usable])
+            return ServerStep(self._sum.result(), unknown, self.memory, restart=False, lift=lift)
         for kept, row in enumerate(usable):  # close the gaps that unusable replies left
             if kept != row:
                 self._matrix[kept] = self._matrix[row]
         entries = [ledger.clients[row] for row in usable]
-        prior = torch.tensor([entry.prior_weight for entry in entries], dtype=torch.float64)
         facts = RoundFacts(
             round_=ledger.round_,
             clients=_as_int64([entry.client for entry in entries]),
-            prior=prior / prior.sum() if prior.any() else torch.full_like(prior, 1 / len(prior)),
-            losses=torch.from_numpy(self._losses[usable]),
+            prior=self._prior(entries),
+            losses=_as_doubles([entry.believed_loss for entry in entries]),
+            confidences=_as_doubles([entry.believed_confidence for entry in entries]),
             server_update=lambda: self._reference(ledger.round_, start),
-            evaluate=lambda update: self._evaluate(start + update.cpu().numpy()),
+            evaluate=lambda update: self._evaluate(start + update.cpu().numpy())[:2],
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
         )
         return self.pipeline(torch.from_numpy(self._matrix[: len(usable)]), facts, self.memory)
+
+    @staticmethod
+    def _prior(entries: list[ClientEntry]) -> Tensor:
+        prior = _as_doubles([entry.prior_weight for entry in entries])
+        return prior / prior.sum() if prior.any() else torch.full_like(prior, 1 / len(prior))
 
     @staticmethod
     def _record(entries: list[ClientEntry], step: ServerStep) -> None:
@@ -294,10 +322,11 @@ class RobustFedAvg(FedAvg):
             step.result.weights.tolist(),
             step.contribution.tolist(),
             step.result.suspicion.tolist(),
+            step.lift.tolist(),
             strict=True,
         )
-        for entry, weight, contribution, suspicion in columns:
-            entry.weight, entry.contribution, entry.suspicion = weight, contribution, suspicion
+        for entry, *figures in columns:
+            entry.weight, entry.contribution, entry.suspicion, entry.lift = figures
 
     def _reference(self, server_round: int, start: np.ndarray) -> Tensor:
         if self.server_update is None:
@@ -305,9 +334,9 @@ class RobustFedAvg(FedAvg):
         trained = self.server_update(self._arrays, server_round)
         return torch.from_numpy(self._flat(trained) - start)
 
-    def _evaluate(self, flat: np.ndarray) -> tuple[float, float]:
+    def _evaluate(self, flat: np.ndarray) -> tuple[float, float, float]:
         if self.server_evaluate is None:
-            raise TypeError("this aggregation rule needs validation data: pass server_evaluate")
+            raise TypeError("this strategy needs validation data: pass server_evaluate")
         return self.server_evaluate(self._layout.read_flat(flat, self._arrays))
 
     @staticmethod
@@ -327,6 +356,10 @@ def _claimed_examples(metrics: MetricRecord, key: str) -> int:
 def _as_int64(node_ids: list[int]) -> Tensor:
     """Return node ids as torch holds them: SuperLink's are 64 bits without a sign."""
     return torch.tensor([(node_id + 2**63) % 2**64 - 2**63 for node_id in node_ids])
+
+
+def _as_doubles(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _number(metrics: MetricRecord, key: str, default: float) -> float:

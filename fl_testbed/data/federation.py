@@ -146,6 +146,17 @@ class Federation:
         counts = self._counts(Role.HONEST_MAJORITY) + self._counts(Role.HONEST_MINORITY)
         return dict(zip(self.group_names, counts.tolist(), strict=True))
 
+    def holdings(self) -> Tensor:
+        """Return how many training examples of each group every client holds, (clients, groups)."""
+        return torch.from_numpy(np.stack([self._held(c) for c in range(len(self.population))]))
+
+    def _held(self, client: int) -> np.ndarray:
+        if isinstance(self.groups, OwnGroups):
+            codes, n_codes = self.groups.train, len(self.group_names)
+            return self.partition.counts(codes, n_codes, range(client, client + 1))
+        restyled = int(self._restyled(client, self.population.role(client)).sum())
+        return np.array([self.partition.size(client) - restyled, restyled])
+
     def group_table(
         self, split: Literal["test", "validation"] = "test", max_examples: int | None = None
     ) -> list[GroupRow]:

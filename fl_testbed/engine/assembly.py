@@ -218,6 +218,7 @@ def build_client_app(scenario: Scenario, federation: Federation) -> ClientApp:
             training_attack,
             shard_of(client) if kind.attack.needs_twin else None,
             keeps_received,
+            kind.reported_loss,
         )
 
     return ShardClientApp(
@@ -270,6 +271,7 @@ def known_rule(scenario: Scenario) -> Rule:
             clients=torch.arange(n),
             prior=torch.full((n,), 1 / n, dtype=torch.float64),
             losses=torch.full((n,), torch.nan),
+            confidences=torch.full((n,), torch.nan),
             server_update=partial(torch.zeros_like, updates[0]),
             evaluate=lambda update: (math.nan, math.nan),
             rng=rng,
@@ -286,7 +288,9 @@ def build_strategy(scenario: Scenario, federation: Federation) -> RobustFedAvg:
     return RobustFedAvg(
         spec.build_aggregation(scenario.n_sampled),
         pre_aggregate=spec.build_pre_aggregation(scenario.n_sampled),
-        reweight=spec.reweighting.build(federation.population, scenario.training.build()),
+        reweight=spec.reweighting.build(scenario.training.build(), federation.holdings),
+        oracle=spec.oracle.build(federation.population),
+        losses=spec.losses,
         order=spec.order,
         n_examples=federation.partition.size,
         weight_by=spec.weight_by,
@@ -317,13 +321,15 @@ class ServerData:
         return ArrayRecord(model.state_dict())
 
     @torch.no_grad()
-    def evaluate(self, arrays: ArrayRecord) -> tuple[float, float]:
-        """Return the error rate and the mean loss."""
+    def evaluate(self, arrays: ArrayRecord) -> tuple[float, float, float]:
+        """Return the error rate, the mean loss and the mean probability of the label."""
         model, shard = self._load(arrays)
         model.eval()
         logits = model(shard.inputs)
         wrong = logits.argmax(dim=1) != shard.labels
-        return wrong.double().mean().item(), F.cross_entropy(logits, shard.labels).item()
+        losses = F.cross_entropy(logits, shard.labels, reduction="none")
+        confidence = (-losses.double()).exp().mean().item()
+        return wrong.double().mean().item(), losses.mean().item(), confidence
 
     def _load(self, arrays: ArrayRecord) -> tuple[nn.Module, Shard]:
         if self._ready is None:

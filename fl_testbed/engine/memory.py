@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import psutil
+import torch
 
 from clients.attacks import Knowledge
 from fl_testbed.data import Dataset
@@ -25,9 +26,9 @@ def server_memory(scenario: Scenario, dataset: Dataset) -> tuple[int, int]:
     """
     d = sum(p.numel() for p in build_model(scenario, dataset).parameters())
     spec, n = scenario.strategy, scenario.n_sampled
-    lift = spec.reweighting.build(scenario.clients.population, scenario.training.build())
-    mixers = spec.build_pre_aggregation(n)
-    pipeline = Pipeline(spec.build_aggregation(n), lift, spec.order, mixers)
+    lift = spec.reweighting.build(scenario.training.build(), lambda: torch.empty(0, 0))
+    mixers, oracle = spec.build_pre_aggregation(n), spec.oracle.build(scenario.clients.population)
+    pipeline = Pipeline(spec.build_aggregation(n), lift, spec.order, mixers, oracle)
     return d, server_bytes(pipeline, n, d) + 4 * d * n_looked_at(scenario)
 
 

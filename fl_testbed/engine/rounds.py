@@ -16,7 +16,7 @@ from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.run_folder import Row, RunFolder
 from fl_testbed.engine.threads import limit_threads
-from fl_testbed.metrics import suppression
+from fl_testbed.metrics import lifting, suppression
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import state_dict_of
 from strategies.randomness import Purpose, generator
@@ -143,6 +143,9 @@ class Run:
             entry.suspicion,
             entry.update_norm,
             entry.train_loss,
+            entry.lift,
+            entry.believed_loss,
+            entry.believed_confidence,
         )
 
 
@@ -160,7 +163,7 @@ def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:
     final = rounds[rounds["round"].isin(evaluated)]
     columns = ("accuracy", "worst_group_accuracy", "attack_success_rate", "loss")
     restarts = rounds.loc[rounds["restarted"] == 1, "round"]
-    clients = clients[clients["round"] > restarts.max()] if len(restarts) else clients
+    kept = clients[clients["round"] > restarts.max()] if len(restarts) else clients
     by_group = groups[groups["round"].isin(evaluated)].groupby("group", sort=False)["accuracy"]
     by_poison = attacks[attacks["round"].isin(evaluated)].groupby("poison", sort=False)
     success = by_poison[["attack_success_rate", "flip_rate", "accuracy"]].mean()
@@ -180,7 +183,8 @@ def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:
         },
         "skipped_rounds": int(rounds["skipped"].notna().sum()),
         "unusable_replies": int(rounds["n_unusable"].sum()),
-        "suppression": suppression(clients, rng, selects=scenario.strategy.aggregation.selects),
+        "suppression": suppression(kept, rng, selects=scenario.strategy.aggregation.selects),
+        "lifting": lifting(clients, restarts.max()),
     }
 
 

@@ -47,6 +47,9 @@ COLUMNS = {
         "suspicion",
         "update_norm",
         "train_loss",
+        "lift",
+        "believed_loss",
+        "believed_confidence",
     ),
     "timings.csv": ("round", "train_s", "evaluate_s"),
 }

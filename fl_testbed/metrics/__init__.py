@@ -2,6 +2,7 @@
 
 from fl_testbed.metrics.attack_success import AttackSuccess, attack_success
 from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy
+from fl_testbed.metrics.lifting import attack_success_at, lifting, lifting_by_round
 from fl_testbed.metrics.suppression import area_under_curve, suppression
 
 __all__ = [
@@ -9,6 +10,9 @@ __all__ = [
     "GroupAccuracy",
     "area_under_curve",
     "attack_success",
+    "attack_success_at",
     "group_accuracy",
+    "lifting",
+    "lifting_by_round",
     "suppression",
 ]

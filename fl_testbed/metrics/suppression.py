@@ -36,7 +36,7 @@ def suppression(
     result["filter_bias"], result["filter_bias_interval"] = (
         _filter_bias(answered, rng) if selects else (None, None)
     )
-    result["separability"] = _separability(answered)
+    result["separability"] = pairwise_auc(answered, "suspicion")
     return result
 
 
@@ -88,15 +88,24 @@ def _filter_bias(
     return bias(*parts), interval
 
 
-def _separability(rows: pd.DataFrame) -> float | None:
-    """Return the AUC of suspicion, poisoned against honest minority, over pairs within rounds."""
-    scored = rows[rows["suspicion"].notna()]
-    if scored["suspicion"].nunique() <= 1:
-        return None  # the rule ranks nobody
+def pairwise_auc(rows: pd.DataFrame, column: str) -> float | None:
+    """Return how often within a round a column is larger for attackers than for the minority.
+
+    Args:
+        rows: Rows of ``clients.csv``; those where the column is missing are left out.
+        column: What clients are ranked by.
+
+    Returns:
+        The AUC of poisoned against honest minority over all pairs within rounds; None where the
+        column ranks nobody, or one of the roles is missing.
+    """
+    scored = rows[rows[column].notna()]
+    if scored[column].nunique() <= 1:
+        return None
     wins, pairs = 0.0, 0
     for _, round_rows in scored.groupby("round"):
         poisoned, minority = (
-            round_rows.loc[round_rows["role"] == role.value, "suspicion"].to_numpy()
+            round_rows.loc[round_rows["role"] == role.value, column].to_numpy()
             for role in (Role.POISONED, Role.HONEST_MINORITY)
         )
         n_pairs = len(poisoned) * len(minority)

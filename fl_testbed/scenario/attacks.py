@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from clients import attacks
 from clients.attacks import FACTS, Attack, Forged, Halving, Knowledge, Schedule, TrainingAttack
+from clients.reporting import Claim
 from clients.training import LocalTraining
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
@@ -331,6 +332,7 @@ class AttackersSpec(Spec):
     training: AttackerTrainingSpec = AttackerTrainingSpec()
     training_attack: TrainingAttackSpec = NoTrainingAttackSpec()
     attack: AnyAttackSpec = NoAttackSpec()
+    reported_loss: Claim = "honest"
     schedule: ScheduleSpec = ScheduleSpec()
 
     def contradictions(self, n_clients: int, n_honest: int, rounds: int) -> list[tuple[str, str]]:

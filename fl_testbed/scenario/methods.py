@@ -1,10 +1,12 @@
 """Server side of a scenario: reweightings, and how they combine with rules."""
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from clients.shard import Role
 from clients.training import LocalTraining
@@ -12,20 +14,27 @@ from fl_testbed.data import Population
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
 from fl_testbed.scenario.spec import Spec
+from strategies import reweighting
 from strategies.aggregation import Aggregator
+from strategies.oracle import Lifting, Oracle, Removing
 from strategies.pipeline import Pipeline
 from strategies.pre_aggregation import PreAggregator
-from strategies.reweighting import Lift, Reweighter, agnostic, jtt, q_fedavg
+from strategies.reweighting import Lift, Reweighter
+
+Holdings = Callable[[], Tensor]
+"""Returns how many examples of each group every client holds, shape (clients, groups)."""
 
 
 class ReweightingSpec(Spec):
     """What every reweighting answers."""
 
     rule: ClassVar[Reweighter]
+    is_oracle: ClassVar[bool] = False
+    """Whether it is told the truth about clients."""
 
-    def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
+    def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
         """Return the reweighting, its parameters bound."""
-        raise TypeError(f"{type(self).__name__} has no reweighting")
+        return partial(self.rule, **self.model_dump(exclude={"kind"}, exclude_none=True))
 
 
 class NoReweightingSpec(ReweightingSpec):
@@ -33,7 +42,7 @@ class NoReweightingSpec(ReweightingSpec):
 
     kind: Literal["none"] = "none"
 
-    def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
+    def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
         """Return None."""
         return None
 
@@ -43,11 +52,25 @@ class AgnosticSpec(ReweightingSpec):
 
     kind: Literal["agnostic"]
     step_size: PositiveFloat
-    rule = staticmethod(agnostic)
+    rule = staticmethod(reweighting.agnostic)
 
-    def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
-        """Return the rule with its step size bound."""
-        return partial(agnostic, step_size=self.step_size)
+
+class AflSpec(ReweightingSpec):
+    """AFL: agnostic federated learning by projected gradient on the clients' losses."""
+
+    kind: Literal["afl"]
+    step_size: PositiveFloat
+    rule = staticmethod(reweighting.afl)
+
+
+class DrfaSpec(ReweightingSpec):
+    """DRFA: clients drawn from a mixture that moves once per round, for all local steps."""
+
+    kind: Literal["drfa"]
+    step_size: PositiveFloat
+    local_steps: PositiveInt
+    n_drawn: PositiveInt | None = None
+    rule = staticmethod(reweighting.drfa)
 
 
 class QFedAvgSpec(ReweightingSpec):
@@ -56,37 +79,56 @@ class QFedAvgSpec(ReweightingSpec):
     kind: Literal["q_fedavg"]
     q: NonNegativeFloat
     lipschitz: PositiveFloat | None = Field(None, description="1 / training.lr unless given.")
-    rule = staticmethod(q_fedavg)
+    own_step: bool = True
+    rule = staticmethod(reweighting.q_fedavg)
 
-    def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
-        """Return the rule with q and L bound."""
-        return partial(q_fedavg, q=self.q, lipschitz=self.lipschitz or 1 / training.lr)
+    def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
+        """Return the rule with its parameters bound."""
+        lipschitz = self.lipschitz or 1 / training.lr
+        return partial(self.rule, q=self.q, lipschitz=lipschitz, own_step=self.own_step)
+
+
+class TiltedSpec(ReweightingSpec):
+    """TERM: weights ∝ e to the tilt times the loss; fair above 0, robust below."""
+
+    kind: Literal["tilted"]
+    tilt: float
+    smoothing: Annotated[float, Field(gt=0, le=1)] | None = None
+    rule = staticmethod(reweighting.tilted)
+
+
+class GroupDroSpec(ReweightingSpec):
+    """Group DRO with known groups: an oracle for who holds which group."""
+
+    kind: Literal["group_dro"]
+    step_size: PositiveFloat
+    adjustment: NonNegativeFloat = 0.0
+    rule = staticmethod(reweighting.group_dro)
+    is_oracle = True
+
+    def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
+        """Return the rule, told what every client holds."""
+        given = self.model_dump(exclude={"kind"})
+        return partial(self.rule, counts=holdings(), **given)
 
 
 class JTTSpec(ReweightingSpec):
     """Client-level JTT: warm up, flag the clients of largest loss, train again with them lifted."""
 
     kind: Literal["jtt"]
-    n_flagged: PositiveInt
     factor: PositiveFloat
+    n_flagged: PositiveInt | None = None
+    threshold: NonNegativeFloat | None = None
+    flag_by: Literal["loss", "confidence"] = "loss"
+    adds_one: bool = False
     warm_up_rounds: PositiveInt = 5
     restart: bool = True
-    oracle: Literal["ideal", "worst_case"] | None = Field(
-        None, description="Flag all of the minority (ideal) or all attackers (worst_case)."
-    )
-    rule = staticmethod(jtt)
+    rule = staticmethod(reweighting.jtt)
 
-    def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
-        """Return the rule; an oracle is told whom to flag."""
-        roles = {"ideal": Role.HONEST_MINORITY, "worst_case": Role.POISONED}
-        return partial(
-            jtt,
-            warm_up_rounds=self.warm_up_rounds,
-            n_flagged=self.n_flagged,
-            factor=self.factor,
-            restart=self.restart,
-            flag_instead=population.clients(roles[self.oracle]) if self.oracle else None,
-        )
+    def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
+        """Return the rule with its parameters bound."""
+        unasked = {"confidences": None} if self.flag_by == "loss" else {}
+        return partial(self.rule, **self.model_dump(exclude={"kind"}), **unasked)
 
 
 class OwnReweightingSpec(OwnSpec, ReweightingSpec):
@@ -94,7 +136,7 @@ class OwnReweightingSpec(OwnSpec, ReweightingSpec):
 
     facts = Pipeline.REWEIGHT_FACTS
 
-    def build(self, population: Population, training: LocalTraining) -> Reweighter | None:
+    def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
         """Return the function with its arguments bound."""
         return self.with_args()
 
@@ -103,8 +145,37 @@ class OwnReweightingSpec(OwnSpec, ReweightingSpec):
         return misshapen(result, Lift, {})
 
 
-OurLift = Annotated[NoReweightingSpec | AgnosticSpec | QFedAvgSpec | JTTSpec, BY_KIND, OURS_TAG]
+OurLift = Annotated[
+    NoReweightingSpec
+    | AgnosticSpec
+    | AflSpec
+    | DrfaSpec
+    | QFedAvgSpec
+    | TiltedSpec
+    | GroupDroSpec
+    | JTTSpec,
+    BY_KIND,
+    OURS_TAG,
+]
 LiftSpec = Annotated[OurLift | Annotated[OwnReweightingSpec, OWN_TAG], WHOSE]
+
+
+class OracleSpec(Spec):
+    """The truth about clients, told to a reweighting or a rule for comparison."""
+
+    lifting: Lifting = "standard"  # ideal: the minority alone; worst_case: attackers alone
+    removing: Removing = "standard"  # ideal: attackers alone; worst_case: the minority alone
+
+    @property
+    def is_told(self) -> bool:
+        """Whether anything is corrected."""
+        return (self.lifting, self.removing) != ("standard", "standard")
+
+    def build(self, population: Population) -> Oracle:
+        """Return what it knows and corrects."""
+        minority = population.clients(Role.HONEST_MINORITY)
+        attackers = population.clients(Role.POISONED)
+        return Oracle(minority, attackers, self.lifting, self.removing)
 
 
 class StrategySpec(Spec):
@@ -114,13 +185,15 @@ class StrategySpec(Spec):
     aggregation: AggregationSpec
     reweighting: LiftSpec = NoReweightingSpec()
     order: Literal["filter_then_lift", "lift_then_filter"] = "filter_then_lift"
+    losses: Literal["reported", "measured"] = "reported"  # measured: on the server's own data
+    oracle: OracleSpec = OracleSpec()
     weight_by: Literal["clients", "examples"] = "clients"
     on_too_few: Literal["skip_round", "stop"] = "skip_round"
 
     @property
     def is_oracle(self) -> bool:
         """Whether any part of it is told the truth about clients."""
-        return getattr(self.reweighting, "oracle", None) is not None
+        return self.oracle.is_told or self.reweighting.is_oracle
 
     @property
     def can_be_foreseen(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from clients.reporting import Claim
 from fl_testbed.scenario.attacks import (
     AnyAttackSpec,
     AttackersSpec,
@@ -59,6 +60,7 @@ class Scenario(Spec):
     poison: AnyPoisonSpec = NoPoisonSpec()
     training_attack: TrainingAttackSpec = NoTrainingAttackSpec()
     attack: AnyAttackSpec = NoAttackSpec()
+    reported_loss: Claim = "honest"  # low: a tenth of an attacker's loss; high: ten times it
     schedule: ScheduleSpec = ScheduleSpec()
     attackers: list[AttackersSpec] = Field(default_factory=list)  # where there are several kinds
     server_data: ServerDataSpec = ServerDataSpec()
@@ -81,6 +83,7 @@ class Scenario(Spec):
                     poison=self.poison,
                     training_attack=self.training_attack,
                     attack=self.attack,
+                    reported_loss=self.reported_loss,
                     schedule=self.schedule,
                 )
             ]
@@ -142,9 +145,35 @@ class Scenario(Spec):
                     f"{rule.kind} trains on the server's own data: give it some",
                 )
             )
-        lift = self.strategy.reweighting
+        found += self._lift_contradictions(n_clients)
+        found += self._data_contradictions()
+        found += self._attacker_contradictions()
+        found += self._poison_contradictions()
+        found += self._own_code_contradictions()
+        if self.dataset.n_classes is not None:
+            found += self.class_contradictions(self.dataset.n_classes)
+        return found
+
+    def _lift_contradictions(self, n_clients: int) -> list[tuple[str, str]]:
+        lift, oracle = self.strategy.reweighting, self.strategy.oracle
+        found: list[tuple[str, str]] = []
+        if self.strategy.losses == "measured" and self.server_data.n_examples == 0:
+            text = "the server measures losses on data of its own: give it some"
+            found.append(("server_data.n_examples", text))
+        if oracle.lifting != "standard" and lift.kind == "none":
+            text = f"{oracle.lifting} corrects a reweighting, and there is none: name one"
+            found.append(("strategy.oracle.lifting", text))
+        if oracle.removing == "shielded" and self.n_sampled == n_clients:
+            try:
+                self.strategy.check(n_clients - self.clients.honest_minority)
+            except TooFewClientsError as fault:
+                text = f"{fault} (of all clients but the minority's)"
+                found.append(("strategy.oracle.removing", text))
         if isinstance(lift, JTTSpec):
-            if lift.n_flagged > n_clients:
+            if (lift.n_flagged is None) == (lift.threshold is None):
+                text = "needs either n_flagged or threshold: how many to flag, or from where on"
+                found.append(("strategy.reweighting", text))
+            if lift.n_flagged is not None and lift.n_flagged > n_clients:
                 found.append(
                     (
                         "strategy.reweighting.n_flagged",
@@ -159,12 +188,6 @@ class Scenario(Spec):
                         "nothing would be left to train with the flags",
                     )
                 )
-        found += self._data_contradictions()
-        found += self._attacker_contradictions()
-        found += self._poison_contradictions()
-        found += self._own_code_contradictions()
-        if self.dataset.n_classes is not None:
-            found += self.class_contradictions(self.dataset.n_classes)
         return found
 
     def _attacker_contradictions(self) -> list[tuple[str, str]]:
@@ -176,7 +199,7 @@ class Scenario(Spec):
                 "they must be equal"
             )
             found.append(("attackers", text))
-        shorthand = ("training_attack", "attack", "schedule")
+        shorthand = ("training_attack", "attack", "reported_loss", "schedule")
         found += [
             (key, "is for attackers of one kind, and attackers lists them: give it there")
             for key in shorthand

@@ -1,12 +1,12 @@
 """Just Train Twice, with clients in place of examples."""
 
-from collections.abc import Collection
+from typing import Literal
 
 import torch
 
 from strategies.memory import Memory, recall, remember
 from strategies.reweighting.lift import Lift
-from strategies.shapes import Float, Int, Tensor
+from strategies.shapes import Bool, Float, Int, Tensor
 
 
 def jtt(
@@ -15,30 +15,39 @@ def jtt(
     prior: Float[Tensor, " n"],
     round_: int,
     memory: Memory,
+    confidences: Float[Tensor, " n"] | None = None,
+    *,
     warm_up_rounds: int,
-    n_flagged: int,
     factor: float,
+    n_flagged: int | None = None,
+    threshold: float | None = None,
+    flag_by: Literal["loss", "confidence"] = "loss",
+    adds_one: bool = False,
     restart: bool = True,
-    flag_instead: Collection[int] | None = None,
 ) -> Lift:
-    """Train briefly, flag the clients with the largest loss, and train again with them lifted.
+    """Train briefly, flag the clients that the model serves worst, train again with them lifted.
 
-    The flags are set once, at the end of the last warm-up round, by the loss of the model that was
-    received in it (of clients not sampled then, by their latest loss). A warm-up round that the
-    server had to skip puts this off to the next one. From then on the weights are prior · factor
-    for flagged clients and prior for others, scaled to sum 1.
+    The flags are set once, at the end of the last warm-up round, by the model that was received in
+    it (for clients not sampled then, by their latest report). A warm-up round that the server had
+    to skip puts this off to the next one. From then on the weights are prior · factor for flagged
+    clients and prior for others, scaled to sum 1. Give either ``n_flagged`` or ``threshold``.
 
     Args:
         clients: Ids of the round's clients, shape (n,).
         losses: Mean loss of the received model on each client's data, shape (n,).
         prior: Weights before any lift, shape (n,), sum 1.
         round_: The round, from 1.
-        memory: Each client's latest loss; once they are set, who is flagged.
+        memory: Each client's latest loss or confidence; once they are set, who is flagged.
+        confidences: Mean probability that the received model gives the labels of each client's
+            data, shape (n,); bound to None where flags go by loss, nobody has to report it.
         warm_up_rounds: Rounds of plain averaging before the flags are set, >= 1.
-        n_flagged: How many clients to flag.
         factor: The upweighting λ of a flagged client; 1 lifts nobody.
+        n_flagged: How many clients to flag: those of largest loss or least confidence.
+        threshold: Flag clients of a larger loss, or of a smaller confidence.
+        flag_by: What the flags go by.
+        adds_one: Whether a flagged client weighs λ + 1, as in the authors' code, which puts λ
+            copies of an example beside it.
         restart: Whether to begin again from the initial model after the warm-up, as JTT does.
-        flag_instead: An oracle: flag these clients, whatever their losses.
 
     Returns:
         weights: prior during the warm-up; then prior · factor if flagged, scaled to sum 1.
@@ -49,28 +58,41 @@ def jtt(
         None: attackers whose losses are large are flagged like a minority.
 
     Ties:
-        Of equal losses the lowest ids are flagged.
+        Of equal losses or confidences the lowest ids are flagged.
 
     Variants:
-        The authors' code flags examples that the model gets wrong and shows each λ + 1 times in
-        all, with λ in {20, 50, 100}. The client-level form is this project's own.
+        The authors' code flags examples that the model gets wrong, which for two classes is a
+        confidence below 0.5, and shows each λ + 1 times in all, with λ in {20, 50, 100}. The
+        client-level form is this project's own.
 
     References:
         Liu et al., Just Train Twice: Improving Group Robustness without Training Group Information,
         ICML 2021 (on examples).
     """
+    ratio = factor + 1 if adds_one else factor
     if "jtt.flag.clients" not in memory:
-        memory = remember(memory, "jtt.loss", clients, losses)
+        distrust = losses if flag_by == "loss" or confidences is None else -confidences
+        memory = remember(memory, "jtt.score", clients, distrust)
         if round_ < warm_up_rounds:
-            return Lift(prior, memory)
-        known = memory["jtt.loss.clients"]
-        if flag_instead is None:
-            worst = memory["jtt.loss.values"].argsort(descending=True, stable=True)[:n_flagged]
-        else:
-            worst = torch.isin(known, torch.tensor(sorted(flag_instead), dtype=known.dtype))
-        flagged = known[worst]
+            return Lift(prior, memory, flag_factor=1.0)
+        known, scores = memory["jtt.score.clients"], memory["jtt.score.values"]
+        flagged = known[_worst(scores, n_flagged, threshold, flag_by)]
         memory = remember(memory, "jtt.flag", flagged, torch.ones(len(flagged)).double())
-        return Lift(prior, memory, restart=restart)
+        return Lift(prior, memory, restart=restart, flag_factor=1.0)
     lifted = recall(memory, "jtt.flag", clients, default=0.0) > 0
-    weights = prior * torch.where(lifted, factor, 1.0)
-    return Lift(weights / weights.sum(), memory)
+    weights = prior * torch.where(lifted, ratio, 1.0)
+    return Lift(weights / weights.sum(), memory, flag_factor=ratio)
+
+
+def _worst(
+    scores: Float[Tensor, " clients"],
+    n_flagged: int | None,
+    threshold: float | None,
+    flag_by: Literal["loss", "confidence"],
+) -> Bool[Tensor, " clients"]:
+    """Mark the clients to flag: their scores are losses, or confidences with the sign turned."""
+    if threshold is not None:
+        return scores > (threshold if flag_by == "loss" else -threshold)
+    flagged = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    flagged[scores.argsort(descending=True, stable=True)[:n_flagged]] = True
+    return flagged

@@ -18,6 +18,9 @@ class Lift(NamedTuple):
     """Multiplies the aggregated update."""
     restart: bool = False
     """Whether the next round starts again from the initial model, in place of this update."""
+    flag_factor: float | None = None
+    """Of a method that flags clients: by what it multiplies the weight of those it flags. None
+    where a method lifts everybody by degrees."""
 
 
 Reweighter = Callable[..., Lift]

@@ -13,6 +13,7 @@ def q_fedavg(
     memory: Memory,
     q: float,
     lipschitz: float,
+    own_step: bool = True,
 ) -> Lift:
     """Weight clients by loss^q and move by the step that the paper estimates.
 
@@ -27,10 +28,12 @@ def q_fedavg(
         memory: Passed through; the method keeps nothing.
         q: The fairness exponent, >= 0.
         lipschitz: The constant L.
+        own_step: Whether to take the paper's step, which shrinks as q grows; its weights alone
+            otherwise.
 
     Returns:
         weights: prior · loss^q, scaled to sum 1.
-        step: L Σ p_k F_k^q / Σ p_k h_k, in (0, 1].
+        step: L Σ p_k F_k^q / Σ p_k h_k, in (0, 1]; 1 without the paper's step.
 
     Bound:
         None: a client that reports a large loss takes all the weight.
@@ -48,6 +51,8 @@ def q_fedavg(
     losses = losses + 1e-10  # the authors' guard: F^(q-1) of a perfect client
     # All powers are divided by the largest: one client that claims 1e38 would make them inf.
     powered = prior * (losses / losses.max()) ** q
+    if not own_step:
+        return Lift(normalised(powered), memory)
     curvature = powered * (q * lipschitz**2 * squared_norms / losses + lipschitz)
     step = lipschitz * powered.sum() / curvature.sum()
     return Lift(normalised(powered), memory, step=step.item())

@@ -10,8 +10,9 @@ from torch import nn
 
 from clients.app import CLEAN_ARRAYS, ShardClientApp, Work
 from clients.attacks import Neurotoxin, ProjectedDescent
+from clients.reporting import report_of
 from clients.shard import Role, Shard
-from clients.training import LocalTraining, mean_loss, train
+from clients.training import LocalTraining, train
 from fl_testbed.engine.flower_internals import become_server
 from strategies.randomness import Purpose, generator
 
@@ -90,10 +91,22 @@ def test_it_trains_the_received_model_on_the_shard_of_its_partition():
 def test_the_loss_of_the_received_model_is_told_only_when_asked_for():
     reply = app()(message(1, **{"report-loss": True}), context(1))
     shard = shard_of(1)
-    expected = mean_loss(build_model(9), shard.inputs, shard.labels)
-    assert metrics_of(reply)["received-loss"] == expected
+    expected = report_of(build_model(9), shard)
+    assert metrics_of(reply)["received-loss"] == expected.loss
+    assert metrics_of(reply)["received-confidence"] == expected.confidence
     assert metrics_of(reply)["received-loss"] > metrics_of(reply)["train-loss"]
     assert "received-loss" not in metrics_of(app()(message(1), context(1)))
+
+
+def test_an_attacker_may_lie_about_its_loss():
+    def liar(client: int, round_: int) -> Work:
+        return Work(shard_of(client), SETTINGS, claim="high")
+
+    asked = message(1, **{"report-loss": True})
+    lying = ShardClientApp(shard_of, build_model, SETTINGS, SEED, work_of=liar)
+    honest, lie = (metrics_of(a(asked, context(1))) for a in (app(), lying))
+    assert lie["received-loss"] == pytest.approx(10 * honest["received-loss"])
+    assert lie["received-confidence"] == pytest.approx(honest["received-confidence"] / 10)
 
 
 def test_a_reply_depends_on_the_round_and_not_on_what_the_app_did_before():

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from clients.reporting import report_of
 from clients.shard import Role, Shard
-from clients.training import LocalTraining, batches, mean_loss, train, train_cohort
+from clients.training import LocalTraining, batches, train, train_cohort
 
 RAGGED = (7, 23, 10, 1, 16)  # with batches of 5: ends mid-batch, on a batch, in the first batch
 SETTINGS = {
@@ -106,21 +107,7 @@ class TestOneClient:
         model, shard = small_model(), random_shard(7, 1)
         settings = LocalTraining(lr=1e-300, batch_size=5)
         told = train(model, shard, settings, generators(1)[0])
-        assert told == pytest.approx(mean_loss(model, shard.inputs, shard.labels), rel=1e-12)
-
-    def test_mean_loss_is_the_mean_over_examples_across_its_own_batches(self, monkeypatch):
-        model, shard = small_model(), random_shard(7, 1)
-        whole = mean_loss(model, shard.inputs, shard.labels)
-        monkeypatch.setattr("clients.training.EVALUATION_BATCH", 3)
-        assert mean_loss(model, shard.inputs, shard.labels) == pytest.approx(whole, rel=1e-12)
-
-    def test_mean_loss_switches_dropout_off_and_training_on(self):
-        model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(6, 3)).double()
-        shard = random_shard(20, 2)
-        losses = {mean_loss(model, shard.inputs, shard.labels) for _ in range(5)}
-        assert len(losses) == 1
-        train(model, shard, LocalTraining(lr=0.1, batch_size=5), generators(1)[0])
-        assert model.training
+        assert told == pytest.approx(report_of(model, shard).loss, rel=1e-12)
 
 
 class TestCohort:

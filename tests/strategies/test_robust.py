@@ -427,7 +427,7 @@ def losses_round(strategy: RobustFedAvg, round_: int, start: dict) -> ArrayRecor
 
 
 def test_jtt_restarts_from_the_initial_model_after_its_warm_up():
-    rule = partial(jtt, warm_up_rounds=2, n_flagged=1, factor=3.0)
+    rule = partial(jtt, confidences=None, warm_up_rounds=2, n_flagged=1, factor=3.0)
     strategy = strategy_of(reweight=rule)
     first = losses_round(strategy, 1, START)
     assert first is not None
@@ -441,7 +441,7 @@ def test_jtt_restarts_from_the_initial_model_after_its_warm_up():
 
 
 def test_a_strategy_restored_from_its_state_goes_on_as_if_never_interrupted():
-    rule = partial(jtt, warm_up_rounds=2, n_flagged=1, factor=3.0)
+    rule = partial(jtt, confidences=None, warm_up_rounds=2, n_flagged=1, factor=3.0)
     whole = strategy_of(reweight=rule)
     first = losses_round(whole, 1, START)
     assert first is not None
@@ -489,14 +489,48 @@ def test_random_numbers_depend_on_the_seed_and_the_round_alone():
 
 
 def test_candidate_models_are_evaluated_as_whole_models():
-    def evaluate(arrays: ArrayRecord) -> tuple[float, float]:
+    def evaluate(arrays: ArrayRecord) -> tuple[float, float, float]:
         assert arrays["weight"].numpy().shape == (1, 2)
-        return 0.0, abs(float(arrays["bias"].numpy()[0]) - 3)  # best where it starts
+        return 0.0, abs(float(arrays["bias"].numpy()[0]) - 3), 1.0  # best where it starts
 
     rule = partial(loss_rejection, n_malicious=1)
     strategy = strategy_of(rule, server_evaluate=evaluate)
     assert one_round(strategy, 1, (0.0, 2.0, 1.0, 9.0))["bias"] == [4.0]
     assert weights(strategy)[3] == 0
+
+
+def believed(strategy: RobustFedAvg) -> list[float]:
+    assert strategy.ledger is not None
+    return [entry.believed_loss for entry in strategy.ledger.clients]
+
+
+def test_measured_losses_are_those_of_each_client_s_updated_model():
+    def evaluate(arrays: ArrayRecord) -> tuple[float, float, float]:
+        return 0.0, float(arrays["bias"].numpy()[0]), 0.5
+
+    lift = partial(agnostic, step_size=math.log(3))
+    strategy = strategy_of(reweight=lift, losses="measured", server_evaluate=evaluate)
+    config = ConfigRecord()
+    messages = list(strategy.configure_train(1, record_of(START), config, Nodes([1, 2])))
+    assert "report-loss" not in config
+    for number, message in enumerate(messages):
+        message.metadata.__dict__["_message_id"] = str(number)
+    a, b = messages
+    strategy.aggregate_train(1, [moved(a, 1.0, received_loss=9.0), moved(b, 2.0)])
+    assert believed(strategy) == [4.0, 5.0]  # the bias begins at 3
+    assert weights(strategy) == pytest.approx([0.25, 0.75])
+
+
+def test_a_confidence_is_needed_only_where_somebody_goes_by_it():
+    flags = {"warm_up_rounds": 1, "n_flagged": 1, "factor": 5.0, "flag_by": "confidence"}
+    for rule, statuses_ in (
+        (partial(jtt, **flags), ["rejected: needs a confidence from 0 to 1, got nan"] * 2),
+        (partial(agnostic, step_size=1.0), ["ok", "ok"]),
+    ):
+        strategy = strategy_of(reweight=rule)
+        a, b = asked(strategy, [1, 2])
+        strategy.aggregate_train(1, [moved(m, 1.0, received_loss=1.0) for m in (a, b)])
+        assert statuses(strategy) == statuses_
 
 
 def test_a_rule_that_evaluates_says_what_to_pass():

@@ -205,6 +205,14 @@ class TestCounts:
         own = federation(groups=HALVES)
         assert own.group_counts() == {"low": 3 * EACH, "high": 2 * EACH}
 
+    @pytest.mark.parametrize("groups", [STYLES, HALVES], ids=["styles", "attributes"])
+    def test_holdings_count_the_groups_of_every_client(self, groups):
+        clients = federation(groups=groups, concentration=0.5)
+        for client, held in enumerate(clients.holdings()):
+            assert (
+                held.tolist() == clients.clean_shard(client).groups.bincount(minlength=2).tolist()
+            )
+
     def test_the_table_counts_what_models_are_judged_by(self):
         judged = federation(n_validation=3).group_table("validation")
         assert [row.test for row in judged] == [3, 3]

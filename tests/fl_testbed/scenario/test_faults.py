@@ -344,6 +344,26 @@ def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
             "strategy.reweighting.warm_up_rounds",
         ),
         (
+            "{kind: krum, n_malicious: 1}",
+            "{kind: mean}\n  reweighting: {kind: jtt, factor: 5}",
+            "strategy.reweighting",
+        ),
+        (
+            "{kind: krum, n_malicious: 1}",
+            "{kind: mean}\n  oracle: {lifting: ideal}",
+            "strategy.oracle.lifting",
+        ),
+        (
+            "{kind: krum, n_malicious: 1}",
+            "{kind: krum, n_malicious: 2}\n  oracle: {removing: shielded}",
+            "strategy.oracle.removing",
+        ),
+        (
+            "{kind: krum, n_malicious: 1}",
+            "{kind: mean}\n  losses: measured",
+            "server_data.n_examples",
+        ),
+        (
             "kind: digits",
             "kind: digits, minority: {kind: none}",
             "clients.honest_minority",

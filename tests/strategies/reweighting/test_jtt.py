@@ -1,5 +1,6 @@
 from functools import partial
 
+import pytest
 import torch
 
 from strategies.reweighting import jtt
@@ -72,16 +73,48 @@ def test_of_equal_losses_the_lowest_id_is_flagged():
     assert (lift.weights > 0.25).tolist() == [True, True, False, False]
 
 
-def test_an_oracle_flags_whom_it_is_told():
-    rule, first = warmed_up(flag_instead={8, 99})
-    lift = rule(CLIENTS, LOSSES, EQUAL, 2, first.memory)
-    assert (lift.weights > 0.25).tolist() == [False, False, False, True]
+def test_more_flags_than_clients_flag_everybody():
+    rule, first = warmed_up(n_flagged=9)
+    assert torch.equal(rule(CLIENTS, LOSSES, EQUAL, 2, first.memory).weights, EQUAL)
 
 
-def test_an_oracle_that_flags_nobody_lifts_nobody():
-    rule, first = warmed_up(flag_instead=set())
+def test_a_threshold_flags_whoever_is_beyond_it():
+    rule, first = warmed_up(n_flagged=None, threshold=1.0)
     lift = rule(CLIENTS, LOSSES, EQUAL, 2, first.memory)
-    assert torch.equal(lift.weights, EQUAL)
+    assert (lift.weights > 0.25).tolist() == [False, True, False, True]
+
+
+def test_a_threshold_may_flag_nobody():
+    rule, first = warmed_up(n_flagged=None, threshold=9.0)
+    assert torch.equal(rule(CLIENTS, LOSSES, EQUAL, 2, first.memory).weights, EQUAL)
+
+
+CONFIDENCES = torch.tensor([0.9, 0.6, 0.2, 0.4], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("how_many", "flagged"),
+    [
+        ({"n_flagged": 1}, [False, False, True, False]),
+        ({"n_flagged": None, "threshold": 0.5}, [False, False, True, True]),
+    ],
+)
+def test_flags_may_go_by_confidence(how_many, flagged):
+    rule = partial(jtt, flag_by="confidence", warm_up_rounds=1, factor=3.0, **how_many)
+    first = rule(CLIENTS, LOSSES, EQUAL, 1, {}, CONFIDENCES)
+    lift = rule(CLIENTS, LOSSES, EQUAL, 2, first.memory, CONFIDENCES)
+    assert (lift.weights > 0.25).tolist() == flagged
+
+
+def test_copies_beside_the_original_weigh_one_more():
+    rule, first = warmed_up(adds_one=True)
+    lift = rule(CLIENTS, LOSSES, EQUAL, 2, first.memory)
+    torch.testing.assert_close(lift.weights, torch.tensor([1, 4, 1, 1]).double() / 7)
+    assert lift.flag_factor == 4
+
+
+def test_nobody_is_flagged_before_the_flags_are_set():
+    assert warmed_up()[1].flag_factor == 1
 
 
 def test_a_skipped_last_warm_up_round_puts_the_flags_off():

@@ -29,6 +29,12 @@ def test_the_step_is_the_papers():
     assert lift.step == pytest.approx(2 * (1 + 9) / (4 + 30))
 
 
+def test_the_weights_alone_take_a_whole_step():
+    lift = q_fedavg(LOSSES, SQUARES, PRIOR, {}, q=2.0, lipschitz=2.0, own_step=False)
+    torch.testing.assert_close(lift.weights, doubles(0.1, 0.9))
+    assert lift.step == 1
+
+
 def test_a_perfect_client_is_no_division_by_zero():
     lift = q_fedavg(doubles(0, 1), SQUARES, PRIOR, {}, q=0.5, lipschitz=10.0)
     assert lift.weights.sum().item() == pytest.approx(1)

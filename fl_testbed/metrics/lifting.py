@@ -1,0 +1,87 @@
+"""Whom a reweighting lifted, and whether its heuristic told minority from poison."""
+
+from typing import Any
+
+import pandas as pd
+
+from clients.shard import Role
+from fl_testbed.metrics.suppression import pairwise_auc
+
+RAISED = 1 + 1e-9  # a lifted weight over the prior; above rounding
+
+
+def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, Any]:
+    """Compute whom a run's reweighting lifted.
+
+    A client counts as lifted where its weight, before the rule had its say, is above its prior.
+
+    Args:
+        clients: ``clients.csv``, one row per round and sampled client.
+        restart: The last round before the model began again, NaN where it never did. The heuristic
+            is judged on all rounds, since it decides before the restart; weights on those after it.
+
+    Returns:
+        By role ``ratio``, Σ lifted weight / Σ prior; ``flagged_minority`` and ``flagged_poisoned``,
+        each with ``precision`` (the role's share of lifted appearances) and ``recall`` (the lifted
+        share of its appearances); and ``auc_by_loss`` and ``auc_by_confidence``: how often within a
+        round an attacker looks worse than a minority client by the loss (confidence) that the
+        server went by. 0.5 means that the heuristic cannot tell them apart. Null where there is
+        nothing to compute from.
+    """
+    answered = clients[~clients["status"].str.startswith("failed")]
+    doubts = answered.assign(doubt=-answered["believed_confidence"])
+    after = answered[~(answered["round"] <= restart) & answered["lift"].notna()]
+    raised = after["lift"] > after["prior_weight"] * RAISED
+    result: dict[str, Any] = {"ratio": {}}
+    for role in Role:
+        own = after["role"] == role.value
+        prior = after.loc[own, "prior_weight"].sum()
+        result["ratio"][role.value] = float(after.loc[own, "lift"].sum() / prior) if prior else None
+    for name, role in (("minority", Role.HONEST_MINORITY), ("poisoned", Role.POISONED)):
+        own = after["role"] == role.value
+        result[f"flagged_{name}"] = {
+            "precision": float(own[raised].mean()) if raised.any() else None,
+            "recall": float(raised[own].mean()) if own.any() else None,
+        }
+    result["auc_by_loss"] = pairwise_auc(answered, "believed_loss")
+    result["auc_by_confidence"] = pairwise_auc(doubts, "doubt")
+    return result
+
+
+def lifting_by_round(clients: pd.DataFrame) -> pd.DataFrame:
+    """Return for each round the ratio of weight to prior by role, after reweighting and rule, and
+    how often an attacker looks worse than a minority client by loss.
+
+    Args:
+        clients: ``clients.csv``, one row per round and sampled client.
+    """
+    answered = clients[~clients["status"].str.startswith("failed")]
+    rows = []
+    for round_, sample in answered.groupby("round"):
+        row: dict[str, Any] = {
+            "round": round_,
+            "auc_by_loss": pairwise_auc(sample, "believed_loss"),
+        }
+        for role, own in sample.groupby("role"):
+            row[f"weight_ratio.{role}"] = own["weight"].sum() / own["prior_weight"].sum()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def attack_success_at(rounds: pd.DataFrame, level: float) -> float | None:
+    """Return the attack success rate when a run first reached a worst-group accuracy.
+
+    A faint backdoor is learnt in time without any lift, so runs are compared where they serve the
+    worst group equally well, and not at one round.
+
+    Args:
+        rounds: ``rounds.csv``.
+        level: The worst-group accuracy to reach.
+
+    Returns:
+        The rate at the first evaluation after the last restart that reached it; None if none did.
+    """
+    restarts = rounds.loc[rounds["restarted"] == 1, "round"]
+    after = rounds[rounds["round"] > restarts.max()] if len(restarts) else rounds
+    reached = after[after["worst_group_accuracy"] >= level]
+    return float(reached["attack_success_rate"].iloc[0]) if len(reached) else None

@@ -1,0 +1,86 @@
+"""What any method would do if it were told the truth about clients: comparisons, not methods."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from strategies.aggregation.aggregate import Aggregate, mean_of_selected, normalised, weighted_sum
+from strategies.reweighting.lift import Lift
+from strategies.shapes import Bool, Float, Int, Tensor
+
+Lifting = Literal["standard", "ideal", "worst_case"]
+Removing = Literal["standard", "ideal", "worst_case", "shielded"]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The truth about clients, and what is corrected by it."""
+
+    minority: Collection[int]
+    """Ids of the honest minority's clients."""
+    attackers: Collection[int]
+    """Ids of the attackers; whoever is neither is of the majority."""
+    lifting: Lifting = "standard"
+    """Who is lifted: whom the method lifts; the minority alone (ideal); attackers alone."""
+    removing: Removing = "standard"
+    """Who is removed: whom the rule removes; attackers alone (ideal); the minority alone (worst
+    case). Shielded: the rule judges all but the minority, which is heard in full."""
+
+    def corrected(self, lift: Lift, clients: Int[Tensor, " n"], prior: Float[Tensor, " n"]) -> Lift:
+        """Return a lift of the true minority alone, or of attackers alone.
+
+        A method that flags lifts all of them by its factor. Otherwise they keep the ratio of lifted
+        weight to prior that the method gave them, and everybody else gets the majority's.
+        """
+        if self.lifting == "standard":
+            return lift
+        minority, attackers = among(clients, self.minority), among(clients, self.attackers)
+        lifted = minority if self.lifting == "ideal" else attackers
+        if lift.flag_factor is not None:
+            ratios = torch.where(lifted, lift.flag_factor, 1.0)
+        else:
+            majority = ~(minority | attackers)
+            usual = lift.weights[majority].sum() / prior[majority].sum() if majority.any() else 1.0
+            own = torch.where(prior > 0, lift.weights / prior, 0.0)
+            ratios = torch.where(lifted, own, usual)
+        return lift._replace(weights=normalised(prior * ratios))
+
+    def judged(
+        self,
+        updates: Float[Tensor, "n d"],
+        clients: Int[Tensor, " n"],
+        prior: Float[Tensor, " n"],
+        rule: Callable[[Bool[Tensor, " n"]], Aggregate],
+    ) -> Aggregate:
+        """Return what the server does with a round.
+
+        Args:
+            updates: One row per client, shape (n, d).
+            clients: Their ids, shape (n,).
+            prior: Their weights before the rule has its say, shape (n,), sum 1.
+            rule: What the rule makes of the marked rows alone.
+        """
+        minority, attackers = among(clients, self.minority), among(clients, self.attackers)
+        if self.removing in ("ideal", "worst_case"):
+            removed = attackers if self.removing == "ideal" else minority
+            return mean_of_selected(updates, ~removed, prior, removed.double())
+        if self.removing == "standard" or not minority.any():
+            return rule(torch.ones_like(minority))
+        heard = mean_of_selected(updates, minority, prior, torch.zeros_like(prior))
+        if minority.all():
+            return heard
+        share = prior[minority].sum()
+        rest = rule(~minority)
+        weights, suspicion = share * heard.weights, torch.full_like(prior, torch.nan)
+        weights[~minority] = (1 - share) * rest.weights
+        suspicion[~minority] = rest.suspicion.to(suspicion)
+        pair = torch.stack([heard.update, rest.update])
+        update = weighted_sum(pair, torch.stack([share, 1 - share]))
+        return Aggregate(update, normalised(weights), suspicion, rest.memory)
+
+
+def among(clients: Int[Tensor, " n"], ids: Collection[int]) -> Bool[Tensor, " n"]:
+    """Mark the clients with one of the ids."""
+    return torch.isin(clients, torch.tensor(sorted(ids), dtype=clients.dtype))

@@ -1,0 +1,122 @@
+"""Agnostic federated learning by projection: AFL and DRFA."""
+
+import numpy as np
+import torch
+
+from strategies.aggregation.aggregate import normalised
+from strategies.memory import Memory, recall, remember
+from strategies.reweighting.lift import Lift
+from strategies.reweighting.simplex import project_to_simplex
+from strategies.shapes import Float, Int, Tensor
+
+
+def afl(
+    clients: Int[Tensor, " n"],
+    losses: Float[Tensor, " n"],
+    prior: Float[Tensor, " n"],
+    memory: Memory,
+    step_size: float,
+) -> Lift:
+    """Play the adversary's side of a minimax game over clients by projected gradient.
+
+    The weights λ begin as the prior. A round averages by the λ that it begins with, and then steps
+    λ ← Proj(λ + η · losses), the projection onto the simplex. Where only some clients take part,
+    the round's λ share among themselves what they had together.
+
+    Args:
+        clients: Ids of the round's clients, shape (n,).
+        losses: Mean loss of the received model on each client's data, shape (n,).
+        prior: Weights before any lift, shape (n,), sum 1.
+        memory: Each client's λ.
+        step_size: The ascent step η per unit of loss.
+
+    Returns:
+        weights: λ, scaled to sum 1 over the round's clients.
+        step: 1.
+
+    Bound:
+        None: a client that reports a large loss takes all the weight.
+
+    Ties:
+        None can arise.
+
+    Variants:
+        The code of fair_flearn steps in the same order, with η = 0.1 on Adult, and returns
+        the running average of all models; here the last model counts, as for every other method.
+        Their clients take one gradient step a round. The multiplicative step of the agnostic method
+        never takes a weight to 0, this one does.
+
+    References:
+        Mohri et al., Agnostic Federated Learning, ICML 2019.
+    """
+    weights = _mixture(memory, "afl", clients, prior)
+    stepped = _ascended(weights, step_size * losses)
+    return Lift(normalised(weights), remember(memory, "afl", clients, stepped))
+
+
+def drfa(
+    clients: Int[Tensor, " n"],
+    losses: Float[Tensor, " n"],
+    prior: Float[Tensor, " n"],
+    memory: Memory,
+    rng: np.random.Generator,
+    step_size: float,
+    local_steps: int,
+    n_drawn: int | None = None,
+) -> Lift:
+    """Draw the round's clients from a mixture λ that the losses move once per round.
+
+    With ``n_drawn`` = m, m clients are drawn with replacement in proportion to λ, and weigh by how
+    often they were drawn; without it each weighs λ, which is the same on average. λ then steps by
+    Proj(λ + η τ · losses), as if each of the τ local steps had been a step of the game.
+
+    Args:
+        clients: Ids of the round's clients, shape (n,).
+        losses: Mean loss of the received model on each client's data, shape (n,).
+        prior: Weights before any lift, shape (n,), sum 1.
+        memory: Each client's λ.
+        rng: Draws the clients.
+        step_size: The ascent step η per unit of loss and local step.
+        local_steps: τ, the local steps of a round that one step of λ stands for.
+        n_drawn: How many clients to draw, m; none drawn by default.
+
+    Returns:
+        weights: How often each client was drawn / m, or λ, scaled to sum 1.
+        step: 1.
+
+    Bound:
+        None: a client that reports a large loss takes all the weight.
+
+    Ties:
+        None can arise.
+
+    Variants:
+        The paper draws first and lets only the drawn train; λ moves by the losses of a second set
+        of clients, drawn uniformly, on the average of their models after a random local step. Here
+        all of the round's clients train and report the loss of the received model.
+
+    References:
+        Deng et al., Distributionally Robust Federated Averaging, NeurIPS 2020.
+    """
+    weights = _mixture(memory, "drfa", clients, prior)
+    stepped = _ascended(weights, step_size * local_steps * losses)
+    weights = normalised(weights)
+    if n_drawn is not None:
+        shares = weights / weights.sum()  # numpy wants a sum of 1 to the last digits
+        counts = rng.multinomial(n_drawn, shares.cpu().numpy())
+        weights = torch.from_numpy(counts).to(weights) / n_drawn
+    return Lift(weights, remember(memory, "drfa", clients, stepped))
+
+
+def _mixture(
+    memory: Memory, name: str, clients: Int[Tensor, " n"], prior: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Return each client's λ: the prior of those not yet met, and of all where nobody has any."""
+    unknown = -1.0
+    weights = recall(memory, name, clients, default=unknown)
+    weights = torch.where(weights == unknown, prior.double(), weights)
+    return weights if weights.sum() > 0 else prior.double()
+
+
+def _ascended(weights: Float[Tensor, " n"], gain: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    return project_to_simplex(weights + gain, mass=weights.sum().item())

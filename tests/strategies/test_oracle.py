@@ -1,0 +1,126 @@
+"""What the truth about clients corrects: one majority client each side of minority and attacker."""
+
+import numpy as np
+import pytest
+import torch
+
+from strategies.aggregation import Aggregate, krum, mean, trimmed_mean
+from strategies.oracle import Oracle
+from strategies.pipeline import Pipeline, RoundFacts
+from strategies.reweighting import Lift
+
+MAJORITY, MINORITY, ATTACKER = 3, 7, 9
+CLIENTS = torch.tensor([MAJORITY, 4, MINORITY, ATTACKER])
+UPDATES = torch.tensor([[0.0], [1.0], [6.0], [9.0]])
+
+
+def doubles(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+PRIOR = torch.full((4,), 0.25, dtype=torch.float64)
+
+
+def oracle(**corrected) -> Oracle:
+    return Oracle({MINORITY}, {ATTACKER}, **corrected)
+
+
+def step_of(rule, told: Oracle, reweight=None, **pipeline):
+    facts = RoundFacts(
+        round_=1,
+        clients=CLIENTS,
+        prior=PRIOR,
+        losses=doubles(1, 2, 3, 4),
+        confidences=doubles(1, 1, 1, 1),
+        server_update=lambda: torch.zeros(1),
+        evaluate=lambda update: (0.0, 0.0),
+        rng=np.random.default_rng(0),
+    )
+    return Pipeline(rule, reweight, oracle=told, **pipeline)(UPDATES.clone(), facts, {})
+
+
+class TestLifting:
+    @pytest.mark.parametrize(
+        ("lifting", "weights"),
+        [
+            ("standard", (0.1, 0.1, 0.3, 0.5)),
+            # The majority's share is 0.4 of what it should be; the minority's 1.2 times.
+            ("ideal", (0.1, 0.1, 0.3, 0.1)),
+            ("worst_case", (0.1, 0.1, 0.1, 0.5)),
+        ],
+    )
+    def test_all_but_the_target_get_the_majority_s_ratio(self, lifting, weights):
+        lift = Lift(doubles(0.1, 0.1, 0.3, 0.5), {})
+        told = oracle(lifting=lifting).corrected(lift, CLIENTS, PRIOR)
+        expected = doubles(*weights)
+        torch.testing.assert_close(told.weights, expected / expected.sum())
+
+    @pytest.mark.parametrize(
+        ("lifting", "ratios"), [("ideal", (1, 1, 5, 1)), ("worst_case", (1, 1, 1, 5))]
+    )
+    def test_a_method_that_flags_lifts_all_of_the_target_by_its_factor(self, lifting, ratios):
+        missed = Lift(doubles(0.2, 0.6, 0.1, 0.1), {}, flag_factor=5.0)  # flagged nobody it should
+        told = oracle(lifting=lifting).corrected(missed, CLIENTS, doubles(0.1, 0.2, 0.3, 0.4))
+        expected = doubles(0.1, 0.2, 0.3, 0.4) * doubles(*ratios)
+        torch.testing.assert_close(told.weights, expected / expected.sum())
+
+    def test_the_pipeline_corrects_before_the_rule(self):
+        def reweight(memory):
+            return Lift(doubles(0.1, 0.1, 0.3, 0.5), memory)
+
+        step = step_of(mean, oracle(lifting="ideal"), reweight)
+        torch.testing.assert_close(step.lift, doubles(1, 1, 3, 1) / 6)
+        torch.testing.assert_close(step.result.update, torch.tensor([28 / 6]))
+
+
+class TestRemoving:
+    @pytest.mark.parametrize(
+        ("removing", "update"), [("ideal", 7 / 3), ("worst_case", 10 / 3), ("standard", 0.0)]
+    )
+    def test_attackers_or_the_minority_alone_are_removed(self, removing, update):
+        def zero(updates):
+            return Aggregate(torch.zeros(1), PRIOR, PRIOR)
+
+        result = step_of(zero, oracle(removing=removing)).result
+        torch.testing.assert_close(result.update, torch.tensor([update]))
+
+    def test_shielded_the_rule_judges_the_others_and_the_minority_has_its_share(self):
+        # Of 0, 1 and 9 the trimmed mean keeps 1: 3/4 · 1 + 1/4 · 6.
+        def rule(updates, clients, losses):
+            assert clients.tolist() == [MAJORITY, 4, ATTACKER]
+            assert losses.tolist() == [1, 2, 4]
+            return trimmed_mean(updates, n_malicious=1)
+
+        result = step_of(rule, oracle(removing="shielded")).result
+        torch.testing.assert_close(result.update, torch.tensor([2.25]))
+        torch.testing.assert_close(result.weights, doubles(0, 0.75, 0.25, 0))
+        assert result.suspicion.isnan().tolist() == [False, False, True, False]
+
+    def test_shielded_the_prior_is_the_lifted_one(self):
+        def reweight(memory):
+            return Lift(doubles(0.1, 0.2, 0.5, 0.2), memory)
+
+        result = step_of(mean, oracle(removing="shielded"), reweight).result
+        torch.testing.assert_close(result.weights, doubles(0.1, 0.2, 0.5, 0.2))
+        torch.testing.assert_close(result.update, torch.tensor([5.0]))
+
+    def test_shielded_scaled_rows_are_judged_too(self):
+        def reweight(memory):
+            return Lift(doubles(0.1, 0.2, 0.5, 0.2), memory)
+
+        told = oracle(removing="shielded")
+        result = step_of(mean, told, reweight, order="lift_then_filter").result
+        torch.testing.assert_close(result.update, torch.tensor([5.0]))
+        torch.testing.assert_close(result.weights, doubles(0.1, 0.2, 0.5, 0.2))
+
+    def test_a_rule_that_trusts_nobody_leaves_the_minority_alone(self):
+        def nobody(updates):
+            return Aggregate(torch.zeros(1), torch.zeros(len(updates)).double(), PRIOR[:3])
+
+        result = step_of(nobody, oracle(removing="shielded")).result
+        assert result.weights.tolist() == [0, 0, 1, 0]
+        torch.testing.assert_close(result.update, torch.tensor([1.5]))
+
+    def test_a_rule_needs_its_bound_of_those_it_judges(self):
+        with pytest.raises(ValueError, match="got n=3"):
+            step_of(lambda updates: krum(updates, n_malicious=1), oracle(removing="shielded"))
