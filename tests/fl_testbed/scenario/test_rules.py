@@ -27,6 +27,7 @@ def one_round(strategy: StrategySpec, n: int = N) -> torch.Tensor:
         clients=torch.arange(n),
         prior=torch.full((n,), 1 / n, dtype=torch.float64),
         losses=torch.rand(n, dtype=torch.float64),
+        confidences=torch.ones(n, dtype=torch.float64),
         server_update=lambda: torch.ones(D),
         evaluate=lambda update: (0.5, float(update.norm())),
         rng=generator(0, Purpose.AGGREGATION, 1),

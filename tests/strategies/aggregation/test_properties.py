@@ -165,6 +165,7 @@ def round_facts(
         clients=clients,
         prior=torch.full((n,), 1 / n, dtype=torch.float64),
         losses=((7 * clients + seed) % 13).double(),
+        confidences=torch.ones(len(clients), dtype=torch.float64),
         server_update=lambda: reference,
         evaluate=evaluate,
         rng=np.random.default_rng(seed),

@@ -192,6 +192,7 @@ def test_a_rule_that_follows_still_withstands_f_attackers(name, rule, seed, size
         clients=torch.arange(n),
         prior=torch.full((n,), 1 / n, dtype=torch.float64),
         losses=torch.zeros(n, dtype=torch.float64),
+        confidences=torch.ones(n, dtype=torch.float64),
         server_update=lambda: torch.zeros(D),
         evaluate=lambda update: (0.0, 0.0),
         rng=np.random.default_rng(seed),
