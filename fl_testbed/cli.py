@@ -16,10 +16,10 @@ from fl_testbed.engine.errors import PoolError
 from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
 from fl_testbed.scenario.own_code import OwnCodeError
-from strategies.aggregation import TooFewClientsError
 
 if TYPE_CHECKING:
     from fl_testbed.data import Federation
+    from fl_testbed.report.results import RunResult
 
 INTERRUPTED = 130
 
@@ -37,6 +37,9 @@ ScenarioPath = Annotated[Path, typer.Argument(help="YAML file of the scenario.")
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change any key; the value is YAML."),
+]
+RunFolders = Annotated[
+    list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs, or folders that hold runs.")
 ]
 DataDir = Annotated[
     Path | None,
@@ -60,9 +63,11 @@ def run(
     """Run all variants and seeds of a scenario, then compare them."""
     # Imported here: they bring Flower, pandas and matplotlib, and --help shall not wait for them.
     from fl_testbed.engine.launch import Options, launch, run_folder
-    from fl_testbed.report.results import load_results
-    from fl_testbed.report.table import comparison_table
-    from fl_testbed.report.tension_figure import tension_figure
+    from fl_testbed.report.comparison import compare
+    from fl_testbed.report.figures.style import save
+    from fl_testbed.report.figures.tension import tension_plane
+    from fl_testbed.report.formats import terminal
+    from fl_testbed.report.results import find_runs
 
     chosen = {"kind": engine, "workers": workers, "ray_address": ray_address}
     if ray_address is not None and engine is None:
@@ -73,14 +78,56 @@ def run(
     options = Options(out, data_dir, shlex.join(["fl-testbed", *sys.argv[1:]]), resume)
     n_rounds = sum(s.rounds for s in scenarios)
     with RunProgress(console, len(scenarios), n_rounds) as progress:
-        launch(scenarios, options, progress)
-    folders = [run_folder(out, s).path for s in scenarios]
-    results = load_results(folders)
+        failures = launch(scenarios, options, progress)
+    comparison = compare(find_runs(run_folder(out, s).path for s in scenarios))
     console.print()
-    console.print(comparison_table(results, scenarios[0].name))
-    figure = out / scenarios[0].name / "tension.png"
-    tension_figure(results, scenarios[0].name, figure)
-    console.print(f"figure: {figure}\nruns:   {out / scenarios[0].name}", soft_wrap=True)
+    console.print(terminal(comparison))
+    folder = out / scenarios[0].name
+    plane = tension_plane(comparison)
+    if plane is not None:
+        save(plane, folder / "tension", (".png",))
+        console.print(f"figure: {folder / 'tension.png'}", soft_wrap=True)
+    console.print(f"runs:   {folder}", soft_wrap=True)
+    if failures:
+        _end(1, *failures)
+
+
+@app.command("compare")
+def compare_(
+    runs: RunFolders,
+    baseline: Annotated[
+        str | None, typer.Option(help="Variant that the others are compared with, seed by seed.")
+    ] = None,
+    form: Annotated[
+        Literal["table", "csv", "markdown", "latex"],
+        typer.Option("--format", help="How to write it."),
+    ] = "table",
+) -> None:
+    """Compare variants over seeds: one row each, mean and 95 % interval. Runs may go on."""
+    from fl_testbed.report.comparison import UnknownVariantError, compare
+    from fl_testbed.report.formats import FORMATS, terminal
+
+    try:
+        comparison = compare(_found_runs(runs), baseline)
+    except UnknownVariantError as fault:
+        raise ScenarioError([Fault("", "--baseline", str(fault))]) from None
+    if form == "table":
+        make_console().print(terminal(comparison))
+    else:
+        print(FORMATS[form](comparison), end="")
+
+
+def _found_runs(folders: list[Path]) -> "list[RunResult]":
+    from fl_testbed.report.results import find_runs
+
+    faults = [Fault(str(folder), "", "is no folder") for folder in folders if not folder.is_dir()]
+    if faults:
+        raise ScenarioError(faults)
+    runs = find_runs(folders)
+    if not runs:
+        text = "holds no run: name a run's folder, or one that holds run folders at any depth"
+        raise ScenarioError([Fault(str(folder), "", text) for folder in folders])
+    return runs
 
 
 @app.command()
@@ -202,8 +249,6 @@ def main() -> None:
         raise
     except ScenarioError as error:
         _end(2, *(str(fault) for fault in error.faults))
-    except TooFewClientsError as error:
-        _end(1, f"the run stopped: {error} (strategy.on_too_few: skip_round would go on)")
     except (PoolError, OwnCodeError) as error:
         _end(1, f"the run stopped: {error}")
     except OSError as error:

@@ -8,20 +8,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 if TYPE_CHECKING:  # the engine brings Flower and pandas, which --help can do without
     from fl_testbed.engine.evaluation import Evaluation
     from fl_testbed.scenario import Scenario
 
-PIPED_WIDTH = 120  # a table is not squeezed into 80 columns where nobody sees the terminal
+PIPED_WIDTH = 160  # a table is not squeezed into 80 columns where nobody sees the terminal
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -39,7 +32,9 @@ class RunProgress:
 
     def __init__(self, console: Console, n_runs: int, n_rounds: int) -> None:
         self._console, self._n_runs, self._n_done = console, n_runs, 0
-        self._began: dict[str, float] = {}  # by run: several may go side by side
+        self._start, self._rounds_left, self._rounds_computed = monotonic(), n_rounds, 0
+        self._rounds_of: dict[str, int] = {}  # done of a run, by run: several may go side by side
+        self._began: dict[str, float] = {}
         self._figures: dict[str, str] = {}
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -48,12 +43,10 @@ class RunProgress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("rounds,"),
-                TimeRemainingColumn(),
-                TextColumn("left"),
+                TextColumn("rounds{task.fields[time_left]}"),
                 console=console,
             )
-            self._task = self._bar.add_task("starting", total=n_rounds)
+            self._task = self._bar.add_task("starting", total=n_rounds, time_left="")
 
     def __enter__(self) -> RunProgress:
         if self._bar is not None:
@@ -71,31 +64,52 @@ class RunProgress:
 
     def begin(self, scenario: Scenario, first_round: int) -> None:
         """Note the start of a run; earlier rounds of a resumed one count as done."""
-        self._began[_label(scenario)] = monotonic()
-        if self._bar is not None:
-            self._bar.update(self._task, description=_label(scenario), advance=first_round)
+        label = _label(scenario)
+        self._began[label] = monotonic()
+        self._advance(label, first_round, label)
 
     def round(self, scenario: Scenario, round_: int, evaluation: Evaluation | None) -> None:
         """Show a round's figures."""
         if evaluation is not None:
             self._figures[_label(scenario)] = _figures(evaluation)
-        if self._bar is not None:
-            description = f"{_label(scenario)}  {self._figures.get(_label(scenario), '')}"
-            self._bar.update(self._task, description=description, advance=int(round_ > 0))
+        label = _label(scenario)
+        self._rounds_computed += int(round_ > 0)
+        self._advance(label, int(round_ > 0), f"{label}  {self._figures.get(label, '')}")
 
     def end(self, scenario: Scenario, outcome: str) -> None:
         """Print a run's last figures."""
         self._n_done += 1
+        label = _label(scenario)
+        self._advance(label, scenario.rounds - self._rounds_of.get(label, 0), label)
         if outcome == "done":
-            label = _label(scenario)
-            outcome = (
-                f"{self._figures.pop(label, '')}  {monotonic() - self._began.pop(label):.1f} s"
-            )
-        elif self._bar is not None:
-            self._bar.update(self._task, advance=scenario.rounds)
+            took = monotonic() - self._began.pop(label)
+            outcome = f"{self._figures.pop(label, '')}  {took:.1f} s{self._time_left()}"
         self._console.print(
-            f"[{self._n_done}/{self._n_runs}] {_label(scenario)}  {outcome}", markup=False
+            f"[{self._n_done}/{self._n_runs}] {label}  {outcome}", markup=False, soft_wrap=True
         )
+
+    def _advance(self, label: str, rounds: int, description: str) -> None:
+        self._rounds_of[label] = self._rounds_of.get(label, 0) + rounds
+        self._rounds_left -= rounds
+        if self._bar is not None:
+            self._bar.update(
+                self._task, description=description, advance=rounds, time_left=self._time_left()
+            )
+
+    def _time_left(self) -> str:
+        """Say how long the sweep goes on, if rounds to come take as long as those computed."""
+        if not self._rounds_computed or not self._rounds_left:
+            return ""
+        per_round = (monotonic() - self._start) / self._rounds_computed
+        return f", about {duration(per_round * self._rounds_left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as people say it."""
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _label(scenario: Scenario) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fl_testbed.report.results import mean_and_interval
+from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import Scenario, load_scenarios
 
 ACCURACY_LOSS, BACKDOOR_GAIN = 0.10, 0.50  # what counts as success
@@ -78,8 +78,8 @@ def compared(runs: pd.DataFrame) -> pd.DataFrame:
         row = {"scenario": scenario, "variant": variant, "n_seeds": len(group)}
         row |= group.iloc[0][["rule", "attackers", "attacked"]].to_dict()
         for name in figures:
-            row[name], row[f"{name}±"] = mean_and_interval(group[name].astype(float))
-            row[f"{name}_change"], row[f"{name}_change±"] = mean_and_interval(change[name])
+            row[name], row[f"{name}±"], _ = estimate(group[name].to_numpy(dtype=float))
+            row[f"{name}_change"], row[f"{name}_change±"], _ = estimate(change[name].to_numpy())
         lost, won = -row["accuracy_change"], row["attack_success_change"]
         row["succeeds"] = bool(lost >= ACCURACY_LOSS or won >= BACKDOOR_GAIN)
         rows.append(row)

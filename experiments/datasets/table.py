@@ -16,7 +16,8 @@ import pandas as pd
 
 from clients.shard import Role
 from fl_testbed.engine.launch import run_folder
-from fl_testbed.report.results import load_results, mean_and_interval
+from fl_testbed.report.results import RunResult, find_runs
+from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
@@ -37,9 +38,25 @@ def run(path: Path, out: Path) -> pd.DataFrame:
     print(shlex.join(command), flush=True)
     subprocess.run(command, check=True, stdout=sys.stderr)
     scenarios = load_scenarios(path)
-    rows = load_results([run_folder(out, scenario).path for scenario in scenarios])
-    rows.insert(0, "scenario", scenarios[0].name)
-    return rows
+    runs = find_runs(run_folder(out, scenario).path for scenario in scenarios)
+    return pd.DataFrame([row_of(run) for run in runs])
+
+
+def row_of(run: RunResult) -> dict[str, object]:
+    """Return a run's row of results.csv."""
+    final = ("accuracy", "worst_group_accuracy", "attack_success_rate")
+    ratios = {role: f"{role.value}.weight_ratio" for role in ROLES}
+    return {
+        "scenario": run.name,
+        "variant": run.variant,
+        "seed": run.seed,
+        "oracle": bool(run.figures["oracle"]),
+        **{name: run.figures[f"final.{name}"] for name in final},
+        **{
+            f"weight_ratio.{role.value}": run.figures[f"suppression.{key}"]
+            for role, key in ratios.items()
+        },
+    }
 
 
 def table(results: pd.DataFrame) -> str:
@@ -59,7 +76,7 @@ def table(results: pd.DataFrame) -> str:
 
 def cell(values: pd.Series, scale: float, digits: int) -> str:
     """Return mean ± half the interval, or a dash where there is no value."""
-    mean, half = mean_and_interval(values)
+    mean, half, _ = estimate(values.to_numpy(dtype=float))
     if pd.isna(mean):
         return "–"
     text = f"{mean * scale:.{digits}f}"

@@ -1,6 +1,6 @@
 """A dataset shared out to clients, each with its role."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -172,6 +172,22 @@ class Federation:
             GroupRow(name, group in self.minority_groups, *(int(c[group]) for c in counts))
             for group, name in enumerate(self.group_names)
         ]
+
+    def holdings(self, clients: Iterable[int]) -> np.ndarray:
+        """Return how many clean examples of each group and class some clients hold.
+
+        Shape (clients, groups × classes), groups outermost.
+        """
+        n_classes = self.dataset.n_classes
+        n_cells = len(self.group_names) * n_classes
+        counts = []
+        for client in clients:
+            rows = self.partition.client_rows(client)
+            restyled = self._restyled(client, self.population.role(client))
+            groups = self.groups.held_groups(rows, restyled)
+            cells = groups * n_classes + self.dataset.train.labels[rows]
+            counts.append(np.bincount(cells, minlength=n_cells))
+        return np.array(counts, dtype=np.int64).reshape(-1, n_cells)
 
     def _counts(self, role: Role) -> np.ndarray:
         clients = self.population.clients(role)

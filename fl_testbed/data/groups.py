@@ -58,10 +58,13 @@ class OwnGroups:
 
     def dress(self, examples: Examples, rows: np.ndarray, minority: np.ndarray) -> GroupedExamples:
         """Return some training examples; whether their holder is of the minority is no matter."""
+        groups = self.held_groups(rows, minority)
+        return GroupedExamples(examples.unit_inputs(rows), examples.labels[rows].copy(), groups)
+
+    def held_groups(self, rows: np.ndarray, minority: np.ndarray) -> np.ndarray:
+        """Return the groups of some training examples."""
         del minority
-        return GroupedExamples(
-            examples.unit_inputs(rows), examples.labels[rows].copy(), self.train[rows]
-        )
+        return self.train[rows]
 
     def test_examples(self, examples: Examples, n: int | None) -> GroupedExamples:
         """Return the first n test examples."""
@@ -90,7 +93,13 @@ class StyleGroups:
         inputs = examples.unit_inputs(rows)
         if minority.any():
             inputs[minority] = self.style(inputs[minority])
-        return GroupedExamples(inputs, examples.labels[rows].copy(), minority.astype(np.int64))
+        groups = self.held_groups(rows, minority)
+        return GroupedExamples(inputs, examples.labels[rows].copy(), groups)
+
+    def held_groups(self, rows: np.ndarray, minority: np.ndarray) -> np.ndarray:
+        """Return the groups of some training examples, those restyled that the mask marks."""
+        del rows
+        return minority.astype(np.int64)
 
     def test_examples(self, examples: Examples, n: int | None) -> GroupedExamples:
         """Return the first n test images twice: as the majority sees them, then the minority."""

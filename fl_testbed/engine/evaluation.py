@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from clients.training import EVALUATION_BATCH
 from fl_testbed.data import Federation, Goal
 from fl_testbed.engine.assembly import build_model, test_set
-from fl_testbed.metrics import AttackSuccess, GroupAccuracy, attack_success, group_accuracy
+from fl_testbed.metrics import (
+    AttackSuccess,
+    ClientSpread,
+    GroupAccuracy,
+    attack_success,
+    client_accuracies,
+    group_accuracy,
+    spread,
+)
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import state_dict_of
 
@@ -27,6 +35,8 @@ class Evaluation:
     """By name of a poison, what it brings about among the majority's test examples."""
     loss: float
     """Mean cross-entropy over the test set."""
+    clients: ClientSpread
+    """How accuracy spreads over the honest clients."""
 
     @property
     def attack_success_rate(self) -> float:
@@ -42,6 +52,8 @@ class Evaluator:
         self._model = build_model(scenario, federation.dataset)
         self._test = test_set(scenario, federation)
         self._training_counts = np.array(list(federation.group_counts().values()))
+        self._cells = self._test.groups * federation.dataset.n_classes + self._test.labels
+        self._holdings = federation.holdings(_judged(federation, scenario.evaluation.n_clients))
         self._goals: Mapping[str, Goal] = {}
         if federation.poison is not None:
             self._goals = federation.poison.goals(federation.majority(self._test))
@@ -54,7 +66,9 @@ class Evaluator:
         correct = (logits.argmax(dim=1) == labels).numpy()
         groups = group_accuracy(correct, self._test.groups.numpy(), self._training_counts)
         attacks = {name: self._success(goal) for name, goal in self._goals.items()}
-        return Evaluation(groups, attacks, F.cross_entropy(logits, labels).item())
+        by_client = client_accuracies(correct, self._cells.numpy(), self._holdings)
+        loss = F.cross_entropy(logits, labels).item()
+        return Evaluation(groups, attacks, loss, spread(by_client))
 
     def _success(self, goal: Goal) -> AttackSuccess:
         unstamped = None if goal.unstamped is None else self._called(goal.unstamped)
@@ -65,6 +79,17 @@ class Evaluator:
         if not len(inputs):
             return np.empty(0, dtype=np.int64)
         return _logits(self._model, inputs).argmax(dim=1).numpy()
+
+
+def _judged(federation: Federation, most: int) -> list[int]:
+    """Return the honest clients to judge: all, or so many evenly spaced ones.
+
+    Ids run through the roles in turn, so each has its share of them.
+    """
+    n_honest = len(federation.population) - federation.population.poisoned
+    if n_honest <= most:
+        return list(range(n_honest))
+    return [place * n_honest // most for place in range(most)]
 
 
 @torch.no_grad()

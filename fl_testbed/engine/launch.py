@@ -1,11 +1,14 @@
 """Runs a list of scenarios and keeps what each did in its folder."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
 import subprocess
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +20,7 @@ from fl_testbed.engine.assembly import (
     build_model,
     load_dataset,
 )
+from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.evaluation import Evaluation
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.memory import check_memory
@@ -24,6 +28,9 @@ from fl_testbed.engine.rounds import RoundRecord, Run, State, summarise
 from fl_testbed.engine.run_folder import RunFolder
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
+from strategies.aggregation import TooFewClientsError
+
+PLAN = "sweep.json"
 
 
 class Progress(Protocol):
@@ -125,37 +132,65 @@ def check_folders(scenarios: Sequence[Scenario], options: Options) -> list[Scena
     return left
 
 
-def launch(scenarios: Sequence[Scenario], options: Options, progress: Progress) -> None:
-    """Run scenarios; those that are done already are skipped.
+def launch(scenarios: Sequence[Scenario], options: Options, progress: Progress) -> list[str]:
+    """Run scenarios; those that are done already are skipped, and one's failure ends no other.
+
+    Returns:
+        What went wrong, a line for each run that failed.
 
     Raises:
         ScenarioError: If something is wrong that shows before the first run.
+        OSError: If files cannot be written: what follows would fail as well.
+        PoolError: If there are no workers to run on.
     """
     datasets = DatasetCache(options.data_dir)
     check_data(scenarios, datasets)
     check_memory(scenarios, datasets)
     left = check_folders(scenarios, options)
+    write_plan(scenarios, options)
     for scenario in scenarios:
         if scenario not in left:
             progress.end(scenario, "done before")
     if not left:
-        return
+        return []
     writers = [RunWriter(scenario, options, progress) for scenario in left]
     engine = left[0].engine
     if engine.kind == "inline":
         for writer in writers:
-            dataset = datasets.get(writer.scenario)
-            writer.write(inline_rounds(dataset, writer.scenario, *writer.begin()))
-        return
-    if engine.kind == "flower":
+            with writer.survived():
+                dataset = datasets.get(writer.scenario)
+                writer.write(inline_rounds(dataset, writer.scenario, *writer.begin()))
+    elif engine.kind == "flower":
         from fl_testbed.engine.flower_engine import run_on_flower
 
         for writer in writers:
-            run_on_flower(writer, datasets.get(writer.scenario), options.data_dir)
-        return
-    from fl_testbed.engine.ray_runs import run_on_ray  # inline runs need no Ray
+            with writer.survived():
+                run_on_flower(writer, datasets.get(writer.scenario), options.data_dir)
+    else:
+        from fl_testbed.engine.ray_runs import run_on_ray  # inline runs need no Ray
 
-    run_on_ray(writers, datasets, engine)
+        run_on_ray(writers, datasets, engine)
+    return [
+        f"{writer.folder.path}: the run failed: {writer.failure}"
+        for writer in writers
+        if writer.failure is not None
+    ]
+
+
+def write_plan(scenarios: Sequence[Scenario], options: Options) -> None:
+    """Note which runs belong to a sweep, in order: a comparison shows those that are missing.
+
+    Runs of earlier commands stay in the plan as long as their folders are there.
+    """
+    folder = RunFolder(options.out / scenarios[0].name)
+    runs = [(scenario.variant, scenario.seed) for scenario in scenarios]
+    earlier = json.loads(folder.read(PLAN) or "{}").get("runs", [])
+    runs += [
+        (variant, seed)
+        for variant, seed in earlier
+        if (variant, seed) not in runs and (folder.path / variant / f"seed-{seed}").exists()
+    ]
+    folder.write_json(PLAN, {"command": options.command, "runs": runs})
 
 
 class RunWriter:
@@ -165,6 +200,8 @@ class RunWriter:
         self.scenario = scenario
         self.folder = run_folder(options.out, scenario)
         self._options, self._progress = options, progress
+        self.failure: str | None = None
+        """Why the run failed, if it did."""
 
     def begin(self) -> tuple[int, State | None]:
         """Open the folder; return the last round that is recorded in it, and its state."""
@@ -184,6 +221,27 @@ class RunWriter:
         self._progress.begin(scenario, max(0, round_))
         self._state = state
         return round_, state
+
+    @contextmanager
+    def survived(self) -> Iterator[None]:
+        """Record what goes wrong inside as this run's failure, unless it concerns all runs."""
+        try:
+            yield
+        except (OSError, PoolError):
+            raise
+        except Exception as fault:
+            self.fail(fault, "".join(traceback.format_exception(fault)))
+
+    def fail(self, fault: BaseException, traceback_text: str) -> None:
+        """Record that the run failed, and why."""
+        text = str(fault)
+        if not isinstance(fault, TooFewClientsError | OwnCodeError):  # these say what to do
+            text = f"{type(fault).__name__}: {text}"
+        elif isinstance(fault, TooFewClientsError):
+            text += " (strategy.on_too_few: skip_round would go on)"
+        self.failure = " ".join(text.split())
+        self.folder.fail(self.failure, traceback_text)
+        self._progress.end(self.scenario, f"failed: {self.failure}")
 
     def write(self, records: Iterable[RoundRecord]) -> None:
         """Write records as they come, and the summary after the last."""

@@ -9,6 +9,7 @@ import ray
 from flwr.clientapp import ClientApp
 from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError
+from rich.text import Text
 
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_client_app, build_federation
@@ -35,7 +36,11 @@ def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: Eng
             _run_side_by_side(writers, datasets, pool)
         else:
             for writer in writers:
-                _run_spread(writer, datasets.get(writer.scenario), pool)
+                with writer.survived():
+                    try:
+                        _run_spread(writer, datasets.get(writer.scenario), pool)
+                    except RayTaskError as fault:  # its own text is a whole traceback
+                        writer.fail(fault.cause, _remote_traceback(fault))
     finally:
         pool.close()
 
@@ -68,6 +73,11 @@ def _run_spread(writer: RunWriter, dataset: Dataset, pool: RayPool) -> None:
     writer.write(Run(scenario, federation, grid).rounds(*writer.begin()))
 
 
+def _remote_traceback(fault: RayTaskError) -> str:
+    """Return the traceback on the worker, without the colours that Ray puts in."""
+    return Text.from_ansi(str(fault)).plain
+
+
 class _Stream:
     """A run on one worker, and where it stands."""
 
@@ -96,11 +106,14 @@ def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool
 
     def start(worker: Any) -> None:
         stream = waiting.popleft()
-        dataset = datasets.get(stream.writer.scenario)
-        if id(dataset) not in shared:
-            shared[id(dataset)] = [ray.put(dataset)]
-        stream.start(worker, shared[id(dataset)])
-        streams[stream.refs] = stream
+        with stream.writer.survived():
+            dataset = datasets.get(stream.writer.scenario)
+            if id(dataset) not in shared:
+                shared[id(dataset)] = [ray.put(dataset)]
+            stream.start(worker, shared[id(dataset)])
+            streams[stream.refs] = stream
+            return
+        idle.append(worker)
 
     pool.wait_for_workers()
     idle = deque(pool.workers)
@@ -118,19 +131,22 @@ def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool
             try:
                 record = cast(RoundRecord, ray.get(next(refs)))
             except StopIteration:
-                stream.writer.finish()
+                with stream.writer.survived():
+                    stream.writer.finish()
                 idle.append(stream.worker)
             except RayTaskError as fault:
-                raise fault.as_instanceof_cause() from None
+                stream.writer.fail(fault.cause, _remote_traceback(fault))
+                idle.append(stream.worker)
             except RayError as fault:
                 pool.replace(stream.worker)
                 stream.attempts += 1
                 if stream.attempts >= ATTEMPTS:
-                    raise
-                stream.writer.folder.log(
-                    f"worker lost ({type(fault).__name__}): the run goes on elsewhere"
-                )
-                waiting.appendleft(stream)
+                    stream.writer.fail(fault, f"its worker died {ATTEMPTS} times")
+                else:
+                    stream.writer.folder.log(
+                        f"worker lost ({type(fault).__name__}): the run goes on elsewhere"
+                    )
+                    waiting.appendleft(stream)
             else:
                 stream.writer.record(record)
                 stream.position = (record.round_, record.state)

@@ -24,6 +24,16 @@ from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
 
 FINAL_EVALUATIONS = 5  # averaged for the summary
 
+FIGURES = (
+    "accuracy",
+    "worst_group_accuracy",
+    "attack_success_rate",
+    "loss",
+    "client_accuracy_variance",
+    "worst_clients_accuracy",
+)
+"""What an evaluation finds, in the order of the columns of ``rounds.csv``."""
+
 State = dict[str, Tensor]
 """All that a run needs to go on after a round, as named tensors."""
 
@@ -114,11 +124,11 @@ class Run:
     def _tables(self, round_: int, evaluation: Evaluation | None) -> dict[str, list[Row]]:
         ledger = self._strategy.ledger or RoundLedger(round_)
         tables: dict[str, list[Row]] = {"groups.csv": [], "attacks.csv": []}
-        figures = (math.nan,) * 4
+        figures = (math.nan,) * len(FIGURES)
         if evaluation is not None:
             groups = evaluation.groups
             rate, loss = evaluation.attack_success_rate, evaluation.loss
-            figures = (groups.accuracy, groups.worst, rate, loss)
+            figures = (groups.accuracy, groups.worst, rate, loss, *evaluation.clients)
             names = self._federation.group_names
             rows = zip(names, groups.n_examples, groups.accuracies, strict=True)
             tables["groups.csv"] = [(round_, *row) for row in rows]
@@ -161,7 +171,6 @@ def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:
     )
     evaluated = rounds[rounds["accuracy"].notna()]["round"].tail(FINAL_EVALUATIONS)
     final = rounds[rounds["round"].isin(evaluated)]
-    columns = ("accuracy", "worst_group_accuracy", "attack_success_rate", "loss")
     restarts = rounds.loc[rounds["restarted"] == 1, "round"]
     kept = clients[clients["round"] > restarts.max()] if len(restarts) else clients
     by_group = groups[groups["round"].isin(evaluated)].groupby("group", sort=False)["accuracy"]
@@ -174,8 +183,9 @@ def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:
         "seed": scenario.seed,
         "rounds": scenario.rounds,
         "oracle": scenario.is_oracle,
+        "n_poisoned": scenario.clients.poisoned,
         "final_rounds": [int(r) for r in evaluated],
-        "final": {name: _number(final[name].mean()) for name in columns},
+        "final": {name: _number(final[name].mean()) for name in FIGURES},
         "group_accuracy": {str(k): _number(v) for k, v in by_group.mean().items()},
         "attacks": {
             str(poison): {name: _number(value) for name, value in row.items()}

@@ -21,6 +21,8 @@ COLUMNS = {
         "worst_group_accuracy",
         "attack_success_rate",
         "loss",
+        "client_accuracy_variance",
+        "worst_clients_accuracy",
         "n_usable",
         "n_unusable",
         "restarted",
@@ -55,6 +57,7 @@ COLUMNS = {
 }
 Row = tuple[Any, ...]
 CHECKPOINT = "checkpoint/state.safetensors"
+FAILURE = "failure.json"
 
 
 class RunFolder:
@@ -88,7 +91,7 @@ class RunFolder:
 
     def start(self) -> None:
         """Begin with empty tables."""
-        for stale in ("summary.json", "model.safetensors", CHECKPOINT):
+        for stale in ("summary.json", "model.safetensors", FAILURE, CHECKPOINT):
             (self.path / stale).unlink(missing_ok=True)
         for name, columns in COLUMNS.items():
             self._tables[name] = (self.path / name).open("w", encoding="utf-8", newline="")
@@ -96,6 +99,7 @@ class RunFolder:
 
     def resume(self) -> tuple[int, dict[str, Tensor]]:
         """Take up the last checkpoint: cut the tables to it and return its round and tensors."""
+        (self.path / FAILURE).unlink(missing_ok=True)
         with safe_open(self.path / CHECKPOINT, framework="pt") as file:
             position = json.loads(file.metadata()["position"])
         for name, size in position["bytes"].items():
@@ -136,6 +140,12 @@ class RunFolder:
         (self.path / CHECKPOINT).unlink(missing_ok=True)
         with suppress(OSError):
             (self.path / CHECKPOINT).parent.rmdir()
+
+    def fail(self, reason: str, traceback: str) -> None:
+        """Keep what was done, and say why there is no more; a resume tries again."""
+        self.close()
+        self.log(traceback.rstrip())
+        self.write_json(FAILURE, {"reason": reason})
 
     def close(self) -> None:
         """Close the tables."""

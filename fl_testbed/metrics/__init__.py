@@ -1,18 +1,22 @@
 """Figures of a run: pure functions on predictions and on saved tables."""
 
 from fl_testbed.metrics.attack_success import AttackSuccess, attack_success
+from fl_testbed.metrics.clients import ClientSpread, client_accuracies, spread
 from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy
 from fl_testbed.metrics.lifting import attack_success_at, lifting, lifting_by_round
 from fl_testbed.metrics.suppression import area_under_curve, suppression
 
 __all__ = [
     "AttackSuccess",
+    "ClientSpread",
     "GroupAccuracy",
     "area_under_curve",
     "attack_success",
     "attack_success_at",
+    "client_accuracies",
     "group_accuracy",
     "lifting",
     "lifting_by_round",
+    "spread",
     "suppression",
 ]

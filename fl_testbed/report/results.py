@@ -1,45 +1,109 @@
-"""Run folders as one table."""
+"""Run folders as one table. Little is read of each, so that a thousand take a moment."""
 
 import json
 import math
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
-from scipy.stats import t as student_t
-
-from clients.shard import Role
-
-FIGURES = ("accuracy", "worst_group_accuracy", "attack_success_rate")
+PLAN = "sweep.json"  # beside the variants: which runs belong to the sweep
+SEED_FOLDER = re.compile(r"seed-(\d+)")
 
 
-def load_results(folders: Iterable[Path]) -> pd.DataFrame:
-    """Read finished runs, one row each: variant, seed, oracle, final figures, weight ratios."""
-    rows = []
-    for folder in folders:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        row: dict[str, Any] = {key: summary[key] for key in ("variant", "seed", "oracle")}
-        row |= {name: _nan(summary["final"][name]) for name in FIGURES}
-        for role in Role:
-            ratio = summary["suppression"][role.value]["weight_ratio"]
-            row[f"weight_ratio.{role.value}"] = _nan(ratio)
-        rows.append(row)
-    return pd.DataFrame(rows)
+class Status(StrEnum):
+    """How far a run is."""
+
+    DONE = "done"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
+    """Begun: still running, or interrupted."""
+    WAITING = "waiting"
+    """Planned by the sweep, and not begun."""
 
 
-def mean_and_interval(values: pd.Series) -> tuple[float, float]:
-    """Return the mean over seeds and half its 95 % interval (Student's t); NaN for one seed."""
-    present = values.dropna()
-    if present.empty:
-        return math.nan, math.nan
-    mean = float(present.mean())
-    if len(present) == 1:
-        return mean, math.nan
-    quantile = float(student_t.ppf(0.975, len(present) - 1))
-    return mean, quantile * float(np.std(present.to_numpy(), ddof=1)) / math.sqrt(len(present))
+class RunResult(NamedTuple):
+    """One run, as far as it is."""
+
+    folder: Path
+    name: str
+    variant: str
+    seed: int
+    status: Status
+    reason: str
+    """Why it failed, if it did."""
+    figures: dict[str, float]
+    """Every number of its summary by its path with dots; null is NaN. Empty unless it is done."""
 
 
-def _nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def find_runs(paths: Iterable[Path]) -> list[RunResult]:
+    """Return the runs in folders, at any depth, in the order of their sweeps' plans.
+
+    Runs that a sweep planned and that are not there yet are among them, if the whole sweep is.
+    """
+    found: dict[Path, RunResult] = {}
+    for path in paths:
+        for folder, is_sweep in _walk(path):
+            runs = _planned(folder) if is_sweep else [_run(folder)]
+            for run in runs:
+                found.setdefault(run.folder.resolve(), run)
+    return list(found.values())
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield run folders, and sweeps as a whole in place of theirs."""
+    with os.scandir(folder) as entries:
+        names = {entry.name: entry.is_dir() for entry in entries}
+    if "scenario.yaml" in names:
+        yield folder, False
+    elif PLAN in names:
+        yield folder, True
+    else:
+        for name in sorted(names, key=_natural):
+            if names[name]:
+                yield from _walk(folder / name)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Order names as people do: seed-2 before seed-10."""
+    return [(int(part or -1), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
+
+
+def _planned(sweep: Path) -> Iterator[RunResult]:
+    for variant, seed in json.loads((sweep / PLAN).read_text(encoding="utf-8"))["runs"]:
+        yield _run(sweep / variant / f"seed-{seed}")
+
+
+def _run(folder: Path) -> RunResult:
+    whole = folder.resolve()
+    seed = SEED_FOLDER.fullmatch(whole.name)
+    place = (whole.parent.parent.name, whole.parent.name, int(seed[1]) if seed else 0)
+    summary = _read_json(folder / "summary.json")
+    if summary is not None:
+        names = summary.get("name", place[0]), summary.get("variant", place[1])
+        seed_number = int(summary.get("seed", place[2]))
+        return RunResult(folder, *names, seed_number, Status.DONE, "", dict(_numbers(summary, "")))
+    failure = _read_json(folder / "failure.json")
+    if failure is not None:
+        return RunResult(folder, *place, Status.FAILED, failure["reason"], {})
+    begun = (folder / "scenario.yaml").exists()
+    return RunResult(folder, *place, Status.UNFINISHED if begun else Status.WAITING, "", {})
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, f"{key}.{name}" if key else str(name))
+    elif value is None:
+        yield key, math.nan
+    elif isinstance(value, int | float):
+        yield key, float(value)

@@ -48,3 +48,4 @@ class EvaluationSpec(Spec):
     max_examples: PositiveInt | None = None  # of the test set; all by default
     split: Literal["test", "validation"] = "test"  # validation: for choosing settings
     n_validation: NonNegativeInt = 0  # training examples that nobody trains on
+    n_clients: NonNegativeInt = 1_000  # honest clients judged one by one: at most so many

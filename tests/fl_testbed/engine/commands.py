@@ -26,6 +26,25 @@ server_data: {n_examples: 20}
 strategy: {aggregation: {kind: mean}}
 """
 
+PATCH_ON_IMPORT = """
+import importlib.abc, importlib.util, sys
+
+class Patch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != {module!r}:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+        def exec_module(module):
+            run(module)
+            patch(module)
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Patch())
+"""
+
 
 def write_scenario(folder: Path, text: str = SCENARIO) -> Path:
     path = folder / "scenario.yaml"
@@ -64,6 +83,13 @@ def succeed(*arguments: object, cwd: Path, patches: Path | None = None) -> str:
     done = run(*arguments, cwd=cwd, patches=patches)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def patches(folder: Path, module: str, patch: str) -> Path:
+    path = folder / "patches"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(patch + PATCH_ON_IMPORT.format(module=module))
+    return path
 
 
 def run_folders(out: Path) -> dict[str, Path]:

@@ -18,30 +18,12 @@ from commands import (
     COMMAND,
     SCENARIO,
     assert_same_results,
+    patches,
     run,
     start,
     succeed,
     write_scenario,
 )
-
-PATCH_ON_IMPORT = """
-import importlib.abc, importlib.util, sys
-
-class Patch(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != {module!r}:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        run = spec.loader.exec_module
-        def exec_module(module):
-            run(module)
-            patch(module)
-        spec.loader.exec_module = exec_module
-        return spec
-
-sys.meta_path.insert(0, Patch())
-"""
 
 BAD_CLIENTS = """
 def patch(app):
@@ -123,13 +105,6 @@ def patch(app):
 
     app.ShardClientApp._train = fatal
 """
-
-
-def patches(folder: Path, module: str, patch: str) -> Path:
-    path = folder / "patches"
-    path.mkdir()
-    (path / "sitecustomize.py").write_text(patch + PATCH_ON_IMPORT.format(module=module))
-    return path
 
 
 def clients_of(out: Path) -> pd.DataFrame:

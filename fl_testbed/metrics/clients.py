@@ -1,0 +1,57 @@
+"""How evenly a model serves clients, each judged on test examples in the mix that it holds."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+WORST_SHARE = 0.1
+
+
+class ClientSpread(NamedTuple):
+    """How accuracy spreads over clients; NaN where no client is judged."""
+
+    variance: float
+    """Population variance of the clients' accuracies, in squared fractions."""
+    worst: float
+    """Mean accuracy of the worst tenth of clients (at least one)."""
+
+
+def client_accuracies(correct: np.ndarray, cells: np.ndarray, holdings: np.ndarray) -> np.ndarray:
+    """Return the accuracy that each client can expect on new examples of the kinds it holds.
+
+    A cell is a kind of example: one group and class. A client's accuracy is the mean over cells
+    of the accuracy on the cell's test examples, weighted by how many of its own examples are of
+    the cell. So nobody's data have to be held out, and small shards do not make figures noisy; what
+    tells clients apart within a cell is not seen.
+
+    Args:
+        correct: Whether each test example was classified rightly, shape (n,).
+        cells: The cell of each test example, shape (n,).
+        holdings: Examples of each cell that each client holds, shape (clients, cells). Cells
+            without test examples are left out.
+
+    Returns:
+        Shape (clients,); NaN for a client that holds nothing that is tested.
+    """
+    n_cells = holdings.shape[1]
+    tested = np.bincount(cells, minlength=n_cells)
+    hits = np.bincount(cells, weights=correct, minlength=n_cells)
+    known = tested > 0
+    held = holdings[:, known].astype(np.float64)
+    total = held.sum(axis=1)
+    expected = held @ (hits[known] / tested[known])
+    return np.divide(expected, total, out=np.full(len(held), math.nan), where=total > 0)
+
+
+def spread(accuracies: np.ndarray) -> ClientSpread:
+    """Return the variance over clients and the mean of the worst tenth, rounded up.
+
+    References:
+        Li et al., Fair Resource Allocation in Federated Learning, ICLR 2020, reports both.
+    """
+    known = np.sort(accuracies[~np.isnan(accuracies)])
+    if not len(known):
+        return ClientSpread(math.nan, math.nan)
+    n_worst = math.ceil(round(WORST_SHARE * len(known), 9))
+    return ClientSpread(float(known.var()), float(known[:n_worst].mean()))

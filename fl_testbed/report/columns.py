@@ -1,0 +1,88 @@
+"""Which figures of ``summary.json`` a comparison shows, and how.
+
+A column is a key of the summary. One that no run has is not shown, so another kind of run brings
+figures of its own by writing them into its summary and naming them here.
+"""
+
+from typing import Literal, NamedTuple
+
+from clients.shard import Role
+
+MAJORITY, MINORITY, POISONED = (
+    f"suppression.{role.value}"
+    for role in (Role.HONEST_MAJORITY, Role.HONEST_MINORITY, Role.POISONED)
+)
+
+
+class Column(NamedTuple):
+    """One figure of a run."""
+
+    key: str
+    """Its path in ``summary.json``, with dots."""
+    title: str
+    unit: Literal["%", "%²", ""] = ""
+    best: Literal["highest", "lowest", "nearest 0"] | None = None
+    """Which value is the best one, where that can be said."""
+
+    @property
+    def scale(self) -> float:
+        """What the saved value is multiplied by."""
+        return {"%": 100.0, "%²": 100.0**2, "": 1.0}[self.unit]
+
+    @property
+    def digits(self) -> int:
+        """Decimals shown."""
+        return {"%": 1, "%²": 0, "": 2}[self.unit]
+
+    @property
+    def heading(self) -> str:
+        """Title with unit."""
+        return f"{self.title} {self.unit}".strip()
+
+
+ACCURACY = Column("final.accuracy", "accuracy", "%", "highest")
+WORST_GROUP = Column("final.worst_group_accuracy", "worst group", "%", "highest")
+ATTACK_SUCCESS = Column("final.attack_success_rate", "ASR", "%", "lowest")
+WEIGHT_RATIOS = tuple(
+    Column(f"{role}.weight_ratio", f"weight {name}")
+    for role, name in ((MAJORITY, "majority"), (MINORITY, "minority"), (POISONED, "poisoned"))
+)
+SEPARABILITY = Column("suppression.separability", "separability", best="highest")
+
+SECTIONS: dict[str, tuple[Column, ...]] = {
+    "how well the model does": (
+        ACCURACY,
+        WORST_GROUP,
+        ATTACK_SUCCESS,
+        Column("final.worst_clients_accuracy", "worst 10 % clients", "%", "highest"),
+        Column("final.client_accuracy_variance", "variance clients", "%²", "lowest"),
+    ),
+    "who was heard": (
+        *WEIGHT_RATIOS,
+        Column(f"{MAJORITY}.contribution_ratio", "contribution majority"),
+        Column(f"{MINORITY}.contribution_ratio", "contribution minority"),
+        Column(f"{POISONED}.contribution_ratio", "contribution poisoned"),
+    ),
+    "who was let through": (
+        Column(f"{MAJORITY}.retention", "kept majority", "%"),
+        Column(f"{MINORITY}.retention", "kept minority", "%"),
+        Column(f"{POISONED}.retention", "kept poisoned", "%"),
+        Column("suppression.minority_false_positive_rate", "minority FPR", "%", "lowest"),
+        Column("suppression.filter_bias", "filter bias", "%", "nearest 0"),
+        SEPARABILITY,
+    ),
+}
+
+LEGEND = {
+    ACCURACY.key: "accuracy, worst group, ASR (attack success rate): mean of the last five "
+    "evaluations",
+    "final.worst_clients_accuracy": "clients: honest ones, each judged on test examples in the mix "
+    "of groups and classes that it holds",
+    WEIGHT_RATIOS[0].key: "weight: share of the aggregate over fair share, below 1 silenced, above "
+    "1 amplified; contribution: the same of the pull along the update",
+    f"{MAJORITY}.retention": "kept: share of a role's updates with any weight, for rules that "
+    "choose; minority FPR: minority updates thrown out; filter bias: that minus the majority's",
+    SEPARABILITY.key: "separability: AUC of the rule's suspicion, poisoned against "
+    "honest minority; 0.5 cannot tell them apart",
+}
+"""Explanations, each shown below the table that has the column."""

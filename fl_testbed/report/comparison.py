@@ -1,0 +1,167 @@
+"""Variants side by side: means with intervals, differences to a baseline, and who is best."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fl_testbed.report.columns import ATTACK_SUCCESS, SECTIONS, WORST_GROUP, Column
+from fl_testbed.report.results import RunResult, Status
+from fl_testbed.report.statistics import Estimate, estimate, pareto_optimal
+
+
+@dataclass
+class Row:
+    """One variant."""
+
+    label: str
+    name: str
+    variant: str
+    counts: dict[Status, int]
+    """Runs by how far they are."""
+    reasons: list[str]
+    """Why runs failed."""
+    is_oracle: bool = False
+    """Told the truth about clients: never marked as best."""
+    is_unattacked: bool = False
+    """Without attackers, where other variants have some: never marked as best."""
+    is_pareto: bool = False
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    """By the columns' keys."""
+    differences: dict[str, Estimate] = field(default_factory=dict)
+    """To the baseline, over the seeds that both have."""
+
+    @property
+    def competes(self) -> bool:
+        """Whether it can be the best."""
+        return not self.is_oracle and not self.is_unattacked
+
+
+@dataclass
+class Comparison:
+    """All that a table of variants says, whatever it is written as."""
+
+    title: str
+    sections: dict[str, list[Column]]
+    """Columns that at least one run has a value for, by section."""
+    rows: list[Row]
+    best: dict[str, list[str]]
+    """Labels of the best rows, by column key; none where no competitor beats another."""
+    baseline: str | None = None
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns of all sections."""
+        return [column for columns in self.sections.values() for column in columns]
+
+    @property
+    def failed(self) -> list[str]:
+        """Why runs failed, each as ``label: reason``."""
+        return [f"{row.label}: {reason}" for row in self.rows for reason in row.reasons]
+
+
+class UnknownVariantError(ValueError):
+    """There is no variant of that name; the text says which there are."""
+
+
+def compare(
+    runs: Sequence[RunResult],
+    baseline: str | None = None,
+    sections: dict[str, tuple[Column, ...]] | None = None,
+) -> Comparison:
+    """Compare variants over their seeds.
+
+    Args:
+        runs: Of one or several sweeps; with several, rows are called ``name/variant``.
+        baseline: The label of the row that differences are taken to.
+        sections: Columns by section; by default all that are known.
+
+    Raises:
+        UnknownVariantError: If there is no such baseline.
+    """
+    names = list(dict.fromkeys(run.name for run in runs))
+    labels = [run.variant if len(names) == 1 else f"{run.name}/{run.variant}" for run in runs]
+    by_label: dict[str, list[RunResult]] = {}
+    for label, run in zip(labels, runs, strict=True):
+        by_label.setdefault(label, []).append(run)
+    if baseline is not None and baseline not in by_label:
+        known = list(by_label)
+        near = difflib.get_close_matches(baseline, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:20])}"
+        more = f" and {len(known) - 20} more" if len(known) > 20 and not near else ""
+        raise UnknownVariantError(f"there is no variant {baseline!r}: {hint}{more}")
+    there = {key for run in runs for key, value in run.figures.items() if not math.isnan(value)}
+    shown = {
+        title: [column for column in columns if column.key in there]
+        for title, columns in (sections or SECTIONS).items()
+    }
+    shown = {title: columns for title, columns in shown.items() if columns}
+    keys = [column.key for columns in shown.values() for column in columns]
+    some_attacked = any(run.figures.get("n_poisoned", 0) > 0 for run in runs)
+    rows = []
+    for label, own in by_label.items():
+        row = Row(
+            label=label,
+            name=own[0].name,
+            variant=own[0].variant,
+            counts={status: sum(run.status is status for run in own) for status in Status},
+            reasons=[
+                f"seed {run.seed}: {run.reason}" for run in own if run.status is Status.FAILED
+            ],
+            is_oracle=any(run.figures.get("oracle", 0) > 0 for run in own),
+            is_unattacked=some_attacked and any(run.figures.get("n_poisoned") == 0 for run in own),
+        )
+        row.estimates = {key: estimate(_values(own, key)) for key in keys}
+        if baseline is not None and label != baseline:
+            row.differences = _differences(own, by_label[baseline], keys)
+        rows.append(row)
+    _mark_pareto(rows)
+    best = {column.key: _best(rows, column) for columns in shown.values() for column in columns}
+    return Comparison(" and ".join(names), shown, rows, best, baseline)
+
+
+def _values(runs: Sequence[RunResult], key: str) -> np.ndarray:
+    return np.array([run.figures.get(key, math.nan) for run in runs])
+
+
+def _differences(
+    runs: Sequence[RunResult], baseline: Sequence[RunResult], keys: Sequence[str]
+) -> dict[str, Estimate]:
+    """Return the mean differences over the seeds that both have."""
+    others = {run.seed: run for run in baseline}
+    pairs = [(run, others[run.seed]) for run in runs if run.seed in others]
+    own, theirs = [run for run, _ in pairs], [other for _, other in pairs]
+    return {key: estimate(_values(own, key) - _values(theirs, key)) for key in keys}
+
+
+def _mark_pareto(rows: list[Row]) -> None:
+    """Mark what no other competitor beats in both worst-group accuracy and attack success."""
+    competitors = [row for row in rows if row.competes]
+    costs = [
+        [
+            -row.estimates.get(WORST_GROUP.key, Estimate(math.nan, math.nan, 0)).mean,
+            row.estimates.get(ATTACK_SUCCESS.key, Estimate(math.nan, math.nan, 0)).mean,
+        ]
+        for row in competitors
+    ]
+    if len(costs) > 1:
+        marks = pareto_optimal(np.array(costs))
+        for row, mark in zip(competitors, marks, strict=True):
+            row.is_pareto = bool(mark)
+
+
+def _best(rows: list[Row], column: Column) -> list[str]:
+    costs = {
+        "highest": lambda mean: -mean,
+        "lowest": lambda mean: mean,
+        "nearest 0": abs,
+        None: lambda mean: math.nan,
+    }
+    cost = costs[column.best]
+    found = {row.label: cost(row.estimates[column.key].mean) for row in rows if row.competes}
+    found = {label: value for label, value in found.items() if not math.isnan(value)}
+    if len(set(found.values())) < 2:  # nobody is better than anybody
+        return []
+    return [label for label, value in found.items() if value == min(found.values())]

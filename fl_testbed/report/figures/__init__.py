@@ -1,0 +1,1 @@
+"""Figures, one per file: each takes what tables say and returns a matplotlib figure."""

@@ -1,0 +1,64 @@
+"""Who was heard in which round: a map of clients by rounds."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+
+from clients.shard import Role
+from fl_testbed.report.figures.style import INK, ROLE_COLOURS, house_style, panels, role_name
+
+MOST = 3.0  # times the fair share: what lies above looks the same
+SILENT, FAIR, LOUD = "#111111", "#F2F2F2", "#009E73"
+COLOURS = LinearSegmentedColormap.from_list("heard", [(0, SILENT), (1 / MOST, FAIR), (1, LOUD)])
+ABSENT = "#C9B8D8"  # not asked, or gave no answer
+Map = tuple[np.ndarray, np.ndarray, list[Role]]
+"""Weight over fair share by client and round, the rounds, and each client's role."""
+
+
+def heard_map(maps: Mapping[str, Map]) -> Figure:
+    """Draw a panel per variant: black was silenced, pale had its fair share, green had more.
+
+    Clients stand in the order of their roles; the strip at the left has the roles' colours.
+    """
+    colours = COLOURS.with_extremes(bad=ABSENT)
+    with house_style():
+        figure, axes = panels(len(maps), columns=3, width=2.9, height=2.2)
+        image = None
+        for panel, (variant, (ratio, rounds, roles)) in zip(axes, maps.items(), strict=True):
+            panel.set_title(variant)
+            n, first, last = len(roles), float(rounds[0]), float(rounds[-1])
+            width = (last - first + 1) * 0.035
+            extent = (first - 0.5, last + 0.5, n - 0.5, -0.5)
+            norm = Normalize(0, MOST)
+            image = panel.imshow(
+                ratio, colours, norm, aspect="auto", interpolation="nearest", extent=extent
+            )
+            for role in Role:
+                rows = [place for place, its in enumerate(roles) if its is role]
+                if not rows:
+                    continue
+                top, bottom = rows[0] - 0.5, rows[-1] + 0.5
+                panel.fill_betweenx(
+                    [top, bottom],
+                    first - 0.5 - 1.6 * width,
+                    first - 0.5 - 0.3 * width,
+                    color=ROLE_COLOURS[role],
+                    linewidth=0,
+                    label=role_name(role),
+                )
+                if bottom < n - 0.5:
+                    panel.axhline(bottom, color="white", linewidth=1.2)
+                    panel.axhline(bottom, color=INK, linewidth=0.6)
+            panel.set_xlim(first - 0.5 - 1.6 * width, last + 0.5)
+            panel.set_ylim(max(panel.get_ylim()[0], n - 0.5), -0.5)
+            panel.spines[:].set_visible(False)
+        assert image is not None
+        figure.supxlabel("round", fontsize=9)
+        figure.supylabel("client", fontsize=9)
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="max", pad=0.01)
+        bar.set_label("weight over fair share")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=3)
+    return figure

@@ -1,0 +1,61 @@
+"""A figure of a run by two factors, such as defence and attack."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fl_testbed.report.columns import ATTACK_SUCCESS, WORST_GROUP, Column
+from fl_testbed.report.figures.style import house_style
+
+SHOWN = ((WORST_GROUP, "viridis"), (ATTACK_SUCCESS, "viridis_r"))  # light is good in both
+
+
+def heat_map(cells: pd.DataFrame, rows: str, columns: str) -> Figure:
+    """Draw worst-group accuracy and attack success by two factors; light is good, dark is bad.
+
+    Args:
+        cells: One row per variant: the two factors, and its means by column key, as fractions.
+        rows: The factor down.
+        columns: The factor across.
+    """
+    tables = {
+        column: _table(cells, rows, columns, column)
+        for column, _ in SHOWN
+        if column.key in cells and cells[column.key].notna().any()
+    }
+    n_rows, n_columns = next(iter(tables.values())).shape
+    with house_style():
+        size = (len(tables) * (1.9 + 0.62 * n_columns), 1.5 + 0.34 * n_rows)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
+        for panel, (column, table) in zip(axes, tables.items(), strict=True):
+            _draw(panel, table * column.scale, dict(SHOWN)[column])
+            panel.set_title(column.heading)
+            panel.set_xlabel(columns)
+        axes[0].set_ylabel(rows)
+    return figure
+
+
+def _table(cells: pd.DataFrame, rows: str, columns: str, column: Column) -> pd.DataFrame:
+    order = [list(dict.fromkeys(cells[factor])) for factor in (rows, columns)]
+    means = cells.pivot_table(index=rows, columns=columns, values=column.key, aggfunc="mean")
+    return means.reindex(index=order[0], columns=order[1])
+
+
+def _draw(axes: Axes, table: pd.DataFrame, colours: str) -> None:
+    colour_map = matplotlib.colormaps[colours].with_extremes(bad="#BBBBBB")
+    values = table.to_numpy()
+    axes.imshow(values, colour_map, vmin=0, vmax=100, aspect="auto")
+    axes.set_xticks(range(table.shape[1]), list(table.columns), rotation=35, ha="right")
+    axes.set_yticks(range(table.shape[0]), list(table.index))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value):
+            continue
+        red, green, blue, _ = colour_map(value / 100)
+        is_light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
+        colour = "black" if is_light else "white"
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=8)

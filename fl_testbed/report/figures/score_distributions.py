@@ -1,0 +1,66 @@
+"""How a rule ranks honest minorities and attackers by suspicion."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from clients.shard import Role
+from fl_testbed.report.figures.style import (
+    ROLE_COLOURS,
+    ROLE_HATCHES,
+    house_style,
+    panels,
+    role_name,
+)
+
+COMPARED = (Role.HONEST_MINORITY, Role.POISONED)
+BINS = [place / 20 for place in range(21)]
+
+
+def score_distributions(
+    ranks: Mapping[str, pd.DataFrame], separability: Mapping[str, float]
+) -> Figure:
+    """Draw a panel per variant: where the two roles stand in the rule's order of suspicion.
+
+    Args:
+        ranks: By variant, one row per update: its role, and its rank within its round, 0 to 1.
+        separability: By variant, the AUC of suspicion, poisoned against honest minority.
+    """
+    with house_style():
+        figure, axes = panels(len(ranks), columns=3, width=2.9, height=1.9)
+        for panel, (variant, table) in zip(axes, ranks.items(), strict=True):
+            area = separability.get(variant, math.nan)
+            title = variant if math.isnan(area) else f"{variant}   AUC {area:.2f}"
+            panel.set_title(title)
+            for role in COMPARED:
+                own = table.loc[table["role"] == role.value, "rank"].to_numpy()
+                if not len(own):
+                    continue
+                panel.hist(
+                    own,
+                    BINS,
+                    weights=np.full(len(own), 100 / len(own)),
+                    histtype="stepfilled",
+                    facecolor=(*_rgb(ROLE_COLOURS[role]), 0.35),
+                    edgecolor=ROLE_COLOURS[role],
+                    hatch=ROLE_HATCHES[role],
+                    linewidth=1.4,
+                    label=role_name(role),
+                )
+            panel.grid(axis="y", alpha=0.25)
+        axes[0].set(xlim=(0, 1), ylim=(0, None))
+        figure.supxlabel("rank by suspicion within the round: 0 most trusted, 1 least", fontsize=9)
+        figure.supylabel("% of the role's updates", fontsize=9)
+        handles = {}
+        for panel in axes:
+            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        figure.legend(handles.values(), handles, loc="outside upper right", ncols=2)
+    return figure
+
+
+def _rgb(colour: str) -> tuple[float, ...]:
+    return tuple(int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))

@@ -1,0 +1,95 @@
+"""How all figures look: colours that all kinds of colour vision, and grey prints, tell apart."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from clients.shard import Role
+
+matplotlib.use("Agg")  # no display is needed
+
+INK = "#222222"
+"""Text and axes. In the report's SVG it becomes the page's own text colour."""
+FAINT = "#888888"
+"""Seen on white and on black."""
+
+# Okabe and Ito's palette.
+ROLE_COLOURS = {
+    Role.HONEST_MAJORITY: "#0072B2",
+    Role.HONEST_MINORITY: "#E69F00",
+    Role.POISONED: "#D55E00",
+}
+ROLE_HATCHES = {Role.HONEST_MAJORITY: "", Role.HONEST_MINORITY: "///", Role.POISONED: "xxx"}
+ROLE_STYLES = {Role.HONEST_MAJORITY: "-", Role.HONEST_MINORITY: "--", Role.POISONED: ":"}
+GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+
+SETTINGS: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "svg.fonttype": "none",  # text stays text: small files, and readers can search it
+    "svg.hashsalt": "fl-testbed",  # the same figure is the same file
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw inside in the house style."""
+    with matplotlib.rc_context(SETTINGS):
+        yield
+
+
+def role_name(role: Role) -> str:
+    """Return a role as people write it."""
+    return role.value.replace("_", " ")
+
+
+def panels(n: int, *, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure of n panels that share their axes, the unused places empty.
+
+    Args:
+        n: Number of panels.
+        columns: At most so many side by side.
+        width: Of a panel, in inches.
+        height: Of a panel, in inches.
+    """
+    columns = min(columns, n)
+    rows = math.ceil(n / columns)
+    figure = Figure(figsize=(width * columns, height * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for unused in axes.flat[n:]:
+        unused.set_visible(False)
+    for shown in axes.flat[max(0, n - columns) : n]:
+        shown.tick_params(labelbottom=True)
+    return figure, list(axes.flat[:n])
+
+
+def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg")) -> list[Path]:
+    """Write a figure in several formats, on white; the same figure gives the same bytes."""
+    files = [path.with_suffix(suffix) for suffix in suffixes]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        metadata = {"Date": None} if file.suffix == ".svg" else None
+        with house_style():
+            figure.savefig(file, facecolor="white", metadata=metadata)
+    return files

@@ -1,0 +1,61 @@
+"""Weight ratio by role, one group of bars per variant."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from clients.shard import Role
+from fl_testbed.report.columns import WEIGHT_RATIOS
+from fl_testbed.report.comparison import Comparison
+from fl_testbed.report.figures.style import (
+    FAINT,
+    INK,
+    ROLE_COLOURS,
+    ROLE_HATCHES,
+    house_style,
+    role_name,
+)
+
+HEIGHT = 0.27  # of a bar; three make a variant
+
+
+def suppression_bars(comparison: Comparison) -> Figure | None:
+    """Draw who was silenced and who amplified; None where no run says."""
+    keys = [column.key for column in WEIGHT_RATIOS]
+    rows = [row for row in comparison.rows if any(row.estimates.get(k) for k in keys)]
+    rows = [row for row in rows if any(row.estimates[k].n for k in keys if k in row.estimates)]
+    if not rows:
+        return None
+    with house_style():
+        figure = Figure(figsize=(7.2, 1.1 + 0.46 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for place, (role, key) in enumerate(zip(Role, keys, strict=True)):
+            stats = [row.estimates.get(key) for row in rows]
+            means = np.array([s.mean if s else np.nan for s in stats])
+            halves = np.array([s.half_width if s else np.nan for s in stats])
+            at = np.arange(len(rows)) + (place - 1) * HEIGHT
+            axes.barh(
+                at,
+                np.nan_to_num(means),
+                HEIGHT * 0.92,
+                xerr=np.nan_to_num(halves),
+                color=ROLE_COLOURS[role],
+                hatch=ROLE_HATCHES[role],
+                edgecolor="white",
+                linewidth=0,
+                label=role_name(role),
+                error_kw={"ecolor": FAINT, "elinewidth": 1},
+            )
+            for y, mean, half in zip(at, means, np.nan_to_num(halves), strict=True):
+                text = "none there" if np.isnan(mean) else f"{mean:.2f}"
+                end = np.nan_to_num(mean) + half
+                style = {"fontsize": 6.5, "va": "center", "color": INK}
+                axes.annotate(text, (end, y), (3, 0), textcoords="offset points", **style)
+        labels = [f"{row.label}{'' if row.competes else '  ◇'}" for row in rows]
+        axes.set_yticks(np.arange(len(rows)), labels)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.axvline(1, color=INK, linewidth=1)
+        axes.set_xlabel("← silenced    weight over fair share    amplified →")
+        axes.margins(x=0.08)
+        axes.grid(axis="x", alpha=0.25)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return figure

@@ -1,0 +1,59 @@
+"""Weight over rounds by role: when a strategy began to silence or to amplify."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from clients.shard import Role
+from fl_testbed.report.figures.style import (
+    INK,
+    ROLE_COLOURS,
+    ROLE_STYLES,
+    house_style,
+    panels,
+    role_name,
+)
+
+
+def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
+    """Draw a panel per variant: mean over its seeds, and a band from the least to the greatest.
+
+    Args:
+        ratios: By variant, one table per seed: index round, columns roles.
+    """
+    with house_style():
+        figure, axes = panels(len(ratios), columns=3, width=2.9, height=1.9)
+        for panel, (variant, tables) in zip(axes, ratios.items(), strict=True):
+            panel.set_title(variant)
+            panel.axhline(1, color=INK, linewidth=0.7, zorder=1)
+            for role in Role:
+                by_seed = pd.concat([table[role.value] for table in tables], axis=1)
+                if by_seed.isna().all(axis=None):
+                    continue
+                mean = by_seed.mean(axis=1)
+                panel.plot(
+                    mean.index,
+                    mean,
+                    ROLE_STYLES[role],
+                    color=ROLE_COLOURS[role],
+                    linewidth=1.6,
+                    label=role_name(role),
+                    zorder=3,
+                )
+                if by_seed.shape[1] > 1:
+                    low, high = by_seed.min(axis=1), by_seed.max(axis=1)
+                    panel.fill_between(
+                        mean.index, low, high, color=ROLE_COLOURS[role], alpha=0.2, linewidth=0
+                    )
+            panel.grid(alpha=0.25)
+        axes[0].set_ylim(bottom=min(0, np.floor(axes[0].get_ylim()[0])))
+        figure.supxlabel("round", fontsize=9)
+        figure.supylabel("weight over fair share", fontsize=9)
+        handles = {}
+        for panel in axes:
+            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        figure.legend(handles.values(), handles, loc="outside upper right", ncols=3)
+    return figure

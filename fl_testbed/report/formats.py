@@ -1,0 +1,289 @@
+"""A comparison for people and for programs: terminal, Markdown, LaTeX, CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from fl_testbed.report.columns import LEGEND, Column
+from fl_testbed.report.comparison import Comparison, Row
+from fl_testbed.report.results import Status
+from fl_testbed.report.statistics import Estimate
+
+NOTHING = "–"
+PARETO, ORACLE, UNATTACKED, MARK = "◆", "†", "‡", "*"
+
+
+@dataclass
+class Cell:
+    """One value as text; marked where it is the best, or where a difference is beyond chance."""
+
+    text: str
+    is_marked: bool = False
+    value: float = math.nan
+    """What to sort by."""
+
+
+@dataclass
+class Grid:
+    """One table as text."""
+
+    title: str
+    headings: list[str]
+    labels: list[str]
+    """The variants, with their marks."""
+    cells: list[list[Cell]]
+    notes: list[str] = field(default_factory=list)
+
+
+def grids(comparison: Comparison) -> list[Grid]:
+    """Return a comparison's tables: one per section, then those of the differences."""
+    tables = [
+        _grid(comparison, title, columns, place == 0)
+        for place, (title, columns) in enumerate(comparison.sections.items())
+    ]
+    if not tables:  # nothing has finished
+        tables = [_grid(comparison, "runs", [], True)]
+    if comparison.baseline is not None:
+        differences = [
+            _difference_grid(comparison, title, columns)
+            for title, columns in comparison.sections.items()
+        ]
+        tables += [grid for grid in differences if grid.labels]
+    tables[-1].notes += _general_notes(comparison)
+    return tables
+
+
+def terminal(comparison: Comparison) -> Group:
+    """Return the tables for a terminal; what is marked is bold as well."""
+    tables = [_rich(grid) for grid in grids(comparison)]
+    return Group(*(part for table in tables for part in (table, Text())))
+
+
+def markdown(comparison: Comparison) -> str:
+    """Return the tables in Markdown; what is marked is bold."""
+    lines = []
+    for grid in grids(comparison):
+        lines += [f"**{grid.title}**", ""]
+        lines.append("| " + " | ".join(["variant", *grid.headings]) + " |")
+        lines.append("|---" + "|--:" * len(grid.headings) + "|")
+        for label, cells in zip(grid.labels, grid.cells, strict=True):
+            texts = [f"**{cell.text}**" if cell.is_marked else cell.text for cell in cells]
+            lines.append("| " + " | ".join([label.replace("|", "\\|"), *texts]) + " |")
+        lines += ["", *(f"{note}  " for note in _bold_notes(grid, "bold")), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{character: f"\\{character}" for character in "_%&#${}"},
+        "±": r"$\pm$",
+        "²": r"$^2$",
+        "–": "--",
+        "−": "$-$",
+        PARETO: r"$^\diamond$",
+        ORACLE: r"$^\dagger$",
+        UNATTACKED: r"$^\ddagger$",
+    }
+)
+
+
+def latex(comparison: Comparison) -> str:
+    """Return the tables in LaTeX, with booktabs; what is marked is bold."""
+    lines = [r"% needs \usepackage{booktabs}"]
+    for grid in grids(comparison):
+        lines += [rf"\begin{{tabular}}{{l{'r' * len(grid.headings)}}}", r"\toprule"]
+        lines.append(" & ".join(_latex(h) for h in ["variant", *grid.headings]) + r" \\")
+        lines.append(r"\midrule")
+        for label, cells in zip(grid.labels, grid.cells, strict=True):
+            texts = [
+                rf"\textbf{{{_latex(cell.text)}}}" if cell.is_marked else _latex(cell.text)
+                for cell in cells
+            ]
+            lines.append(" & ".join([_latex(label), *texts]) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        lines += [f"% {note}" for note in [grid.title, *_bold_notes(grid, "bold")]]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def comma_separated(comparison: Comparison) -> str:
+    """Return one row per variant with plain numbers, fractions as such, and empty for none."""
+    out = io.StringIO()
+    rows = [_plain(row, comparison) for row in comparison.rows]
+    writer = csv.DictWriter(out, rows[0].keys() if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    "csv": comma_separated,
+    "markdown": markdown,
+    "latex": latex,
+}
+"""What is written as text; the terminal's tables are rich's."""
+
+
+def value_text(mean: float, half_width: float, column: Column, *, signed: bool = False) -> str:
+    """Return a mean with its interval, in the column's unit."""
+    if math.isnan(mean):
+        return NOTHING
+    sign = "+" if signed else ""
+    text = f"{mean * column.scale:{sign}.{column.digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    if math.isnan(half_width):
+        return text
+    return f"{text} ± {half_width * column.scale:.{column.digits}f}"
+
+
+def runs_text(row: Row) -> str:
+    """Say how many seeds are done, and what became of the others."""
+    done, total = row.counts[Status.DONE], sum(row.counts.values())
+    parts = [str(done) if done == total else f"{done} of {total}"]
+    parts += [
+        f"{count} {status}"
+        for status, count in row.counts.items()
+        if count and status in (Status.FAILED, Status.UNFINISHED)
+    ]
+    return ", ".join(parts)
+
+
+def marked_label(row: Row) -> str:
+    """Return a variant's name with what is to be known of it."""
+    marks = ((row.is_pareto, PARETO), (row.is_oracle, ORACLE), (row.is_unattacked, UNATTACKED))
+    return " ".join([row.label, *(mark for is_so, mark in marks if is_so)])
+
+
+def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds: bool) -> Grid:
+    rows = [
+        row
+        for row in comparison.rows
+        if with_seeds or any(row.estimates[column.key].n for column in columns)
+    ]
+    grid = Grid(
+        f"{comparison.title}: {title}",
+        [*(["seeds"] if with_seeds else []), *(column.heading for column in columns)],
+        [marked_label(row) for row in rows],
+        [],
+        [LEGEND[column.key] for column in columns if column.key in LEGEND],
+    )
+    for row in rows:
+        done = row.counts[Status.DONE]
+        cells = [Cell(runs_text(row), value=done)] if with_seeds else []
+        for column in columns:
+            value = row.estimates[column.key]
+            text = value_text(value.mean, value.half_width, column)
+            if value.n not in (0, done):
+                text += f" (n={value.n})"
+            cells.append(Cell(text, row.label in comparison.best[column.key], value.mean))
+        grid.cells.append(cells)
+    if any(comparison.best[column.key] for column in columns):
+        grid.notes.append(f"{MARK} best of the column")
+    return grid
+
+
+def _difference_grid(comparison: Comparison, title: str, columns: list[Column]) -> Grid:
+    others = [
+        row
+        for row in comparison.rows
+        if row.label != comparison.baseline and any(row.differences[c.key].n for c in columns)
+    ]
+    grid = Grid(
+        f"{comparison.title}: {title}, difference to {comparison.baseline}",
+        ["pairs", *(column.heading for column in columns)],
+        [marked_label(row) for row in others],
+        [],
+        [
+            f"differences are taken seed by seed, in points where the unit is %; {MARK} the 95 % "
+            "interval leaves out 0 (not corrected for the number of comparisons)"
+        ],
+    )
+    for row in others:
+        n = max((change.n for change in row.differences.values()), default=0)
+        cells = [Cell(str(n), value=n)]
+        for column in columns:
+            change = row.differences[column.key]
+            text = value_text(change.mean, change.half_width, column, signed=True)
+            cells.append(Cell(text, abs(change.mean) > change.half_width, change.mean))
+        grid.cells.append(cells)
+    return grid
+
+
+def _general_notes(comparison: Comparison) -> Iterator[str]:
+    rows = comparison.rows
+    if any(not math.isnan(e.half_width) for row in rows for e in row.estimates.values()):
+        yield "mean ± 95 % interval over seeds (Student's t)"
+    if any(row.is_pareto for row in rows):
+        yield f"{PARETO} Pareto-optimal: no other has both a better worst group and a lower ASR"
+    if any(row.is_oracle for row in rows):
+        yield f"{ORACLE} oracle: told the truth about clients, not in the running for best"
+    if any(row.is_unattacked for row in rows):
+        yield f"{UNATTACKED} without attackers, not in the running for best"
+    yield from (f"failed: {text}" for text in comparison.failed)
+
+
+def _bold_notes(grid: Grid, word: str) -> list[str]:
+    return [note.replace(f"{MARK} ", f"{word}: ") for note in grid.notes]
+
+
+def _rich(grid: Grid) -> Table:
+    table = Table(
+        title=Text(grid.title),
+        caption=Text("\n".join(grid.notes)),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("variant", no_wrap=True)
+    some_marked = [any(row[i].is_marked for row in grid.cells) for i in range(len(grid.headings))]
+    for heading, marked in zip(grid.headings, some_marked, strict=True):
+        table.add_column(Text(_wrapped(heading) + " " * marked), justify="right", no_wrap=True)
+    for label, cells in zip(grid.labels, grid.cells, strict=True):
+        texts = []
+        for cell, marked in zip(cells, some_marked, strict=True):
+            mark = (MARK if cell.is_marked else " ") if marked else ""
+            texts.append(Text(cell.text + mark, style="bold" if cell.is_marked else ""))
+        table.add_row(Text(label), *texts)
+    return table
+
+
+def _wrapped(heading: str) -> str:
+    """Break a long heading in two lines."""
+    first, _, rest = heading.partition(" ")
+    return f"{first}\n{rest}" if len(heading) > 12 and rest else heading
+
+
+def _latex(text: str) -> str:
+    return text.translate(LATEX)
+
+
+def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
+    values: dict[str, Any] = {"name": row.name, "variant": row.variant}
+    values |= {f"n_{status}": row.counts[status] for status in Status}
+    values |= {
+        "oracle": int(row.is_oracle),
+        "unattacked": int(row.is_unattacked),
+        "pareto": int(row.is_pareto),
+    }
+    for column in comparison.columns:
+        values |= _plain_estimate(column.key, row.estimates[column.key])
+        if comparison.baseline is not None:
+            nothing = Estimate(math.nan, math.nan, 0)
+            change = row.differences.get(column.key, nothing)
+            values |= _plain_estimate(f"{column.key}.difference", change)
+    return values
+
+
+def _plain_estimate(key: str, value: Estimate) -> dict[str, Any]:
+    mean, half_width = ("" if math.isnan(x) else f"{x:.9g}" for x in value[:2])
+    return {f"{key}.mean": mean, f"{key}.half_width": half_width, f"{key}.n": value.n}

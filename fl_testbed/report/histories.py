@@ -1,0 +1,61 @@
+"""What happened in each round of a run, read from its tables for the figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from clients.shard import Role
+from fl_testbed.report.results import RunResult
+
+CLIENT_COLUMNS = ["round", "client", "role", "status", "prior_weight", "weight", "suspicion"]
+
+
+def client_history(folder: Path) -> pd.DataFrame:
+    """Return a run's ``clients.csv``; clients that gave no answer are left out."""
+    clients = pd.read_csv(folder / "clients.csv", usecols=CLIENT_COLUMNS)
+    return clients[~clients["status"].str.startswith("failed")]
+
+
+def weight_ratios_by_round(clients: pd.DataFrame) -> pd.DataFrame:
+    """Return each role's weight over its prior weight; index: round, columns: roles."""
+    known = clients.assign(weight=clients["weight"].fillna(0))
+    sums = known.groupby(["round", "role"])[["weight", "prior_weight"]].sum()
+    ratios = (sums["weight"] / sums["prior_weight"]).unstack("role")
+    return ratios.reindex(columns=[role.value for role in Role])
+
+
+def suspicion_ranks(clients: pd.DataFrame) -> pd.DataFrame:
+    """Return each update's rank by suspicion within its round: 0 the most trusted, 1 the least.
+
+    Scores of different rounds are not on one scale; ranks are. Ties share their middle rank.
+    """
+    scored = clients[clients["suspicion"].notna()]
+    by_round = scored.groupby("round")["suspicion"]
+    rank, n = by_round.rank() - 1, by_round.transform("size") - 1
+    return scored.assign(rank=(rank / n.where(n > 0)).fillna(0.5))[["role", "rank"]]
+
+
+def group_accuracy_by_round(runs: Sequence[RunResult]) -> pd.DataFrame:
+    """Return accuracy by group, mean over runs; index: round, columns: groups in their order."""
+    tables = [pd.read_csv(run.folder / "groups.csv") for run in runs]
+    order = list(dict.fromkeys(tables[0]["group"]))
+    joined = pd.concat(tables).groupby(["round", "group"])["accuracy"].mean().unstack("group")
+    return joined.reindex(columns=order)
+
+
+def heard_map(clients: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[Role]]:
+    """Return who was heard when.
+
+    Returns:
+        Weight over prior weight by client (rows, those that were ever sampled, by id) and round
+        (columns), NaN where the client took no part; the rounds; and each row's role.
+    """
+    weight, prior = (
+        clients.pivot_table(index="client", columns="round", values=name, dropna=False)
+        for name in ("weight", "prior_weight")
+    )
+    ratio = (weight / prior).to_numpy()
+    roles = clients.drop_duplicates("client").set_index("client")["role"].loc[weight.index]
+    return ratio, weight.columns.to_numpy(), [Role(role) for role in roles]

@@ -1,0 +1,49 @@
+"""What a few seeds say about a method."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit  # Student's quantile; scipy.stats takes long to import
+
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds and how well it is known."""
+
+    mean: float
+    """NaN where there is no value."""
+    half_width: float
+    """Half of the 95 % interval; NaN for fewer than two seeds."""
+    n: int
+    """Seeds that have a value."""
+
+
+def estimate(values: np.ndarray) -> Estimate:
+    """Return the mean over seeds with its 95 % interval by Student's t; NaNs are left out."""
+    present = values[~np.isnan(values)]
+    n = len(present)
+    if n == 0:
+        return Estimate(math.nan, math.nan, 0)
+    mean = float(present.mean())
+    if n == 1:
+        return Estimate(mean, math.nan, 1)
+    quantile = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
+    return Estimate(mean, quantile * float(present.std(ddof=1)) / math.sqrt(n), n)
+
+
+def pareto_optimal(costs: np.ndarray) -> np.ndarray:
+    """Mark the rows that no other row beats: at least as low everywhere, lower somewhere.
+
+    Args:
+        costs: Shape (rows, figures), lower is better. A row with a NaN is neither optimal nor does
+            it beat any.
+    """
+    marks = np.zeros(len(costs), dtype=bool)
+    known = ~np.isnan(costs).any(axis=1)
+    for place in np.flatnonzero(known):
+        others = costs[known]
+        beats = (others <= costs[place]).all(axis=1) & (others < costs[place]).any(axis=1)
+        marks[place] = not beats.any()
+    return marks

@@ -1,0 +1,78 @@
+"""A sweep survives one run's failure, says so, and finishes what is missing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import SCENARIO, assert_same_results, patches, run, succeed, write_scenario
+
+VARIANTS = """
+variants:
+  mean: {}
+  median: {strategy.aggregation: {kind: coordinate_median}}
+  late: {rounds: 3}
+"""
+FAILS_IN_ROUND_2 = """
+def patch(rounds):
+    train = rounds.Run._train
+
+    def failing(self, round_):
+        if self._scenario.variant == "median" and round_ == 2:
+            raise ArithmeticError("no median\\nof nothing")
+        train(self, round_)
+
+    rounds.Run._train = failing
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_scenario(folder, SCENARIO + VARIANTS)
+    succeed("run", "scenario.yaml", "--out", "out", cwd=folder)
+    return folder / "out"
+
+
+@pytest.mark.parametrize("how", [("--engine", "inline"), ("--engine", "ray", "--workers", 1)])
+def test_one_failure_ends_no_other_run(undisturbed: Path, tmp_path: Path, how) -> None:
+    write_scenario(tmp_path, SCENARIO + VARIANTS)
+    failing = patches(tmp_path, "fl_testbed.engine.rounds", FAILS_IN_ROUND_2)
+    settings = ("run", "scenario.yaml", "--out", "out", *how, "--set", "engine.parallel=runs")
+    done = run(*settings, cwd=tmp_path, patches=failing)
+    assert done.returncode == 1
+    assert "the run failed: ArithmeticError: no median of nothing" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    folder = tmp_path / "out" / "small" / "median" / "seed-0"
+    assert json.loads((folder / "failure.json").read_text())["reason"].endswith("of nothing")
+    events = (folder / "events.log").read_text()
+    assert "sitecustomize.py" in events  # where it was raised
+    assert "\x1b" not in events
+    assert len((folder / "rounds.csv").read_text().splitlines()) == 3  # what was done is kept
+
+    table = succeed("compare", "out", cwd=tmp_path)
+    assert "0 of 1, 1 failed" in table
+    assert "failed: median: seed 0: ArithmeticError: no median of nothing" in table
+    assert (tmp_path / "out" / "small" / "late" / "seed-0" / "summary.json").exists()
+
+    said = succeed(*settings, "--resume", cwd=tmp_path)
+    assert said.count("done before") == 2
+    assert_same_results(undisturbed, tmp_path / "out")
+    assert "failed" not in succeed("compare", "out", cwd=tmp_path)
+
+
+def test_a_piped_sweep_says_how_long_it_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    write_scenario(tmp_path, SCENARIO + VARIANTS)
+    said = succeed("run", "scenario.yaml", "--set", "rounds=1", cwd=tmp_path)
+    lines = [line for line in said.splitlines() if line.startswith("[")]
+    assert [" left" in line for line in lines] == [True, True, False]
+
+
+def test_compare_says_what_is_wrong_with_its_folders(undisturbed: Path, tmp_path: Path) -> None:
+    done = run("compare", "nowhere", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "nowhere: is no folder\n")
+    done = run("compare", ".", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "holds no run" in done.stderr
+    done = run("compare", undisturbed, "--baseline", "mena", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("--baseline: there is no variant 'mena': did you mean 'mean'?")

@@ -1,0 +1,157 @@
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from run_folders import write_plan, write_run
+
+from fl_testbed.report.columns import ACCURACY, ATTACK_SUCCESS, WORST_GROUP, Column
+from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
+from fl_testbed.report.formats import comma_separated, grids, latex, markdown
+from fl_testbed.report.results import Status, find_runs
+
+
+def figures(accuracy: float, worst: float | None = 0.5, rate: float = 0.1) -> dict:
+    values = (accuracy, worst, rate)
+    return dict(zip((ACCURACY.key, WORST_GROUP.key, ATTACK_SUCCESS.key), values, strict=True))
+
+
+def row_of(comparison: Comparison, label: str) -> Row:
+    return next(row for row in comparison.rows if row.label == label)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Two seeds of ``mean``; ``krum`` has one done, one failed, one begun and one not begun."""
+    sweep = tmp_path / "tension"
+    write_run(sweep, "mean", 0, figures(0.9, 0.8, 0.5))
+    write_run(sweep, "mean", 1, figures(0.7, 0.6, 0.5))
+    write_run(sweep, "krum", 0, figures(0.6, 0.2, 0.0))
+    failed = write_run(sweep, "krum", 1)
+    (failed / "failure.json").write_text(json.dumps({"reason": "out of & memory"}))
+    write_run(sweep, "krum", 2)
+    write_plan(sweep, ("mean", 0), ("mean", 1), *(("krum", seed) for seed in range(4)))
+    return sweep
+
+
+def test_every_planned_run_is_there_in_the_plans_order(sweep: Path) -> None:
+    runs = find_runs([sweep])
+    assert [(run.variant, run.seed) for run in runs][:3] == [("mean", 0), ("mean", 1), ("krum", 0)]
+    assert [run.status for run in runs[2:]] == [
+        Status.DONE,
+        Status.FAILED,
+        Status.UNFINISHED,
+        Status.WAITING,
+    ]
+
+
+def test_a_run_that_is_named_twice_counts_once(sweep: Path) -> None:
+    runs = find_runs([sweep, sweep / "mean", sweep / "mean" / "seed-0"])
+    assert len(runs) == len(find_runs([sweep]))
+
+
+def test_failed_runs_are_shown_and_leave_the_means_alone(sweep: Path) -> None:
+    comparison = compare(find_runs([sweep]))
+    assert row_of(comparison, "krum").estimates[ACCURACY.key].n == 1
+    first = grids(comparison)[0]
+    assert first.cells[1][0].text == "1 of 4, 1 failed, 1 unfinished"
+    assert first.cells[1][1].text == "60.0"  # one seed: no interval
+    assert first.cells[0][1].text == "80.0 ± 127.1*".removesuffix("*")  # 10 · √2 · 12.706 / √2
+    assert "failed: krum: seed 1: out of & memory" in grids(comparison)[-1].notes
+
+
+def test_a_sweep_of_which_nothing_has_finished_shows_its_runs(tmp_path: Path) -> None:
+    write_run(tmp_path / "young", "mean", 0)
+    comparison = compare(find_runs([tmp_path]))
+    assert grids(comparison)[0].cells[0][0].text == "0 of 1, 1 unfinished"
+    assert "0 of 1" in markdown(comparison)
+
+
+def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
+    sweep = tmp_path / "pairs"
+    for seed, accuracy in enumerate((0.5, 0.7, 0.9)):
+        write_run(sweep, "mean", seed, figures(accuracy))
+    for seed, accuracy in ((1, 0.8), (2, 1.0), (7, 0.0)):  # seed 7 has no partner
+        write_run(sweep, "other", seed, figures(accuracy))
+    comparison = compare(find_runs([sweep]), "mean")
+    assert row_of(comparison, "other").differences[ACCURACY.key] == pytest.approx((0.1, 0, 2))
+    assert not row_of(comparison, "mean").differences
+    text = grids(comparison)[1].cells[0][1]
+    assert text.text.startswith("+10.0 ± 0.0")
+    assert text.is_marked
+
+
+def test_an_unknown_baseline_names_the_nearest(sweep: Path) -> None:
+    with pytest.raises(UnknownVariantError, match="did you mean 'mean'"):
+        compare(find_runs([sweep]), "maen")
+
+
+def test_oracles_and_runs_without_attack_are_never_best_nor_on_the_front(tmp_path: Path) -> None:
+    sweep = tmp_path / "marks"
+    write_run(sweep, "ideal", 0, figures(1.0, 1.0, 0.0), oracle=True, n_poisoned=2)
+    write_run(sweep, "calm", 0, figures(0.9, 0.9, 0.0), oracle=False, n_poisoned=0)
+    write_run(sweep, "fair", 0, figures(0.8, 0.8, 0.9), oracle=False, n_poisoned=2)
+    write_run(sweep, "safe", 0, figures(0.7, 0.1, 0.1), oracle=False, n_poisoned=2)
+    write_run(sweep, "bad", 0, figures(0.7, 0.1, 0.9), oracle=False, n_poisoned=2)
+    comparison = compare(find_runs([sweep]))
+    assert [row.label for row in comparison.rows if row.is_pareto] == ["fair", "safe"]
+    assert comparison.best[WORST_GROUP.key] == ["fair"]
+    assert comparison.best[ATTACK_SUCCESS.key] == ["safe"]
+    calm = compare(find_runs([sweep / "calm"]))
+    assert not calm.rows[0].is_unattacked  # nobody attacks any of them
+
+
+def test_where_all_are_the_same_none_is_best(tmp_path: Path) -> None:
+    for variant in ("one", "two"):
+        write_run(tmp_path / "tie", variant, 0, figures(0.5))
+    assert compare(find_runs([tmp_path])).best[ACCURACY.key] == []
+
+
+def test_several_sweeps_stand_side_by_side(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", "mean", 0, figures(0.5))
+    write_run(tmp_path / "two", "mean", 0, figures(0.6))
+    rows = compare(find_runs([tmp_path])).rows
+    assert [row.label for row in rows] == ["one/mean", "two/mean"]
+
+
+def test_another_kind_of_run_brings_columns_of_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path / "pooled", "jtt", 0, {"flags.precision": 0.25})
+    own = {"flags": (Column("flags.precision", "precision", "%", "highest"), ACCURACY)}
+    comparison = compare(find_runs([tmp_path]), sections=own)
+    assert [column.title for column in comparison.columns] == ["precision"]
+    assert grids(comparison)[0].cells[0][1].text == "25.0"
+
+
+def test_csv_holds_the_numbers_themselves(sweep: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(comma_separated(compare(find_runs([sweep]), "mean")))))
+    mean, krum = rows
+    assert (krum["variant"], krum["n_done"], krum["n_failed"]) == ("krum", "1", "1")
+    assert float(mean["final.accuracy.mean"]) == pytest.approx(0.8)
+    assert float(krum["final.accuracy.difference.mean"]) == pytest.approx(-0.3)
+    assert krum["final.accuracy.half_width"] == ""
+    assert mean["final.accuracy.difference.n"] == "0"
+
+
+def test_markdown_and_latex_have_as_many_cells_in_every_row(tmp_path: Path) -> None:
+    sweep = tmp_path / "tables"
+    write_run(sweep, "a_b|c", 0, figures(0.5))
+    write_run(sweep, "50%", 0, figures(0.6, None))
+    comparison = compare(find_runs([sweep]))
+    lines = [line for line in markdown(comparison).splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in lines} == {6}
+    assert "**60.0**" in markdown(comparison)
+    tex = latex(comparison)
+    body = [line for line in tex.splitlines() if line.endswith(r" \\")]
+    assert {line.replace(r"\&", "").count("&") for line in body} == {4}
+    assert r"a\_b|c" in tex
+    assert r"50\%" in tex
+    assert r"\textbf{60.0}" in tex
+
+
+def test_a_value_that_rounds_to_nothing_has_no_sign(tmp_path: Path) -> None:
+    from fl_testbed.report.formats import value_text
+
+    assert value_text(-0.0001, math.nan, ACCURACY, signed=True) == "0.0"
+    assert value_text(0.123, 0.01, ACCURACY, signed=True) == "+12.3 ± 1.0"
