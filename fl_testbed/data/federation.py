@@ -173,7 +173,7 @@ class Federation:
             for group, name in enumerate(self.group_names)
         ]
 
-    def holdings(self, clients: Iterable[int]) -> np.ndarray:
+    def cell_counts(self, clients: Iterable[int]) -> np.ndarray:
         """Return how many clean examples of each group and class some clients hold.
 
         Shape (clients, groups × classes), groups outermost.

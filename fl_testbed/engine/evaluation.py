@@ -53,7 +53,7 @@ class Evaluator:
         self._test = test_set(scenario, federation)
         self._training_counts = np.array(list(federation.group_counts().values()))
         self._cells = self._test.groups * federation.dataset.n_classes + self._test.labels
-        self._holdings = federation.holdings(_judged(federation, scenario.evaluation.n_clients))
+        self._holdings = federation.cell_counts(_judged(federation, scenario.evaluation.n_clients))
         self._goals: Mapping[str, Goal] = {}
         if federation.poison is not None:
             self._goals = federation.poison.goals(federation.majority(self._test))
