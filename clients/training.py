@@ -1,6 +1,7 @@
 """Local training: on one shard, and on a cohort of shards at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -75,18 +76,30 @@ def train(
     optimizer = settings.build_optimizer(list(model.parameters()))
     total, seen = 0.0, 0
     steps = batches(len(shard.labels), settings, rng)
-    for step, batch in enumerate(steps, start=1):
-        rows = torch.from_numpy(batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(model(shard.inputs[rows]), shard.labels[rows])
-        loss.backward()
-        optimizer.step()
-        if hook is not None:
-            with torch.no_grad():
-                hook(dict(model.named_parameters()), step, step == len(steps))
-        total += loss.item() * len(batch)
-        seen += len(batch)
+    with own_draws(model, rng):
+        for step, batch in enumerate(steps, start=1):
+            rows = torch.from_numpy(batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(model(shard.inputs[rows]), shard.labels[rows])
+            loss.backward()
+            optimizer.step()
+            if hook is not None:
+                with torch.no_grad():
+                    hook(dict(model.named_parameters()), step, step == len(steps))
+            total += loss.item() * len(batch)
+            seen += len(batch)
     return total / seen
+
+
+@contextmanager
+def own_draws(model: nn.Module, rng: np.random.Generator) -> Iterator[None]:
+    """Let dropout draw from a client's own generator, and not from the process's."""
+    if not any(isinstance(layer, nn.Dropout) for layer in model.modules()):
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))
+        yield
 
 
 class _Schedule(NamedTuple):

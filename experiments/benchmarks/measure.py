@@ -16,18 +16,25 @@ RESULTS = Path(__file__).parent / "results.csv"
 COLUMNS = ("date", "benchmark", "setting", "figure", "value", "unit", "hardware", "torch")
 
 
-def report(benchmark: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Print measured figures and append them to results.csv.
+def report(
+    benchmark: str,
+    rows: Sequence[Mapping[str, object]],
+    path: Path = RESULTS,
+    **versions: str,
+) -> None:
+    """Print measured figures and append them to a file.
 
     Args:
         benchmark: Which benchmark.
         rows: Mappings with ``setting``, ``figure``, ``value`` and ``unit``.
+        path: The CSV file.
+        **versions: Versions besides torch's, in columns of their own: the same for all of a file.
     """
-    fresh = not RESULTS.exists()
+    fresh = not path.exists()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     hardware = f"{os.cpu_count()} cores, {platform.machine()}, {memory_gib():.0f} GiB"
-    with RESULTS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *versions], lineterminator="\n")
         if fresh:
             writer.writeheader()
         for row in rows:
@@ -42,6 +49,7 @@ def report(benchmark: str, rows: Sequence[Mapping[str, object]]) -> None:
                     "benchmark": benchmark,
                     "hardware": hardware,
                     "torch": torch.__version__,
+                    **versions,
                 }
             )
 

@@ -13,6 +13,11 @@ def inverted(images: np.ndarray) -> np.ndarray:
     return 1 - images
 
 
+def faded(images: np.ndarray, contrast: float) -> np.ndarray:
+    """Return images with intensities 1 - c + c x: black becomes grey, white stays."""
+    return (1 - contrast) + contrast * images
+
+
 def rotated(images: np.ndarray, quarter_turns: int) -> np.ndarray:
     """Return images turned anticlockwise by 90 degrees, several times; they must be square."""
     return np.ascontiguousarray(np.rot90(images, quarter_turns, axes=(-2, -1)))

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 
 from fl_testbed.data import DataError, Dataset, Groups
 from fl_testbed.data.groups import StyleGroups, groups_by, one_group
-from fl_testbed.data.styles import inverted, rotated
+from fl_testbed.data.styles import faded, inverted, rotated
 from fl_testbed.scenario.spec import Spec
 
 
@@ -53,6 +53,18 @@ class RotatedSpec(MinoritySpec):
         return StyleGroups(("plain", "rotated"), partial(rotated, quarter_turns=self.quarter_turns))
 
 
+class FadedSpec(MinoritySpec):
+    """Minority clients see images as through haze, with intensities 1 - c + c x."""
+
+    kind: Literal["faded"]
+    contrast: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    def build(self, dataset: Dataset) -> Groups:
+        """Return the groups plain and faded."""
+        _need_images(dataset, self.kind)
+        return StyleGroups(("plain", "faded"), partial(faded, contrast=self.contrast))
+
+
 class AttributesSpec(MinoritySpec):
     """Groups are combinations of attributes; the rare ones, or those named, are the minority."""
 
@@ -78,7 +90,8 @@ class NoMinoritySpec(MinoritySpec):
 
 
 AnyMinoritySpec = Annotated[
-    InvertedSpec | RotatedSpec | AttributesSpec | NoMinoritySpec, Field(discriminator="kind")
+    InvertedSpec | RotatedSpec | FadedSpec | AttributesSpec | NoMinoritySpec,
+    Field(discriminator="kind"),
 ]
 
 

@@ -47,10 +47,11 @@ class MlpSpec(ModelSpec):
 
     kind: Literal["mlp"]
     hidden: list[PositiveInt]
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of hidden units, while training
 
     def build(self, dataset: Dataset) -> nn.Module:
         """Return the model."""
-        return mlp(dataset.input_shape, dataset.n_classes, self.hidden)
+        return mlp(dataset.input_shape, dataset.n_classes, self.hidden, self.dropout)
 
 
 class LeNetSpec(ModelSpec):

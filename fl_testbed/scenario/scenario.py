@@ -147,6 +147,9 @@ class Scenario(Spec):
             )
         found += self._lift_contradictions(n_clients)
         found += self._data_contradictions()
+        if getattr(self.model, "dropout", 0) and self.training.cohort > 1:
+            text = "needs 1 with dropout: what a client's model draws would depend on its cohort"
+            found.append(("training.cohort", text))
         found += self._attacker_contradictions()
         found += self._poison_contradictions()
         found += self._own_code_contradictions()

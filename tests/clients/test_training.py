@@ -109,6 +109,21 @@ class TestOneClient:
         told = train(model, shard, settings, generators(1)[0])
         assert told == pytest.approx(report_of(model, shard).loss, rel=1e-12)
 
+    def test_what_dropout_leaves_out_is_the_client_s_own_chance(self):
+        def trained(process_seed: int, client_seed: int) -> torch.Tensor:
+            model = small_model()
+            model.insert(1, nn.Dropout(0.5))
+            settings = LocalTraining(lr=0.1, batch_size=20)  # one step, whatever the order
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(process_seed)
+                before = torch.get_rng_state()
+                train(model, random_shard(20, 2), settings, np.random.default_rng(client_seed))
+                assert torch.equal(torch.get_rng_state(), before)
+            return nn.utils.parameters_to_vector(model.parameters())
+
+        assert torch.equal(trained(0, 0), trained(1, 0))
+        assert (trained(0, 0) - trained(0, 1)).abs().max() > 1e-6  # more than another order's sums
+
 
 class TestCohort:
     @every_setting

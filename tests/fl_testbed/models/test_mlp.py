@@ -42,6 +42,19 @@ def test_hidden_layers_are_rectified_and_the_output_is_not():
     assert model(images).flatten().tolist() == [-1, -1, 0]
 
 
+def test_dropout_doubles_the_hidden_units_that_it_leaves_while_training_alone():
+    # A thousand hidden units of value 1, summed; half of them are left out.
+    model = mlp((1,), 1, [1000], dropout=0.5)
+    for parameter, value in zip(model.parameters(), (0.0, 1.0, 1.0, 0.0), strict=True):
+        nn.init.constant_(parameter, value)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        left = model.train()(torch.zeros(1, 1)).item() / 2
+    assert left == round(left)
+    assert 400 < left < 600
+    assert model.eval()(torch.zeros(1, 1)).item() == 1000
+
+
 def test_features_come_scaled_and_are_taken_as_they_are():
     model = mlp((2,), 1, [])
     weight, bias = model.parameters()

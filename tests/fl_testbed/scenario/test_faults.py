@@ -46,7 +46,7 @@ def with_change(old: str, new: str) -> str:
         pytest.param(
             "hidden: [4]",
             "hidden: [4], dept: 2",
-            "wrong.yaml:4: model.dept: unknown key, known: kind, hidden",
+            "wrong.yaml:4: model.dept: unknown key, known: kind, hidden, dropout",
             id="a key that does not exist",
         ),
         pytest.param(
@@ -395,6 +395,13 @@ def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
             "rounds: 6",
             "rounds: 6\nevaluation: {split: validation}",
             "evaluation.n_validation",
+        ),
+        (
+            "[4]}\nclients: {honest_majority: 5, honest_minority: 2, poisoned: 1, "
+            "examples_each: 10}\ntraining: {",
+            "[4], dropout: 0.5}\nclients: {honest_majority: 5, honest_minority: 2, poisoned: 1, "
+            "examples_each: 10}\ntraining: {cohort: 2, ",
+            "training.cohort",
         ),
     ],
 )

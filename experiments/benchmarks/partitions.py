@@ -1,0 +1,100 @@
+"""Seconds to share out data of Fashion-MNIST's size: 60,000 examples, 10 classes.
+
+    python experiments/benchmarks/partitions.py
+
+From the scenario to the rows of every client. 100,000 clients cannot hold an example each of
+their own, so there they overlap, and each draws its rows when it is asked for them: all are.
+"""
+
+import time
+
+import numpy as np
+from measure import report
+
+from fl_testbed.data import Dataset, Examples
+from fl_testbed.engine.assembly import build_federation
+from fl_testbed.scenario import Scenario
+
+N, CLASSES, WRITERS = 60_000, 10, 3_000
+DISJOINT = {
+    "iid": {"kind": "iid"},
+    "quantity": {"kind": "quantity", "alpha": 0.5},
+    "dirichlet by client": {"kind": "dirichlet", "alpha": 0.5},
+    "dirichlet by class": {"kind": "dirichlet", "alpha": 0.5, "min_examples": 1},
+    "pathological": {"kind": "pathological", "shards_per_client": 2},
+    "natural": {"kind": "natural", "merge": True},
+}
+NO_SIZE = ("dirichlet by class",)
+OVERLAPPING = {"iid": DISJOINT["iid"], "dirichlet by client": DISJOINT["dirichlet by client"]}
+LABEL_NINE = {"kind": "attributes", "by": ["label"], "groups": ["9"]}
+GROUPS = {"styles": {"kind": "inverted"}, "own groups": LABEL_NINE}
+
+
+def fashion_mnist_sized() -> Dataset:
+    """Return pixels of one value with random labels and writers: partitions read no more."""
+    rng = np.random.default_rng(0)
+
+    def examples(n: int) -> Examples:
+        labels = rng.integers(CLASSES, size=n)
+        return Examples(np.zeros((n, 1, 1, 1), np.uint8), labels, {}, rng.integers(WRITERS, size=n))
+
+    return Dataset("sized", examples(N), examples(100), tuple("0123456789"))
+
+
+def scenario(n_clients: int, partition: dict, minority: dict, **clients: object) -> Scenario:
+    counts = {
+        "honest_majority": n_clients - 2 * (n_clients // 10),
+        "honest_minority": n_clients // 10,
+        "poisoned": n_clients // 10,
+    }
+    return Scenario.model_validate(
+        {
+            "name": "partitions",
+            "rounds": 1,
+            "dataset": {"kind": "fashion_mnist", "minority": minority},
+            "model": {"kind": "logistic_regression"},
+            "clients": {**counts, **clients},
+            "partition": partition,
+            "training": {"lr": 0.1, "batch_size": 10},
+            "strategy": {"aggregation": {"kind": "mean"}},
+        }
+    )
+
+
+def seconds(of: Scenario, dataset: Dataset) -> float:
+    """Return the time to build the federation and to look up every client's rows."""
+    start = time.perf_counter()
+    federation = build_federation(of, dataset)
+    for client in range(len(federation.population)):
+        federation.partition.client_rows(client)
+    return time.perf_counter() - start
+
+
+def settings():
+    for by, minority in GROUPS.items():
+        for name, partition in DISJOINT.items():
+            sizes = {} if name in NO_SIZE else {"examples_each": 40}
+            if minority is LABEL_NINE and name in ("natural",):
+                continue  # random writers have no population, so no minority client can be found
+            yield f"1,000 clients, {name}, {by}", scenario(1_000, partition, minority, **sizes)
+        for name, partition in OVERLAPPING.items():
+            overlapping = scenario(100_000, partition, minority, examples_each=20, overlap=True)
+            yield f"100,000 overlapping clients, {name}, {by}", overlapping
+
+
+def main() -> None:
+    dataset = fashion_mnist_sized()
+    rows = [
+        {
+            "setting": name,
+            "figure": "to all clients' rows",
+            "value": seconds(of, dataset),
+            "unit": "s",
+        }
+        for name, of in settings()
+    ]
+    report("partitions", rows)
+
+
+if __name__ == "__main__":
+    main()
