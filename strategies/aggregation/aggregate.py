@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from strategies.memory import Memory
 from strategies.shapes import Bool, Float, Tensor
 
 CPU_BLOCK = 400_000  # elements worked on at a time: a few copies of them stay in a core's cache
+PIECE = 1_024  # elements whose squares are added up in the type of the updates
+SAFE_NORMS = 1e-10, 1e18  # between these no float32 square that matters under- or overflows
 GPU_BLOCK = 64_000_000  # a GPU wants few, large kernels
 
 
@@ -71,6 +74,17 @@ def weighted_sum(
     return total.to(dtype or updates.dtype)
 
 
+def empty_rows(n: int, like: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
+    """Return a matrix to write into, with as many columns and of the same type as another.
+
+    numpy asks the system for huge pages; touching new memory in small ones takes as long as
+    reading the matrix.
+    """
+    if like.device.type != "cpu":
+        return like.new_empty(n, like.shape[1])
+    return torch.from_numpy(np.empty((n, like.shape[1]), dtype=like[:0].numpy().dtype))
+
+
 def dot_products(
     updates: Float[Tensor, "n d"], direction: Float[Tensor, " d"]
 ) -> Float[Tensor, " n"]:
@@ -82,14 +96,20 @@ def dot_products(
 
 
 def norms_of(updates: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """Return the L2 norm of every row, in float64: a float32 square overflows at 1e19."""
-    # Piece by piece: asking for float64 of the whole matrix would copy it.
-    squares = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
-    for columns in column_blocks(updates[:1]):
-        for i, piece in enumerate(updates[:, columns]):
-            wide = piece.double()
-            squares[i] += wide @ wide
-    return squares.sqrt_()
+    """Return the L2 norm of every row, in float64.
+
+    Squares are all positive, so pieces of a row lose nothing in their own type; their sums are
+    added in float64. Rows so long or so short that a float32 square is lost are read again.
+    """
+    whole = updates.shape[1] // PIECE * PIECE
+    pieces = torch.linalg.vector_norm(updates[:, :whole].unflatten(1, (-1, PIECE)), dim=2)
+    rest = torch.linalg.vector_norm(updates[:, whole:], dim=1, keepdim=True)
+    norms = torch.linalg.vector_norm(torch.cat([pieces, rest], dim=1).double(), dim=1)
+    if updates.dtype != torch.float64:
+        least, most = SAFE_NORMS
+        for row in ((norms < least) | ~(norms < most)).nonzero().flatten().tolist():
+            norms[row] = torch.linalg.vector_norm(updates[row].double())
+    return norms
 
 
 def normalised(weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -2,7 +2,7 @@
 
 import torch
 
-from strategies.aggregation.aggregate import norms_of
+from strategies.aggregation.aggregate import empty_rows, norms_of
 from strategies.aggregation.bound import Bound
 from strategies.pre_aggregation.mixed import Mixed
 from strategies.shapes import Float, Tensor
@@ -75,4 +75,6 @@ def _clipped(
     updates: Float[Tensor, "n d"], norms: Float[Tensor, " n"], bound: Float[Tensor, ""]
 ) -> Mixed:
     factors = torch.where(norms > bound, bound / norms, 1.0)
-    return Mixed(updates * factors.to(updates.dtype)[:, None], factors.diag())
+    rows = empty_rows(len(updates), updates)
+    torch.mul(updates, factors.to(updates.dtype)[:, None], out=rows)
+    return Mixed(rows, factors.diag())

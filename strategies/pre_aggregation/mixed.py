@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from strategies.aggregation.aggregate import Aggregate, column_blocks, normalised
+from strategies.aggregation.aggregate import Aggregate, column_blocks, empty_rows, normalised
 from strategies.shapes import Float, Tensor
+
+
+SPARSE = 5  # old rows in each new one, up to which adding them up beats a matrix product
 
 
 class Mixed(NamedTuple):
@@ -22,8 +25,14 @@ PreAggregator = Callable[..., Mixed]
 
 
 def mixed_rows(updates: Float[Tensor, "n d"], mixing: Float[Tensor, "m n"]) -> Float[Tensor, "m d"]:
-    """Return ``mixing @ updates``, block by block, in the type of the updates."""
-    rows = updates.new_empty(len(mixing), updates.shape[1])
+    """Return ``mixing @ updates``, in the type of the updates."""
+    rows = empty_rows(len(mixing), updates)
+    if mixing.count_nonzero() <= SPARSE * len(mixing):
+        for row, shares in zip(rows, mixing, strict=True):
+            row.zero_()
+            for i in shares.nonzero().flatten().tolist():
+                row.add_(updates[i], alpha=shares[i].item())
+        return rows
     for columns in column_blocks(updates):
         rows[:, columns] = mixing.to(updates.dtype) @ updates[:, columns]
     return rows
