@@ -6,7 +6,6 @@ from typing import NamedTuple
 from strategies.aggregation.aggregate import Aggregate, column_blocks, empty_rows, normalised
 from strategies.shapes import Float, Tensor
 
-
 SPARSE = 5  # old rows in each new one, up to which adding them up beats a matrix product
 
 
