@@ -167,6 +167,37 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
     console.print(group_table(federations[0], scenarios[0]))
 
 
+@app.command()
+def show(
+    scenario: ScenarioPath,
+    settings: Settings = None,
+    variant: Annotated[str | None, typer.Option(help="Which; the first by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write.")] = None,
+    columns: Annotated[int, typer.Option(min=1, help="Examples of each kind.")] = 10,
+    data_dir: DataDir = None,
+) -> None:
+    """Write examples of clean, minority and poisoned data with their labels, to look at."""
+    from fl_testbed.data.specimens import specimens
+    from fl_testbed.engine.launch import DatasetCache, check_data
+    from fl_testbed.report.example_sheet import image_sheet, table_sheet
+
+    variants = by_variant(load_scenarios(scenario, settings or []))
+    chosen = next(iter(variants)) if variant is None else variant
+    if chosen not in variants:
+        raise typer.BadParameter(f"--variant needs one of {', '.join(variants)}, got {chosen!r}")
+    one = variants[chosen][0]
+    (federation,) = check_data([one], DatasetCache(data_dir))
+    strips = specimens(federation, one.attackers_by_poison, columns, one.evaluation.max_examples)
+    path = Path(f"{one.name}-{chosen}") if out is None else out
+    if federation.dataset.holds_images:
+        path = path.with_name(f"{path.name}.png") if out is None else path
+        image_sheet(strips, f"{one.name}, {chosen}, seed {one.seed}", path)
+    else:
+        path = path.with_name(f"{path.name}.csv") if out is None else path
+        table_sheet(strips, federation.dataset.features, path)
+    make_console().print(f"examples: {path}", soft_wrap=True)
+
+
 def group_table(federation: "Federation", scenario: Scenario) -> Table:
     """Return who holds how many examples of each group."""
     split = scenario.evaluation.split

@@ -1,5 +1,6 @@
 """A dataset in memory: numpy arrays, so that Ray shares them between workers without a copy."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -81,6 +82,11 @@ class NumberFeature:
             raise ValueError(f"needs a number{' > -1' if self.is_log else ''}, got {value!r}")
         return {self.place: float(self.encoded(np.array(float(value))))}
 
+    def value_of(self, inputs: np.ndarray) -> str:
+        """Return what one row of inputs says, as text."""
+        value = float(inputs[self.place]) * self.scale + self.mean
+        return f"{math.expm1(value) if self.is_log else value:.5g}"
+
 
 @dataclass(frozen=True)
 class CategoryFeature:
@@ -99,6 +105,11 @@ class CategoryFeature:
         if value not in self.values:
             raise ValueError(f"needs one of {', '.join(self.values)}, got {value!r}")
         return {self.place + i: float(own == value) for i, own in enumerate(self.values)}
+
+    def value_of(self, inputs: np.ndarray) -> str:
+        """Return what one row of inputs says, as text."""
+        own = inputs[self.place : self.place + len(self.values)]
+        return self.values[int(own.argmax())]
 
 
 Feature = NumberFeature | CategoryFeature

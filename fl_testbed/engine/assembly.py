@@ -1,6 +1,7 @@
 """From a scenario to the parts of a run: federation, ClientApp, strategy, evaluation."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -128,41 +129,43 @@ class AttackersPoison:
     """The poisons of all kinds of attackers, each made from what its attackers know."""
 
     def __init__(self, scenario: Scenario, federation: Federation) -> None:
-        named = scenario.named_poisons
-        self._by_attacker = [
-            next((name for name, poison in named.items() if poison == own), None)
-            for own in scenario.poisons
-        ]
+        first = federation.population.clients(Role.POISONED).start
+        clients = scenario.attackers_by_poison
+        self._own = {
+            client - first: (name, place)
+            for name, ids in clients.items()
+            for place, client in enumerate(ids)
+        }
         self._plans: dict[str, Plan] = {}
-        for name, poison in named.items():
-            plan = poison.build(self._scene(name, scenario, federation))
+        for name, poison in scenario.named_poisons.items():
+            plan = poison.build(_scene(clients[name], scenario, federation))
             if plan is not None:
                 self._plans[name] = plan
 
-    def _scene(self, name: str, scenario: Scenario, federation: Federation) -> Scene:
-        first = federation.population.clients(Role.POISONED).start
-        attackers = [first + i for i, own in enumerate(self._by_attacker) if own == name]
-        return Scene(
-            dataset=federation.dataset,
-            groups=federation.groups,
-            seed=scenario.seed,
-            n_attackers=len(attackers),
-            held=lambda: pooled([federation.clean_shard(a) for a in attackers], Role.POISONED),
-            surrogate=partial(train_surrogate, scenario, federation.dataset),
-            test=lambda: federation.majority(test_set(scenario, federation)),
-        )
-
     def __call__(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
         """Poison the shard of an attacker, counted from 0 over all kinds."""
-        name = self._by_attacker[attacker]
-        if name is None:
+        if attacker not in self._own:
             return shard
-        return self._plans[name].poison(shard, self._by_attacker[:attacker].count(name), rng)
+        name, among_its_kind = self._own[attacker]
+        return self._plans[name].poison(shard, among_its_kind, rng)
 
     def goals(self, test: TestSet) -> dict[str, Goal]:
         """Return what each poison is after, by its name."""
         goals = {name: plan.goal(test) for name, plan in self._plans.items()}
         return {name: goal for name, goal in goals.items() if goal is not None}
+
+
+def _scene(attackers: Sequence[int], scenario: Scenario, federation: Federation) -> Scene:
+    """Return what attackers with a poison in common can plan it with."""
+    return Scene(
+        dataset=federation.dataset,
+        groups=federation.groups,
+        seed=scenario.seed,
+        n_attackers=len(attackers),
+        held=lambda: pooled([federation.clean_shard(a) for a in attackers], Role.POISONED),
+        surrogate=partial(train_surrogate, scenario, federation.dataset),
+        test=lambda: federation.majority(test_set(scenario, federation)),
+    )
 
 
 def train_surrogate(scenario: Scenario, dataset: Dataset, shard: Shard, epochs: int) -> nn.Module:

@@ -122,6 +122,16 @@ class Scenario(Spec):
         return named
 
     @property
+    def attackers_by_poison(self) -> dict[str, list[int]]:
+        """The client ids of the attackers with each poison, by its name."""
+        return {
+            name: [
+                client for ids, kind in self.attackers_by_id if kind.poison == own for client in ids
+            ]
+            for name, own in self.named_poisons.items()
+        }
+
+    @property
     def is_oracle(self) -> bool:
         """Whether the strategy is told the truth about clients: marked in every table."""
         return self.strategy.is_oracle
