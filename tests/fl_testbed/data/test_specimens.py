@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from clients.shard import Role, Shard
-from fl_testbed.data import Dataset, Examples, Federation, Goal, Population, TestSet
+from fl_testbed.data import Dataset, Examples, Federation, Goal, Population
 from fl_testbed.data.dealing import iid
 from fl_testbed.data.groups import StyleGroups
 from fl_testbed.data.partition import Division, disjoint_shards
@@ -26,7 +26,7 @@ class Fake:
         inputs[0], labels[0] = shard.inputs[3], 1 - shard.labels[3]
         return shard._replace(inputs=inputs, labels=labels, is_poisoned=marks)
 
-    def goals(self, test: TestSet) -> dict[str, Goal]:
+    def goals(self, test) -> dict[str, Goal]:
         test = test.where(test.labels == 0)
         return {"fake": Goal(test.inputs, test.labels, 1)}
 
