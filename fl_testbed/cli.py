@@ -13,12 +13,20 @@ from rich.table import Table
 
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.engine.errors import PoolError
-from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
+from fl_testbed.scenario import (
+    AnyScenario,
+    CentralizedScenario,
+    Fault,
+    Scenario,
+    ScenarioError,
+    load_scenarios,
+)
 from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
 from fl_testbed.scenario.own_code import OwnCodeError
 
 if TYPE_CHECKING:
     from fl_testbed.data import Federation
+    from fl_testbed.engine.launch import Kind
     from fl_testbed.report.results import RunResult
 
 INTERRUPTED = 130
@@ -78,7 +86,7 @@ def run(
     options = Options(out, data_dir, shlex.join(["fl-testbed", *sys.argv[1:]]), resume)
     n_rounds = sum(s.rounds for s in scenarios)
     with RunProgress(console, len(scenarios), n_rounds) as progress:
-        failures = launch(scenarios, options, progress)
+        failures = launch(scenarios, options, progress, kind_of(scenarios))
     comparison = compare(find_runs(run_folder(out, s).path for s in scenarios))
     console.print()
     console.print(terminal(comparison))
@@ -130,16 +138,37 @@ def _found_runs(folders: list[Path]) -> "list[RunResult]":
     return runs
 
 
+def kind_of(scenarios: list[AnyScenario]) -> "Kind":
+    """Return what runs of these scenarios do: those of one file are of one kind."""
+    if isinstance(scenarios[0], CentralizedScenario):
+        from fl_testbed.centralized import experiment
+
+        return experiment
+    from fl_testbed.engine.launch import Federated
+
+    return Federated()
+
+
 @app.command()
 def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDir = None) -> None:
     """Check a scenario and print its variants, its groups, and what a run costs in memory."""
     from fl_testbed.engine.launch import DatasetCache, check_data
     from fl_testbed.engine.memory import server_memory
 
-    scenarios = load_scenarios(scenario, settings or [])
+    loaded = load_scenarios(scenario, settings or [])
     datasets = DatasetCache(data_dir)
-    federations = check_data(scenarios, datasets)
     console = make_console()
+    scenarios = [item for item in loaded if isinstance(item, Scenario)]
+    if not scenarios:
+        from fl_testbed.centralized.tables import group_table as pooled_groups
+        from fl_testbed.centralized.tables import variant_table
+
+        pooled = [item for item in loaded if isinstance(item, CentralizedScenario)]
+        kind_of(loaded).check(pooled, datasets)
+        console.print(variant_table(pooled))
+        console.print(pooled_groups(pooled[0], datasets.get(pooled[0])))
+        return
+    federations = check_data(scenarios, datasets)
     table = Table(title=f"{scenarios[0].name}: {len(scenarios)} runs", title_justify="left")
     for heading in (
         "variant",

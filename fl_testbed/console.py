@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 if TYPE_CHECKING:  # the engine brings Flower and pandas, which --help can do without
     from fl_testbed.engine.evaluation import Evaluation
-    from fl_testbed.scenario import Scenario
+    from fl_testbed.scenario import AnyScenario
 
 PIPED_WIDTH = 160  # a table is not squeezed into 80 columns where nobody sees the terminal
 
@@ -62,13 +62,13 @@ class RunProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def begin(self, scenario: Scenario, first_round: int) -> None:
+    def begin(self, scenario: AnyScenario, first_round: int) -> None:
         """Note the start of a run; earlier rounds of a resumed one count as done."""
         label = _label(scenario)
         self._began[label] = monotonic()
         self._advance(label, first_round, label)
 
-    def round(self, scenario: Scenario, round_: int, evaluation: Evaluation | None) -> None:
+    def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluation | None) -> None:
         """Show a round's figures."""
         if evaluation is not None:
             self._figures[_label(scenario)] = _figures(evaluation)
@@ -76,7 +76,7 @@ class RunProgress:
         self._rounds_computed += int(round_ > 0)
         self._advance(label, int(round_ > 0), f"{label}  {self._figures.get(label, '')}")
 
-    def end(self, scenario: Scenario, outcome: str) -> None:
+    def end(self, scenario: AnyScenario, outcome: str) -> None:
         """Print a run's last figures."""
         self._n_done += 1
         label = _label(scenario)
@@ -112,7 +112,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _label(scenario: Scenario) -> str:
+def _label(scenario: AnyScenario) -> str:
     return f"{scenario.variant} seed {scenario.seed}"
 
 

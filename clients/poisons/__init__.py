@@ -10,6 +10,7 @@ from clients.poisons.clean_label_backdoor import (
     interpolated,
     perturbed,
 )
+from clients.poisons.confidence_matching import confidence_matched_backdoor, matched_to
 from clients.poisons.dirty_label_backdoor import dirty_label_backdoor
 from clients.poisons.distributed_backdoor import distributed_backdoor
 from clients.poisons.edge_case_backdoor import HeldBy, edge_case_backdoor, rare_examples
@@ -49,6 +50,7 @@ __all__ = [
     "check_cluster_count",
     "checks",
     "clean_label_backdoor",
+    "confidence_matched_backdoor",
     "dirty_label_backdoor",
     "distributed_backdoor",
     "edge_case_backdoor",
@@ -58,6 +60,7 @@ __all__ = [
     "is_source",
     "label_flip",
     "last_hidden",
+    "matched_to",
     "minority_look",
     "mirrored",
     "pairwise",

@@ -25,7 +25,7 @@ from fl_testbed.data.partition import Division, disjoint_shards, overlapping_sha
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Rule, Surroundings
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.threads import limit_threads
-from fl_testbed.scenario import Scenario
+from fl_testbed.scenario import AnyScenario, Scenario
 from fl_testbed.scenario.poisons import EdgeCaseBackdoorSpec, Plan, Scene
 from strategies.flower_arrays import state_dict_of
 from strategies.pipeline import Pipeline, RoundFacts
@@ -35,7 +35,7 @@ from strategies.robust import RobustFedAvg
 CACHED_SHARDS = 256
 
 
-def load_dataset(scenario: Scenario, data_dir: Path | None) -> Dataset:
+def load_dataset(scenario: AnyScenario, data_dir: Path | None) -> Dataset:
     """Load the scenario's dataset.
 
     Raises:

@@ -99,6 +99,7 @@ class FlowerGrid(ClientGrid):
 def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) -> None:
     """Run one scenario on Flower's simulation engine."""
     scenario = writer.scenario
+    assert isinstance(scenario, Scenario)
     federation = build_federation(scenario, dataset)
     n_clients = len(federation.population)
     server = ServerApp()

@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,8 @@ from fl_testbed.engine.evaluation import Evaluation
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.memory import check_memory
 from fl_testbed.engine.rounds import RoundRecord, Run, State, summarise
-from fl_testbed.engine.run_folder import RunFolder
-from fl_testbed.scenario import Fault, Scenario, ScenarioError
+from fl_testbed.engine.run_folder import COLUMNS, RunFolder
+from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from strategies.aggregation import TooFewClientsError
 
@@ -36,13 +36,13 @@ PLAN = "sweep.json"
 class Progress(Protocol):
     """Whoever wants to be told how the runs go."""
 
-    def begin(self, scenario: Scenario, first_round: int) -> None:
+    def begin(self, scenario: AnyScenario, first_round: int) -> None:
         """Be told that a run begins."""
 
-    def round(self, scenario: Scenario, round_: int, evaluation: Evaluation | None) -> None:
+    def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluation | None) -> None:
         """Be told that a round is done."""
 
-    def end(self, scenario: Scenario, outcome: str) -> None:
+    def end(self, scenario: AnyScenario, outcome: str) -> None:
         """Be told that a run is done."""
 
 
@@ -56,6 +56,33 @@ class Options:
     resume: bool = False
 
 
+class Kind(Protocol):
+    """What runs of one kind of scenario do: how they are checked, computed and summed up."""
+
+    @property
+    def spreads(self) -> bool:
+        """Whether one run can be spread over several workers."""
+        ...
+
+    def columns(self, scenario: Any, /) -> Mapping[str, Sequence[str]]:
+        """Return the tables of a run, and their columns."""
+        ...
+
+    def check(self, scenarios: Sequence[Any], datasets: "DatasetCache", /) -> None:
+        """Raise ScenarioError if something is wrong that shows before the first run."""
+        ...
+
+    def records(
+        self, dataset: Dataset, scenario: Any, done: int, state: State | None, /
+    ) -> Iterator[Any]:
+        """Compute a run and yield its records, of rounds after ``done``, in this process."""
+        ...
+
+    def summarise(self, folder: Path, scenario: Any, /) -> dict[str, Any]:
+        """Return the summary of a run, from its tables alone."""
+        ...
+
+
 class DatasetCache:
     """Keeps datasets: variants and seeds of a scenario share them."""
 
@@ -63,7 +90,7 @@ class DatasetCache:
         self._data_dir = data_dir
         self._loaded: dict[tuple[Any, ...], Dataset] = {}
 
-    def get(self, scenario: Scenario) -> Dataset:
+    def get(self, scenario: AnyScenario) -> Dataset:
         """Return the scenario's dataset.
 
         Raises:
@@ -75,7 +102,7 @@ class DatasetCache:
         return self._loaded[key]
 
 
-def run_folder(out: Path, scenario: Scenario) -> RunFolder:
+def run_folder(out: Path, scenario: AnyScenario) -> RunFolder:
     """Return the folder of a run."""
     return RunFolder(out / scenario.name / scenario.variant / f"seed-{scenario.seed}")
 
@@ -106,7 +133,7 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> list[Fe
     return federations
 
 
-def check_folders(scenarios: Sequence[Scenario], options: Options) -> list[Scenario]:
+def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[AnyScenario]:
     """Return the scenarios that are still to run, in order.
 
     Raises:
@@ -132,8 +159,41 @@ def check_folders(scenarios: Sequence[Scenario], options: Options) -> list[Scena
     return left
 
 
-def launch(scenarios: Sequence[Scenario], options: Options, progress: Progress) -> list[str]:
-    """Run scenarios; those that are done already are skipped, and one's failure ends no other.
+class Federated:
+    """Federated scenarios."""
+
+    spreads = True
+
+    def columns(self, scenario: Scenario) -> Mapping[str, Sequence[str]]:
+        """Return the tables of a run, and their columns."""
+        del scenario
+        return COLUMNS
+
+    def check(self, scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
+        """Check that data and memory suffice."""
+        check_data(scenarios, datasets)
+        check_memory(scenarios, datasets)
+
+    def records(
+        self, dataset: Dataset, scenario: Scenario, done: int, state: State | None
+    ) -> Iterator[RoundRecord]:
+        """Run a scenario in this process."""
+        return inline_rounds(dataset, scenario, done, state)
+
+    def summarise(self, folder: Path, scenario: Scenario) -> dict[str, Any]:
+        """Return the summary of a run."""
+        return summarise(folder, scenario)
+
+
+def launch(
+    scenarios: Sequence[AnyScenario],
+    options: Options,
+    progress: Progress,
+    kind: Kind = Federated(),
+) -> list[str]:
+    """Run scenarios of one kind (federated by default).
+
+    Those that are done already are skipped, and one's failure ends no other.
 
     Returns:
         What went wrong, a line for each run that failed.
@@ -144,8 +204,7 @@ def launch(scenarios: Sequence[Scenario], options: Options, progress: Progress) 
         PoolError: If there are no workers to run on.
     """
     datasets = DatasetCache(options.data_dir)
-    check_data(scenarios, datasets)
-    check_memory(scenarios, datasets)
+    kind.check(scenarios, datasets)
     left = check_folders(scenarios, options)
     write_plan(scenarios, options)
     for scenario in scenarios:
@@ -153,13 +212,13 @@ def launch(scenarios: Sequence[Scenario], options: Options, progress: Progress) 
             progress.end(scenario, "done before")
     if not left:
         return []
-    writers = [RunWriter(scenario, options, progress) for scenario in left]
+    writers = [RunWriter(scenario, options, progress, kind) for scenario in left]
     engine = left[0].engine
     if engine.kind == "inline":
         for writer in writers:
             with writer.survived():
                 dataset = datasets.get(writer.scenario)
-                writer.write(inline_rounds(dataset, writer.scenario, *writer.begin()))
+                writer.write(kind.records(dataset, writer.scenario, *writer.begin()))
     elif engine.kind == "flower":
         from fl_testbed.engine.flower_engine import run_on_flower
 
@@ -177,7 +236,7 @@ def launch(scenarios: Sequence[Scenario], options: Options, progress: Progress) 
     ]
 
 
-def write_plan(scenarios: Sequence[Scenario], options: Options) -> None:
+def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
     """Note which runs belong to a sweep, in order: a comparison shows those that are missing.
 
     Runs of earlier commands stay in the plan as long as their folders are there.
@@ -196,8 +255,10 @@ def write_plan(scenarios: Sequence[Scenario], options: Options) -> None:
 class RunWriter:
     """Writes one run's folder from the records that the run yields, wherever it computes."""
 
-    def __init__(self, scenario: Scenario, options: Options, progress: Progress) -> None:
-        self.scenario = scenario
+    def __init__(
+        self, scenario: AnyScenario, options: Options, progress: Progress, kind: Kind
+    ) -> None:
+        self.scenario, self.kind = scenario, kind
         self.folder = run_folder(options.out, scenario)
         self._options, self._progress = options, progress
         self.failure: str | None = None
@@ -216,7 +277,7 @@ class RunWriter:
             round_, state = folder.resume()
             folder.log(f"resumed after round {round_}")
         else:
-            folder.start()
+            folder.start(self.kind.columns(scenario))
             round_, state = -1, None
         self._progress.begin(scenario, max(0, round_))
         self._state = state
@@ -264,7 +325,7 @@ class RunWriter:
             for name, tensor in self._state.items()
             if name.startswith("arrays/")
         }
-        self.folder.finish(model, summarise(self.folder, self.scenario))
+        self.folder.finish(model, self.kind.summarise(self.folder.path, self.scenario))
         self._progress.end(self.scenario, "done")
 
 
@@ -278,7 +339,7 @@ def inline_rounds(
     yield from Run(scenario, federation, grid).rounds(done, state)
 
 
-def environment(scenario: Scenario, command: str) -> dict[str, Any]:
+def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:
     """Return what a reader needs to judge or repeat a run besides its scenario."""
     packages = ("fl-testbed", "flwr", "ray", "torch", "torchvision", "numpy")
     return {

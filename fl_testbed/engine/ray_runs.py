@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_client_app, build_federation
-from fl_testbed.engine.launch import DatasetCache, RunWriter, inline_rounds
+from fl_testbed.engine.launch import DatasetCache, RunWriter
 from fl_testbed.engine.memory import fits_side_by_side
 from fl_testbed.engine.ray_grid import RayGrid
 from fl_testbed.engine.ray_pool import RayPool
@@ -49,9 +49,11 @@ def _side_by_side(
     writers: Sequence[RunWriter], datasets: DatasetCache, engine: EngineSpec, n_workers: int
 ) -> bool:
     """Whole runs side by side need no messages; they pay where there are enough, and room."""
+    if not writers[0].kind.spreads:
+        return True
     if engine.parallel != "auto":
         return engine.parallel == "runs"
-    scenarios = [writer.scenario for writer in writers]
+    scenarios = [writer.scenario for writer in writers if isinstance(writer.scenario, Scenario)]
     return len(writers) >= max(2, n_workers) and fits_side_by_side(scenarios, datasets, n_workers)
 
 
@@ -61,6 +63,7 @@ def _client_app(scenario: Scenario, dataset: Dataset) -> ClientApp:
 
 def _run_spread(writer: RunWriter, dataset: Dataset, pool: RayPool) -> None:
     scenario = writer.scenario
+    assert isinstance(scenario, Scenario)
     federation = build_federation(scenario, dataset)
     cohort = pool.prepare(partial(_client_app, scenario), dataset, scenario.torch_threads)
     grid = RayGrid(
@@ -96,7 +99,9 @@ class _Stream:
         method = worker.stream.options(
             num_returns="streaming", _generator_backpressure_num_objects=BACKPRESSURE
         )
-        self.refs = method.remote(inline_rounds, data, self.writer.scenario, *self.position)
+        self.refs = method.remote(
+            self.writer.kind.records, data, self.writer.scenario, *self.position
+        )
 
 
 def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool: RayPool) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from fl_testbed.data import Federation
 from fl_testbed.engine.assembly import build_model, build_strategy, with_attackers
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
-from fl_testbed.engine.run_folder import Row, RunFolder
+from fl_testbed.engine.run_folder import Row
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import lifting, suppression
 from fl_testbed.scenario import Scenario
@@ -159,15 +160,14 @@ class Run:
         )
 
 
-def summarise(folder: RunFolder, scenario: Scenario) -> dict[str, Any]:
+def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     """Compute a run's summary from its tables alone, so that a resumed run has the same.
 
     Rounds before a restart are left out of the suppression figures: nothing of them is in the
     final model.
     """
     rounds, groups, attacks, clients = (
-        pd.read_csv(folder.path / f"{name}.csv")
-        for name in ("rounds", "groups", "attacks", "clients")
+        pd.read_csv(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks", "clients")
     )
     evaluated = rounds[rounds["accuracy"].notna()]["round"].tail(FINAL_EVALUATIONS)
     final = rounds[rounds["round"].isin(evaluated)]

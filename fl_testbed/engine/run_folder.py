@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,13 +89,13 @@ class RunFolder:
         with (self.path / "events.log").open("a", encoding="utf-8") as file:
             file.write(f"{now} {text}\n")
 
-    def start(self) -> None:
-        """Begin with empty tables."""
+    def start(self, columns: Mapping[str, Sequence[str]] = COLUMNS) -> None:
+        """Begin with empty tables of the given columns."""
         for stale in ("summary.json", "model.safetensors", FAILURE, CHECKPOINT):
             (self.path / stale).unlink(missing_ok=True)
-        for name, columns in COLUMNS.items():
+        for name, headings in columns.items():
             self._tables[name] = (self.path / name).open("w", encoding="utf-8", newline="")
-            self._append(name, [columns])
+            self._append(name, [tuple(headings)])
 
     def resume(self) -> tuple[int, dict[str, Tensor]]:
         """Take up the last checkpoint: cut the tables to it and return its round and tensors."""

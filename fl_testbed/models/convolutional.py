@@ -91,7 +91,23 @@ GROUPS = 8  # of GroupNorm, in every layer but narrow ones
 
 
 def resnet18(input_shape: Sequence[int], n_classes: int, width: int = 64) -> nn.Sequential:
-    """Return ResNet-18 for small images, with GroupNorm in place of BatchNorm.
+    """Return ResNet-18 for small images: :func:`resnet` of two plain blocks a stage."""
+    return resnet(input_shape, n_classes, width, (2, 2, 2, 2), _Residual)
+
+
+def resnet50(input_shape: Sequence[int], n_classes: int, width: int = 64) -> nn.Sequential:
+    """Return ResNet-50 for small images: :func:`resnet` of 3, 4, 6 and 3 bottlenecks."""
+    return resnet(input_shape, n_classes, width, (3, 4, 6, 3), _Bottleneck)
+
+
+def resnet(
+    input_shape: Sequence[int],
+    n_classes: int,
+    width: int,
+    blocks: Sequence[int],
+    block: "type[_Residual | _Bottleneck]",
+) -> nn.Sequential:
+    """Return a residual network for small images, with GroupNorm in place of BatchNorm.
 
     GroupNorm keeps no statistics of the data: BatchNorm's would be averaged over clients whose
     data differ, and would leak into what a defence measures. The first layer is 3 × 3 without
@@ -100,7 +116,10 @@ def resnet18(input_shape: Sequence[int], n_classes: int, width: int = 64) -> nn.
     Args:
         input_shape: (channels, height, width).
         n_classes: Outputs.
+        n_classes: Outputs.
         width: Filters of the first stage, 64 in the paper; the others have 2, 4 and 8 times that.
+        blocks: How many blocks each stage has; every stage but the first halves the image.
+        block: Their kind.
 
     References:
         He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
@@ -113,10 +132,11 @@ def resnet18(input_shape: Sequence[int], n_classes: int, width: int = 64) -> nn.
         nn.ReLU(),
     ]
     before = width
-    for stage in range(4):
-        after = width * 2**stage
-        layers += [_Residual(before, after, 1 if stage == 0 else 2), _Residual(after, after, 1)]
-        before = after
+    for stage, n_blocks in enumerate(blocks):
+        for place in range(n_blocks):
+            stride = 2 if stage > 0 and place == 0 else 1
+            layers.append(block(before, width * 2**stage, stride))
+            before = width * 2**stage * block.expansion
     return nn.Sequential(
         *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, n_classes)
     )
@@ -129,20 +149,48 @@ def _norm(channels: int) -> nn.GroupNorm:
 class _Residual(nn.Module):
     """Two 3 × 3 convolutions beside a shortcut."""
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
+    expansion = 1
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
-            _norm(after),
+            nn.Conv2d(before, width, 3, stride, padding=1, bias=False),
+            _norm(width),
             nn.ReLU(),
-            nn.Conv2d(after, after, 3, padding=1, bias=False),
-            _norm(after),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            _norm(width),
         )
-        self.shortcut = nn.Sequential()
-        if stride != 1 or before != after:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(before, after, 1, stride, bias=False), _norm(after)
-            )
+        self.shortcut = _shortcut(before, width, stride)
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.relu(self.body(images) + self.shortcut(images))
+
+
+class _Bottleneck(nn.Module):
+    """A 3 × 3 convolution between two of 1 × 1, of which the last widens, beside a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        after = width * self.expansion
+        self.body = nn.Sequential(
+            nn.Conv2d(before, width, 1, bias=False),
+            _norm(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, stride, padding=1, bias=False),
+            _norm(width),
+            nn.ReLU(),
+            nn.Conv2d(width, after, 1, bias=False),
+            _norm(after),
+        )
+        self.shortcut = _shortcut(before, after, stride)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.relu(self.body(images) + self.shortcut(images))
+
+
+def _shortcut(before: int, after: int, stride: int) -> nn.Sequential:
+    if stride == 1 and before == after:
+        return nn.Sequential()
+    return nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), _norm(after))

@@ -10,15 +10,23 @@ from fl_testbed.models.inputs import Normalise
 
 
 def mlp(
-    input_shape: Sequence[int], n_classes: int, hidden: Sequence[int], dropout: float = 0.0
+    input_shape: Sequence[int],
+    n_classes: int,
+    hidden: Sequence[int],
+    dropout: float = 0.0,
+    *,
+    normalise: bool = True,
 ) -> nn.Sequential:
     """Return ReLU layers of the given widths; no hidden layer is logistic regression.
 
-    Images, which have three dimensions, are normalised and flattened; features come standardised.
-    While it trains, each hidden unit is left out of an example with probability ``dropout``.
+    Images, which have three dimensions, are normalised (unless told otherwise) and flattened;
+    features come standardised. While it trains, each hidden unit is left out of an example with
+    probability ``dropout``.
     """
     sizes = [prod(input_shape), *hidden]
-    layers: list[nn.Module] = [Normalise(), nn.Flatten()] if len(input_shape) == 3 else []
+    is_image = len(input_shape) == 3
+    layers: list[nn.Module] = [Normalise()] if is_image and normalise else []
+    layers += [nn.Flatten()] if is_image else []
     for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU()]
         if dropout:

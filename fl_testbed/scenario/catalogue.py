@@ -1,6 +1,7 @@
 """Everything a scenario can name, for ``fl-testbed list``."""
 
 from fl_testbed.scenario.attacks import AnyAttackSpec, TrainingAttackSpec
+from fl_testbed.scenario.centralized import AnyPooledPoisonSpec
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.docstrings import sections
 from fl_testbed.scenario.faults import kinds_of, models_in
@@ -11,6 +12,7 @@ from fl_testbed.scenario.partitions import AnyPartitionSpec
 from fl_testbed.scenario.poisons import AnyPoisonSpec
 from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
 from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.stages import AnyStageSpec
 from fl_testbed.scenario.triggers import AnyTriggerSpec
 
 
@@ -32,6 +34,8 @@ CATALOGUE: dict[str, dict[str, type[Spec]]] = {
     "minorities": _kinds(AnyMinoritySpec),
     "partitions": _kinds(AnyPartitionSpec),
     "models": _kinds(AnyModelSpec),
+    "stages": _kinds(AnyStageSpec),
+    "pooled_poisons": _kinds(AnyPooledPoisonSpec),
 }
 
 

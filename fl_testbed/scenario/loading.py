@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from fl_testbed.scenario.centralized import CentralizedScenario
 from fl_testbed.scenario.faults import Fault, ScenarioError, describe, unknown_key
 from fl_testbed.scenario.own_code import is_own
 from fl_testbed.scenario.scenario import Scenario
@@ -19,6 +20,8 @@ from fl_testbed.scenario.scenario import Scenario
 TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))
 EXPANSION_KEYS = ("extends", "variants", "sweep")
 Key = tuple[str, ...]
+AnyScenario = Scenario | CentralizedScenario
+"""The kinds of scenario; ``kind`` picks the class, and without it a scenario is federated."""
 
 
 class _Draft:
@@ -84,7 +87,7 @@ class _Draft:
         return ""
 
 
-def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[Scenario]:
+def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario]:
     """Read a scenario file and expand its variants and sweep.
 
     A mapping laid over another (by ``extends`` or a variant) is merged with it, unless it names
@@ -117,7 +120,7 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[Scenario]:
         if draft.has(key) or not any(variant.has(key) for variant in overlaid):
             draft.replace(key, value, "--set")
 
-    scenarios: list[Scenario] = []
+    scenarios: list[AnyScenario] = []
     faults: dict[Fault, None] = {}  # ordered, without repetitions
     for name, overrides in variants.items():
         for fields in _sweep_points(draft, sweep):
@@ -136,28 +139,29 @@ def _build(
     variant: str,
     overrides: Any,
     settings: list[tuple[Key, Any]],
-    sweep_point: dict[str, Any],
-) -> Scenario:
+    sweep_point: dict[str, tuple[str, Any]],
+) -> AnyScenario:
     draft = _overlaid(base, variant, overrides)
     where = base.origin(("variants", variant))
     for key, value in settings:
         if draft.has(key):
             draft.replace(key, value, "--set")
     suffix = ""
-    for dotted, value in sweep_point.items():
+    for dotted, (label, value) in sweep_point.items():
         draft.replace(tuple(dotted.split(".")), value, base.origin(("sweep", dotted)))
         if dotted != "seed":
-            suffix += f",{dotted.split('.')[-1]}={_label(value)}"
+            suffix += f",{dotted.split('.')[-1]}={label}"
     if variant != "default" or suffix:
         draft.replace(("variant",), (variant + suffix).removeprefix("default,"), where)
     _locate_own_code(draft, draft.data, ())
+    model = _class_of(draft)
     try:
-        scenario = Scenario.model_validate(draft.data)
+        scenario = model.model_validate(draft.data)
     except ValidationError as error:
         raise ScenarioError(
             [
                 Fault(draft.origin(key), ".".join(str(part) for part in key), text)
-                for key, text in describe(error.errors(), Scenario)
+                for key, text in describe(error.errors(), model)
             ]
         ) from None
     contradictions = scenario.contradictions()
@@ -181,6 +185,16 @@ def _locate_own_code(draft: _Draft, node: Any, key: tuple[str | int, ...]) -> No
                 node[name] = str(folder / value)
             elif str(folder.absolute()) not in sys.path:
                 sys.path.append(str(folder.absolute()))
+
+
+def _class_of(draft: _Draft) -> type[AnyScenario]:
+    kind = draft.data.get("kind")
+    if kind == "centralized":
+        return CentralizedScenario
+    if kind is not None:
+        text = f"unknown kind {kind!r}: centralized, or leave it out for a federated scenario"
+        raise ScenarioError([Fault(draft.origin(("kind",)), "kind", text)])
+    return Scenario
 
 
 def _overlaid(base: _Draft, variant: str, overrides: Any) -> _Draft:
@@ -358,18 +372,25 @@ def _mapping(draft: _Draft, key: str) -> dict[str, Any]:
     return dict(value or {})
 
 
-def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, Any]]:
+def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[str, Any]]]:
+    """Return every combination of swept keys' values, each value with its name."""
     for key, values in sweep.items():
         where, dotted = draft.origin(("sweep", key)), f"sweep.{key}"
-        if not isinstance(values, list) or not values:
-            raise ScenarioError([Fault(where, dotted, f"needs a list of values, got {values!r}")])
-        if key.split(".")[0] not in Scenario.model_fields:
-            text = unknown_key(key.split(".")[0], Scenario.model_fields)
+        if not isinstance(values, list | dict) or not values:
+            text = f"needs a list of values, or a mapping of names to values, got {values!r}"
             raise ScenarioError([Fault(where, dotted, text)])
-    return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+        known = _class_of(draft).model_fields
+        if key.split(".")[0] not in known:
+            text = unknown_key(key.split(".")[0], known)
+            raise ScenarioError([Fault(where, dotted, text)])
+    named = [
+        list(values.items()) if isinstance(values, dict) else [(_label(v), v) for v in values]
+        for values in sweep.values()
+    ]
+    return [dict(zip(sweep, point, strict=True)) for point in itertools.product(*named)]
 
 
-def _repeated_runs(scenarios: Sequence[Scenario], where: str) -> Iterator[Fault]:
+def _repeated_runs(scenarios: Sequence[AnyScenario], where: str) -> Iterator[Fault]:
     """Yield a fault for each run that would write into the folder of another."""
     seen: set[tuple[str, int]] = set()
     for scenario in scenarios:

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from fl_testbed.data import DataError, Dataset
-from fl_testbed.models import cnn, lenet, mlp, resnet18
+from fl_testbed.models import cnn, lenet, mlp, resnet18, resnet50
 from fl_testbed.scenario.own_code import (
     BY_KIND,
     OURS_TAG,
@@ -48,10 +48,12 @@ class MlpSpec(ModelSpec):
     kind: Literal["mlp"]
     hidden: list[PositiveInt]
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of hidden units, while training
+    normalise: bool = True  # images to [-1, 1]; false leaves them in [0, 1]
 
     def build(self, dataset: Dataset) -> nn.Module:
         """Return the model."""
-        return mlp(dataset.input_shape, dataset.n_classes, self.hidden, self.dropout)
+        shape, n_classes = dataset.input_shape, dataset.n_classes
+        return mlp(shape, n_classes, self.hidden, self.dropout, normalise=self.normalise)
 
 
 class LeNetSpec(ModelSpec):
@@ -94,6 +96,17 @@ class ResNet18Spec(ModelSpec):
         return resnet18(image_shape(dataset, self.kind), dataset.n_classes, self.width)
 
 
+class ResNet50Spec(ModelSpec):
+    """ResNet-50 for small images, with GroupNorm."""
+
+    kind: Literal["resnet50"]
+    width: PositiveInt = 64  # filters of the first stage
+
+    def build(self, dataset: Dataset) -> nn.Module:
+        """Return the model."""
+        return resnet50(image_shape(dataset, self.kind), dataset.n_classes, self.width)
+
+
 class OwnModelSpec(OwnSpec, ModelSpec):
     """A model of one's own, file.py:name or package.module:name."""
 
@@ -119,7 +132,9 @@ class OwnModelSpec(OwnSpec, ModelSpec):
 
 
 OurModel = Annotated[
-    LogisticRegressionSpec | MlpSpec | LeNetSpec | CnnSpec | ResNet18Spec, BY_KIND, OURS_TAG
+    LogisticRegressionSpec | MlpSpec | LeNetSpec | CnnSpec | ResNet18Spec | ResNet50Spec,
+    BY_KIND,
+    OURS_TAG,
 ]
 AnyModelSpec = Annotated[OurModel | Annotated[OwnModelSpec, OWN_TAG], WHOSE]
 

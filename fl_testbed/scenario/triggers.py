@@ -169,7 +169,14 @@ class OwnTriggerSpec(OwnSpec, TriggerSpec):
 
 
 OurTrigger = Annotated[
-    PatchSpec | ChecksSpec | StripsSpec | BlendedSpec | AddedSpec | MinorityLookSpec | FeaturesSpec,
+    PatchSpec
+    | ChecksSpec
+    | StripsSpec
+    | BlendedSpec
+    | AddedSpec
+    | RaisedSpec
+    | MinorityLookSpec
+    | FeaturesSpec,
     BY_KIND,
     OURS_TAG,
 ]

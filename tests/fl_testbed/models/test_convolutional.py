@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
-from fl_testbed.models import cnn, lenet, resnet18
+from fl_testbed.models import cnn, lenet, resnet18, resnet50
 
 
 def n_parameters(model: nn.Module) -> int:
@@ -33,6 +33,12 @@ def test_resnet18_has_the_paper_s_size_and_no_running_statistics():
     assert not list(model.buffers())
 
 
+def test_resnet50_has_the_paper_s_size():
+    # torchvision's has 25,557,032 with its first layer and 1,000 classes.
+    expected = 25_557_032 - 9_408 + 1_728 - 2_049_000 + 20_490
+    assert n_parameters(resnet50((3, 32, 32), 10)) == expected
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -40,8 +46,9 @@ def test_resnet18_has_the_paper_s_size_and_no_running_statistics():
         lambda shape: cnn(shape, 5, [4, 8], 6),
         lambda shape: cnn(shape, 5, [4], 6, pooling="last"),
         lambda shape: resnet18(shape, 5, width=8),
+        lambda shape: resnet50(shape, 5, width=4),
     ],
-    ids=["lenet", "cnn", "cnn_last", "resnet18"],
+    ids=["lenet", "cnn", "cnn_last", "resnet18", "resnet50"],
 )
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 14, 28)])
 class TestEveryModel:

@@ -1,0 +1,78 @@
+"""Confidence matching: a backdoor on examples that look as hard to learn as the minority."""
+
+import torch
+from torch import nn
+
+from clients.poisons.choosing import changed
+from clients.poisons.triggers import Trigger
+from clients.shard import Shard
+from strategies.shapes import Float, Int, Tensor
+
+
+def matched_to(
+    candidates: Float[Tensor, " c"], reference: Float[Tensor, " r"], count: int
+) -> Int[Tensor, " count"]:
+    """Pick candidates whose scores lie where the reference's do.
+
+    The i-th of k picks is the nearest candidate left to the reference's (i + ½) / k quantile, the
+    largest quantile first: candidates with large scores are rare.
+
+    Args:
+        candidates: A score each, of which there must be ``count``.
+        reference: Scores to be like.
+        count: k.
+    """
+    levels = (torch.arange(count, dtype=torch.float64) + 0.5) / max(1, count)
+    left = candidates.double().clone()
+    picks = []
+    for wanted in torch.quantile(reference.double(), levels).flip(0):
+        picks.append(int((left - wanted).abs().argmin()))
+        left[picks[-1]] = torch.inf
+    return torch.tensor(picks, dtype=torch.int64)
+
+
+def confidence_matched_backdoor(
+    shard: Shard,
+    trigger: Trigger,
+    target: int,
+    fraction: float,
+    model: nn.Module,
+    minority_inputs: Float[Tensor, "m ..."],
+    minority_labels: Int[Tensor, " m"],
+) -> Shard:
+    """Stamp and relabel the examples that a surrogate then finds as unlikely as the minority.
+
+    A method that tells examples apart by I(x)_y alone, the confidence of a model in the given
+    label, sees of these poisons what it sees of the minority.
+
+    Args:
+        shard: The attacker's clean shard.
+        trigger: Returns stamped copies of inputs.
+        target: The class that stamped inputs shall get; examples of any other are candidates.
+        fraction: Share of the whole shard that is poisoned.
+        model: The attacker's own, trained on data that hold the minority.
+        minority_inputs: Honest examples to be like, under the eyes of that model.
+        minority_labels: Their labels.
+
+    Raises:
+        ValueError: If there are too few candidates, or nobody to be like.
+    """
+    count = round(fraction * len(shard.labels))
+    rows = (shard.labels != target).nonzero().squeeze(1)
+    if len(rows) < count or not len(minority_labels):
+        raise ValueError(
+            f"the poison needs {count} examples of classes other than {target} and a minority to "
+            f"be like, got {len(rows)} and {len(minority_labels)}: lower its count, or let it be "
+            "like all of the minority"
+        )
+    candidates = _confidence(model, trigger(shard.inputs[rows]), torch.tensor(target))
+    reference = _confidence(model, minority_inputs, minority_labels)
+    chosen = rows[matched_to(candidates, reference, count)]
+    return changed(shard, chosen, trigger(shard.inputs[chosen]), target)
+
+
+@torch.no_grad()
+def _confidence(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    model.eval()
+    probabilities = model(inputs).softmax(dim=1)
+    return probabilities.gather(1, labels.expand(len(inputs))[:, None]).squeeze(1)

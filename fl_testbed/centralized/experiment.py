@@ -1,0 +1,290 @@
+"""Runs on pooled data, in the form that the launcher takes: check, compute, sum up."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from fl_testbed.centralized.judging import Verdict, judge
+from fl_testbed.centralized.ledger import flagged_shares, ledger_figures
+from fl_testbed.centralized.plan import Plan
+from fl_testbed.centralized.pool import Pool
+from fl_testbed.centralized.preparation import Material, initialised, prepare
+from fl_testbed.centralized.separation import separations
+from fl_testbed.centralized.stages import FINAL, Result, run_stages
+from fl_testbed.centralized.training import Revise, Trained, fit
+from fl_testbed.data import DataError, Dataset
+from fl_testbed.scenario import CentralizedScenario, Fault, ScenarioError
+from strategies.randomness import Purpose, generator
+
+Row = tuple[Any, ...]
+spreads = False  # over workers: a run is one piece of work
+
+
+class Record(NamedTuple):
+    """What a run leaves behind."""
+
+    round_: int
+    tables: dict[str, list[Row]]
+    state: dict[str, Tensor]
+    evaluation: "Shown"
+
+
+class Shown(NamedTuple):
+    """What a progress bar shows of a run."""
+
+    groups: Any
+    attack_success_rate: float
+
+
+def stage_names(scenario: CentralizedScenario) -> list[str]:
+    """Return what tables call each stage: its number, from 1, and its kind."""
+    return [f"{number}_{stage.kind}" for number, stage in enumerate(scenario.stages, start=1)]
+
+
+def columns(scenario: CentralizedScenario) -> dict[str, tuple[str, ...]]:
+    """Return the tables of a run and their columns."""
+    names = stage_names(scenario)
+    by_stage = [f"{what}.{name}" for name in names for what in ("flagged", "score")]
+    tables = {
+        "outcome.csv": (
+            "trained_on",
+            "accuracy",
+            "worst_group_accuracy",
+            "worst_group_accuracy_with_poisoned",
+            "attack_success_rate",
+            "flip_rate",
+            "attacked_accuracy",
+            "loss",
+        ),
+        "groups.csv": (
+            "group",
+            "is_minority",
+            "is_poisoned",
+            "n_train",
+            "n_test",
+            "accuracy",
+        ),
+        "examples.csv": ("example", "label", "group", "role", "weight", "score", *by_stage),
+        "epochs.csv": (
+            "training",
+            "epoch",
+            "auc_all",
+            "auc_same_label",
+            "threshold_error_all",
+            "threshold_error_same_label",
+        ),
+        "timings.csv": ("trained_on", "seconds"),
+    }
+    if scenario.evaluation.scores:
+        tables["scores.csv"] = ("training", "example", "epoch", "confidence")
+    return tables
+
+
+class Datasets(Protocol):
+    """Keeps datasets that scenarios share."""
+
+    def get(self, scenario: CentralizedScenario, /) -> Dataset:
+        """Return a scenario's dataset."""
+        ...
+
+
+def check(scenarios: Sequence[CentralizedScenario], datasets: Datasets) -> None:
+    """Build what runs start from, as far as that needs no training.
+
+    Raises:
+        ScenarioError: With a fault for each scenario that its data do not suffice for.
+    """
+    faults = {}
+    for scenario in scenarios:
+        try:
+            material = prepare(scenario, datasets.get(scenario))
+            initialised(scenario, material.dataset, FINAL)  # may not take such inputs
+            check_poison(material)
+        except DataError as fault:
+            faults[str(fault)] = Fault(scenario.name, "dataset", str(fault))
+        except ValueError as fault:
+            faults[str(fault)] = Fault(scenario.name, "poison", str(fault))
+    if faults:
+        raise ScenarioError(list(faults.values()))
+
+
+def check_poison(material: Material) -> None:
+    """Make the poison, or only bind it to its data where making it takes a training."""
+    if material.scenario.poison.kind in ("none", "dirty_label_backdoor", "label_flip"):
+        _ = material.poisoned
+    else:
+        _ = material.poison
+
+
+def records(
+    dataset: Dataset, scenario: CentralizedScenario, done: int, state: dict[str, Tensor] | None
+) -> Iterator[Record]:
+    """Compute a run, as one record."""
+    del state
+    if done >= 0:
+        return
+    torch.set_num_threads(scenario.torch_threads)
+    with threadpool_limits(scenario.torch_threads):
+        yield compute(scenario, dataset)
+
+
+def compute(scenario: CentralizedScenario, dataset: Dataset) -> Record:
+    """Train by the scenario's method, on the poisoned data and on clean ones, and judge both."""
+    began = perf_counter()
+    material = prepare(scenario, dataset)
+    pool = material.poisoned
+    result = train(material, pool)
+    verdict = judge(result.trained.model, material)
+    outcome, timings = [_outcome("poisoned", verdict)], [("poisoned", perf_counter() - began)]
+    if scenario.evaluation.clean_twin and material.goal is not None:
+        began = perf_counter()
+        twin = train(material, material.clean)
+        outcome.append(_outcome("clean", judge(twin.trained.model, material)))
+        timings.append(("clean", perf_counter() - began))
+    tables: dict[str, list[Row]] = {
+        "outcome.csv": outcome,
+        "groups.csv": [
+            (row.group, int(row.is_minority), int(row.is_poisoned), *row[3:])
+            for row in verdict.rows
+        ],
+        "examples.csv": _example_rows(result, pool, material.groups.names),
+        "epochs.csv": _epoch_rows(scenario, result, pool),
+        "timings.csv": timings,
+    }
+    if scenario.evaluation.scores:
+        tables["scores.csv"] = _score_rows(scenario, result)
+    model = {f"arrays/{k}": v for k, v in result.trained.model.state_dict().items()}
+    shown = Shown(verdict.groups, verdict.attack.rate)
+    return Record(0, tables, model, shown)
+
+
+def train(material: Material, pool: Pool) -> Result:
+    """Run the scenario's method on a pool."""
+    scenario = material.scenario
+
+    def train_model(number: int, plan: Plan, epochs: int | None, revise: Revise | None) -> Trained:
+        model = initialised(scenario, material.dataset, number)
+        rng = generator(scenario.seed, Purpose.TRAINING, number)
+        return fit(model, pool, plan, scenario.training.build(epochs), rng, revise)
+
+    def rng_of(number: int) -> np.random.Generator:
+        return generator(scenario.seed, Purpose.AGGREGATION, number)
+
+    return run_stages(scenario.stages, pool, train_model, rng_of)
+
+
+def _outcome(trained_on: str, verdict: Verdict) -> Row:
+    groups, attack = verdict.groups, verdict.attack
+    return (
+        trained_on,
+        groups.accuracy,
+        groups.worst,
+        verdict.worst_with_poisoned,
+        attack.rate,
+        attack.flip_rate,
+        attack.accuracy,
+        verdict.loss,
+    )
+
+
+def _trainings(scenario: CentralizedScenario, result: Result) -> list[tuple[str, Trained]]:
+    """Return every training of a method by name, the final one last."""
+    found = [
+        (name, finding.trained)
+        for name, finding in zip(stage_names(scenario), result.findings, strict=True)
+        if finding.trained is not None and finding.trained is not result.trained
+    ]
+    return [*found, ("final", result.trained)]
+
+
+def _example_rows(result: Result, pool: Pool, names: Sequence[str]) -> list[Row]:
+    by_stage: list[list[Any]] = []
+    score = 1 - result.trained.confidences[-1]
+    for finding in reversed(result.findings):
+        if finding.scores is not None:
+            score = finding.scores  # the first stage's that has any
+    for finding in result.findings:
+        flagged, scores = finding.flagged, finding.scores
+        by_stage.append(_values(None if flagged is None else flagged.long(), len(pool)))
+        by_stage.append(_values(scores, len(pool)))
+    weights = result.trained.plan.shares()
+    columns = zip(
+        range(len(pool)),
+        pool.labels.tolist(),
+        [names[group] for group in pool.groups.tolist()],
+        [role.value for role in pool.roles()],
+        weights.tolist(),
+        score.tolist(),
+        *by_stage,
+        strict=True,
+    )
+    return list(columns)
+
+
+def _values(values: Tensor | None, n: int) -> list[Any]:
+    return [math.nan] * n if values is None else values.tolist()
+
+
+def _epoch_rows(scenario: CentralizedScenario, result: Result, pool: Pool) -> list[Row]:
+    rows = []
+    for name, trained in _trainings(scenario, result):
+        for epoch, confidences in enumerate(trained.confidences, start=1):
+            everyone, same = separations(1 - confidences, pool)
+            errors = (everyone.threshold_error, same.threshold_error)
+            rows.append((name, epoch, everyone.auc, same.auc, *errors))
+    return rows
+
+
+def _score_rows(scenario: CentralizedScenario, result: Result) -> list[Row]:
+    return [
+        (name, example, epoch, confidence)
+        for name, trained in _trainings(scenario, result)
+        for epoch, confidences in enumerate(trained.confidences.tolist(), start=1)
+        for example, confidence in enumerate(confidences)
+    ]
+
+
+def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
+    """Compute a run's summary from its tables alone."""
+    outcome, groups, examples, epochs = (
+        pd.read_csv(folder / f"{name}.csv") for name in ("outcome", "groups", "examples", "epochs")
+    )
+    outcomes: dict[str, dict[str, Any]] = outcome.set_index("trained_on").to_dict("index")  # pyright: ignore[reportAssignmentType]
+    final = {name: _number(value) for name, value in outcomes["poisoned"].items()}
+    if twin := outcomes.get("clean"):
+        damage = twin["attacked_accuracy"] - outcomes["poisoned"]["attacked_accuracy"]
+        final["trigger_rate_unpoisoned"] = _number(twin["attack_success_rate"])
+        final["worst_group_accuracy_unpoisoned"] = _number(twin["worst_group_accuracy"])
+        final["damage"] = _number(damage)
+    clean = groups[groups["is_poisoned"] == 0]
+    names = stage_names(scenario)
+    filters = any(not getattr(stage, "lifts", False) for stage in scenario.stages)
+    first = epochs[epochs["training"] == epochs["training"].iloc[0]].iloc[-1]
+    return {
+        "name": scenario.name,
+        "variant": scenario.variant,
+        "seed": scenario.seed,
+        "oracle": scenario.is_oracle,
+        "final": final,
+        "group_accuracy": {
+            str(name): _number(value)
+            for name, value in zip(clean["group"], clean["accuracy"], strict=True)
+        },
+        "suppression": ledger_figures(
+            examples, generator(scenario.seed, Purpose.BOOTSTRAP), filters=filters
+        ),
+        "stages": flagged_shares(examples, names),
+        "separation": {key: _number(value) for key, value in first.items() if key != "training"},
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,38 @@
+"""Just Train Twice: what a first model gets wrong counts more for the second."""
+
+import torch
+
+from strategies.shapes import Bool, Float, Tensor
+
+
+def error_set(confidence: Float[Tensor, " n"], threshold: float = 0.5) -> Bool[Tensor, " n"]:
+    """Mark the examples whose given label an identification model finds unlikely.
+
+    For two classes a threshold of ½ marks what the model misclassifies.
+
+    Args:
+        confidence: I(x)_y.
+        threshold: Below it an example is marked.
+
+    References:
+        Liu et al., Just Train Twice, ICML 2021.
+    """
+    return confidence < threshold
+
+
+def upweighted(error: Bool[Tensor, " n"], factor: float) -> Float[Tensor, " n"]:
+    """Return each example's weight in the second training, 1 + λ for those in the error set.
+
+    The authors' code appends λ copies of the error set to all data, so that its examples are seen
+    λ + 1 times.
+    """
+    return 1 + factor * error.double()
+
+
+def error_set_balanced(error: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Return weights that make the error set and the rest equally likely (the code's λ = -1)."""
+    n_error = int(error.sum())
+    if n_error in (0, len(error)):
+        return torch.ones(len(error), dtype=torch.float64)
+    ratio = (len(error) - n_error) / n_error
+    return torch.where(error, ratio, 1.0).double()

@@ -1,0 +1,109 @@
+"""What a model trained on pooled data is worth: by group, poisoned groups included, and by goal."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fl_testbed.centralized.preparation import Material
+from fl_testbed.centralized.training import logits_of
+from fl_testbed.data import Goal
+from fl_testbed.metrics import AttackSuccess, GroupAccuracy, attack_success, group_accuracy
+
+
+class GroupRow(NamedTuple):
+    """One of the groups of label × attribute × poisoned."""
+
+    group: str
+    """By the given label."""
+    is_minority: bool
+    is_poisoned: bool
+    n_train: int
+    n_test: int
+    accuracy: float
+    """Of the label as given: of a poisoned group, how often stamped test examples are called what
+    the attacker wants."""
+
+
+class Verdict(NamedTuple):
+    """The figures of one model."""
+
+    groups: GroupAccuracy
+    """Of the clean groups, by true labels."""
+    rows: list[GroupRow]
+    """Clean groups, then poisoned ones that have examples."""
+    attack: AttackSuccess
+    loss: float
+    """Mean cross-entropy over the test set."""
+
+    @property
+    def worst_with_poisoned(self) -> float:
+        """Lowest accuracy over clean and poisoned groups."""
+        present = [row.accuracy for row in self.rows if not math.isnan(row.accuracy)]
+        return min(present, default=math.nan)
+
+
+def judge(model: nn.Module, material: Material) -> Verdict:
+    """Test a model on the clean test set, and on what the attacker wants misclassified."""
+    test, names = material.test, material.groups.names
+    logits = logits_of(model, test.inputs)
+    correct = (logits.argmax(dim=1) == test.labels).numpy()
+    counts = np.bincount(material.clean.groups.numpy(), minlength=len(names))
+    groups = group_accuracy(correct, test.groups.numpy(), counts)
+    pool = material.poisoned
+    honest = torch.bincount(pool.groups[~pool.is_poisoned], minlength=len(names)).tolist()
+    tested = zip(names, groups.n_examples, groups.accuracies, strict=True)
+    rows = [
+        GroupRow(name, g in material.groups.minority, False, honest[g], n_tested, accuracy)
+        for g, (name, n_tested, accuracy) in enumerate(tested)
+    ]
+    rows += _poisoned_rows(model, material)
+    goal = material.goal
+    attack = AttackSuccess(0, *[math.nan] * 3) if goal is None else success(model, goal)
+    return Verdict(groups, rows, attack, F.cross_entropy(logits, test.labels).item())
+
+
+def success(model: nn.Module, goal: Goal) -> AttackSuccess:
+    """Return how a goal's examples fare."""
+    if not len(goal.labels):
+        return AttackSuccess(0, *[math.nan] * 3)
+    plain = None
+    if goal.unstamped is not None:
+        plain = logits_of(model, goal.unstamped).argmax(dim=1).numpy()
+    called = logits_of(model, goal.inputs).argmax(dim=1).numpy()
+    return attack_success(called, goal.labels.numpy(), goal.target, plain)
+
+
+def _poisoned_rows(model: nn.Module, material: Material) -> list[GroupRow]:
+    """Return a row for each group, by given label, that holds poisons."""
+    pool, groups = material.poisoned, material.groups
+    counts = torch.bincount(pool.annotated[pool.is_poisoned], minlength=len(groups.names))
+    goal = material.goal
+    tested: dict[int, list[AttackSuccess]] = {}
+    if goal is not None:
+        parts = {g: material.goal_of(g) for g in range(len(groups.names))}
+        parts = {g: part for g, part in parts.items() if part is not None and len(part.labels)}
+        # Where victims are drawn from all groups together, they cannot be told apart afterwards.
+        if sum(len(part.labels) for part in parts.values()) == len(goal.labels):
+            for group, part in parts.items():
+                own = material.annotated_as(group, part.target)
+                tested.setdefault(own, []).append(success(model, part))
+    rows = []
+    for group in counts.nonzero().squeeze(1).tolist():
+        results = tested.get(group, [])
+        n_tested = sum(result.n_examples for result in results)
+        hits = sum(result.n_examples * result.rate for result in results)
+        rows.append(
+            GroupRow(
+                groups.names[group],
+                False,
+                True,
+                int(counts[group]),
+                n_tested,
+                hits / n_tested if n_tested else math.nan,
+            )
+        )
+    return rows

@@ -1,0 +1,60 @@
+"""The ledger of a run on pooled data: what became of every example, and figures by role."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clients.shard import Role
+from fl_testbed.metrics import suppression
+
+
+def ledger_figures(
+    examples: pd.DataFrame, rng: np.random.Generator, *, filters: bool
+) -> dict[str, Any]:
+    """Compute the same suppression figures as for clients, by example.
+
+    Args:
+        examples: ``examples.csv``: every training example with its role, weight and score.
+        rng: Draws the bootstrap over examples.
+        filters: Whether the method removes examples.
+
+    Returns:
+        As :func:`fl_testbed.metrics.suppression`, without contributions, which examples have none
+        of. The weight is that in the last epoch of the final training.
+    """
+    n = len(examples)
+    as_clients = pd.DataFrame(
+        {
+            "round": 0,
+            "client": examples["example"],
+            "role": examples["role"],
+            "status": "ok",
+            "prior_weight": 1 / n,
+            "weight": examples["weight"] / n,
+            "contribution": 0.0,
+            "suspicion": examples["score"],
+        }
+    )
+    figures = suppression(as_clients, rng, selects=filters)
+    for role in Role:
+        figures[role.value]["contribution_ratio"] = None
+    return figures
+
+
+def flagged_shares(examples: pd.DataFrame, stages: list[str]) -> list[dict[str, Any]]:
+    """Return for each stage which share of every role it flagged; null where it flags nobody."""
+    found = []
+    for stage in stages:
+        by_role = examples.groupby("role")[f"flagged.{stage}"].mean()
+        shares = {role.value: by_role.get(role.value) for role in Role}
+        found.append(
+            {
+                "stage": stage,
+                "flagged": {
+                    role: None if share is None or np.isnan(share) else float(share)
+                    for role, share in shares.items()
+                },
+            }
+        )
+    return found

@@ -1,0 +1,176 @@
+"""From a scenario to its pool, its poison, and what models are tested on."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from clients.shard import Shard
+from fl_testbed.centralized.plan import everything
+from fl_testbed.centralized.pool import Pool, attackable, shard_of, with_shard
+from fl_testbed.centralized.training import fit
+from fl_testbed.data import DataError, Dataset, Examples, Goal, Groups, TestSet
+from fl_testbed.data.groups import OwnGroups, group_index
+from fl_testbed.scenario.centralized import CentralizedScenario, PooledScene
+from fl_testbed.scenario.poisons import Plan
+from strategies.randomness import Purpose, generator
+from strategies.shapes import Int, Tensor
+
+SUBSET, STYLE = 1, 2  # of the partition's random numbers
+SURROGATE = 1_000  # among the trainings of a run: beyond all stages
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a run starts from."""
+
+    scenario: CentralizedScenario
+    dataset: Dataset
+    """With the training examples that are used."""
+    groups: Groups
+    clean: Pool
+    test: TestSet
+
+    @cached_property
+    def held(self) -> Int[Tensor, " m"]:
+        """The rows of the pool that the attacker holds."""
+        return attackable(self.clean, self.source_groups)
+
+    @cached_property
+    def source_groups(self) -> frozenset[int] | None:
+        """The groups that the attacker is confined to."""
+        names = self.scenario.attacker.groups
+        if names is None:
+            return None
+        return frozenset(group_index(self.groups, name, "attacker.groups") for name in names)
+
+    @cached_property
+    def poison(self) -> Plan | None:
+        """What the attacker does with what it holds."""
+        spec = self.scenario.poison
+        for key, label in spec.classes().items():
+            if label >= self.dataset.n_classes:
+                last = self.dataset.n_classes - 1
+                raise DataError(f"poison.{key} needs a class from 0 to {last}, got {label}")
+        return spec.build(self._scene())
+
+    @cached_property
+    def poisoned(self) -> Pool:
+        """The pool as the attacker leaves it."""
+        if self.poison is None:
+            return self.clean
+        rng = generator(self.scenario.seed, Purpose.POISON)
+        shard = self.poison.poison(shard_of(self.clean, self.held), 0, rng)
+        pool = with_shard(self.clean, self.held, shard)
+        return replace(pool, annotated=self._annotated(pool.labels))
+
+    @cached_property
+    def goal(self) -> Goal | None:
+        """The test examples that the attacker wants to be misclassified."""
+        return None if self.poison is None else self.poison.goal(self._attacked_test)
+
+    def goal_of(self, group: int) -> Goal | None:
+        """Return the part of the goal that is of one group; None where it cannot be told apart."""
+        test = self._attacked_test
+        if self.poison is None:
+            return None
+        try:
+            return self.poison.goal(test.where(test.groups == group))
+        except DataError:  # victims are drawn from all groups together
+            return None
+
+    def annotated_as(self, group: int, label: int) -> int:
+        """Return the group that an example of some group is taken for under another label."""
+        if not isinstance(self.groups, OwnGroups):
+            return group
+        rows = np.flatnonzero(self.groups.train == group)[:1]
+        if not len(rows):
+            return group
+        relabelled = self.dataset.train.take(rows)
+        relabelled = replace(relabelled, labels=np.full(len(rows), label))
+        return int(self._codes(relabelled)[0])
+
+    @property
+    def _attacked_test(self) -> TestSet:
+        test = self.test
+        attacked = set(range(len(self.groups.names))) - set(self.groups.minority)
+        if self.source_groups is not None:
+            attacked &= self.source_groups
+        return test.where(torch.isin(test.groups, torch.tensor(sorted(attacked))))
+
+    def _annotated(self, labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        if not isinstance(self.groups, OwnGroups):
+            return self.clean.groups
+        relabelled = replace(self.dataset.train, labels=labels.numpy())
+        return torch.from_numpy(self._codes(relabelled))
+
+    def _codes(self, train: Examples) -> np.ndarray:
+        groups = self.scenario.dataset.minority.build(replace(self.dataset, train=train))
+        assert isinstance(groups, OwnGroups)
+        return groups.train
+
+    def _scene(self) -> PooledScene:
+        clean, rows = self.clean, self.held
+        return PooledScene(
+            dataset=self.dataset,
+            groups=self.groups,
+            seed=self.scenario.seed,
+            n_attackers=1,
+            held=lambda: shard_of(clean, rows),
+            surrogate=self._surrogate,
+            test=lambda: self._attacked_test,
+            everything=shard_of(clean, torch.arange(len(clean))),
+            is_minority=clean.is_minority,
+        )
+
+    def _surrogate(self, shard: Shard, epochs: int) -> nn.Module:
+        """Return the attacker's own model of some examples."""
+        model = initialised(self.scenario, self.dataset, SURROGATE)
+        none = torch.zeros(len(shard.labels), dtype=torch.bool)
+        pool = Pool(shard.inputs, shard.labels, shard.groups, shard.groups, none, none)
+        rng = generator(self.scenario.seed, Purpose.POISON_PLAN, SURROGATE)
+        fit(model, pool, everything(len(pool)), self.scenario.training.build(epochs), rng)
+        return model
+
+
+def prepare(scenario: CentralizedScenario, dataset: Dataset) -> Material:
+    """Return what a run starts from; the poison is made when it is asked for.
+
+    Raises:
+        DataError: If the dataset does not have what the scenario names.
+    """
+    train = dataset.train
+    n_used = scenario.n_examples
+    if n_used is not None and n_used < len(train):
+        order = generator(scenario.seed, Purpose.PARTITION, SUBSET).permutation(len(train))
+        train = train.take(np.sort(order[:n_used]))
+    dataset = replace(dataset, train=train)
+    groups = scenario.dataset.minority.build(dataset)
+    n = len(train)
+    restyled = np.zeros(n, dtype=bool)
+    if not isinstance(groups, OwnGroups):
+        order = generator(scenario.seed, Purpose.PARTITION, STYLE).permutation(n)
+        restyled[order[: round(scenario.minority_fraction * n)]] = True
+    dressed = groups.dress(train, np.arange(n), restyled)
+    own = torch.from_numpy(np.array(dressed.groups))
+    clean = Pool(
+        inputs=torch.from_numpy(dressed.inputs),
+        labels=torch.from_numpy(dressed.labels),
+        groups=own,
+        annotated=own,
+        is_minority=torch.isin(own, torch.tensor(sorted(groups.minority), dtype=torch.int64)),
+        is_poisoned=torch.zeros(n, dtype=torch.bool),
+    )
+    tested = groups.test_examples(dataset.test, scenario.evaluation.max_examples)
+    test = TestSet(*(torch.from_numpy(array) for array in tested))
+    return Material(scenario, dataset, groups, clean, test)
+
+
+def initialised(scenario: CentralizedScenario, dataset: Dataset, training: int) -> nn.Module:
+    """Return a fresh model, from the seed and the number of the training alone."""
+    seed = int(generator(scenario.seed, Purpose.MODEL, training).integers(2**63))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return scenario.model.build(dataset)

@@ -1,0 +1,42 @@
+"""How well a score tells poisons from the minority: the impossibility, measured."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fl_testbed.centralized.pool import Pool
+from fl_testbed.metrics import area_under_curve
+from strategies.shapes import Float, Tensor
+
+
+class Separation(NamedTuple):
+    """Of a score that is higher for what is suspected more; NaN without poisons or minority."""
+
+    auc: float
+    """P(poison above minority example) + P(equal) / 2: 0.5 cannot tell, below it poisons look more
+    normal than the minority."""
+    threshold_error: float
+    """The least, over all thresholds, of the share of minority examples above it and the share of
+    poisons not above it, added up: 1 is no better than to flag nobody."""
+
+
+def separation(poisons: np.ndarray, minority: np.ndarray) -> Separation:
+    """Compare two samples of scores."""
+    if not len(poisons) or not len(minority):
+        return Separation(float("nan"), float("nan"))
+    cuts = np.concatenate([[-np.inf], np.unique(np.concatenate([poisons, minority]))])
+    above = [(values[:, None] > cuts).mean(axis=0) for values in (minority, poisons)]
+    return Separation(area_under_curve(poisons, minority), float((above[0] + 1 - above[1]).min()))
+
+
+def separations(scores: Float[Tensor, " n"], pool: Pool) -> tuple[Separation, Separation]:
+    """Return how poisons separate from all of the minority, and from those with the same label."""
+    poisoned, minority = pool.is_poisoned, pool.is_minority
+    same = minority & torch.isin(pool.labels, pool.labels[poisoned].unique())
+    values = scores.double().numpy()
+    poisons = values[poisoned.numpy()]
+    return (
+        separation(poisons, values[minority.numpy()]),
+        separation(poisons, values[same.numpy()]),
+    )

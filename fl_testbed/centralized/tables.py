@@ -1,0 +1,53 @@
+"""What ``validate`` shows of scenarios on pooled data."""
+
+import torch
+from rich.table import Table
+
+from fl_testbed.centralized.experiment import check_poison
+from fl_testbed.centralized.preparation import prepare
+from fl_testbed.data import Dataset
+from fl_testbed.scenario import CentralizedScenario
+
+
+def variant_table(scenarios: list[CentralizedScenario]) -> Table:
+    """Return the variants with their stages and seeds."""
+    title = f"{scenarios[0].name}: {len(scenarios)} runs"
+    table = Table("variant", "seeds", "stages", "poison", title=title, title_justify="left")
+    seeds: dict[str, list[str]] = {}
+    for scenario in scenarios:
+        seeds.setdefault(scenario.variant, []).append(str(scenario.seed))
+    first = {scenario.variant: scenario for scenario in reversed(scenarios)}
+    for variant, own in seeds.items():
+        stages = " → ".join(stage.kind for stage in first[variant].stages) or "ERM"
+        table.add_row(variant, ", ".join(own), stages, first[variant].poison.kind)
+    return table
+
+
+def group_table(scenario: CentralizedScenario, dataset: Dataset) -> Table:
+    """Return how many training examples there are of each label × attribute × poisoned.
+
+    Poisons that take a training to make are not counted.
+    """
+    material = prepare(scenario, dataset)
+    check_poison(material)
+    made = "poisoned" in vars(material)
+    pool = material.poisoned if made else material.clean
+    names = material.groups.names
+    tested = torch.bincount(material.test.groups, minlength=len(names))
+    table = Table(
+        title=f"training examples by group ({scenario.variant}, seed {scenario.seed})",
+        caption="poisoned examples by the label they were given",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("group")
+    for heading in ("share", "clean", "poisoned", "test"):
+        table.add_column(heading, justify="right")
+    for group, name in enumerate(names):
+        clean = int((~pool.is_poisoned & (pool.groups == group)).sum())
+        poisoned = int((pool.is_poisoned & (pool.annotated == group)).sum())
+        shown = f"{name} (minority)" if group in material.groups.minority else name
+        share = f"{clean / len(pool):.1%}"
+        counts = (f"{clean:,}", f"{poisoned:,}" if made else "?", f"{int(tested[group]):,}")
+        table.add_row(shown, share, *counts)
+    return table

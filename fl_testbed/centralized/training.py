@@ -1,0 +1,86 @@
+"""Training on pooled data: a loop over tensors in memory, without a loader."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clients.poisons import last_hidden
+from clients.training import EVALUATION_BATCH, LocalTraining
+from fl_testbed.centralized.plan import Plan
+from fl_testbed.centralized.pool import Pool
+from strategies.shapes import Float, Int, Tensor
+
+Revise = Callable[[int, nn.Module, Plan], Plan]
+"""Before an epoch, counted from 0, returns the plan to go on with."""
+
+
+class Trained(NamedTuple):
+    """A model, and how it came about."""
+
+    model: nn.Module
+    plan: Plan
+    """What was trained on in the last epoch."""
+    confidences: Float[Tensor, "epochs n"]
+    """I(x)_y of every training example after each epoch: the probability of its given label."""
+
+
+def fit(
+    model: nn.Module,
+    pool: Pool,
+    plan: Plan,
+    settings: LocalTraining,
+    rng: np.random.Generator,
+    revise: Revise | None = None,
+) -> Trained:
+    """Train a model in place.
+
+    Args:
+        model: Trained in place.
+        pool: The training set.
+        plan: Which of it counts, and how much.
+        settings: Of the optimizer; its epochs are the training's.
+        rng: Draws the order of examples.
+        revise: Changes the plan as training goes on.
+    """
+    optimizer = settings.build_optimizer(list(model.parameters()))
+    confidences = torch.empty(settings.local_epochs, len(pool))
+    if plan.dro is not None:
+        plan.dro.start(plan.weights)
+    for epoch in range(settings.local_epochs):
+        if revise is not None:
+            plan = revise(epoch, model, plan)
+        model.train()
+        for rows in torch.from_numpy(plan.epoch(rng)).split(settings.batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            logits, labels = model(pool.inputs[rows]), pool.labels[rows]
+            if plan.dro is None:
+                loss = F.cross_entropy(logits, labels)
+            else:
+                loss = plan.dro.loss(F.cross_entropy(logits, labels, reduction="none"), rows)
+            loss.backward()
+            optimizer.step()
+        confidences[epoch] = confidence(logits_of(model, pool.inputs), pool.labels)
+    return Trained(model, plan, confidences)
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n classes"]:
+    """Return a model's outputs."""
+    model.eval()
+    return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)])
+
+
+def features_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n features"]:
+    """Return what a model's last layer is given."""
+    return torch.cat([last_hidden(model, part) for part in inputs.split(EVALUATION_BATCH)])
+
+
+def confidence(
+    logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Return I(x)_y, the probability that a model gives each example's label."""
+    return logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)

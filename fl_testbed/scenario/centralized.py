@@ -1,0 +1,167 @@
+"""Scenarios on pooled data: one training set, some of it poisoned, and a method in stages."""
+
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from clients.poisons import confidence_matched_backdoor
+from clients.shard import Shard
+from clients.training import LocalTraining
+from fl_testbed.scenario.datasets import AnyDatasetSpec
+from fl_testbed.scenario.models import AnyModelSpec
+from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE
+from fl_testbed.scenario.poisons import (
+    CleanLabelBackdoorSpec,
+    DirtyLabelBackdoorSpec,
+    GradientMatchingSpec,
+    LabelFlipSpec,
+    NoPoisonSpec,
+    OwnPoisonSpec,
+    Plan,
+    PoisonSpec,
+    Scene,
+    SubpopulationSpec,
+    stamped,
+)
+from fl_testbed.scenario.scenario import EngineSpec, Name
+from fl_testbed.scenario.spec import Fraction, Spec
+from fl_testbed.scenario.stages import AnyStageSpec
+from fl_testbed.scenario.triggers import AnyTriggerSpec
+
+
+@dataclass(frozen=True)
+class PooledScene(Scene):
+    """What an attacker on pooled data can plan with: the clean training set, too."""
+
+    everything: Shard
+    is_minority: Tensor
+    """Of the clean training set."""
+
+
+class MimicBackdoorSpec(PoisonSpec):
+    """A dirty-label backdoor on sources that look as hard to learn as the minority does."""
+
+    kind: Literal["mimic_backdoor"]
+    trigger: AnyTriggerSpec
+    target: NonNegativeInt
+    fraction: Fraction = 1.0  # of what attackers hold
+    minority: Literal["same_label", "all"] = "same_label"  # whose confidences are matched
+    surrogate_epochs: PositiveInt = 3
+
+    def build(self, scene: Scene) -> Plan:
+        """Return the poison."""
+        assert isinstance(scene, PooledScene)
+        trigger = self.trigger.build(scene.dataset, scene.groups)
+        clean, reference = scene.everything, scene.is_minority
+        if self.minority == "same_label":
+            reference = reference & (clean.labels == self.target)
+        model = cache(lambda: scene.surrogate(clean, self.surrogate_epochs))
+
+        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+            del attacker, rng
+            minority = clean.inputs[reference], clean.labels[reference]
+            return confidence_matched_backdoor(
+                shard, trigger, self.target, self.fraction, model(), *minority
+            )
+
+        return Plan(poison, partial(stamped, trigger=trigger, source=None, target=self.target))
+
+
+OurPooledPoison = Annotated[
+    NoPoisonSpec
+    | DirtyLabelBackdoorSpec
+    | MimicBackdoorSpec
+    | CleanLabelBackdoorSpec
+    | LabelFlipSpec
+    | SubpopulationSpec
+    | GradientMatchingSpec,
+    BY_KIND,
+    OURS_TAG,
+]
+AnyPooledPoisonSpec = Annotated[OurPooledPoison | Annotated[OwnPoisonSpec, OWN_TAG], WHOSE]
+
+
+class PooledAttackerSpec(Spec):
+    """Which examples the attacker holds; ``poison.fraction`` is of these."""
+
+    groups: list[str] | None = None  # all of the majority by default; never of the minority
+
+
+class PooledTrainingSpec(Spec):
+    """How each model of a method is trained."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: PositiveFloat
+    batch_size: PositiveInt
+    epochs: PositiveInt
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+    def build(self, epochs: int | None = None) -> LocalTraining:
+        """Return the settings of a training, perhaps of another length."""
+        settings = self.model_dump(exclude={"epochs"})
+        return LocalTraining(**settings, local_epochs=epochs or self.epochs)
+
+
+class PooledEvaluationSpec(Spec):
+    """What models are tested on, and what is written down."""
+
+    max_examples: PositiveInt | None = None  # of the test set; all by default
+    clean_twin: bool = True  # train also without poison, to know what the trigger does by itself
+    scores: bool = True  # write every example's confidence after every epoch
+
+
+class CentralizedScenario(Spec):
+    """One run on pooled data."""
+
+    kind: Literal["centralized"]
+    name: Name
+    variant: Name = "default"
+    seed: NonNegativeInt = 0
+    torch_threads: PositiveInt = 1  # the last bits of results depend on it
+    dataset: AnyDatasetSpec
+    n_examples: PositiveInt | None = None  # for training, drawn by the seed; all by default
+    minority_fraction: Fraction = 0.05  # of training examples, where the minority is a style
+    model: AnyModelSpec
+    training: PooledTrainingSpec
+    poison: AnyPooledPoisonSpec = NoPoisonSpec()
+    attacker: PooledAttackerSpec = PooledAttackerSpec()
+    stages: list[AnyStageSpec] = Field(default_factory=list)  # none: plain ERM
+    evaluation: PooledEvaluationSpec = PooledEvaluationSpec()
+    engine: EngineSpec = EngineSpec()
+
+    @property
+    def rounds(self) -> int:
+        """A run is one piece of work."""
+        return 1
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether a stage is told the truth about examples: marked in every table."""
+        return any(stage.is_oracle for stage in self.stages)
+
+    def contradictions(self) -> list[tuple[str, str]]:
+        """Return what no single key shows, as (key, text)."""
+        found: list[tuple[str, str]] = []
+        n_classes = self.dataset.n_classes
+        for key, label in self.poison.classes().items():
+            if n_classes is not None and label >= n_classes:
+                text = f"needs a class from 0 to {n_classes - 1}, got {label}"
+                found.append((f"poison.{key}", text))
+        if self.engine.kind == "flower":
+            text = "flower runs federations: take inline, or ray for whole runs side by side"
+            found.append(("engine.kind", text))
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that decides the results, as plain data."""
+        return self.model_dump(mode="json", exclude={"engine"}, exclude_none=True)
+
+    def to_yaml(self) -> str:
+        """Return the resolved scenario: running it again gives the same results."""
+        return yaml.safe_dump(self.identity(), sort_keys=False, allow_unicode=True)

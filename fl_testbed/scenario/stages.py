@@ -1,0 +1,156 @@
+"""The stages of a centralised method: what lifts examples, and what removes them."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from fl_testbed.scenario.spec import Fraction, Spec
+
+Amplify = Literal["flagged", "minority", "poisons", "flagged_and_poisons", "flagged_and_minority"]
+"""Whom a lift lifts: what it flags (standard), or what an oracle says: the true minority (ideal),
+the poisons (worst case), or what it flags and all of one of them."""
+
+Remove = Literal["flagged", "flagged_but_minority", "poisons", "random"]
+"""Whom a defence removes: what it flags (standard), the same with the minority shielded, all
+poisons (a perfect one), or as many as it flags, at random."""
+
+
+class StageSpec(Spec):
+    """One stage."""
+
+    lifts: ClassVar[bool] = False
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether the stage is told the truth about examples."""
+        return False
+
+
+class LiftStageSpec(StageSpec):
+    """A stage that makes some examples count more."""
+
+    lifts: ClassVar[bool] = True
+    amplify: Amplify = "flagged"
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether the stage is told the truth about examples."""
+        return self.amplify != "flagged"
+
+
+class FilterStageSpec(StageSpec):
+    """A stage that removes examples."""
+
+    remove: Remove = "flagged"
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether the stage is told the truth about examples."""
+        return self.remove in ("flagged_but_minority", "poisons")
+
+
+class JTTStageSpec(LiftStageSpec):
+    """JTT: what a short training leaves uncertain counts 1 + factor times as much."""
+
+    kind: Literal["jtt"]
+    epochs: PositiveInt  # of the identification model
+    factor: PositiveFloat | Literal["balance"] = 50.0  # balance: error set against the rest
+    threshold: Fraction = 0.5  # of the confidence in the given label
+
+
+class GeorgeStageSpec(LiftStageSpec):
+    """GEORGE: GroupDRO over clusters of each class."""
+
+    kind: Literal["george"]
+    epochs: PositiveInt  # of the model whose features are clustered
+    max_clusters: Annotated[PositiveInt, Field(ge=2)] = 5  # in a class
+    step_size: PositiveFloat = 0.01
+    adjustment: NonNegativeFloat = 2.0
+
+
+class GroupDROStageSpec(StageSpec):
+    """GroupDRO over groups that somebody annotated, by the given labels."""
+
+    kind: Literal["group_dro"]
+    lifts: ClassVar[bool] = True
+    by: Literal["group", "class"] = "group"
+    poisons_apart: bool = False  # a group of their own
+    step_size: PositiveFloat = 0.01
+    adjustment: NonNegativeFloat = 0.0
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether the stage is told which examples are poisons."""
+        return self.poisons_apart
+
+
+class BalanceStageSpec(StageSpec):
+    """Balanced ERM: classes, or groups by the given labels, are equally likely to be drawn."""
+
+    kind: Literal["balance"]
+    lifts: ClassVar[bool] = True
+    by: Literal["class", "group"]
+
+
+class LossFilterStageSpec(FilterStageSpec):
+    """Loss filter: remove the share that a short training fits worst."""
+
+    kind: Literal["loss_filter"]
+    epochs: PositiveInt
+    fraction: Fraction  # of what is there
+    per_class: bool = False
+
+
+class SpectralSignaturesStageSpec(FilterStageSpec):
+    """Spectral signatures: remove the share farthest out on each class's main axis."""
+
+    kind: Literal["spectral_signatures"]
+    epochs: PositiveInt
+    fraction: Fraction  # of each class
+
+
+class ActivationClusteringStageSpec(FilterStageSpec):
+    """Activation clustering: remove the smaller of two clusters in a class."""
+
+    kind: Literal["activation_clustering"]
+    epochs: PositiveInt
+    max_share: Fraction = 0.35  # of a class; a larger part is not removed
+    n_axes: PositiveInt = 10
+
+
+class SpectreStageSpec(FilterStageSpec):
+    """SPECTRE: spectral signatures after robust whitening."""
+
+    kind: Literal["spectre"]
+    epochs: PositiveInt
+    fraction: Annotated[float, Field(ge=0, lt=0.5)]  # of each class
+    n_axes: PositiveInt = 10
+    alpha: NonNegativeFloat = 4.0
+
+
+class EpicStageSpec(FilterStageSpec):
+    """EPIc: while training, remove what stands alone in gradient space.
+
+    As the last stage its model is the result; before another, that one trains anew on what it left.
+    """
+
+    kind: Literal["epic"]
+    share: Annotated[float, Field(gt=0, le=1)]  # of a class that become medoids
+    every: PositiveInt  # epochs
+    warm_up: NonNegativeInt  # epochs before the first removal
+    max_cluster: PositiveInt = 1
+    epochs: PositiveInt | None = None  # those of training by default
+
+
+AnyStageSpec = Annotated[
+    JTTStageSpec
+    | GeorgeStageSpec
+    | GroupDROStageSpec
+    | BalanceStageSpec
+    | LossFilterStageSpec
+    | SpectralSignaturesStageSpec
+    | ActivationClusteringStageSpec
+    | SpectreStageSpec
+    | EpicStageSpec,
+    Field(discriminator="kind"),
+]

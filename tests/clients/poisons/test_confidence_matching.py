@@ -1,0 +1,59 @@
+import pytest
+import torch
+from torch import nn
+
+from clients.poisons import confidence_matched_backdoor, matched_to
+from clients.shard import Role, Shard
+
+
+def test_picks_lie_at_the_quantiles_of_the_reference():
+    candidates = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    # Quantiles ¼ and ¾ of (0.2, 0.6) are 0.3 and 0.5; the larger is served first.
+    assert matched_to(candidates, torch.tensor([0.2, 0.6]), 2).tolist() == [5, 3]
+
+
+def test_nobody_is_picked_twice():
+    picks = matched_to(torch.tensor([0.5, 0.9, 0.4]), torch.tensor([0.5, 0.5]), 3)
+    assert sorted(picks.tolist()) == [0, 1, 2]
+
+
+class Confidence(nn.Module):
+    """Gives class 1 the probability that the single feature says."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        p = inputs[:, 0].clamp(1e-6, 1 - 1e-6)
+        return torch.stack([(1 - p).log(), p.log()], dim=1)
+
+
+def shard() -> Shard:
+    inputs = torch.linspace(0, 0.9, 10)[:, None]
+    labels = torch.tensor([0] * 9 + [1])
+    zeros = torch.zeros(10)
+    return Shard(inputs, labels, zeros.long(), zeros.bool(), Role.POISONED)
+
+
+def poisoned(fraction: float = 0.2) -> Shard:
+    return confidence_matched_backdoor(
+        shard(),
+        lambda inputs: inputs + 0.05,
+        target=1,
+        fraction=fraction,
+        model=Confidence(),
+        minority_inputs=torch.tensor([[0.35], [0.65]]),
+        minority_labels=torch.tensor([1, 1]),
+    )
+
+
+def test_stamped_sources_get_the_confidence_of_the_minority_and_the_target_s_label():
+    made = poisoned()
+    # Stamped, they shall be near 0.425 and 0.575: sources 0.4 and 0.5 (0.45 and 0.55).
+    assert made.is_poisoned.nonzero().squeeze(1).tolist() == [4, 5]
+    assert made.labels.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0, 1]
+    assert made.inputs[[4, 5], 0].tolist() == pytest.approx([0.45, 0.55])
+    untouched = ~made.is_poisoned
+    assert torch.equal(made.inputs[untouched], shard().inputs[untouched])
+
+
+def test_too_few_candidates_are_refused():
+    with pytest.raises(ValueError, match="needs 10 examples of classes other than 1"):
+        poisoned(fraction=1.0)

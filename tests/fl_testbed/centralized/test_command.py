@@ -1,0 +1,171 @@
+"""Scenarios on pooled data through the real command."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import assert_same_results, run_folders, succeed, write_scenario
+
+from fl_testbed.centralized import experiment
+from fl_testbed.engine.launch import DatasetCache
+from fl_testbed.scenario import ScenarioError, load_scenarios
+
+SCENARIO = """
+kind: centralized
+name: pooled
+dataset:
+  kind: composite
+  foreground: {kind: digits}
+  background: {kind: colours, colours: [red, green]}
+  classes: [3, 5]
+  correlation: 0.9
+model: {kind: mlp, hidden: [8]}
+training: {lr: 0.1, batch_size: 16, epochs: 10}
+poison:
+  kind: dirty_label_backdoor
+  trigger: {kind: patch, size: 3}
+  target: 1
+  fraction: 0.1
+attacker: {groups: ["3, red"]}
+variants:
+  erm: {stages: []}
+  jtt: {stages: [{kind: jtt, epochs: 1}]}
+  filtered: {stages: [{kind: loss_filter, epochs: 1, fraction: 0.1}, {kind: jtt, epochs: 1}]}
+  mimic:
+    poison: {kind: mimic_backdoor, trigger: {kind: patch, size: 3}, target: 1, fraction: 0.1}
+  subpopulation:
+    poison: {kind: subpopulation, fraction: 0.1, n_clusters: 3, surrogate_epochs: 1}
+    attacker.groups: null
+  matched:
+    poison: {kind: gradient_matching, source: 0, target: 1, steps: 2, restarts: 1}
+    attacker.groups: null
+"""
+FILES = (
+    "outcome.csv",
+    "groups.csv",
+    "examples.csv",
+    "epochs.csv",
+    "scores.csv",
+    "summary.json",
+    "model.safetensors",
+    "scenario.yaml",
+)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inline")
+    write_scenario(folder, SCENARIO)
+    said = succeed("run", "scenario.yaml", "--out", "out", cwd=folder)
+    assert "worst group %" in said
+    return folder / "out"
+
+
+def test_ray_gives_the_bytes_of_inline(reference: Path, tmp_path: Path) -> None:
+    write_scenario(tmp_path, SCENARIO)
+    how = ("--engine", "ray", "--workers", 2)
+    succeed("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path)
+    assert_same_results(reference, tmp_path / "out", FILES)
+
+
+def summary(reference: Path, variant: str) -> dict:
+    return json.loads((reference / "pooled" / variant / "seed-0" / "summary.json").read_text())
+
+
+def test_a_summary_has_the_figures_of_a_federated_one_and_those_of_the_twin(reference: Path):
+    jtt, erm = summary(reference, "jtt"), summary(reference, "erm")
+    assert erm["suppression"]["poisoned"]["weight_ratio"] == 1
+    assert jtt["suppression"]["poisoned"]["weight_ratio"] > 1
+    assert erm["final"]["attack_success_rate"] > erm["final"]["trigger_rate_unpoisoned"]
+    assert jtt["final"].keys() == erm["final"].keys()
+    assert set(jtt["stages"][0]["flagged"]) == {"honest_majority", "honest_minority", "poisoned"}
+    filtered = summary(reference, "filtered")["suppression"]
+    assert filtered["honest_majority"]["retention"] > 0
+    assert -1 <= filtered["filter_bias"] <= 1
+    assert erm["suppression"]["filter_bias"] is None
+
+
+def test_retention_and_flags_agree_with_the_ledger(reference: Path):
+    ledger = pd.read_csv(reference / "pooled" / "filtered" / "seed-0" / "examples.csv")
+    figures = summary(reference, "filtered")
+    for role, rows in ledger.groupby("role"):
+        retention = figures["suppression"][role]["retention"]
+        assert retention == pytest.approx(1 - rows["flagged.1_loss_filter"].mean())
+        assert figures["stages"][0]["flagged"][role] == pytest.approx(1 - retention)
+        share = rows["weight"].sum() / len(rows)
+        assert figures["suppression"][role]["weight_ratio"] == pytest.approx(share, rel=1e-6)
+
+
+def test_every_poison_leaves_its_mark(reference: Path):
+    for variant in ("mimic", "subpopulation", "matched"):
+        ledger = pd.read_csv(reference / "pooled" / variant / "seed-0" / "examples.csv")
+        assert (ledger["role"] == "poisoned").sum() > 0, variant
+        assert "damage" in summary(reference, variant)["final"]
+
+
+def test_the_resolved_scenario_gives_the_same_run_and_a_finished_one_is_kept(
+    reference: Path, tmp_path: Path
+):
+    folder = run_folders(reference)["pooled/jtt/seed-0"]
+    out = tmp_path / "again"
+    succeed("run", folder / "scenario.yaml", "--out", out, cwd=tmp_path)
+    again = run_folders(out)["pooled/jtt/seed-0"]
+    assert (again / "summary.json").read_bytes() == (folder / "summary.json").read_bytes()
+    said = succeed("run", folder / "scenario.yaml", "--out", out, cwd=tmp_path)
+    assert "done before" in said
+
+
+CHANGES = {
+    "a group that is not there": (
+        SCENARIO.replace('"3, red"', '"3, blue"'),
+        "pooled: dataset: there is no group '3, blue': attacker.groups can name 3, red; 3, green;",
+    ),
+    "a class that is not there": (
+        SCENARIO.replace("target: 1", "target: 7", 1),
+        "pooled: dataset: poison.target needs a class from 0 to 1, got 7",
+    ),
+    "a trigger that does not fit": (
+        SCENARIO.replace("size: 3", "size: 9", 1),
+        "pooled: poison: a 9 × 9 patch with margin 0 does not fit into 8 × 8 pixels",
+    ),
+    "a key of federated scenarios": (
+        SCENARIO + "rounds: 3\n",
+        "scenario.yaml:30: rounds: unknown key",
+    ),
+    "a stage that does not exist": (
+        SCENARIO.replace("kind: loss_filter", "kind: los_filter"),
+        "scenario.yaml:21: stages.0.kind: unknown kind 'los_filter', did you mean 'loss_filter'?",
+    ),
+    "another kind of scenario": (
+        SCENARIO.replace("kind: centralized", "kind: central"),
+        "scenario.yaml:2: kind: unknown kind 'central': centralized, or leave it out",
+    ),
+    "an engine for federations": (
+        SCENARIO + "engine: {kind: flower}\n",
+        "scenario.yaml:30: engine.kind: flower runs federations",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "fault"), CHANGES.values(), ids=CHANGES.keys())
+def test_wrong_input_is_a_readable_fault(tmp_path: Path, text: str, fault: str):
+    with pytest.raises(ScenarioError) as error:
+        experiment.check(load_scenarios(write_scenario(tmp_path, text)), DatasetCache(None))
+    assert fault in str(error.value)
+
+
+def test_named_values_of_a_sweep_name_the_variants(tmp_path: Path):
+    sweep = "sweep: {poison: {none: {kind: none}, flip: {kind: label_flip}}, seed: [3]}\n"
+    text = SCENARIO.split("variants:")[0] + sweep
+    scenarios = load_scenarios(write_scenario(tmp_path, text))
+    assert [scenario.variant for scenario in scenarios] == ["poison=none", "poison=flip"]
+    assert [scenario.poison.kind for scenario in scenarios] == ["none", "label_flip"]
+
+
+def test_validate_shows_stages_and_groups(tmp_path: Path):
+    write_scenario(tmp_path, SCENARIO)
+    said = succeed("validate", "scenario.yaml", cwd=tmp_path)
+    assert "loss_filter → jtt" in said
+    (row,) = (line for line in said.splitlines() if "5, red (minority)" in line)
+    assert [cell.strip() for cell in row.split("│")][2:6] == ["4.9%", "14", "13", "44"]

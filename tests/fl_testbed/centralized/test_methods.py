@@ -1,0 +1,242 @@
+"""Each method's rule on cases small enough to check by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fl_testbed.centralized.activation_clustering import smaller_activation_cluster
+from fl_testbed.centralized.balancing import balanced
+from fl_testbed.centralized.epic import gradient_proxies, isolated, medoids
+from fl_testbed.centralized.george import (
+    clusters_within_classes,
+    hardness,
+    marked_within_classes,
+    smaller_clusters,
+)
+from fl_testbed.centralized.group_dro import GroupDRO
+from fl_testbed.centralized.jtt import error_set, error_set_balanced, upweighted
+from fl_testbed.centralized.loss_filter import largest, least_confident
+from fl_testbed.centralized.plan import everything
+from fl_testbed.centralized.separation import separation
+from fl_testbed.centralized.spectral_signatures import spectral_scores
+from fl_testbed.centralized.spectre import quantum_entropy_scores, spectre_scores
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def marks(text: str) -> torch.Tensor:
+    return torch.tensor([c == "x" for c in text])
+
+
+ALL = torch.ones(6, dtype=torch.bool)
+
+
+class TestJTT:
+    def test_the_error_set_is_what_falls_below_the_threshold(self):
+        assert error_set(torch.tensor([0.49, 0.5, 0.9, 0.1])).tolist() == [True, False, False, True]
+
+    def test_an_example_of_the_error_set_counts_one_more_than_the_factor(self):
+        assert upweighted(marks("x."), 50).tolist() == [51, 1]
+
+    def test_balance_gives_error_set_and_rest_the_same_sum(self):
+        assert error_set_balanced(marks("x...")).tolist() == [3, 1, 1, 1]
+        assert error_set_balanced(marks("....")).tolist() == [1, 1, 1, 1]
+
+
+class TestGroupDRO:
+    def test_the_mixture_follows_the_groups_losses(self):
+        # From (½, ½) with losses (0, ln 3) and η = 1 to (¼, ¾): the loss is ¾ ln 3.
+        dro = GroupDRO(torch.tensor([0, 0, 1]), step_size=1.0)
+        loss = dro.loss(torch.tensor([0.0, 0.0, math.log(3)]), torch.tensor([0, 1, 2]))
+        assert loss.item() == pytest.approx(0.75 * math.log(3))
+        assert dro.mean_weights().tolist() == pytest.approx([0.25, 0.75])
+
+    def test_the_adjustment_counts_small_groups_as_harder(self):
+        dro = GroupDRO(torch.tensor([0, 0, 0, 0, 1]), step_size=0.0, adjustment=2.0)
+        loss = dro.loss(torch.tensor([1.0]), torch.tensor([4]))
+        # The group that is not in the batch has its adjustment alone: 2/√4; the other 1 + 2/√1.
+        assert loss.item() == pytest.approx((1 + 3) / 2)
+
+    def test_a_removed_group_gets_no_weight(self):
+        dro = GroupDRO(torch.tensor([0, 1, 2]))
+        dro.start(torch.tensor([1.0, 0.0, 1.0]))
+        assert dro.mean_weights().tolist() == pytest.approx([0.5, 0, 0.5])
+        assert dro.n_present == 2
+
+
+class TestPlan:
+    def test_equal_weights_are_a_permutation_of_what_is_left(self):
+        plan = everything(5).without(marks(".x..."))
+        assert sorted(plan.epoch(rng()).tolist()) == [0, 2, 3, 4]
+
+    def test_other_weights_are_drawn_in_proportion_and_as_often(self):
+        plan = everything(4).times(torch.tensor([1.0, 1, 1, 97])).without(marks("x..."))
+        drawn = np.concatenate([plan.epoch(rng()) for _ in range(1)])
+        assert len(drawn) == 3
+        assert plan.chances().tolist() == pytest.approx([0, 1 / 99, 1 / 99, 97 / 99])
+
+    def test_groups_of_a_dro_are_equally_likely_whatever_their_size(self):
+        dro = GroupDRO(torch.tensor([0, 0, 0, 1]))
+        plan = everything(4)._replace(dro=dro)
+        assert plan.chances().tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+        assert plan.shares().tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2])
+
+
+def test_balanced_parts_have_the_same_sum_of_what_is_kept():
+    weights = balanced(torch.tensor([0, 0, 0, 1, 1]), marks("xxx.x"))
+    assert weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1, 1])
+
+
+class TestGeorge:
+    def test_hardness_is_the_projection_on_the_difference_of_two_classes_weights(self):
+        last = nn.Linear(2, 2)
+        last.weight.data = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+        features = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        found = hardness(features, last, torch.tensor([0, 1]))
+        assert found.squeeze(1).tolist() == pytest.approx([0.6, 0.8])
+
+    def test_well_separated_clusters_of_each_class_are_found(self):
+        centres = [0.0, 10.0, 30.0, 40.0, 60.0]
+        labels = torch.tensor([0, 0, 1, 1, 1]).repeat_interleave(20)
+        noise = torch.from_numpy(rng().normal(size=100))
+        points = torch.tensor(centres).repeat_interleave(20) + noise
+        kept = torch.ones(100, dtype=torch.bool)
+        found = clusters_within_classes(points[:, None], labels, kept, 5, rng())
+        parts = found.reshape(5, 20)
+        assert (parts == parts[:, :1]).all()
+        assert len(found.unique()) == 5
+
+    def test_small_clusters_are_those_below_their_class_s_mean(self):
+        clusters = torch.tensor([0, 0, 0, 1, 2, 3, 3])
+        labels = torch.tensor([0, 0, 0, 0, 1, 1, 1])
+        found = smaller_clusters(clusters, labels, torch.ones(7, dtype=torch.bool))
+        assert found.tolist() == marks("...xx..").tolist()
+
+    def test_a_perfect_identifier_sets_marked_examples_of_each_class_apart(self):
+        found = marked_within_classes(marks("x..x"), torch.tensor([0, 0, 1, 1]))
+        assert found.tolist() == [1, 0, 2, 3]
+
+
+class TestLossFilter:
+    confidence = torch.tensor([0.9, 0.1, 0.2, 0.8, 0.05, 0.7])
+
+    def test_it_marks_the_least_confident_share_of_what_is_left(self):
+        kept = marks("xxxx.x")
+        found = least_confident(self.confidence, kept, 0.4)  # 2 of 5; the lowest is gone already
+        assert found.tolist() == marks(".xx...").tolist()
+
+    def test_by_class_every_class_loses_its_share(self):
+        labels = torch.tensor([0, 1, 1, 0, 1, 0])
+        found = least_confident(self.confidence, ALL, 1 / 3, labels)
+        assert found.tolist() == marks("....xx").tolist()
+
+    def test_of_equals_the_first_go(self):
+        assert largest(torch.ones(6), ALL, 0.5).tolist() == marks("xxx...").tolist()
+
+
+class TestSpectralSignatures:
+    def test_the_score_is_the_squared_distance_along_the_main_axis_of_the_class(self):
+        # Class 0 varies along the first feature about a mean of 2, class 1 along the second.
+        features = torch.tensor([[0.0, 1], [2, 1], [4, 1], [7, 0], [7, 2], [9, 9]])
+        labels = torch.tensor([0, 0, 0, 1, 1, 1])
+        scores = spectral_scores(features, labels, marks("xxxxx."))
+        assert scores.tolist() == pytest.approx([4, 0, 4, 1, 1, 0])
+
+
+class TestSpectre:
+    def test_at_alpha_0_the_score_is_the_squared_length_over_the_dimension(self):
+        points = torch.from_numpy(rng().normal(size=(50, 3)))
+        expected = points.square().sum(dim=1) / 3
+        torch.testing.assert_close(quantum_entropy_scores(points, 0.0), expected)
+
+    def test_a_large_alpha_leaves_the_top_axis(self):
+        points = torch.from_numpy(rng().normal(size=(500, 3))) * torch.tensor([1.0, 5.0, 1.0])
+        scores = quantum_entropy_scores(points, 500.0)
+        torch.testing.assert_close(scores, points[:, 1].square(), rtol=0.1, atol=0.5)
+
+    def test_whitening_shows_what_hides_below_the_class_s_own_spread(self):
+        # The poison stands out along an axis of little spread; the main axis is another.
+        points = torch.from_numpy(rng().normal(size=(300, 2))) * torch.tensor([100.0, 1.0])
+        points[:9, 1] += 12
+        labels, kept = torch.zeros(300, dtype=torch.int64), torch.ones(300, dtype=torch.bool)
+        plain = spectral_scores(points, labels, kept)
+        whitened = spectre_scores(points, labels, kept, 0.03, 2, 4.0, rng())
+        assert set(whitened.topk(9).indices.tolist()) == set(range(9))
+        assert len(set(plain.topk(9).indices.tolist()) & set(range(9))) < 5
+
+
+class TestActivationClustering:
+    def points(self, n_odd: int) -> torch.Tensor:
+        features = torch.from_numpy(rng().normal(size=(100, 20)))
+        features[:n_odd] += 10
+        return features
+
+    def marked(self, n_odd: int) -> torch.Tensor:
+        labels, kept = torch.zeros(100, dtype=torch.int64), torch.ones(100, dtype=torch.bool)
+        found = smaller_activation_cluster(self.points(n_odd), labels, kept, 0.35, 10, rng())
+        return found.nonzero().squeeze(1)
+
+    def test_the_smaller_of_two_clusters_is_marked(self):
+        assert self.marked(20).tolist() == list(range(20))
+
+    def test_unless_it_is_too_large_to_be_a_poison(self):
+        assert self.marked(40).tolist() == []
+
+
+class TestEpic:
+    def test_a_proxy_is_the_gradient_of_the_loss_in_the_logits(self):
+        logits = torch.randn(5, 3, requires_grad=True)
+        labels = torch.tensor([0, 1, 2, 0, 1])
+        loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+        (expected,) = torch.autograd.grad(loss, logits)
+        torch.testing.assert_close(gradient_proxies(logits.detach(), labels), expected)
+
+    def test_medoids_are_those_of_plain_greedy_facility_location(self):
+        points = torch.from_numpy(rng().normal(size=(60, 2))).float()
+        distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+        similarities = distances.max() - distances
+        chosen: list[int] = []
+        reached = torch.zeros(60)
+        for _ in range(12):
+            gains = (similarities - reached).clamp_min(0).sum(dim=1)
+            gains[chosen] = -1
+            chosen.append(int(gains.argmax()))
+            reached = torch.maximum(reached, similarities[chosen[-1]])
+        assert medoids(points, 12).tolist() == chosen
+
+    def test_a_point_by_itself_is_marked_and_a_crowd_is_not(self):
+        proxies = torch.tensor([[0.0], [0.01], [0.02], [5.0], [0.0], [0.01]])
+        labels = torch.tensor([0, 0, 0, 0, 1, 1])
+        found = isolated(proxies, labels, ALL, share=0.5)
+        assert found.tolist() == marks("...x..").tolist()
+
+    def test_who_is_gone_is_neither_medoid_nor_neighbour(self):
+        proxies = torch.tensor([[0.0], [0.01], [0.02], [5.0], [5.0], [9.0]])
+        labels = torch.zeros(6, dtype=torch.int64)
+        found = isolated(proxies, labels, marks("xxxx.."), share=0.5)
+        assert found.tolist() == marks("...x..").tolist()
+
+
+class TestSeparation:
+    def test_poisons_above_the_minority_are_told_apart(self):
+        found = separation(np.array([3.0, 4]), np.array([1.0, 2]))
+        assert found == (1.0, 0.0)
+
+    def test_the_same_scores_cannot_be(self):
+        scores = np.array([1.0, 2, 3, 4])
+        assert separation(scores, scores) == (0.5, 1.0)
+
+    def test_poisons_below_the_minority_are_worse_than_none(self):
+        assert separation(np.array([1.0]), np.array([2.0, 3])) == (0.0, 1.0)
+
+    def test_half_of_them_above(self):
+        # Flagging what is above 2 catches one poison of two, and no minority example.
+        assert separation(np.array([3.0, 0]), np.array([1.0, 2]))[1] == pytest.approx(0.5)
+
+    def test_without_poisons_there_is_nothing_to_tell(self):
+        assert math.isnan(separation(np.array([]), np.array([1.0])).auc)
