@@ -312,7 +312,8 @@ class CompositeSpec(DatasetSpec):
         inner = [self.foreground]
         if isinstance(self.background, ImagesSpec):
             inner.append(self.background.dataset)
-        if any("minority" in spec.model_fields_set for spec in inner):
+        # A resolved scenario states defaults as well.
+        if any(spec.minority != type(spec).model_fields["minority"].default for spec in inner):
             raise ValueError("minority belongs to the composite, not to a dataset in it")
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ValueError("classes needs each class once")
