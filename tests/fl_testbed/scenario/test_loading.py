@@ -162,8 +162,14 @@ class TestSweep:
     @pytest.mark.parametrize(
         ("sweep", "fault"),
         [
-            ("{seed: 3}", "sweep.seed: needs a list of values, got 3"),
-            ("{seed: []}", r"sweep.seed: needs a list of values, got \[\]"),
+            (
+                "{seed: 3}",
+                "sweep.seed: needs a list of values, or a mapping of names to values, got 3",
+            ),
+            (
+                "{seed: []}",
+                r"sweep.seed: needs a list of values, or a mapping of names to values, got \[\]",
+            ),
             ("{sed: [1]}", "sweep.sed: unknown key, did you mean 'seed'?"),
             ("{1: [1]}", "sweep.1: unknown key"),
             ("{training.lrr: [1]}", "training.lrr: unknown key, did you mean 'lr'?"),
