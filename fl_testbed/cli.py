@@ -210,7 +210,11 @@ def show(
     from fl_testbed.engine.launch import DatasetCache, check_data
     from fl_testbed.report.example_sheet import image_sheet, table_sheet
 
-    variants = by_variant(load_scenarios(scenario, settings or []))
+    loaded = load_scenarios(scenario, settings or [])
+    variants = by_variant([item for item in loaded if isinstance(item, Scenario)])
+    if not variants:
+        text = "is centralized, and show draws what clients hold: leave it out, or use validate"
+        raise ScenarioError([Fault(str(scenario), "kind", text)])
     chosen = next(iter(variants)) if variant is None else variant
     if chosen not in variants:
         raise typer.BadParameter(f"--variant needs one of {', '.join(variants)}, got {chosen!r}")
