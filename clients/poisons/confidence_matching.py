@@ -40,10 +40,11 @@ def confidence_matched_backdoor(
     minority_inputs: Float[Tensor, "m ..."],
     minority_labels: Int[Tensor, " m"],
 ) -> Shard:
-    """Stamp and relabel the examples that a surrogate then finds as unlikely as the minority.
+    """Stamp and relabel the examples that a surrogate confuses as much as it does the minority.
 
     A method that tells examples apart by I(x)_y alone, the confidence of a model in the given
-    label, sees of these poisons what it sees of the minority.
+    label, sees of these poisons what it sees of the minority. Confidences are those before the
+    stamp: what it adds, the model that is attacked has not learnt when it judges.
 
     Args:
         shard: The attacker's clean shard.
@@ -65,7 +66,7 @@ def confidence_matched_backdoor(
             f"be like, got {len(rows)} and {len(minority_labels)}: lower its count, or let it be "
             "like all of the minority"
         )
-    candidates = _confidence(model, trigger(shard.inputs[rows]), torch.tensor(target))
+    candidates = _confidence(model, shard.inputs[rows], torch.tensor(target))
     reference = _confidence(model, minority_inputs, minority_labels)
     chosen = rows[matched_to(candidates, reference, count)]
     return changed(shard, chosen, trigger(shard.inputs[chosen]), target)

@@ -281,7 +281,7 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
         "suppression": ledger_figures(
             examples, generator(scenario.seed, Purpose.BOOTSTRAP), filters=filters
         ),
-        "stages": flagged_shares(examples, names),
+        "flagged": flagged_shares(examples, names),
         "separation": {key: _number(value) for key, value in first.items() if key != "training"},
     }
 

@@ -42,19 +42,11 @@ def ledger_figures(
     return figures
 
 
-def flagged_shares(examples: pd.DataFrame, stages: list[str]) -> list[dict[str, Any]]:
+def flagged_shares(examples: pd.DataFrame, stages: list[str]) -> dict[str, dict[str, float | None]]:
     """Return for each stage which share of every role it flagged; null where it flags nobody."""
-    found = []
+    shares = {}
     for stage in stages:
         by_role = examples.groupby("role")[f"flagged.{stage}"].mean()
-        shares = {role.value: by_role.get(role.value) for role in Role}
-        found.append(
-            {
-                "stage": stage,
-                "flagged": {
-                    role: None if share is None or np.isnan(share) else float(share)
-                    for role, share in shares.items()
-                },
-            }
-        )
-    return found
+        found = {role.value: float(by_role.get(role.value, np.nan)) for role in Role}
+        shares[stage] = {role: None if np.isnan(s) else s for role, s in found.items()}
+    return shares

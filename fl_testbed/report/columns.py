@@ -54,6 +54,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ACCURACY,
         WORST_GROUP,
         ATTACK_SUCCESS,
+        Column("final.trigger_rate_unpoisoned", "trigger alone", "%"),
+        Column("final.worst_group_accuracy_with_poisoned", "worst, poisoned too", "%"),
         Column("final.worst_clients_accuracy", "worst 10 % clients", "%", "highest"),
         Column("final.client_accuracy_variance", "variance clients", "%²", "lowest"),
     ),
@@ -70,12 +72,17 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("suppression.minority_false_positive_rate", "minority FPR", "%", "lowest"),
         Column("suppression.filter_bias", "filter bias", "%", "nearest 0"),
         SEPARABILITY,
+        Column("separation.auc_all", "AUC minority"),
+        Column("separation.auc_same_label", "AUC same label"),
     ),
 }
 
 LEGEND = {
     ACCURACY.key: "accuracy, worst group, ASR (attack success rate): mean of the last five "
     "evaluations",
+    "final.trigger_rate_unpoisoned": "on pooled data figures are the final model's; trigger alone: "
+    "ASR of the same method trained without poison; poisoned too: the lowest of clean groups and "
+    "of poisoned ones, these judged by the attacker's label",
     "final.worst_clients_accuracy": "clients: honest ones, each judged on test examples in the mix "
     "of groups and classes that it holds",
     WEIGHT_RATIOS[0].key: "weight: share of the aggregate over fair share, below 1 silenced, above "
@@ -84,5 +91,7 @@ LEGEND = {
     "choose; minority FPR: minority updates thrown out; filter bias: that minus the majority's",
     SEPARABILITY.key: "separability: AUC of the rule's suspicion, poisoned against "
     "honest minority; 0.5 cannot tell them apart",
+    "separation.auc_all": "AUC: of the loss after the first training of a method on pooled data, "
+    "poisons against the minority, and against the part of it that has their label",
 }
 """Explanations, each shown below the table that has the column."""

@@ -44,12 +44,12 @@ def poisoned(fraction: float = 0.2) -> Shard:
     )
 
 
-def test_stamped_sources_get_the_confidence_of_the_minority_and_the_target_s_label():
+def test_sources_are_as_likely_as_the_minority_and_get_stamp_and_target():
     made = poisoned()
-    # Stamped, they shall be near 0.425 and 0.575: sources 0.4 and 0.5 (0.45 and 0.55).
-    assert made.is_poisoned.nonzero().squeeze(1).tolist() == [4, 5]
-    assert made.labels.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0, 1]
-    assert made.inputs[[4, 5], 0].tolist() == pytest.approx([0.45, 0.55])
+    # Quantiles ¼ and ¾ of (0.35, 0.65) are 0.425 and 0.575: sources 0.4 and 0.6.
+    assert made.is_poisoned.nonzero().squeeze(1).tolist() == [4, 6]
+    assert made.labels.tolist() == [0, 0, 0, 0, 1, 0, 1, 0, 0, 1]
+    assert made.inputs[[4, 6], 0].tolist() == pytest.approx([0.45, 0.65])
     untouched = ~made.is_poisoned
     assert torch.equal(made.inputs[untouched], shard().inputs[untouched])
 

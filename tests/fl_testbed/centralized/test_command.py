@@ -58,7 +58,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inline")
     write_scenario(folder, SCENARIO)
     said = succeed("run", "scenario.yaml", "--out", "out", cwd=folder)
-    assert "worst group %" in said
+    assert "[6/6]" in said
     return folder / "out"
 
 
@@ -79,7 +79,7 @@ def test_a_summary_has_the_figures_of_a_federated_one_and_those_of_the_twin(refe
     assert jtt["suppression"]["poisoned"]["weight_ratio"] > 1
     assert erm["final"]["attack_success_rate"] > erm["final"]["trigger_rate_unpoisoned"]
     assert jtt["final"].keys() == erm["final"].keys()
-    assert set(jtt["stages"][0]["flagged"]) == {"honest_majority", "honest_minority", "poisoned"}
+    assert set(jtt["flagged"]["1_jtt"]) == {"honest_majority", "honest_minority", "poisoned"}
     filtered = summary(reference, "filtered")["suppression"]
     assert filtered["honest_majority"]["retention"] > 0
     assert -1 <= filtered["filter_bias"] <= 1
@@ -92,7 +92,7 @@ def test_retention_and_flags_agree_with_the_ledger(reference: Path):
     for role, rows in ledger.groupby("role"):
         retention = figures["suppression"][role]["retention"]
         assert retention == pytest.approx(1 - rows["flagged.1_loss_filter"].mean())
-        assert figures["stages"][0]["flagged"][role] == pytest.approx(1 - retention)
+        assert figures["flagged"]["1_loss_filter"][role] == pytest.approx(1 - retention)
         share = rows["weight"].sum() / len(rows)
         assert figures["suppression"][role]["weight_ratio"] == pytest.approx(share, rel=1e-6)
 
