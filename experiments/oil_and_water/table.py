@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fl_testbed.metrics import area_under_curve
 from fl_testbed.report.results import find_runs
 from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
@@ -32,6 +33,9 @@ COLUMNS = {
     "suppression.honest_majority.retention": ("kept majority", 100),
     "suppression.honest_minority.retention": ("kept minority", 100),
     "suppression.poisoned.retention": ("kept poisons", 100),
+    "suppression.separability": ("AUC suspicion", 1),
+    "auc_client_loss": ("AUC loss", 1),
+    "auc_client_norm": ("AUC norm", 1),
     "separation.auc_all": ("AUC all", 1),
     "separation.auc_same_label": ("AUC same label", 1),
     "separation.threshold_error_all": ("threshold error all", 1),
@@ -44,15 +48,39 @@ def runs_of(name: str, out: Path) -> pd.DataFrame:
     """Return one row per finished run, figures that no run has left out."""
     scenarios = load_scenarios(HERE / f"{name}.yaml", [])
     folder = out / scenarios[0].name
-    found = {(run.variant, run.seed): run.figures for run in find_runs([folder])}
+    found = {(run.variant, run.seed): run for run in find_runs([folder])}
     rows = []
     for scenario in scenarios:
-        figures = found.get((scenario.variant, scenario.seed))
-        if figures:
-            method, _, poison = scenario.variant.partition(",poison=")
-            row = {"poison": poison, "method": method, "seed": scenario.seed}
-            rows.append(row | {h: figures.get(key) for key, (h, _) in COLUMNS.items()})
+        run = found.get((scenario.variant, scenario.seed))
+        if run is None or not run.figures:
+            continue
+        figures = run.figures | client_aucs(run.folder / "clients.csv")
+        method, _, swept = scenario.variant.partition(",")
+        row = {"poison": swept.partition("=")[2], "method": method, "seed": scenario.seed}
+        rows.append(row | {heading: figures.get(key) for key, (heading, _) in COLUMNS.items()})
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def client_aucs(file: Path) -> dict[str, float]:
+    """Return how a federated run's losses and norms tell attackers from honest minority clients.
+
+    Pairs are compared within rounds. Above 0.5 attackers have the larger ones.
+    """
+    if not file.exists():
+        return {}
+    clients = pd.read_csv(file)
+    found = {}
+    for figure, column in (("auc_client_loss", "train_loss"), ("auc_client_norm", "update_norm")):
+        wins = []
+        for _, own in clients[clients[column].notna()].groupby("round"):
+            poisoned, minority = (
+                own.loc[own["role"] == role, column].to_numpy()
+                for role in ("poisoned", "honest_minority")
+            )
+            if len(poisoned) and len(minority):
+                wins.append(area_under_curve(poisoned, minority))
+        found[figure] = sum(wins) / len(wins) if wins else float("nan")
+    return found
 
 
 def means(runs: pd.DataFrame) -> pd.DataFrame:
@@ -80,10 +108,12 @@ def epochs_of(name: str, out: Path, method: str) -> pd.DataFrame:
     """Return how well scores tell poisons from the minority, by epoch, for one method."""
     parts = []
     for scenario in load_scenarios(HERE / f"{name}.yaml", []):
-        own, _, poison = scenario.variant.partition(",poison=")
+        own, _, swept = scenario.variant.partition(",")
         file = out / scenario.name / scenario.variant / f"seed-{scenario.seed}" / "epochs.csv"
         if own == method and file.exists():
-            parts.append(pd.read_csv(file).assign(poison=poison, seed=scenario.seed))
+            parts.append(
+                pd.read_csv(file).assign(poison=swept.partition("=")[2], seed=scenario.seed)
+            )
     table = pd.concat(parts)
     figures = [c for c in table.columns if c.startswith(("auc", "threshold"))]
     return table.groupby(["poison", "training", "epoch"], sort=False)[figures].mean().reset_index()

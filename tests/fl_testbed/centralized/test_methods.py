@@ -240,3 +240,12 @@ class TestSeparation:
 
     def test_without_poisons_there_is_nothing_to_tell(self):
         assert math.isnan(separation(np.array([]), np.array([1.0])).auc)
+
+    def test_no_monotone_weight_lifts_poisons_over_the_minority_by_more_than_it_says(self):
+        numbers = rng()
+        for _ in range(50):
+            scores = [numbers.integers(0, 8, size=n).astype(float) for n in (7, 9)]
+            heights = np.sort(numbers.random(8))  # a weight for each score, growing with it
+            poisons, minority = (heights[values.astype(int)].mean() for values in scores)
+            most = 1 - separation(*scores).threshold_error
+            assert poisons - minority <= (heights[-1] - heights[0]) * most + 1e-12
