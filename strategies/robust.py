@@ -50,6 +50,9 @@ class ClientEntry:
     believed_loss: float = NAN
     """The loss that a reweighting or a rule went by, reported or measured; NaN where none did."""
     believed_confidence: float = NAN
+    influence: float = NAN
+    """How far the step would have been from what it was without the client, over its length; only
+    where a strategy is observed from outside (:mod:`strategies.observed`) and was asked."""
 
 
 @dataclass
@@ -60,6 +63,8 @@ class RoundLedger:
     clients: list[ClientEntry] = field(default_factory=list)
     skipped: str = ""
     """Why the round moved nothing, where it did not."""
+    residual: float = NAN
+    """Share of the step that inferred weights do not explain; NaN where weights are exact."""
     restarted: bool = False
     """Whether the next round starts from the initial model again."""
 

@@ -26,8 +26,11 @@ from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Rule, Sur
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import AnyScenario, Scenario
+from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
+from fl_testbed.scenario.methods import StrategySpec
 from fl_testbed.scenario.poisons import EdgeCaseBackdoorSpec, Plan, Scene
 from strategies.flower_arrays import state_dict_of
+from strategies.observed import Observed
 from strategies.pipeline import Pipeline, RoundFacts
 from strategies.randomness import Purpose, generator
 from strategies.robust import RobustFedAvg
@@ -249,12 +252,12 @@ def with_attackers(grid: ClientGrid, scenario: Scenario) -> ClientGrid:
     ]
     if not kinds:
         return grid
-    population, assumed = scenario.clients.population, scenario.strategy.aggregation
+    population = scenario.clients.population
     knows_rule = any(kind.attack.knows_defence for kind in scenario.attacker_kinds)
     surroundings = Surroundings(
         attackers=population.clients(Role.POISONED),
         minority=population.clients(Role.HONEST_MINORITY),
-        n_assumed=lambda n: assumed.parameters(n).get("n_malicious"),
+        n_assumed=scenario.strategy.n_assumed,
         rule=known_rule(scenario) if knows_rule else None,
         seed=scenario.seed,
     )
@@ -264,6 +267,7 @@ def with_attackers(grid: ClientGrid, scenario: Scenario) -> ClientGrid:
 def known_rule(scenario: Scenario) -> Rule:
     """Return pre-aggregations and rule, for attackers who know them, on plain updates."""
     spec, n_sampled = scenario.strategy, scenario.n_sampled
+    assert isinstance(spec, StrategySpec)  # others cannot be foreseen
     mixers = spec.build_pre_aggregation(n_sampled)
     pipeline = Pipeline(spec.build_aggregation(n_sampled), pre_aggregate=mixers)
 
@@ -284,9 +288,16 @@ def known_rule(scenario: Scenario) -> Rule:
     return rule
 
 
-def build_strategy(scenario: Scenario, federation: Federation) -> RobustFedAvg:
+def build_strategy(scenario: Scenario, federation: Federation) -> RobustFedAvg | Observed:
     """Return the Flower strategy; the engine samples clients, so it takes all it is shown."""
     spec = scenario.strategy
+    if isinstance(spec, FlowerStrategySpec):
+        return Observed(
+            spec.build(),
+            weight_by=spec.weight_by,
+            leave_one_out=spec.leave_one_out,
+            seed=scenario.seed,
+        )
     server = ServerData(scenario, federation)
     return RobustFedAvg(
         spec.build_aggregation(scenario.n_sampled),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
@@ -27,7 +27,7 @@ from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.own_code import users_modules
 
-REGISTRATION_TIMEOUT_S = 120.0
+REGISTRATION_TIMEOUT_S = 300.0  # the first nodes to answer import torch
 
 
 class NamedClientApp(ClientApp):
@@ -39,32 +39,48 @@ class NamedClientApp(ClientApp):
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer a message as the scenario's app does."""
-        name = self._scenario.model_dump_json()
-        if name not in _APPS:
-            _APPS[name] = _built_app(self._scenario, self._data_dir)
-        return _APPS[name](message, context)
+        return app_of(self._scenario, self._data_dir)(message, context)
 
 
 _APPS: dict[str, ClientApp] = {}  # of this process
 
 
-def _built_app(scenario: Scenario, data_dir: Path | None) -> ClientApp:
-    limit_threads(scenario.torch_threads)
-    federation = build_federation(scenario, load_dataset(scenario, data_dir))
-    return build_client_app(scenario, federation)
+def app_of(scenario: Scenario, data_dir: Path | None) -> ClientApp:
+    """Return a scenario's ClientApp, built once in each process."""
+    name = scenario.model_dump_json()
+    if name not in _APPS:
+        limit_threads(scenario.torch_threads)
+        federation = build_federation(scenario, load_dataset(scenario, data_dir))
+        _APPS[name] = build_client_app(scenario, federation)
+    return _APPS[name]
 
 
 class FlowerGrid(ClientGrid):
-    """Shows clients by their ids, and talks to Flower's nodes."""
+    """Shows clients by their ids, and talks to Flower's nodes.
 
-    def __init__(self, grid: Grid, n_clients: int, client_timeout_s: float) -> None:
+    Args:
+        grid: Flower's.
+        n_clients: How many nodes to wait for.
+        client_timeout_s: Time limit of one client.
+        label: A record to add to each message, for a ClientApp that serves several scenarios.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        n_clients: int,
+        client_timeout_s: float,
+        label: dict[str, ConfigRecord] | None = None,
+    ) -> None:
         super().__init__()
+        self._label = label or {}
         self._grid, self._timeout_s = grid, client_timeout_s
         self._node_of = self._ask_nodes(n_clients)
         self._client_of = {node: client for client, node in self._node_of.items()}
 
     def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
         """Send the tasks to their nodes and yield what comes back within the time limit."""
+        content = RecordDict({**content, **self._label})
         messages = [
             Message(content, self._node_of[t.metadata.dst_node_id], t.metadata.message_type)
             for t in tasks
@@ -90,10 +106,13 @@ class FlowerGrid(ClientGrid):
             sleep(0.1)
         messages = [Message(RecordDict(), node, "query") for node in nodes]
         replies = self._grid.send_and_receive(messages, timeout=REGISTRATION_TIMEOUT_S)
-        return {
+        node_of = {
             int(reply.content.metric_records["metrics"]["partition-id"]): reply.metadata.src_node_id  # pyright: ignore[reportArgumentType]
             for reply in replies
         }
+        if set(node_of) != set(range(n_clients)):
+            raise PoolError(f"{len(node_of)} of {n_clients} Flower nodes said who they are")
+        return node_of
 
 
 def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) -> None:

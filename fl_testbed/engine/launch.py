@@ -151,7 +151,13 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
             faults.append(Fault(str(folder.path), "", text))
         elif folder.read("summary.json") is None:
             left.append(scenario)
-            if folder.has_checkpoint and not options.resume:
+            if folder.has_checkpoint and not scenario.can_resume:
+                text = (
+                    "holds an unfinished run, which cannot go on in the middle: its strategy has "
+                    "no state_dict. Remove the folder to run it again"
+                )
+                faults.append(Fault(str(folder.path), "", text))
+            elif folder.has_checkpoint and not options.resume:
                 text = "holds an unfinished run: add --resume to go on, or remove the folder"
                 faults.append(Fault(str(folder.path), "", text))
     if faults:
@@ -267,7 +273,7 @@ class RunWriter:
     def begin(self) -> tuple[int, State | None]:
         """Open the folder; return the last round that is recorded in it, and its state."""
         folder, scenario = self.folder, self.scenario
-        resumed = self._options.resume and folder.has_checkpoint
+        resumed = self._options.resume and scenario.can_resume and folder.has_checkpoint
         folder.write("scenario.yaml", scenario.to_yaml())
         for own in own_specs(scenario):
             if own.code.is_file:  # beside the scenario, so that this can be run again

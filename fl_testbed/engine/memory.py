@@ -10,6 +10,7 @@ from clients.attacks import Knowledge
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_model
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
+from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
 from strategies.pipeline import Pipeline
 from strategies.robust import server_bytes
 
@@ -26,6 +27,8 @@ def server_memory(scenario: Scenario, dataset: Dataset) -> tuple[int, int]:
     """
     d = sum(p.numel() for p in build_model(scenario, dataset).parameters())
     spec, n = scenario.strategy, scenario.n_sampled
+    if isinstance(spec, FlowerStrategySpec):  # the updates, and its own copy of the replies
+        return d, 8 * n * d + 4 * d * n_looked_at(scenario)
     lift = spec.reweighting.build(scenario.training.build(), lambda: torch.empty(0, 0))
     mixers, oracle = spec.build_pre_aggregation(n), spec.oracle.build(scenario.clients.population)
     pipeline = Pipeline(spec.build_aggregation(n), lift, spec.order, mixers, oracle)

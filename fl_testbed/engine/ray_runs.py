@@ -151,6 +151,8 @@ def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool
                     stream.writer.folder.log(
                         f"worker lost ({type(fault).__name__}): the run goes on elsewhere"
                     )
+                    if not stream.writer.scenario.can_resume:
+                        stream.position = None  # from the start
                     waiting.appendleft(stream)
             else:
                 stream.writer.record(record)

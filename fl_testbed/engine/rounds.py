@@ -20,6 +20,7 @@ from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import lifting, suppression
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import state_dict_of
+from strategies.observed import Observed
 from strategies.randomness import Purpose, generator
 from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
 
@@ -56,7 +57,7 @@ class Run:
         limit_threads(scenario.torch_threads)
         self._scenario, self._federation = scenario, federation
         self._grid = with_attackers(grid, scenario)
-        self._strategy: RobustFedAvg = build_strategy(scenario, federation)
+        self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation)
         self._evaluate = Evaluator(scenario, federation)
         model = build_model(scenario, federation.dataset)
         self._n_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -137,7 +138,7 @@ class Run:
             tables["attacks.csv"] = [(round_, name, *figures) for name, figures in attacks]
         usable = sum(entry.status == OK for entry in ledger.clients)
         counts = (usable, len(ledger.clients) - usable, int(ledger.restarted), ledger.skipped)
-        tables["rounds.csv"] = [(round_, *figures, *counts)]
+        tables["rounds.csv"] = [(round_, *figures, *counts, ledger.residual)]
         tables["clients.csv"] = [self._client_row(round_, entry) for entry in ledger.clients]
         return tables
 
@@ -157,6 +158,7 @@ class Run:
             entry.lift,
             entry.believed_loss,
             entry.believed_confidence,
+            entry.influence,
         )
 
 
@@ -191,11 +193,19 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
             str(poison): {name: _number(value) for name, value in row.items()}
             for poison, row in success.iterrows()
         },
+        **_inferred(rounds["weight_residual"]),
         "skipped_rounds": int(rounds["skipped"].notna().sum()),
         "unusable_replies": int(rounds["n_unusable"].sum()),
-        "suppression": suppression(kept, rng, selects=scenario.strategy.aggregation.selects),
+        "suppression": suppression(kept, rng, selects=scenario.strategy.selects),
         "lifting": lifting(clients, restarts.max()),
     }
+
+
+def _inferred(residuals: pd.Series) -> dict[str, Any]:
+    """Return how well inferred weights explain the rounds; nothing where weights are exact."""
+    if residuals.isna().all():
+        return {}
+    return {"weight_residual": {"mean": float(residuals.mean()), "max": float(residuals.max())}}
 
 
 def _number(value: float) -> float | None:

@@ -27,6 +27,7 @@ COLUMNS = {
         "n_unusable",
         "restarted",
         "skipped",
+        "weight_residual",
     ),
     "groups.csv": ("round", "group", "n_examples", "accuracy"),
     "attacks.csv": (
@@ -52,6 +53,7 @@ COLUMNS = {
         "lift",
         "believed_loss",
         "believed_confidence",
+        "influence",
     ),
     "timings.csv": ("round", "train_s", "evaluate_s"),
 }

@@ -141,6 +141,11 @@ class CentralizedScenario(Spec):
         return 1
 
     @property
+    def can_resume(self) -> bool:
+        """True: a run goes on after its last recorded epoch."""
+        return True
+
+    @property
     def is_oracle(self) -> bool:
         """Whether a stage is told the truth about examples: marked in every table."""
         return any(stage.is_oracle for stage in self.stages)

@@ -178,7 +178,7 @@ def _locate_own_code(draft: _Draft, node: Any, key: tuple[str | int, ...]) -> No
     for name, value in list(items):
         if isinstance(value, dict | list):
             _locate_own_code(draft, value, (*key, name))
-        elif name == "kind" and is_own(value):
+        elif is_own(value) and name == ("path" if _is_flower(node) else "kind"):
             origin = draft.origin((*key, name)).rpartition(":")[0]  # without the line
             folder = Path(origin or draft.origin(())).parent
             if value.rpartition(":")[0].endswith(".py"):
@@ -195,6 +195,10 @@ def _class_of(draft: _Draft) -> type[AnyScenario]:
         text = f"unknown kind {kind!r}: centralized, or leave it out for a federated scenario"
         raise ScenarioError([Fault(draft.origin(("kind",)), "kind", text)])
     return Scenario
+
+
+def _is_flower(node: Any) -> bool:
+    return isinstance(node, dict) and node.get("kind") == "flower"
 
 
 def _overlaid(base: _Draft, variant: str, overrides: Any) -> _Draft:

@@ -196,6 +196,30 @@ class StrategySpec(Spec):
         return self.oracle.is_told or self.reweighting.is_oracle
 
     @property
+    def rule_name(self) -> str:
+        """The rule's kind."""
+        return self.aggregation.kind
+
+    @property
+    def selects(self) -> bool:
+        """Whether a weight of 0 means that the rule chose not to hear a client."""
+        return self.aggregation.selects
+
+    @property
+    def needs_server_data(self) -> bool:
+        """Whether the rule trains or judges models on the server's own data."""
+        return self.aggregation.needs_server_data
+
+    @property
+    def can_resume(self) -> bool:
+        """True: all that rules carry from round to round is named."""
+        return True
+
+    def n_assumed(self, n: int) -> int | None:
+        """Return how many malicious clients the rule assumes in a sample of n, if it assumes."""
+        return self.aggregation.parameters(n).get("n_malicious")
+
+    @property
     def can_be_foreseen(self) -> bool:
         """Whether the rule looks at nothing but the updates of the round."""
         asked = inspect.signature(self.aggregation.rule).parameters.keys()

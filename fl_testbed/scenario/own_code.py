@@ -58,8 +58,8 @@ class OwnCode:
     name: str
     module: str
     """The module to send by value; empty if it is part of an installed package."""
-    sha256: str
-    """Of the file, or of all Python files of its package."""
+    sha256: str | None
+    """Of the file, or of all Python files of its package; none of what is installed."""
     is_file: bool
     """Whether the scenario names the file itself, of which run folders keep a copy."""
     function: Callable[..., Any]
@@ -131,6 +131,8 @@ class OwnSpec(Spec):
 
     facts: ClassVar[frozenset[str]] = frozenset()
     """What the testbed hands over to those parameters that name it."""
+    place: ClassVar[str] = "kind"
+    """The key that says where the function is."""
     first: ClassVar[str] = ""
     """What the function's first parameter is, where it is handed over by position."""
 
@@ -138,7 +140,7 @@ class OwnSpec(Spec):
     def _find(self) -> Self:
         if getattr(self, "_code", None) is not None:
             return self  # pydantic validates an instance again where it is put into another
-        code = load(self.kind)
+        code = load(getattr(self, self.place))
         if self.sha256 not in (None, code.sha256):
             raise ValueError(
                 f"{code.path} has changed since the scenario was resolved: take sha256 out to run "
@@ -148,8 +150,10 @@ class OwnSpec(Spec):
         if wrong:
             raise ValueError(f"{code.place}: {code.name} {wrong}")
         self._code = code
-        kind = f"{code.path.name}:{code.name}" if code.is_file else self.kind
-        for name, value in (("kind", kind), ("sha256", code.sha256)):
+        given = {"sha256": code.sha256}
+        if code.is_file:
+            given[self.place] = f"{code.path.name}:{code.name}"
+        for name, value in given.items():
             object.__setattr__(self, name, value)  # frozen, but nobody has seen it yet
         return self
 
@@ -239,13 +243,20 @@ def load(kind: str) -> OwnCode:
         what = "has no" if function is None else "has, but not to call,"
         raise ValueError(f"{path} {what} {name!r}{hint}")
     is_file = where.endswith(".py")
-    sources = [path] if is_file else _sources(module)
+    if not is_file and _is_installed(path):  # its version is the environment's
+        return OwnCode(_defined_in(function, path), name, "", None, False, function)
     digest = hashlib.sha256()
-    for source in sources:
+    for source in [path] if is_file else _sources(module):
         digest.update(source.read_bytes())
-    is_users = is_file or not _is_installed(path)
     by_value = module.__name__ if is_file else where.partition(".")[0]
-    return OwnCode(path, name, by_value if is_users else "", digest.hexdigest(), is_file, function)
+    return OwnCode(path, name, by_value, digest.hexdigest(), is_file, function)
+
+
+def _defined_in(function: Callable[..., Any], module: Path) -> Path:
+    try:
+        return Path(inspect.getsourcefile(function) or module)
+    except TypeError:  # not Python
+        return module
 
 
 def _from_file(path: Path) -> types.ModuleType:
@@ -302,7 +313,7 @@ def _sources(module: types.ModuleType) -> list[Path]:
     """Return the files that a module's behaviour depends on: its package's, if it is the user's."""
     path = Path(module.__file__ or "")
     top = sys.modules[module.__name__.partition(".")[0]]
-    if _is_installed(path) or not getattr(top, "__path__", None):
+    if not getattr(top, "__path__", None):
         return [path]
     return sorted(file for folder in top.__path__ for file in Path(folder).rglob("*.py"))
 

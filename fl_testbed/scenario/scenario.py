@@ -16,9 +16,10 @@ from fl_testbed.scenario.attacks import (
     TrainingAttackSpec,
 )
 from fl_testbed.scenario.datasets import AnyDatasetSpec
-from fl_testbed.scenario.methods import JTTSpec, StrategySpec
+from fl_testbed.scenario.flower_strategy import AnyStrategySpec, FlowerStrategySpec
+from fl_testbed.scenario.methods import JTTSpec
 from fl_testbed.scenario.models import AnyModelSpec
-from fl_testbed.scenario.own_code import own_specs
+from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from fl_testbed.scenario.partitions import AnyPartitionSpec, ClientsSpec, IidSpec
 from fl_testbed.scenario.parts import (
     EvaluationSpec,
@@ -64,7 +65,7 @@ class Scenario(Spec):
     schedule: ScheduleSpec = ScheduleSpec()
     attackers: list[AttackersSpec] = Field(default_factory=list)  # where there are several kinds
     server_data: ServerDataSpec = ServerDataSpec()
-    strategy: StrategySpec
+    strategy: AnyStrategySpec
     evaluation: EvaluationSpec = EvaluationSpec()
     engine: EngineSpec = EngineSpec()
 
@@ -132,6 +133,11 @@ class Scenario(Spec):
         }
 
     @property
+    def can_resume(self) -> bool:
+        """Whether an unfinished run can go on after its last recorded round."""
+        return self.strategy.can_resume
+
+    @property
     def is_oracle(self) -> bool:
         """Whether the strategy is told the truth about clients: marked in every table."""
         return self.strategy.is_oracle
@@ -143,16 +149,17 @@ class Scenario(Spec):
         if n_clients == 0:
             found.append(("clients", "needs at least one client"))
             return found
-        rule = self.strategy.aggregation
         try:
             self.strategy.check(self.n_sampled)
         except TooFewClientsError as fault:
             found.append(("strategy.aggregation", str(fault)))
-        if rule.needs_server_data and self.server_data.n_examples == 0:
+        except OwnCodeError as fault:
+            found.append(("strategy", str(fault)))
+        if self.strategy.needs_server_data and self.server_data.n_examples == 0:
             found.append(
                 (
                     "server_data.n_examples",
-                    f"{rule.kind} trains on the server's own data: give it some",
+                    f"{self.strategy.rule_name} trains on the server's own data: give it some",
                 )
             )
         found += self._lift_contradictions(n_clients)
@@ -168,8 +175,10 @@ class Scenario(Spec):
         return found
 
     def _lift_contradictions(self, n_clients: int) -> list[tuple[str, str]]:
-        lift, oracle = self.strategy.reweighting, self.strategy.oracle
         found: list[tuple[str, str]] = []
+        if isinstance(self.strategy, FlowerStrategySpec):
+            return found  # it has no parts
+        lift, oracle = self.strategy.reweighting, self.strategy.oracle
         if self.strategy.losses == "measured" and self.server_data.n_examples == 0:
             text = "the server measures losses on data of its own: give it some"
             found.append(("server_data.n_examples", text))
@@ -226,7 +235,7 @@ class Scenario(Spec):
             found += [(inside + key, text) for key, text in texts]
             if kind.attack.knows_defence and not self.strategy.can_be_foreseen:
                 text = (
-                    f"an attacker cannot foresee what {self.strategy.aggregation.kind} does: it "
+                    f"an attacker cannot foresee what {self.strategy.rule_name} does: it "
                     "asks for the server's data, its memory or the clients' losses"
                 )
                 found.append((f"{inside}attack", text))
@@ -266,7 +275,7 @@ class Scenario(Spec):
         return found
 
     def _own_code_contradictions(self) -> list[tuple[str, str]]:
-        files: dict[str, str] = {}
+        files: dict[str, str | None] = {}
         codes = [own.code for own in own_specs(self) if own.code.is_file]
         clashing = {
             c.path.name for c in codes if files.setdefault(c.path.name, c.sha256) != c.sha256

@@ -1,0 +1,115 @@
+"""``flwr run .``: the testbed as a Flower app, with a scenario named in the run config.
+
+All variants and seeds of the scenario run one after the other on the federation's SuperNodes, each
+of which is a client: node config ``partition-id`` says which. So the federation needs exactly as
+many SuperNodes as the scenario has clients.
+"""
+
+from functools import cache
+from pathlib import Path
+from time import monotonic, sleep
+
+from flwr.app import ConfigRecord, Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from clients.app import identify
+from fl_testbed.console import RunProgress, make_console
+from fl_testbed.engine.flower_engine import FlowerGrid, app_of
+from fl_testbed.engine.launch import (
+    DatasetCache,
+    Options,
+    RunWriter,
+    check_data,
+    check_folders,
+    run_folder,
+)
+from fl_testbed.engine.rounds import Run
+from fl_testbed.report.results import load_results
+from fl_testbed.report.table import comparison_table
+from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
+
+STILL_S = 10.0  # without a new node, before all that will come are there
+APP = Path(__file__).parents[1]  # where Flower has put the copy that runs
+
+
+@cache
+def scenarios_of(path: str, settings: str) -> list[Scenario]:
+    """Read the scenario that a run config names, relative to the app."""
+    return load_scenarios(APP / path, settings.split())
+
+
+def _scenarios(context: Context) -> list[Scenario]:
+    config = context.run_config
+    return scenarios_of(str(config["scenario"]), str(config["set"]))
+
+
+def _data_dir(context: Context) -> Path | None:
+    folder = str(context.run_config["data-dir"])
+    return Path(folder) if folder else None
+
+
+def count_nodes(grid: Grid, n_wanted: int) -> int:
+    """Return how many nodes there are, once there are enough or no more come."""
+    n_nodes, since = -1, monotonic()
+    while monotonic() - since < STILL_S:
+        now = len(list(grid.get_node_ids()))
+        if now >= n_wanted:
+            return now
+        if now > n_nodes:
+            n_nodes, since = now, monotonic()
+        sleep(0.1)
+    return n_nodes
+
+
+server = ServerApp()
+
+
+@server.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the scenario.
+
+    Raises:
+        ScenarioError: If something is wrong with it, or the federation has another size.
+    """
+    scenarios, data_dir = _scenarios(context), _data_dir(context)
+    (n_clients,) = {len(s.clients.population) for s in scenarios}
+    n_nodes = count_nodes(grid, n_clients)
+    if n_nodes != n_clients:
+        text = (
+            f"the scenario has {n_clients} clients, the federation {n_nodes} SuperNodes: pass "
+            f"--federation-config 'num-supernodes={n_clients}'"
+        )
+        raise ScenarioError([Fault(str(context.run_config["scenario"]), "clients", text)])
+    out = Path(str(context.run_config["out"])).absolute()
+    options = Options(out, data_dir, "flwr run")
+    datasets = DatasetCache(data_dir)
+    check_data(scenarios, datasets)
+    left = check_folders(scenarios, options)
+    console = make_console()
+    with RunProgress(console, len(left), sum(s.rounds for s in left)) as progress:
+        for place, scenario in enumerate(scenarios):
+            if scenario in left:
+                label = {"run": ConfigRecord({"place": place})}
+                clients = FlowerGrid(grid, n_clients, scenario.engine.client_timeout_s, label)
+                writer = RunWriter(scenario, options, progress)
+                federation = check_data([scenario], datasets)[0]
+                writer.write(Run(scenario, federation, clients).rounds(*writer.begin()))
+    results = load_results([run_folder(out, s).path for s in scenarios])
+    console.print(comparison_table(results, scenarios[0].name))
+    console.print(f"runs: {out / scenarios[0].name}", soft_wrap=True)
+
+
+class RunConfigClientApp(ClientApp):
+    """Trains as the scenario in the run config says."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a message of the run that it names."""
+        if message.metadata.message_type == "query":
+            return identify(message, context)
+        place = message.content.config_records["run"]["place"]
+        scenario = _scenarios(context)[int(place)]  # pyright: ignore[reportArgumentType]
+        return app_of(scenario, _data_dir(context))(message, context)
+
+
+client = RunConfigClientApp()

@@ -1,0 +1,97 @@
+"""A Flower strategy in a scenario, by where its class is; it runs unchanged."""
+
+import inspect
+import logging
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field
+
+from fl_testbed.scenario.methods import StrategySpec
+from fl_testbed.scenario.own_code import OURS_TAG, OWN, OWN_TAG, PATH, OwnCodeError, OwnSpec
+
+# All clients that the engine has sampled train, and nobody evaluates: the engine does.
+DEFAULTS = {
+    "fraction_train": 1.0,
+    "fraction_evaluate": 0.0,
+    "min_train_nodes": 1,
+    "min_evaluate_nodes": 0,
+    "min_available_nodes": 1,
+}
+
+
+class FlowerStrategySpec(OwnSpec):
+    """Any Flower strategy: a class, or a function that returns one."""
+
+    kind: Literal["flower"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    path: Annotated[str, Field(json_schema_extra={"pattern": PATH})]  # package.module:name
+    weight_by: Literal["clients", "examples"] = "examples"  # of the weights that it is compared to
+    leave_one_out: bool = False  # ask what it would do without each client: n more aggregations
+    place: ClassVar[str] = "path"
+
+    @property
+    def rule_name(self) -> str:
+        """The class's name."""
+        return self.code.name
+
+    @property
+    def is_oracle(self) -> bool:
+        """False: nobody tells it anything."""
+        return False
+
+    @property
+    def can_be_foreseen(self) -> bool:
+        """False: it may remember, or draw random numbers."""
+        return False
+
+    @property
+    def selects(self) -> bool:
+        """False: inferred weights are never quite 0 by choice."""
+        return False
+
+    @property
+    def needs_server_data(self) -> bool:
+        """False: it could not be given any."""
+        return False
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it can say what it carries from round to round."""
+        return hasattr(self.build(), "state_dict")
+
+    def n_assumed(self, n: int) -> int | None:
+        """Return how many malicious clients it assumes, where its arguments say so."""
+        return self.args.get("num_malicious_nodes")
+
+    def check(self, n: int) -> None:
+        """Build it once, to see that it can be.
+
+        Raises:
+            OwnCodeError: If it cannot.
+        """
+        self.build()
+        for key in ("min_available_nodes", "min_train_nodes"):
+            if self.args.get(key, 0) > n:
+                raise OwnCodeError(f"args.{key} {self.args[key]} would wait for ever: {n} sampled")
+
+    def build(self) -> Any:
+        """Return the strategy."""
+        logging.getLogger("flwr").setLevel(logging.ERROR)  # it warns of what DEFAULTS say
+        accepted = inspect.signature(self.code.function).parameters
+        return self.guarded()(**{k: v for k, v in DEFAULTS.items() if k in accepted} | self.args)
+
+    def complaint(self, result: Any, *args: Any) -> str:
+        """Need the five methods that the round loop calls."""
+        methods = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
+        missing = [name for name in methods if not callable(getattr(result, name, None))]
+        return f"is no Flower strategy: it has no {', '.join(missing)}" if missing else ""
+
+
+def _which(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return OWN if kind == "flower" else OURS_TAG.tag
+
+
+AnyStrategySpec = Annotated[
+    Annotated[StrategySpec, OURS_TAG] | Annotated[FlowerStrategySpec, OWN_TAG],
+    Discriminator(_which),
+]

@@ -1,0 +1,250 @@
+"""Any Flower strategy, watched from outside: whom it heard, though it does not say."""
+
+import math
+import random
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from strategies.aggregation.aggregate import dot_products
+from strategies.flower_arrays import Layout, UnusableReplyError
+from strategies.inferred_weights import inferred_weights
+from strategies.randomness import Purpose, generator
+from strategies.robust import NO_REPLY, OK, ClientEntry, RoundLedger
+from strategies.running_sum import subtract
+from strategies.shapes import Tensor
+
+
+class Observed(Strategy):
+    """Passes everything on to another strategy, and keeps a ledger of what it made of it.
+
+    The other strategy runs unchanged: it gets the messages it would get, in the order of node ids,
+    and its result is the result. Weights are inferred from the updates and the step, see
+    :mod:`strategies.inferred_weights`; the round's residual says how well they explain it.
+
+    Args:
+        strategy: The strategy to watch.
+        weight_by: The weights that clients would have without defence: equal ones (``clients``) or
+            by the number of examples they claim (``examples``), as Flower's own strategies have it.
+        leave_one_out: Whether to ask a copy of the strategy, for each client, what it would have
+            done without it: n more aggregations in a round.
+        seed: Seeds, for each round, the global generators that the strategy may draw from. By
+            default they are left alone.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        weight_by: Literal["clients", "examples"] = "examples",
+        leave_one_out: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        self.strategy, self.weight_by, self.leave_one_out = strategy, weight_by, leave_one_out
+        self.seed = seed
+        self.ledger: RoundLedger | None = None
+        """The last round's ledger."""
+        self._arrays = ArrayRecord()
+        self._asked: list[int] = []
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the strategy address clients; sort its messages by node id."""
+        self._arrays = arrays
+        self._seed(server_round)
+        messages = list(self.strategy.configure_train(server_round, _plain(arrays), config, grid))
+        messages.sort(key=lambda message: message.metadata.dst_node_id)
+        self._asked = [message.metadata.dst_node_id for message in messages]
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Let the strategy aggregate, and infer what it did.
+
+        An exception in it is the round's outcome: the model stays as it is, the ledger says why.
+        """
+        ledger = self.ledger = RoundLedger(server_round)
+        answers = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+        start, updates, measured = self._read(answers, ledger)
+        without = self._without_each(server_round, answers) if self.leave_one_out else {}
+        self._seed(server_round)
+        arrays = metrics = None
+        try:
+            arrays, metrics = self.strategy.aggregate_train(server_round, _copied(answers))
+        except Exception as fault:  # somebody else's code may raise anything
+            ledger.skipped = " ".join(f"{type(fault).__name__}: {fault}".split())
+        if arrays is None:
+            ledger.skipped = ledger.skipped or "the strategy returned no model"
+            for entry in measured:
+                entry.weight = 0.0
+            return None, metrics
+        step = self._step(arrays, start)
+        self._infer(ledger, updates, measured, step)
+        for entry in measured:
+            if entry.client in without:
+                entry.influence = _distance(step, self._step(without[entry.client], start))
+        return arrays, metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Pass it on."""
+        return self.strategy.configure_evaluate(server_round, _plain(arrays), config, grid)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Pass it on."""
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Pass it on."""
+        self.strategy.summary()
+
+    def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:
+        """Return False: all updates are kept, to be compared with the step."""
+        del n_clients, n_parameters
+        return False
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether the strategy can say what it carries from round to round."""
+        return hasattr(self.strategy, "state_dict") and hasattr(self.strategy, "load_state_dict")
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what the strategy carries from round to round, if it can say so."""
+        strategy: Any = self.strategy
+        return strategy.state_dict() if self.can_resume else {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take up what :meth:`state_dict` returned."""
+        strategy: Any = self.strategy
+        if not self.can_resume:
+            name = type(strategy).__name__
+            raise TypeError(f"{name} has no state_dict: it cannot go on in the middle of a run")
+        strategy.load_state_dict(state)
+
+    def _read(
+        self, answers: list[Message], ledger: RoundLedger
+    ) -> tuple[np.ndarray, Tensor, list[ClientEntry]]:
+        """Copy the updates, which a strategy may write into; return the global parameters, the
+        matrix, and the entry of each of its rows."""
+        layout = Layout.of(self._arrays)
+        start = np.empty(layout.size, dtype=np.float32)
+        layout.write_flat(self._arrays, start)
+        entries = {client: ClientEntry(client, NO_REPLY) for client in self._asked}
+        ledger.clients = list(entries.values())
+        matrix = np.empty((len(answers), layout.size), dtype=np.float32)
+        measured: list[ClientEntry] = []
+        for reply in answers:
+            entry = entries.get(reply.metadata.src_node_id)
+            if entry is None:
+                continue
+            if reply.has_error():
+                entry.status = f"failed: {reply.error.reason}"
+                continue
+            metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
+            entry.n_examples = int(_number(metrics, "num-examples", 0.0))
+            entry.train_loss = _number(metrics, "train-loss", math.nan)
+            row = matrix[len(measured)]
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    layout.write_flat(next(iter(reply.content.array_records.values())), row)
+                    entry.update_norm = subtract(row, start)
+                if not math.isfinite(entry.update_norm):
+                    raise UnusableReplyError("update is not finite")
+            except (UnusableReplyError, StopIteration) as fault:
+                entry.status = f"unmeasured: {fault}"  # the strategy gets it all the same
+                continue
+            entry.status = OK
+            measured.append(entry)
+        answered = [entry for entry in ledger.clients if not entry.status.startswith("failed")]
+        raw = [float(e.n_examples) if self.weight_by == "examples" else 1.0 for e in answered]
+        for entry, own in zip(answered, raw, strict=True):
+            entry.prior_weight = own / sum(raw) if sum(raw) else 1 / len(answered)
+        return start, torch.from_numpy(matrix[: len(measured)]), measured
+
+    def _infer(
+        self, ledger: RoundLedger, updates: Tensor, measured: list[ClientEntry], step: Tensor
+    ) -> None:
+        inferred = inferred_weights(updates, step)
+        ledger.residual = inferred.residual
+        if math.isnan(inferred.residual) and not step.isfinite().all():
+            return  # nobody can say
+        pulls = inferred.weights * dot_products(updates, step)
+        total = pulls.sum().item()
+        for entry, weight, pull in zip(
+            measured, inferred.weights.tolist(), pulls.tolist(), strict=True
+        ):
+            entry.weight = weight
+            entry.contribution = pull / total if total > 0 else math.nan
+
+    def _without_each(self, server_round: int, answers: list[Message]) -> dict[int, ArrayRecord]:
+        """Return what the strategy would have made of the round without each client."""
+        results: dict[int, ArrayRecord] = {}
+        for left_out in answers:
+            others = _copied([reply for reply in answers if reply is not left_out])
+            self._seed(server_round)
+            try:
+                arrays, _ = deepcopy(self.strategy).aggregate_train(server_round, others)
+            except Exception:  # it may need as many: then nobody can say
+                continue
+            if arrays is not None:
+                results[left_out.metadata.src_node_id] = arrays
+        return results
+
+    def _seed(self, server_round: int) -> None:
+        if self.seed is None:
+            return
+        rng = generator(self.seed, Purpose.AGGREGATION, server_round)
+        first, second, third = rng.integers(2**32, size=3).tolist()
+        random.seed(first)
+        np.random.seed(second)  # noqa: NPY002 (it is what others draw from)
+        torch.manual_seed(third)
+
+    def _step(self, arrays: ArrayRecord, start: np.ndarray) -> Tensor:
+        step = np.empty_like(start)
+        Layout.of(self._arrays).write_flat(arrays, step)
+        step -= start
+        return torch.from_numpy(step)
+
+
+def _distance(step: Tensor, other: Tensor) -> float:
+    """Return the distance of two steps over the length of the first."""
+    length = step.double().norm().item()
+    return (step.double() - other.double()).norm().item() / length if length else math.nan
+
+
+def _copied(replies: list[Message]) -> list[Message]:
+    """Return the replies with arrays of their own, which a strategy may take apart."""
+    copies = []
+    for reply in replies:
+        if reply.has_error():
+            copies.append(reply)
+            continue
+        content = RecordDict(
+            {
+                key: _plain(record) if isinstance(record, ArrayRecord) else record
+                for key, record in reply.content.items()
+            }
+        )
+        copies.append(Message(content, metadata=reply.metadata))  # pyright: ignore[reportCallIssue]
+    return copies
+
+
+def _plain(arrays: ArrayRecord) -> ArrayRecord:
+    """Return a copy as Flower makes arrays, without views on memory that others read."""
+    return ArrayRecord({name: Array(array.numpy().copy()) for name, array in arrays.items()})
+
+
+def _number(metrics: MetricRecord, key: str, default: float) -> float:
+    value = metrics.get(key, default)
+    return float(value) if isinstance(value, int | float) else default

@@ -1,0 +1,186 @@
+"""Any Flower strategy from a scenario: it runs unchanged, and its weights are inferred."""
+
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import SCENARIO, assert_same_results, succeed, write_scenario
+
+from fl_testbed.engine.launch import Options, launch, run_folder
+from fl_testbed.scenario import ScenarioError, load_scenarios
+
+BUILT_IN = {
+    "FedAvg": "{}",
+    "FedMedian": "{}",
+    "FedTrimmedAvg": "{beta: 0.2}",
+    "Krum": "{num_malicious_nodes: 2}",
+    "MultiKrum": "{num_malicious_nodes: 2, num_nodes_to_select: 10}",
+    "Bulyan": "{num_malicious_nodes: 2}",
+    "QFedAvg": "{client_learning_rate: 0.1, q: 1.0, train_loss_key: train-loss}",
+}
+OURS = {
+    "mean": "{aggregation: {kind: mean}}",
+    "multi_krum": "{aggregation: {kind: multi_krum, n_malicious: 2}}",
+    "norm_clipping": "{aggregation: {kind: norm_clipping}}",
+}
+CLIPPING = """
+from strategies.aggregation import norm_clipping
+from strategies.robust import RobustFedAvg
+
+
+class Silent(RobustFedAvg):
+    state_dict = load_state_dict = property()  # as if it had none
+
+
+def clipping(**fedavg):
+    return Silent(norm_clipping, **fedavg)
+
+
+def broken(**fedavg):
+    return 1
+
+
+class Picky(RobustFedAvg):
+    def __init__(self, **fedavg):
+        super().__init__(norm_clipping, **fedavg)
+
+    def aggregate_train(self, server_round, replies):
+        if server_round == 2:
+            raise RuntimeError("not today")
+        return super().aggregate_train(server_round, replies)
+"""
+PRIVATE = """
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
+
+
+def private(**fedavg):
+    return DifferentialPrivacyServerSideFixedClipping(FedAvg(**fedavg), 0.1, 1.0, 12)
+"""
+
+
+def flower(path: str, args: str = "{}", more: str = "") -> str:
+    return f"{{kind: flower, path: '{path}', args: {args}{more}}}"
+
+
+def variants() -> dict[str, str]:
+    built_in = {
+        name: flower(f"flwr.serverapp.strategy:{name}", args) for name, args in BUILT_IN.items()
+    }
+    clipping = flower("mine.py:clipping", more=", leave_one_out: true")
+    return OURS | built_in | {"clipping": clipping}
+
+
+def scenario(folder: Path, strategies: dict[str, str]) -> Path:
+    (folder / "mine.py").write_text(CLIPPING)
+    lines = [f"  {name}: {{strategy: {spec}}}" for name, spec in strategies.items()]
+    start = SCENARIO.replace("strategy: {aggregation: {kind: mean}}", "strategy: {}")
+    return write_scenario(folder, f"{start}variants:\n" + "\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("flower")
+    scenarios = load_scenarios(scenario(folder, variants()))
+    launch(scenarios, Options(folder / "out", None, ""), MagicMock())
+    return {s.variant: run_folder(folder / "out", s).path for s in scenarios}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_flowers_own_strategies_run_and_are_measured(runs: dict[str, Path], name: str) -> None:
+    clients = pd.read_csv(runs[name] / "clients.csv")
+    np.testing.assert_allclose(clients.groupby("round")["weight"].sum(), 1)
+    residual = pd.read_csv(runs[name] / "rounds.csv")["weight_residual"][1:]
+    by_coordinate = name in ("FedMedian", "FedTrimmedAvg", "Bulyan")
+    assert (residual.between(0.05, 0.95) if by_coordinate else residual < 1e-4).all()
+
+
+@pytest.mark.parametrize(
+    ("exact", "inferred"),
+    [("mean", "FedAvg"), ("multi_krum", "MultiKrum"), ("norm_clipping", "clipping")],
+)
+def test_inferred_weights_agree_with_exact_ones(
+    runs: dict[str, Path], exact: str, inferred: str
+) -> None:
+    ours, theirs = (pd.read_csv(runs[name] / "clients.csv") for name in (exact, inferred))
+    assert (ours["weight"] - theirs["weight"]).abs().max() < 0.02
+    assert theirs["suspicion"].isna().all()
+
+
+def test_leaving_a_clipped_client_out_changes_less_than_leaving_out_another(
+    runs: dict[str, Path],
+) -> None:
+    clients = pd.read_csv(runs["clipping"] / "clients.csv")
+    assert (clients["influence"] > 0).all()
+    assert pd.read_csv(runs["FedAvg"] / "clients.csv")["influence"].isna().all()
+
+
+def test_ray_and_a_second_run_give_the_same_bytes(tmp_path: Path) -> None:
+    path = scenario(tmp_path, {"dp": flower("mine.py:private")})
+    (tmp_path / "mine.py").write_text(PRIVATE)
+    launch(load_scenarios(path), Options(tmp_path / "one", None, ""), MagicMock())
+    np.random.seed(5)  # noqa: NPY002 (whatever it was before)
+    launch(load_scenarios(path), Options(tmp_path / "two", None, ""), MagicMock())
+    assert_same_results(tmp_path / "one", tmp_path / "two")
+
+
+def test_two_run_on_flowers_own_engine_too(runs: dict[str, Path], tmp_path: Path) -> None:
+    scenario(tmp_path, {name: variants()[name] for name in ("FedAvg", "MultiKrum")})
+    succeed("run", "scenario.yaml", "--out", "out", "--engine", "flower", cwd=tmp_path)
+    for name in ("FedAvg", "MultiKrum"):
+        ours = pd.read_csv(runs[name] / "clients.csv")["weight"]
+        theirs = pd.read_csv(tmp_path / "out" / "small" / name / "seed-0" / "clients.csv")["weight"]
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_an_exception_in_a_strategy_costs_a_round_and_says_why(tmp_path: Path) -> None:
+    path = scenario(tmp_path, {"picky": flower("mine.py:Picky")})
+    launch(load_scenarios(path), Options(tmp_path / "out", None, ""), MagicMock())
+    rounds = pd.read_csv(next((tmp_path / "out").rglob("rounds.csv")))
+    assert rounds["skipped"].tolist()[2] == "RuntimeError: not today"
+    assert rounds["skipped"].notna().sum() == 1
+
+
+class StopError(BaseException): ...
+
+
+def stop_after(n_rounds: int) -> MagicMock:
+    def round_(scenario, round_, evaluation):
+        if round_ == n_rounds:
+            raise StopError
+
+    return MagicMock(round=round_)
+
+
+@pytest.mark.parametrize("name", ["clipping", "Picky"])
+def test_only_a_strategy_with_a_state_dict_can_go_on(tmp_path: Path, name: str) -> None:
+    scenarios = load_scenarios(scenario(tmp_path, {"it": flower(f"mine.py:{name}")}))
+    with pytest.raises(StopError):
+        launch(scenarios, Options(tmp_path / "out", None, ""), stop_after(3))
+    again = Options(tmp_path / "out", None, "", resume=True)
+    if name == "Picky":
+        launch(scenarios, again, MagicMock())
+        return
+    with pytest.raises(ScenarioError, match=r"unfinished run, .* no state_dict"):
+        launch(scenarios, again, MagicMock())
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        (flower("flwr.serverapp.strategy:FedTrimmed"), "did you mean 'FedTrimmedAvg'"),
+        (flower("flwr.serverapp.strategy:Krum", "{n_malicious: 2}"), "no parameter 'n_malicious'"),
+        (flower("flwr.serverapp.strategy:FedTrimmedAvg", "{beta: 0.7}"), "must be in the range"),
+        (flower("mine.py:broken"), "is no Flower strategy: it has no configure_train"),
+        (flower("flwr.serverapp.strategy:FedAvg", "{min_available_nodes: 99}"), "wait for ever"),
+        ("{kind: flower, args: {}}", "strategy.path: is missing"),
+    ],
+)
+def test_a_strategy_that_does_not_fit_is_refused_while_the_scenario_loads(
+    tmp_path: Path, spec: str, fault: str
+) -> None:
+    with pytest.raises(ScenarioError) as error:
+        load_scenarios(scenario(tmp_path, {"it": spec}))
+    assert fault in str(error.value)
+    assert "scenario.yaml:" in str(error.value)
