@@ -1,8 +1,8 @@
 """``flwr run .``: the testbed as a Flower app, with a scenario named in the run config.
 
 All variants and seeds of the scenario run one after the other on the federation's SuperNodes, each
-of which is a client: node config ``partition-id`` says which. So the federation needs exactly as
-many SuperNodes as the scenario has clients.
+of which is a client: its node config's ``partition-id`` says which. So the federation needs exactly
+as many SuperNodes as the scenario has clients.
 """
 
 from functools import cache
@@ -18,6 +18,7 @@ from fl_testbed.console import RunProgress, make_console
 from fl_testbed.engine.flower_engine import FlowerGrid, app_of
 from fl_testbed.engine.launch import (
     DatasetCache,
+    Federated,
     Options,
     RunWriter,
     check_data,
@@ -25,8 +26,9 @@ from fl_testbed.engine.launch import (
     run_folder,
 )
 from fl_testbed.engine.rounds import Run
-from fl_testbed.report.results import load_results
-from fl_testbed.report.table import comparison_table
+from fl_testbed.report.comparison import compare
+from fl_testbed.report.formats import terminal
+from fl_testbed.report.results import find_runs
 from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
 
 STILL_S = 10.0  # without a new node, before all that will come are there
@@ -35,8 +37,17 @@ APP = Path(__file__).parents[1]  # where Flower has put the copy that runs
 
 @cache
 def scenarios_of(path: str, settings: str) -> list[Scenario]:
-    """Read the scenario that a run config names, relative to the app."""
-    return load_scenarios(APP / path, settings.split())
+    """Read the scenario that a run config names, relative to the app.
+
+    Raises:
+        ScenarioError: If something is wrong with it.
+    """
+    scenarios = load_scenarios(APP / path, settings.split())
+    federated = [scenario for scenario in scenarios if isinstance(scenario, Scenario)]
+    if not federated:
+        text = "is on pooled data, and Flower runs federations: take fl-testbed run"
+        raise ScenarioError([Fault(path, "kind", text)])
+    return federated
 
 
 def _scenarios(context: Context) -> list[Scenario]:
@@ -73,30 +84,31 @@ def main(grid: Grid, context: Context) -> None:
         ScenarioError: If something is wrong with it, or the federation has another size.
     """
     scenarios, data_dir = _scenarios(context), _data_dir(context)
-    (n_clients,) = {len(s.clients.population) for s in scenarios}
-    n_nodes = count_nodes(grid, n_clients)
-    if n_nodes != n_clients:
-        text = (
-            f"the scenario has {n_clients} clients, the federation {n_nodes} SuperNodes: pass "
-            f"--federation-config 'num-supernodes={n_clients}'"
-        )
-        raise ScenarioError([Fault(str(context.run_config["scenario"]), "clients", text)])
+    for scenario in scenarios:
+        n_clients = len(scenario.clients.population)
+        n_nodes = count_nodes(grid, n_clients)
+        if n_nodes != n_clients:
+            text = (
+                f"{scenario.variant} has {n_clients} clients, the federation {n_nodes} SuperNodes: "
+                f"pass --federation-config 'num-supernodes={n_clients}'"
+            )
+            raise ScenarioError([Fault(str(context.run_config["scenario"]), "clients", text)])
     out = Path(str(context.run_config["out"])).absolute()
     options = Options(out, data_dir, "flwr run")
     datasets = DatasetCache(data_dir)
-    check_data(scenarios, datasets)
+    federations = check_data(scenarios, datasets)
     left = check_folders(scenarios, options)
     console = make_console()
     with RunProgress(console, len(left), sum(s.rounds for s in left)) as progress:
         for place, scenario in enumerate(scenarios):
             if scenario in left:
                 label = {"run": ConfigRecord({"place": place})}
-                clients = FlowerGrid(grid, n_clients, scenario.engine.client_timeout_s, label)
-                writer = RunWriter(scenario, options, progress)
-                federation = check_data([scenario], datasets)[0]
-                writer.write(Run(scenario, federation, clients).rounds(*writer.begin()))
-    results = load_results([run_folder(out, s).path for s in scenarios])
-    console.print(comparison_table(results, scenarios[0].name))
+                timeout_s = scenario.engine.client_timeout_s
+                clients = FlowerGrid(grid, len(scenario.clients.population), timeout_s, label)
+                writer = RunWriter(scenario, options, progress, Federated())
+                run = Run(scenario, federations[place], clients)
+                writer.write(run.rounds(*writer.begin()))
+    console.print(terminal(compare(find_runs(run_folder(out, s).path for s in scenarios))))
     console.print(f"runs: {out / scenarios[0].name}", soft_wrap=True)
 
 
