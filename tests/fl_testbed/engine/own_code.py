@@ -3,7 +3,7 @@
 from pathlib import Path
 
 SCENARIO = """
-name: own
+name: small
 rounds: 3
 dataset: {kind: "sub/mine.py:bright_spots", args: {n: 600}}
 model: {kind: "sub/mine.py:Net", args: {width: 8}}

@@ -20,7 +20,7 @@ def test_ray_workers_and_the_run_folder_give_the_bytes_of_inline(tmp_path: Path)
     succeed("run", "scenario.yaml", "--out", "ray", *ray, cwd=tmp_path)
     assert imports(tmp_path) == 2  # one for each command: workers got the code by value
     assert_same_results(tmp_path / "inline", tmp_path / "ray")
-    folder = run_folders(tmp_path / "inline")["own/default/seed-0"]
+    folder = run_folders(tmp_path / "inline")["small/default/seed-0"]
     succeed("run", folder / "scenario.yaml", "--out", "again", cwd=tmp_path)
     assert_same_results(tmp_path / "inline", tmp_path / "again")
     assert "relabelled" in (folder / "summary.json").read_text()  # its success is measured
