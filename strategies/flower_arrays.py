@@ -1,8 +1,9 @@
 """Flower's named arrays as numpy views, and as one flat vector of parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,13 @@ class ArrayView(Array):
     parsing them for every message would cost more than sending them.
     """
 
+    __qualname__ = Array.__qualname__  # what goes over a network is Flower's own
+
     def __init__(self, values: np.ndarray) -> None:
-        self.dtype, self.shape, self.stype = str(values.dtype), values.shape, "numpy.ndarray"
-        self.__dict__["_values"] = values
+        # Past Flower's __setattr__, which watches every field that it serialises.
+        self.__dict__.update(
+            dtype=str(values.dtype), shape=values.shape, stype="numpy.ndarray", _values=values
+        )
 
     @property
     def data(self) -> bytes:  # type: ignore[override]  # a field in the base class
@@ -29,8 +34,13 @@ class ArrayView(Array):
         """Return the array itself."""
         return self.__dict__["_values"]
 
-    def __reduce__(self) -> tuple[type["ArrayView"], tuple[np.ndarray]]:
-        return ArrayView, (self.numpy(),)
+    def __reduce__(self) -> tuple[Callable[..., Array], tuple[np.ndarray]]:
+        return view_of, (self.numpy(),)
+
+
+def view_of(values: np.ndarray) -> ArrayView:
+    """Return an Array around a numpy array."""
+    return ArrayView(values)
 
 
 def view(array: Array) -> Array:
@@ -60,7 +70,9 @@ def view(array: Array) -> Array:
 
 def are_views(record: ArrayRecord) -> bool:
     """Whether all of a record's arrays are views."""
-    return all(isinstance(array, ArrayView) for array in record.values())
+    return isinstance(record, FlatRecord) or all(
+        isinstance(array, ArrayView) for array in record.values()
+    )
 
 
 class UnusableReplyError(ValueError):
@@ -91,6 +103,11 @@ class Layout:
         )
 
     @property
+    def is_flat(self) -> bool:
+        """Whether all arrays are float32, so that the flat vector holds all there is."""
+        return set(self.dtypes) <= {"float32"}
+
+    @property
     def size(self) -> int:
         """Number of parameters d."""
         return sum(
@@ -103,6 +120,10 @@ class Layout:
         Raises:
             UnusableReplyError: If the record's keys, shapes or types are not this layout's.
         """
+        flat = record.flat_in(self) if isinstance(record, FlatRecord) else None
+        if flat is not None:
+            np.copyto(out, flat)
+            return
         if set(record.keys()) != set(self.names):
             missing = sorted(set(self.names) - set(record.keys()))
             extra = sorted(set(record.keys()) - set(self.names))
@@ -131,6 +152,8 @@ class Layout:
 
     def read_flat(self, flat: np.ndarray, others: ArrayRecord) -> ArrayRecord:
         """Return a record with parameters from ``flat`` and integer arrays from ``others``."""
+        if self.is_flat:
+            return FlatRecord(self, flat.astype(np.float32, copy=False))
         record = ArrayRecord()
         start = 0
         for name, shape, dtype, used in zip(
@@ -143,6 +166,68 @@ class Layout:
             record[name] = ArrayView(flat[start:stop].reshape(shape).astype(dtype, copy=False))
             start = stop
         return record
+
+
+class FlatRecord(ArrayRecord):
+    """An ArrayRecord of float32 arrays that lie one after the other in one vector.
+
+    It travels as one buffer, and the server reads it with one copy.
+
+    Args:
+        layout: Names and shapes of the arrays.
+        flat: Shape (d,), float32.
+    """
+
+    __qualname__ = ArrayRecord.__qualname__
+
+    def __init__(self, layout: Layout, flat: np.ndarray) -> None:
+        assert flat.shape == (layout.size,)
+        assert flat.dtype == np.float32
+        super().__init__()
+        arrays: dict[str, Array] = self.__dict__["_data"]  # their names and types are known
+        start = 0
+        for name, shape in zip(layout.names, layout.shapes, strict=True):
+            stop = start + prod(shape)
+            arrays[name] = ArrayView(flat[start:stop].reshape(shape))
+            start = stop
+        self.__dict__["_flat"] = layout, flat
+
+    def flat_in(self, layout: Layout) -> np.ndarray | None:
+        """Return the vector, if this is its layout and no array has been replaced."""
+        own, flat = self.__dict__["_flat"]
+        return flat if own == layout else None
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        self.__dict__["_flat"] = None, None
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self.__dict__["_flat"] = None, None
+        super().__delitem__(key)
+
+    def __reduce__(self) -> tuple[Callable[..., ArrayRecord], tuple[Any, ...]]:
+        layout, flat = self.__dict__["_flat"]
+        if layout is None:
+            return record_of, ({name: array.numpy() for name, array in self.items()},)
+        return flat_record, (layout, flat)
+
+
+def flat_record(layout: Layout, flat: np.ndarray) -> FlatRecord:
+    """Return a record of the arrays that lie in a vector."""
+    return FlatRecord(layout, flat)
+
+
+def packed(state: Mapping[str, torch.Tensor], layout: Layout) -> ArrayRecord:
+    """Return a copy of a model's state as a record with the layout's order of names."""
+    if not layout.is_flat:
+        return record_of({name: state[name].numpy().copy() for name in layout.names})
+    flat = torch.empty(layout.size)
+    start = 0
+    for name, shape in zip(layout.names, layout.shapes, strict=True):
+        stop = start + prod(shape)
+        flat[start:stop].view(shape).copy_(state[name])
+        start = stop
+    return FlatRecord(layout, flat.numpy())
 
 
 def record_of(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:

@@ -251,19 +251,19 @@ class RobustFedAvg(FedAvg):
         self, reply: Message, start: np.ndarray, row: np.ndarray, entry: ClientEntry
     ) -> None:
         """Write the update into ``row``, and what the server notes of it into the ledger."""
-        metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
+        records = list(reply.content.values())
+        arrays = [record for record in records if isinstance(record, ArrayRecord)]
+        metrics = next((r for r in records if isinstance(r, MetricRecord)), MetricRecord())
         entry.n_examples = (
             self.n_examples(entry.client)
             if self.n_examples is not None
             else _claimed_examples(metrics, self.weighted_by_key)
         )
         entry.train_loss = _number(metrics, "train-loss", NAN)
-        if len(reply.content.array_records) != 1:
-            raise UnusableReplyError(
-                f"needs one ArrayRecord, got {len(reply.content.array_records)}"
-            )
+        if len(arrays) != 1:
+            raise UnusableReplyError(f"needs one ArrayRecord, got {len(arrays)}")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
-            self._layout.write_flat(next(iter(reply.content.array_records.values())), row)
+            self._layout.write_flat(arrays[0], row)
             norm = subtract(row, start)
         if not math.isfinite(norm):
             raise UnusableReplyError("update is not finite")

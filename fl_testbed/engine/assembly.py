@@ -192,7 +192,8 @@ def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
     seed = int(generator(scenario.seed, Purpose.MODEL).integers(2**63))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return scenario.model.build(dataset)
+        model = scenario.model.build(dataset)
+    return model.to(memory_format=torch.channels_last)  # as clients hold it: faster on a CPU
 
 
 def build_client_app(scenario: Scenario, federation: Federation) -> ClientApp:
