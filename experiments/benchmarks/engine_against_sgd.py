@@ -1,8 +1,8 @@
 """Seconds per round against bare PyTorch doing the same SGD steps, and against pfl-research.
 
-The bare processes train the same shards with the same steps and neither send nor aggregate
-anything. Evaluation and the loss of the received model are off on all sides; this engine runs with
-2 workers, Multi-Krum and the client ledger.
+The bare processes train the same shards in the same order with the plain PyTorch loop that anybody
+would write, and neither send nor aggregate anything. Evaluation and the loss of the received model
+are off on all sides; this engine runs with 2 workers, Multi-Krum or the mean, and the client ledger.
 
     python experiments/benchmarks/engine_against_sgd.py
     python experiments/benchmarks/engine_against_sgd.py --pfl "PFL_PYTHON PFL_SCRIPT"
@@ -25,14 +25,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from flwr.app import ArrayRecord, ConfigRecord
 from measure import report
 from networks import Cnn, shard_of
 
 from clients.app import ShardClientApp
-from clients.training import LocalTraining, train
+from clients.training import LocalTraining, batches
 from fl_testbed.engine.threads import limit_threads
-from strategies.aggregation import multi_krum
+from strategies.aggregation import Aggregator, mean, multi_krum
 from strategies.robust import RobustFedAvg
 
 SETTINGS = {
@@ -42,7 +43,9 @@ SETTINGS = {
 ROUNDS = 6  # the first is left out
 
 
-def engine_seconds(n: int, sampled: int, examples: int, training: LocalTraining) -> list[float]:
+def engine_seconds(
+    n: int, sampled: int, examples: int, training: LocalTraining, rule: Aggregator
+) -> list[float]:
     from fl_testbed.engine.ray_grid import RayGrid
     from fl_testbed.engine.ray_pool import RayPool
 
@@ -51,18 +54,20 @@ def engine_seconds(n: int, sampled: int, examples: int, training: LocalTraining)
     cohort = pool.prepare(partial(build_app, examples, training), None, torch_threads=1)
     grid = RayGrid(pool, cohort, client_timeout_s=600.0)
     strategy = RobustFedAvg(
-        partial(multi_krum, n_malicious=sampled // 10),
+        rule,
         fraction_evaluate=0.0,
         min_train_nodes=1,
         min_evaluate_nodes=0,
         min_available_nodes=1,
     )
     arrays = ArrayRecord(Cnn().state_dict())
+    n_parameters = sum(value.numel() for value in Cnn().parameters())
     seconds = []
     for round_ in range(1, ROUNDS + 1):
         began = time.perf_counter()
         rng = np.random.default_rng(round_)
         grid.sample = sorted(rng.choice(n, size=sampled, replace=False).tolist())
+        grid.keep_order = strategy.keeps_running_sum(sampled, n_parameters)
         messages = strategy.configure_train(round_, arrays, ConfigRecord(), grid)
         new, _ = strategy.aggregate_train(round_, grid.send_and_receive(messages))
         arrays = new or arrays
@@ -105,7 +110,14 @@ def bare_process(barrier: Barrier, clients: range, examples: int, training: Loca
         barrier.wait()
         for client, shard in zip(clients, shards, strict=True):
             model.load_state_dict(start)
-            train(model, shard, training, np.random.default_rng([round_, client]))
+            optimizer = torch.optim.SGD(model.parameters(), lr=training.lr)
+            for batch in batches(
+                len(shard.labels), training, np.random.default_rng([round_, client])
+            ):
+                rows = torch.from_numpy(batch)
+                optimizer.zero_grad()
+                F.cross_entropy(model(shard.inputs[rows]), shard.labels[rows]).backward()
+                optimizer.step()
         barrier.wait()
 
 
@@ -126,16 +138,23 @@ def main() -> None:
     parser.add_argument("--pfl", help="command that runs pfl-research's benchmark")
     arguments = parser.parse_args()
     for setting, sizes in SETTINGS.items():
-        ours = statistics.median(engine_seconds(*sizes))
+        krum = partial(multi_krum, n_malicious=sizes[1] // 10)
+        ours = statistics.median(engine_seconds(*sizes, krum))
+        averaging = statistics.median(engine_seconds(*sizes, mean))
         bare = statistics.median(bare_seconds(*sizes))
         figures = [
-            ("this engine, per round", ours, "s"),
+            ("this engine with Multi-Krum, per round", ours, "s"),
+            ("this engine with the mean, per round", averaging, "s"),
             ("two bare processes, per round", bare, "s"),
-            ("this / bare", ours / bare, "x"),
+            ("this with Multi-Krum / bare", ours / bare, "x"),
+            ("this with the mean / bare", averaging / bare, "x"),
         ]
         if arguments.pfl and setting.startswith("pfl"):
             pfl = pfl_seconds(arguments.pfl)
-            figures += [("pfl-research, per round", pfl, "s"), ("this / pfl", ours / pfl, "x")]
+            figures += [
+                ("pfl-research, per round", pfl, "s"),
+                ("this with Multi-Krum / pfl", ours / pfl, "x"),
+            ]
         rows = [
             {"setting": setting, "figure": figure, "value": value, "unit": unit}
             for figure, value, unit in figures

@@ -65,8 +65,16 @@ def cosines(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     result = torch.zeros(len(updates), len(updates), dtype=torch.float64, device=updates.device)
     for columns in column_blocks(updates):
         block = (updates[:, columns].double() * shrink).to(updates.dtype)
-        result += (block @ block.T).double()
+        result += _products(block).double()
     return ((result + result.T) / 2).clamp_(-1, 1)  # products of blocks are not quite symmetric
+
+
+def _products(block: Float[Tensor, "n b"]) -> Float[Tensor, "n n"]:
+    """Return the inner products of rows. On a CPU numpy computes one half and mirrors it."""
+    if block.device.type != "cpu":
+        return block @ block.T
+    rows = block.numpy()
+    return torch.from_numpy(rows @ rows.T)
 
 
 def _of_median_norm(norms: Float[Tensor, " n"]) -> int:
@@ -86,7 +94,7 @@ def _gram_around(
     for columns in column_blocks(updates):
         block = updates[:, columns] if whole else updates[rows, columns]
         block = torch.addcmul(block * shrink, updates[centre, columns], shrink, value=-1)
-        gram += (block @ block.T).double()
+        gram += _products(block).double()
     return gram * (scales[:, None] * scales[None, :])
 
 
