@@ -1,8 +1,8 @@
 """Seconds per round against bare PyTorch doing the same SGD steps, and against pfl-research.
 
-The bare processes train the same shards in the same order with the plain PyTorch loop that anybody
-would write, and neither send nor aggregate anything. Evaluation and the loss of the received model
-are off on all sides; this engine runs with 2 workers, Multi-Krum or the mean, and the client ledger.
+The bare processes train the same shards in the same order with the plain PyTorch loop that
+anybody would write, and neither send nor aggregate. Evaluation and the loss of the received model
+are off on all sides; this engine runs with 2 workers, Multi-Krum or the mean, and the ledger.
 
     python experiments/benchmarks/engine_against_sgd.py
     python experiments/benchmarks/engine_against_sgd.py --pfl "PFL_PYTHON PFL_SCRIPT"
