@@ -46,7 +46,7 @@ def with_change(old: str, new: str) -> str:
         pytest.param(
             "hidden: [4]",
             "hidden: [4], dept: 2",
-            "wrong.yaml:4: model.dept: unknown key, known: kind, hidden, dropout",
+            "wrong.yaml:4: model.dept: unknown key, known: kind, hidden, dropout, normalise",
             id="a key that does not exist",
         ),
         pytest.param(
