@@ -1,4 +1,4 @@
-# `make` sets up; `make quickstart` runs the main job; `make test` the tests; `make docs` writes docs/rules.md.
+# `make` sets up; `make quickstart` runs the main job; `make test` the tests; `make docs` writes docs/rules.md and the schema.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -24,6 +24,7 @@ format: .venv/installed-dev
 
 docs: .venv/installed
 	$(BIN)/python -m fl_testbed.report.rules_page docs/rules.md
+	$(BIN)/fl-testbed schema > configs/scenario.schema.json
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -3,6 +3,7 @@
 Exit status: 0 done; 2 the input is wrong; 1 a run failed; 130 interrupted.
 """
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -282,6 +283,14 @@ def list_(
         for kind, row in rows.items():
             table.add_row(kind, *row[: len(table.columns) - 1])
         console.print(table)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    from fl_testbed.scenario.json_schema import scenario_schema
+
+    print(json.dumps(scenario_schema(), indent=1, ensure_ascii=False))
 
 
 @data.command("fetch")
