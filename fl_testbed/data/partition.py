@@ -1,5 +1,6 @@
 """Which training examples go to which client: repeatable index arrays."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -84,6 +85,8 @@ class Strata(NamedTuple):
 
     piles: tuple[np.ndarray, ...]
     shares: np.ndarray
+    by_class: tuple[tuple[np.ndarray, ...], ...] = ()
+    """Each pile class by class, where clients draw their mix of classes."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,6 @@ class OverlappingShards:
     strata: dict[Role, Strata]
     """By role, piles by group; one pile where groups do not decide who holds what."""
     examples_each: int
-    labels: np.ndarray
     alpha: float | None
     """Dirichlet concentration of each client's mix of classes; None for the pile's own mix."""
     wanted_pool: np.ndarray
@@ -121,28 +123,33 @@ class OverlappingShards:
         return np.concatenate([first, others])[: self.examples_each]
 
     def _drawn(self, role: Role, rng: np.random.Generator) -> np.ndarray:
-        piles, shares = self.strata[role]
+        piles, shares, by_class = self.strata[role]
         counts = [self.examples_each]
         if len(piles) > 1:
             left = np.array([len(pile) for pile in piles])
             counts = limited_counts(self.examples_each, shares, left, rng).tolist()
-        return np.concatenate(
-            [self._drawn_from(pile, n, rng) for pile, n in zip(piles, counts, strict=True)]
-        )
+        if self.alpha is None:
+            drawn = [
+                rng.choice(pile, n, replace=False) for pile, n in zip(piles, counts, strict=True)
+            ]
+        else:
+            drawn = [
+                rows
+                for classes, n in zip(by_class, counts, strict=True)
+                for rows in self._drawn_by_class(classes, n, rng)
+            ]
+        return np.concatenate(drawn)
 
-    def _drawn_from(self, pile: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        if self.alpha is None or n == 0:
-            return rng.choice(pile, n, replace=False)
-        labels = self.labels[pile]
-        classes = np.unique(labels)
-        left = np.array([np.count_nonzero(labels == c) for c in classes])
+    def _drawn_by_class(
+        self, classes: tuple[np.ndarray, ...], n: int, rng: np.random.Generator
+    ) -> Iterator[np.ndarray]:
+        if n == 0:
+            return
+        left = np.array([len(rows) for rows in classes])
         mix = rng.dirichlet(np.full(len(classes), self.alpha))
-        counts = limited_counts(n, mix, left, rng)
-        parts = [
-            rng.choice(pile[labels == c], count, replace=False)
-            for c, count in zip(classes, counts, strict=True)
-        ]
-        return np.concatenate(parts)
+        for rows, count in zip(classes, limited_counts(n, mix, left, rng).tolist(), strict=True):
+            if count:
+                yield rng.choice(rows, count, replace=False)
 
     def size(self, client: int) -> int:
         """Return how many examples one client holds."""
@@ -158,7 +165,8 @@ class OverlappingShards:
         for role in Role:
             ids = self.population.clients(role)
             n = len(range(max(ids.start, clients.start), min(ids.stop, clients.stop)))
-            for pile, share in zip(*self.strata[role], strict=True):
+            piles, shares, _ = self.strata[role]
+            for pile, share in zip(piles, shares, strict=True):
                 if n and share:
                     mix = np.bincount(codes[pile], minlength=n_codes) / len(pile)
                     expected += n * self.examples_each * share * mix
@@ -262,13 +270,17 @@ def overlapping_shards(
     if each is None:
         raise DataError("clients.overlap needs clients.examples_each")
     strata = _strata(division, order)
+    if alpha is not None:
+        strata = {
+            role: own._replace(by_class=_by_class(own, labels)) for role, own in strata.items()
+        }
     n_attackers = division.population.poisoned
     wanted_pool, n_wanted = order[:0], np.zeros(n_attackers, dtype=np.int64)
     if division.wanted is not None and n_attackers:
         theirs = np.concatenate(strata[Role.POISONED].piles)
         wanted_pool = theirs[division.wanted.mask[theirs]]
         n_wanted = division.wanted.counts(np.full(n_attackers, each))
-    smallest = min(sum(len(pile) for pile in piles) for piles, _ in strata.values())
+    smallest = min(sum(len(pile) for pile in own.piles) for own in strata.values())
     most_wanted = int(n_wanted.max(initial=0))
     if each > smallest or most_wanted > len(wanted_pool):
         raise DataError(
@@ -279,7 +291,6 @@ def overlapping_shards(
         division.population,
         strata,
         each,
-        labels,
         alpha,
         wanted_pool,
         n_wanted,
@@ -305,6 +316,12 @@ def _strata(division: Division, order: np.ndarray) -> dict[Role, Strata]:
         piles = tuple(order[codes == group] for group in held)
         strata[role] = Strata(piles, mix[held])
     return strata
+
+
+def _by_class(strata: Strata, labels: np.ndarray) -> tuple[tuple[np.ndarray, ...], ...]:
+    return tuple(
+        tuple(pile[labels[pile] == c] for c in np.unique(labels[pile])) for pile in strata.piles
+    )
 
 
 def _held_out(division: Division, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

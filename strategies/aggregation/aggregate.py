@@ -10,6 +10,7 @@ from strategies.memory import Memory
 from strategies.shapes import Bool, Float, Tensor
 
 CPU_BLOCK = 400_000  # elements worked on at a time: a few copies of them stay in a core's cache
+CPU_SUM = 131_072  # columns added up at a time: two float64 copies of them stay in the cache
 PIECE = 1_024  # elements whose squares are added up in the type of the updates
 SAFE_NORMS = 1e-10, 1e18  # between these no float32 square that matters under- or overflows
 GPU_BLOCK = 64_000_000  # a GPU wants few, large kernels
@@ -66,12 +67,18 @@ def weighted_sum(
         weights: Shape (n,).
         dtype: Of the result; that of the updates by default.
     """
-    total = torch.zeros(updates.shape[1], dtype=torch.float64, device=updates.device)
-    wide = torch.empty_like(total)  # one for all rows: fresh ones fragment the heap
-    for row, weight in zip(updates, weights.tolist(), strict=True):
-        if weight:
-            total.add_(wide.copy_(row), alpha=weight)
-    return total.to(dtype or updates.dtype)
+    d = updates.shape[1]
+    result = torch.empty(d, dtype=dtype or updates.dtype, device=updates.device)
+    width = d if updates.is_cuda else min(d, CPU_SUM)
+    total, wide = torch.empty(2, width, dtype=torch.float64, device=updates.device)
+    heard = [(row, weight) for row, weight in enumerate(weights.tolist()) if weight]
+    for start in range(0, d, width):
+        columns = slice(start, min(start + width, d))
+        block, summed = updates[:, columns], total[: columns.stop - start].zero_()
+        for row, weight in heard:
+            summed.add_(wide[: len(summed)].copy_(block[row]), alpha=weight)
+        result[columns] = summed
+    return result
 
 
 def empty_rows(n: int, like: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
