@@ -27,10 +27,14 @@ def mixed_rows(updates: Float[Tensor, "n d"], mixing: Float[Tensor, "m n"]) -> F
     """Return ``mixing @ updates``, in the type of the updates."""
     rows = empty_rows(len(mixing), updates)
     if mixing.count_nonzero() <= SPARSE * len(mixing):
-        for row, shares in zip(rows, mixing, strict=True):
-            row.zero_()
-            for i in shares.nonzero().flatten().tolist():
-                row.add_(updates[i], alpha=shares[i].item())
+        shares = [
+            [(i, share) for i, share in enumerate(of_row) if share] for of_row in mixing.tolist()
+        ]
+        for columns in column_blocks(updates[:1]):
+            for row, its in zip(rows[:, columns], shares, strict=True):
+                row.zero_()
+                for i, share in its:
+                    row.add_(updates[i, columns], alpha=share)
         return rows
     for columns in column_blocks(updates):
         rows[:, columns] = mixing.to(updates.dtype) @ updates[:, columns]
