@@ -126,6 +126,30 @@ def compare_(
         print(FORMATS[form](comparison), end="")
 
 
+@app.command("replay")
+def replay_(
+    runs: RunFolders,
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option(help="Where replays go.")] = Path("replays"),
+    data_dir: DataDir = None,
+) -> None:
+    """Apply another strategy to the very updates that runs recorded: whom would it have heard?"""
+    from fl_testbed.engine.replay import replay
+    from fl_testbed.report.columns import HEARD
+    from fl_testbed.report.comparison import compare
+    from fl_testbed.report.formats import terminal
+    from fl_testbed.report.results import Status, find_runs
+
+    console = make_console()
+    done = [run for run in _found_runs(runs) if run.status is Status.DONE]
+    replays = replay([run.folder for run in done], settings or [], out, data_dir)
+    found = [*done, *find_runs(folder for folder, _ in replays)]
+    console.print(terminal(compare(found, sections=HEARD)))
+    n_same = sum(same for _, same in replays)
+    console.print(f"weights as in the run itself, to the byte: {n_same} of {len(replays)} replays")
+    console.print(f"replays: {out / done[0].name}", soft_wrap=True)
+
+
 def _found_runs(folders: list[Path]) -> "list[RunResult]":
     from fl_testbed.report.results import find_runs
 
@@ -155,6 +179,7 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
     """Check a scenario and print its variants, its groups, and what a run costs in memory."""
     from fl_testbed.engine.launch import DatasetCache, check_data
     from fl_testbed.engine.memory import server_memory
+    from fl_testbed.engine.recorded_updates import recorded_bytes
 
     loaded = load_scenarios(scenario, settings or [])
     datasets = DatasetCache(data_dir)
@@ -179,11 +204,13 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
         "sampled",
         "parameters",
         "server memory",
+        "updates on disk",
     ):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
     for items in by_variant(scenarios).values():
         first = items[0]
         n_parameters, memory = server_memory(first, datasets.get(first))
+        recorded = len(items) * recorded_bytes(first, n_parameters)
         counts = (first.rounds, len(first.clients.population), first.n_sampled)
         seeds = ", ".join(str(item.seed) for item in items)
         table.add_row(
@@ -192,6 +219,7 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
             *map(str, counts),
             f"{n_parameters:,}",
             f"{memory / 2**20:,.1f} MiB",
+            f"{recorded / 2**20:,.1f} MiB" if recorded else "–",
         )
     console.print(table)
     console.print(group_table(federations[0], scenarios[0]))

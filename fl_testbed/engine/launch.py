@@ -318,7 +318,7 @@ class RunWriter:
 
     def record(self, record: RoundRecord) -> None:
         """Write one record."""
-        self.folder.record(record.round_, record.tables, record.state)
+        self.folder.record(record.round_, record.tables, record.state, record.updates)
         self._state = record.state
         self._progress.round(self.scenario, record.round_, record.evaluation)
 

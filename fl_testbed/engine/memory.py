@@ -32,7 +32,8 @@ def server_memory(scenario: Scenario, dataset: Dataset) -> tuple[int, int]:
     lift = spec.reweighting.build(scenario.training.build(), lambda: torch.empty(0, 0))
     mixers, oracle = spec.build_pre_aggregation(n), spec.oracle.build(scenario.clients.population)
     pipeline = Pipeline(spec.build_aggregation(n), lift, spec.order, mixers, oracle)
-    return d, server_bytes(pipeline, n, d) + 4 * d * n_looked_at(scenario)
+    n_copies = n_looked_at(scenario) + (n if scenario.record_updates is not None else 0)
+    return d, server_bytes(pipeline, n, d) + 4 * d * n_copies
 
 
 def n_looked_at(scenario: Scenario) -> int:

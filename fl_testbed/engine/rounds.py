@@ -15,6 +15,7 @@ from fl_testbed.data import Federation
 from fl_testbed.engine.assembly import build_model, build_strategy, with_attackers
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.recorded_updates import Recorder
 from fl_testbed.engine.run_folder import Row
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import lifting, suppression
@@ -48,6 +49,8 @@ class RoundRecord(NamedTuple):
     """New rows of the run folder's tables, by file name."""
     state: State
     evaluation: Evaluation | None
+    updates: bytes = b""
+    """What clients sent, as a file, where the scenario wants it recorded."""
 
 
 class Run:
@@ -59,6 +62,8 @@ class Run:
         self._grid = with_attackers(grid, scenario)
         self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation)
         self._evaluate = Evaluator(scenario, federation)
+        recording = scenario.record_updates
+        self._recorder = Recorder(recording.dtype) if recording is not None else None
         model = build_model(scenario, federation.dataset)
         self._n_parameters = sum(parameter.numel() for parameter in model.parameters())
         self._arrays = ArrayRecord(model.state_dict())
@@ -83,7 +88,8 @@ class Run:
             evaluation = self._evaluate(self._arrays) if self._is_evaluated(round_) else None
             tables = self._tables(round_, evaluation)
             tables["timings.csv"] = [(round_, trained - began, perf_counter() - trained)]
-            yield RoundRecord(round_, tables, self._state(), evaluation)
+            updates = self._recorder.content() if self._recorder and round_ > 0 else b""
+            yield RoundRecord(round_, tables, self._state(), evaluation, updates)
 
     def _state(self) -> State:
         state = {f"arrays/{k}": v for k, v in state_dict_of(self._arrays).items()}
@@ -103,9 +109,14 @@ class Run:
         grid = self._grid
         grid.sample = self._sample(round_)
         grid.keep_order = self._strategy.keeps_running_sum(len(grid.sample), self._n_parameters)
-        config = ConfigRecord()
+        recorder = self._recorder
+        # A rule that is tried on the record later may ask for losses.
+        config = ConfigRecord({} if recorder is None else {"report-loss": True})
         messages = self._strategy.configure_train(round_, self._arrays, config, grid)
-        arrays, _ = self._strategy.aggregate_train(round_, grid.send_and_receive(messages))
+        replies = grid.send_and_receive(messages)
+        if recorder is not None:
+            replies = recorder.passing(replies, self._arrays)
+        arrays, _ = self._strategy.aggregate_train(round_, replies)
         grid.end_round()
         if arrays is not None:
             self._arrays = arrays
@@ -139,27 +150,31 @@ class Run:
         usable = sum(entry.status == OK for entry in ledger.clients)
         counts = (usable, len(ledger.clients) - usable, int(ledger.restarted), ledger.skipped)
         tables["rounds.csv"] = [(round_, *figures, *counts, ledger.residual)]
-        tables["clients.csv"] = [self._client_row(round_, entry) for entry in ledger.clients]
+        tables["clients.csv"] = [
+            client_row(self._federation, round_, entry) for entry in ledger.clients
+        ]
         return tables
 
-    def _client_row(self, round_: int, entry: ClientEntry) -> Row:
-        return (
-            round_,
-            entry.client,
-            self._federation.population.role(entry.client).value,
-            entry.n_examples,
-            entry.status,
-            entry.prior_weight,
-            entry.weight,
-            entry.contribution,
-            entry.suspicion,
-            entry.update_norm,
-            entry.train_loss,
-            entry.lift,
-            entry.believed_loss,
-            entry.believed_confidence,
-            entry.influence,
-        )
+
+def client_row(federation: Federation, round_: int, entry: ClientEntry) -> Row:
+    """Return a line of ``clients.csv``."""
+    return (
+        round_,
+        entry.client,
+        federation.population.role(entry.client).value,
+        entry.n_examples,
+        entry.status,
+        entry.prior_weight,
+        entry.weight,
+        entry.contribution,
+        entry.suspicion,
+        entry.update_norm,
+        entry.train_loss,
+        entry.lift,
+        entry.believed_loss,
+        entry.believed_confidence,
+        entry.influence,
+    )
 
 
 def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:

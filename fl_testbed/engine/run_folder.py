@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, TextIO
 
 from safetensors import safe_open
@@ -60,6 +61,12 @@ COLUMNS = {
 Row = tuple[Any, ...]
 CHECKPOINT = "checkpoint/state.safetensors"
 FAILURE = "failure.json"
+UPDATES = "updates"
+
+
+def updates_file(round_: int) -> str:
+    """Return the name of the file that holds what clients sent in a round."""
+    return f"{UPDATES}/round-{round_:05d}.safetensors"
 
 
 class RunFolder:
@@ -95,9 +102,10 @@ class RunFolder:
         """Begin with empty tables of the given columns."""
         for stale in ("summary.json", "model.safetensors", FAILURE, CHECKPOINT):
             (self.path / stale).unlink(missing_ok=True)
+        rmtree(self.path / UPDATES, ignore_errors=True)
         for name, headings in columns.items():
             self._tables[name] = (self.path / name).open("w", encoding="utf-8", newline="")
-            self._append(name, [tuple(headings)])
+            self.append(name, [tuple(headings)])
 
     def resume(self) -> tuple[int, dict[str, Tensor]]:
         """Take up the last checkpoint: cut the tables to it and return its round and tensors."""
@@ -117,20 +125,26 @@ class RunFolder:
         return (self.path / CHECKPOINT).is_file()
 
     def record(
-        self, round_: int, tables: Mapping[str, Iterable[Row]], state: Mapping[str, Tensor]
+        self,
+        round_: int,
+        tables: Mapping[str, Iterable[Row]],
+        state: Mapping[str, Tensor],
+        updates: bytes = b"",
     ) -> None:
         """Add a round's rows and make everything up to it last."""
         for name, rows in tables.items():
-            self._append(name, rows)
+            self.append(name, rows)
+        if updates:
+            self._replace(updates_file(round_), updates)
         sizes = {}
         for name, table in self._tables.items():
             table.flush()
             sizes[name] = table.tell()
         position = json.dumps({"round": round_, "bytes": sizes})
-        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        self._replace(CHECKPOINT, save(tensors, metadata={"position": position}))
+        self._replace(CHECKPOINT, save(_apart(state), metadata={"position": position}))
 
-    def _append(self, name: str, rows: Iterable[Row]) -> None:
+    def append(self, name: str, rows: Iterable[Row]) -> None:
+        """Add rows to a table."""
         csv.writer(self._tables[name], lineterminator="\n").writerows(
             [[_cell(value) for value in row] for row in rows]
         )
@@ -164,6 +178,18 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
+
+
+def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors of which no two share memory, as safetensors wants them."""
+    apart: dict[str, Tensor] = {}
+    used: set[int] = set()
+    for name, tensor in state.items():
+        whole = tensor.contiguous()
+        place = whole.untyped_storage().data_ptr()
+        apart[name] = whole.clone() if place in used else whole
+        used.add(place)
+    return apart
 
 
 def _cell(value: Any) -> Any:

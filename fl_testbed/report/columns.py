@@ -65,6 +65,14 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column(f"{MINORITY}.contribution_ratio", "contribution minority"),
         Column(f"{POISONED}.contribution_ratio", "contribution poisoned"),
     ),
+    "who was lifted": (
+        Column("lifting.ratio.honest_majority", "lift majority"),
+        Column("lifting.ratio.honest_minority", "lift minority"),
+        Column("lifting.ratio.poisoned", "lift poisoned"),
+        Column("lifting.flagged_minority.precision", "minority among lifted", "%", "highest"),
+        Column("lifting.flagged_poisoned.precision", "poisoned among lifted", "%", "lowest"),
+        Column("lifting.auc_by_loss", "AUC by loss"),
+    ),
     "who was let through": (
         Column(f"{MAJORITY}.retention", "kept majority", "%"),
         Column(f"{MINORITY}.retention", "kept minority", "%"),
@@ -77,6 +85,9 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
     ),
 }
 
+HEARD = {title: SECTIONS[title] for title in list(SECTIONS)[1:]}
+"""What a replay can say: all but how well the model does."""
+
 LEGEND = {
     ACCURACY.key: "accuracy, worst group, ASR (attack success rate): mean of the last five "
     "evaluations",
@@ -87,6 +98,8 @@ LEGEND = {
     "of groups and classes that it holds",
     WEIGHT_RATIOS[0].key: "weight: share of the aggregate over fair share, below 1 silenced, above "
     "1 amplified; contribution: the same of the pull along the update",
+    "lifting.ratio.honest_majority": "lift: weight before the rule over fair share; AUC by loss: "
+    "how often an attacker has a larger loss than a minority client, 0.5 cannot tell them apart",
     f"{MAJORITY}.retention": "kept: share of a role's updates with any weight, for rules that "
     "choose; minority FPR: minority updates thrown out; filter bias: that minus the majority's",
     SEPARABILITY.key: "separability: AUC of the rule's suspicion, poisoned against "

@@ -405,6 +405,12 @@ def _repeated_runs(scenarios: Sequence[AnyScenario], where: str) -> Iterator[Fau
         seen.add(run)
 
 
+def label_of_settings(settings: Sequence[str]) -> str:
+    """Return command line settings as a part of a variant's name."""
+    parsed = _parse_settings(settings)
+    return ",".join(f"{key[-1]}={_label(value)}" for key, value in parsed)
+
+
 def _label(value: Any) -> str:
     """Return a value as a part of a variant's name, and so of its folder's."""
     if isinstance(value, dict):

@@ -1,8 +1,8 @@
 """Client side of a scenario: sampling, training, and what models are judged by."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from clients.training import LocalTraining
 from fl_testbed.scenario.spec import Fraction, Spec, share_of
@@ -39,6 +39,20 @@ class ServerDataSpec(Spec):
 
     n_examples: NonNegativeInt = 0
     minority_fraction: Fraction = 0.0  # share of them of the minority
+
+
+class RecordUpdatesSpec(Spec):
+    """Keep what clients send, so that other rules can be tried on the very same updates."""
+
+    dtype: Literal["float16", "float32"] = "float32"  # float16: as if clients sent half precision
+
+
+def _switch(value: Any) -> Any:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+RecordUpdates = Annotated[RecordUpdatesSpec | None, BeforeValidator(_switch)]
+"""``true`` for the defaults."""
 
 
 class EvaluationSpec(Spec):

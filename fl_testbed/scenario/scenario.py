@@ -23,6 +23,7 @@ from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from fl_testbed.scenario.partitions import AnyPartitionSpec, ClientsSpec, IidSpec
 from fl_testbed.scenario.parts import (
     EvaluationSpec,
+    RecordUpdates,
     SamplingSpec,
     ServerDataSpec,
     TrainingSpec,
@@ -67,6 +68,7 @@ class Scenario(Spec):
     server_data: ServerDataSpec = ServerDataSpec()
     strategy: AnyStrategySpec
     evaluation: EvaluationSpec = EvaluationSpec()
+    record_updates: RecordUpdates = None  # true, or {dtype: float16}: what clients send, on disk
     engine: EngineSpec = EngineSpec()
 
     @property

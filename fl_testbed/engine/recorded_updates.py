@@ -1,0 +1,201 @@
+"""Replies that a run keeps, and what another strategy makes of the very same ones.
+
+What is recorded is what the strategy was sent, after attackers had their say: so a replay goes
+through all of the strategy's own checks, and the rule that the run used does again what it did.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from fl_testbed.data import Federation
+from fl_testbed.engine.assembly import build_strategy
+from fl_testbed.engine.client_work import Outcome, Task
+from fl_testbed.engine.flower_internals import become_server
+from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.run_folder import updates_file
+from fl_testbed.engine.threads import limit_threads
+from fl_testbed.scenario import Scenario
+from strategies.flower_arrays import Layout, UnusableReplyError, record_of, state_dict_of
+from strategies.robust import RoundLedger
+
+DType = Literal["float16", "float32"]
+ARRAYS, METRICS = "arrays", "metrics"
+
+
+class Recorder:
+    """Keeps a round's replies while they pass.
+
+    float32 keeps what clients sent. float16 keeps updates, each scaled by a power of two so that
+    none overflows or vanishes, and *replaces* what clients sent by what it kept: as if they had
+    sent half precision. So what the strategy sees is what a replay sees, with either.
+    """
+
+    def __init__(self, dtype: DType) -> None:
+        self._dtype = dtype
+        self._start = ArrayRecord()
+        self._layout = Layout.of(self._start)
+        self._clients: dict[int, dict[str, Any]] = {}
+        self._rows: dict[int, np.ndarray] = {}
+
+    def passing(self, replies: Iterable[Message], start: ArrayRecord) -> Iterator[Message]:
+        """Yield replies to the model ``start``, and keep them."""
+        self._start, self._layout = start, Layout.of(start)
+        self._clients, self._rows = {}, {}
+        for reply in replies:
+            yield self._kept(reply)
+
+    def content(self) -> bytes:
+        """Return the round as a safetensors file: clients by id, and the model they were sent."""
+        order = sorted(self._clients)
+        tensors = {f"start/{name}": value for name, value in state_dict_of(self._start).items()}
+        rows = [self._rows[client] for client in order if client in self._rows]
+        size = self._layout.size
+        stacked = np.stack(rows) if rows else np.empty((0, size), dtype=self._dtype)
+        tensors["rows"] = torch.from_numpy(stacked)
+        replies = [{"client": client, **self._clients[client]} for client in order]
+        names = list(self._start)  # safetensors keeps an order of its own
+        return save(tensors, {"replies": json.dumps(replies), "names": json.dumps(names)})
+
+    def _kept(self, reply: Message) -> Message:
+        client = reply.metadata.src_node_id
+        if reply.has_error():
+            self._clients[client] = {"error": str(reply.error.reason)}
+            return reply
+        metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
+        kept: dict[str, Any] = {"metrics": dict(metrics)}
+        self._clients[client] = kept
+        row = self._row(reply)
+        if row is None:
+            return reply  # it will be rejected, now and in a replay
+        if self._dtype == "float32":
+            self._rows[client] = row
+            kept["has_row"] = True
+            return reply
+        start = np.empty(self._layout.size, dtype=np.float32)
+        self._layout.write_flat(self._start, start)
+        with np.errstate(over="ignore", invalid="ignore"):
+            halves, exponent = halved(row - start)
+        self._rows[client] = halves
+        kept |= {"has_row": True, "exponent": exponent}
+        name = next(iter(reply.content.array_records))
+        reply.content[name] = self._layout.read_flat(restored(start, halves, exponent), self._start)
+        return reply
+
+    def _row(self, reply: Message) -> np.ndarray | None:
+        """Return a reply's parameters, or None where it has none of the model's shape."""
+        if len(reply.content.array_records) != 1:
+            return None
+        row = np.empty(self._layout.size, dtype=np.float32)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._layout.write_flat(next(iter(reply.content.array_records.values())), row)
+        except UnusableReplyError:
+            return None
+        return row
+
+
+def halved(update: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return an update in half precision and the power of two that it was divided by."""
+    largest = float(np.abs(update).max(initial=0.0))
+    exponent = int(np.frexp(largest)[1]) if 0 < largest < np.inf else 0
+    return np.ldexp(update, -exponent).astype(np.float16), exponent
+
+
+def restored(start: np.ndarray, halves: np.ndarray, exponent: int) -> np.ndarray:
+    """Return the parameters that a client sent, from its update in half precision."""
+    return start + np.ldexp(halves.astype(np.float32), exponent)
+
+
+def recorded_bytes(scenario: Scenario, n_parameters: int) -> int:
+    """Return how much a run records on disk: all replies and the models they answer."""
+    if scenario.record_updates is None:
+        return 0
+    width = {"float16": 2, "float32": 4}[scenario.record_updates.dtype]
+    return scenario.rounds * n_parameters * (scenario.n_sampled * width + 4)
+
+
+class Recorded:
+    """One round as recorded."""
+
+    def __init__(self, file: Path) -> None:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata()
+        tensors = load_file(file)
+        names = json.loads(metadata["names"])
+        self.start = record_of({name: tensors[f"start/{name}"].numpy() for name in names})
+        self.replies = {reply["client"]: reply for reply in json.loads(metadata["replies"])}
+        rows = iter(tensors["rows"].numpy())
+        self._rows = {c: next(rows) for c, r in self.replies.items() if r.get("has_row")}
+        self._layout = Layout.of(self.start)
+        self._flat = np.empty(self._layout.size, dtype=np.float32)
+        self._layout.write_flat(self.start, self._flat)
+
+    def outcome(self, client: int) -> Outcome:
+        """Return what a client answered."""
+        reply = self.replies.get(client)
+        if reply is None or "error" in reply:
+            return Outcome(client, None, "" if reply is None else reply["error"], RecordDict())
+        content = RecordDict({METRICS: MetricRecord(reply["metrics"])})
+        if client in self._rows:
+            row = self._rows[client]
+            if row.dtype == np.float16:
+                row = restored(self._flat, row, reply["exponent"])
+            content[ARRAYS] = self._layout.read_flat(row, self.start)
+        return Outcome(client, content, "", RecordDict())
+
+
+class ReplayGrid(ClientGrid):
+    """Clients that answer what they answered before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        become_server()
+        self.recorded: Recorded | None = None
+
+    def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
+        """Yield the recorded answers."""
+        assert self.recorded is not None
+        for task in tasks:
+            client = task.metadata.dst_node_id
+            if client in self.recorded.replies:
+                yield self.recorded.outcome(client)
+
+
+def replayed(
+    folder: Path, scenario: Scenario, federation: Federation
+) -> Iterator[tuple[RoundLedger, dict[str, Tensor]]]:
+    """Yield what the scenario's strategy says of each recorded round.
+
+    The models are the run's own, round by round: whom the strategy hears does not change what
+    clients are sent next. What a strategy remembers from round to round is its own.
+
+    Args:
+        folder: Of the run that recorded its updates.
+        scenario: The run's, with another strategy perhaps.
+        federation: The run's.
+
+    Yields:
+        The round's ledger, and the model that the strategy would have made.
+    """
+    limit_threads(scenario.torch_threads)
+    strategy, grid = build_strategy(scenario, federation), ReplayGrid()
+    for round_ in range(1, scenario.rounds + 1):
+        file = folder / updates_file(round_)
+        if not file.exists():
+            return
+        recorded = grid.recorded = Recorded(file)
+        grid.sample = sorted(recorded.replies)
+        messages = strategy.configure_train(round_, recorded.start, ConfigRecord(), grid)
+        arrays, _ = strategy.aggregate_train(round_, grid.send_and_receive(messages))
+        ledger = strategy.ledger
+        assert ledger is not None
+        yield ledger, state_dict_of(recorded.start if arrays is None else arrays)

@@ -1,0 +1,119 @@
+"""Recorded updates: the rule that a run used does the same again, and others can be tried."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import SCENARIO, run, run_folders, succeed, write_scenario
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_testbed.engine.recorded_updates import halved, restored
+
+RECORDED = """
+record_updates: true
+variants:
+  mean: {}
+  krum: {strategy.aggregation: {kind: multi_krum, n_malicious: 2}}
+  agnostic: {strategy.reweighting: {kind: agnostic, step_size: 0.5}}
+  restarted:  # lift first: rows are scaled in place
+    strategy.reweighting: {kind: jtt, n_flagged: 4, factor: 5, warm_up_rounds: 2}
+    strategy.order: lift_then_filter
+  drawing:
+    strategy.aggregation: {kind: coordinate_median}
+    strategy.pre_aggregation: [{kind: bucketing, size: 2}]
+  trained: {strategy.aggregation: {kind: fltrust}, sampling: {fraction: 0.5}}
+  remembering: {strategy.aggregation: {kind: fldetector}}
+  halves:
+    attack: {kind: inner_product, scale: 1000000.0}
+    strategy.aggregation: {kind: multi_krum, n_malicious: 2}
+    record_updates: {dtype: float16}
+"""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recorded")
+    write_scenario(folder, SCENARIO.replace("rounds: 4", "rounds: 3") + RECORDED)
+    succeed("run", "scenario.yaml", "--out", "out", cwd=folder)
+    return folder / "out"
+
+
+def test_the_rule_that_a_run_used_gives_its_weights_to_the_byte(
+    recorded: Path, tmp_path: Path
+) -> None:
+    said = succeed("replay", recorded, cwd=tmp_path)
+    assert "to the byte: 8 of 8 replays" in said
+    replays = run_folders(tmp_path / "replays")
+    for key, folder in run_folders(recorded).items():
+        variant = folder.parent.name
+        twin = replays[key.replace(variant, f"{variant},replay=same")]
+        assert (folder / "clients.csv").read_text() == (twin / "clients.csv").read_text(), key
+
+
+def test_recording_whole_updates_changes_nothing(recorded: Path, tmp_path: Path) -> None:
+    write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 3"))
+    succeed("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
+    plain, kept = tmp_path / "out/small/default/seed-0", recorded / "small/mean/seed-0"
+    for name in ("clients.csv", "rounds.csv", "model.safetensors"):
+        assert (plain / name).read_bytes() == (kept / name).read_bytes()
+
+
+def test_another_rule_hears_whom_it_would_have_heard(recorded: Path, tmp_path: Path) -> None:
+    rule = "strategy.aggregation={kind: multi_krum, n_malicious: 2}"
+    said = succeed("replay", recorded / "small" / "mean", "--set", rule, cwd=tmp_path)
+    assert "to the byte: 0 of 1 replays" in said
+    folder = tmp_path / "replays/small/mean,replay=aggregation=multi_krum-2/seed-0"
+    other = pd.read_csv(folder / "clients.csv")
+    krum = pd.read_csv(recorded / "small/krum/seed-0/clients.csv")
+    first = (other["round"] == 1, krum["round"] == 1)  # before the two runs part ways
+    pd.testing.assert_frame_equal(other[first[0]], krum[first[1]])
+    assert "mean,replay=aggregation=multi_krum-2" in succeed("compare", "replays", cwd=tmp_path)
+
+
+def test_a_rule_that_asks_for_losses_finds_them_recorded(recorded: Path, tmp_path: Path) -> None:
+    lift = "strategy.reweighting={kind: agnostic, step_size: 0.5}"
+    succeed("replay", recorded / "small" / "mean", "--set", lift, cwd=tmp_path)
+    (clients,) = (pd.read_csv(path) for path in tmp_path.rglob("clients.csv"))
+    assert clients["lift"].nunique() > 1
+    assert (clients["status"] == "ok").all()
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings", "expected"),
+    [
+        ("mean", ["rounds=2"], "--set: rounds: a replay can change the strategy alone"),
+        ("mean", ["strategy.aggregation.n_maliciuos=1"], "unknown key"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused(
+    recorded: Path, tmp_path: Path, variant: str, settings: list[str], expected: str
+) -> None:
+    options = [part for text in settings for part in ("--set", text)]
+    done = run("replay", recorded / "small" / variant, *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_that_recorded_nothing_is_refused(recorded: Path, tmp_path: Path) -> None:
+    write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 1"))
+    succeed("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
+    done = run("replay", "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "has recorded no updates: run it with --set record_updates=true" in done.stderr
+
+
+def test_validate_says_how_much_will_be_recorded(tmp_path: Path) -> None:
+    write_scenario(tmp_path, SCENARIO + "record_updates: {dtype: float16}\n")
+    said = succeed("validate", "scenario.yaml", cwd=tmp_path)
+    # 4 rounds × 1,210 parameters × (12 clients × 2 bytes + 4 bytes of the model)
+    assert f"{4 * 1210 * 28 / 2**20:.1f} MiB" in said
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=20), st.integers(-100, 100))
+def test_half_precision_is_relative_to_the_largest_entry(values: list[float], power: int) -> None:
+    update = np.ldexp(np.array(values, dtype=np.float32), power)
+    again = restored(np.zeros_like(update), *halved(update))
+    assert np.abs(again - update).max() <= np.abs(update).max() * 2**-11
