@@ -50,6 +50,8 @@ def _changed(folder: Path, settings: Sequence[str]) -> Scenario:
     path = folder / "scenario.yaml"
     (own,) = load_scenarios(path)
     (scenario,) = load_scenarios(path, settings)
+    if not isinstance(own, Scenario) or not isinstance(scenario, Scenario):
+        raise ScenarioError([Fault(str(folder), "", "holds no federated run: nothing was sent")])
     before, after = (
         {k: v for k, v in s.identity().items() if k not in FREE} for s in (own, scenario)
     )

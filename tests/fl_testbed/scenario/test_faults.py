@@ -67,7 +67,7 @@ def with_change(old: str, new: str) -> str:
             "wrong.yaml:2: yes: unknown key, known: name, variant, seed, rounds, torch_threads,"
             " dataset, model, clients, partition, sampling, training, poison, training_attack,"
             " attack, reported_loss, schedule, attackers, server_data, strategy, evaluation,"
-            " engine",
+            " record_updates, engine",
             id="a key that YAML takes for a truth value",
         ),
         pytest.param(
