@@ -70,6 +70,17 @@ def test_the_mix_and_the_concentration_are_the_scenario_s():
     assert women_of_class_c(spread, Role.HONEST_MAJORITY) > 0
 
 
+@pytest.mark.parametrize("minority", [None, BY_SEX])
+def test_the_server_holds_as_much_of_the_minority_as_the_scenario_says(minority):
+    for fraction, expected in ((0.0, 0), (0.25, 5), (1.0, 20)):
+        server_data = {"n_examples": 20, "minority_fraction": fraction}
+        federation = build(minority, server_data=server_data)
+        in_minority = [
+            int(g) in federation.minority_groups for g in federation.server_shard().groups
+        ]
+        assert (len(in_minority), sum(in_minority)) == (20, expected)
+
+
 def test_attackers_hold_whose_data_the_scenario_says():
     assert women_of_class_c(build(BY_SEX), Role.POISONED) == 0
     posing = build(BY_SEX, {"poisoned_hold": "minority", "examples_each": 6})
