@@ -1,19 +1,21 @@
 """The Flower ``ClientApp`` around a shard and local training."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
 from clients.attacks import TrainingAttack
+from clients.device_memory import DeviceMemory, HostMemory
 from clients.reporting import Claim, claimed, report_of
 from clients.shard import Shard
-from clients.training import LocalTraining, State, StepHook, train, train_cohort
-from strategies.flower_arrays import Layout, packed, state_dict_of
+from clients.trainer import Job, Trained, Trainer, device_of, moved
+from clients.training import LocalTraining, State, StepHook
+from strategies.flower_arrays import Layout, flat_record_of, packed, state_dict_of
 from strategies.randomness import Purpose, generator
 
 CLEAN_ARRAYS = "clean-arrays"  # an attacker's second reply, for its colluders alone
@@ -35,15 +37,6 @@ class Work(NamedTuple):
     """How the client reports its loss."""
 
 
-class _Job(NamedTuple):
-    """One model to train."""
-
-    shard: Shard
-    settings: LocalTraining
-    rng: np.random.Generator
-    hook: StepHook | None = None
-
-
 class ShardClientApp(ClientApp):
     """Trains the received model on the shard of the node's ``partition-id``.
 
@@ -57,9 +50,11 @@ class ShardClientApp(ClientApp):
         build_model: Returns the model; called once.
         settings: How to train.
         seed: The scenario's seed.
-        cohort: How many clients :meth:`train_many` trains at once.
+        cohort: The most clients that :meth:`train_many` trains at once.
         work_of: Returns what a client (the first argument) does in a round (the second) where that
             is not to train on its shard as ``settings`` say: attackers.
+        memory: The memory of the device to train on; the CPU's by default, as much as it has.
+        stays_on_device: Whether replies hold tensors of that device: for a server in this process.
     """
 
     def __init__(
@@ -70,51 +65,61 @@ class ShardClientApp(ClientApp):
         seed: int,
         cohort: int = 1,
         work_of: Callable[[int, int], Work | None] = lambda client, round_: None,
+        memory: DeviceMemory | None = None,
+        *,
+        stays_on_device: bool = False,
     ) -> None:
         super().__init__()
+        self.notes: list[str] = []
+        """What was decided on the way, for whoever runs the app to take."""
         self._shard_of = shard_of
-        # Convolutions on a CPU take a fifth less time where channels are last in memory.
-        self._model = build_model().to(memory_format=torch.channels_last)
-        self._state: State = self._model.state_dict()  # the model's own tensors
+        self._trainer = Trainer(
+            # Convolutions on a CPU take a fifth less time where channels are last in memory.
+            build_model().to(memory_format=torch.channels_last),
+            memory or HostMemory(),
+            cohort,
+            self.notes.append,
+            stays_on_device=stays_on_device,
+        )
         self._settings = settings
         self._seed = seed
         self._received: tuple[ArrayRecord, State] | None = None
         self._layout = Layout.of(ArrayRecord())
         self._work_of = work_of
-        self.cohort = cohort
         self.train()(self._train)
         self.query()(identify)
 
+    @property
+    def cohort(self) -> int:
+        """How many clients :meth:`train_many` trains at once: fewer once memory ran short."""
+        return self._trainer.size
+
     def train_many(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """Answer several training messages that carry the same model, together.
+        """Answer the first of several training messages that carry the same model, as many as are
+        trained at once.
 
         Clients that train in the same way are one cohort; attackers may train in another.
         """
         received = self._load(messages[0])
-        works = [self._work(m, c) for m, c in zip(messages, contexts, strict=True)]
-        loss_metrics = [self._received_loss(m, w) for m, w in zip(messages, works, strict=True)]
-        jobs = [
-            self._jobs(work, received, message, context)
-            for work, message, context in zip(works, messages, contexts, strict=True)
-        ]
-        trained = iter(self._train_jobs([job for own in jobs for job in own], received))
+        tasks = list(zip(messages, contexts, strict=True))[: self.cohort]
+        works = [self._work(*task) for task in tasks]
+        jobs = [self._jobs(work, *task) for work, task in zip(works, tasks, strict=True)]
+        self._trainer.probe(received, [own[0] for own in jobs])
+        answered = list(zip(tasks, works, jobs, strict=True))[: self.cohort]
+        extras = [self._received_loss(m, received, work) for (m, _), work, _ in answered]
+        each = [job for _, _, own in answered for job in own]
+        trained = iter(self._trainer.together(received, each))
         return [
-            self._reply(message, context, work, [next(trained) for _ in own], extra)
-            for message, context, work, own, extra in zip(
-                messages, contexts, works, jobs, loss_metrics, strict=True
-            )
+            self._reply(*task, work, [self._sent(next(trained)) for _ in own], extra)
+            for (task, work, own), extra in zip(answered, extras, strict=True)
         ]
 
     def _train(self, message: Message, context: Context) -> Message:
         work = self._work(message, context)
         received = self._load(message)
-        extra = self._received_loss(message, work)
-        trained: list[tuple[ArrayRecord, float]] = []
-        for job in self._jobs(work, received, message, context):
-            if trained:  # the model has been trained once already
-                self._restore(received)
-            loss = train(self._model, job.shard, job.settings, job.rng, job.hook)
-            trained.append((packed(self._state, self._layout), loss))
+        extra = self._received_loss(message, received, work)
+        jobs = self._jobs(work, message, context)
+        trained = [self._sent(done) for done in self._trainer.one_by_one(received, jobs)]
         return self._reply(message, context, work, trained, extra)
 
     def _work(self, message: Message, context: Context) -> Work:
@@ -122,61 +127,35 @@ class ShardClientApp(ClientApp):
         work = self._work_of(client, _round(message))
         return work or Work(self._shard_of(client), self._settings)
 
-    def _jobs(self, work: Work, received: State, message: Message, context: Context) -> list[_Job]:
+    def _jobs(self, work: Work, message: Message, context: Context) -> list[Job]:
         """Return the models to train: the one to send and, if there is one, its clean twin."""
         where = _round(message), _client(context)
-        last = context.state.array_records.get(LAST_RECEIVED)
-        hook = None
-        if work.training_attack is not None:
-            previous = state_dict_of(last) if last is not None else None
-            hook = work.training_attack.hook(received, previous)
-        rng = generator(self._seed, Purpose.TRAINING, *where)
-        jobs = [_Job(work.shard, work.settings, rng, hook)]
+        make_rng = partial(generator, self._seed, Purpose.TRAINING, *where)
+        jobs = [Job(work.shard, work.settings, make_rng, _hook_maker(work, context))]
         if work.twin is not None:  # in the same order, so that the data alone make the difference
-            rng = generator(self._seed, Purpose.TRAINING, *where)
-            jobs.append(_Job(work.twin, work.settings, rng))
+            jobs.append(Job(work.twin, work.settings, make_rng))
         return jobs
-
-    def _train_jobs(self, jobs: Sequence[_Job], received: State) -> list[tuple[ArrayRecord, float]]:
-        """Return each job's trained arrays and loss, in order; equal settings are one cohort."""
-        results: dict[int, tuple[ArrayRecord, float]] = {}
-        for settings in dict.fromkeys(job.settings for job in jobs):
-            places = [place for place, job in enumerate(jobs) if job.settings == settings]
-            cohort = [jobs[place] for place in places]
-            trained, losses = train_cohort(
-                self._model,
-                received,
-                [job.shard for job in cohort],
-                settings,
-                [job.rng for job in cohort],
-                [job.hook for job in cohort] if any(job.hook for job in cohort) else None,
-            )
-            for row, place in enumerate(places):
-                state = {name: values[row] for name, values in trained.items()}
-                arrays = packed({**received, **state}, self._layout)
-                results[place] = arrays, losses[row].item()
-        return [results[place] for place in range(len(jobs))]
 
     def _load(self, message: Message) -> State:
         arrays = message.content["arrays"]
         if self._received is None or self._received[0] is not arrays:  # once for a whole chunk
             assert isinstance(arrays, ArrayRecord)
-            state = state_dict_of(arrays)
-            self._model.load_state_dict(state)  # names what does not fit
+            state = moved(state_dict_of(arrays), self._trainer.device)
+            self._trainer.model.load_state_dict(state)  # names what does not fit
             self._received, self._layout = (arrays, state), Layout.of(arrays)
-        else:
-            self._restore(self._received[1])
         return self._received[1]
 
-    @torch.no_grad()
-    def _restore(self, received: State) -> None:
-        for name, value in self._state.items():
-            value.copy_(received[name])
+    def _sent(self, done: Trained) -> tuple[ArrayRecord, float]:
+        """Return a trained model as it is sent, without a copy if it is a row of a cohort."""
+        if done.row is not None and self._layout.is_flat and self._layout.names == done.names:
+            return flat_record_of(self._layout, done.row), done.loss
+        return packed(done.state, self._layout), done.loss
 
-    def _received_loss(self, message: Message, work: Work) -> dict[str, float]:
+    def _received_loss(self, message: Message, received: State, work: Work) -> dict[str, float]:
         if not message.content["config"].get("report-loss", False):
             return {}
-        report = claimed(report_of(self._model, work.shard), work.claim)
+        shard = work.shard.to(self._trainer.device)
+        report = claimed(report_of(self._trainer.holding(received), shard), work.claim)
         return {"received-loss": report.loss, "received-confidence": report.confidence}
 
     @staticmethod
@@ -196,6 +175,19 @@ class ShardClientApp(ClientApp):
         if work.keeps_received:
             context.state[LAST_RECEIVED] = message.content["arrays"]
         return Message(content, reply_to=message)
+
+
+def _hook_maker(work: Work, context: Context) -> Callable[[State], StepHook] | None:
+    if (attack := work.training_attack) is None:
+        return None
+    last = context.state.array_records.get(LAST_RECEIVED)
+    previous = state_dict_of(last) if last is not None else None
+
+    def make_hook(received: State) -> StepHook:
+        there = None if previous is None else moved(previous, device_of(received))
+        return attack.hook(received, there)
+
+    return make_hook
 
 
 def identify(message: Message, context: Context) -> Message:

@@ -28,6 +28,12 @@ class Shard(NamedTuple):
     is_poisoned: Bool[Tensor, " examples"]
     role: Role
 
+    def to(self, device: torch.device) -> "Shard":
+        """Return the shard on a device: itself, if that is where it is."""
+        if self.labels.device == device:
+            return self
+        return Shard(*(column.to(device) for column in self[:4]), role=self.role)
+
 
 def pooled(shards: Sequence[Shard], role: Role) -> Shard:
     """Return the examples of several shards, in order, as one."""

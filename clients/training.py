@@ -74,11 +74,12 @@ def train(
     """
     model.train()
     optimizer = settings.build_optimizer(list(model.parameters()))
-    total, seen = 0.0, 0
     steps = batches(len(shard.labels), settings, rng)
+    sizes = [len(batch) for batch in steps]
+    order = torch.from_numpy(np.concatenate(steps)).to(shard.labels.device)
+    losses: list[Tensor] = []
     with own_draws(model, rng):
-        for step, batch in enumerate(steps, start=1):
-            rows = torch.from_numpy(batch)
+        for step, rows in enumerate(order.split(sizes), start=1):
             optimizer.zero_grad(set_to_none=True)
             loss = F.cross_entropy(model(shard.inputs[rows]), shard.labels[rows])
             loss.backward()
@@ -86,9 +87,12 @@ def train(
             if hook is not None:
                 with torch.no_grad():
                     hook(dict(model.named_parameters()), step, step == len(steps))
-            total += loss.item() * len(batch)
-            seen += len(batch)
-    return total / seen
+            losses.append(loss.detach())
+    total = 0.0
+    # Read together at the end: each reading would make the host wait for a GPU.
+    for loss, size in zip(torch.stack(losses).tolist(), sizes, strict=True):
+        total += loss * size
+    return total / len(order)
 
 
 @contextmanager
@@ -105,10 +109,11 @@ def own_draws(model: nn.Module, rng: np.random.Generator) -> Iterator[None]:
 class _Schedule(NamedTuple):
     """Every step of a cohort, clients with more steps first."""
 
-    order: Int[Tensor, " clients"]
+    order: list[int]
     """Which client stands in which row."""
     rows: Int[Tensor, "clients steps batch"]
-    """Examples of each step, as rows of the padded shards; 0 where padded."""
+    """Examples of each step, as rows of all shards one below the other in the order of clients;
+    the first row of the client's own shard where padded."""
     present: Float[Tensor, "clients steps batch"]
     """1 for an example, 0 for padding."""
     n_active: list[int]
@@ -127,33 +132,58 @@ def train_cohort(
 ) -> tuple[State, Float[Tensor, " clients"]]:
     """Train a cohort of clients at once from the same model.
 
-    Each client sees the same batches in the same order as in :func:`train`; the results agree up
-    to the order of float32 sums. Shards may differ in size: shorter ones are padded, and a client
-    that is done is left alone, its optimizer state included.
-
-    Args:
-        model: Gives the forward pass; must work under ``torch.func.vmap`` (GroupNorm does,
-            BatchNorm does not). Its own parameters are not changed.
-        start: The parameters and buffers that every client starts from.
-        shards: One per client.
-        settings: The same for all.
-        rngs: One per client, for its order of examples.
-        hooks: One per client, None for those that are honest; none at all by default.
+    See :func:`train_rows`, whose matrix this cuts into parameters.
 
     Returns:
         The trained parameters, stacked along a first axis of clients, and each client's mean loss
         over all examples seen.
     """
+    rows, losses = train_rows(model, start, shards, settings, rngs, hooks)
+    return parameters_in(rows, trainable(model, start)), losses
+
+
+def train_rows(
+    model: nn.Module,
+    start: State,
+    shards: Sequence[Shard],
+    settings: LocalTraining,
+    rngs: Sequence[np.random.Generator],
+    hooks: Sequence[StepHook | None] | None = None,
+    most_steps: int | None = None,
+) -> tuple[Float[Tensor, "clients d"], Float[Tensor, " clients"]]:
+    """Train a cohort of clients at once from the same model.
+
+    Each client sees the same batches in the same order as in :func:`train`; the results agree up
+    to the order of float32 sums. Shards may differ in size: shorter batches are padded and masked,
+    and a client that is done is left alone, its optimizer state included. The clients' parameters
+    are one matrix, the one that a server wants: a step of the optimizer is few kernels, however
+    many layers the model has. Everything happens on the device that ``start`` is on, and the host
+    never waits for it.
+
+    Args:
+        model: Gives the forward pass; must work under ``torch.func.vmap`` (GroupNorm does,
+            BatchNorm does not). Its own parameters are not changed.
+        start: The parameters and buffers that every client starts from.
+        shards: One per client, on the same device.
+        settings: The same for all.
+        rngs: One per client, for its order of examples.
+        hooks: One per client, None for those that are honest; none at all by default.
+        most_steps: Stop after so many steps: enough to see how much memory a cohort takes.
+
+    Returns:
+        The trained parameters, a row per client in the order of :func:`trainable`, and each
+        client's mean loss over all examples seen.
+    """
     model.train()
+    names = trainable(model, start)
+    device = next(iter(start.values())).device
     schedule = _schedule([len(shard.labels) for shard in shards], settings, rngs)
-    inputs = _padded([shards[i].inputs for i in schedule.order.tolist()])
-    labels = _padded([shards[i].labels for i in schedule.order.tolist()])
-    trained = {
-        name: _repeated(start[name], len(shards))
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-    fixed = {name: value for name, value in start.items() if name not in trained}
+    rows, present = schedule.rows.to(device), schedule.present.to(device)
+    inputs = torch.cat([shard.inputs for shard in shards])
+    labels = torch.cat([shard.labels for shard in shards])
+    matrix = torch.cat([value.detach().flatten() for value in names.values()])
+    matrix = matrix.repeat(len(shards), 1)
+    fixed = {name: value for name, value in start.items() if name not in names}
 
     def loss_of(parameters: State, x: Tensor, y: Tensor, present: Tensor) -> Tensor:
         logits = functional_call(model, {**parameters, **fixed}, (x,))
@@ -161,30 +191,45 @@ def train_cohort(
         return (losses * present).sum() / present.sum()
 
     losses_of = vmap(loss_of, randomness="different")
-    totals = torch.zeros(len(shards), dtype=torch.float64)
+    totals = torch.zeros(len(shards), dtype=torch.float64, device=device)
     optimizer: torch.optim.Optimizer | None = None
-    active: list[Tensor] = []
-    for step, n_active in enumerate(schedule.n_active):
-        if optimizer is None or n_active < len(active[0]):
-            active, optimizer = _narrowed(trained, n_active, settings, active, optimizer)
-        rows, present = schedule.rows[:n_active, step], schedule.present[:n_active, step]
-        clients = torch.arange(n_active)[:, None]
-        losses = losses_of(
-            dict(zip(trained, active, strict=True)),
-            inputs[clients, rows],
-            labels[clients, rows],
-            present,
-        )
-        gradients = torch.autograd.grad(losses.sum(), active)
-        for parameter, gradient in zip(active, gradients, strict=True):
-            parameter.grad = gradient
+    active = matrix
+    for step, n_active in enumerate(schedule.n_active[:most_steps]):
+        if optimizer is None or n_active < len(active):
+            active, optimizer = _narrowed(matrix, n_active, settings, active, optimizer)
+        batch, weights = rows[:n_active, step], present[:n_active, step]
+        losses = losses_of(parameters_in(active, names), inputs[batch], labels[batch], weights)
+        (active.grad,) = torch.autograd.grad(losses.sum(), [active])
         optimizer.step()
         if hooks is not None:
-            _run_hooks(hooks, schedule, dict(zip(trained, active, strict=True)), step + 1)
-        totals[:n_active] += (losses.detach() * present.sum(dim=1)).double()
-    back = schedule.order.argsort()
-    seen = schedule.present.sum(dim=(1, 2)).double()
-    return {name: value.detach()[back] for name, value in trained.items()}, (totals / seen)[back]
+            _run_hooks(hooks, schedule, parameters_in(active.detach(), names), step + 1)
+        totals[:n_active] += (losses.detach() * weights.sum(dim=1)).double()
+    means = totals / present.sum(dim=(1, 2)).double()
+    if schedule.order == sorted(schedule.order):  # then no copy is needed
+        return matrix, means
+    back = torch.tensor(schedule.order).argsort().to(device)
+    return matrix[back], means[back]
+
+
+def trainable(model: nn.Module, start: State) -> State:
+    """Return the tensors of a state that the model trains, in the order of a cohort's columns."""
+    return {
+        name: start[name] for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+
+
+def parameters_in(rows: Float[Tensor, "*clients d"], like: State) -> State:
+    """Return views on a cohort's matrix, or on a row of it, as named parameters.
+
+    Args:
+        rows: Shape (clients, d), or (d,).
+        like: Names and shapes, in the order of columns.
+    """
+    parts = rows.split([value.numel() for value in like.values()], dim=-1)
+    return {
+        name: part.view(*rows.shape[:-1], *value.shape)
+        for (name, value), part in zip(like.items(), parts, strict=True)
+    }
 
 
 @torch.no_grad()
@@ -192,7 +237,7 @@ def _run_hooks(
     hooks: Sequence[StepHook | None], schedule: _Schedule, active: State, step: int
 ) -> None:
     for row in range(schedule.n_active[step - 1]):
-        hook = hooks[int(schedule.order[row])]
+        hook = hooks[schedule.order[row]]
         if hook is not None:
             own = {name: value[row] for name, value in active.items()}
             hook(own, step, step == schedule.n_steps[row])
@@ -203,6 +248,7 @@ def _schedule(
 ) -> _Schedule:
     steps = [batches(size, settings, rng) for size, rng in zip(sizes, rngs, strict=True)]
     order = sorted(range(len(sizes)), key=lambda i: -len(steps[i]))
+    first = np.cumsum([0, *sizes[:-1]])
     width = min(settings.batch_size, max(sizes))
     rows = np.zeros((len(sizes), len(steps[order[0]]), width), dtype=np.int64)
     present = np.zeros(rows.shape, dtype=np.float32)
@@ -210,9 +256,10 @@ def _schedule(
         for step, batch in enumerate(steps[client]):
             rows[place, step, : len(batch)] = batch
             present[place, step, : len(batch)] = 1
+    rows += first[order][:, None, None]
     n_active = [sum(len(s) > step for s in steps) for step in range(rows.shape[1])]
     return _Schedule(
-        torch.tensor(order),
+        order,
         torch.from_numpy(rows),
         torch.from_numpy(present),
         n_active,
@@ -220,28 +267,19 @@ def _schedule(
     )
 
 
-def _padded(tensors: Sequence[Tensor]) -> Tensor:
-    return nn.utils.rnn.pad_sequence(list(tensors), batch_first=True)
-
-
-def _repeated(value: Tensor, times: int) -> Tensor:
-    return value.detach().unsqueeze(0).repeat(times, *[1] * value.dim())
-
-
 def _narrowed(
-    trained: State,
+    matrix: Float[Tensor, "clients d"],
     n_active: int,
     settings: LocalTraining,
-    old: Sequence[Tensor],
+    old: Tensor,
     old_optimizer: torch.optim.Optimizer | None,
-) -> tuple[list[Tensor], torch.optim.Optimizer]:
-    """Return views on the first clients' parameters, and an optimizer that goes on with them."""
-    active = [value[:n_active].requires_grad_() for value in trained.values()]
-    optimizer = settings.build_optimizer(active)
+) -> tuple[Tensor, torch.optim.Optimizer]:
+    """Return a view on the first clients' rows, and an optimizer that goes on with them."""
+    active = matrix[:n_active].requires_grad_()
+    optimizer = settings.build_optimizer([active])
     if old_optimizer is not None:
-        for view, before in zip(active, old, strict=True):
-            optimizer.state[view] = {
-                key: value[:n_active] if value is not None and value.dim() else value
-                for key, value in old_optimizer.state[before].items()
-            }
+        optimizer.state[active] = {
+            key: value[:n_active] if value is not None and value.dim() else value
+            for key, value in old_optimizer.state[old].items()
+        }
     return active, optimizer

@@ -36,6 +36,7 @@ class RunProgress:
         self._rounds_of: dict[str, int] = {}  # done of a run, by run: several may go side by side
         self._began: dict[str, float] = {}
         self._figures: dict[str, str] = {}
+        self._notes: set[str] = set()
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if console.is_terminal:
@@ -75,6 +76,12 @@ class RunProgress:
         label = _label(scenario)
         self._rounds_computed += int(round_ > 0)
         self._advance(label, int(round_ > 0), f"{label}  {self._figures.get(label, '')}")
+
+    def note(self, text: str) -> None:
+        """Print a decision of the engine, the first time that it is taken."""
+        if text not in self._notes:
+            self._notes.add(text)
+            self._console.print(text, markup=False)
 
     def end(self, scenario: AnyScenario, outcome: str) -> None:
         """Print a run's last figures."""

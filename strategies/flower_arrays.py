@@ -43,8 +43,34 @@ def view_of(values: np.ndarray) -> ArrayView:
     return ArrayView(values)
 
 
+class TensorView(Array):
+    """An Array around a tensor on a device, copied to the host only if somebody asks for it."""
+
+    __qualname__ = Array.__qualname__
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        self.__dict__.update(
+            dtype=dtype, shape=tuple(tensor.shape), stype="numpy.ndarray", _tensor=tensor
+        )
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]  # a field in the base class
+        """The bytes of the .npy file."""
+        return Array.from_numpy_ndarray(self.numpy()).data
+
+    def numpy(self) -> np.ndarray:
+        """Return a copy on the host."""
+        return self.__dict__["_tensor"].cpu().numpy()
+
+    def __reduce__(self) -> tuple[Callable[..., Array], tuple[np.ndarray]]:
+        return view_of, (self.numpy(),)
+
+
 def view(array: Array) -> Array:
     """Return the same values without a copy, where the bytes are the plain .npy file they claim."""
+    if isinstance(array, TensorView):
+        return ArrayView(array.numpy())
     if isinstance(array, ArrayView) or array.stype != "numpy.ndarray":
         return array
     if not array.dtype.lstrip("<>=|").isalnum():
@@ -122,7 +148,7 @@ class Layout:
         """
         flat = record.flat_in(self) if isinstance(record, FlatRecord) else None
         if flat is not None:
-            np.copyto(out, flat)
+            np.copyto(out, flat if isinstance(flat, np.ndarray) else flat.cpu().numpy())
             return
         if set(record.keys()) != set(self.names):
             missing = sorted(set(self.names) - set(record.keys()))
@@ -175,24 +201,25 @@ class FlatRecord(ArrayRecord):
 
     Args:
         layout: Names and shapes of the arrays.
-        flat: Shape (d,), float32.
+        flat: Shape (d,), float32; a tensor where it is on a device.
     """
 
     __qualname__ = ArrayRecord.__qualname__
 
-    def __init__(self, layout: Layout, flat: np.ndarray) -> None:
+    def __init__(self, layout: Layout, flat: np.ndarray | torch.Tensor) -> None:
         assert flat.shape == (layout.size,)
-        assert flat.dtype == np.float32
+        assert flat.dtype in (np.float32, torch.float32)
         super().__init__()
         arrays: dict[str, Array] = self.__dict__["_data"]  # their names and types are known
         start = 0
         for name, shape in zip(layout.names, layout.shapes, strict=True):
             stop = start + prod(shape)
-            arrays[name] = ArrayView(flat[start:stop].reshape(shape))
+            part = flat[start:stop].reshape(shape)
+            arrays[name] = ArrayView(part) if isinstance(part, np.ndarray) else TensorView(part)
             start = stop
         self.__dict__["_flat"] = layout, flat
 
-    def flat_in(self, layout: Layout) -> np.ndarray | None:
+    def flat_in(self, layout: Layout) -> np.ndarray | torch.Tensor | None:
         """Return the vector, if this is its layout and no array has been replaced."""
         own, flat = self.__dict__["_flat"]
         return flat if own == layout else None
@@ -209,7 +236,7 @@ class FlatRecord(ArrayRecord):
         layout, flat = self.__dict__["_flat"]
         if layout is None:
             return record_of, ({name: array.numpy() for name, array in self.items()},)
-        return flat_record, (layout, flat)
+        return flat_record, (layout, flat if isinstance(flat, np.ndarray) else flat.cpu().numpy())
 
 
 def flat_record(layout: Layout, flat: np.ndarray) -> FlatRecord:
@@ -218,16 +245,21 @@ def flat_record(layout: Layout, flat: np.ndarray) -> FlatRecord:
 
 
 def packed(state: Mapping[str, torch.Tensor], layout: Layout) -> ArrayRecord:
-    """Return a copy of a model's state as a record with the layout's order of names."""
+    """Return a copy of a model's state, where it is, as a record in the layout's order of names."""
     if not layout.is_flat:
-        return record_of({name: state[name].numpy().copy() for name in layout.names})
-    flat = torch.empty(layout.size)
+        return record_of({name: state[name].cpu().numpy().copy() for name in layout.names})
+    flat = torch.empty(layout.size, device=next(iter(state.values())).device)
     start = 0
     for name, shape in zip(layout.names, layout.shapes, strict=True):
         stop = start + prod(shape)
         flat[start:stop].view(shape).copy_(state[name])
         start = stop
-    return FlatRecord(layout, flat.numpy())
+    return flat_record_of(layout, flat)
+
+
+def flat_record_of(layout: Layout, flat: torch.Tensor) -> FlatRecord:
+    """Return a record of the arrays that lie in a tensor, shape (d,), float32: no copy is made."""
+    return FlatRecord(layout, flat.numpy() if flat.device.type == "cpu" else flat)
 
 
 def record_of(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:

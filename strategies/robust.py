@@ -19,8 +19,9 @@ from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep
 from strategies.pre_aggregation.mixed import PreAggregator
 from strategies.randomness import Purpose, generator
 from strategies.reweighting.lift import Reweighter
-from strategies.running_sum import RunningSum, subtract
+from strategies.running_sum import RunningSum
 from strategies.shapes import Tensor
+from strategies.update_rows import row_writer
 
 OK = "ok"
 NO_REPLY = "failed: no reply"
@@ -107,6 +108,8 @@ class RobustFedAvg(FedAvg):
             ``evaluate`` and for measured losses.
         seed: Seed of rules and pre-aggregations that draw random numbers: those of a round depend
             on it and on the round alone.
+        device: Where the matrix of updates is, and the server step computes. Replies of clients in
+            this process that trained on that device never travel through the host.
         on_too_few: What to do when fewer usable replies come than the rule's bound needs:
             ``skip_round`` keeps the model as it is, ``stop`` raises.
         fedavg: Arguments of Flower's FedAvg (sampling, record keys).
@@ -127,6 +130,7 @@ class RobustFedAvg(FedAvg):
         server_evaluate: Callable[[ArrayRecord], tuple[float, float, float]] | None = None,
         seed: int = 0,
         on_too_few: Literal["skip_round", "stop"] = "skip_round",
+        device: torch.device | str = "cpu",
         **fedavg: Any,
     ) -> None:
         super().__init__(**fedavg)
@@ -145,7 +149,9 @@ class RobustFedAvg(FedAvg):
         self._arrays = ArrayRecord()
         self._layout = Layout.of(self._arrays)
         self._sampled: list[int] = []
-        self._matrix = np.empty((0, 0), dtype=np.float32)
+        self.device = torch.device(device)
+        self._matrix = torch.empty(0, 0)
+        self._write_row = row_writer(self._layout, torch.empty(0, 0), np.empty(0))
         self._sum: RunningSum | None = None
 
     def configure_train(
@@ -188,18 +194,19 @@ class RobustFedAvg(FedAvg):
             return None, self._metrics(ledger)
         self.memory, ledger.restarted = step.memory, step.restart
         self._record([ledger.clients[row] for row in usable], step)
-        target = self._initial if step.restart else start + step.result.update.numpy()
+        target = self._initial if step.restart else start + step.result.update.cpu().numpy()
         assert target is not None  # kept since the first round where a reweighting may restart
         return self._layout.read_flat(target, self._arrays), self._metrics(ledger)
 
     def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:
         """Whether replies are added up as they come, in the order of node ids."""
-        large = 4 * n_clients * n_parameters > RUNNING_SUM_BYTES
+        # A GPU has room for the matrix, and rows would have to leave it to be added up here.
+        large = 4 * n_clients * n_parameters > RUNNING_SUM_BYTES and self.device.type == "cpu"
         return large and n_clients > 1 and self.pipeline.scale_of_row is not None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the strategy carries from round to round."""
-        state = {f"memory/{name}": value for name, value in self.memory.items()}
+        state = {f"memory/{name}": value.cpu() for name, value in self.memory.items()}
         if self._initial is not None:
             state["initial"] = torch.from_numpy(self._initial.copy())
         return state
@@ -223,7 +230,8 @@ class RobustFedAvg(FedAvg):
         n, d = len(self._sampled), len(start)
         n_rows = 1 if self.keeps_running_sum(n, d) else n
         if self._matrix.shape != (n_rows, d):
-            self._matrix = np.empty((n_rows, d), dtype=np.float32)
+            self._matrix = torch.empty(n_rows, d, device=self.device)
+        self._write_row = row_writer(self._layout, self._matrix, start)
         scale_of_row = self.pipeline.scale_of_row if n_rows < n else None
         self._sum = RunningSum(d, scale_of_row) if scale_of_row is not None else None
         places = {client: place for place, client in enumerate(self._sampled)}
@@ -233,7 +241,7 @@ class RobustFedAvg(FedAvg):
             if place is None:
                 continue  # nobody asked this node, or it answered before
             entry = ledger.clients[place]
-            row = self._matrix[place if self._sum is None else 0]
+            row = place if self._sum is None else 0
             if reply.has_error():
                 entry.status = f"failed: {reply.error.reason}"
             else:
@@ -243,14 +251,14 @@ class RobustFedAvg(FedAvg):
                 except UnusableReplyError as fault:
                     entry.status = f"rejected: {fault}"
             if self._sum is not None and entry.status == OK:
-                self._sum.put(place, row, self._raw_weight(entry), entry.update_norm)
+                self._sum.put(
+                    place, self._matrix[row].numpy(), self._raw_weight(entry), entry.update_norm
+                )
             elif self._sum is not None:
                 self._sum.skip(place)
 
-    def _check_reply(
-        self, reply: Message, start: np.ndarray, row: np.ndarray, entry: ClientEntry
-    ) -> None:
-        """Write the update into ``row``, and what the server notes of it into the ledger."""
+    def _check_reply(self, reply: Message, start: np.ndarray, row: int, entry: ClientEntry) -> None:
+        """Write the update into a row, and what the server notes of it into the ledger."""
         records = list(reply.content.values())
         arrays = [record for record in records if isinstance(record, ArrayRecord)]
         metrics = next((r for r in records if isinstance(r, MetricRecord)), MetricRecord())
@@ -263,15 +271,14 @@ class RobustFedAvg(FedAvg):
         if len(arrays) != 1:
             raise UnusableReplyError(f"needs one ArrayRecord, got {len(arrays)}")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
-            self._layout.write_flat(arrays[0], row)
-            norm = subtract(row, start)
+            norm = self._write_row(row, arrays[0])
         if not math.isfinite(norm):
             raise UnusableReplyError("update is not finite")
         entry.update_norm = norm
         if not self.pipeline.needs_losses:
             return
         if self.losses == "measured":
-            _, loss, confidence = self._evaluate(start + row)
+            _, loss, confidence = self._evaluate(start + self._matrix[row].cpu().numpy())
         else:
             loss = _number(metrics, "received-loss", NAN)
             confidence = _number(metrics, "received-confidence", NAN)
@@ -313,7 +320,13 @@ class RobustFedAvg(FedAvg):
             evaluate=lambda update: self._evaluate(start + update.cpu().numpy())[:2],
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
         )
-        return self.pipeline(torch.from_numpy(self._matrix[: len(usable)]), facts, self.memory)
+        memory = {name: value.to(self._home_of(name)) for name, value in self.memory.items()}
+        return self.pipeline(self._matrix[: len(usable)], facts, memory)
+
+    def _home_of(self, name: str) -> torch.device:
+        """Return where a tensor of the memory belongs: a rule's beside the updates."""
+        is_rules = name.startswith(Pipeline.RULE_MEMORY)
+        return self.device if is_rules else torch.device("cpu")
 
     @staticmethod
     def _prior(entries: list[ClientEntry]) -> Tensor:
@@ -337,7 +350,7 @@ class RobustFedAvg(FedAvg):
         if self.server_update is None:
             raise TypeError("this aggregation rule needs server data: pass server_update")
         trained = self.server_update(self._arrays, server_round)
-        return torch.from_numpy(self._flat(trained) - start)
+        return torch.from_numpy(self._flat(trained) - start).to(self.device)
 
     def _evaluate(self, flat: np.ndarray) -> tuple[float, float, float]:
         if self.server_evaluate is None:

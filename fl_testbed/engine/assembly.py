@@ -10,10 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from flwr.app import ArrayRecord
-from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
 from clients.app import ShardClientApp, Work
+from clients.device_memory import DeviceMemory, HostMemory
 from clients.poisons import rare_examples
 from clients.shard import Role, Shard, pooled
 from clients.training import train
@@ -24,6 +24,7 @@ from fl_testbed.data.groups import OwnGroups, group_index
 from fl_testbed.data.partition import Division, disjoint_shards, overlapping_shards
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Rule, Surroundings
 from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.shard_cache import ShardCache, cache_bytes
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import AnyScenario, Scenario
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
@@ -35,7 +36,7 @@ from strategies.pipeline import Pipeline, RoundFacts
 from strategies.randomness import Purpose, generator
 from strategies.robust import RobustFedAvg
 
-CACHED_SHARDS = 256
+CPU = torch.device("cpu")
 
 
 def load_dataset(scenario: AnyScenario, data_dir: Path | None) -> Dataset:
@@ -196,18 +197,29 @@ def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # as clients hold it: faster on a CPU
 
 
-def build_client_app(scenario: Scenario, federation: Federation) -> ClientApp:
-    """Return the ClientApp that trains the federation's shards."""
-    shards: dict[tuple[int, bool], Shard] = {}
+def build_client_app(
+    scenario: Scenario,
+    federation: Federation,
+    memory: DeviceMemory | None = None,
+    largest_cohort: int = 1,
+    *,
+    stays_on_device: bool = False,
+) -> ShardClientApp:
+    """Return the ClientApp that trains the federation's shards.
 
-    def shard_of(client: int, *, clean: bool = True) -> Shard:
-        key = client, clean
-        if key not in shards:
-            if len(shards) >= CACHED_SHARDS:
-                shards.pop(next(iter(shards)))
-            shards[key] = federation.clean_shard(client) if clean else federation.shard(client)
-        return shards[key]
-
+    Args:
+        scenario: The scenario.
+        federation: Its clients.
+        memory: Of the device to train on; the CPU's by default.
+        largest_cohort: The most clients to train at once.
+        stays_on_device: Whether replies hold tensors of that device.
+    """
+    memory = memory or HostMemory()
+    shard_of = ShardCache(
+        lambda client, clean: federation.clean_shard(client) if clean else federation.shard(client),
+        memory.device,
+        cache_bytes(memory.device),
+    ).get
     settings = scenario.training.build()
     kind_of = {client: kind for ids, kind in scenario.attackers_by_id for client in ids}
 
@@ -233,8 +245,10 @@ def build_client_app(scenario: Scenario, federation: Federation) -> ClientApp:
         partial(build_model, scenario, federation.dataset),
         settings,
         scenario.seed,
-        scenario.training.cohort,
+        largest_cohort,
         work_of,
+        memory,
+        stays_on_device=stays_on_device,
     )
 
 
@@ -289,7 +303,9 @@ def known_rule(scenario: Scenario) -> Rule:
     return rule
 
 
-def build_strategy(scenario: Scenario, federation: Federation) -> RobustFedAvg | Observed:
+def build_strategy(
+    scenario: Scenario, federation: Federation, device: torch.device = CPU
+) -> RobustFedAvg | Observed:
     """Return the Flower strategy; the engine samples clients, so it takes all it is shown."""
     spec = scenario.strategy
     if isinstance(spec, FlowerStrategySpec):
@@ -299,7 +315,7 @@ def build_strategy(scenario: Scenario, federation: Federation) -> RobustFedAvg |
             leave_one_out=spec.leave_one_out,
             seed=scenario.seed,
         )
-    server = ServerData(scenario, federation)
+    server = ServerData(scenario, federation, device)
     return RobustFedAvg(
         spec.build_aggregation(scenario.n_sampled),
         pre_aggregate=spec.build_pre_aggregation(scenario.n_sampled),
@@ -313,6 +329,7 @@ def build_strategy(scenario: Scenario, federation: Federation) -> RobustFedAvg |
         server_evaluate=server.evaluate,
         seed=scenario.seed,
         on_too_few=spec.on_too_few,
+        device=device,
         fraction_train=1.0,
         fraction_evaluate=0.0,
         min_train_nodes=1,
@@ -324,8 +341,10 @@ def build_strategy(scenario: Scenario, federation: Federation) -> RobustFedAvg |
 class ServerData:
     """The server's own data: it trains on them as a client would, and judges models by them."""
 
-    def __init__(self, scenario: Scenario, federation: Federation) -> None:
-        self._scenario, self._federation = scenario, federation
+    def __init__(
+        self, scenario: Scenario, federation: Federation, device: torch.device = CPU
+    ) -> None:
+        self._scenario, self._federation, self._device = scenario, federation, device
         self._ready: tuple[nn.Module, Shard] | None = None
 
     def train(self, arrays: ArrayRecord, server_round: int) -> ArrayRecord:
@@ -333,7 +352,7 @@ class ServerData:
         model, shard = self._load(arrays)
         rng = generator(self._scenario.seed, Purpose.SERVER_TRAINING, server_round)
         train(model, shard, self._scenario.training.build(), rng)
-        return ArrayRecord(model.state_dict())
+        return ArrayRecord(model.state_dict())  # on the host
 
     @torch.no_grad()
     def evaluate(self, arrays: ArrayRecord) -> tuple[float, float, float]:
@@ -348,8 +367,9 @@ class ServerData:
 
     def _load(self, arrays: ArrayRecord) -> tuple[nn.Module, Shard]:
         if self._ready is None:
-            shard = self._federation.server_shard()
-            self._ready = build_model(self._scenario, self._federation.dataset), shard
+            shard = self._federation.server_shard().to(self._device)
+            model = build_model(self._scenario, self._federation.dataset).to(self._device)
+            self._ready = model, shard
         model, shard = self._ready
         model.load_state_dict(state_dict_of(arrays))
         return model, shard

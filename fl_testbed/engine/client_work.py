@@ -30,15 +30,22 @@ class Outcome(NamedTuple):
     error: str
     """Why there is none."""
     state: RecordDict
+    notes: tuple[str, ...] = ()
+    """What the app decided on the way, such as to train fewer clients at once."""
 
 
 class CohortApp(Protocol):
     """A ClientApp that can also train several clients at once."""
 
-    cohort: int
+    notes: list[str]
+
+    @property
+    def cohort(self) -> int:
+        """How many."""
+        ...
 
     def train_many(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """Answer messages that carry the same content."""
+        """Answer the first of some messages that carry the same content, as many as it likes."""
         ...
 
 
@@ -49,17 +56,29 @@ def cohort_size(app: ClientApp) -> int:
 
 def run_chunk(
     app: ClientApp, content: RecordDict, tasks: Sequence[Task], timeout_s: float
-) -> list[Outcome]:
-    """Answer the tasks of a chunk, one by one or as one cohort.
+) -> Iterator[Outcome]:
+    """Answer the tasks of a chunk, one by one or as cohorts.
 
     An exception in a client, or more than ``timeout_s`` seconds, is that client's outcome and
     nobody else's: a cohort that fails is trained one by one.
     """
-    if cohort_size(app) > 1 and len(tasks) > 1 and tasks[0].metadata.message_type == "train":
+    while len(tasks) > 1 and cohort_size(app) > 1 and tasks[0].metadata.message_type == "train":
         outcomes = _run_cohort(app, content, tasks, timeout_s * len(tasks))  # pyright: ignore[reportArgumentType]
-        if outcomes is not None:
-            return outcomes
-    return [_run_one(app, content, task, timeout_s) for task in tasks]
+        if outcomes is None:
+            break
+        yield from _with_notes(app, outcomes)
+        tasks = tasks[len(outcomes) :]
+    for task in tasks:
+        yield from _with_notes(app, [_run_one(app, content, task, timeout_s)])
+
+
+def _with_notes(app: ClientApp, outcomes: list[Outcome]) -> list[Outcome]:
+    """Return outcomes, the first with what the app noted since the last time."""
+    notes: list[str] | None = getattr(app, "notes", None)
+    if notes:
+        outcomes[0] = outcomes[0]._replace(notes=tuple(notes))
+        notes.clear()
+    return outcomes
 
 
 def _run_cohort(
@@ -72,7 +91,7 @@ def _run_cohort(
             replies = app.train_many(messages, contexts)
     except (Exception, ClientTimeout):  # one by one will show the client at fault
         return None
-    return [_outcome(r, c) for r, c in zip(replies, contexts, strict=True)]
+    return [_outcome(r, c) for r, c in zip(replies, contexts, strict=False)]
 
 
 def _run_one(app: ClientApp, content: RecordDict, task: Task, timeout_s: float) -> Outcome:

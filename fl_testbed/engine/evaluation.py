@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clients.training import EVALUATION_BATCH
 from fl_testbed.data import Federation, Goal
-from fl_testbed.engine.assembly import build_model, test_set
+from fl_testbed.engine.assembly import CPU, build_model, test_set
 from fl_testbed.metrics import (
     AttackSuccess,
     ClientSpread,
@@ -48,20 +48,24 @@ class Evaluation:
 class Evaluator:
     """Holds a scenario's test data and a model to load parameters into."""
 
-    def __init__(self, scenario: Scenario, federation: Federation) -> None:
-        self._model = build_model(scenario, federation.dataset)
+    def __init__(
+        self, scenario: Scenario, federation: Federation, device: torch.device = CPU
+    ) -> None:
+        self._model = build_model(scenario, federation.dataset).to(device)
         self._test = test_set(scenario, federation)
+        self._inputs = self._test.inputs.to(device)
         self._training_counts = np.array(list(federation.group_counts().values()))
         self._cells = self._test.groups * federation.dataset.n_classes + self._test.labels
         self._holdings = federation.cell_counts(_judged(federation, scenario.evaluation.n_clients))
         self._goals: Mapping[str, Goal] = {}
         if federation.poison is not None:
-            self._goals = federation.poison.goals(federation.majority(self._test))
+            goals = federation.poison.goals(federation.majority(self._test))
+            self._goals = {name: _shown_on(device, goal) for name, goal in goals.items()}
 
     def __call__(self, arrays: ArrayRecord) -> Evaluation:
         """Test a model."""
         self._model.load_state_dict(state_dict_of(arrays))
-        logits = _logits(self._model, self._test.inputs)
+        logits = _logits(self._model, self._inputs)
         labels = self._test.labels
         correct = (logits.argmax(dim=1) == labels).numpy()
         groups = group_accuracy(correct, self._test.groups.numpy(), self._training_counts)
@@ -92,7 +96,12 @@ def _judged(federation: Federation, most: int) -> list[int]:
     return [place * n_honest // most for place in range(most)]
 
 
+def _shown_on(device: torch.device, goal: Goal) -> Goal:
+    unstamped = None if goal.unstamped is None else goal.unstamped.to(device)
+    return goal._replace(inputs=goal.inputs.to(device), unstamped=unstamped)
+
+
 @torch.no_grad()
 def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
     model.eval()
-    return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)])
+    return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)]).cpu()

@@ -34,6 +34,8 @@ class ClientGrid(Grid):
         self.keep_order = False
         """Whether outcomes come in client order, for a strategy that sums replies in that order:
         no work is handed out far ahead of the oldest unfinished."""
+        self.notes: list[str] = []
+        """What apps decided on the way, in the order of replies."""
         self.states: dict[int, RecordDict] = {}
         self._new_states: dict[int, RecordDict] = {}
         self._outbox: dict[str, Message] = {}
@@ -59,6 +61,7 @@ class ClientGrid(Grid):
             Task(m.metadata, self.states.get(client, RecordDict())) for client, m in asked.items()
         ]
         for outcome in self.execute(with_views(messages[0].content), tasks):
+            self.notes += outcome.notes
             if outcome.state:
                 self._new_states[outcome.client] = outcome.state
             yield self._reply(asked[outcome.client], outcome)

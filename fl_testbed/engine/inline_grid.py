@@ -20,7 +20,7 @@ class InlineGrid(ClientGrid):
 
     def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
         """Run the tasks in the order given."""
-        size = cohort_size(self._app)
-        for start in range(0, len(tasks), size):
-            chunk = tasks[start : start + size]
-            yield from run_chunk(self._app, content, chunk, self._client_timeout_s)
+        while tasks:
+            size = cohort_size(self._app)  # smaller once memory ran short
+            yield from run_chunk(self._app, content, tasks[:size], self._client_timeout_s)
+            tasks = tasks[size:]

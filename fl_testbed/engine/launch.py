@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from clients.device_memory import release_gpus
 from fl_testbed.data import DataError, Dataset, Federation
 from fl_testbed.engine.assembly import (
     build_client_app,
@@ -24,6 +25,12 @@ from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.evaluation import Evaluation
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.memory import check_memory
+from fl_testbed.engine.placement import (
+    check_device,
+    gpus,
+    largest_cohort,
+    training_memory,
+)
 from fl_testbed.engine.rounds import RoundRecord, Run, State, summarise
 from fl_testbed.engine.run_folder import COLUMNS, RunFolder
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError
@@ -41,6 +48,9 @@ class Progress(Protocol):
 
     def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluation | None) -> None:
         """Be told that a round is done."""
+
+    def note(self, text: str) -> None:
+        """Be told of a decision of the engine; the same one may come from every run."""
 
     def end(self, scenario: AnyScenario, outcome: str) -> None:
         """Be told that a run is done."""
@@ -220,6 +230,8 @@ def launch(
         return []
     writers = [RunWriter(scenario, options, progress, kind) for scenario in left]
     engine = left[0].engine
+    if engine.kind != "ray":  # its cluster may have others
+        check_device(left[0], len(gpus()))
     if engine.kind == "inline":
         for writer in writers:
             with writer.survived():
@@ -278,7 +290,8 @@ class RunWriter:
         for own in own_specs(scenario):
             if own.code.is_file:  # beside the scenario, so that this can be run again
                 folder.write(own.code.path.name, own.code.path.read_text(encoding="utf-8"))
-        folder.write_json("environment.json", environment(scenario, self._options.command))
+        self._environment = environment(scenario, self._options.command)
+        folder.write_json("environment.json", self._environment)
         if resumed:
             round_, state = folder.resume()
             folder.log(f"resumed after round {round_}")
@@ -320,7 +333,16 @@ class RunWriter:
         """Write one record."""
         self.folder.record(record.round_, record.tables, record.state, record.updates)
         self._state = record.state
+        self._note(record.notes)
         self._progress.round(self.scenario, record.round_, record.evaluation)
+
+    def _note(self, decisions: Sequence[str]) -> None:
+        for text in decisions:
+            self._environment["decisions"].append(text)
+            self.folder.log(text)
+            self._progress.note(text)
+        if decisions:
+            self.folder.write_json("environment.json", self._environment)
 
     def finish(self) -> None:
         """Write the final model and the summary."""
@@ -336,13 +358,25 @@ class RunWriter:
 
 
 def inline_rounds(
-    dataset: Dataset, scenario: Scenario, done: int, state: State | None
+    dataset: Dataset,
+    scenario: Scenario,
+    done: int,
+    state: State | None,
 ) -> Iterator[RoundRecord]:
     """Run a scenario in this process."""
     federation = build_federation(scenario, dataset)
-    app = build_client_app(scenario, federation)
+    memory = training_memory(scenario.engine)
+    app = build_client_app(
+        scenario,
+        federation,
+        memory,
+        largest_cohort(scenario, memory.device),
+        stays_on_device=True,
+    )
     grid = InlineGrid(app, scenario.engine.client_timeout_s)
     yield from Run(scenario, federation, grid).rounds(done, state)
+    del app, grid  # what they hold of a GPU goes back before the next run
+    release_gpus()
 
 
 def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:
@@ -357,6 +391,8 @@ def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
+        "gpus": gpus(),
+        "decisions": [],
     }
 
 

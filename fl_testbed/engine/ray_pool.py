@@ -11,8 +11,10 @@ from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 from ray.exceptions import RayError, RayTaskError
 
+from clients.device_memory import release_gpus
 from fl_testbed.engine.client_work import Outcome, Task, cohort_size, run_chunk
 from fl_testbed.engine.errors import PoolError
+from fl_testbed.engine.placement import share_memory
 from fl_testbed.engine.threads import keep_freed_memory, limit_threads
 
 START_TIMEOUT_S = 120.0  # for the first worker; importing torch takes seconds
@@ -26,6 +28,16 @@ RAY_SETTINGS = {
     "RAY_free_objects_batch_size": "1",
 }
 
+
+def gpu_share(n_gpus: int, n_workers: int) -> float:
+    """Return what each worker gets of a GPU: a whole one, or an equal share of one.
+
+    No worker's share lies on two GPUs: of 2 GPUs and 3 workers, two workers share one, so each
+    gets half.
+    """
+    return 1 / -(-n_workers // n_gpus) if n_gpus else 0.0
+
+
 BuildApp = Callable[[Any], ClientApp]
 """Builds a ClientApp on a worker from data that all workers of a node share."""
 Stream = Callable[..., Iterator[Any]]
@@ -35,8 +47,9 @@ Stream = Callable[..., Iterator[Any]]
 class _Worker:
     """What lives in a worker process."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_sharing: int) -> None:
         keep_freed_memory()
+        share_memory(n_sharing)
         self._app = ClientApp()
         self._content_ref: Any = None
         self._content: RecordDict = RecordDict()
@@ -47,6 +60,8 @@ class _Worker:
 
     def prepare(self, build: BuildApp, data: list[Any], torch_threads: int) -> int:
         """Build the app of a run; return its cohort size."""
+        self._app = ClientApp()
+        release_gpus()  # what the last run's app held of it
         limit_threads(torch_threads)
         self._app = build(ray.get(data[0]))
         return cohort_size(self._app)
@@ -55,7 +70,7 @@ class _Worker:
         """Answer a chunk of messages; the content is fetched once per round."""
         if content[0] != self._content_ref:
             self._content, self._content_ref = ray.get(content[0]), content[0]
-        return run_chunk(self._app, self._content, tasks, timeout_s)
+        return list(run_chunk(self._app, self._content, tasks, timeout_s))
 
     def stream(self, generate: Stream, data: list[Any], *args: Any) -> Iterator[Any]:
         """Run a generator here and stream what it yields."""
@@ -68,17 +83,24 @@ class RayPool:
     A worker that dies is replaced where the cluster has room; work goes on with the others.
 
     Args:
-        n_workers: Worker processes of one core each; by default one per core of the cluster.
+        n_workers: Worker processes of one core each; by default one per GPU that they use, or per
+            core of the cluster.
         address: ``local`` starts a cluster of this machine alone and ends it afterwards.
+        gpus: Whether workers use the cluster's GPUs, if it has any: evenly shared out.
     """
 
-    def __init__(self, n_workers: int | None = None, address: str = "local") -> None:
+    def __init__(
+        self, n_workers: int | None = None, address: str = "local", *, gpus: bool = False
+    ) -> None:
         for name, value in RAY_SETTINGS.items():
             os.environ.setdefault(name, value)
         local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-        self.n_workers = n_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self._actor: Any = ray.remote(num_cpus=1)(_Worker)  # Ray's handles are not typed
+        resources = ray.cluster_resources()
+        self.n_gpus = int(resources.get("GPU", 0)) if gpus else 0
+        self.n_workers = n_workers or max(1, self.n_gpus or int(resources.get("CPU", 1)))
+        needs = {"num_cpus": 1, "num_gpus": gpu_share(self.n_gpus, self.n_workers)}
+        self._actor: Any = ray.remote(**needs)(_Worker)  # Ray's handles are not typed
         self._starting: dict[Any, Any] = {}  # the first answer awaited -> worker
         self._prepare: tuple[Any, ...] | None = None
         self._shared: tuple[Any, Any] | None = None  # the last data and its reference
@@ -151,6 +173,6 @@ class RayPool:
         ray.shutdown()
 
     def _start(self) -> None:
-        worker = self._actor.remote()
+        worker = self._actor.remote(-(-self.n_workers // max(1, self.n_gpus)))
         ready = worker.prepare.remote(*self._prepare) if self._prepare else worker.idle.remote()
         self._starting[ready] = worker

@@ -15,6 +15,7 @@ from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_client_app, build_federation
 from fl_testbed.engine.launch import DatasetCache, RunWriter
 from fl_testbed.engine.memory import fits_side_by_side
+from fl_testbed.engine.placement import check_device, largest_cohort, training_memory
 from fl_testbed.engine.ray_grid import RayGrid
 from fl_testbed.engine.ray_pool import RayPool
 from fl_testbed.engine.rounds import RoundRecord, Run, State
@@ -30,8 +31,10 @@ def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: Eng
     for writer in writers:
         for module in users_modules(writer.scenario):
             cloudpickle.register_pickle_by_value(module)
-    pool = RayPool(None if engine.workers == "auto" else engine.workers, engine.ray_address)
+    n_workers = None if engine.workers == "auto" else engine.workers
+    pool = RayPool(n_workers, engine.ray_address, gpus=engine.device != "cpu")
     try:
+        check_device(writers[0].scenario, pool.n_gpus)
         if _side_by_side(writers, datasets, engine, pool.n_workers):
             _run_side_by_side(writers, datasets, pool)
         else:
@@ -57,15 +60,18 @@ def _side_by_side(
     return len(writers) >= max(2, n_workers) and fits_side_by_side(scenarios, datasets, n_workers)
 
 
-def _client_app(scenario: Scenario, dataset: Dataset) -> ClientApp:
-    return build_client_app(scenario, build_federation(scenario, dataset))
+def _client_app(scenario: Scenario, n_workers: int, dataset: Dataset) -> ClientApp:
+    memory = training_memory(scenario.engine)
+    largest = largest_cohort(scenario, memory.device, n_workers)
+    return build_client_app(scenario, build_federation(scenario, dataset), memory, largest)
 
 
 def _run_spread(writer: RunWriter, dataset: Dataset, pool: RayPool) -> None:
     scenario = writer.scenario
     assert isinstance(scenario, Scenario)
     federation = build_federation(scenario, dataset)
-    cohort = pool.prepare(partial(_client_app, scenario), dataset, scenario.torch_threads)
+    build = partial(_client_app, scenario, pool.n_workers)
+    cohort = pool.prepare(build, dataset, scenario.torch_threads)
     grid = RayGrid(
         pool,
         cohort,

@@ -16,6 +16,7 @@ from fl_testbed.engine.assembly import build_model, build_strategy, with_attacke
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.recorded_updates import Recorder
+from fl_testbed.engine.placement import server_device
 from fl_testbed.engine.run_folder import Row
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import lifting, suppression
@@ -51,6 +52,8 @@ class RoundRecord(NamedTuple):
     evaluation: Evaluation | None
     updates: bytes = b""
     """What clients sent, as a file, where the scenario wants it recorded."""
+    notes: tuple[str, ...] = ()
+    """What was decided on the way: devices, sizes of cohorts."""
 
 
 class Run:
@@ -60,8 +63,10 @@ class Run:
         limit_threads(scenario.torch_threads)
         self._scenario, self._federation = scenario, federation
         self._grid = with_attackers(grid, scenario)
-        self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation)
-        self._evaluate = Evaluator(scenario, federation)
+        device, where = server_device(scenario, federation.dataset)
+        self._grid.notes += [where] if where else []
+        self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation, device)
+        self._evaluate = Evaluator(scenario, federation, device)
         recording = scenario.record_updates
         self._recorder = Recorder(recording.dtype) if recording is not None else None
         model = build_model(scenario, federation.dataset)
@@ -89,7 +94,9 @@ class Run:
             tables = self._tables(round_, evaluation)
             tables["timings.csv"] = [(round_, trained - began, perf_counter() - trained)]
             updates = self._recorder.content() if self._recorder and round_ > 0 else b""
-            yield RoundRecord(round_, tables, self._state(), evaluation, updates)
+            notes = tuple(self._grid.notes)
+            self._grid.notes.clear()
+            yield RoundRecord(round_, tables, self._state(), evaluation, updates, notes)
 
     def _state(self) -> State:
         state = {f"arrays/{k}": v for k, v in state_dict_of(self._arrays).items()}

@@ -27,7 +27,9 @@ class TrainingSpec(Spec):
     local_epochs: PositiveInt = 1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    cohort: PositiveInt = 1  # clients trained at once; > 1 is faster and changes the last bits
+    # The most clients trained at once; > 1 changes the last bits. auto: 1 on a CPU, on a GPU
+    # as many as fit.
+    cohort: PositiveInt | Literal["auto"] = "auto"
 
     def build(self) -> LocalTraining:
         """Return the settings in the clients' terms."""

@@ -1,10 +1,11 @@
 """The whole experiment: one class per YAML mapping, one field per key."""
 
 import itertools
+import re
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from clients.reporting import Claim
 from fl_testbed.scenario.attacks import (
@@ -35,14 +36,25 @@ from strategies.aggregation import TooFewClientsError
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$")]
 
 
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError(
+            f"needs auto, cpu, cuda, or one GPU of several such as cuda:1, got {value}"
+        )
+    return value
+
+
 class EngineSpec(Spec):
-    """Where a run computes. No part of a run's identity: results do not depend on it."""
+    """Where a run computes. No part of a run's identity: results do not depend on it, but in their
+    last bits on the device, as on the kind of CPU."""
 
     kind: Literal["inline", "ray", "flower"] = "inline"  # flower: its stock simulation engine
     workers: PositiveInt | Literal["auto"] = "auto"  # ray: one per core by default
     parallel: Literal["auto", "clients", "runs"] = "auto"  # what is spread over Ray workers
     ray_address: str = "local"  # or the address of a running cluster, such as auto
     client_timeout_s: PositiveFloat = 600.0
+    device: Annotated[str, AfterValidator(_device)] = "auto"  # auto: a GPU, where there is one
+    memory_limit_mib: PositiveFloat | None = None  # of the device, for each process that trains
 
 
 class Scenario(Spec):
@@ -140,6 +152,11 @@ class Scenario(Spec):
         return self.strategy.can_resume
 
     @property
+    def draws_while_training(self) -> bool:
+        """Whether the model draws random numbers while it trains."""
+        return bool(getattr(self.model, "dropout", 0))
+
+    @property
     def is_oracle(self) -> bool:
         """Whether the strategy is told the truth about clients: marked in every table."""
         return self.strategy.is_oracle
@@ -166,7 +183,10 @@ class Scenario(Spec):
             )
         found += self._lift_contradictions(n_clients)
         found += self._data_contradictions()
-        if getattr(self.model, "dropout", 0) and self.training.cohort > 1:
+        if self.engine.kind == "ray" and ":" in self.engine.device:
+            text = f"{self.engine.device} is for one process, Ray shares GPUs out: take cuda"
+            found.append(("engine.device", text))
+        if self.draws_while_training and self.training.cohort not in (1, "auto"):
             text = "needs 1 with dropout: what a client's model draws would depend on its cohort"
             found.append(("training.cohort", text))
         found += self._attacker_contradictions()

@@ -56,7 +56,8 @@ def start(*arguments: object, cwd: Path, patches: Path | None = None) -> subproc
     """Start the command in its own process group; ``patches`` holds a sitecustomize."""
     environment = {k: v for k, v in os.environ.items() if k != "FL_TESTBED_DATA"}
     if patches is not None:
-        environment["PYTHONPATH"] = str(patches)
+        paths = [str(patches), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     return subprocess.Popen(
         [str(COMMAND), *map(str, arguments)],
         cwd=cwd,

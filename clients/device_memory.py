@@ -1,0 +1,184 @@
+"""How much memory work takes on a device, how much is left, and what it means to run out."""
+
+import gc
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+# What else torch and its libraries raise when memory is short: on a CPU, in cuBLAS, in cuDNN.
+SHORT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Whether an exception says that memory ran out."""
+    if isinstance(fault, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(fault, RuntimeError) and any(text in str(fault) for text in SHORT_OF_MEMORY)
+
+
+class DeviceMemory(ABC):
+    """The memory of the device that clients train on."""
+
+    device: torch.device
+
+    @abstractmethod
+    def free(self) -> int | None:
+        """Return how many bytes can still be had; None where nobody knows."""
+
+    @abstractmethod
+    def peak_of(self, work: Callable[[], object]) -> int:
+        """Do some work; return the most bytes it took at once, beyond those taken before."""
+
+    def limited(self) -> AbstractContextManager[object]:
+        """While this lasts, taking more than there is raises ``torch.OutOfMemoryError``."""
+        return nullcontext()  # an allocator of its own does so anyway
+
+    def release(self) -> None:
+        """Give memory back that nothing needs any more."""
+        release_gpus()
+
+
+class CudaMemory(DeviceMemory):
+    """The memory of one GPU.
+
+    Args:
+        device: The GPU.
+        share: What of it this process may take, where several train on one GPU.
+        limit: Bytes that this process may take; no limit by default.
+    """
+
+    def __init__(self, device: torch.device, share: float = 1.0, limit: int | None = None) -> None:
+        self.device = device
+        total = torch.cuda.get_device_properties(device).total_memory
+        self._most = int(min(share * total, total if limit is None else limit))
+        if self._most < total:
+            torch.cuda.set_per_process_memory_fraction(self._most / total, device)
+
+    def free(self) -> int:
+        """Return what other processes left, or what this one may still take of its share."""
+        unused, _ = torch.cuda.mem_get_info(self.device)
+        reserved = torch.cuda.memory_reserved(self.device)
+        allocated = torch.cuda.memory_allocated(self.device)
+        # The allocator hands its reserve out again before it asks for more.
+        return max(0, min(unused + reserved - allocated, self._most - allocated))
+
+    def peak_of(self, work: Callable[[], object]) -> int:
+        """Do some work; return the most bytes it took at once."""
+        torch.cuda.synchronize(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        work()
+        torch.cuda.synchronize(self.device)
+        return torch.cuda.max_memory_allocated(self.device) - before
+
+
+def release_gpus() -> None:
+    """Give back what torch's allocator keeps of GPUs, if they are used at all."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+class HostMemory(DeviceMemory):
+    """The memory of this machine, as far as tensors take it.
+
+    Args:
+        available: Returns the bytes that this process may still take; unknown by default.
+        limit: Bytes of tensors that a piece of work may take; no limit by default.
+    """
+
+    def __init__(
+        self, available: Callable[[], int] | None = None, limit: int | None = None
+    ) -> None:
+        self.device = torch.device("cpu")
+        self._available, self._limit = available, limit
+
+    def free(self) -> int | None:
+        """Return what may be taken."""
+        if self._available is None or self._limit is None:
+            return self._available() if self._available is not None else self._limit
+        return min(self._available(), self._limit)
+
+    def peak_of(self, work: Callable[[], object]) -> int:
+        """Do some work; return the most bytes its tensors took at once."""
+        with counted_tensors() as count:
+            work()
+        return count.peak
+
+    def limited(self) -> AbstractContextManager[object]:
+        """Refuse tensors beyond the limit, if there is one."""
+        return nullcontext() if self._limit is None else counted_tensors(self._limit)
+
+
+class TensorCount:
+    """Bytes of the tensors that live, and the most there were at once.
+
+    Args:
+        limit: More raise ``torch.OutOfMemoryError``.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.live, self.peak = 0, 0
+        self._limit = limit
+        self._known: set[int] = set()
+
+    def see(self, tensor: torch.Tensor, *, counts: bool) -> None:
+        """Note a tensor's storage, unless another tensor brought it before."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        size = storage.nbytes() if counts else 0
+        if self._limit is not None and self.live + size > self._limit:
+            raise torch.OutOfMemoryError(
+                f"out of memory: {size} bytes more than {self.live}, the limit is {self._limit}"
+            )
+        self._known.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+@contextmanager
+def counted_tensors(limit: int | None = None) -> Iterator[TensorCount]:
+    """Count the tensors that operations make while this lasts, on a CPU as a GPU's allocator does.
+
+    What a kernel needs for itself is not seen.
+    """
+    count = TensorCount(limit)
+    with _Counting(count):
+        yield count
+
+
+class _Counting(TorchDispatchMode):
+    def __init__(self, count: TensorCount) -> None:
+        super().__init__()
+        self._count = count
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, torch.Tensor):  # made before: its views cost nothing
+                self._count.see(value, counts=False)
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor):
+                self._count.see(value, counts=True)
+        return result
