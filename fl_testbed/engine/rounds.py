@@ -15,8 +15,8 @@ from fl_testbed.data import Federation
 from fl_testbed.engine.assembly import build_model, build_strategy, with_attackers
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
-from fl_testbed.engine.recorded_updates import Recorder
 from fl_testbed.engine.placement import server_device
+from fl_testbed.engine.recorded_updates import Recorder
 from fl_testbed.engine.run_folder import Row
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import lifting, suppression

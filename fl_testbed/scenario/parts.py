@@ -18,6 +18,10 @@ class SamplingSpec(Spec):
         return max(1, share_of(self.fraction, n_clients))
 
 
+Cohort = PositiveInt | Literal["auto"]
+"""How many clients train at once: ``auto`` is 1 on a CPU, and on a GPU as many as fit."""
+
+
 class TrainingSpec(Spec):
     """How clients (and the server, on its own data) train."""
 
@@ -27,9 +31,7 @@ class TrainingSpec(Spec):
     local_epochs: PositiveInt = 1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    # The most clients trained at once; > 1 changes the last bits. auto: 1 on a CPU, on a GPU
-    # as many as fit.
-    cohort: PositiveInt | Literal["auto"] = "auto"
+    cohort: Cohort = "auto"  # most clients trained at once; > 1 is faster and changes the last bits
 
     def build(self) -> LocalTraining:
         """Return the settings in the clients' terms."""

@@ -105,6 +105,7 @@ def test_keys_say_what_they_are():
     definitions = scenario_schema()["$defs"]
     batch = definitions["TrainingSpec"]["properties"]["cohort"]
     assert (
-        batch["description"] == "clients trained at once; > 1 is faster and changes the last bits"
+        batch["description"]
+        == "most clients trained at once; > 1 is faster and changes the last bits"
     )
     assert definitions["KrumSpec"]["description"].startswith("Krum: the one update")
