@@ -35,6 +35,7 @@ class Record(NamedTuple):
     tables: dict[str, list[Row]]
     state: dict[str, Tensor]
     evaluation: "Shown"
+    updates: bytes = b""  # nobody sends any
     notes: tuple[str, ...] = ()
 
 

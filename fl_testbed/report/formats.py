@@ -62,8 +62,9 @@ def grids(comparison: Comparison) -> list[Grid]:
 
 def terminal(comparison: Comparison) -> Group:
     """Return the tables for a terminal; what is marked is bold as well."""
-    tables = [_rich(grid) for grid in grids(comparison)]
-    return Group(*(part for table in tables for part in (table, Text())))
+    # Notes stand below the table, not in its caption: a narrow table would break them.
+    parts = [(_rich(grid), Text("\n".join([*grid.notes, ""]))) for grid in grids(comparison)]
+    return Group(*(part for both in parts for part in both))
 
 
 def markdown(comparison: Comparison) -> str:
@@ -240,9 +241,7 @@ def _bold_notes(grid: Grid, word: str) -> list[str]:
 def _rich(grid: Grid) -> Table:
     table = Table(
         title=Text(grid.title),
-        caption=Text("\n".join(grid.notes)),
         title_justify="left",
-        caption_justify="left",
     )
     table.add_column("variant", no_wrap=True)
     some_marked = [any(row[i].is_marked for row in grid.cells) for i in range(len(grid.headings))]

@@ -116,4 +116,4 @@ def test_a_federation_of_another_size_is_told_how_large_to_be(flwr: Flwr, tmp_pa
 class _Silent:
     def begin(self, *args: object) -> None: ...
 
-    round = end = begin
+    round = note = end = begin
