@@ -14,8 +14,8 @@ from rich.table import Table
 
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.engine.errors import PoolError
+from fl_testbed.kinds import kind_of
 from fl_testbed.scenario import (
-    AnyScenario,
     CentralizedScenario,
     Fault,
     Scenario,
@@ -27,7 +27,6 @@ from fl_testbed.scenario.own_code import OwnCodeError
 
 if TYPE_CHECKING:
     from fl_testbed.data import Federation
-    from fl_testbed.engine.launch import Kind
     from fl_testbed.report.results import RunResult
 
 INTERRUPTED = 130
@@ -161,17 +160,6 @@ def _found_runs(folders: list[Path]) -> "list[RunResult]":
         text = "holds no run: name a run's folder, or one that holds run folders at any depth"
         raise ScenarioError([Fault(str(folder), "", text) for folder in folders])
     return runs
-
-
-def kind_of(scenarios: list[AnyScenario]) -> "Kind":
-    """Return what runs of these scenarios do: those of one file are of one kind."""
-    if isinstance(scenarios[0], CentralizedScenario):
-        from fl_testbed.centralized import experiment
-
-        return experiment
-    from fl_testbed.engine.launch import Federated
-
-    return Federated()
 
 
 @app.command()

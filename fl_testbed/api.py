@@ -1,0 +1,141 @@
+"""The few names for notebooks: run a scenario, and get what came of it as pandas tables."""
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+
+from fl_testbed.console import RunProgress, make_console
+from fl_testbed.engine.launch import Options, launch, run_folder
+from fl_testbed.kinds import kind_of
+from fl_testbed.report.comparison import compare
+from fl_testbed.report.formats import comma_separated
+from fl_testbed.report.results import RunResult, find_runs
+from fl_testbed.scenario import ScenarioError, load_scenarios
+
+__all__ = ["Results", "RunFailedError", "ScenarioError", "load_results", "run"]
+
+PathLike = str | Path
+
+
+class RunFailedError(RuntimeError):
+    """Runs failed. What was done is kept: ``run(..., resume=True)`` goes on from there."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What runs left behind."""
+
+    runs: list[RunResult]
+    """The runs, one for each variant and seed, with their folders and how far they are."""
+
+    def compare(self, baseline: str | None = None) -> pd.DataFrame:
+        """Return one row per variant: means over seeds, and half the width of 95 % intervals.
+
+        Args:
+            baseline: A variant to compare the others with, seed by seed.
+
+        Raises:
+            UnknownVariantError: If there is no such variant.
+        """
+        text = comma_separated(compare(self.runs, baseline))
+        return pd.read_csv(io.StringIO(text)).set_index("variant").dropna(axis=1, how="all")
+
+    @property
+    def rounds(self) -> pd.DataFrame:
+        """One row per round: accuracy, worst group, attack success, loss."""
+        return self.table("rounds")
+
+    @property
+    def groups(self) -> pd.DataFrame:
+        """One row per round and group: its number of examples and its accuracy."""
+        return self.table("groups")
+
+    @property
+    def clients(self) -> pd.DataFrame:
+        """One row per round and sampled client: role, weight, contribution, suspicion, …"""
+        return self.table("clients")
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a CSV file of the run folders, such as ``attacks``, for all runs that have it.
+
+        Returns:
+            Its rows, with the run's variant and seed in front of its columns.
+
+        Raises:
+            FileNotFoundError: If no run has it.
+        """
+        parts = []
+        for run in self.runs:
+            path = run.folder / f"{name}.csv"
+            if path.exists():
+                part = pd.read_csv(path)
+                part.insert(0, "variant", run.variant)
+                part.insert(1, "seed", run.seed)
+                parts.append(part)
+        if not parts:
+            raise FileNotFoundError(f"none of {len(self.runs)} runs has a {name}.csv")
+        return pd.concat(parts, ignore_index=True)
+
+
+def run(
+    scenario: PathLike,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    out: PathLike = "runs",
+    data_dir: PathLike | None = None,
+    engine: Literal["inline", "ray", "flower"] | None = None,
+    resume: bool = False,
+) -> Results:
+    """Run all variants and seeds of a scenario; those that are done already are not run again.
+
+    Args:
+        scenario: The YAML file.
+        settings: Changes of any keys, by dotted key, as ``--set`` makes them.
+        out: Where run folders go.
+        data_dir: The folder of datasets.
+        engine: Where clients run; the scenario's choice by default.
+        resume: Go on with unfinished runs.
+
+    Raises:
+        ScenarioError: If the scenario or a setting is wrong.
+        RunFailedError: If runs failed; the text says which, and why.
+    """
+    changes = dict(settings or {}) | ({} if engine is None else {"engine.kind": engine})
+    texts = [f"{key}={yaml.safe_dump(value)}" for key, value in changes.items()]
+    scenarios = load_scenarios(Path(scenario), texts)
+    command = f"fl_testbed.api.run({str(scenario)!r}, {dict(settings or {})!r})"
+    options = Options(Path(out), None if data_dir is None else Path(data_dir), command, resume)
+    n_rounds = sum(item.rounds for item in scenarios)
+    with RunProgress(make_console(stderr=True), len(scenarios), n_rounds) as progress:
+        failures = launch(scenarios, options, progress, kind_of(scenarios))
+    if failures:
+        raise RunFailedError("\n".join(failures))
+    return Results(find_runs(run_folder(Path(out), item).path for item in scenarios))
+
+
+def load_results(*folders: PathLike) -> Results:
+    """Return the results of runs that were made before.
+
+    Args:
+        folders: Run folders, or folders that hold some at any depth, such as ``runs/quickstart``.
+
+    Raises:
+        FileNotFoundError: If a folder is not there, or holds no run.
+    """
+    paths = [Path(folder) for folder in _checked(folders)]
+    runs = find_runs(paths)
+    if not runs:
+        raise FileNotFoundError(f"no run in {', '.join(map(str, paths))}")
+    return Results(runs)
+
+
+def _checked(folders: Iterable[PathLike]) -> Iterable[PathLike]:
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"{folder} is no folder")
+        yield folder

@@ -1,0 +1,21 @@
+"""Which code runs which kind of scenario."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fl_testbed.scenario import AnyScenario, CentralizedScenario
+
+if TYPE_CHECKING:
+    from fl_testbed.engine.launch import Kind
+
+
+def kind_of(scenarios: Sequence[AnyScenario]) -> "Kind":
+    """Return what runs of these scenarios do: those of one file are of one kind."""
+    # Imported here: they bring Flower, and whoever only looks shall not wait for it.
+    if isinstance(scenarios[0], CentralizedScenario):
+        from fl_testbed.centralized import experiment
+
+        return experiment
+    from fl_testbed.engine.launch import Federated
+
+    return Federated()

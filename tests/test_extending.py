@@ -1,0 +1,53 @@
+"""The examples of docs/extending.md do what the page says, as it is written."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fl_testbed import api
+
+PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+BLOCK = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)
+FILES: dict[str, str] = dict(BLOCK.findall(PAGE.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_example_is_short(name):
+    assert len(FILES[name].splitlines()) <= 30
+
+
+def test_all_examples_run_together_and_in_a_notebook(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(tmp_path / "notebook.py"))
+    results = api.load_results(tmp_path / "runs")
+    ours = results.clients[results.clients["variant"] == "own_rule"]
+    assert (ours[ours["weight"] == 0].groupby("round").size() == 2).all()
+    assert results.compare().loc["own_rule", "final.attack_success_rate.mean"] >= 0
+    flower = results.rounds[results.rounds["variant"] == "flower"]
+    assert (flower["weight_residual"][1:] < 1e-4).all()
+
+
+def test_a_wrong_scenario_and_a_missing_folder_are_told(tmp_path):
+    with pytest.raises(api.ScenarioError, match=r"none.yaml: no such file"):
+        api.run(tmp_path / "none.yaml")
+    with pytest.raises(FileNotFoundError, match=r"nowhere is no folder"):
+        api.load_results("nowhere")
+    with pytest.raises(FileNotFoundError, match=r"no run in"):
+        api.load_results(tmp_path)
+
+
+def test_tables_put_runs_under_each_other(tmp_path):
+    for seed in (0, 1):
+        folder = tmp_path / "sweep" / "mean" / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        (folder / "scenario.yaml").touch()
+        pd.DataFrame({"round": [0, 1]}).to_csv(folder / "rounds.csv", index=False)
+    results = api.load_results(tmp_path)
+    assert results.rounds["seed"].tolist() == [0, 0, 1, 1]
+    with pytest.raises(FileNotFoundError, match=r"none of 2 runs has a attacks.csv"):
+        results.table("attacks")
