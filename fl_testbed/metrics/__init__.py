@@ -3,7 +3,7 @@
 from fl_testbed.metrics.attack_success import AttackSuccess, attack_success
 from fl_testbed.metrics.clients import ClientSpread, client_accuracies, spread
 from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy
-from fl_testbed.metrics.lifting import attack_success_at, lifting, lifting_by_round
+from fl_testbed.metrics.lifting import attack_success_at, lifting
 from fl_testbed.metrics.suppression import area_under_curve, suppression
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "client_accuracies",
     "group_accuracy",
     "lifting",
-    "lifting_by_round",
     "spread",
     "suppression",
 ]

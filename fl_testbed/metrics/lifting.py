@@ -48,26 +48,6 @@ def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, A
     return result
 
 
-def lifting_by_round(clients: pd.DataFrame) -> pd.DataFrame:
-    """Return for each round the ratio of weight to prior by role, after reweighting and rule, and
-    how often an attacker looks worse than a minority client by loss.
-
-    Args:
-        clients: ``clients.csv``, one row per round and sampled client.
-    """
-    answered = clients[~clients["status"].str.startswith("failed")]
-    rows = []
-    for round_, sample in answered.groupby("round"):
-        row: dict[str, Any] = {
-            "round": round_,
-            "auc_by_loss": pairwise_auc(sample, "believed_loss"),
-        }
-        for role, own in sample.groupby("role"):
-            row[f"weight_ratio.{role}"] = own["weight"].sum() / own["prior_weight"].sum()
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def attack_success_at(rounds: pd.DataFrame, level: float) -> float | None:
     """Return the attack success rate when a run first reached a worst-group accuracy.
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fl_testbed.metrics import attack_success_at, lifting, lifting_by_round
+from fl_testbed.metrics import attack_success_at, lifting
 
 MAJORITY, MINORITY, POISONED = "honest_majority", "honest_minority", "poisoned"
 
@@ -74,13 +74,6 @@ def test_without_a_reweighting_nobody_is_flagged_and_nothing_is_believed():
 def test_clients_without_an_answer_are_left_out():
     failed = row(2, POISONED, math.nan, status="failed: no reply")
     assert lifting(pd.concat([RUN, pd.DataFrame([failed])]), 1) == lifting(RUN, 1)
-
-
-def test_ratios_by_round():
-    table = lifting_by_round(RUN)
-    assert table["round"].tolist() == [1, 2]
-    assert table[f"weight_ratio.{MINORITY}"].tolist() == pytest.approx([1, 1.2])
-    assert table["auc_by_loss"].tolist()[0] == 0.5
 
 
 def test_runs_are_compared_where_they_serve_the_worst_group_equally_well():

@@ -1,0 +1,182 @@
+"""Who is lifted, at what price: a row per run, a row per variant, and the gaps between them.
+
+    fl-testbed run experiments/lifting/fashion.yaml
+    python experiments/lifting/table.py fashion
+
+writes ``results/fashion.csv``, a row per run, and prints the tables of the README. The figure of
+the README comes from ``--figure``.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from clients.shard import Role
+from fl_testbed.metrics import attack_success_at
+from fl_testbed.metrics.suppression import pairwise_auc
+from fl_testbed.report.figures.style import house_style, save
+from fl_testbed.report.histories import client_history, weight_ratios_by_round
+from fl_testbed.report.results import RunResult, find_runs
+from fl_testbed.report.statistics import estimate
+from fl_testbed.scenario import Scenario, load_scenarios
+
+HERE = Path(__file__).parent
+WORST, ASR = "final.worst_group_accuracy", "final.attack_success_rate"
+SHOWN = {
+    WORST: ("worst group %", 100),
+    ASR: ("ASR %", 100),
+    "flip_rate": ("flips %", 100),
+    "lifting.ratio.honest_minority": ("minority ×", 1),
+    "lifting.ratio.poisoned": ("poisoned ×", 1),
+    "lifting.flagged_minority.precision": ("minority precision", 1),
+    "lifting.flagged_minority.recall": ("minority recall", 1),
+    "lifting.flagged_poisoned.precision": ("poison precision", 1),
+    "lifting.flagged_poisoned.recall": ("poison recall", 1),
+    "lifting.auc_by_loss": ("AUC by loss", 1),
+    "lifting.auc_by_confidence": ("AUC by confidence", 1),
+    "asr_at_equal_worst_group": ("ASR at equal worst group %", 100),
+}
+"""Figures of a run: heading, and what they are multiplied by."""
+
+
+def runs_of(scenarios: list[Scenario], out: Path) -> dict[tuple[str, int], RunResult]:
+    """Return the finished runs by variant and seed."""
+    runs = find_runs([out / scenarios[0].name])
+    found = {(run.variant, run.seed): run for run in runs if run.figures}
+    wanted = [(scenario.variant, scenario.seed) for scenario in scenarios]
+    return {key: found[key] for key in wanted if key in found}
+
+
+def measured(runs: dict[tuple[str, int], RunResult]) -> pd.DataFrame:
+    """Return one row per run.
+
+    ``asr_at_equal_worst_group`` is the attack success rate when a run first served the worst group
+    as well as the least of the unlifted long run and the standard lifts ever did with its seed.
+    """
+    histories = {key: pd.read_csv(run.folder / "rounds.csv") for key, run in runs.items()}
+    rows = []
+    for (variant, seed), run in runs.items():
+        own = {
+            name: history
+            for (name, other), history in histories.items()
+            if other == seed and name in ("mean_long", "mean", "jtt", "agnostic")
+        }
+        if "mean_long" in own:
+            del own["mean"]
+        level = min(h["worst_group_accuracy"].max() for h in own.values())
+        row = {"variant": variant, "seed": seed, "oracle": bool(run.figures.get("oracle", 0))}
+        row |= {name: run.figures.get(name, np.nan) for name in SHOWN}
+        flips = [v for k, v in run.figures.items() if k.endswith(".flip_rate")]
+        row["flip_rate"] = flips[0] if flips else np.nan
+        at = attack_success_at(histories[variant, seed], level)
+        row["asr_at_equal_worst_group"] = np.nan if at is None else at
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def by_variant(table: pd.DataFrame, oracles: set[str]) -> list[list[str]]:
+    """Return the table of the README: means over seeds, and the range of the two main figures."""
+    shown = {k: v for k, v in SHOWN.items() if table[k].notna().any()}
+    lines = [["variant", *(heading for heading, _ in shown.values())]]
+    for variant, own in table.groupby("variant", sort=False):
+        cells = [f"{variant} †" if variant in oracles else str(variant)]
+        for name, (_, scale) in shown.items():
+            values = own[name].to_numpy(dtype=float) * scale
+            mean, digits = estimate(values).mean, 0 if scale == 100 else 2
+            text = "–" if np.isnan(mean) else f"{mean:.{digits}f}"
+            if name in (WORST, ASR) and not np.isnan(mean):
+                text += f" ({np.nanmin(values):.0f}–{np.nanmax(values):.0f})"
+            cells.append(text)
+        lines.append(cells)
+    return lines
+
+
+def gaps(table: pd.DataFrame) -> list[list[str]]:
+    """Return what the standard choice costs over the ideal one, for each method that was lifted."""
+    success = table.pivot_table(index="seed", columns="variant", values=ASR) * 100
+    worst = table.pivot_table(index="seed", columns="variant", values=WORST) * 100
+    lines = [["method", "unlifted ASR", "standard − ideal", "lowest seed", "share of worst case"]]
+    lines[0] += ["worst group gained"]
+    for method in ("jtt", "agnostic"):
+        if f"{method}_ideal" not in success:
+            continue
+        gap = success[method] - success[f"{method}_ideal"]
+        most = success[f"{method}_worst_case"] - success[f"{method}_ideal"]
+        gained = worst[method] - worst["mean"]
+        lines.append(
+            [
+                method,
+                f"{success['mean'].mean():.1f}",
+                f"{gap.mean():.1f}",
+                f"{gap.min():.1f}",
+                f"{gap.mean() / most.mean():.2f}",
+                f"{gained.mean():+.1f}",
+            ]
+        )
+    return lines
+
+
+def figure(runs: dict[tuple[str, int], RunResult], path: Path) -> None:
+    """Draw worst group, attack success, the poisoned weight and the heuristic, over the rounds."""
+    variants = [v for v in ("mean_long", "mean", "jtt", "jtt_ideal", "agnostic") if (v, 0) in runs]
+    if "mean_long" in variants:
+        variants.remove("mean")
+    with house_style():
+        drawing = Figure(figsize=(10, 6.4), layout="constrained")
+        axes = drawing.subplots(2, 2, sharex=True).flatten()
+        for variant in variants:
+            own = [run for (name, _), run in runs.items() if name == variant]
+            tables = [pd.read_csv(run.folder / "rounds.csv") for run in own]
+            label = f"{variant} †" if variant.endswith("ideal") else variant
+            for place, column in enumerate(("worst_group_accuracy", "attack_success_rate")):
+                curve = pd.concat(tables).groupby("round")[column].mean() * 100
+                axes[place].plot(curve.index, curve, label=label)
+            ratios = [weight_ratios_by_round(client_history(run.folder)) for run in own]
+            curve = pd.concat(r[Role.POISONED.value] for r in ratios).groupby("round").mean()
+            axes[2].plot(curve.index, curve, label=label)
+            clients = pd.concat(pd.read_csv(run.folder / "clients.csv") for run in own)
+            aucs = {
+                round_: auc
+                for round_, rows in clients.groupby("round")
+                if (auc := pairwise_auc(rows, "believed_loss")) is not None
+            }
+            axes[3].plot(list(aucs), list(aucs.values()), label=label)
+        titles = ("worst-group accuracy, %", "attack success, %", "poisoned weight over fair share")
+        titles += ("attacker's loss above the minority's (AUC)",)
+        for place, title in zip(axes, titles, strict=True):
+            place.set(title=title, xlabel="round")
+        axes[3].axhline(0.5, color="0.6", linewidth=1)
+        axes[0].legend(fontsize=8)
+        save(drawing, path, (".png",))
+
+
+def markdown(lines: list[list[str]]) -> str:
+    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in ruled)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=sorted(p.stem for p in HERE.glob("*.yaml")))
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
+    parser.add_argument("--figure", action="store_true", help="draw the curves too")
+    arguments = parser.parse_args()
+    scenarios = load_scenarios(HERE / f"{arguments.name}.yaml", [])
+    runs = runs_of(scenarios, arguments.out)
+    table = measured(runs)
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    table.to_csv(
+        results / f"{arguments.name}.csv", index=False, float_format="%.4g", lineterminator="\n"
+    )
+    print(markdown(by_variant(table, {s.variant for s in scenarios if s.is_oracle})))
+    print(markdown(gaps(table)))
+    if arguments.figure:
+        figure(runs, results / f"{arguments.name}")
+
+
+if __name__ == "__main__":
+    main()
