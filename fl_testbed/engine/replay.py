@@ -9,12 +9,10 @@ import pandas as pd
 from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.launch import DatasetCache, run_folder
 from fl_testbed.engine.recorded_updates import replayed
-from fl_testbed.engine.rounds import client_row
+from fl_testbed.engine.rounds import client_row, described, heard_and_lifted
 from fl_testbed.engine.run_folder import COLUMNS, UPDATES, RunFolder
-from fl_testbed.metrics import lifting, suppression
 from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.loading import label_of_settings
-from strategies.randomness import Purpose, generator
 
 FREE = ("variant", "strategy", "record_updates")  # what a replay may have otherwise than its run
 
@@ -89,17 +87,8 @@ def _summary(
     folder: RunFolder, scenario: Scenario, source: Path, restarts: list[int]
 ) -> dict[str, Any]:
     clients = pd.read_csv(folder.path / "clients.csv")
-    last = max(restarts, default=float("nan"))
-    kept = clients[~(clients["round"] <= last)]
-    rng = generator(scenario.seed, Purpose.BOOTSTRAP)
     return {
-        "name": scenario.name,
-        "variant": scenario.variant,
-        "seed": scenario.seed,
-        "rounds": scenario.rounds,
-        "oracle": scenario.is_oracle,
-        "n_poisoned": scenario.clients.poisoned,
+        **described(scenario),
         "replay_of": source.parent.name,
-        "suppression": suppression(kept, rng, selects=scenario.strategy.selects),
-        "lifting": lifting(clients, last),
+        **heard_and_lifted(scenario, clients, max(restarts, default=float("nan"))),
     }

@@ -196,18 +196,11 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     evaluated = rounds[rounds["accuracy"].notna()]["round"].tail(FINAL_EVALUATIONS)
     final = rounds[rounds["round"].isin(evaluated)]
     restarts = rounds.loc[rounds["restarted"] == 1, "round"]
-    kept = clients[clients["round"] > restarts.max()] if len(restarts) else clients
     by_group = groups[groups["round"].isin(evaluated)].groupby("group", sort=False)["accuracy"]
     by_poison = attacks[attacks["round"].isin(evaluated)].groupby("poison", sort=False)
     success = by_poison[["attack_success_rate", "flip_rate", "accuracy"]].mean()
-    rng = generator(scenario.seed, Purpose.BOOTSTRAP)
     return {
-        "name": scenario.name,
-        "variant": scenario.variant,
-        "seed": scenario.seed,
-        "rounds": scenario.rounds,
-        "oracle": scenario.is_oracle,
-        "n_poisoned": scenario.clients.poisoned,
+        **described(scenario),
         "final_rounds": [int(r) for r in evaluated],
         "final": {name: _number(final[name].mean()) for name in FIGURES},
         "group_accuracy": {str(k): _number(v) for k, v in by_group.mean().items()},
@@ -218,8 +211,35 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
         **_inferred(rounds["weight_residual"]),
         "skipped_rounds": int(rounds["skipped"].notna().sum()),
         "unusable_replies": int(rounds["n_unusable"].sum()),
+        **heard_and_lifted(scenario, clients, restarts.max()),
+    }
+
+
+def described(scenario: Scenario) -> dict[str, Any]:
+    """Return what a summary says of a scenario."""
+    return {
+        "name": scenario.name,
+        "variant": scenario.variant,
+        "seed": scenario.seed,
+        "rounds": scenario.rounds,
+        "oracle": scenario.is_oracle,
+        "n_poisoned": scenario.clients.poisoned,
+    }
+
+
+def heard_and_lifted(scenario: Scenario, clients: pd.DataFrame, restart: float) -> dict[str, Any]:
+    """Return a summary's figures of whom the strategy heard and lifted.
+
+    Args:
+        scenario: Whose strategy.
+        clients: The table ``clients.csv``.
+        restart: The last round before the model began again, NaN where it never did.
+    """
+    kept = clients[~(clients["round"] <= restart)]
+    rng = generator(scenario.seed, Purpose.BOOTSTRAP)
+    return {
         "suppression": suppression(kept, rng, selects=scenario.strategy.selects),
-        "lifting": lifting(clients, restarts.max()),
+        "lifting": lifting(clients, restart),
     }
 
 
