@@ -12,6 +12,7 @@ from fl_testbed.report.figures.style import (
     ROLE_COLOURS,
     ROLE_HATCHES,
     house_style,
+    legend_of_panels,
     panels,
     role_name,
 )
@@ -54,11 +55,7 @@ def score_distributions(
         axes[0].set(xlim=(0, 1), ylim=(0, None))
         figure.supxlabel("rank by suspicion within the round: 0 most trusted, 1 least", fontsize=9)
         figure.supylabel("% of the role's updates", fontsize=9)
-        handles = {}
-        for panel in axes:
-            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
-        figure.legend(handles.values(), handles, loc="outside upper right", ncols=2)
+        legend_of_panels(figure, axes, columns=2)
     return figure
 
 

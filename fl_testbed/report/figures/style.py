@@ -84,6 +84,15 @@ def panels(n: int, *, columns: int, width: float, height: float) -> tuple[Figure
     return figure, list(axes.flat[:n])
 
 
+def legend_of_panels(figure: Figure, axes: Sequence[Axes], *, columns: int) -> None:
+    """Give a figure one legend, with everything once that any of its panels shows."""
+    handles: dict[str, Any] = {}
+    for panel in axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles, loc="outside upper right", ncols=columns)
+
+
 def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg")) -> list[Path]:
     """Write a figure in several formats, on white; the same figure gives the same bytes."""
     files = [path.with_suffix(suffix) for suffix in suffixes]

@@ -12,6 +12,7 @@ from fl_testbed.report.figures.style import (
     ROLE_COLOURS,
     ROLE_STYLES,
     house_style,
+    legend_of_panels,
     panels,
     role_name,
 )
@@ -51,9 +52,5 @@ def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
         axes[0].set_ylim(bottom=min(0, np.floor(axes[0].get_ylim()[0])))
         figure.supxlabel("round", fontsize=9)
         figure.supylabel("weight over fair share", fontsize=9)
-        handles = {}
-        for panel in axes:
-            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
-        figure.legend(handles.values(), handles, loc="outside upper right", ncols=3)
+        legend_of_panels(figure, axes, columns=3)
     return figure
