@@ -15,7 +15,7 @@ from clients.reporting import Claim, claimed, report_of
 from clients.shard import Shard
 from clients.trainer import Job, Trained, Trainer, device_of, moved
 from clients.training import LocalTraining, State, StepHook
-from strategies.flower_arrays import Layout, flat_record_of, packed, state_dict_of
+from strategies.flower_arrays import Layout, flat_record, packed, state_dict_of
 from strategies.randomness import Purpose, generator
 
 CLEAN_ARRAYS = "clean-arrays"  # an attacker's second reply, for its colluders alone
@@ -148,7 +148,7 @@ class ShardClientApp(ClientApp):
     def _sent(self, done: Trained) -> tuple[ArrayRecord, float]:
         """Return a trained model as it is sent, without a copy if it is a row of a cohort."""
         if done.row is not None and self._layout.is_flat and self._layout.names == done.names:
-            return flat_record_of(self._layout, done.row), done.loss
+            return flat_record(self._layout, done.row), done.loss
         return packed(done.state, self._layout), done.loss
 
     def _received_loss(self, message: Message, received: State, work: Work) -> dict[str, float]:

@@ -239,8 +239,10 @@ class FlatRecord(ArrayRecord):
         return flat_record, (layout, flat if isinstance(flat, np.ndarray) else flat.cpu().numpy())
 
 
-def flat_record(layout: Layout, flat: np.ndarray) -> FlatRecord:
-    """Return a record of the arrays that lie in a vector."""
+def flat_record(layout: Layout, flat: np.ndarray | torch.Tensor) -> FlatRecord:
+    """Return a record of the arrays that lie in a vector, shape (d,), float32: no copy is made."""
+    if isinstance(flat, torch.Tensor) and flat.device.type == "cpu":
+        flat = flat.numpy()
     return FlatRecord(layout, flat)
 
 
@@ -254,12 +256,7 @@ def packed(state: Mapping[str, torch.Tensor], layout: Layout) -> ArrayRecord:
         stop = start + prod(shape)
         flat[start:stop].view(shape).copy_(state[name])
         start = stop
-    return flat_record_of(layout, flat)
-
-
-def flat_record_of(layout: Layout, flat: torch.Tensor) -> FlatRecord:
-    """Return a record of the arrays that lie in a tensor, shape (d,), float32: no copy is made."""
-    return FlatRecord(layout, flat.numpy() if flat.device.type == "cpu" else flat)
+    return flat_record(layout, flat)
 
 
 def record_of(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
