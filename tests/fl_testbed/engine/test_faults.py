@@ -97,7 +97,7 @@ def patch(app):
     def fatal(self, message, context):
         client = context.node_config["partition-id"]
         server_round = message.content["config"]["server-round"]
-        marker = pathlib.Path(os.environ["PYTHONPATH"]) / "killed"
+        marker = pathlib.Path(__file__).parent / "killed"
         if client == 3 and server_round == 2 and ({always} or not marker.exists()):
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
