@@ -1,9 +1,12 @@
 """Any Flower strategy, watched from outside: whom it heard, though it does not say."""
 
+import inspect
 import math
 import random
+import traceback
 from collections.abc import Iterable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -80,7 +83,7 @@ class Observed(Strategy):
         try:
             arrays, metrics = self.strategy.aggregate_train(server_round, _copied(answers))
         except Exception as fault:  # somebody else's code may raise anything
-            ledger.skipped = " ".join(f"{type(fault).__name__}: {fault}".split())
+            ledger.skipped = self._described(fault)
         if arrays is None:
             ledger.skipped = ledger.skipped or "the strategy returned no model"
             for entry in measured:
@@ -131,6 +134,13 @@ class Observed(Strategy):
             name = type(strategy).__name__
             raise TypeError(f"{name} has no state_dict: it cannot go on in the middle of a run")
         strategy.load_state_dict(state)
+
+    def _described(self, fault: Exception) -> str:
+        """Say what an exception in the strategy was, and in which line."""
+        file = inspect.getfile(type(self.strategy))
+        frames = traceback.extract_tb(fault.__traceback__)
+        lines = [f" ({Path(file).name}:{f.lineno})" for f in frames if f.filename == file]
+        return " ".join(f"{type(fault).__name__}: {fault}".split()) + "".join(lines[-1:])
 
     def _read(
         self, answers: list[Message], ledger: RoundLedger

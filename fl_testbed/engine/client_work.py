@@ -11,6 +11,7 @@ from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 
 from fl_testbed.engine.flower_internals import RUN_ID, message_from, with_views
+from fl_testbed.scenario.own_code import described
 
 
 class Task(NamedTuple):
@@ -103,7 +104,7 @@ def _run_one(app: ClientApp, content: RecordDict, task: Task, timeout_s: float) 
     except ClientTimeout:
         reason = f"no reply within {timeout_s:g} s"
     except Exception as fault:  # a client may raise anything; it must not end the run
-        reason = " ".join(f"{type(fault).__name__}: {fault}".split())
+        reason = described(fault)
     return Outcome(task.metadata.dst_node_id, None, reason, task.state)
 
 

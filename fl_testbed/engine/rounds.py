@@ -72,6 +72,7 @@ class Run:
         model = build_model(scenario, federation.dataset)
         self._n_parameters = sum(parameter.numel() for parameter in model.parameters())
         self._arrays = ArrayRecord(model.state_dict())
+        self._has_complained = False
 
     def rounds(self, done: int = -1, state: State | None = None) -> Iterator[RoundRecord]:
         """Yield a record for each round; round 0 is the initial model.
@@ -94,7 +95,7 @@ class Run:
             tables = self._tables(round_, evaluation)
             tables["timings.csv"] = [(round_, trained - began, perf_counter() - trained)]
             updates = self._recorder.content() if self._recorder and round_ > 0 else b""
-            notes = tuple(self._grid.notes)
+            notes = (*self._grid.notes, *self._complaints(round_))
             self._grid.notes.clear()
             yield RoundRecord(round_, tables, self._state(), evaluation, updates, notes)
 
@@ -130,6 +131,22 @@ class Run:
         messages = list(self._strategy.configure_evaluate(round_, self._arrays, config, grid))
         if messages:
             self._strategy.aggregate_evaluate(round_, grid.send_and_receive(messages))
+
+    def _complaints(self, round_: int) -> list[str]:
+        """Say so the first time that clients fail or a round moves nothing: more may follow."""
+        ledger = self._strategy.ledger
+        if ledger is None or self._has_complained:
+            return []
+        unusable = [entry for entry in ledger.clients if entry.status != OK]
+        if not unusable and not ledger.skipped:
+            return []
+        self._has_complained = True
+        where = f"{self._scenario.variant} seed {self._scenario.seed}, round {round_}"
+        if not unusable:
+            return [f"{where}, moved nothing: {ledger.skipped}"]
+        first, n = unusable[0], len(ledger.clients)
+        what = f"client {first.client} {first.status}"
+        return [f"{where}, {len(unusable)} of {n} replies are of no use: {what}"]
 
     def _sample(self, round_: int) -> list[int]:
         n_clients, n_sampled = len(self._federation.population), self._scenario.n_sampled

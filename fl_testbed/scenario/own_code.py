@@ -92,6 +92,23 @@ def _described(fault: BaseException) -> str:
     return " ".join(f"{type(fault).__name__}: {fault}".split())
 
 
+def described(fault: BaseException) -> str:
+    """Say what an exception was and, if it came from a user's code, in which line, in one line.
+
+    The file's name alone: results are the same on any machine.
+    """
+    files = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(fault.__traceback__)]
+    own = [f" ({file.name}:{line})" for file, line in files if _is_users(file)]
+    return _described(fault) + "".join(own[-1:])
+
+
+def _is_users(file: Path) -> bool:
+    ours = (Path(sys.modules[name].__path__[0]) for name in ("fl_testbed", "clients", "strategies"))
+    return (
+        file.is_absolute() and not _is_installed(file) and not any(map(file.is_relative_to, ours))
+    )
+
+
 class Guarded:
     """A user's function that tells in one line what went wrong in it, and what it returned if that
     is nothing to go on with.
@@ -327,7 +344,7 @@ def misshapen(result: Any, needed: type, shapes: Mapping[str, tuple[int, ...]]) 
     """Return what is wrong with a result that should be a named tuple with tensors of such shapes;
     nothing if it is one."""
     if not isinstance(result, needed):
-        return f"must return a {needed.__name__}, returned {type(result).__name__}"
+        return f"must return {needed.__name__}, returned {type(result).__name__}"
     for name, shape in shapes.items():
         given = getattr(getattr(result, name), "shape", None)
         if given is None or tuple(given) != shape:

@@ -1,6 +1,8 @@
-"""``flwr run .`` on this repository, with a SuperLink that listens on the loopback alone."""
+"""``flwr run .`` on this repository and on an app that uses our strategies and nothing else of it,
+with a SuperLink that listens on the loopback alone."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -8,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +20,7 @@ from fl_testbed.engine.launch import Options, launch
 from fl_testbed.scenario import load_scenarios
 
 REPOSITORY = Path(__file__).parents[2]
+PLAIN_APP = REPOSITORY / "experiments" / "plain_flower_app"
 BIN = Path(sys.executable).parent
 SETTINGS = (
     "rounds=1",
@@ -43,9 +46,9 @@ def wait_until_up(port: str) -> None:
     pytest.fail("the SuperLink did not come up")
 
 
-@pytest.fixture(scope="module")
-def flwr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flwr]:
-    home = tmp_path_factory.mktemp("flwr")
+@contextmanager
+def superlink(home: Path, **more: str) -> Iterator[Flwr]:
+    """Yields ``flwr run`` of an app with so many SuperNodes and a run config: returns its output."""
     http, control = free_port(), free_port()
     environment = {name: v for name, v in os.environ.items() if name != "PYTHONPATH"} | {
         "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -56,10 +59,11 @@ def flwr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flwr]:
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": http,
         "FLWR_LOCAL_CONTROL_API_PORT": control,
         "RAY_ADDRESS": "local",
+        **more,
     }
     options = f"--insecure --simulation --isolation subprocess --host 127.0.0.1 --port {http}"
     control_address = ["--control-api-address", f"127.0.0.1:{control}"]
-    superlink = subprocess.Popen(
+    server = subprocess.Popen(
         [str(BIN / "flower-superlink"), *options.split(), *control_address],
         env=environment,
         cwd=home,
@@ -68,12 +72,11 @@ def flwr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flwr]:
         start_new_session=True,
     )
 
-    def run(n_nodes: int, out: Path) -> str:
+    def run(app: Path, n_nodes: int, config: str) -> str:
         federation = f"num-supernodes={n_nodes} client-resources-num-cpus=1"
-        config = f'set="{" ".join(SETTINGS)}" out="{out}"'
         options = ["--federation-config", federation, "--run-config", config]
         done = subprocess.run(
-            [str(BIN / "flwr"), "run", str(REPOSITORY), "local", "--stream", *options],
+            [str(BIN / "flwr"), "run", str(app), "local", "--stream", *options],
             env=environment,
             cwd=home,
             capture_output=True,
@@ -87,14 +90,24 @@ def flwr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flwr]:
         wait_until_up(http)
         yield run
     finally:
-        os.killpg(superlink.pid, signal.SIGTERM)
-        superlink.wait(timeout=30)
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def flwr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flwr]:
+    with superlink(tmp_path_factory.mktemp("flwr")) as run:
+        yield run
+
+
+def config(out: Path) -> str:
+    return f'set="{" ".join(SETTINGS)}" out="{out}"'
 
 
 def test_a_scenario_in_the_run_config_gives_the_results_of_our_own_engine(
     flwr: Flwr, tmp_path: Path
 ) -> None:
-    said = flwr(26, tmp_path / "flower")
+    said = flwr(REPOSITORY, 26, config(tmp_path / "flower"))
     folder = Path("quickstart") / "mean" / "seed-0"
     assert (tmp_path / "flower" / folder / "summary.json").exists(), said
     scenarios = load_scenarios(REPOSITORY / "configs" / "quickstart.yaml", SETTINGS)
@@ -107,10 +120,25 @@ def test_a_scenario_in_the_run_config_gives_the_results_of_our_own_engine(
 
 
 def test_a_federation_of_another_size_is_told_how_large_to_be(flwr: Flwr, tmp_path: Path) -> None:
-    said = " ".join(flwr(3, tmp_path).split())
+    said = " ".join(flwr(REPOSITORY, 3, config(tmp_path)).split())
     assert "mean has 26 clients, the federation 3 SuperNodes" in said
     assert "pass --federation-config 'num-supernodes=26'" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_our_strategies_run_in_a_plain_flower_app_without_the_rest_of_this_repository(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "strategies").symlink_to(REPOSITORY / "strategies")
+    for absent in ("fl_testbed", "clients"):
+        (tmp_path / f"{absent}.py").write_text("raise ImportError('this app does without')")
+    (home := tmp_path / "home").mkdir()
+    with superlink(home, PYTHONPATH=str(tmp_path)) as flwr:
+        said = flwr(PLAIN_APP, 10, "num-server-rounds=2")
+    (last,) = re.findall(r"round  2  accuracy (\S+)  weights (.*?)  unexplained", said) or [said]
+    weights = [float(weight) for weight in last[1].split()]
+    assert weights[:2] == [0, 0], said  # the two that train on wrong labels
+    assert sum(weights) == pytest.approx(1, abs=0.05)
 
 
 class _Silent:

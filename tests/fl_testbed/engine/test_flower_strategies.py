@@ -60,6 +60,10 @@ def private(**fedavg):
 """
 
 
+def line_of(text: str, code: str) -> int:
+    return 1 + code[: code.index(text)].count("\n")
+
+
 def flower(path: str, args: str = "{}", more: str = "") -> str:
     return f"{{kind: flower, path: '{path}', args: {args}{more}}}"
 
@@ -136,9 +140,12 @@ def test_two_run_on_flowers_own_engine_too(runs: dict[str, Path], tmp_path: Path
 
 def test_an_exception_in_a_strategy_costs_a_round_and_says_why(tmp_path: Path) -> None:
     path = scenario(tmp_path, {"picky": flower("mine.py:Picky")})
-    launch(load_scenarios(path), Options(tmp_path / "out", None, ""), MagicMock())
+    progress = MagicMock()
+    launch(load_scenarios(path), Options(tmp_path / "out", None, ""), progress)
     rounds = pd.read_csv(next((tmp_path / "out").rglob("rounds.csv")))
-    assert rounds["skipped"].tolist()[2] == "RuntimeError: not today"
+    fault = f"RuntimeError: not today (mine.py:{line_of('not today', CLIPPING)})"
+    assert rounds["skipped"].tolist()[2] == fault
+    progress.note.assert_called_with(f"picky seed 0, round 2, moved nothing: {fault}")
     assert rounds["skipped"].notna().sum() == 1
 
 

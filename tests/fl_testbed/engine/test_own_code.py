@@ -64,3 +64,16 @@ def test_the_command_tells_of_a_fault_in_a_users_rule_and_stops(tmp_path: Path) 
     assert "seed-0: the run failed: " in done.stderr
     assert "mine.py:19: without_largest raised NameError" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_command_tells_of_a_users_model_that_cannot_be_trained(tmp_path: Path) -> None:
+    write_own_scenario(tmp_path)
+    code = tmp_path / "sub" / "mine.py"
+    good = code.read_text()
+    broken = good.replace("return self.last", "assert not self.training; return self.last")
+    code.write_text(broken)
+    said = succeed("run", "scenario.yaml", "--out", "out", "--set", "rounds=2", cwd=tmp_path)
+    line = 1 + broken[: broken.index("assert")].count("\n")
+    fault = f"client 0 failed: AssertionError: (mine.py:{line})"
+    told = f"default seed 0, round 1, 12 of 12 replies are of no use: {fault}"
+    assert said.splitlines().count(told) == 1

@@ -1,0 +1,1 @@
+"""Flower's quickstart with the strategies of fl-testbed."""
