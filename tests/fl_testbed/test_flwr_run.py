@@ -48,7 +48,7 @@ def wait_until_up(port: str) -> None:
 
 @contextmanager
 def superlink(home: Path, **more: str) -> Iterator[Flwr]:
-    """Yields ``flwr run`` of an app with so many SuperNodes and a run config: returns its output."""
+    """Yields ``flwr run`` of an app with some SuperNodes and a run config: returns its output."""
     http, control = free_port(), free_port()
     environment = {name: v for name, v in os.environ.items() if name != "PYTHONPATH"} | {
         "PATH": f"{BIN}:{os.environ['PATH']}",
