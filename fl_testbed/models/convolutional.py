@@ -116,7 +116,6 @@ def resnet(
     Args:
         input_shape: (channels, height, width).
         n_classes: Outputs.
-        n_classes: Outputs.
         width: Filters of the first stage, 64 in the paper; the others have 2, 4 and 8 times that.
         blocks: How many blocks each stage has; every stage but the first halves the image.
         block: Their kind.
