@@ -3,3 +3,7 @@
 
 class PoolError(RuntimeError):
     """No Ray worker is left and none can be started."""
+
+
+class TrackerError(RuntimeError):
+    """A tracker cannot be told of a run; the run itself is fine."""

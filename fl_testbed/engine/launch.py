@@ -7,11 +7,13 @@ import platform
 import shutil
 import subprocess
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import pandas as pd
 
 from clients.device_memory import release_gpus
 from fl_testbed.data import DataError, Dataset, Federation
@@ -21,7 +23,7 @@ from fl_testbed.engine.assembly import (
     build_model,
     load_dataset,
 )
-from fl_testbed.engine.errors import PoolError
+from fl_testbed.engine.errors import PoolError, TrackerError
 from fl_testbed.engine.evaluation import Evaluation
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.memory import check_memory
@@ -56,6 +58,29 @@ class Progress(Protocol):
         """Be told that a run is done."""
 
 
+class Tracker(Protocol):
+    """One run, as a program for experiments is told of it. Nothing is ever read back from there.
+
+    Each of these may raise a TrackerError: the run goes on without the tracker.
+    """
+
+    def round(self, round_: int, tables: Mapping[str, pd.DataFrame], /) -> None:
+        """Be told a round's rows of the run folder's tables, by file name, before they are written.
+
+        A run that was killed may tell its last round again, the same, when it goes on.
+        """
+
+    def done(self, summary: Mapping[str, Any], /) -> None:
+        """Be told the summary."""
+
+    def failed(self, reason: str, /) -> None:
+        """Be told why there is no summary."""
+
+
+StartTracker = Callable[[AnyScenario, Path, int], Tracker]
+"""Makes a tracker from a run's scenario, its folder, and the last round done, -1 if none."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to run: nothing here changes a result."""
@@ -64,6 +89,7 @@ class Options:
     data_dir: Path | None
     command: str
     resume: bool = False
+    trackers: Sequence[StartTracker] = ()
 
 
 class Kind(Protocol):
@@ -281,6 +307,7 @@ class RunWriter:
         self._options, self._progress = options, progress
         self.failure: str | None = None
         """Why the run failed, if it did."""
+        self._trackers: list[Tracker] = []
 
     def begin(self) -> tuple[int, State | None]:
         """Open the folder; return the last round that is recorded in it, and its state."""
@@ -299,6 +326,10 @@ class RunWriter:
             folder.start(self.kind.columns(scenario))
             round_, state = -1, None
         self._progress.begin(scenario, max(0, round_))
+        self._trackers = []
+        for start in self._options.trackers:
+            with self._untracked_on_error():
+                self._trackers.append(start(scenario, folder.path, round_))
         self._state = state
         return round_, state
 
@@ -321,6 +352,9 @@ class RunWriter:
             text += " (strategy.on_too_few: skip_round would go on)"
         self.failure = " ".join(text.split())
         self.folder.fail(self.failure, traceback_text)
+        for tracker in self._trackers:
+            with self._untracked_on_error():
+                tracker.failed(self.failure)
         self._progress.end(self.scenario, f"failed: {self.failure}")
 
     def write(self, records: Iterable[RoundRecord]) -> None:
@@ -331,10 +365,30 @@ class RunWriter:
 
     def record(self, record: RoundRecord) -> None:
         """Write one record."""
+        if self._trackers:
+            columns = self.kind.columns(self.scenario)
+            tables = {
+                name: pd.DataFrame(rows, columns=list(columns[name]))
+                for name, rows in record.tables.items()
+            }
+            for tracker in list(self._trackers):
+                with self._untracked_on_error(tracker):
+                    tracker.round(record.round_, tables)
         self.folder.record(record.round_, record.tables, record.state, record.updates)
         self._state = record.state
         self._note(record.notes)
         self._progress.round(self.scenario, record.round_, record.evaluation)
+
+    @contextmanager
+    def _untracked_on_error(self, *trackers: Tracker) -> Iterator[None]:
+        """Go on without a tracker that fails: it is no part of the result."""
+        try:
+            yield
+        except TrackerError as fault:
+            self._trackers = [tracker for tracker in self._trackers if tracker not in trackers]
+            text = f"{fault}: runs go on untracked"
+            self.folder.log(text)
+            self._progress.note(text)
 
     def _note(self, decisions: Sequence[str]) -> None:
         for text in decisions:
@@ -353,7 +407,11 @@ class RunWriter:
             for name, tensor in self._state.items()
             if name.startswith("arrays/")
         }
-        self.folder.finish(model, self.kind.summarise(self.folder.path, self.scenario))
+        summary = self.kind.summarise(self.folder.path, self.scenario)
+        self.folder.finish(model, summary)
+        for tracker in self._trackers:
+            with self._untracked_on_error():
+                tracker.done(summary)
         self._progress.end(self.scenario, "done")
 
 

@@ -14,7 +14,11 @@ CLIENT_COLUMNS = ["round", "client", "role", "status", "prior_weight", "weight",
 
 def client_history(folder: Path) -> pd.DataFrame:
     """Return a run's ``clients.csv``; clients that gave no answer are left out."""
-    clients = pd.read_csv(folder / "clients.csv", usecols=CLIENT_COLUMNS)
+    return answered(pd.read_csv(folder / "clients.csv", usecols=CLIENT_COLUMNS))
+
+
+def answered(clients: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of clients that gave an answer: the others took no part in their round."""
     return clients[~clients["status"].str.startswith("failed")]
 
 
@@ -45,7 +49,7 @@ def group_accuracy_by_round(runs: Sequence[RunResult]) -> pd.DataFrame:
     return joined.reindex(columns=order)
 
 
-def heard_map(clients: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[Role]]:
+def heard_by_round(clients: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[Role]]:
     """Return who was heard when.
 
     Returns:

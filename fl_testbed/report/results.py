@@ -4,10 +4,12 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from fl_testbed.scenario.leaves import leaves
 
 PLAN = "sweep.json"  # beside the variants: which runs belong to the sweep
 SEED_FOLDER = re.compile(r"seed-(\d+)")
@@ -84,7 +86,7 @@ def _run(folder: Path) -> RunResult:
     if summary is not None:
         names = summary.get("name", place[0]), summary.get("variant", place[1])
         seed_number = int(summary.get("seed", place[2]))
-        return RunResult(folder, *names, seed_number, Status.DONE, "", dict(_numbers(summary, "")))
+        return RunResult(folder, *names, seed_number, Status.DONE, "", numbers(summary))
     failure = _read_json(folder / "failure.json")
     if failure is not None:
         return RunResult(folder, *place, Status.FAILED, failure["reason"], {})
@@ -99,11 +101,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _numbers(inner, f"{key}.{name}" if key else str(name))
-    elif value is None:
-        yield key, math.nan
-    elif isinstance(value, int | float):
-        yield key, float(value)
+def numbers(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Return every number of a summary by its path with dots; null is NaN."""
+    return {
+        key: math.nan if value is None else float(value)
+        for key, value in leaves(summary)
+        if value is None or isinstance(value, int | float)
+    }

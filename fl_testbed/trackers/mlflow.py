@@ -1,0 +1,118 @@
+"""Runs in MLflow: a sweep is an experiment, a variant with a seed one of its runs."""
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+
+from fl_testbed.engine.errors import TrackerError
+from fl_testbed.engine.launch import StartTracker
+from fl_testbed.report.results import numbers
+from fl_testbed.scenario import AnyScenario
+from fl_testbed.scenario.leaves import leaves
+from fl_testbed.trackers import finite, round_figures
+
+FOLDER = "fl_testbed.folder"  # the tag by which a run that goes on is found again
+MOST_PARAMS = 100  # that MLflow takes at once
+LONGEST_PARAM = 6000  # characters
+
+
+def connect(out: Path) -> StartTracker:
+    """Return what makes trackers of runs, on the server that ``MLFLOW_TRACKING_URI`` names.
+
+    Args:
+        out: Where run folders go; without a server, a file ``mlflow.db`` in it takes its place.
+
+    Raises:
+        TrackerError: If the server does not answer.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        out.mkdir(parents=True, exist_ok=True)
+        uri = f"sqlite:///{(out / 'mlflow.db').resolve()}"
+    with _as_tracker_error():
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    return lambda scenario, folder, done: MlflowRun(client, scenario, folder, done)
+
+
+class MlflowRun:
+    """One run's parameters and metrics."""
+
+    def __init__(
+        self, client: MlflowClient, scenario: AnyScenario, folder: Path, done: int
+    ) -> None:
+        self._client, self._last = client, scenario.rounds
+        with _as_tracker_error():
+            there = client.get_experiment_by_name(scenario.name)
+            experiment = (
+                client.create_experiment(scenario.name) if there is None else there.experiment_id
+            )
+            place = folder.resolve().as_uri()
+            begun = client.search_runs(
+                [experiment],
+                f"tags.`{FOLDER}` = '{place}'",
+                max_results=1,
+                order_by=["attributes.start_time DESC"],
+            )
+            if begun and done >= 0:
+                self._run = begun[0].info.run_id
+                client.set_terminated(self._run, "RUNNING")
+                return
+            name = f"{scenario.variant} seed {scenario.seed}"
+            run = client.create_run(experiment, tags={FOLDER: place}, run_name=name)
+            self._run = run.info.run_id
+            params = [
+                Param(_name(key), str(value)[:LONGEST_PARAM])
+                for key, value in leaves(scenario.model_dump(mode="json"))
+            ]
+            for first in range(0, len(params), MOST_PARAMS):
+                client.log_batch(self._run, params=params[first : first + MOST_PARAMS])
+
+    def round(self, round_: int, tables: Mapping[str, pd.DataFrame]) -> None:
+        """Send a round's figures."""
+        self._send(round_figures(tables), round_)
+
+    def done(self, summary: Mapping[str, Any]) -> None:
+        """Send the summary's numbers, and that the run is finished."""
+        values = {f"summary.{key}": value for key, value in numbers(summary).items()}
+        self._send(finite(values), self._last)
+        self._end("FINISHED")
+
+    def failed(self, reason: str) -> None:
+        """Send that the run failed, and why."""
+        with _as_tracker_error():
+            self._client.set_tag(self._run, "fl_testbed.failure", reason)
+        self._end("FAILED")
+
+    def _send(self, figures: Mapping[str, float], step: int) -> None:
+        now = time.time_ns() // 1_000_000
+        metrics = [Metric(_name(key), value, now, step) for key, value in figures.items()]
+        if metrics:
+            with _as_tracker_error():
+                self._client.log_batch(self._run, metrics=metrics)
+
+    def _end(self, status: str) -> None:
+        with _as_tracker_error():
+            self._client.set_terminated(self._run, status)
+
+
+@contextmanager
+def _as_tracker_error() -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as fault:
+        raise TrackerError(f"MLflow: {' '.join(str(fault).split())}") from fault
+
+
+def _name(key: str) -> str:
+    """Return a name that MLflow takes."""
+    return re.sub(r"[^\w./ -]", "_", key)
