@@ -6,6 +6,7 @@ Exit status: 0 done; 2 the input is wrong; 1 a run failed; 130 interrupted.
 import json
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -49,10 +50,20 @@ Settings = Annotated[
 RunFolders = Annotated[
     list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs, or folders that hold runs.")
 ]
+Baseline = Annotated[
+    str | None, typer.Option(help="Variant that the others are compared with, seed by seed.")
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder of the datasets.", envvar="FL_TESTBED_DATA"),
 ]
+
+
+class TrackerName(StrEnum):
+    """Programs for experiments."""
+
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
 
 
 @app.command()
@@ -66,6 +77,13 @@ def run(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Ray worker processes.")] = None,
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Write the report page at the end.")
+    ] = False,
+    tracker: Annotated[
+        list[TrackerName] | None,
+        typer.Option(help="Tell a program for experiments as well, while runs go on."),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Run all variants and seeds of a scenario, then compare them."""
@@ -76,6 +94,7 @@ def run(
     from fl_testbed.report.figures.tension import tension_plane
     from fl_testbed.report.formats import terminal
     from fl_testbed.report.results import find_runs
+    from fl_testbed.trackers import start_trackers
 
     chosen = {"kind": engine, "workers": workers, "ray_address": ray_address}
     if ray_address is not None and engine is None:
@@ -83,7 +102,9 @@ def run(
     overrides = {f"engine.{key}={value}" for key, value in chosen.items() if value is not None}
     scenarios = load_scenarios(scenario, [*(settings or []), *sorted(overrides)])
     console = make_console()
-    options = Options(out, data_dir, shlex.join(["fl-testbed", *sys.argv[1:]]), resume)
+    trackers = start_trackers(tracker or [], out)
+    command = shlex.join(["fl-testbed", *sys.argv[1:]])
+    options = Options(out, data_dir, command, resume, trackers)
     n_rounds = sum(s.rounds for s in scenarios)
     with RunProgress(console, len(scenarios), n_rounds) as progress:
         failures = launch(scenarios, options, progress, kind_of(scenarios))
@@ -95,6 +116,8 @@ def run(
     if plane is not None:
         save(plane, folder / "tension", (".png",))
         console.print(f"figure: {folder / 'tension.png'}", soft_wrap=True)
+    if with_report:
+        console.print(f"report: {_reported(folder)}", soft_wrap=True)
     console.print(f"runs:   {folder}", soft_wrap=True)
     if failures:
         _end(1, *failures)
@@ -103,9 +126,7 @@ def run(
 @app.command("compare")
 def compare_(
     runs: RunFolders,
-    baseline: Annotated[
-        str | None, typer.Option(help="Variant that the others are compared with, seed by seed.")
-    ] = None,
+    baseline: Baseline = None,
     form: Annotated[
         Literal["table", "csv", "markdown", "latex"],
         typer.Option("--format", help="How to write it."),
@@ -147,6 +168,28 @@ def replay_(
     n_same = sum(same for _, same in replays)
     console.print(f"weights as in the run itself, to the byte: {n_same} of {len(replays)} replays")
     console.print(f"replays: {out / done[0].name}", soft_wrap=True)
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="A sweep's folder, or a run's.")
+    ],
+    baseline: Baseline = None,
+) -> None:
+    """Write report.html, one page that holds tables, figures and scenario, and figures/."""
+    page = _reported(folder, baseline)
+    make_console().print(f"report: {page}", soft_wrap=True)
+
+
+def _reported(folder: Path, baseline: str | None = None) -> Path:
+    from fl_testbed.report.comparison import UnknownVariantError
+    from fl_testbed.report.html import write_report
+
+    try:
+        return write_report(folder, _found_runs([folder]), baseline)
+    except UnknownVariantError as fault:
+        raise ScenarioError([Fault("", "--baseline", str(fault))]) from None
 
 
 def _found_runs(folders: list[Path]) -> "list[RunResult]":

@@ -77,7 +77,7 @@ def markdown(comparison: Comparison) -> str:
         for label, cells in zip(grid.labels, grid.cells, strict=True):
             texts = [f"**{cell.text}**" if cell.is_marked else cell.text for cell in cells]
             lines.append("| " + " | ".join([label.replace("|", "\\|"), *texts]) + " |")
-        lines += ["", *(f"{note}  " for note in _bold_notes(grid, "bold")), ""]
+        lines += ["", *(f"{note}  " for note in notes_with(grid, "bold")), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -112,7 +112,7 @@ def latex(comparison: Comparison) -> str:
             ]
             lines.append(" & ".join([_latex(label), *texts]) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
-        lines += [f"% {note}" for note in [grid.title, *_bold_notes(grid, "bold")]]
+        lines += [f"% {note}" for note in [grid.title, *notes_with(grid, "bold")]]
         lines.append("")
     return "\n".join(lines)
 
@@ -234,7 +234,8 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
     yield from (f"failed: {text}" for text in comparison.failed)
 
 
-def _bold_notes(grid: Grid, word: str) -> list[str]:
+def notes_with(grid: Grid, word: str) -> list[str]:
+    """Return a table's notes where what is marked is set off by bold type or by a colour."""
     return [note.replace(f"{MARK} ", f"{word}: ") for note in grid.notes]
 
 

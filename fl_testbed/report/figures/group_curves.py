@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fl_testbed.report.figures.style import FAINT, GROUP_COLOURS, house_style, panels
+from fl_testbed.report.figures.style import FAINT, GROUP_COLOURS, house_style, panels, set_variant
 
 DASHES = ("-", "--", "-.", ":")
 NAMED = len(GROUP_COLOURS)  # with more groups, the worst ones at the end are named
@@ -26,7 +26,7 @@ def group_curves(accuracies: Mapping[str, pd.DataFrame]) -> Figure:
     with house_style():
         figure, axes = panels(len(accuracies), columns=3, width=2.9, height=1.9)
         for panel, (variant, table) in zip(axes, accuracies.items(), strict=True):
-            panel.set_title(variant)
+            set_variant(panel, variant)
             for group in table:
                 curve = table[group].dropna() * 100
                 if group not in named:

@@ -7,7 +7,15 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from clients.shard import Role
-from fl_testbed.report.figures.style import INK, ROLE_COLOURS, house_style, panels, role_name
+from fl_testbed.report.figures.style import (
+    INK,
+    ROLE_COLOURS,
+    house_style,
+    legend_of_panels,
+    panels,
+    role_name,
+    set_variant,
+)
 
 MOST = 3.0  # times the fair share: what lies above looks the same
 SILENT, FAIR, LOUD = "#111111", "#F2F2F2", "#009E73"
@@ -27,7 +35,7 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
         figure, axes = panels(len(maps), columns=3, width=2.9, height=2.2)
         image = None
         for panel, (variant, (ratio, rounds, roles)) in zip(axes, maps.items(), strict=True):
-            panel.set_title(variant)
+            set_variant(panel, variant)
             n, first, last = len(roles), float(rounds[0]), float(rounds[-1])
             width = (last - first + 1) * 0.035
             extent = (first - 0.5, last + 0.5, n - 0.5, -0.5)
@@ -59,6 +67,5 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
         figure.supylabel("client", fontsize=9)
         bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="max", pad=0.01)
         bar.set_label("weight over fair share")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=3)
+        legend_of_panels(figure, axes, columns=3)
     return figure

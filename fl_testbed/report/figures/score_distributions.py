@@ -15,6 +15,7 @@ from fl_testbed.report.figures.style import (
     legend_of_panels,
     panels,
     role_name,
+    set_variant,
 )
 
 COMPARED = (Role.HONEST_MINORITY, Role.POISONED)
@@ -34,8 +35,7 @@ def score_distributions(
         figure, axes = panels(len(ranks), columns=3, width=2.9, height=1.9)
         for panel, (variant, table) in zip(axes, ranks.items(), strict=True):
             area = separability.get(variant, math.nan)
-            title = variant if math.isnan(area) else f"{variant}   AUC {area:.2f}"
-            panel.set_title(title)
+            set_variant(panel, variant, "" if math.isnan(area) else f"AUC {area:.2f}")
             for role in COMPARED:
                 own = table.loc[table["role"] == role.value, "rank"].to_numpy()
                 if not len(own):

@@ -1,6 +1,7 @@
 """How all figures look: colours that all kinds of colour vision, and grey prints, tell apart."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ matplotlib.use("Agg")  # no display is needed
 
 INK = "#222222"
 """Text and axes. In the report's SVG it becomes the page's own text colour."""
+NO_BREAK = "\N{NO-BREAK SPACE}"
+TITLE_WIDTH = 26  # characters above a panel
 FAINT = "#888888"
 """Seen on white and on black."""
 
@@ -84,6 +87,13 @@ def panels(n: int, *, columns: int, width: float, height: float) -> tuple[Figure
     return figure, list(axes.flat[:n])
 
 
+def set_variant(panel: Axes, variant: str, figure: str = "") -> None:
+    """Name a panel by its variant and a figure of it, in as many lines as its width needs."""
+    words = " ".join([variant.replace(",", ", "), figure.replace(" ", NO_BREAK)])
+    lines = textwrap.wrap(words, TITLE_WIDTH, break_on_hyphens=False)
+    panel.set_title("\n".join(lines).replace(", ", ","))
+
+
 def legend_of_panels(figure: Figure, axes: Sequence[Axes], *, columns: int) -> None:
     """Give a figure one legend, with everything once that any of its panels shows."""
     handles: dict[str, Any] = {}
@@ -97,6 +107,9 @@ def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg"))
     """Write a figure in several formats, on white; the same figure gives the same bytes."""
     files = [path.with_suffix(suffix) for suffix in suffixes]
     path.parent.mkdir(parents=True, exist_ok=True)
+    with house_style():  # once for all formats: it takes longer than any of them
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     for file in files:
         metadata = {"Date": None} if file.suffix == ".svg" else None
         with house_style():

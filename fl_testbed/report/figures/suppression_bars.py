@@ -37,7 +37,9 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
                 at,
                 np.nan_to_num(means),
                 HEIGHT * 0.92,
-                xerr=np.nan_to_num(halves),
+                xerr=np.nan_to_num(
+                    np.stack([np.fmin(halves, means), halves])
+                ),  # no weight is below 0
                 color=ROLE_COLOURS[role],
                 hatch=ROLE_HATCHES[role],
                 edgecolor="white",
@@ -56,6 +58,7 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
         axes.axvline(1, color=INK, linewidth=1)
         axes.set_xlabel("← silenced    weight over fair share    amplified →")
         axes.margins(x=0.08)
+        axes.set_xlim(left=0)
         axes.grid(axis="x", alpha=0.25)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure

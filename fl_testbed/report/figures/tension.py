@@ -14,6 +14,8 @@ from fl_testbed.report.figures.style import FAINT, INK, house_style
 FRONT = "#009E73"
 CLOSE = (6.5, 4.0)  # percent points across and up: points nearer than this share a label
 
+CHARACTER = 1.5  # percent points that a character of a label is wide
+
 
 class Point(NamedTuple):
     """One variant in the plane, in percent."""
@@ -81,8 +83,8 @@ def _draw(axes: Axes, points: list[Point]) -> None:
             linewidths=1.4,
             zorder=3,
         )
-    for x, y, label in _joined(points):
-        place = _label_place(x, y)
+    for x, y, label, level in _levelled(_joined(points)):
+        place = _label_place(x, y, level)
         axes.annotate(label, (x, y), textcoords="offset points", fontweight="bold", **place)
     axes.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal")
     axes.set_xlabel("worst-group accuracy, %    fair →")
@@ -96,13 +98,25 @@ def _within_bounds(mean: float, half: float) -> np.ndarray:
     return np.array([[min(half, mean)], [min(half, 100 - mean)]]).clip(min=0)
 
 
-def _label_place(x: float, y: float) -> dict[str, Any]:
+def _levelled(
+    labels: list[tuple[float, float, str]],
+) -> list[tuple[float, float, str, int]]:
+    """Give each label the lowest level above its point on which it covers no other label."""
+    placed: list[tuple[float, float, str, int]] = []
+    for x, y, label in sorted(labels):
+        near = [p for p in placed if abs(p[1] - y) < 2 * CLOSE[1]]
+        taken = {p[3] for p in near if x - p[0] < CHARACTER * (len(label) + len(p[2])) / 2 + 1}
+        placed.append((x, y, label, min(set(range(len(taken) + 1)) - taken)))
+    return placed
+
+
+def _label_place(x: float, y: float, level: int) -> dict[str, Any]:
     """Put a label above its point, or below or inwards where it would leave the axes."""
     up = y < 88
     side = "left" if x < 8 else "right" if x > 92 else "center"
     shift = {"left": -3, "right": 3, "center": 0}[side]
     return {
-        "xytext": (shift, 7 if up else -8),
+        "xytext": (shift, (7 if up else -8) + (11 if up else -11) * level),
         "ha": side,
         "va": "bottom" if up else "top",
     }

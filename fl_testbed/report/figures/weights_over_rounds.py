@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -15,6 +14,7 @@ from fl_testbed.report.figures.style import (
     legend_of_panels,
     panels,
     role_name,
+    set_variant,
 )
 
 
@@ -27,7 +27,7 @@ def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     with house_style():
         figure, axes = panels(len(ratios), columns=3, width=2.9, height=1.9)
         for panel, (variant, tables) in zip(axes, ratios.items(), strict=True):
-            panel.set_title(variant)
+            set_variant(panel, variant)
             panel.axhline(1, color=INK, linewidth=0.7, zorder=1)
             for role in Role:
                 by_seed = pd.concat([table[role.value] for table in tables], axis=1)
@@ -49,7 +49,8 @@ def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
                         mean.index, low, high, color=ROLE_COLOURS[role], alpha=0.2, linewidth=0
                     )
             panel.grid(alpha=0.25)
-        axes[0].set_ylim(bottom=min(0, np.floor(axes[0].get_ylim()[0])))
+        top = axes[0].get_ylim()[1]
+        axes[0].set_ylim(-0.04 * top, top)
         figure.supxlabel("round", fontsize=9)
         figure.supylabel("weight over fair share", fontsize=9)
         legend_of_panels(figure, axes, columns=3)

@@ -1,0 +1,208 @@
+"""Every figure that a sweep's runs can give, with what it shows in words."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from fl_testbed.report.columns import ATTACK_SUCCESS, SEPARABILITY, WORST_GROUP
+from fl_testbed.report.comparison import Comparison
+from fl_testbed.report.figures.group_curves import group_curves
+from fl_testbed.report.figures.heard_map import heard_map
+from fl_testbed.report.figures.heat_map import heat_map
+from fl_testbed.report.figures.score_distributions import score_distributions
+from fl_testbed.report.figures.suppression_bars import suppression_bars
+from fl_testbed.report.figures.tension import tension_plane
+from fl_testbed.report.figures.weights_over_rounds import weights_over_rounds
+from fl_testbed.report.histories import (
+    client_history,
+    group_accuracy_by_round,
+    heard_by_round,
+    suspicion_ranks,
+    weight_ratios_by_round,
+)
+from fl_testbed.report.results import RunResult, Status
+
+PER_PAGE = 12  # panels in a figure with one for each variant
+MOST_VARIANTS = 24  # that have panels of their own
+FILLED = 0.6  # of a heat map's cells, below which it says little
+
+
+class Picture(NamedTuple):
+    """One figure."""
+
+    name: str
+    """Of its files."""
+    title: str
+    caption: str
+    figure: Figure
+
+
+def pictures(comparison: Comparison, runs: Sequence[RunResult]) -> Iterator[Picture]:
+    """Yield the figures of finished runs, those of the whole sweep first."""
+    plane = tension_plane(comparison)
+    if plane is not None:
+        yield Picture(
+            "tension",
+            "The tension",
+            "Right is fair, down is safe. A defence that silences the minority lies left, a lift "
+            "that amplifies attackers lies up. Bars: 95 % intervals over seeds.",
+            plane,
+        )
+    bars = suppression_bars(comparison)
+    if bars is not None:
+        yield Picture(
+            "suppression",
+            "Who was heard",
+            "Each role's share of the aggregate over its fair share: below 1 silenced, above 1 "
+            "amplified.",
+            bars,
+        )
+    done = by_variant(comparison, runs)
+    yield from _heat_maps(comparison, done)
+    yield from _panels(done, comparison)
+
+
+def by_variant(comparison: Comparison, runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """Return the finished runs of each variant that has some, by its label."""
+    found: dict[str, list[RunResult]] = {}
+    for row in comparison.rows:
+        own = [run for run in runs if (run.name, run.variant) == (row.name, row.variant)]
+        own = [run for run in own if run.status is Status.DONE]
+        if own:
+            found[row.label] = own
+    return found
+
+
+def _heat_maps(
+    comparison: Comparison, done: Mapping[str, Sequence[RunResult]]
+) -> Iterator[Picture]:
+    estimates = {row.label: row.estimates for row in comparison.rows}
+    rows = []
+    for label, runs in done.items():
+        means = {
+            column.key: estimates[label][column.key].mean
+            for column in (WORST_GROUP, ATTACK_SUCCESS)
+            if column.key in estimates[label]
+        }
+        rows.append({**factors(runs[0].folder), **means})
+    table = pd.DataFrame(rows)
+    if not {WORST_GROUP.key, ATTACK_SUCCESS.key} & set(table):
+        return
+    for across in ("attack", "reweighting"):
+        n_rows, n_columns = table["defence"].nunique(), table[across].nunique()
+        n_there = len(table.drop_duplicates(["defence", across]))
+        if min(n_rows, n_columns) > 1 and n_there >= FILLED * n_rows * n_columns:
+            yield Picture(
+                f"defence_by_{across}",
+                f"Defence × {across}",
+                "Means over seeds and over all variants of a cell. Light is good.",
+                heat_map(table, "defence", across),
+            )
+
+
+def factors(folder: Path) -> dict[str, str]:
+    """Return what a run's scenario has for defence, attack and reweighting, in a word or two."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    scenario = yaml.load((folder / "scenario.yaml").read_bytes(), loader) or {}
+    strategy = scenario.get("strategy", {})
+    steps = [*strategy.get("pre_aggregation", []), strategy.get("aggregation", {})]
+    kinds = scenario.get("attackers") or [scenario]
+    attacks = [
+        _kind(kind, "attack") or _kind(kind, "poison") or _kind(scenario, "poison")
+        for kind in kinds
+    ]
+    attacked = scenario.get("clients", {}).get("poisoned", 0)
+    return {
+        "defence": " + ".join(str(step.get("kind", "?")) for step in steps),
+        "attack": " + ".join(dict.fromkeys(a or "none" for a in attacks)) if attacked else "none",
+        "reweighting": _kind(strategy, "reweighting") or "none",
+    }
+
+
+def _kind(mapping: Mapping[str, Any], key: str) -> str | None:
+    """Return the kind of a mapping's part, None for none."""
+    part = mapping.get(key) or {}
+    kind = part.get("kind")
+    if kind in (None, "none"):
+        return None
+    oracle = part.get("oracle")
+    return f"{kind} ({oracle})" if isinstance(oracle, str) else str(kind)
+
+
+def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> Iterator[Picture]:
+    chosen = list(done)[:MOST_VARIANTS]
+    left_out = (
+        f" The first {len(chosen)} of {len(done)} variants." if len(chosen) < len(done) else ""
+    )
+    federated = [label for label in chosen if (done[label][0].folder / "clients.csv").exists()]
+    histories = {label: [client_history(run.folder) for run in done[label]] for label in federated}
+    areas = {
+        row.label: row.estimates[SEPARABILITY.key].mean
+        for row in comparison.rows
+        if SEPARABILITY.key in row.estimates
+    }
+    yield from _paged(
+        "weights",
+        "Weight over rounds",
+        "Each role's weight over its fair share; bands from the least to the greatest seed."
+        + left_out,
+        {
+            label: [weight_ratios_by_round(clients) for clients in tables]
+            for label, tables in histories.items()
+        },
+        weights_over_rounds,
+    )
+    yield from _paged(
+        "groups",
+        "Accuracy by group",
+        "Mean over seeds." + left_out,
+        {
+            label: group_accuracy_by_round(done[label])
+            for label in chosen
+            if (done[label][0].folder / "groups.csv").exists()
+        },
+        group_curves,
+    )
+    yield from _paged(
+        "scores",
+        "Whom the rule suspects",
+        "Where honest minorities and attackers stand in the rule's own order of suspicion, all "
+        "seeds and rounds; AUC 0.5: it cannot tell them apart." + left_out,
+        {
+            label: ranks
+            for label, tables in histories.items()
+            if not math.isnan(areas.get(label, math.nan))
+            and len(ranks := pd.concat([suspicion_ranks(clients) for clients in tables]))
+        },
+        lambda page: score_distributions(page, areas),
+    )
+    yield from _paged(
+        "heard",
+        "Who was heard when",
+        "The first seed of each variant, a row for each client that was ever sampled." + left_out,
+        {label: heard_by_round(tables[0]) for label, tables in histories.items()},
+        heard_map,
+    )
+
+
+def _paged(
+    name: str,
+    title: str,
+    caption: str,
+    panels: Mapping[str, Any],
+    draw: Callable[[dict[str, Any]], Figure],
+) -> Iterator[Picture]:
+    """Yield a figure for each so many variants."""
+    labels = list(panels)
+    pages = [labels[start : start + PER_PAGE] for start in range(0, len(labels), PER_PAGE)]
+    for number, page in enumerate(pages, start=1):
+        suffix = f"_{number}" if len(pages) > 1 else ""
+        of_pages = f" ({number} of {len(pages)})" if len(pages) > 1 else ""
+        yield Picture(
+            name + suffix, title + of_pages, caption, draw({label: panels[label] for label in page})
+        )

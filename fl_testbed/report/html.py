@@ -1,0 +1,149 @@
+"""The report: one HTML page that holds everything and asks nobody for anything."""
+
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
+
+from fl_testbed.report.comparison import Comparison, compare
+from fl_testbed.report.figures.style import INK, save
+from fl_testbed.report.formats import grids, notes_with
+from fl_testbed.report.gallery import pictures
+from fl_testbed.report.results import PLAN, RunResult, Status
+from fl_testbed.scenario.leaves import leaves
+
+PARTS = Path(__file__).parent / "page"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, in C
+
+
+def write_report(folder: Path, runs: Sequence[RunResult], baseline: str | None = None) -> Path:
+    """Write ``report.html`` and the figures of some runs into a folder; return the page's path.
+
+    Runs that are done in the same way give the same page.
+
+    Raises:
+        UnknownVariantError: If there is no such baseline.
+    """
+    comparison = compare(runs, baseline)
+    shown = []
+    for picture in pictures(comparison, runs):
+        _, drawing = save(picture.figure, folder / "figures" / picture.name, (".png", ".svg"))
+        svg = Markup(_inline(drawing.read_text(encoding="utf-8"), picture.name))
+        shown.append({"title": picture.title, "caption": picture.caption, "svg": svg})
+    page = folder / "report.html"
+    page.write_text(_page(comparison, runs, shown, folder), encoding="utf-8")
+    return page
+
+
+def _page(
+    comparison: Comparison,
+    runs: Sequence[RunResult],
+    shown: list[dict[str, Any]],
+    folder: Path,
+) -> str:
+    environment = Environment(loader=FileSystemLoader(PARTS), autoescape=True, trim_blocks=True)
+    environment.filters["breakable"] = _breakable
+    first, differences = _scenarios(comparison, runs)
+    counts = Counter(run.status for run in runs)
+    return environment.get_template("page.html").render(
+        title=comparison.title,
+        style=Markup((PARTS / "page.css").read_text(encoding="utf-8")),
+        script=Markup((PARTS / "sort.js").read_text(encoding="utf-8")),
+        n_runs=len(runs),
+        n_variants=len(comparison.rows),
+        counts=", ".join(f"{counts[status]} {status}" for status in Status if counts[status]),
+        failed=comparison.failed,
+        grids=[
+            {
+                "title": grid.title,
+                "headings": grid.headings,
+                "notes": notes_with(grid, "green"),
+                "rows": list(zip(grid.labels, grid.cells, strict=True)),
+            }
+            for grid in grids(comparison)
+        ],
+        pictures=shown,
+        command=_command(folder, first),
+        first_variant=first.variant if first else "–",
+        first_seed=first.seed if first else "–",
+        scenario=(first.folder / "scenario.yaml").read_text(encoding="utf-8") if first else "",
+        differences=differences,
+        environment=list(_environments(runs)),
+    )
+
+
+def _breakable(label: str) -> Markup:
+    """Let a narrow column break a variant's name between its words."""
+    return Markup(re.sub(r"([,=_.])", r"\1<wbr>", str(escape(label))))
+
+
+def _inline(svg: str, name: str) -> str:
+    """Return a figure to put into a page: without a background, its ink the page's, ids its own."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'<g id="patch_1">.*?</g>', "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<image\b[^>]*) id="[^"]*"', r"\1", svg)  # the same for equal images
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", svg)
+    return svg.replace(INK.lower(), "currentColor").replace(INK, "currentColor")
+
+
+def _scenarios(
+    comparison: Comparison, runs: Sequence[RunResult]
+) -> tuple[RunResult | None, list[tuple[str, str]]]:
+    """Return the first run that has a scenario, and where other variants' scenarios differ."""
+    first: RunResult | None = None
+    base: dict[str, str] = {}
+    differences = []
+    for row in comparison.rows:
+        own = (run for run in runs if (run.name, run.variant) == (row.name, row.variant))
+        begun = next((run for run in own if (run.folder / "scenario.yaml").exists()), None)
+        if begun is None:
+            continue
+        text = (begun.folder / "scenario.yaml").read_bytes()
+        keys = {
+            key: json.dumps(value, ensure_ascii=False, default=str)
+            for key, value in leaves(yaml.load(text, LOADER))
+        }
+        for key in ("name", "variant", "seed"):
+            keys.pop(key, None)
+        if first is None:
+            first, base = begun, keys
+            continue
+        changed = [f"{k}: {keys[k]}" for k in keys if base.get(k) != keys[k]]
+        changed += [f"without {k}" for k in base if k not in keys]
+        differences.append((row.label, "; ".join(changed) or "–"))
+    return first, differences
+
+
+def _command(folder: Path, first: RunResult | None) -> str:
+    """Return the command that made the runs; how often it was resumed is no part of it."""
+    plan = folder / PLAN
+    if plan.exists():
+        command = json.loads(plan.read_text(encoding="utf-8"))["command"]
+        return shlex.join(part for part in shlex.split(command) if part != "--resume")
+    return f"fl-testbed run {first.folder / 'scenario.yaml'}" if first else ""
+
+
+def _environments(runs: Sequence[RunResult]) -> Iterator[tuple[str, str]]:
+    """Yield what the runs ran on, with every value that any of them had."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        file = run.folder / "environment.json"
+        if not file.exists():
+            continue
+        environment: Mapping[str, Any] = json.loads(file.read_bytes())
+        for key in ("packages", "python", "platform", "processor", "cores", "commit"):
+            value = environment.get(key)
+            if isinstance(value, dict):
+                value = ", ".join(f"{name} {version}" for name, version in value.items())
+            found.setdefault(key, {})[str(value)] = None
+    for key, values in found.items():
+        yield key, " / ".join(values)

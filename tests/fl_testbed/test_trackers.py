@@ -1,0 +1,138 @@
+"""TensorBoard and MLflow hold what the run folder holds, also after a run was interrupted."""
+
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pandas as pd
+import pytest
+from commands import SCENARIO, assert_same_results, patches, run, write_scenario
+
+from fl_testbed.engine.errors import TrackerError
+from fl_testbed.engine.launch import Options, StartTracker, launch
+from fl_testbed.report.histories import client_history, weight_ratios_by_round
+from fl_testbed.scenario import AnyScenario, load_scenarios
+from fl_testbed.trackers import start_trackers
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader:DeprecationWarning"  # MLflow's, of SQLAlchemy
+)
+
+RULE = "strategy: {aggregation: {kind: multi_krum, n_malicious: 2}}"
+TEXT = SCENARIO.replace("strategy: {aggregation: {kind: mean}}", RULE)
+ACCURACY, WEIGHT = "worst_group_accuracy", "weight_ratio/honest_minority"
+
+
+@pytest.fixture
+def scenarios(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[AnyScenario]:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return list(load_scenarios(write_scenario(tmp_path, TEXT)))
+
+
+def interrupted_after(round_: int) -> MagicMock:
+    """Somebody who presses Ctrl-C when told of a round."""
+    progress = MagicMock()
+    progress.round.side_effect = lambda _, done, __: done == round_ and raises(KeyboardInterrupt())
+    return progress
+
+
+def raises(fault: BaseException) -> None:
+    raise fault
+
+
+def launch_twice(
+    scenarios: list[AnyScenario], out: Path, trackers: Callable[[], list[StartTracker]]
+) -> Path:
+    """Interrupt a run after round 2, and go on."""
+    with pytest.raises(KeyboardInterrupt):
+        launch(scenarios, Options(out, None, "", trackers=trackers()), interrupted_after(2))
+    launch(scenarios, Options(out, None, "", resume=True, trackers=trackers()), MagicMock())
+    return out / "small" / "default" / "seed-0"
+
+
+def expected(folder: Path) -> dict[str, pd.Series]:
+    """The figures of a run by round, from its folder."""
+    rounds = pd.read_csv(folder / "rounds.csv", index_col="round")
+    weights = weight_ratios_by_round(client_history(folder))
+    return {ACCURACY: rounds[ACCURACY], WEIGHT: weights["honest_minority"]}
+
+
+def test_tensorboard_shows_every_round_once(scenarios, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = launch_twice(
+        scenarios, tmp_path / "out", lambda: start_trackers(["tensorboard"], tmp_path / "out")
+    )
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    for name, values in expected(folder).items():
+        scalars = events.Scalars(name)
+        assert [scalar.step for scalar in scalars] == list(values.index)
+        assert [scalar.value for scalar in scalars] == pytest.approx(list(values))
+    (final,) = events.Scalars("summary/final.accuracy")
+    assert final.step == 4
+    (text,) = events.Tensors("scenario/text_summary")[-1].tensor_proto.string_val
+    assert b"kind: multi_krum" in text
+
+
+def test_mlflow_holds_one_run_with_every_round(scenarios, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    out = tmp_path / "out"
+    folder = launch_twice(scenarios, out, lambda: start_trackers(["mlflow"], out))
+    client = mlflow.MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("small")
+    (kept,) = client.search_runs([experiment.experiment_id])
+    assert (kept.info.run_name, kept.info.status) == ("default seed 0", "FINISHED")
+    assert kept.data.params["strategy.aggregation.kind"] == "multi_krum"
+    for name, values in expected(folder).items():
+        history = client.get_metric_history(kept.info.run_id, name)
+        assert [metric.step for metric in history] == list(values.index)
+        assert [metric.value for metric in history] == pytest.approx(list(values))
+    assert "summary.final.accuracy" in kept.data.metrics
+
+
+class Unreachable:
+    """A tracker whose server has gone after the first round, or a run that fails for itself."""
+
+    told: tuple[str, ...] = ()
+
+    def __init__(self, scenario: AnyScenario, folder: Path, done: int) -> None:
+        del scenario, folder, done
+
+    def round(self, round_: int, tables: object) -> None:
+        del tables
+        type(self).told += (f"round {round_}",)
+        if round_ == 1:
+            raise TrackerError("the server has gone")
+
+    def done(self, summary: object) -> None:
+        raise AssertionError(summary)
+
+    failed = done
+
+
+def test_a_tracker_changes_nothing_even_where_it_fails(scenarios, tmp_path: Path) -> None:
+    launch(scenarios, Options(tmp_path / "plain", None, ""), MagicMock())
+    progress = MagicMock()
+    options = Options(tmp_path / "out", None, "", trackers=[Unreachable])
+    assert launch(scenarios, options, progress) == []
+    assert_same_results(tmp_path / "plain", tmp_path / "out")
+    assert Unreachable.told == ("round 0", "round 1")
+    progress.note.assert_any_call("the server has gone: runs go on untracked")
+
+
+HIDDEN = """
+import sys
+sys.modules["mlflow"] = None
+
+def patch(module):
+    pass
+"""
+
+
+def test_one_that_is_not_installed_says_how_to_get_it(tmp_path: Path) -> None:
+    write_scenario(tmp_path)
+    hidden = patches(tmp_path, "fl_testbed.trackers", HIDDEN)
+    done = run("run", "scenario.yaml", "--tracker", "mlflow", cwd=tmp_path, patches=hidden)
+    assert done.returncode == 2
+    assert done.stderr == "--tracker mlflow: needs mlflow: pip install 'fl-testbed[mlflow]'\n"
+    assert not (tmp_path / "runs").exists()
