@@ -19,6 +19,7 @@ from matplotlib.patches import Rectangle
 
 from fl_testbed.report.figures.style import house_style, save
 from fl_testbed.report.results import find_runs
+from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
 POISONS = {"backdoor": "hard backdoor", "flip": "label flip without a trigger"}
@@ -30,12 +31,13 @@ def measured(out: Path) -> pd.DataFrame:
     """Return one row per run."""
     rows = []
     for poison in POISONS:
-        for run in find_runs([out / f"combinations-{poison}"]):
-            if not run.figures:
+        found = {(r.variant, r.seed): r for r in find_runs([out / f"combinations-{poison}"])}
+        for scenario in load_scenarios(HERE / f"{poison}.yaml"):
+            run = found.get((scenario.variant, scenario.seed))
+            if run is None or not run.figures:
                 continue
             lift, _, rule = run.variant.partition(",aggregation=")
-            row = {"poison": poison, "lift": lift, "defence": rule.partition("-")[0]}
-            row |= {"seed": run.seed}
+            row = {"poison": poison, "lift": lift, "defence": rule, "seed": run.seed}
             row |= {name: 100 * run.figures[f"final.{name}"] for name in (WORST, ASR)}
             rows.append(row)
     return pd.DataFrame(rows)
@@ -76,14 +78,15 @@ def markdown(worst: pd.DataFrame, success: pd.DataFrame) -> str:
 def figure(table: pd.DataFrame, path: Path) -> None:
     """Draw a matrix per poison: its colour is worst-group accuracy less attack success."""
     with house_style():
-        drawing = Figure(figsize=(15, 5.2), layout="constrained")
+        drawing = Figure(figsize=(16.5, 5.2), layout="constrained")
         for axes, (poison, title) in zip(drawing.subplots(1, 2), POISONS.items(), strict=True):
             worst, success = cells_of(table, poison)
             both = reaches_both(worst, success).to_numpy()
             image = axes.imshow(worst - success, cmap="RdYlBu", vmin=-100, vmax=100, aspect="auto")
             for (row, column), value in np.ndenumerate(worst.to_numpy()):
                 text = f"{value:.0f} / {success.iloc[row, column]:.0f}"
-                axes.text(column, row, text, ha="center", va="center", fontsize=9, color="0.1")
+                shade = "white" if abs(value - success.iloc[row, column]) > 60 else "0.1"
+                axes.text(column, row, text, ha="center", va="center", fontsize=9, color=shade)
                 if both[row, column]:
                     corner = (column - 0.47, row - 0.45)
                     axes.add_patch(Rectangle(corner, 0.94, 0.9, fill=False, lw=2.5, ec="0.1"))
