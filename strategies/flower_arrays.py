@@ -1,6 +1,6 @@
 """Flower's named arrays as numpy views, and as one flat vector of parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -140,15 +140,15 @@ class Layout:
             prod(shape) for shape, used in zip(self.shapes, self.floating, strict=True) if used
         )
 
-    def write_flat(self, record: ArrayRecord, out: np.ndarray) -> None:
-        """Copy a record's parameters into ``out``, shape (d,), float32.
+    def parts(self, record: ArrayRecord) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield where parameters stand in the flat vector, and a record's values of them, flat.
 
         Raises:
             UnusableReplyError: If the record's keys, shapes or types are not this layout's.
         """
         flat = record.flat_in(self) if isinstance(record, FlatRecord) else None
         if flat is not None:
-            np.copyto(out, flat if isinstance(flat, np.ndarray) else flat.cpu().numpy())
+            yield slice(self.size), flat if isinstance(flat, np.ndarray) else flat.cpu().numpy()
             return
         if set(record.keys()) != set(self.names):
             missing = sorted(set(self.names) - set(record.keys()))
@@ -172,9 +172,17 @@ class Layout:
                 )
             if values.dtype.kind not in "iuf":
                 raise UnusableReplyError(f"array {name} holds {values.dtype}, not real numbers")
-            stop = start + values.size
-            np.copyto(out[start:stop], values.reshape(-1), casting="same_kind")
-            start = stop
+            yield slice(start, start + values.size), values.reshape(-1)
+            start += values.size
+
+    def write_flat(self, record: ArrayRecord, out: np.ndarray) -> None:
+        """Copy a record's parameters into ``out``, shape (d,), float32.
+
+        Raises:
+            UnusableReplyError: If the record's keys, shapes or types are not this layout's.
+        """
+        for part, values in self.parts(record):
+            np.copyto(out[part], values, casting="same_kind")
 
     def read_flat(self, flat: np.ndarray, others: ArrayRecord) -> ArrayRecord:
         """Return a record with parameters from ``flat`` and integer arrays from ``others``."""

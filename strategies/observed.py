@@ -20,8 +20,8 @@ from strategies.flower_arrays import Layout, UnusableReplyError
 from strategies.inferred_weights import inferred_weights
 from strategies.randomness import Purpose, generator
 from strategies.robust import NO_REPLY, OK, ClientEntry, RoundLedger
-from strategies.running_sum import subtract
 from strategies.shapes import Tensor
+from strategies.update_rows import row_writer
 
 
 class Observed(Strategy):
@@ -152,7 +152,8 @@ class Observed(Strategy):
         layout.write_flat(self._arrays, start)
         entries = {client: ClientEntry(client, NO_REPLY) for client in self._asked}
         ledger.clients = list(entries.values())
-        matrix = np.empty((len(answers), layout.size), dtype=np.float32)
+        matrix = torch.empty(len(answers), layout.size)
+        write_row = row_writer(layout, matrix, start)
         measured: list[ClientEntry] = []
         for reply in answers:
             entry = entries.get(reply.metadata.src_node_id)
@@ -164,11 +165,10 @@ class Observed(Strategy):
             metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
             entry.n_examples = int(_number(metrics, "num-examples", 0.0))
             entry.train_loss = _number(metrics, "train-loss", math.nan)
-            row = matrix[len(measured)]
             try:
                 with np.errstate(over="ignore", invalid="ignore"):
-                    layout.write_flat(next(iter(reply.content.array_records.values())), row)
-                    entry.update_norm = subtract(row, start)
+                    arrays = next(iter(reply.content.array_records.values()))
+                    entry.update_norm = write_row(len(measured), arrays)
                 if not math.isfinite(entry.update_norm):
                     raise UnusableReplyError("update is not finite")
             except (UnusableReplyError, StopIteration) as fault:
@@ -180,7 +180,7 @@ class Observed(Strategy):
         raw = [float(e.n_examples) if self.weight_by == "examples" else 1.0 for e in answered]
         for entry, own in zip(answered, raw, strict=True):
             entry.prior_weight = own / sum(raw) if sum(raw) else 1 / len(answered)
-        return start, torch.from_numpy(matrix[: len(measured)]), measured
+        return start, matrix[: len(measured)], measured
 
     def _infer(
         self, ledger: RoundLedger, updates: Tensor, measured: list[ClientEntry], step: Tensor

@@ -251,11 +251,10 @@ class RobustFedAvg(FedAvg):
                 except UnusableReplyError as fault:
                     entry.status = f"rejected: {fault}"
             if self._sum is not None and entry.status == OK:
-                self._sum.put(
-                    place, self._matrix[row].numpy(), self._raw_weight(entry), entry.update_norm
-                )
+                self._sum.put(place, self._matrix[row], self._raw_weight(entry), entry.update_norm)
             elif self._sum is not None:
                 self._sum.skip(place)
+            del reply  # its arrays lie in memory that the next ones need
 
     def _check_reply(self, reply: Message, start: np.ndarray, row: int, entry: ClientEntry) -> None:
         """Write the update into a row, and what the server notes of it into the ledger."""

@@ -1,36 +1,17 @@
 """A weighted mean of updates that come one by one, without keeping them."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from strategies.aggregation.aggregate import Aggregate
 
 ScaleOfRow = Callable[[float], float]
 """For a rule that averages scaled rows: the scale of a row, by its L2 norm."""
 
-BLOCK = 2**15  # entries whose float64 copy stays in a core's cache
-
-
-def subtract(row: np.ndarray, start: np.ndarray) -> float:
-    """Turn a client's parameters into its update, in place, and return the update's L2 norm.
-
-    Args:
-        row: Shape (d,), float32: parameters, afterwards the update.
-        start: Shape (d,), float32: the parameters that the client received.
-
-    Returns:
-        The norm, summed in float64; not finite exactly if an entry of the update is not.
-    """
-    total = 0.0
-    for begin in range(0, len(row), BLOCK):
-        block = row[begin : begin + BLOCK]
-        np.subtract(block, start[begin : begin + BLOCK], out=block)
-        exact = block.astype(np.float64)
-        total += float(exact @ exact)
-    return math.sqrt(total)
+BLOCK = 2**17  # entries whose float64 copy stays in a core's cache
 
 
 class RunningSum:
@@ -45,16 +26,16 @@ class RunningSum:
 
     def __init__(self, n_parameters: int, scale_of_row: ScaleOfRow) -> None:
         self._scale_of_row = scale_of_row
-        self._total = np.zeros(n_parameters)
-        self._early: dict[int, tuple[np.ndarray, float, float] | None] = {}
+        self._total = torch.zeros(n_parameters, dtype=torch.float64)
+        self._early: dict[int, tuple[Tensor, float, float] | None] = {}
         self._next = 0
         self._raw: list[float] = []
         self._scales: list[float] = []
         self._norms: list[float] = []
 
-    def put(self, row: int, update: np.ndarray, raw_weight: float, norm: float) -> None:
+    def put(self, row: int, update: Tensor, raw_weight: float, norm: float) -> None:
         """Take a row: its update (copied if it is early), unscaled weight and norm."""
-        item = (update if row == self._next else update.copy(), raw_weight, norm)
+        item = (update if row == self._next else update.clone(), raw_weight, norm)
         self._early[row] = item
         self._drain()
 
@@ -69,11 +50,11 @@ class RunningSum:
             self._add(self._early.pop(row))
         raw, scales = np.array(self._raw), np.array(self._scales)
         prior = raw / raw.sum() if raw.sum() > 0 else np.full(len(raw), 1 / len(raw))
-        total = self._total / raw.sum() if raw.sum() > 0 else self._total * 0
+        total = self._total.mul_(1 / raw.sum() if raw.sum() > 0 else 0.0)
         effective = prior * scales
         weights = effective / effective.sum() if effective.sum() > 0 else effective
         return Aggregate(
-            torch.from_numpy(total.astype(np.float32)),
+            total.float(),
             torch.from_numpy(weights),
             torch.tensor(self._norms, dtype=torch.float64),
         )
@@ -83,19 +64,13 @@ class RunningSum:
             self._add(self._early.pop(self._next))
             self._next += 1
 
-    def _add(self, item: tuple[np.ndarray, float, float] | None) -> None:
+    def _add(self, item: tuple[Tensor, float, float] | None) -> None:
         if item is None:
             return
         update, raw_weight, norm = item
         scale = self._scale_of_row(norm)
-        factor = raw_weight * scale
-        if factor == 1.0:
-            self._total += update
-        else:
-            for begin in range(0, len(update), BLOCK):
-                block = update[begin : begin + BLOCK].astype(np.float64)
-                block *= factor
-                self._total[begin : begin + BLOCK] += block
+        for total, block in zip(self._total.split(BLOCK), update.split(BLOCK), strict=True):
+            total.add_(block, alpha=raw_weight * scale)
         self._raw.append(raw_weight)
         self._scales.append(scale)
         self._norms.append(norm)

@@ -1,5 +1,6 @@
 """How replies become rows of the matrix of updates, on the host or on a GPU."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,7 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from strategies.flower_arrays import FlatRecord, Layout
-from strategies.running_sum import subtract
+from strategies.running_sum import BLOCK
 
 WriteRow = Callable[[int, ArrayRecord], float]
 """Writes a reply's update into a row of the matrix; returns its L2 norm, which is not finite
@@ -34,10 +35,17 @@ def host_writer(layout: Layout, matrix: Tensor, start: np.ndarray) -> WriteRow:
     rows = matrix.numpy()
 
     def write(row: int, arrays: ArrayRecord) -> float:
-        layout.write_flat(arrays, rows[row])
-        return subtract(rows[row], start)
+        for part, values in layout.parts(arrays):
+            np.subtract(values, start[part], out=rows[row, part], casting="same_kind")
+        return norm(matrix[row])
 
     return write
+
+
+def norm(update: Tensor) -> float:
+    """Return an update's L2 norm, summed in float64 block by block."""
+    blocks = (block.double() for block in update.split(BLOCK))
+    return math.sqrt(sum(float(block @ block) for block in blocks))
 
 
 def device_writer(layout: Layout, matrix: Tensor, start: np.ndarray, staged: Tensor) -> WriteRow:

@@ -64,7 +64,10 @@ class ClientGrid(Grid):
             self.notes += outcome.notes
             if outcome.state:
                 self._new_states[outcome.client] = outcome.state
-            yield self._reply(asked[outcome.client], outcome)
+            reply = self._reply(asked[outcome.client], outcome)
+            del outcome  # nothing here holds on to a reply while the next is awaited
+            yield reply
+            del reply
 
     @staticmethod
     def _reply(message: Message, outcome: Outcome) -> Message:

@@ -15,9 +15,9 @@ from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.ray_pool import RayPool
 
-SMALLEST_CHUNKS_PER_WORKER = 8  # would make up a round: a task costs about 5 ms by itself
-CHUNK_BYTES = 8 * 2**20  # of replies, so that what is in flight stays small
-SMALL_REPLY_BYTES = 2**20  # below, a task's own cost counts, and chunks may be twice as large
+WAVE = 2 / 3  # of the work left is handed out in one chunk per worker
+FEWEST_CLIENTS = 3  # of average work in a chunk, which costs about 5 ms by itself
+CHUNK_BYTES = 20 * 2**20  # of replies, so that what is in flight stays small
 IN_FLIGHT = 2  # chunks per worker: one computes while one waits
 ATTEMPTS = 3  # before a client whose worker dies each time is given up
 GRACE_S = 30.0  # beyond the clients' own time limit, before a worker counts as hung
@@ -96,7 +96,7 @@ class RayGrid(ClientGrid):
             done, _ = ray.wait(list(refs), timeout=self._time_left(loads))
             for ref in done:
                 if refs[ref] in loads:  # else it was lost with another chunk of this batch
-                    yield from self._collect(refs[ref], ref, loads, waiting)
+                    yield from _let_go(self._collect(refs[ref], ref, loads, waiting))
             for worker in self._hung(loads):
                 yield from self._lose(worker, loads, waiting, "worker hangs")
 
@@ -118,16 +118,25 @@ class RayGrid(ClientGrid):
         return self._work_of(task.metadata.dst_node_id)
 
     def _shrinking(self, tasks: list[Task], largest: int) -> Iterator[list[Task]]:
-        """Yield chunks of half of what is left, cut evenly for all workers, again and again."""
+        """Yield chunks in waves of one per worker, each wave a share of the work that is left."""
         n_workers = self._pool.n_workers
-        smallest = -(-len(tasks) // (SMALLEST_CHUNKS_PER_WORKER * n_workers))
-        while tasks:
-            even = -(-len(tasks) // (2 * n_workers))
-            size = min(max(even, smallest), largest)
+        works = [self._work(task) for task in tasks]
+        left = sum(works)
+        smallest = FEWEST_CLIENTS * n_workers * left / max(1, len(tasks))
+        begin = 0
+        while begin < len(tasks):
+            wave = max(left * WAVE, smallest) if left > 1.5 * smallest else left
+            share = wave / n_workers
             for _ in range(n_workers):
-                if tasks:
-                    yield tasks[:size]
-                tasks = tasks[size:]
+                end, taken = begin, 0.0
+                while end < min(begin + largest, len(tasks)) and (
+                    end == begin or taken + works[end] / 2 <= share
+                ):
+                    taken += works[end]
+                    end += 1
+                if end > begin:
+                    yield tasks[begin:end]
+                begin, left = end, left - taken
 
     @staticmethod
     def _most_clients(content: RecordDict) -> int:
@@ -137,8 +146,7 @@ class RayGrid(ClientGrid):
             for record in content.array_records.values()
             for array in record.values()
         )
-        limit = CHUNK_BYTES if reply_bytes > SMALL_REPLY_BYTES else 2 * CHUNK_BYTES
-        return max(1, limit // max(1, reply_bytes))
+        return max(1, CHUNK_BYTES // max(1, reply_bytes))
 
     def _hand_out(
         self,
@@ -221,11 +229,19 @@ class RayGrid(ClientGrid):
         ]
 
 
+def _let_go(outcomes: list[Outcome]) -> Iterator[Outcome]:
+    """Yield outcomes and keep none: the object store holds a chunk while any of it is in use."""
+    outcomes.reverse()
+    while outcomes:
+        yield outcomes.pop()
+
+
 def _in_order(outcomes: Iterable[Outcome], clients: Iterable[int]) -> Iterator[Outcome]:
     """Yield outcomes in the order of clients. Those that come early stay in the object store."""
     early: dict[int, Outcome] = {}
     due = deque(clients)
     for outcome in outcomes:
         early[outcome.client] = outcome
+        del outcome  # see _let_go
         while due and due[0] in early:
             yield early.pop(due.popleft())
