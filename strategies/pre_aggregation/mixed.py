@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
+
 from strategies.aggregation.aggregate import Aggregate, column_blocks, empty_rows, normalised
 from strategies.shapes import Float, Tensor
 
@@ -24,16 +26,21 @@ PreAggregator = Callable[..., Mixed]
 
 
 def mixed_rows(updates: Float[Tensor, "n d"], mixing: Float[Tensor, "m n"]) -> Float[Tensor, "m d"]:
-    """Return ``mixing @ updates``, in the type of the updates."""
+    """Return ``mixing @ updates``, in the type of the updates.
+
+    Args:
+        updates: One row per client, shape (n, d).
+        mixing: Shape (m, n), at least one share in each row.
+    """
     rows = empty_rows(len(mixing), updates)
     if mixing.count_nonzero() <= SPARSE * len(mixing):
         shares = [
             [(i, share) for i, share in enumerate(of_row) if share] for of_row in mixing.tolist()
         ]
         for columns in column_blocks(updates[:1]):
-            for row, its in zip(rows[:, columns], shares, strict=True):
-                row.zero_()
-                for i, share in its:
+            for row, ((first, share), *others) in zip(rows[:, columns], shares, strict=True):
+                torch.mul(updates[first, columns], share, out=row)
+                for i, share in others:
                     row.add_(updates[i, columns], alpha=share)
         return rows
     for columns in column_blocks(updates):
