@@ -130,7 +130,9 @@ class OverlappingShards:
             counts = limited_counts(self.examples_each, shares, left, rng).tolist()
         if self.alpha is None:
             drawn = [
-                rng.choice(pile, n, replace=False) for pile, n in zip(piles, counts, strict=True)
+                rng.choice(pile, n, replace=False)
+                for pile, n in zip(piles, counts, strict=True)
+                if n
             ]
         else:
             drawn = [
@@ -144,6 +146,9 @@ class OverlappingShards:
         self, classes: tuple[np.ndarray, ...], n: int, rng: np.random.Generator
     ) -> Iterator[np.ndarray]:
         if n == 0:
+            return
+        if len(classes) == 1:
+            yield rng.choice(classes[0], n, replace=False)
             return
         left = np.array([len(rows) for rows in classes])
         mix = rng.dirichlet(np.full(len(classes), self.alpha))
