@@ -215,7 +215,7 @@ class Trainer:
 
     def _leave_device(self) -> None:
         if isinstance(self.memory, HostMemory):
-            raise torch.OutOfMemoryError("one client does not fit into memory")
+            raise torch.OutOfMemoryError("one client does not fit into memory: lower batch_size")
         self._note(f"{self.device}: out of memory with one client, going on on the CPU")
         self.model.to("cpu")
         self._own = self.model.state_dict()

@@ -1,6 +1,7 @@
 """The few names for notebooks: run a scenario, and get what came of it as pandas tables."""
 
 import io
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def run(
         scenario: The YAML file.
         settings: Changes of any keys, by dotted key, as ``--set`` makes them.
         out: Where run folders go.
-        data_dir: The folder of datasets.
+        data_dir: The folder of datasets; ``FL_TESTBED_DATA`` of the environment by default.
         engine: Where clients run; the scenario's choice by default.
         resume: Go on with unfinished runs.
 
@@ -109,7 +110,8 @@ def run(
     texts = [f"{key}={yaml.safe_dump(value)}" for key, value in changes.items()]
     scenarios = load_scenarios(Path(scenario), texts)
     command = f"fl_testbed.api.run({str(scenario)!r}, {dict(settings or {})!r})"
-    options = Options(Path(out), None if data_dir is None else Path(data_dir), command, resume)
+    folder = data_dir or os.environ.get("FL_TESTBED_DATA")
+    options = Options(Path(out), Path(folder) if folder else None, command, resume)
     n_rounds = sum(item.rounds for item in scenarios)
     with RunProgress(make_console(stderr=True), len(scenarios), n_rounds) as progress:
         failures = launch(scenarios, options, progress, kind_of(scenarios))

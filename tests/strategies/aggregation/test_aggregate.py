@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from strategies.aggregation.aggregate import empty_rows, norms_of
+from strategies.aggregation.aggregate import empty_rows, grouped_sum, norms_of, weighted_sum
 
 
 @pytest.mark.parametrize("d", [3, 1_024, 2_500])
@@ -25,3 +25,16 @@ def test_many_equal_values_lose_nothing():
 def test_empty_rows_are_like_the_others(dtype):
     rows = empty_rows(3, torch.zeros(2, 5, dtype=dtype))
     assert (rows.shape, rows.dtype, rows.device.type) == ((3, 5), dtype, "cpu")
+
+
+def test_a_gpu_s_way_to_sum_rows_gives_what_a_cpu_s_gives():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(100, 50, generator=generator)
+    weights = torch.rand(100, dtype=torch.float64, generator=generator)
+    weights[20:] *= torch.rand(80, generator=generator) < 0.7  # whole groups first, then gaps
+    rows[weights == 0] = torch.nan  # of weight 0: not even read
+    weights /= weights.sum()
+    expected = weighted_sum(rows.double(), weights)
+    torch.testing.assert_close(grouped_sum(rows, weights), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(grouped_sum(rows.double(), weights), expected, rtol=0, atol=1e-15)
+    assert not grouped_sum(rows, torch.zeros(100)).any()

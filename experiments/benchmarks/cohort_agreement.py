@@ -1,0 +1,142 @@
+"""How far clients trained in a cohort are from the same clients trained one by one.
+
+Five clients of 7, 23, 10, 1 and 16 examples, for each kind of model and optimizer; then whole runs
+with cohorts of all clients against runs one by one.
+
+    python experiments/benchmarks/cohort_agreement.py
+"""
+
+import copy
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import report
+from torch import nn
+
+from clients.shard import Role, Shard
+from clients.training import LocalTraining, train, train_rows
+from fl_testbed import api
+from fl_testbed.models import cnn, mlp, resnet18
+
+SIZES = (7, 23, 10, 1, 16)
+IMAGES, COLOURS = (1, 28, 28), (3, 16, 16)
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "MLP": (partial(mlp, IMAGES, 10, [64]), IMAGES),
+    "CNN": (partial(cnn, IMAGES, 10, [32, 64], 128), IMAGES),
+    "ResNet-18, GroupNorm": (partial(resnet18, COLOURS, 10, 16), COLOURS),
+}
+EPOCHS = partial(LocalTraining, batch_size=5, local_epochs=3)
+OPTIMIZERS = {
+    "SGD": EPOCHS(lr=0.05),
+    "momentum": EPOCHS(lr=0.05, momentum=0.9),
+    "momentum, weight decay": EPOCHS(lr=0.05, momentum=0.9, weight_decay=0.01),
+    "Adam": EPOCHS(lr=1e-3, optimizer="adam"),
+}
+CONFIGS = Path(__file__).parents[2] / "configs"
+FASHION = {
+    "variants": {"mean": {}},
+    "sweep": {"seed": [0]},
+    "model": {"kind": "cnn", "filters": [16, 32], "hidden": 64},
+    "rounds": 20,
+}
+RUNS = {
+    "quickstart, MLP": ("quickstart.yaml", {}),
+    "inverted Fashion-MNIST, CNN": ("inverted_fashion_mnist.yaml", FASHION),
+}
+
+
+def shards(shape: tuple[int, ...], dtype: torch.dtype) -> list[Shard]:
+    rng = torch.Generator().manual_seed(1)
+    return [
+        Shard(
+            torch.rand(size, *shape, generator=rng, dtype=torch.float64).to(dtype),
+            torch.randint(10, (size,), generator=rng),
+            torch.zeros(size, dtype=torch.int64),
+            torch.zeros(size, dtype=torch.bool),
+            Role.HONEST_MAJORITY,
+        )
+        for size in SIZES
+    ]
+
+
+def flat(state: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in state.values()])
+
+
+def both(
+    kind: str, settings: LocalTraining, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the first model, and every client's parameters in a cohort and one by one."""
+    build, shape = MODELS[kind]
+    torch.manual_seed(0)
+    model, held = build().to(dtype), shards(shape, dtype)
+    rngs = [np.random.default_rng(client) for client in range(len(held))]
+    together, _ = train_rows(model, model.state_dict(), held, settings, rngs)
+    alone = []
+    for client, shard in enumerate(held):
+        local = copy.deepcopy(model)
+        train(local, shard, settings, np.random.default_rng(client))
+        alone.append(flat(local.state_dict()))
+    return flat(model.state_dict()), together, torch.stack(alone)
+
+
+def of_parameters(kind: str, name: str) -> None:
+    settings = OPTIMIZERS[name]
+    _, together, alone = both(kind, settings, torch.float64)
+    figures = {"float64, 3 epochs: largest": (together - alone).abs().max().item()}
+    step = LocalTraining(**{**vars(settings), "batch_size": max(SIZES), "local_epochs": 1})
+    _, together, alone = both(kind, step, torch.float32)
+    difference = (together - alone).abs()
+    figures["float32, 1 step: largest"] = difference.max().item()
+    if settings.optimizer == "adam":
+        # Its first step is lr g / (|g| + 1e-8): where g is rounding, so is the sign of the step.
+        descent = LocalTraining(lr=1.0, batch_size=max(SIZES))
+        start, _, descended = both(kind, descent, torch.float32)
+        clear = (descended - start).abs() > 1e-5
+        figures["float32, 1 step: largest where |gradient| > 1e-5"] = difference[clear].max().item()
+    tell(f"{kind}, {name}", figures, "")
+
+
+def of_runs(name: str) -> None:
+    """Compare the accuracies of whole runs."""
+    scenario, settings = RUNS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        one, other = (
+            api.run(
+                CONFIGS / scenario,
+                {**settings, "training.cohort": cohort},
+                out=Path(folder) / str(cohort),
+                engine="inline",
+            ).compare()
+            for cohort in (1, 1_000)
+        )
+    apart = (one.select_dtypes("number") - other.select_dtypes("number")).abs().max()
+    accuracies = {
+        f"whole runs: largest difference of {figure}": 100 * apart[f"final.{key}.mean"]
+        for figure, key in (("accuracy", "accuracy"), ("worst group", "worst_group_accuracy"))
+    }
+    setting = f"{name}, {len(one)} variants"
+    tell(setting, accuracies, "points")
+    tell(setting, {"whole runs: largest difference of loss": apart["final.loss.mean"]}, "nats")
+
+
+def tell(setting: str, figures: dict[str, float], unit: str) -> None:
+    rows = [{"setting": setting, "figure": f, "value": v, "unit": unit} for f, v in figures.items()]
+    report("cohort_agreement", rows)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for kind in MODELS:
+        for name in OPTIMIZERS:
+            of_parameters(kind, name)
+    for name in RUNS:
+        of_runs(name)
+
+
+if __name__ == "__main__":
+    main()
