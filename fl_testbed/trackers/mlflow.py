@@ -34,6 +34,8 @@ def connect(out: Path) -> StartTracker:
     Raises:
         TrackerError: If the server does not answer.
     """
+    # By default MLflow holds up a run for minutes when its server has gone.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         out.mkdir(parents=True, exist_ok=True)

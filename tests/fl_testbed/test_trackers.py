@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import MagicMock
+from typing import Any
+from unittest.mock import MagicMock, patch
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from commands import SCENARIO, assert_same_results, patches, run, write_scenario
 
 from fl_testbed.engine.errors import TrackerError
 from fl_testbed.engine.launch import Options, StartTracker, launch
+from fl_testbed.engine.run_folder import RunFolder
 from fl_testbed.report.histories import client_history, weight_ratios_by_round
 from fl_testbed.scenario import AnyScenario, load_scenarios
 from fl_testbed.trackers import start_trackers
@@ -29,23 +31,19 @@ def scenarios(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[AnyScenar
     return list(load_scenarios(write_scenario(tmp_path, TEXT)))
 
 
-def interrupted_after(round_: int) -> MagicMock:
-    """Somebody who presses Ctrl-C when told of a round."""
-    progress = MagicMock()
-    progress.round.side_effect = lambda _, done, __: done == round_ and raises(KeyboardInterrupt())
-    return progress
-
-
-def raises(fault: BaseException) -> None:
-    raise fault
-
-
 def launch_twice(
     scenarios: list[AnyScenario], out: Path, trackers: Callable[[], list[StartTracker]]
 ) -> Path:
-    """Interrupt a run after round 2, and go on."""
-    with pytest.raises(KeyboardInterrupt):
-        launch(scenarios, Options(out, None, "", trackers=trackers()), interrupted_after(2))
+    """Kill a run when trackers have been told of round 2 and its folder has not, and go on."""
+    record = RunFolder.record
+
+    def killed(self: RunFolder, round_: int, *rest: Any) -> None:
+        if round_ == 2:
+            raise KeyboardInterrupt
+        record(self, round_, *rest)
+
+    with patch.object(RunFolder, "record", killed), pytest.raises(KeyboardInterrupt):
+        launch(scenarios, Options(out, None, "", trackers=trackers()), MagicMock())
     launch(scenarios, Options(out, None, "", resume=True, trackers=trackers()), MagicMock())
     return out / "small" / "default" / "seed-0"
 
@@ -85,8 +83,8 @@ def test_mlflow_holds_one_run_with_every_round(scenarios, tmp_path: Path) -> Non
     assert kept.data.params["strategy.aggregation.kind"] == "multi_krum"
     for name, values in expected(folder).items():
         history = client.get_metric_history(kept.info.run_id, name)
-        assert [metric.step for metric in history] == list(values.index)
-        assert [metric.value for metric in history] == pytest.approx(list(values))
+        assert [metric.step for metric in history] == sorted([*values.index, 2])  # told twice
+        assert {metric.step: metric.value for metric in history} == pytest.approx(dict(values))
     assert "summary.final.accuracy" in kept.data.metrics
 
 
