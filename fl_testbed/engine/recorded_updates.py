@@ -187,7 +187,8 @@ def replayed(
         The round's ledger, and the model that the strategy would have made.
     """
     limit_threads(scenario.torch_threads)
-    strategy, grid = build_strategy(scenario, federation), ReplayGrid()
+    grid = ReplayGrid()  # first: it makes this process Flower's server, and Flower's log quiet
+    strategy = build_strategy(scenario, federation)
     for round_ in range(1, scenario.rounds + 1):
         file = folder / updates_file(round_)
         if not file.exists():
