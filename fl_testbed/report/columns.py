@@ -4,6 +4,8 @@ A column is a key of the summary. One that no run has is not shown, so another k
 figures of its own by writing them into its summary and naming them here.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from clients.shard import Role
@@ -23,6 +25,13 @@ class Column(NamedTuple):
     unit: Literal["%", "%²", ""] = ""
     best: Literal["highest", "lowest", "nearest 0"] | None = None
     """Which value is the best one, where that can be said."""
+    idle: float = math.nan
+    """The value of runs that do nothing of the kind: where all have it, the column is not shown."""
+
+    def is_told_by(self, figures: Mapping[str, float]) -> bool:
+        """Whether a run's figures have something to show in the column."""
+        value = figures.get(self.key, math.nan)
+        return not math.isnan(value) and not math.isclose(value, self.idle)
 
     @property
     def scale(self) -> float:
@@ -66,9 +75,9 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column(f"{POISONED}.contribution_ratio", "contribution poisoned"),
     ),
     "who was lifted": (
-        Column("lifting.ratio.honest_majority", "lift majority"),
-        Column("lifting.ratio.honest_minority", "lift minority"),
-        Column("lifting.ratio.poisoned", "lift poisoned"),
+        Column("lifting.ratio.honest_majority", "lift majority", idle=1.0),
+        Column("lifting.ratio.honest_minority", "lift minority", idle=1.0),
+        Column("lifting.ratio.poisoned", "lift poisoned", idle=1.0),
         Column("lifting.flagged_minority.precision", "minority among lifted", "%", "highest"),
         Column("lifting.flagged_poisoned.precision", "poisoned among lifted", "%", "lowest"),
         Column("lifting.auc_by_loss", "AUC by loss"),

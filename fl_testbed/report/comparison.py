@@ -92,9 +92,8 @@ def compare(
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:20])}"
         more = f" and {len(known) - 20} more" if len(known) > 20 and not near else ""
         raise UnknownVariantError(f"there is no variant {baseline!r}: {hint}{more}")
-    there = {key for run in runs for key, value in run.figures.items() if not math.isnan(value)}
     shown = {
-        title: [column for column in columns if column.key in there]
+        title: [c for c in columns if any(c.is_told_by(run.figures) for run in runs)]
         for title, columns in (sections or SECTIONS).items()
     }
     shown = {title: columns for title, columns in shown.items() if columns}

@@ -100,7 +100,8 @@ def _heat_maps(
             yield Picture(
                 f"defence_by_{across}",
                 f"Defence × {across}",
-                "Means over seeds and over all variants of a cell. Light is good.",
+                "Means over seeds and over all variants of a cell. Light is good."
+                + (" An attack on data alone goes by its poison." if across == "attack" else ""),
                 heat_map(table, "defence", across),
             )
 
@@ -164,7 +165,7 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
         {
             label: group_accuracy_by_round(done[label])
             for label in chosen
-            if (done[label][0].folder / "groups.csv").exists()
+            if (done[label][0].folder / "rounds.csv").exists()  # pooled data have none
         },
         group_curves,
     )

@@ -47,25 +47,25 @@ def find_runs(paths: Iterable[Path]) -> list[RunResult]:
     """
     found: dict[Path, RunResult] = {}
     for path in paths:
-        for folder, is_sweep in _walk(path):
-            runs = _planned(folder) if is_sweep else [_run(folder)]
-            for run in runs:
-                found.setdefault(run.folder.resolve(), run)
+        for folder in _walk(path):
+            place = folder.resolve()
+            if place not in found:
+                found[place] = _run(folder)
     return list(found.values())
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield run folders, and sweeps as a whole in place of theirs."""
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield run folders, of sweeps first those that they planned, some of them again."""
     with os.scandir(folder) as entries:
         names = {entry.name: entry.is_dir() for entry in entries}
     if "scenario.yaml" in names:
-        yield folder, False
-    elif PLAN in names:
-        yield folder, True
-    else:
-        for name in sorted(names, key=_natural):
-            if names[name]:
-                yield from _walk(folder / name)
+        yield folder
+        return
+    if PLAN in names:
+        yield from _planned(folder)
+    for name in sorted(names, key=_natural):
+        if names[name]:
+            yield from _walk(folder / name)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -73,9 +73,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part or -1), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
 
 
-def _planned(sweep: Path) -> Iterator[RunResult]:
+def _planned(sweep: Path) -> Iterator[Path]:
     for variant, seed in json.loads((sweep / PLAN).read_text(encoding="utf-8"))["runs"]:
-        yield _run(sweep / variant / f"seed-{seed}")
+        yield sweep / variant / f"seed-{seed}"
 
 
 def _run(folder: Path) -> RunResult:

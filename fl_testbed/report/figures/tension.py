@@ -37,22 +37,22 @@ def tension_plane(comparison: Comparison) -> Figure | None:
     if not points:
         return None
     with house_style():
-        n = len(comparison.rows)
-        figure = Figure(figsize=(8.2, max(4.6, 0.9 + 0.2 * n)), layout="constrained")
+        height = max(4.6, 0.9 + 0.2 * len(points))
+        figure = Figure(figsize=(8.2, height), layout="constrained")
         plane, key = figure.subplots(1, 2, width_ratios=(1.7, 1))
         _draw(plane, points)
-        _key(key, comparison, points)
+        _key(key, points, len(comparison.rows) - len(points))
     return figure
 
 
 def _points(comparison: Comparison) -> list[Point]:
     points = []
-    for number, row in enumerate(comparison.rows, start=1):
+    for row in comparison.rows:
         x, y = row.estimates.get(WORST_GROUP.key), row.estimates.get(ATTACK_SUCCESS.key)
         if x is None or y is None or math.isnan(x.mean) or math.isnan(y.mean):
             continue
         values = (100 * x.mean, 100 * x.half_width, 100 * y.mean, 100 * y.half_width)
-        points.append(Point(*values, str(number), row))
+        points.append(Point(*values, str(len(points) + 1), row))
     return points
 
 
@@ -85,7 +85,9 @@ def _draw(axes: Axes, points: list[Point]) -> None:
         )
     for x, y, label, level in _levelled(_joined(points)):
         place = _label_place(x, y, level)
-        axes.annotate(label, (x, y), textcoords="offset points", fontweight="bold", **place)
+        axes.annotate(
+            label, (x, y), textcoords="offset points", fontweight="bold", zorder=4, **place
+        )
     axes.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal")
     axes.set_xlabel("worst-group accuracy, %    fair →")
     axes.set_ylabel("attack success rate, %    ← safe")
@@ -135,26 +137,20 @@ def _joined(points: list[Point]) -> list[tuple[float, float, str]]:
     return joined
 
 
-def _key(axes: Axes, comparison: Comparison, points: list[Point]) -> None:
-    """List the variants by number."""
+def _key(axes: Axes, points: list[Point], n_missing: int) -> None:
+    """List the variants by number, and say how many are not in the plane."""
     axes.axis("off")
-    shown = {point.number: point for point in points}
-    lines: list[tuple[str, str, str]] = []
-    for number, row in enumerate(map(str, range(1, len(comparison.rows) + 1))):
-        variant = comparison.rows[number]
-        point = shown.get(row)
-        text = variant.label if point else f"{variant.label} (no figures)"
-        colour = FRONT if variant.is_pareto else INK
-        lines.append((row, text, colour))
-    step = min(0.055, 1 / (len(lines) + 3))
-    for place, (number, text, colour) in enumerate(lines):
-        y = 1 - (place + 0.5) * step
-        axes.text(0.06, y, number, ha="right", va="center", weight="bold", color=colour)
-        axes.text(0.1, y, text, va="center", color=colour)
+    step = min(0.055, 1 / (len(points) + 4))
+    for place, point in enumerate(points):
+        y, colour = 1 - (place + 0.5) * step, FRONT if point.row.is_pareto else INK
+        axes.text(0.06, y, point.number, ha="right", va="center", weight="bold", color=colour)
+        axes.text(0.1, y, point.row.label, va="center", color=colour)
     notes = ["green: Pareto-optimal"]
-    if not all(row.competes for row in comparison.rows):
+    if not all(point.row.competes for point in points):
         notes.append("◇: oracle, or no attackers")
     if any(not math.isnan(p.x_half) for p in points):
         notes.append("bars: 95 % intervals over seeds")
+    if n_missing:
+        notes.append(f"not here, without figures: {n_missing}")
     for place, note in enumerate(notes):
-        axes.text(0.02, 1 - (len(lines) + 1 + place) * step, note, va="center", color=FAINT)
+        axes.text(0.02, 1 - (len(points) + 1 + place) * step, note, va="center", color=FAINT)

@@ -9,6 +9,8 @@ from commands import assert_same_results, run_folders, succeed, write_scenario
 
 from fl_testbed.centralized import experiment
 from fl_testbed.engine.launch import DatasetCache
+from fl_testbed.report.html import write_report
+from fl_testbed.report.results import find_runs
 from fl_testbed.scenario import ScenarioError, load_scenarios
 
 SCENARIO = """
@@ -169,3 +171,9 @@ def test_validate_shows_stages_and_groups(tmp_path: Path):
     assert "loss_filter → jtt" in said
     (row,) = (line for line in said.splitlines() if "5, red (minority)" in line)
     assert [cell.strip() for cell in row.split("│")][2:6] == ["4.9%", "14", "13", "44"]
+
+
+def test_a_report_shows_what_runs_on_pooled_data_have(reference: Path, tmp_path: Path) -> None:
+    page = write_report(tmp_path, find_runs([reference])).read_text()
+    assert "6 runs: 6 done" in page
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"tension", "suppression"}

@@ -47,6 +47,12 @@ def test_every_planned_run_is_there_in_the_plans_order(sweep: Path) -> None:
     ]
 
 
+def test_runs_that_no_plan_has_come_after_those_planned(sweep: Path) -> None:
+    write_run(sweep, "a", 0, figures(0.5))
+    assert find_runs([sweep])[-1].variant == "a"
+    assert len(find_runs([sweep])) == 7
+
+
 def test_a_run_that_is_named_twice_counts_once(sweep: Path) -> None:
     runs = find_runs([sweep, sweep / "mean", sweep / "mean" / "seed-0"])
     assert len(runs) == len(find_runs([sweep]))
@@ -122,6 +128,15 @@ def test_another_kind_of_run_brings_columns_of_its_own(tmp_path: Path) -> None:
     comparison = compare(find_runs([tmp_path]), sections=own)
     assert [column.title for column in comparison.columns] == ["precision"]
     assert grids(comparison)[0].cells[0][1].text == "25.0"
+
+
+def test_lifts_are_shown_where_somebody_is_lifted(tmp_path: Path) -> None:
+    lift = "lifting.ratio.honest_minority"
+    write_run(tmp_path / "sweep", "mean", 0, {lift: 1.0, ACCURACY.key: 0.5})
+    assert lift not in [column.key for column in compare(find_runs([tmp_path])).columns]
+    write_run(tmp_path / "sweep", "jtt", 0, {lift: 3.0})
+    (row, _) = compare(find_runs([tmp_path])).rows
+    assert {row.label, *row.estimates} >= {"jtt", lift}
 
 
 def test_csv_holds_the_numbers_themselves(sweep: Path) -> None:
