@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup quickstart test check format docs clean
+.PHONY: setup quickstart test check format docs pictures clean
 
 setup: .venv/installed-dev
 
@@ -25,6 +25,9 @@ format: .venv/installed-dev
 docs: .venv/installed
 	$(BIN)/python -m fl_testbed.report.rules_page docs/rules.md
 	$(BIN)/fl-testbed schema > configs/scenario.schema.json
+
+pictures: .venv/installed-dev
+	$(BIN)/python docs/comparing/make.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -1,0 +1,94 @@
+"""What it takes to look at many runs: the size of a report, its opening, and a comparison.
+
+fl-testbed run configs/defence_by_attack.yaml
+python experiments/benchmarks/reports.py runs/defence_by_attack
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from measure import report
+from playwright.sync_api import sync_playwright
+
+from fl_testbed.report.results import Status, find_runs
+
+COMMAND = [sys.executable, "-c", "from fl_testbed.cli import main; main()"]
+REPEATS = 5
+REPORTED, COMPARED = 200, 1_000  # runs
+PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def seconds(what: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    what()
+    return time.perf_counter() - started
+
+
+def command(*arguments: object) -> float:
+    """Return how long a command takes, from its start to its end."""
+    call = [*COMMAND, *map(str, arguments)]
+    return seconds(lambda: subprocess.run(call, check=True, capture_output=True))
+
+
+def copies(sweep: Path, n: int, out: Path) -> Path:
+    """Make a sweep of n runs of those of another one: copies differ from them in name alone."""
+    done = [run for run in find_runs([sweep]) if run.status is Status.DONE]
+    for number in range(n):
+        run = done[number % len(done)]
+        variant = f"{run.variant}-{number // len(done)}"
+        folder = out / sweep.name / variant / f"seed-{run.seed}"
+        shutil.copytree(run.folder, folder, copy_function=os.link)
+        summary = json.loads((folder / "summary.json").read_text()) | {"variant": variant}
+        (folder / "summary.json").unlink()  # a link so far
+        (folder / "summary.json").write_text(json.dumps(summary))
+    return out / sweep.name
+
+
+def opening(page_file: Path) -> float:
+    """Return the median time until a page is loaded and painted, in a browser that runs."""
+    with sync_playwright() as driver:
+        path = shutil.which("chromium") or driver.chromium.executable_path
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+
+        def once() -> float:
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            return seconds(
+                lambda: (page.goto(page_file.resolve().as_uri()), page.evaluate(PAINTED))
+            )
+
+        times = [once() for _ in range(REPEATS)]
+        browser.close()
+    return statistics.median(times)
+
+
+def main() -> None:
+    sweep = Path(sys.argv[1])
+    rows = []
+    with tempfile.TemporaryDirectory(dir=sweep.parent) as folder:
+        few = copies(sweep, REPORTED, Path(folder) / "few")
+        writing = command("report", few)
+        page = few / "report.html"
+        size = page.stat().st_size / 1e6
+        rows += [
+            {"figure": "size of report.html", "value": size, "unit": "MB"},
+            {"figure": "report.html opened", "value": opening(page), "unit": "s"},
+            {"figure": "fl-testbed report", "value": writing, "unit": "s"},
+        ]
+        rows = [{"setting": f"{REPORTED} runs", **row} for row in rows]
+        many = copies(sweep, COMPARED, Path(folder) / "many")
+        comparing = statistics.median(command("compare", many) for _ in range(REPEATS))
+    figure = {"figure": "fl-testbed compare", "value": comparing, "unit": "s"}
+    rows.append({"setting": f"{COMPARED} run folders", **figure})
+    report("reports", rows)
+
+
+if __name__ == "__main__":
+    main()
