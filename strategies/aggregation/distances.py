@@ -70,8 +70,12 @@ def cosines(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
 
 
 def _products(block: Float[Tensor, "n b"]) -> Float[Tensor, "n n"]:
-    """Return the inner products of rows. On a CPU numpy computes one half and mirrors it."""
-    if block.device.type != "cpu":
+    """Return the inner products of rows.
+
+    numpy computes one half and mirrors it. With several threads it must not: its own and torch's,
+    which take turns here, spin while they wait and hold the cores from each other.
+    """
+    if block.device.type != "cpu" or torch.get_num_threads() > 1:
         return block @ block.T
     rows = block.numpy()
     return torch.from_numpy(rows @ rows.T)

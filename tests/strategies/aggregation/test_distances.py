@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 from scipy.spatial.distance import cdist
@@ -25,6 +27,15 @@ def test_distances_on_a_line_are_squared_gaps():
     assert squared_distances(updates).tolist() == [[0, 1, 16], [1, 0, 9], [16, 9, 0]]
 
 
+@pytest.fixture(params=[1, 2])
+def n_threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("n_threads")
 @pytest.mark.parametrize("row", range(8))
 def test_one_giant_in_any_row_leaves_the_small_distances_exact(row):
     updates = 1 + 1e-3 * gaussian(8, 3000)
