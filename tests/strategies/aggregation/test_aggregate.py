@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from strategies.aggregation.aggregate import empty_rows, grouped_sum, norms_of, weighted_sum
+from strategies.aggregation.aggregate import (
+    empty_rows,
+    grouped_sum,
+    normalised,
+    norms_of,
+    weighted_sum,
+)
 
 
 @pytest.mark.parametrize("d", [3, 1_024, 2_500])
@@ -38,3 +44,8 @@ def test_a_gpu_s_way_to_sum_rows_gives_what_a_cpu_s_gives():
     torch.testing.assert_close(grouped_sum(rows, weights), expected, rtol=0, atol=1e-7)
     torch.testing.assert_close(grouped_sum(rows.double(), weights), expected, rtol=0, atol=1e-15)
     assert not grouped_sum(rows, torch.zeros(100)).any()
+
+
+def test_weights_are_scaled_to_sum_1_unless_all_of_them_are_0():
+    assert normalised(torch.tensor([1.0, 3.0])).tolist() == [0.25, 0.75]
+    assert normalised(torch.zeros(2)).tolist() == [0.0, 0.0]
