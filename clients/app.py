@@ -1,6 +1,6 @@
 """The Flower ``ClientApp`` around a shard and local training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -11,15 +11,20 @@ from torch import nn
 
 from clients.attacks import TrainingAttack
 from clients.device_memory import DeviceMemory, HostMemory
+from clients.local import Lesson, LocalMethod
 from clients.reporting import Claim, claimed, report_of
 from clients.shard import Shard
 from clients.trainer import Job, Trained, Trainer, device_of, moved
 from clients.training import LocalTraining, State, StepHook
-from strategies.flower_arrays import Layout, flat_record, packed, state_dict_of
+from strategies.flower_arrays import Layout, flat_record, packed, record_of, state_dict_of
+from strategies.memory import Memory
 from strategies.randomness import Purpose, generator
 
+ARRAYS = "arrays"
 CLEAN_ARRAYS = "clean-arrays"  # an attacker's second reply, for its colluders alone
 LAST_RECEIVED = "last-received"
+PERSONAL = "personal"  # a client's own model, which it keeps
+LOCAL_MEMORY = "local-memory"
 
 
 class Work(NamedTuple):
@@ -35,6 +40,16 @@ class Work(NamedTuple):
     """Whether the client keeps the received model for its next round."""
     claim: Claim = "honest"
     """How the client reports its loss."""
+
+
+class _Plan(NamedTuple):
+    """What becomes of a client's round."""
+
+    work: Work
+    jobs: dict[str, Job]
+    """The models to train, by the name of the record that each becomes."""
+    kept: Callable[[], Memory]
+    """Returns, after the training, what the client's method remembers."""
 
 
 class ShardClientApp(ClientApp):
@@ -54,6 +69,7 @@ class ShardClientApp(ClientApp):
         work_of: Returns what a client (the first argument) does in a round (the second) where that
             is not to train on its shard as ``settings`` say: attackers.
         memory: The memory of the device to train on; the CPU's by default, as much as it has.
+        local: A group-robust or personal method inside every client; none by default.
         stays_on_device: Whether replies hold tensors of that device: for a server in this process.
     """
 
@@ -66,6 +82,7 @@ class ShardClientApp(ClientApp):
         cohort: int = 1,
         work_of: Callable[[int, int], Work | None] = lambda client, round_: None,
         memory: DeviceMemory | None = None,
+        local: LocalMethod | None = None,
         *,
         stays_on_device: bool = False,
     ) -> None:
@@ -86,6 +103,7 @@ class ShardClientApp(ClientApp):
         self._received: tuple[ArrayRecord, State] | None = None
         self._layout = Layout.of(ArrayRecord())
         self._work_of = work_of
+        self._local = local
         self.train()(self._train)
         self.query()(identify)
 
@@ -102,42 +120,53 @@ class ShardClientApp(ClientApp):
         """
         received = self._load(messages[0])
         tasks = list(zip(messages, contexts, strict=True))[: self.cohort]
-        works = [self._work(*task) for task in tasks]
-        jobs = [self._jobs(work, *task) for work, task in zip(works, tasks, strict=True)]
-        self._trainer.probe(received, [own[0] for own in jobs])
-        answered = list(zip(tasks, works, jobs, strict=True))[: self.cohort]
-        extras = [self._received_loss(m, received, work) for (m, _), work, _ in answered]
-        each = [job for _, _, own in answered for job in own]
+        plans = [self._plan(received, *task) for task in tasks]
+        self._trainer.probe(received, [plan.jobs[ARRAYS] for plan in plans])
+        answered = list(zip(tasks, plans, strict=True))[: self.cohort]
+        extras = [self._received_loss(m, received, plan.work) for (m, _), plan in answered]
+        each = [job for _, plan in answered for job in plan.jobs.values()]
         trained = iter(self._trainer.together(received, each))
         return [
-            self._reply(*task, work, [self._sent(next(trained)) for _ in own], extra)
-            for (task, work, own), extra in zip(answered, extras, strict=True)
+            self._reply(*task, plan, trained, extra)
+            for (task, plan), extra in zip(answered, extras, strict=True)
         ]
 
     def _train(self, message: Message, context: Context) -> Message:
-        work = self._work(message, context)
         received = self._load(message)
-        extra = self._received_loss(message, received, work)
-        jobs = self._jobs(work, message, context)
-        trained = [self._sent(done) for done in self._trainer.one_by_one(received, jobs)]
-        return self._reply(message, context, work, trained, extra)
+        plan = self._plan(received, message, context)
+        extra = self._received_loss(message, received, plan.work)
+        trained = self._trainer.one_by_one(received, list(plan.jobs.values()))
+        return self._reply(message, context, plan, trained, extra)
 
-    def _work(self, message: Message, context: Context) -> Work:
-        client = _client(context)
-        work = self._work_of(client, _round(message))
-        return work or Work(self._shard_of(client), self._settings)
-
-    def _jobs(self, work: Work, message: Message, context: Context) -> list[Job]:
-        """Return the models to train: the one to send and, if there is one, its clean twin."""
-        where = _round(message), _client(context)
-        make_rng = partial(generator, self._seed, Purpose.TRAINING, *where)
-        jobs = [Job(work.shard, work.settings, make_rng, _hook_maker(work, context))]
+    def _plan(self, received: State, message: Message, context: Context) -> _Plan:
+        """Return the models to train: the one to send, and where there are any, its clean twin
+        and the client's own."""
+        client, round_ = _client(context), _round(message)
+        work = self._work_of(client, round_) or Work(self._shard_of(client), self._settings)
+        lesson = self._lesson(work, received, round_, context)
+        make_rng = partial(generator, self._seed, Purpose.TRAINING, round_, client)
+        hook = _hook_maker(work, context)
+        jobs = {ARRAYS: Job(lesson.shard, work.settings, make_rng, hook, lesson.objective)}
         if work.twin is not None:  # in the same order, so that the data alone make the difference
-            jobs.append(Job(work.twin, work.settings, make_rng))
-        return jobs
+            jobs[CLEAN_ARRAYS] = Job(work.twin, work.settings, make_rng)
+        if lesson.personal is not None:
+            own = context.state.array_records.get(PERSONAL)
+            start = None if own is None else state_dict_of(own)
+            jobs[PERSONAL] = Job(
+                lesson.shard, work.settings, make_rng, objective=lesson.personal, start=start
+            )
+        return _Plan(work, jobs, lesson.kept)
+
+    def _lesson(self, work: Work, received: State, round_: int, context: Context) -> Lesson:
+        if self._local is None:
+            return Lesson(work.shard)
+        record = context.state.array_records.get(LOCAL_MEMORY)
+        memory = {} if record is None else state_dict_of(record)
+        model = self._trainer.holding(received)
+        return self._local.lesson(model, work.shard.to(self._trainer.device), round_, memory)
 
     def _load(self, message: Message) -> State:
-        arrays = message.content["arrays"]
+        arrays = message.content[ARRAYS]
         if self._received is None or self._received[0] is not arrays:  # once for a whole chunk
             assert isinstance(arrays, ArrayRecord)
             state = moved(state_dict_of(arrays), self._trainer.device)
@@ -158,22 +187,31 @@ class ShardClientApp(ClientApp):
         report = claimed(report_of(self._trainer.holding(received), shard), work.claim)
         return {"received-loss": report.loss, "received-confidence": report.confidence}
 
-    @staticmethod
     def _reply(
+        self,
         message: Message,
         context: Context,
-        work: Work,
-        trained: Sequence[tuple[ArrayRecord, float]],
+        plan: _Plan,
+        trained: Iterator[Trained],
         extra: dict[str, float],
     ) -> Message:
         """Return the reply, and only now note what the client keeps: all went well."""
-        arrays, loss = trained[0]
-        metrics = {"num-examples": len(work.shard.labels), "train-loss": loss, **extra}
-        content = RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)})
-        for twin, _ in trained[1:]:
-            content[CLEAN_ARRAYS] = twin
-        if work.keeps_received:
-            context.state[LAST_RECEIVED] = message.content["arrays"]
+        done = {name: self._sent(next(trained)) for name in plan.jobs}
+        metrics = {
+            "num-examples": len(plan.work.shard.labels),
+            "train-loss": done[ARRAYS][1],
+            **extra,
+        }
+        content = RecordDict({ARRAYS: done[ARRAYS][0], "metrics": MetricRecord(metrics)})
+        if CLEAN_ARRAYS in done:
+            content[CLEAN_ARRAYS] = done[CLEAN_ARRAYS][0]
+        if PERSONAL in done:
+            context.state[PERSONAL] = done[PERSONAL][0]
+        if plan.work.keeps_received:
+            context.state[LAST_RECEIVED] = message.content[ARRAYS]
+        if memory := plan.kept():
+            arrays = {name: value.cpu().numpy() for name, value in memory.items()}
+            context.state[LOCAL_MEMORY] = record_of(arrays)
         return Message(content, reply_to=message)
 
 

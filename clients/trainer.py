@@ -11,6 +11,7 @@ from clients.device_memory import DeviceMemory, HostMemory, is_out_of_memory
 from clients.shard import Shard
 from clients.training import (
     LocalTraining,
+    Objective,
     State,
     StepHook,
     parameters_in,
@@ -35,6 +36,18 @@ class Job(NamedTuple):
     """Returns the generator of the order of examples, as new: a job may be tried twice."""
     make_hook: Callable[[State], StepHook] | None = None
     """Returns an attacker's hook, given the received model."""
+    objective: Objective | None = None
+    """What is minimised in place of the mean cross-entropy."""
+    start: State | None = None
+    """What the model begins as; by default the received one."""
+
+    @property
+    def fits_cohort(self) -> bool:
+        """Whether it begins and is trained as others are, so that a cohort can be one computation.
+
+        An objective keeps count from step to step, and a start is its client's own.
+        """
+        return self.objective is None and self.start is None
 
 
 class Trained(NamedTuple):
@@ -110,12 +123,20 @@ class Trainer:
     def together(self, received: State, jobs: Sequence[Job]) -> list[Trained]:
         """Train jobs from the same model, those of equal settings in cohorts.
 
+        A job that fits no cohort is trained by itself.
+
         Raises:
             torch.OutOfMemoryError: If a cohort of one does not fit on the CPU either.
         """
+        alone = [place for place, job in enumerate(jobs) if not job.fits_cohort]
         results: dict[int, Trained] = {}
-        for settings in dict.fromkeys(job.settings for job in jobs):
-            waiting = [place for place, job in enumerate(jobs) if job.settings == settings]
+        for place, done in zip(
+            alone, self.one_by_one(received, [jobs[p] for p in alone]), strict=True
+        ):
+            results[place] = done._replace(state={n: v.clone() for n, v in done.state.items()})
+        others = [place for place in range(len(jobs)) if place not in results]
+        for settings in dict.fromkeys(jobs[place].settings for place in others):
+            waiting = [place for place in others if jobs[place].settings == settings]
             while waiting:
                 places = waiting[: self.size]
                 cohort = [jobs[place] for place in places]
@@ -162,10 +183,13 @@ class Trainer:
 
     def _train_one(self, received: State, job: Job) -> Trained:
         received = moved(received, self.device)
-        model = self.holding(received)
+        start = received if job.start is None else moved(job.start, self.device)
+        model = self.holding(start)
         hook = job.make_hook(received) if job.make_hook is not None else None
         shard = job.shard.to(self.device)
-        loss = train(model, shard, job.settings, job.make_rng(), hook)
+        if job.objective is not None:
+            job.objective.begin(received, shard)
+        loss = train(model, shard, job.settings, job.make_rng(), hook, job.objective)
         return Trained(moved(self._own, self._results_device), loss)
 
     def _train_cohort(self, received: State, jobs: Sequence[Job]) -> list[Trained]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -48,6 +48,27 @@ StepHook = Callable[[State, int, bool], None]
 the step, from 1, and whether it is the last."""
 
 
+@runtime_checkable
+class Objective(Protocol):
+    """What one client minimises in place of the mean cross-entropy. It may change step by step."""
+
+    def begin(self, received: State, shard: Shard) -> None:
+        """Take up the received model and the examples, on the device of the training.
+
+        A training that ran out of memory begins again.
+        """
+        ...
+
+    def loss(
+        self,
+        parameters: State,
+        logits: Float[Tensor, "batch classes"],
+        rows: Int[Tensor, " batch"],
+    ) -> Tensor:
+        """Return the loss of a step, whose examples are these rows of the shard."""
+        ...
+
+
 def batches(
     n_examples: int, settings: LocalTraining, rng: np.random.Generator
 ) -> list[Int[np.ndarray, " batch"]]:
@@ -66,8 +87,11 @@ def train(
     settings: LocalTraining,
     rng: np.random.Generator,
     hook: StepHook | None = None,
+    objective: Objective | None = None,
 ) -> float:
     """Train a model in place on one shard; an attacker's ``hook`` runs after each step.
+
+    The loss is that of the ``objective``, by default the mean cross-entropy.
 
     Returns:
         The mean loss over all examples seen, each at the time it was seen.
@@ -81,7 +105,11 @@ def train(
     with own_draws(model, rng):
         for step, rows in enumerate(order.split(sizes), start=1):
             optimizer.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(model(shard.inputs[rows]), shard.labels[rows])
+            logits = model(shard.inputs[rows])
+            if objective is None:
+                loss = F.cross_entropy(logits, shard.labels[rows])
+            else:
+                loss = objective.loss(dict(model.named_parameters()), logits, rows)
             loss.backward()
             optimizer.step()
             if hook is not None:

@@ -248,6 +248,7 @@ def build_client_app(
         largest_cohort,
         work_of,
         memory,
+        None if scenario.local_method is None else scenario.local_method.build(),
         stays_on_device=stays_on_device,
     )
 

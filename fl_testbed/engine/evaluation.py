@@ -51,6 +51,7 @@ class Evaluator:
     def __init__(
         self, scenario: Scenario, federation: Federation, device: torch.device = CPU
     ) -> None:
+        self._federation = federation
         self._model = build_model(scenario, federation.dataset).to(device)
         self._test = test_set(scenario, federation)
         self._inputs = self._test.inputs.to(device)
@@ -73,6 +74,15 @@ class Evaluator:
         by_client = client_accuracies(correct, self._cells.numpy(), self._holdings)
         loss = F.cross_entropy(logits, labels).item()
         return Evaluation(groups, attacks, loss, spread(by_client))
+
+    def of_client(self, client: int, arrays: ArrayRecord) -> tuple[float, float]:
+        """Return how accurate a client's own model is on what it holds, and its attack success."""
+        self._model.load_state_dict(state_dict_of(arrays))
+        correct = self._called(self._inputs) == self._test.labels.numpy()
+        holdings = self._federation.cell_counts([client])
+        (accuracy,) = client_accuracies(correct, self._cells.numpy(), holdings)
+        first = next(iter(self._goals.values()), None)
+        return float(accuracy), math.nan if first is None else self._success(first).rate
 
     def _success(self, goal: Goal) -> AttackSuccess:
         unstamped = None if goal.unstamped is None else self._called(goal.unstamped)

@@ -33,6 +33,8 @@ def server_memory(scenario: Scenario, dataset: Dataset) -> tuple[int, int]:
     mixers, oracle = spec.build_pre_aggregation(n), spec.oracle.build(scenario.clients.population)
     pipeline = Pipeline(spec.build_aggregation(n), lift, spec.order, mixers, oracle)
     n_copies = n_looked_at(scenario) + (n if scenario.record_updates is not None else 0)
+    if scenario.local_method is not None and scenario.local_method.is_personal:
+        n_copies += len(scenario.clients.population)
     return d, server_bytes(pipeline, n, d) + 4 * d * n_copies
 
 

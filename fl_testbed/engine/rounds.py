@@ -11,6 +11,7 @@ import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor
 
+from clients.app import PERSONAL
 from fl_testbed.data import Federation
 from fl_testbed.engine.assembly import build_model, build_strategy, with_attackers
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
@@ -160,7 +161,7 @@ class Run:
 
     def _tables(self, round_: int, evaluation: Evaluation | None) -> dict[str, list[Row]]:
         ledger = self._strategy.ledger or RoundLedger(round_)
-        tables: dict[str, list[Row]] = {"groups.csv": [], "attacks.csv": []}
+        tables: dict[str, list[Row]] = {"groups.csv": [], "attacks.csv": [], "personal.csv": []}
         figures = (math.nan,) * len(FIGURES)
         if evaluation is not None:
             groups = evaluation.groups
@@ -171,6 +172,11 @@ class Run:
             tables["groups.csv"] = [(round_, *row) for row in rows]
             attacks = evaluation.attacks.items()
             tables["attacks.csv"] = [(round_, name, *figures) for name, figures in attacks]
+            tables["personal.csv"] = [
+                self._personal_row(round_, client, kept.array_records[PERSONAL])
+                for client, kept in sorted(self._grid.states.items())
+                if PERSONAL in kept.array_records
+            ]
         usable = sum(entry.status == OK for entry in ledger.clients)
         counts = (usable, len(ledger.clients) - usable, int(ledger.restarted), ledger.skipped)
         tables["rounds.csv"] = [(round_, *figures, *counts, ledger.residual)]
@@ -178,6 +184,10 @@ class Run:
             client_row(self._federation, round_, entry) for entry in ledger.clients
         ]
         return tables
+
+    def _personal_row(self, round_: int, client: int, arrays: ArrayRecord) -> Row:
+        role = self._federation.population.role(client).value
+        return (round_, client, role, *self._evaluate.of_client(client, arrays))
 
 
 def client_row(federation: Federation, round_: int, entry: ClientEntry) -> Row:
@@ -226,6 +236,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
             for poison, row in success.iterrows()
         },
         **_inferred(rounds["weight_residual"]),
+        **_personal(pd.read_csv(folder / "personal.csv"), evaluated),
         "skipped_rounds": int(rounds["skipped"].notna().sum()),
         "unusable_replies": int(rounds["n_unusable"].sum()),
         **heard_and_lifted(scenario, clients, restarts.max()),
@@ -257,6 +268,20 @@ def heard_and_lifted(scenario: Scenario, clients: pd.DataFrame, restart: float) 
     return {
         "suppression": suppression(kept, rng, selects=scenario.strategy.selects),
         "lifting": lifting(clients, restart),
+    }
+
+
+def _personal(models: pd.DataFrame, evaluated: pd.Series) -> dict[str, Any]:
+    """Return how well clients' own models do by role; nothing where they have none."""
+    if models.empty:
+        return {}
+    final = models[models["round"].isin(evaluated)].groupby("role", sort=False)
+    means = final[["accuracy", "attack_success_rate"]].mean()
+    return {
+        "personal": {
+            str(role): {name: _number(value) for name, value in row.items()}
+            for role, row in means.iterrows()
+        }
     }
 
 

@@ -56,6 +56,7 @@ COLUMNS = {
         "believed_confidence",
         "influence",
     ),
+    "personal.csv": ("round", "client", "role", "accuracy", "attack_success_rate"),
     "timings.csv": ("round", "train_s", "evaluate_s"),
 }
 Row = tuple[Any, ...]

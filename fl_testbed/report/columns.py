@@ -68,6 +68,14 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("final.worst_clients_accuracy", "worst 10 % clients", "%", "highest"),
         Column("final.client_accuracy_variance", "variance clients", "%²", "lowest"),
     ),
+    "how well clients' own models do": (
+        Column("personal.honest_majority.accuracy", "majority", "%", "highest"),
+        Column("personal.honest_minority.accuracy", "minority", "%", "highest"),
+        Column("personal.poisoned.accuracy", "poisoned", "%"),
+        Column("personal.honest_majority.attack_success_rate", "ASR majority", "%", "lowest"),
+        Column("personal.honest_minority.attack_success_rate", "ASR minority", "%", "lowest"),
+        Column("personal.poisoned.attack_success_rate", "ASR poisoned", "%"),
+    ),
     "who was heard": (
         *WEIGHT_RATIOS,
         Column(f"{MAJORITY}.contribution_ratio", "contribution majority"),
@@ -94,8 +102,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
     ),
 }
 
-HEARD = {title: SECTIONS[title] for title in list(SECTIONS)[1:]}
-"""What a replay can say: all but how well the model does."""
+HEARD = {title: SECTIONS[title] for title in list(SECTIONS)[2:]}
+"""What a replay can say: all but how well models do."""
 
 LEGEND = {
     ACCURACY.key: "accuracy, worst group, ASR (attack success rate): mean of the last five "
@@ -105,6 +113,8 @@ LEGEND = {
     "of poisoned ones, these judged by the attacker's label",
     "final.worst_clients_accuracy": "clients: honest ones, each judged on test examples in the mix "
     "of groups and classes that it holds",
+    "personal.honest_majority.accuracy": "each client's own model, on test examples in the mix of "
+    "groups and classes that it holds; mean over the clients of a role",
     WEIGHT_RATIOS[0].key: "weight: share of the aggregate over fair share, below 1 silenced, above "
     "1 amplified; contribution: the same of the pull along the update",
     "lifting.ratio.honest_majority": "lift: weight before the rule over fair share; AUC by loss: "

@@ -5,6 +5,7 @@ from fl_testbed.scenario.centralized import AnyPooledPoisonSpec
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.docstrings import sections
 from fl_testbed.scenario.faults import kinds_of, models_in
+from fl_testbed.scenario.local_methods import AnyLocalMethodSpec
 from fl_testbed.scenario.methods import LiftSpec
 from fl_testbed.scenario.minorities import AnyMinoritySpec
 from fl_testbed.scenario.models import AnyModelSpec
@@ -26,6 +27,7 @@ CATALOGUE: dict[str, dict[str, type[Spec]]] = {
     "rules": _kinds(AggregationSpec),
     "pre_aggregations": _kinds(PreAggregationSpec),
     "reweightings": _kinds(LiftSpec),
+    "local_methods": _kinds(AnyLocalMethodSpec),
     "attacks": _kinds(AnyAttackSpec),
     "training_attacks": _kinds(TrainingAttackSpec),
     "poisons": _kinds(AnyPoisonSpec),

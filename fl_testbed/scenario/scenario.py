@@ -18,6 +18,7 @@ from fl_testbed.scenario.attacks import (
 )
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.flower_strategy import AnyStrategySpec, FlowerStrategySpec
+from fl_testbed.scenario.local_methods import AnyLocalMethodSpec, ExampleJttSpec
 from fl_testbed.scenario.methods import JTTSpec
 from fl_testbed.scenario.models import AnyModelSpec
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
@@ -71,6 +72,7 @@ class Scenario(Spec):
     partition: AnyPartitionSpec = IidSpec()
     sampling: SamplingSpec = SamplingSpec()
     training: TrainingSpec
+    local_method: AnyLocalMethodSpec | None = None  # inside every client, attackers too
     poison: AnyPoisonSpec = NoPoisonSpec()
     training_attack: TrainingAttackSpec = NoTrainingAttackSpec()
     attack: AnyAttackSpec = NoAttackSpec()
@@ -158,8 +160,9 @@ class Scenario(Spec):
 
     @property
     def is_oracle(self) -> bool:
-        """Whether the strategy is told the truth about clients: marked in every table."""
-        return self.strategy.is_oracle
+        """Whether the strategy or clients are told the truth: marked in every table."""
+        told = self.local_method is not None and self.local_method.is_oracle
+        return told or self.strategy.is_oracle
 
     def contradictions(self) -> list[tuple[str, str]]:
         """Return what no single key shows, as (key, text)."""
@@ -182,6 +185,7 @@ class Scenario(Spec):
                 )
             )
         found += self._lift_contradictions(n_clients)
+        found += self._local_contradictions()
         found += self._data_contradictions()
         if self.engine.kind == "ray" and ":" in self.engine.device:
             text = f"{self.engine.device} is for one process, Ray shares GPUs out: take cuda"
@@ -232,6 +236,22 @@ class Scenario(Spec):
                         "nothing would be left to train with the flags",
                     )
                 )
+        return found
+
+    def _local_contradictions(self) -> list[tuple[str, str]]:
+        local, found = self.local_method, []
+        if isinstance(local, ExampleJttSpec) and local.warm_up_rounds >= self.rounds:
+            text = (
+                f"needs fewer than rounds = {self.rounds}, got {local.warm_up_rounds}: nothing "
+                "would be left to train with the copies"
+            )
+            found.append(("local_method.warm_up_rounds", text))
+        if local is not None and local.is_personal and self.engine.kind == "flower":
+            text = "Flower's own engine keeps personal models where nobody can test them: take ray"
+            found.append(("engine.kind", text))
+        if local is not None and any(kind.attack.needs_twin for kind in self.attacker_kinds):
+            text = "an attacker that compares itself with its clean twin trains as everybody does"
+            found.append(("local_method", f"{text}: leave it out"))
         return found
 
     def _attacker_contradictions(self) -> list[tuple[str, str]]:

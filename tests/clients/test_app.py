@@ -10,6 +10,7 @@ from torch import nn
 
 from clients.app import CLEAN_ARRAYS, ShardClientApp, Work
 from clients.attacks import Neurotoxin, ProjectedDescent
+from clients.local import Ditto, ExampleGroupDro, ExampleJtt
 from clients.reporting import report_of
 from clients.shard import Role, Shard
 from clients.training import LocalTraining, train
@@ -221,3 +222,48 @@ def test_attackers_in_a_cohort_answer_as_they_would_one_by_one():
                 other = reply.content.array_records[key][name].numpy()
                 np.testing.assert_allclose(other, array.numpy(), rtol=0, atol=1e-5)
         assert metrics_of(reply)["num-examples"] == metrics_of(alone)["num-examples"]
+
+
+LOCAL = {"ditto": Ditto(1.0), "jtt": ExampleJtt(1, 2, 0.9), "group_dro": ExampleGroupDro(0.5)}
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_method_inside_a_client_lasts_over_rounds_and_does_the_same_in_a_cohort(name):
+    def answers(together: bool) -> tuple[dict, RecordDict]:
+        own = ShardClientApp(shard_of, build_model, SETTINGS, SEED, cohort=3, local=LOCAL[name])
+        contexts = [context(client) for client in SIZES]
+        replies = []
+        for round_ in (1, 2):
+            asked = [message(client, server_round=round_) for client in SIZES]
+            if together:
+                replies = own.train_many(asked, contexts)
+            else:
+                replies = [own(m, c) for m, c in zip(asked, contexts, strict=True)]
+        return arrays_of(replies[1]), contexts[1].state
+
+    (alone, kept), (cohort, kept_too) = answers(together=False), answers(together=True)
+    assert list(alone) == list(cohort)
+    for array, values in alone.items():
+        np.testing.assert_allclose(cohort[array], values, rtol=0, atol=1e-5)
+    assert kept.array_records.keys() == kept_too.array_records.keys() != set()
+    for record, arrays in kept.array_records.items():
+        for array, values in arrays.items():
+            other = kept_too.array_records[record][array].numpy()
+            np.testing.assert_allclose(other, values.numpy(), rtol=0, atol=1e-5)
+    plain = app()(message(1, server_round=2), context(1))
+    same = all(np.array_equal(alone[array], v) for array, v in arrays_of(plain).items())
+    assert same == (name != "jtt")  # Ditto sends FedAvg's model; the one group has all the weight
+
+
+def test_a_personal_model_goes_on_where_it_stopped_and_is_not_sent():
+    own = ShardClientApp(shard_of, build_model, SETTINGS, SEED, local=Ditto(0.0))
+    there = context(1)
+    for round_ in (1, 2):
+        reply = own(message(1, server_round=round_), there)
+    expected = build_model(9)  # without a pull it is trained alone from the first received one
+    for round_ in (1, 2):
+        train(expected, shard_of(1), SETTINGS, generator(SEED, Purpose.TRAINING, round_, 1))
+    personal = there.state.array_records["personal"]
+    for name, value in expected.state_dict().items():
+        np.testing.assert_array_equal(personal[name].numpy(), value.numpy())
+    assert set(reply.content.array_records) == {"arrays"}

@@ -13,6 +13,7 @@ variants:
   sampled: {sampling: {fraction: 0.5}, strategy.reweighting: {kind: agnostic, step_size: 0.1}}
   fltrust: {strategy.aggregation: {kind: fltrust}}
   jtt: {strategy.reweighting: {kind: jtt, n_flagged: 4, factor: 5, warm_up_rounds: 2}}
+  ditto: {local_method: {kind: ditto}, sampling: {fraction: 0.5}}
   cohort: {training: {cohort: 5}}
 """
 

@@ -404,6 +404,21 @@ def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
             "examples_each: 10}\ntraining: {cohort: 2, ",
             "training.cohort",
         ),
+        (
+            "rounds: 6",
+            "rounds: 6\nlocal_method: {kind: example_jtt, n_copies: 2, warm_up_rounds: 6}",
+            "local_method.warm_up_rounds",
+        ),
+        (
+            "rounds: 6",
+            "rounds: 6\nlocal_method: {kind: ditto}\nengine: {kind: flower}",
+            "engine.kind",
+        ),
+        (
+            "rounds: 6",
+            "rounds: 6\nlocal_method: {kind: ditto}\nattack: {kind: minority_mimic}\n" + BACKDOOR,
+            "local_method",
+        ),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(faults_of, old, new, key):

@@ -1,0 +1,18 @@
+"""Group-robust and personal training inside a client."""
+
+from clients.local.ditto import Ditto, PulledTowards
+from clients.local.example_jtt import ExampleJtt, flagged_by, with_copies
+from clients.local.group_dro import ExampleGroupDro, GroupWeights
+from clients.local.lesson import Lesson, LocalMethod
+
+__all__ = [
+    "Ditto",
+    "ExampleGroupDro",
+    "ExampleJtt",
+    "GroupWeights",
+    "Lesson",
+    "LocalMethod",
+    "PulledTowards",
+    "flagged_by",
+    "with_copies",
+]

@@ -1,0 +1,63 @@
+"""Just Train Twice on the examples inside a client."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clients.local.lesson import Lesson
+from clients.shard import Shard
+from clients.training import EVALUATION_BATCH
+from strategies.memory import Memory
+from strategies.shapes import Bool, Tensor
+
+FLAGS = "flagged"
+
+
+@torch.no_grad()
+def flagged_by(model: nn.Module, shard: Shard, threshold: float) -> Bool[Tensor, " examples"]:
+    """Mark the examples whose label the model gives a probability below a threshold."""
+    model.eval()
+    logits = torch.cat([model(part) for part in shard.inputs.split(EVALUATION_BATCH)])
+    confidences = F.softmax(logits, dim=1).gather(1, shard.labels[:, None]).squeeze(1)
+    return confidences < threshold
+
+
+def with_copies(shard: Shard, flagged: Bool[Tensor, " examples"], n_copies: int) -> Shard:
+    """Return the shard with so many copies of each flagged example behind it."""
+    rows = torch.arange(len(shard.labels), device=shard.labels.device)
+    rows = torch.cat([rows, rows[flagged].repeat(n_copies)])
+    return Shard(*(column[rows] for column in shard[:4]), role=shard.role)
+
+
+@dataclass(frozen=True)
+class ExampleJtt:
+    """Flag one's own examples once, and train on copies of them beside the rest from then on.
+
+    Each client flags by the model that it receives in the last warm-up round, or the first after
+    it in which it takes part. The server's model goes on; together with the server's client-level
+    method at factor 1 it begins again, as in the paper.
+
+    References:
+        Liu et al., Just Train Twice: Improving Group Robustness without Training Group Information,
+        ICML 2021; its code puts λ copies of an example beside it.
+    """
+
+    warm_up_rounds: int
+    n_copies: int
+    """λ: a flagged example is seen λ + 1 times."""
+    threshold: float = 0.5
+    """Of the probability that the model gives an example's label."""
+
+    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+        """Return the shard, and after the warm-up with copies."""
+        if round_ < self.warm_up_rounds:
+            return Lesson(shard)
+        flags = memory.get(FLAGS)
+        if flags is None:
+            flags = flagged_by(model, shard, self.threshold)
+        flags = flags.to(shard.labels.device, torch.bool)
+        copied = round_ > self.warm_up_rounds
+        seen = with_copies(shard, flags, self.n_copies) if copied else shard
+        return Lesson(seen, kept=lambda: {FLAGS: flags.to(torch.uint8)})

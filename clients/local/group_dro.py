@@ -1,0 +1,75 @@
+"""Group DRO over the groups of the examples inside a client."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clients.local.lesson import Lesson
+from clients.shard import Shard
+from clients.training import State
+from strategies.memory import Memory
+from strategies.shapes import Float, Int, Tensor
+
+WEIGHTS = "group-weights"
+
+
+class GroupWeights:
+    """A loss that weighs groups by how badly they are served, and steps at every batch.
+
+    q ← q · exp(η · the groups' mean losses in the batch), scaled to sum 1; the loss is Σ q · the
+    groups' mean losses. A group without an example in the batch has loss 0, as in the authors'
+    code.
+
+    Args:
+        first: The weights to begin with, a group each, in the order of the groups held.
+        step_size: η.
+    """
+
+    def __init__(self, first: Float[Tensor, " groups"], step_size: float) -> None:
+        self._first, self._step_size = first, step_size
+        self.weights = first
+
+    def begin(self, received: State, shard: Shard) -> None:
+        """Remember labels and groups, and take the first weights."""
+        del received
+        self._labels = shard.labels
+        self._groups = shard.groups.unique(return_inverse=True)[1]
+        self.weights = self._first.to(shard.labels.device)
+
+    def loss(
+        self,
+        parameters: State,
+        logits: Float[Tensor, "batch classes"],
+        rows: Int[Tensor, " batch"],
+    ) -> Tensor:
+        """Return the weighted loss of a batch."""
+        del parameters
+        losses = F.cross_entropy(logits, self._labels[rows], reduction="none")
+        member = F.one_hot(self._groups[rows], len(self.weights)).to(losses)
+        by_group = member.T @ losses / member.sum(dim=0).clamp(min=1)
+        stepped = self.weights.log() + self._step_size * by_group.detach().double()
+        self.weights = torch.softmax(stepped, dim=0)
+        return (self.weights.to(by_group) * by_group).sum()
+
+
+@dataclass(frozen=True)
+class ExampleGroupDro:
+    """Group DRO inside a client, over the groups that it holds; q lasts over rounds.
+
+    A client of one group trains as ever.
+
+    References:
+        Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, ICLR 2020.
+    """
+
+    step_size: float
+
+    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+        """Return the shard and the weighted loss."""
+        del model, round_
+        n_held = len(shard.groups.unique())
+        equal = torch.full((n_held,), 1 / n_held, dtype=torch.float64)
+        weighted = GroupWeights(memory.get(WEIGHTS, equal), self.step_size)
+        return Lesson(shard, weighted, kept=lambda: {WEIGHTS: weighted.weights})

@@ -1,0 +1,38 @@
+"""What a method inside a client makes of a round."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import nn
+
+from clients.shard import Shard
+from clients.training import Objective
+from strategies.memory import Memory
+
+
+class Lesson(NamedTuple):
+    """What a client trains on this round, and what it minimises."""
+
+    shard: Shard
+    objective: Objective | None = None
+    """Of the model that is sent; the mean cross-entropy by default."""
+    personal: Objective | None = None
+    """Of the client's own model, which never leaves it; by default there is none."""
+    kept: Callable[[], Memory] = dict
+    """Returns, after the training, what the client remembers until its next round."""
+
+
+@runtime_checkable
+class LocalMethod(Protocol):
+    """A method inside a client. Attackers run it too, on their own data."""
+
+    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+        """Return what to train on.
+
+        Args:
+            model: Holds the received parameters.
+            shard: The client's own examples, on the model's device.
+            round_: The round, from 1.
+            memory: What the client kept of its last round; empty in its first.
+        """
+        ...

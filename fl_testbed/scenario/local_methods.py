@@ -1,0 +1,67 @@
+"""Methods inside clients, as a scenario names them."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from clients.local import Ditto, ExampleGroupDro, ExampleJtt, LocalMethod
+from fl_testbed.scenario.spec import Spec
+
+
+class LocalMethodSpec(Spec):
+    """What every method inside clients answers."""
+
+    rule: ClassVar[type[LocalMethod]]
+    is_oracle: ClassVar[bool] = False
+    """Whether clients are told which group their examples are of."""
+    is_personal: ClassVar[bool] = False
+    """Whether every client keeps a model of its own."""
+
+    def build(self) -> LocalMethod:
+        """Return the method."""
+        raise NotImplementedError
+
+
+class ExampleJttSpec(LocalMethodSpec):
+    """JTT inside each client: copies of the examples that the model gets wrong after a warm-up."""
+
+    rule = ExampleJtt
+    kind: Literal["example_jtt"]
+    n_copies: PositiveInt  # λ: a flagged example is seen λ + 1 times
+    warm_up_rounds: PositiveInt = 5
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5  # flagged if the label is less probable
+
+    def build(self) -> LocalMethod:
+        """Return the method."""
+        return ExampleJtt(self.warm_up_rounds, self.n_copies, self.threshold)
+
+
+class ExampleGroupDroSpec(LocalMethodSpec):
+    """Group DRO inside each client, over the groups of its own examples: an oracle for groups."""
+
+    rule = ExampleGroupDro
+    kind: Literal["example_group_dro"]
+    step_size: PositiveFloat
+    is_oracle = True
+
+    def build(self) -> LocalMethod:
+        """Return the method."""
+        return ExampleGroupDro(self.step_size)
+
+
+class DittoSpec(LocalMethodSpec):
+    """Ditto: a personal model in every client, pulled towards the common one."""
+
+    rule = Ditto
+    kind: Literal["ditto"]
+    pull: NonNegativeFloat = 1.0  # λ; 0: each trains alone
+    is_personal = True
+
+    def build(self) -> LocalMethod:
+        """Return the method."""
+        return Ditto(self.pull)
+
+
+AnyLocalMethodSpec = Annotated[
+    ExampleJttSpec | ExampleGroupDroSpec | DittoSpec, Field(discriminator="kind")
+]

@@ -1,0 +1,111 @@
+"""Methods inside a client, worked out on paper."""
+
+from math import log
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from clients.device_memory import HostMemory
+from clients.local import Ditto, ExampleGroupDro, ExampleJtt, GroupWeights, flagged_by, with_copies
+from clients.shard import Role, Shard
+from clients.trainer import Job, Trainer
+from clients.training import LocalTraining
+
+
+def shard(labels, groups=None) -> Shard:
+    n = len(labels)
+    inputs = torch.arange(float(n)).reshape(n, 1)
+    groups = torch.zeros(n).long() if groups is None else torch.tensor(groups)
+    return Shard(inputs, torch.tensor(labels), groups, torch.zeros(n).bool(), Role.HONEST_MAJORITY)
+
+
+class Fixed(nn.Module):
+    """Gives class 1 a probability of 3/4 whatever the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor([0.0, log(3)]))
+
+    def forward(self, inputs):
+        return self.bias.expand(len(inputs), 2)
+
+
+class TestExampleJtt:
+    def test_examples_are_flagged_by_the_probability_of_their_label(self):
+        own = shard([0, 1, 1, 0])
+        assert flagged_by(Fixed(), own, 0.5).tolist() == [True, False, False, True]
+        assert flagged_by(Fixed(), own, 0.2).tolist() == [False] * 4
+        assert flagged_by(Fixed(), own, 0.8).tolist() == [True] * 4
+
+    def test_a_flagged_example_is_seen_once_more_than_it_is_copied(self):
+        seen = with_copies(shard([0, 1, 1, 0]), torch.tensor([True, False, False, True]), 2)
+        assert seen.inputs.flatten().tolist() == [0, 1, 2, 3, 0, 3, 0, 3]
+        assert seen.labels.tolist() == [0, 1, 1, 0, 0, 0, 0, 0]
+
+    def test_flags_are_set_in_the_last_warm_up_round_and_used_from_the_next(self):
+        method, own = ExampleJtt(warm_up_rounds=2, n_copies=3), shard([0, 1])
+        assert method.lesson(Fixed(), own, 1, {}).kept() == {}
+        last = method.lesson(Fixed(), own, 2, {})
+        assert len(last.shard.labels) == 2
+        flipped = own._replace(labels=1 - own.labels)  # another model would flag others
+        later = method.lesson(Fixed(), flipped, 3, last.kept())
+        assert later.shard.inputs.flatten().tolist() == [0, 1, 0, 0, 0]
+        assert later.kept()["flagged"].tolist() == [1, 0]
+
+    def test_who_joins_after_the_warm_up_flags_at_once(self):
+        lesson = ExampleJtt(warm_up_rounds=2, n_copies=1).lesson(Fixed(), shard([0, 1]), 7, {})
+        assert lesson.shard.inputs.flatten().tolist() == [0, 1, 0]
+
+
+class TestGroupDro:
+    def begun(self) -> GroupWeights:
+        weighted = GroupWeights(torch.full((2,), 0.5).double(), step_size=1.0)
+        weighted.begin({}, shard([0, 1], groups=[3, 5]))
+        return weighted
+
+    def test_a_step_of_one_multiplies_each_group_by_e_to_its_loss(self):
+        # The first group has a loss of 0 and the second of ln 3.
+        weighted, logits = self.begun(), torch.tensor([[40.0, 0.0], [log(2), 0.0]])
+        loss = weighted.loss({}, logits, torch.arange(2))
+        torch.testing.assert_close(weighted.weights, torch.tensor([0.25, 0.75]).double())
+        assert loss.item() == pytest.approx(0.75 * log(3))
+
+    def test_a_group_without_examples_in_the_batch_has_no_loss(self):
+        loss = self.begun().loss({}, torch.tensor([[log(2), 0.0]]), torch.tensor([1]))
+        assert loss.item() == pytest.approx(0.75 * log(3))
+
+    def test_weights_last_over_rounds_and_a_training_that_begins_again_forgets_its_steps(self):
+        method, own = ExampleGroupDro(step_size=1.0), shard([0, 1], groups=[3, 5])
+        lesson = method.lesson(Fixed(), own, 1, {})
+        for _ in range(2):
+            lesson.objective.begin({}, own)
+            lesson.objective.loss({}, Fixed()(own.inputs), torch.arange(2))
+            # Probabilities 1/4 and 3/4: weights ∝ (4, 4/3).
+            expected = torch.tensor([0.75, 0.25]).double()
+            torch.testing.assert_close(lesson.kept()["group-weights"], expected)
+        again = method.lesson(Fixed(), own, 2, lesson.kept())
+        again.objective.begin({}, own)
+        again.objective.loss({}, Fixed()(own.inputs), torch.arange(2))
+        # Once more: ∝ (3 · 4, 1 · 4/3).
+        expected = torch.tensor([0.9, 0.1]).double()
+        torch.testing.assert_close(again.kept()["group-weights"], expected)
+
+
+class TestDitto:
+    def test_a_personal_model_is_pulled_towards_the_received_one(self):
+        own, received = shard([1]), {"bias": torch.tensor([0.0, log(3)])}
+        start = {"bias": received["bias"] + 1}
+        objective = Ditto(pull=2.0).lesson(Fixed(), own, 1, {}).personal
+        settings = LocalTraining(lr=0.1, batch_size=1)
+        job = Job(own, settings, lambda: np.random.default_rng(0), None, objective, start)
+        (done,) = Trainer(Fixed(), HostMemory()).one_by_one(received, [job])
+        # The gradient of the cross-entropy is p - y = (1/4, -1/4); the pull adds 2 (v - w) = 2.
+        expected = start["bias"] - 0.1 * (torch.tensor([0.25, -0.25]) + 2)
+        torch.testing.assert_close(done.state["bias"], expected)
+
+    def test_the_model_that_is_sent_is_trained_as_ever(self):
+        lesson = Ditto(pull=1.0).lesson(Fixed(), shard([1]), 1, {})
+        assert lesson.objective is None
+        assert lesson.kept() == {}
