@@ -74,7 +74,7 @@ class Oracle:
         share = prior[minority].sum()
         rest = rule(~minority)
         weights, suspicion = share * heard.weights, torch.full_like(prior, torch.nan)
-        weights[~minority] = (1 - share) * rest.weights
+        weights[~minority] = (1 - share) * rest.weights.to(weights)
         suspicion[~minority] = rest.suspicion.to(suspicion)
         pair = torch.stack([heard.update, rest.update])
         update = weighted_sum(pair, torch.stack([share, 1 - share]))

@@ -173,14 +173,16 @@ def _build(
 
 
 def _locate_own_code(draft: _Draft, node: Any, key: tuple[str | int, ...]) -> None:
-    """Make a user's files relative to the YAML file that names them, in place."""
+    """Make a user's files relative to the YAML file that names them, or on the command line to the
+    current folder, in place."""
     items = node.items() if isinstance(node, dict) else enumerate(node)
     for name, value in list(items):
         if isinstance(value, dict | list):
             _locate_own_code(draft, value, (*key, name))
         elif is_own(value) and name == ("path" if _is_flower(node) else "kind"):
-            origin = draft.origin((*key, name)).rpartition(":")[0]  # without the line
-            folder = Path(origin or draft.origin(())).parent
+            origin = draft.origin((*key, name))
+            file = origin.rpartition(":")[0] or draft.origin(())  # without the line
+            folder = Path() if origin == "--set" else Path(file).parent
             if value.rpartition(":")[0].endswith(".py"):
                 node[name] = str(folder / value)
             elif str(folder.absolute()) not in sys.path:

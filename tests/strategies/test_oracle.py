@@ -115,7 +115,7 @@ class TestRemoving:
 
     def test_a_rule_that_trusts_nobody_leaves_the_minority_alone(self):
         def nobody(updates):
-            return Aggregate(torch.zeros(1), torch.zeros(len(updates)).double(), PRIOR[:3])
+            return Aggregate(torch.zeros(1), torch.zeros(len(updates)), PRIOR[:3])  # in float32
 
         result = step_of(nobody, oracle(removing="shielded")).result
         assert result.weights.tolist() == [0, 0, 1, 0]

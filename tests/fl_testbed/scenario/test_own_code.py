@@ -66,6 +66,16 @@ def test_a_file_is_relative_to_the_file_that_names_it(tmp_path):
     assert b.strategy.aggregation.kind == "mine.py:last_only"
 
 
+def test_on_the_command_line_a_file_is_relative_to_where_one_is(tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    load(tmp_path / "base", GOOD)
+    (tmp_path / "here.py").write_text(RULE.replace("first_only", "last_only"))
+    monkeypatch.chdir(tmp_path)
+    rule = "strategy.aggregation={kind: 'here.py:last_only', args: {n_malicious: 1}}"
+    (scenario,) = load_scenarios(Path("base") / "own.yaml", [rule])
+    assert scenario.strategy.aggregation.kind == "here.py:last_only"
+
+
 def test_a_package_is_found_beside_the_scenario(tmp_path):
     package = tmp_path / "a_package_of_mine"
     package.mkdir()
