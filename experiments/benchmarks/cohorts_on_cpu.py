@@ -27,7 +27,7 @@ from fl_testbed.engine.threads import keep_freed_memory, limit_threads
 from strategies.aggregation import mean
 from strategies.robust import RobustFedAvg
 
-N_CLIENTS, N_EXAMPLES, COHORT = 1_000, 20, 250
+N_CLIENTS, N_EXAMPLES, COHORT = 1_000, 20, 100
 ROUNDS = 6  # of which the first is left out
 
 
