@@ -1,4 +1,4 @@
-# `make` sets up; `make quickstart` runs the main job; `make test` the tests; `make docs` writes docs/rules.md and the schema.
+# `make` sets up; `make quickstart` runs the main job; `make test` the tests; `make docs` writes what is generated in docs/ and the schema.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -25,6 +25,7 @@ format: .venv/installed-dev
 docs: .venv/installed
 	$(BIN)/python -m fl_testbed.report.rules_page docs/rules.md
 	$(BIN)/fl-testbed schema > configs/scenario.schema.json
+	$(BIN)/python experiments/reproduction.py
 
 pictures: .venv/installed-dev
 	$(BIN)/python docs/comparing/make.py
