@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 from commands import SCENARIO, succeed, write_scenario
 
-from fl_testbed.report.html import write_report
-from fl_testbed.report.results import find_runs
-
 SWEEP = """
 variants:
   mean: {}
@@ -65,9 +62,15 @@ def test_the_page_loads_nothing_and_names_nothing_twice(sweep: Path) -> None:
     assert len(links.ids) == len(set(links.ids))
 
 
-def test_the_same_runs_give_the_same_page(sweep: Path) -> None:
-    before = (sweep / "report.html").read_bytes()
-    assert write_report(sweep, find_runs([sweep])).read_bytes() == before
+def test_a_sweep_that_was_killed_and_goes_on_has_the_same_page(sweep: Path, tmp_path: Path) -> None:
+    again = shutil.copytree(sweep.parents[1], tmp_path / "again")
+    small = again / "out" / "small"
+    (small / "mean,attack=none" / "seed-1" / "summary.json").unlink()
+    shutil.rmtree(small / "multi_krum,attack=sign_flip")
+    (small / "report.html").unlink()
+    command = ("run", "scenario.yaml", "--out", "out", "--report", "--resume")
+    assert succeed(*command, cwd=again).count("done before") == 5
+    assert (small / "report.html").read_text() == (sweep / "report.html").read_text()
 
 
 def test_an_unfinished_sweep_has_a_report_that_says_so(sweep: Path, tmp_path: Path) -> None:
