@@ -19,6 +19,9 @@ class Wanted(NamedTuple):
     fraction: float | np.ndarray
     """Share of an attacker's shard that must be such, rounded to examples; one for all, or by
     attacker, shape (attackers,)."""
+    spares_honest: bool = False
+    """Whether attackers get what honest clients do not, as far as there is enough, instead of such
+    examples before honest clients are dealt any."""
 
     def counts(self, sizes: np.ndarray) -> np.ndarray:
         """Return how many of them attackers need whose shards have these sizes."""
@@ -307,7 +310,9 @@ def _by_sizes(pool: Pool, sizes: np.ndarray) -> Shares:
     special = pool_rows[pool.wanted.mask[pool_rows]]
     if wanted.sum() > len(special):
         raise _too_few_to_poison(pool.n_attackers, wanted, len(special))
-    special = special[: wanted.sum()]
+    n_taken = int(wanted.sum())
+    first = len(special) - n_taken if pool.wanted.spares_honest else 0
+    special = special[first : first + n_taken]
     rest = pool_rows[~np.isin(pool_rows, special)]
     n_plain = int(starts[first_attacker])
     plain, filler = rest[:n_plain], rest[n_plain:]

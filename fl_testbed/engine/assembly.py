@@ -117,7 +117,9 @@ def _wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
     fractions = [
         want[1] if want is not None and np.array_equal(want[0], masks[0]) else 0.0 for want in wants
     ]
-    return Wanted(masks[0], np.array(fractions))
+    # Who else holds the rare class is what an edge case is about.
+    spares_honest = any(isinstance(p, EdgeCaseBackdoorSpec) for p in scenario.poisons)
+    return Wanted(masks[0], np.array(fractions), spares_honest)
 
 
 def _restyle(scenario: Scenario) -> Restyle | None:

@@ -136,6 +136,14 @@ def test_spare_examples_go_to_attackers_alone_and_only_to_be_poisoned(name):
 
 
 class TestIid:
+    def test_attackers_who_spare_honest_clients_change_nothing_for_them(self):
+        rows = np.random.default_rng(1).permutation(N_TRAIN)
+        without = shards(deal("iid", Pool(rows, LABELS, 10, 8)))
+        wanted = Wanted(LABELS == 1, 0.5, spares_honest=True)
+        dealt = shards(deal("iid", Pool(rows, LABELS, 10, 8, 2, wanted)))
+        assert [shard.tolist() for shard in dealt[:8]] == [s.tolist() for s in without[:8]]
+        assert all((LABELS[shard] == 1).sum() >= 4 for shard in dealt[8:])
+
     def test_without_a_number_sizes_differ_by_one_at_most(self):
         shares = iid(Pool(np.arange(N_TRAIN), LABELS, 7), np.random.default_rng(0))
         assert set(np.diff(shares.starts)) == {34, 35}
