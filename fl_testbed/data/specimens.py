@@ -45,8 +45,10 @@ def specimens(
     strips = []
     for role in (Role.HONEST_MAJORITY, Role.HONEST_MINORITY):
         for client in population.clients(role)[:1]:
-            shard = federation.shard(client)
-            chosen = [Specimen(x, classes[y]) for x, y in zip(*shard[:2], strict=True)][:n]
+            inputs, labels = federation.shard(client)[:2]
+            # From all over the shard: some ways to deal leave it sorted by class.
+            rows = torch.linspace(0, len(labels) - 1, min(n, len(labels))).long().tolist()
+            chosen = [Specimen(inputs[row], classes[labels[row]]) for row in rows]
             strips.append(Strip(role.value.replace("_", " "), chosen))
     goals = {}
     if federation.poison is not None:
