@@ -140,7 +140,10 @@ class RayPool:
             if self.workers:
                 deadline = min(deadline, monotonic() + OTHERS_TIMEOUT_S)
         if not self.workers:
-            raise PoolError("no Ray worker could be started: has the cluster a free core?")
+            raise PoolError(
+                f"no Ray worker came up within {START_TIMEOUT_S:g} s: has the cluster a free core, "
+                "and time for one (Ray runs workers at low priority unless RAY_worker_niceness=0)?"
+            )
 
     def join_started(self, timeout_s: float = 0.0) -> list[Any]:
         """Take in workers that have become ready and return them."""
