@@ -19,7 +19,7 @@ from strategies.aggregation.aggregate import dot_products
 from strategies.flower_arrays import Layout, UnusableReplyError
 from strategies.inferred_weights import inferred_weights
 from strategies.randomness import Purpose, generator
-from strategies.robust import NO_REPLY, OK, ClientEntry, RoundLedger
+from strategies.robust import NO_REPLY, OK, ClientEntry, RoundLedger, number_in
 from strategies.shapes import Tensor
 from strategies.update_rows import row_writer
 
@@ -163,8 +163,9 @@ class Observed(Strategy):
                 entry.status = f"failed: {reply.error.reason}"
                 continue
             metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
-            entry.n_examples = int(_number(metrics, "num-examples", 0.0))
-            entry.train_loss = _number(metrics, "train-loss", math.nan)
+            claimed = number_in(metrics, "num-examples", 0.0)
+            entry.n_examples = int(claimed) if math.isfinite(claimed) else 0
+            entry.train_loss = number_in(metrics, "train-loss", math.nan)
             try:
                 with np.errstate(over="ignore", invalid="ignore"):
                     arrays = next(iter(reply.content.array_records.values()))
@@ -253,8 +254,3 @@ def _copied(replies: list[Message]) -> list[Message]:
 def _plain(arrays: ArrayRecord) -> ArrayRecord:
     """Return a copy as Flower makes arrays, without views on memory that others read."""
     return ArrayRecord({name: Array(array.numpy().copy()) for name, array in arrays.items()})
-
-
-def _number(metrics: MetricRecord, key: str, default: float) -> float:
-    value = metrics.get(key, default)
-    return float(value) if isinstance(value, int | float) else default

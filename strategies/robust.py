@@ -266,7 +266,7 @@ class RobustFedAvg(FedAvg):
             if self.n_examples is not None
             else _claimed_examples(metrics, self.weighted_by_key)
         )
-        entry.train_loss = _number(metrics, "train-loss", NAN)
+        entry.train_loss = number_in(metrics, "train-loss", NAN)
         if len(arrays) != 1:
             raise UnusableReplyError(f"needs one ArrayRecord, got {len(arrays)}")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
@@ -279,8 +279,8 @@ class RobustFedAvg(FedAvg):
         if self.losses == "measured":
             _, loss, confidence = self._evaluate(start + self._matrix[row].cpu().numpy())
         else:
-            loss = _number(metrics, "received-loss", NAN)
-            confidence = _number(metrics, "received-confidence", NAN)
+            loss = number_in(metrics, "received-loss", NAN)
+            confidence = number_in(metrics, "received-confidence", NAN)
         if not 0 <= loss <= LARGEST_LOSS:
             whose = "updated" if self.losses == "measured" else "received"
             raise UnusableReplyError(f"needs a loss >= 0 of the {whose} model, got {loss}")
@@ -364,7 +364,7 @@ class RobustFedAvg(FedAvg):
 
 def _claimed_examples(metrics: MetricRecord, key: str) -> int:
     """Return the number of examples that a client claims; 0 if it claims none."""
-    claimed = _number(metrics, key, 0.0)
+    claimed = number_in(metrics, key, 0.0)
     if not 0 <= claimed <= LARGEST_COUNT:
         raise UnusableReplyError(f"needs {key} >= 0, got {claimed}")
     return int(claimed)
@@ -379,7 +379,8 @@ def _as_doubles(values: list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def _number(metrics: MetricRecord, key: str, default: float) -> float:
+def number_in(metrics: MetricRecord, key: str, default: float) -> float:
+    """Return a figure that a client reports; the default if it reports none, or no number."""
     value = metrics.get(key, default)
     try:
         return float(value) if isinstance(value, int | float) else default

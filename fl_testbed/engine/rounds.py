@@ -6,7 +6,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor
@@ -20,7 +19,7 @@ from fl_testbed.engine.placement import server_device
 from fl_testbed.engine.recorded_updates import Recorder
 from fl_testbed.engine.run_folder import Row
 from fl_testbed.engine.threads import limit_threads
-from fl_testbed.metrics import lifting, suppression
+from fl_testbed.metrics import finite_or_none, lifting, suppression
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import state_dict_of
 from strategies.observed import Observed
@@ -229,10 +228,10 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     return {
         **described(scenario),
         "final_rounds": [int(r) for r in evaluated],
-        "final": {name: _number(final[name].mean()) for name in FIGURES},
-        "group_accuracy": {str(k): _number(v) for k, v in by_group.mean().items()},
+        "final": {name: finite_or_none(final[name].mean()) for name in FIGURES},
+        "group_accuracy": {str(k): finite_or_none(v) for k, v in by_group.mean().items()},
         "attacks": {
-            str(poison): {name: _number(value) for name, value in row.items()}
+            str(poison): {name: finite_or_none(value) for name, value in row.items()}
             for poison, row in success.iterrows()
         },
         **_inferred(rounds["weight_residual"]),
@@ -279,7 +278,7 @@ def _personal(models: pd.DataFrame, evaluated: pd.Series) -> dict[str, Any]:
     means = final[["accuracy", "attack_success_rate"]].mean()
     return {
         "personal": {
-            str(role): {name: _number(value) for name, value in row.items()}
+            str(role): {name: finite_or_none(value) for name, value in row.items()}
             for role, row in means.iterrows()
         }
     }
@@ -290,7 +289,3 @@ def _inferred(residuals: pd.Series) -> dict[str, Any]:
     if residuals.isna().all():
         return {}
     return {"weight_residual": {"mean": float(residuals.mean()), "max": float(residuals.max())}}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None  # an attack may drive a loss to infinity

@@ -2,6 +2,7 @@
 
 from fl_testbed.metrics.attack_success import AttackSuccess, attack_success
 from fl_testbed.metrics.clients import ClientSpread, client_accuracies, spread
+from fl_testbed.metrics.figures import finite_or_none
 from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy
 from fl_testbed.metrics.lifting import attack_success_at, lifting
 from fl_testbed.metrics.suppression import area_under_curve, suppression
@@ -14,6 +15,7 @@ __all__ = [
     "attack_success",
     "attack_success_at",
     "client_accuracies",
+    "finite_or_none",
     "group_accuracy",
     "lifting",
     "spread",

@@ -9,6 +9,7 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from fl_testbed.engine.flower_internals import become_server
 from strategies.aggregation import (
@@ -22,6 +23,7 @@ from strategies.aggregation import (
     weak_dp,
 )
 from strategies.flower_arrays import record_of
+from strategies.observed import Observed
 from strategies.pre_aggregation import clipping
 from strategies.reweighting import agnostic, jtt
 from strategies.robust import RobustFedAvg
@@ -66,7 +68,7 @@ def strategy_of(rule: Callable = mean, **arguments) -> RobustFedAvg:
 
 
 def asked(
-    strategy: RobustFedAvg, nodes: Iterable[int], round_: int = 1, start: dict | None = None
+    strategy: Strategy, nodes: Iterable[int], round_: int = 1, start: dict | None = None
 ) -> list[Message]:
     """Return the round's messages to the nodes, as they would be sent."""
     record = record_of(START if start is None else start)
@@ -319,6 +321,15 @@ def test_a_claim_that_is_no_count_is_rejected(claim):
     strategy.aggregate_train(1, [moved(a, 1.0), moved(b, 1.0, num_examples=claim)])
     assert statuses(strategy)[1].startswith("rejected: needs num-examples >= 0")
     assert weights(strategy) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("claim", [math.nan, math.inf, 10**400])
+def test_whoever_watches_another_strategy_survives_a_claim_that_is_no_count(claim):
+    watched = Observed(strategy_of())
+    a, b = asked(watched, [1, 2])
+    watched.aggregate_train(1, [moved(a, 1.0, num_examples=7), moved(b, 3.0, num_examples=claim)])
+    assert watched.ledger is not None
+    assert [client.n_examples for client in watched.ledger.clients] == [7, 0]
 
 
 def test_clients_that_claim_no_examples_count_equally():
