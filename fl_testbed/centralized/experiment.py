@@ -21,6 +21,7 @@ from fl_testbed.centralized.separation import separations
 from fl_testbed.centralized.stages import FINAL, Result, run_stages
 from fl_testbed.centralized.training import Revise, Trained, fit
 from fl_testbed.data import DataError, Dataset
+from fl_testbed.metrics import finite_or_none
 from fl_testbed.scenario import CentralizedScenario, Fault, ScenarioError
 from strategies.randomness import Purpose, generator
 
@@ -209,10 +210,8 @@ def _trainings(scenario: CentralizedScenario, result: Result) -> list[tuple[str,
 
 def _example_rows(result: Result, pool: Pool, names: Sequence[str]) -> list[Row]:
     by_stage: list[list[Any]] = []
-    score = 1 - result.trained.confidences[-1]
-    for finding in reversed(result.findings):
-        if finding.scores is not None:
-            score = finding.scores  # the first stage's that has any
+    scores = [finding.scores for finding in result.findings if finding.scores is not None]
+    score = scores[0] if scores else 1 - result.trained.confidences[-1]
     for finding in result.findings:
         flagged, scores = finding.flagged, finding.scores
         by_stage.append(_values(None if flagged is None else flagged.long(), len(pool)))
@@ -260,15 +259,15 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
         pd.read_csv(folder / f"{name}.csv") for name in ("outcome", "groups", "examples", "epochs")
     )
     outcomes: dict[str, dict[str, Any]] = outcome.set_index("trained_on").to_dict("index")  # pyright: ignore[reportAssignmentType]
-    final = {name: _number(value) for name, value in outcomes["poisoned"].items()}
+    final = {name: finite_or_none(value) for name, value in outcomes["poisoned"].items()}
     if twin := outcomes.get("clean"):
         damage = twin["attacked_accuracy"] - outcomes["poisoned"]["attacked_accuracy"]
-        final["trigger_rate_unpoisoned"] = _number(twin["attack_success_rate"])
-        final["worst_group_accuracy_unpoisoned"] = _number(twin["worst_group_accuracy"])
-        final["damage"] = _number(damage)
+        final["trigger_rate_unpoisoned"] = finite_or_none(twin["attack_success_rate"])
+        final["worst_group_accuracy_unpoisoned"] = finite_or_none(twin["worst_group_accuracy"])
+        final["damage"] = finite_or_none(damage)
     clean = groups[groups["is_poisoned"] == 0]
     names = stage_names(scenario)
-    filters = any(not getattr(stage, "lifts", False) for stage in scenario.stages)
+    filters = any(not stage.lifts for stage in scenario.stages)
     first = epochs[epochs["training"] == epochs["training"].iloc[0]].iloc[-1]
     return {
         "name": scenario.name,
@@ -277,16 +276,14 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
         "oracle": scenario.is_oracle,
         "final": final,
         "group_accuracy": {
-            str(name): _number(value)
+            str(name): finite_or_none(value)
             for name, value in zip(clean["group"], clean["accuracy"], strict=True)
         },
         "suppression": ledger_figures(
             examples, generator(scenario.seed, Purpose.BOOTSTRAP), filters=filters
         ),
         "flagged": flagged_shares(examples, names),
-        "separation": {key: _number(value) for key, value in first.items() if key != "training"},
+        "separation": {
+            key: finite_or_none(value) for key, value in first.items() if key != "training"
+        },
     }
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -142,7 +142,7 @@ class CentralizedScenario(Spec):
 
     @property
     def can_resume(self) -> bool:
-        """True: a run goes on after its last recorded epoch."""
+        """True: an unfinished run has left nothing to go on from, and is made anew."""
         return True
 
     @property

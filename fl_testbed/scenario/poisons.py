@@ -549,11 +549,11 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         trigger = self.trigger and self.trigger.build(scene.dataset, scene.groups)
-        known: dict[str, Any] = {"trigger": trigger, "target": self.target}
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            known.update(attacker=attacker, rng=rng)
-            return self.called(shard, **known)
+            return self.called(
+                shard, attacker=attacker, rng=rng, trigger=trigger, target=self.target
+            )
 
         def goal(test: TestSet) -> Goal | None:
             if self.target is None:
