@@ -6,10 +6,12 @@
 
 writes ``results.csv``, a row per run, ``matrix.png``, and prints the tables of the README. A cell
 reaches both where its worst-group accuracy is within 5 points of the ideal lift without a defence,
-and its attack success within 5 points of the same defence without a lift.
+and its attack success within 5 points of the same defence without a lift. ``--inside`` does the
+same for the runs of ``inside_clients*.yaml``, without a figure: there is no ideal lift to reach.
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +25,17 @@ from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
 POISONS = {"backdoor": "hard backdoor", "flip": "label flip without a trigger"}
+INSIDE = ("inside_clients", "inside_clients_flip")
 MARGIN = 5.0  # points
 WORST, ASR = "worst_group_accuracy", "attack_success_rate"
 
 
-def measured(out: Path) -> pd.DataFrame:
-    """Return one row per run."""
+def measured(out: Path, poisons: Iterable[str]) -> pd.DataFrame:
+    """Return one row per finished run of the scenarios, which are named for their poisons."""
     rows = []
-    for poison in POISONS:
-        found = {(r.variant, r.seed): r for r in find_runs([out / f"combinations-{poison}"])}
+    for poison in poisons:
+        name = poison.replace("_", "-")
+        found = {(r.variant, r.seed): r for r in find_runs([out / f"combinations-{name}"])}
         for scenario in load_scenarios(HERE / f"{poison}.yaml"):
             run = found.get((scenario.variant, scenario.seed))
             if run is None or not run.figures:
@@ -54,6 +58,8 @@ def cells_of(table: pd.DataFrame, poison: str) -> tuple[pd.DataFrame, pd.DataFra
 
 def reaches_both(worst: pd.DataFrame, success: pd.DataFrame) -> pd.DataFrame:
     """Mark the combinations that a reader hopes for; oracles and single methods are none."""
+    if "jtt_ideal" not in worst.index:
+        return pd.DataFrame(data=False, index=worst.index, columns=worst.columns)
     fair = worst >= worst.loc["jtt_ideal", "mean"] - MARGIN
     safe = success <= success.loc["none"] + MARGIN
     both = fair & safe
@@ -85,7 +91,7 @@ def figure(table: pd.DataFrame, path: Path) -> None:
             image = axes.imshow(worst - success, cmap="RdYlBu", vmin=-100, vmax=100, aspect="auto")
             for (row, column), value in np.ndenumerate(worst.to_numpy()):
                 text = f"{value:.0f} / {success.iloc[row, column]:.0f}"
-                shade = "white" if abs(value - success.iloc[row, column]) > 60 else "0.1"
+                shade = "white" if abs(value - success.iloc[row, column]) > 72 else "0.1"
                 axes.text(column, row, text, ha="center", va="center", fontsize=9, color=shade)
                 if both[row, column]:
                     corner = (column - 0.47, row - 0.45)
@@ -101,9 +107,15 @@ def figure(table: pd.DataFrame, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
+    parser.add_argument("--inside", action="store_true", help="JTT inside clients instead")
     arguments = parser.parse_args()
-    table = measured(arguments.out)
-    table.to_csv(HERE / "results.csv", index=False, float_format="%.4g", lineterminator="\n")
+    table = measured(arguments.out, INSIDE if arguments.inside else POISONS)
+    path = HERE / ("inside_clients.csv" if arguments.inside else "results.csv")
+    table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
+    if arguments.inside:
+        for name in INSIDE:
+            print(f"{name}\n\n{markdown(*cells_of(table, name))}")
+        return
     for poison, title in POISONS.items():
         worst, success = cells_of(table, poison)
         print(f"{title}\n\n{markdown(worst, success)}")

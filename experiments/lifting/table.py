@@ -101,7 +101,7 @@ def gaps(table: pd.DataFrame) -> list[list[str]]:
     lines = [["method", "unlifted ASR", "standard − ideal", "lowest seed", "share of worst case"]]
     lines[0] += ["worst group gained"]
     for method in ("jtt", "agnostic"):
-        if f"{method}_ideal" not in success:
+        if not {f"{method}_ideal", f"{method}_worst_case"} <= set(success):
             continue
         gap = success[method] - success[f"{method}_ideal"]
         most = success[f"{method}_worst_case"] - success[f"{method}_ideal"]
