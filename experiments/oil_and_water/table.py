@@ -34,6 +34,8 @@ COLUMNS = {
     "suppression.honest_minority.retention": ("kept minority", 100),
     "suppression.poisoned.retention": ("kept poisons", 100),
     "suppression.separability": ("AUC suspicion", 1),
+    "last_worst_group": ("worst group, last round", 100),
+    "last_asr": ("ASR, last round", 100),
     "auc_client_loss": ("AUC loss", 1),
     "auc_client_norm": ("AUC norm", 1),
     "separation.auc_all": ("AUC all", 1),
@@ -54,11 +56,23 @@ def runs_of(name: str, out: Path) -> pd.DataFrame:
         run = found.get((scenario.variant, scenario.seed))
         if run is None or not run.figures:
             continue
-        figures = run.figures | client_aucs(run.folder / "clients.csv")
+        figures = run.figures
+        if (run.folder / "clients.csv").exists():
+            figures = figures | last_round(run.folder) | client_aucs(run.folder / "clients.csv")
         method, _, swept = scenario.variant.partition(",")
         row = {"poison": swept.partition("=")[2], "method": method, "seed": scenario.seed}
         rows.append(row | {heading: figures.get(key) for key, (heading, _) in COLUMNS.items()})
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def last_round(folder: Path) -> dict[str, float]:
+    """Return a federated run's figures after its last round; its summary averages five tests."""
+    groups, attacks = (pd.read_csv(folder / f"{name}.csv") for name in ("groups", "attacks"))
+    accuracies = groups.loc[groups["round"] == groups["round"].max(), "accuracy"]
+    return {
+        "last_worst_group": accuracies.min(),
+        "last_asr": attacks["attack_success_rate"].iloc[-1],
+    }
 
 
 def client_aucs(file: Path) -> dict[str, float]:
@@ -66,8 +80,6 @@ def client_aucs(file: Path) -> dict[str, float]:
 
     Pairs are compared within rounds. Above 0.5 attackers have the larger ones.
     """
-    if not file.exists():
-        return {}
     clients = pd.read_csv(file)
     found = {}
     for figure, column in (("auc_client_loss", "train_loss"), ("auc_client_norm", "update_norm")):
