@@ -17,7 +17,7 @@ from fl_testbed.engine.ray_pool import RayPool
 
 WAVE = 2 / 3  # of the work left is handed out in one chunk per worker
 FEWEST_CLIENTS = 3  # of average work in a chunk, which costs about 5 ms by itself
-CHUNK_BYTES = 20 * 2**20  # of replies, so that what is in flight stays small
+CHUNK_BYTES = 16 * 2**20  # of replies, so that what is in flight stays small
 IN_FLIGHT = 2  # chunks per worker: one computes while one waits
 ATTEMPTS = 3  # before a client whose worker dies each time is given up
 GRACE_S = 30.0  # beyond the clients' own time limit, before a worker counts as hung
