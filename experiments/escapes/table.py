@@ -1,0 +1,97 @@
+"""What escapes the tension, and under which attacker.
+
+    fl-testbed run experiments/escapes/fashion.yaml
+    fl-testbed run experiments/escapes/inside_clients.yaml
+    python experiments/escapes/table.py
+
+writes ``fashion.csv`` and ``inside_clients.csv``, a row per run, and prints the README's tables. A
+row is bold where it serves the worst group as the ideal lift does (within 5 points; inside clients:
+as the mean's, plus 5) and its attack success is at most 5.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from fl_testbed.report.results import find_runs
+from fl_testbed.report.statistics import estimate
+from fl_testbed.scenario import load_scenarios
+
+HERE = Path(__file__).parent
+COLUMNS = {
+    "worst_group": "final.worst_group_accuracy",
+    "attack_success": "final.attack_success_rate",
+    "weight_minority": "suppression.honest_minority.weight_ratio",
+    "weight_poisoned": "suppression.poisoned.weight_ratio",
+    "personal_minority": "personal.honest_minority.accuracy",
+}
+SAFE, FAIR = 5.0, 5.0  # percent, points
+
+
+def measured(name: str, out: Path) -> pd.DataFrame:
+    """Return one row per finished run, in the scenario's order; shares in percent."""
+    scenarios = load_scenarios(HERE / f"{name}.yaml")
+    found = {(run.variant, run.seed): run for run in find_runs([out / scenarios[0].name])}
+    rows = []
+    for scenario in scenarios:
+        run = found.get((scenario.variant, scenario.seed))
+        if run is None or not run.figures:
+            continue
+        method, _, setting = scenario.variant.partition(",")
+        row = {"method": method, "setting": setting.partition("=")[2], "seed": scenario.seed}
+        row |= {column: run.figures.get(key) for column, key in COLUMNS.items()}
+        rows.append({**row, "oracle": bool(run.figures["oracle"])})
+    table = pd.DataFrame(rows)
+    shares = ["worst_group", "attack_success", "personal_minority"]
+    table[shares] = 100 * table[shares].astype(float)
+    return table.dropna(axis="columns", how="all")
+
+
+def kept(name: str) -> pd.DataFrame:
+    """Read a result file."""
+    return pd.read_csv(HERE / f"{name}.csv", keep_default_na=False, na_values=[""])
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return a row per method: worst group and attack success by setting, weights in the first."""
+    settings = list(table["setting"].unique())
+    heads = [f"{setting}: {what}" for setting in settings for what in ("worst group", "ASR")]
+    lines = [["", *heads, "weight minority / poisoned"], ["---"] * (len(heads) + 2)]
+    means = table.groupby(["method", "setting"])[["worst_group", "attack_success"]].mean()
+    for method, own in table.groupby("method", sort=False):
+        name = f"{method} †" if own["oracle"].any() else str(method)
+        cells = []
+        for setting in settings:
+            runs = own[own["setting"] == setting]
+            there = means.xs(setting, level="setting")
+            goal = (
+                there.loc["jtt_ideal", "worst_group"] - FAIR
+                if "jtt_ideal" in there.index
+                else there.loc["mean", "worst_group"] + FAIR
+            )
+            worst, success = there.loc[method]
+            bold = "**" if worst >= goal and success <= SAFE and "†" not in name else ""
+            for column in ("worst_group", "attack_success"):
+                found = estimate(runs[column].to_numpy(dtype=float))
+                cells.append(f"{bold}{found.mean:.0f} ± {found.half_width:.0f}{bold}")
+        first = own[own["setting"] == settings[0]]
+        weights = (first[f"weight_{role}"].mean() for role in ("minority", "poisoned"))
+        lines.append([name, *cells, " / ".join(f"{weight:.2f}" for weight in weights)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
+    arguments = parser.parse_args()
+    for name in ("fashion", "inside_clients"):
+        table = measured(name, arguments.out)
+        table.to_csv(HERE / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
+        print(markdown(kept(name)))
+
+
+if __name__ == "__main__":
+    main()
