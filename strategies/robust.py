@@ -21,7 +21,7 @@ from strategies.randomness import Purpose, generator
 from strategies.reweighting.lift import Reweighter
 from strategies.running_sum import RunningSum
 from strategies.shapes import Tensor
-from strategies.update_rows import row_writer
+from strategies.update_rows import WriteRow, row_writer
 
 OK = "ok"
 NO_REPLY = "failed: no reply"
@@ -151,7 +151,6 @@ class RobustFedAvg(FedAvg):
         self._sampled: list[int] = []
         self.device = torch.device(device)
         self._matrix = torch.empty(0, 0)
-        self._write_row = row_writer(self._layout, torch.empty(0, 0), np.empty(0))
         self._sum: RunningSum | None = None
 
     def configure_train(
@@ -231,7 +230,7 @@ class RobustFedAvg(FedAvg):
         n_rows = 1 if self.keeps_running_sum(n, d) else n
         if self._matrix.shape != (n_rows, d):
             self._matrix = torch.empty(n_rows, d, device=self.device)
-        self._write_row = row_writer(self._layout, self._matrix, start)
+        write_row = row_writer(self._layout, self._matrix, start)
         scale_of_row = self.pipeline.scale_of_row if n_rows < n else None
         self._sum = RunningSum(d, scale_of_row) if scale_of_row is not None else None
         places = {client: place for place, client in enumerate(self._sampled)}
@@ -246,7 +245,7 @@ class RobustFedAvg(FedAvg):
                 entry.status = f"failed: {reply.error.reason}"
             else:
                 try:
-                    self._check_reply(reply, start, row, entry)
+                    self._check_reply(reply, start, row, entry, write_row)
                     entry.status = OK
                 except UnusableReplyError as fault:
                     entry.status = f"rejected: {fault}"
@@ -256,7 +255,14 @@ class RobustFedAvg(FedAvg):
                 self._sum.skip(place)
             del reply  # its arrays lie in memory that the next ones need
 
-    def _check_reply(self, reply: Message, start: np.ndarray, row: int, entry: ClientEntry) -> None:
+    def _check_reply(
+        self,
+        reply: Message,
+        start: np.ndarray,
+        row: int,
+        entry: ClientEntry,
+        write_row: WriteRow,
+    ) -> None:
         """Write the update into a row, and what the server notes of it into the ledger."""
         records = list(reply.content.values())
         arrays = [record for record in records if isinstance(record, ArrayRecord)]
@@ -270,7 +276,7 @@ class RobustFedAvg(FedAvg):
         if len(arrays) != 1:
             raise UnusableReplyError(f"needs one ArrayRecord, got {len(arrays)}")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
-            norm = self._write_row(row, arrays[0])
+            norm = write_row(row, arrays[0])
         if not math.isfinite(norm):
             raise UnusableReplyError("update is not finite")
         entry.update_norm = norm
