@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from fl_testbed.report.figures.style import house_style, save
-from fl_testbed.report.results import find_runs
+from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
@@ -34,12 +34,7 @@ def measured(out: Path, poisons: Iterable[str]) -> pd.DataFrame:
     """Return one row per finished run of the scenarios, which are named for their poisons."""
     rows = []
     for poison in poisons:
-        name = poison.replace("_", "-")
-        found = {(r.variant, r.seed): r for r in find_runs([out / f"combinations-{name}"])}
-        for scenario in load_scenarios(HERE / f"{poison}.yaml"):
-            run = found.get((scenario.variant, scenario.seed))
-            if run is None or not run.figures:
-                continue
+        for run in finished_runs(load_scenarios(HERE / f"{poison}.yaml"), out):
             lift, _, rule = run.variant.partition(",aggregation=")
             row = {"poison": poison, "lift": lift, "defence": rule, "seed": run.seed}
             row |= {name: 100 * run.figures[f"final.{name}"] for name in (WORST, ASR)}

@@ -15,8 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from clients.shard import Role
-from fl_testbed.engine.launch import run_folder
-from fl_testbed.report.results import RunResult, find_runs
+from fl_testbed.report.results import RunResult, finished_runs
 from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
@@ -38,8 +37,7 @@ def run(path: Path, out: Path) -> pd.DataFrame:
     print(shlex.join(command), flush=True)
     subprocess.run(command, check=True, stdout=sys.stderr)
     scenarios = load_scenarios(path)
-    runs = find_runs(run_folder(out, scenario).path for scenario in scenarios)
-    return pd.DataFrame([row_of(run) for run in runs])
+    return pd.DataFrame([row_of(run) for run in finished_runs(scenarios, out)])
 
 
 def row_of(run: RunResult) -> dict[str, object]:

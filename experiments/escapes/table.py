@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fl_testbed.report.results import find_runs
+from fl_testbed.report.results import finished_runs
 from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
@@ -32,14 +32,10 @@ SAFE, FAIR = 5.0, 5.0  # percent, points
 def measured(name: str, out: Path) -> pd.DataFrame:
     """Return one row per finished run, in the scenario's order; shares in percent."""
     scenarios = load_scenarios(HERE / f"{name}.yaml")
-    found = {(run.variant, run.seed): run for run in find_runs([out / scenarios[0].name])}
     rows = []
-    for scenario in scenarios:
-        run = found.get((scenario.variant, scenario.seed))
-        if run is None or not run.figures:
-            continue
-        method, _, setting = scenario.variant.partition(",")
-        row = {"method": method, "setting": setting.partition("=")[2], "seed": scenario.seed}
+    for run in finished_runs(scenarios, out):
+        method, _, setting = run.variant.partition(",")
+        row = {"method": method, "setting": setting.partition("=")[2], "seed": run.seed}
         row |= {column: run.figures.get(key) for column, key in COLUMNS.items()}
         rows.append({**row, "oracle": bool(run.figures["oracle"])})
     table = pd.DataFrame(rows)

@@ -19,7 +19,7 @@ from fl_testbed.metrics import attack_success_at
 from fl_testbed.metrics.suppression import pairwise_auc
 from fl_testbed.report.figures.style import house_style, save
 from fl_testbed.report.histories import client_history, weight_ratios_by_round
-from fl_testbed.report.results import RunResult, find_runs
+from fl_testbed.report.results import RunResult, finished_runs
 from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import Scenario, load_scenarios
 
@@ -44,10 +44,7 @@ SHOWN = {
 
 def runs_of(scenarios: list[Scenario], out: Path) -> dict[tuple[str, int], RunResult]:
     """Return the finished runs by variant and seed."""
-    runs = find_runs([out / scenarios[0].name])
-    found = {(run.variant, run.seed): run for run in runs if run.figures}
-    wanted = [(scenario.variant, scenario.seed) for scenario in scenarios]
-    return {key: found[key] for key in wanted if key in found}
+    return {(run.variant, run.seed): run for run in finished_runs(scenarios, out)}
 
 
 def measured(runs: dict[tuple[str, int], RunResult]) -> pd.DataFrame:

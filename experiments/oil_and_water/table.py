@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from fl_testbed.metrics import area_under_curve
-from fl_testbed.report.results import find_runs
+from fl_testbed.report.results import finished_runs
 from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
@@ -49,18 +49,13 @@ COLUMNS = {
 def runs_of(name: str, out: Path) -> pd.DataFrame:
     """Return one row per finished run, figures that no run has left out."""
     scenarios = load_scenarios(HERE / f"{name}.yaml", [])
-    folder = out / scenarios[0].name
-    found = {(run.variant, run.seed): run for run in find_runs([folder])}
     rows = []
-    for scenario in scenarios:
-        run = found.get((scenario.variant, scenario.seed))
-        if run is None or not run.figures:
-            continue
+    for run in finished_runs(scenarios, out):
         figures = run.figures
         if (run.folder / "clients.csv").exists():
             figures = figures | last_round(run.folder) | client_aucs(run.folder / "clients.csv")
-        method, _, swept = scenario.variant.partition(",")
-        row = {"poison": swept.partition("=")[2], "method": method, "seed": scenario.seed}
+        method, _, swept = run.variant.partition(",")
+        row = {"poison": swept.partition("=")[2], "method": method, "seed": run.seed}
         rows.append(row | {heading: figures.get(key) for key, (heading, _) in COLUMNS.items()})
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fl_testbed.report.results import find_runs
+from fl_testbed.report.results import finished_runs
 from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
@@ -28,13 +28,10 @@ SHIELDED = "_shielded"
 def measured(name: str, out: Path) -> pd.DataFrame:
     """Return one row per finished run, in the scenario's order."""
     scenarios = load_scenarios(HERE / f"{name}.yaml", [])
-    found = {(run.variant, run.seed): run for run in find_runs([out / scenarios[0].name])}
     rows = []
-    for scenario in scenarios:
-        run = found.get((scenario.variant, scenario.seed))
-        if run is not None and run.figures:
-            figures = {key: run.figures.get(key, np.nan) for key in (WORST, ASR, *RATIOS)}
-            rows.append({"variant": scenario.variant, "seed": scenario.seed, **figures})
+    for run in finished_runs(scenarios, out):
+        figures = {key: run.figures.get(key, np.nan) for key in (WORST, ASR, *RATIOS)}
+        rows.append({"variant": run.variant, "seed": run.seed, **figures})
     return pd.DataFrame(rows)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 
 from fl_testbed.report.columns import ATTACK_SUCCESS, SEPARABILITY, WORST_GROUP
@@ -25,7 +24,7 @@ from fl_testbed.report.histories import (
     suspicion_ranks,
     weight_ratios_by_round,
 )
-from fl_testbed.report.results import RunResult, Status
+from fl_testbed.report.results import RunResult, Status, scenario_in
 
 PER_PAGE = 12  # panels in a figure with one for each variant
 MOST_VARIANTS = 24  # that have panels of their own
@@ -108,8 +107,7 @@ def _heat_maps(
 
 def factors(folder: Path) -> dict[str, str]:
     """Return what a run's scenario has for defence, attack and reweighting, in a word or two."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    scenario = yaml.load((folder / "scenario.yaml").read_bytes(), loader) or {}
+    scenario = scenario_in(folder)
     strategy = scenario.get("strategy", {})
     steps = [*strategy.get("pre_aggregation", []), strategy.get("aggregation", {})]
     kinds = scenario.get("attackers") or [scenario]

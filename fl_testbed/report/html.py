@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
@@ -16,11 +15,10 @@ from fl_testbed.report.comparison import Comparison, compare
 from fl_testbed.report.figures.style import INK, save
 from fl_testbed.report.formats import grids, notes_with
 from fl_testbed.report.gallery import pictures
-from fl_testbed.report.results import PLAN, RunResult, Status
+from fl_testbed.report.results import PLAN, RunResult, Status, scenario_in
 from fl_testbed.scenario.leaves import leaves
 
 PARTS = Path(__file__).parent / "page"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, in C
 
 
 def write_report(folder: Path, runs: Sequence[RunResult], baseline: str | None = None) -> Path:
@@ -107,10 +105,9 @@ def _scenarios(
         begun = next((run for run in own if (run.folder / "scenario.yaml").exists()), None)
         if begun is None:
             continue
-        text = (begun.folder / "scenario.yaml").read_bytes()
         keys = {
             key: json.dumps(value, ensure_ascii=False, default=str)
-            for key, value in leaves(yaml.load(text, LOADER))
+            for key, value in leaves(scenario_in(begun.folder))
         }
         for key in ("name", "variant", "seed"):
             keys.pop(key, None)

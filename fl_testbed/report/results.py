@@ -9,10 +9,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
+from fl_testbed.scenario import AnyScenario
 from fl_testbed.scenario.leaves import leaves
 
 PLAN = "sweep.json"  # beside the variants: which runs belong to the sweep
 SEED_FOLDER = re.compile(r"seed-(\d+)")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, in C
 
 
 class Status(StrEnum):
@@ -52,6 +56,24 @@ def find_runs(paths: Iterable[Path]) -> list[RunResult]:
             if place not in found:
                 found[place] = _run(folder)
     return list(found.values())
+
+
+def finished_runs(scenarios: Iterable[AnyScenario], out: Path) -> Iterator[RunResult]:
+    """Yield the runs of scenarios that are done, in the scenarios' order.
+
+    Args:
+        scenarios: What a file expands to.
+        out: The folder of all runs.
+    """
+    keys = [(scenario.name, scenario.variant, scenario.seed) for scenario in scenarios]
+    runs = find_runs(out / name for name in dict.fromkeys(name for name, _, _ in keys))
+    done = {(run.name, run.variant, run.seed): run for run in runs if run.figures}
+    yield from (done[key] for key in keys if key in done)
+
+
+def scenario_in(folder: Path) -> dict[str, Any]:
+    """Return a run's resolved scenario as plain data."""
+    return yaml.load((folder / "scenario.yaml").read_bytes(), LOADER) or {}
 
 
 def _walk(folder: Path) -> Iterator[Path]:
