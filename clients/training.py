@@ -184,9 +184,9 @@ def train_rows(
     Each client sees the same batches in the same order as in :func:`train`; the results agree up
     to the order of float32 sums. Shards may differ in size: shorter batches are padded and masked,
     and a client that is done is left alone, its optimizer state included. The clients' parameters
-    are one matrix, the one that a server wants: a step of the optimizer is few kernels, however
-    many layers the model has. Everything happens on the device that ``start`` is on, and the host
-    never waits for it.
+    are one matrix, the one that a server wants, and every layer's are a view on it that takes its
+    gradient as it comes, without a copy. Everything happens on the device that ``start`` is on, and
+    the host never waits for it.
 
     Args:
         model: Gives the forward pass; must work under ``torch.func.vmap`` (GroupNorm does,
@@ -220,17 +220,21 @@ def train_rows(
 
     losses_of = vmap(loss_of, randomness="different")
     totals = torch.zeros(len(shards), dtype=torch.float64, device=device)
-    optimizer: torch.optim.Optimizer | None = None
-    active = matrix
+    active = {name: value.requires_grad_() for name, value in parameters_in(matrix, names).items()}
+    optimizer = settings.build_optimizer(list(active.values()))
+    n_before = len(shards)
     for step, n_active in enumerate(schedule.n_active[:most_steps]):
-        if optimizer is None or n_active < len(active):
-            active, optimizer = _narrowed(matrix, n_active, settings, active, optimizer)
+        if n_active < n_before:
+            active, optimizer = _narrowed(active, optimizer, n_active, settings)
+            n_before = n_active
         batch, weights = rows[:n_active, step], present[:n_active, step]
-        losses = losses_of(parameters_in(active, names), inputs[batch], labels[batch], weights)
-        (active.grad,) = torch.autograd.grad(losses.sum(), [active])
+        losses = losses_of(active, inputs[batch], labels[batch], weights)
+        gradients = torch.autograd.grad(losses.sum(), list(active.values()))
+        for parameter, gradient in zip(active.values(), gradients, strict=True):
+            parameter.grad = gradient
         optimizer.step()
         if hooks is not None:
-            _run_hooks(hooks, schedule, parameters_in(active.detach(), names), step + 1)
+            _run_hooks(hooks, schedule, parameters_in(matrix[:n_active], names), step + 1)
         totals[:n_active] += (losses.detach() * weights.sum(dim=1)).double()
     means = totals / present.sum(dim=(1, 2)).double()
     if schedule.order == sorted(schedule.order):  # then no copy is needed
@@ -296,18 +300,14 @@ def _schedule(
 
 
 def _narrowed(
-    matrix: Float[Tensor, "clients d"],
-    n_active: int,
-    settings: LocalTraining,
-    old: Tensor,
-    old_optimizer: torch.optim.Optimizer | None,
-) -> tuple[Tensor, torch.optim.Optimizer]:
-    """Return a view on the first clients' rows, and an optimizer that goes on with them."""
-    active = matrix[:n_active].requires_grad_()
-    optimizer = settings.build_optimizer([active])
-    if old_optimizer is not None:
-        optimizer.state[active] = {
+    active: State, optimizer: torch.optim.Optimizer, n_active: int, settings: LocalTraining
+) -> tuple[State, torch.optim.Optimizer]:
+    """Return views on the first clients' parameters, and an optimizer that goes on with them."""
+    first = {name: value.detach()[:n_active].requires_grad_() for name, value in active.items()}
+    narrowed = settings.build_optimizer(list(first.values()))
+    for name, parameter in first.items():
+        narrowed.state[parameter] = {
             key: value[:n_active] if value is not None and value.dim() else value
-            for key, value in old_optimizer.state[old].items()
+            for key, value in optimizer.state[active[name]].items()
         }
-    return active, optimizer
+    return first, narrowed
