@@ -72,7 +72,12 @@ def _make_file(model: type[BaseModel], definitions: Schema) -> None:
     }
     values = {"type": ["array", "object"], "minItems": 1, "minProperties": 1}
     of_files = {
-        "extends": {"type": "string", "description": "another scenario file, which this adds to"},
+        "extends": {
+            "type": ["string", "array"],
+            "items": {"type": "string"},
+            "minItems": 1,
+            "description": "another scenario file, which this adds to, or several",
+        },
         "variants": {
             "type": ["object", "null"],
             "description": "by name, the keys in which each differs; dotted keys reach inside",

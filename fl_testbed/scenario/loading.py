@@ -92,7 +92,8 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
 
     A mapping laid over another (by ``extends`` or a variant) is merged with it, unless it names
     its ``kind``: then it replaces the other, whose parameters belong to another method. A file's
-    own ``variants`` and ``sweep`` replace those of the file that it extends.
+    own ``variants`` and ``sweep`` replace those of the file that it extends. Of several files that
+    it extends, each is laid over those before it.
 
     Args:
         path: The YAML file.
@@ -102,7 +103,8 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
     Raises:
         ScenarioError: With every fault found.
     """
-    draft = _read(path, ())
+    draft = _Draft()
+    _read(draft, path, ())
     parsed = _parse_settings(settings)
     plain = [(key, value) for key, value in parsed if key[0] not in EXPANSION_KEYS]
     for key, value in parsed:
@@ -217,8 +219,8 @@ def _overlaid(base: _Draft, variant: str, overrides: Any) -> _Draft:
     return draft
 
 
-def _read(path: Path, seen: tuple[str, ...]) -> _Draft:
-    """Read one file on top of the file that it extends."""
+def _read(draft: _Draft, path: Path, seen: tuple[str, ...]) -> None:
+    """Lay one file, and before it the files that it extends, over a draft."""
     where = str(path)
     text = _text_of(path)
     root = _compose(text, where)
@@ -232,27 +234,27 @@ def _read(path: Path, seen: tuple[str, ...]) -> _Draft:
         )
     data = _construct(root, where)
     origins = dict(_origins(root, (), where))
-    base = data.pop("extends", None)
-    draft = _Draft()
-    if base is not None:
-        draft = _extended(path, base, origins[("extends",)], (*seen, os.path.realpath(path)))
+    if "extends" in data:
+        bases = data.pop("extends")
+        for base in bases if isinstance(bases, list) and bases else [bases]:
+            _extend(draft, path, base, origins[("extends",)], (*seen, os.path.realpath(path)))
     draft.origins[()] = where
     for key, value in data.items():
         write = draft.replace if key in EXPANSION_KEYS else draft.overlay
         write((key,), value, origins[(key,)])
     draft.origins.update(origins)
-    return draft
 
 
-def _extended(path: Path, base: Any, where: str, seen: tuple[str, ...]) -> _Draft:
+def _extend(draft: _Draft, path: Path, base: Any, where: str, seen: tuple[str, ...]) -> None:
     if not isinstance(base, str) or not base:
-        raise ScenarioError([Fault(where, "extends", f"needs the name of a file, got {base!r}")])
+        text = f"needs the name of a file, or a list of names, got {base!r}"
+        raise ScenarioError([Fault(where, "extends", text)])
     base_path = path.parent / base
     if os.path.realpath(base_path) in seen:
         raise ScenarioError([Fault(where, "extends", "a file cannot extend itself")])
     if not base_path.exists():
         raise ScenarioError([Fault(where, "extends", f"{base_path}: {_no_such_file(base_path)}")])
-    return _read(base_path, seen)
+    _read(draft, base_path, seen)
 
 
 def _text_of(path: Path) -> str:

@@ -87,10 +87,17 @@ class TestExtends:
         assert "bsae.yaml: no such file" in line
         assert "holds base.yaml" in line
 
-    @pytest.mark.parametrize("value", ["[a.yaml]", "3", "''"])
+    def test_of_several_files_each_is_laid_over_those_before_it(self, load, tmp_path):
+        (tmp_path / "methods.yaml").write_text("rounds: 8\nvariants: {a: {seed: 1}}\n")
+        text = "extends: [base.yaml, methods.yaml]\ntraining: {lr: 0.5}\n"
+        (scenario,) = load(text, base=BASE + "variants: {b: {}, c: {}}\n")
+        assert (scenario.variant, scenario.seed, scenario.rounds) == ("a", 1, 8)
+        assert (scenario.training.lr, scenario.training.batch_size) == (0.5, 5)
+
+    @pytest.mark.parametrize("value", ["[base.yaml, 3]", "[]", "3", "''"])
     def test_only_a_file_name_can_be_extended(self, load, value):
         with pytest.raises(ScenarioError, match="extends: needs the name of a file"):
-            load(f"extends: {value}\n")
+            load(f"extends: {value}\n", base=BASE)
 
 
 class TestVariants:
