@@ -25,7 +25,7 @@ format: .venv/installed-dev
 docs: .venv/installed
 	$(BIN)/python -m fl_testbed.report.rules_page docs/rules.md
 	$(BIN)/fl-testbed schema > configs/scenario.schema.json
-	$(BIN)/python experiments/reproduction.py
+	$(BIN)/python -m experiments.pages
 
 pictures: .venv/installed-dev
 	$(BIN)/python docs/comparing/make.py

@@ -1,11 +1,13 @@
 """Writes the table of docs/reproduction.md, published figures beside ours, from result files.
 
-python experiments/reproduction.py
+python -m experiments.reproduction
 """
 
 from pathlib import Path
 
 import pandas as pd
+
+from experiments import pages
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "reproduction.md"
@@ -18,8 +20,6 @@ FEDERATIONS = {
     "steady": "Fashion-MNIST, no trigger",
 }
 RULES = ("multi_krum", "trimmed_mean", "coordinate_median", "norm_clipping", "fltrust")
-
-BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
 def per_variant(file: Path, keys: list[str], values: list[str]) -> pd.DataFrame:
@@ -128,14 +128,12 @@ def reaching() -> tuple[int, int]:
     return sum(reached), len(reached)
 
 
-def page() -> str:
-    """Return the page with the table that the files say."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    rows = [["claim", "theirs", "ours", "experiment"], ["---"] * 4]
+def tables() -> dict[str, str]:
+    """Return the table of the page, from the result files."""
+    rows = [["claim", "theirs", "ours", "experiment"]]
     rows += [[*row[:3], f"[{row[3]}](../experiments/{row[3]}/README.md)"] for row in lines()]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return before + BEGIN + table + END + rest.partition(END)[2]
+    return {"claims": pages.markdown(rows)}
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    pages.write(PAGE, tables())

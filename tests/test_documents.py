@@ -1,9 +1,11 @@
-"""Pages point to what is there."""
+"""Pages point to what is there, and their tables are those of the result files."""
 
 import re
 from pathlib import Path
 
 import pytest
+
+from experiments import pages
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -11,10 +13,55 @@ PAGES = sorted(
     for place in (ROOT, *(ROOT / folder for folder in ("docs", "experiments", "configs")))
     for page in (place.glob("*.md") if place == ROOT else place.rglob("*.md"))
 )
+SCRIPTS = pages.scripts()
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@every_page
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     files = [link for link in links if "://" not in link]
     assert [link for link in files if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_tables_are_those_of_the_result_files(script):
+    text = script.PAGE.read_text(encoding="utf-8")
+    assert pages.filled(text, script.tables()) == text
+
+
+def test_every_page_with_marks_has_a_script():
+    marked = [page for page in PAGES if pages.MARK.search(page.read_text(encoding="utf-8"))]
+    assert marked == sorted(script.PAGE for script in SCRIPTS)
+
+
+def test_a_table_is_written_between_its_marks():
+    page = "a\n<!-- table: b -->\n| old |\n<!-- end: b -->\nc\n"
+    assert pages.filled(page, {"b": "| new |\n"}) == page.replace("old", "new")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "",
+        "<!-- table: b -->\n",
+        "<!-- end: b -->\n<!-- table: b -->\n",
+        "<!-- table: b -->\n<!-- end: b -->\n" * 2,
+        "<!-- table: b -->\n<!-- end: b -->\n<!-- table: c -->\n<!-- end: c -->\n",
+    ],
+)
+def test_marks_that_are_not_those_of_the_tables_are_an_error(page):
+    with pytest.raises(ValueError, match="each table needs"):
+        pages.filled(page, {"b": ""})
+
+
+def test_cells_have_a_minus_sign_and_a_dash_for_nothing():
+    assert pages.number(-1.25, 1) == "−1.2"
+    assert pages.number(-0.04, 1) == "0.0"
+    assert pages.number(float("nan")) == "–"
+    # Student's quantile for two values is 12.706, the error of their mean 1.
+    assert pages.mean_pm([1.0, 3.0, float("nan")]) == "2 ± 13"
+    assert pages.mean_pm([5.0]) == "5"
+    assert pages.mean_range([1.0, 2.0, 6.0]) == "3 (1–6)"
+    assert pages.mean_range([0.1, 0.2]) == "0"

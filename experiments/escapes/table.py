@@ -2,11 +2,11 @@
 
     fl-testbed run experiments/escapes/fashion.yaml
     fl-testbed run experiments/escapes/inside_clients.yaml
-    python experiments/escapes/table.py
+    python -m experiments.escapes.table
 
-writes ``fashion.csv`` and ``inside_clients.csv``, a row per run, and prints the README's tables. A
-row is bold where it serves the worst group as the ideal lift does (within 5 points; inside clients:
-as the mean's, plus 5) and its attack success is at most 5.
+writes ``fashion.csv`` and ``inside_clients.csv``, a row per run, and the README's tables. A row is
+bold where it serves the worst group as the ideal lift does (within 5 points; inside clients: as the
+mean's, plus 5) and its attack success is at most 5.
 """
 
 import argparse
@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments import pages
 from fl_testbed.report.results import finished_runs
-from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
+NAMES = ("fashion", "inside_clients")
 COLUMNS = {
     "worst_group": "final.worst_group_accuracy",
     "attack_success": "final.attack_success_rate",
@@ -44,16 +46,18 @@ def measured(name: str, out: Path) -> pd.DataFrame:
     return table.dropna(axis="columns", how="all")
 
 
-def kept(name: str) -> pd.DataFrame:
-    """Read a result file."""
-    return pd.read_csv(HERE / f"{name}.csv", keep_default_na=False, na_values=[""])
+def tables() -> dict[str, str]:
+    """Return the tables of the README, from the result files."""
+    files = {name: HERE / f"{name}.csv" for name in NAMES}
+    read = {n: pd.read_csv(f, keep_default_na=False, na_values=[""]) for n, f in files.items()}
+    return {name: pages.markdown(by_method(table)) for name, table in read.items()}
 
 
-def markdown(table: pd.DataFrame) -> str:
+def by_method(table: pd.DataFrame) -> list[list[str]]:
     """Return a row per method: worst group and attack success by setting, weights in the first."""
     settings = list(table["setting"].unique())
     heads = [f"{setting}: {what}" for setting in settings for what in ("worst group", "ASR")]
-    lines = [["", *heads, "weight minority / poisoned"], ["---"] * (len(heads) + 2)]
+    lines = [["", *heads, "weight minority / poisoned"]]
     means = table.groupby(["method", "setting"])[["worst_group", "attack_success"]].mean()
     for method, own in table.groupby("method", sort=False):
         name = f"{method} †" if own["oracle"].any() else str(method)
@@ -69,12 +73,11 @@ def markdown(table: pd.DataFrame) -> str:
             worst, success = there.loc[method]
             bold = "**" if worst >= goal and success <= SAFE and "†" not in name else ""
             for column in ("worst_group", "attack_success"):
-                found = estimate(runs[column].to_numpy(dtype=float))
-                cells.append(f"{bold}{found.mean:.0f} ± {found.half_width:.0f}{bold}")
+                cells.append(f"{bold}{pages.mean_pm(runs[column])}{bold}")
         first = own[own["setting"] == settings[0]]
         weights = (first[f"weight_{role}"].mean() for role in ("minority", "poisoned"))
         lines.append([name, *cells, " / ".join(f"{weight:.2f}" for weight in weights)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return lines
 
 
 def main() -> None:
@@ -83,10 +86,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     arguments = parser.parse_args()
-    for name in ("fashion", "inside_clients"):
+    for name in NAMES:
         table = measured(name, arguments.out)
         table.to_csv(HERE / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
-        print(markdown(kept(name)))
+    pages.write(PAGE, tables())
 
 
 if __name__ == "__main__":

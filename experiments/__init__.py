@@ -1,0 +1,1 @@
+"""What the testbed was asked, a folder per question: ``python -m experiments.FOLDER.table``."""

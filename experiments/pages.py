@@ -1,0 +1,89 @@
+"""Tables in pages: made from result files, and written between marks that name them.
+
+    <!-- table: NAME -->
+    | ...
+    <!-- end: NAME -->
+
+A script whose result files a page shows has its path as ``PAGE`` and a function ``tables`` that
+returns the tables by name, as Markdown, from files in the repository alone. Its command writes them
+into the page; ``python -m experiments.pages`` does so for all scripts, without running anything.
+"""
+
+import importlib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from fl_testbed.report.statistics import estimate
+
+HERE = Path(__file__).parent
+MARK = re.compile(r"<!-- (table|end): (\S+) -->")
+MARKED = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL)
+
+
+def filled(page: str, tables: Mapping[str, str]) -> str:
+    """Return a page's text with every table between the marks of its name.
+
+    Raises:
+        ValueError: If the names of the marks are not those of the tables, each once.
+    """
+    marks = [name for kind, name in MARK.findall(page) if kind == "table"]
+    pairs = [(kind, name) for name in marks for kind in ("table", "end")]
+    if sorted(marks) != sorted(tables) or MARK.findall(page) != pairs:
+        raise ValueError(
+            "each table needs <!-- table: NAME --> and <!-- end: NAME -->, once and in this order, "
+            f"got tables {sorted(tables)} and marks {MARK.findall(page)}"
+        )
+    return MARKED.sub(lambda found: found[1] + tables[found[2]] + found[4], page)
+
+
+def write(page: Path, tables: Mapping[str, str]) -> None:
+    """Write tables into a page."""
+    page.write_text(filled(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+
+
+def scripts() -> list[ModuleType]:
+    """Return the scripts of the experiments that make tables."""
+    files = [f for f in sorted(HERE.rglob("*.py")) if "\ndef tables(" in f.read_text("utf-8")]
+    names = [".".join(f.relative_to(HERE.parent).with_suffix("").parts) for f in files]
+    return [importlib.import_module(name) for name in names]
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown; the first row is its heading."""
+    ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "".join(f"| {' | '.join(row)} |\n" for row in ruled)
+
+
+def number(value: float, digits: int = 0) -> str:
+    """Return a number with a proper minus sign, or a dash for NaN; nothing is −0."""
+    if math.isnan(value):
+        return "–"
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def mean_pm(values: Iterable[float], digits: int = 0) -> str:
+    """Return the mean ± half the 95 % interval (Student's t) of values, one per seed."""
+    found = estimate(np.array([*values], dtype=float))
+    half = "" if math.isnan(found.half_width) else f" ± {found.half_width:.{digits}f}"
+    return number(found.mean, digits) + half
+
+
+def mean_range(values: Iterable[float], digits: int = 0) -> str:
+    """Return the mean of values, one per seed, with the lowest and highest unless all are alike."""
+    present = [value for value in values if not math.isnan(value)]
+    if not present:
+        return number(math.nan)
+    mean, *ends = (
+        number(end, digits) for end in (float(np.mean(present)), min(present), max(present))
+    )
+    return mean if {*ends} == {mean} else f"{mean} ({'–'.join(ends)})"
+
+
+if __name__ == "__main__":
+    for script in scripts():
+        write(script.PAGE, script.tables())
