@@ -66,6 +66,11 @@ def number(value: float, digits: int = 0) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
+def mean(values: Iterable[float], digits: int = 0) -> str:
+    """Return the mean of values, one per seed, those that are NaN left out."""
+    return number(estimate(np.array([*values], dtype=float)).mean, digits)
+
+
 def mean_pm(values: Iterable[float], digits: int = 0) -> str:
     """Return the mean ± half the 95 % interval (Student's t) of values, one per seed."""
     found = estimate(np.array([*values], dtype=float))
@@ -78,10 +83,8 @@ def mean_range(values: Iterable[float], digits: int = 0) -> str:
     present = [value for value in values if not math.isnan(value)]
     if not present:
         return number(math.nan)
-    mean, *ends = (
-        number(end, digits) for end in (float(np.mean(present)), min(present), max(present))
-    )
-    return mean if {*ends} == {mean} else f"{mean} ({'–'.join(ends)})"
+    middle, *ends = mean(present, digits), *(number(f(present), digits) for f in (min, max))
+    return middle if {*ends} == {middle} else f"{middle} ({'–'.join(ends)})"
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
     for name in updates stronger poisons adaptive; do
       fl-testbed run experiments/attacks/$name.yaml
     done
-    python experiments/attacks/table.py
+    python -m experiments.attacks.table
 
 Runs are compared seed by seed with the run that differs from them in nothing but the attack. An
-untargeted attack is to cost 10 points of accuracy, a backdoor to win 50 points of attack success.
-Writes one CSV file per question to ``results/``, in percent and points, and prints the tables.
+untargeted attack is to cost 10 points of accuracy, a backdoor to win 50 points of attack success,
+a subpopulation attack to cost 10 points on its cluster: **bold**. Writes one CSV file per question
+to ``results/``, in percent and points, and the tables of the README.
 """
 
 import argparse
@@ -17,12 +18,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments import pages
 from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import Scenario, load_scenarios
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+PAGE, RESULTS = HERE / "README.md", HERE / "results"
 AGAINST_MEAN = ("updates", "stronger", "poisons")
+STRONGER = "stronger-attacks"
 AIMS = {
     "accuracy": ("accuracy_change", -1, 10.0),
     "subpopulation": ("goal_accuracy_change", -1, 10.0),
@@ -43,6 +46,79 @@ FIGURES = {
     "success_rate": ("attack", "attack_success_rate"),
     "flip_rate": ("attack", "flip_rate"),
     "goal_accuracy": ("attack", "accuracy"),
+}
+
+
+UPDATES = """
+sign flip | × −1 | sign_flip | × −3 | sign_flip_3
+Gaussian in place of the update | N(0, 1²) | gaussian
+| N(0.1, 0.1²) | gaussian_blades
+the same, relative to the attacker's own update | × 1 | gaussian_ditto | × 200 | gaussian_ditto_200
+ALIE | z by its formula, 0.21 | alie | z = 6 | alie_6
+| z = 1.5 | alie_1.5
+inner product | 0.5 | inner_product_0.5 | 4 | inner_product_4
+| 100 | inner_product_100
+Min-Max, unit vector | | min_max_unit | one attacker in two | min_max_unit
+Min-Max, sign | | min_max_sign | one in two | min_max_sign
+Min-Max, deviations | | min_max_std | one in two, a class per client | min_max_std_by_class
+Min-Sum, unit vector | | min_sum_unit | one in two | min_sum_unit
+Min-Sum, sign | | min_sum_sign | one in two | min_sum_sign
+Min-Sum, deviations | | min_sum_std | one in two, a class per client | min_sum_std_by_class
+Fang on Krum | | fang_krum | one in two | fang_krum
+Fang on trimmed mean | | fang_trimmed_mean
+Mimic | | mimic | one in two, a class per client | mimic_by_class
+tailored to the rule | | tailored
+label flip, mirrored (a poison) | | flip_mirrored | one in two | flip_mirrored
+label flip, random (a poison) | | flip_random | one in two, boosted × 4 | flip_random_boosted
+"""
+"""Rows of a table: attack | constants | variant | where else it succeeds | variant, if in
+``stronger.yaml`` from there."""
+POISONS = """
+patch 4 × 4 | patch
+patch, sent once, as if by everybody | patch_replaced_once
+patch, kept within a ball (PGD, 0.5) | patch_pgd
+patch, in coordinates others leave alone (Neurotoxin) | patch_neurotoxin
+patch, minority-mimic | patch_minority_mimic | \
+at 1.5 of the minority's own spread | patch_minority_mimic_1.5
+blended, 0.2 | blended
+the minority's own feature in a corner | minority_look
+distributed, 4 pieces of a patch of 4 × 4 | distributed | patch of 8 × 8 | distributed_8
+clean label, patch 4 × 4 | clean_label | \
+blended 0.3, ε = 4.7, all of the shard | clean_label_blended
+edge case, nobody holds it rightly labelled | edge_case_nobody
+edge case, the minority does | edge_case_minority
+edge case, everyone does (half of the class) | edge_case_everyone | \
+everyone holds a tenth | edge_case_everyone_0.1
+label flip, one class, 32 % of the shard | flip_pair | all of the shard | flip_pair_only
+gradient matching, one victim, ε = 16/255 | gradient_matching | \
+ε = 0.3, boosted × 3 | gradient_matching_0.3_boosted
+the same, ε = 0.3 | gradient_matching_0.3
+subpopulation | subpopulation | counted by accuracy on the cluster lost | subpopulation
+"""
+"""Rows of a table: poison | variant | at what else it succeeds | variant."""
+ADAPTIVE = {
+    "sign_flip": "*knows nothing:* sign flip",
+    "gaussian": "Gaussian",
+    "label_flip": "label flip",
+    "fang_krum": "*knows the rule:* Fang on Krum",
+    "fang_trimmed_mean": "Fang on trimmed mean",
+    "tailored_unit": "tailored, unit vector",
+    "tailored_sign": "tailored, sign",
+    "tailored_std": "tailored, deviations",
+    "inner_product": "*sees honest updates:* inner product, 0.5",
+    "min_max_unit": "Min-Max, unit vector",
+    "min_sum_unit": "Min-Sum, unit vector",
+    "min_max": "Min-Max, deviations",
+    "min_sum": "Min-Sum, deviations",
+    "alie": "ALIE",
+    "alie_1.5": "ALIE, z = 1.5",
+    "mimic": "Mimic",
+}
+RULES = {
+    "krum": "Krum",
+    "multi_krum": "Multi-Krum",
+    "trimmed_mean": "trimmed mean",
+    "coordinate_median": "median",
 }
 
 
@@ -156,45 +232,105 @@ def against_the_best_plain(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """Return the attacks of a summary as a table for the README."""
-    targeted = bool(table["success_rate"].notna().any())
-    headings = ["attack", "attackers", "accuracy lost", "worst group lost"]
-    if targeted:
-        headings += ["success without attack", "success", "won", "accuracy on its goal lost"]
-    lines = [headings, ["---"] * len(headings)]
-    for row in table[table["attacked"]].to_dict("records"):
-        name = f"**{row['variant']}**" if row["succeeds"] else row["variant"]
-        cells = [name, row["attackers"], _cell(row, "accuracy_change", -1)]
-        cells += [_cell(row, "worst_group_change", -1)]
-        if targeted:
-            cells += [_number(row["success_rate"] - row["success_rate_change"])]
-            cells += [_cell(row, "success_rate"), _cell(row, "success_rate_change")]
-            cells += [_cell(row, "goal_accuracy_change", -1)]
-        lines.append(cells)
-    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+def tables() -> dict[str, str]:
+    """Return the tables of the README, from the result files."""
+    against_mean, adaptive, compared = (
+        pd.read_csv(RESULTS / f"{name}.csv").to_dict("records")
+        for name in ("against_mean", "adaptive", "adaptive_against_plain")
+    )
+    named = {(row["scenario"], row["variant"]): row for row in against_mean}
+    variants = {variant: row for (name, variant), row in named.items() if name != STRONGER}
+    stronger = {variant: row for (name, variant), row in named.items() if name == STRONGER}
+    cells = {(row["variant"], row["rule"]): row for row in adaptive}
+    leads = {(row["attack"], row["rule"]): row for row in compared if row["made_for_it"]}
+    made = {
+        "updates": updates(variants, {**variants, **stronger}),
+        "poisons": poisons(variants),
+        "adaptive": by_rule(cells, leads),
+        "leads": by_rule_leads(leads),
+    }
+    return {name: pages.markdown(rows) for name, rows in made.items()}
 
 
-def by_rule(table: pd.DataFrame) -> str:
-    """Return the accuracy that each attack costs each rule."""
-    rules = list(dict.fromkeys(table["rule"]))
-    lines = [["attack", *rules], ["---"] * (1 + len(rules))]
-    for variant, group in table[table["attacked"]].groupby("variant", sort=False):
-        rows = {row["rule"]: row for row in group.to_dict("records")}
-        cells = [_cell(rows[r], "accuracy_change", -1) if r in rows else "–" for r in rules]
-        lines.append([variant, *cells])
-    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+def layout(text: str) -> list[list[str]]:
+    """Return the cells of lines."""
+    return [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
+
+
+def updates(variants: dict[str, dict], stronger: dict[str, dict]) -> list[list[str]]:
+    """Return what attacks on updates cost, as published and where they succeed."""
+    rows = [["attack", "published constants", "accuracy lost"]]
+    rows[0] += ["where it costs 10 points", "accuracy lost"]
+    for name, constants, variant, *other in layout(UPDATES):
+        row = [name, constants, _lost(variants[variant], "accuracy")]
+        where, more = other or ("", "")
+        rows.append([*row, where, _lost(stronger[more], "accuracy") if more else ""])
+    return rows
+
+
+def poisons(variants: dict[str, dict]) -> list[list[str]]:
+    """Return what poisons win, at first and where they succeed."""
+    rows = [["poison", "success without attack", "success", "won"]]
+    rows[0] += ["at what else it succeeds", "won"]
+    for name, variant, *other in layout(POISONS):
+        row = variants[variant]
+        before = pages.number(row["success_rate"] - row["success_rate_change"])
+        where, more = other or ("", "")
+        won = _won(variants[more]) if more else ""
+        if more == variant:  # not in attack success
+            won = _lost(row, "goal_accuracy")
+        rows.append([name, before, _cell(row, "success_rate"), _won(row), where, won])
+    return rows
+
+
+def by_rule(cells: dict, leads: dict) -> list[list[str]]:
+    """Return the accuracy that each attack costs each rule.
+
+    Bold: made for the rule, and on average at least what the strongest costs that knows nothing.
+    """
+    rows = [["accuracy lost", *RULES.values()]]
+    for attack, title in ADAPTIVE.items():
+        row = [title]
+        for rule in RULES:
+            lost = _cell(cells[attack, rule], "accuracy_change", -1)
+            lead = leads.get((attack, rule))
+            row.append(f"**{lost}**" if lead and lead["difference"] >= 0 else lost)
+        rows.append(row)
+    return rows
+
+
+def by_rule_leads(leads: dict) -> list[list[str]]:
+    """Return how much more attacks cost the rules they are made for than the strongest plain one.
+
+    Bold where the interval does not reach zero.
+    """
+    rows = [["lead", *RULES.values()]]
+    for attack, title in ADAPTIVE.items():
+        row = [title.removeprefix("*knows the rule:* ")]
+        for rule in RULES:
+            lead = leads.get((attack, rule))
+            cell = _cell(lead, "difference") if lead else ""
+            row.append(f"**{cell}**" if lead and lead["difference"] > lead["difference±"] else cell)
+        if any(row[1:]):
+            rows.append(row)
+    return rows
+
+
+def _lost(row: dict, name: str) -> str:
+    return _bold_if_reached(row, f"{name}_change", -1)
+
+
+def _won(row: dict) -> str:
+    return _bold_if_reached(row, "success_rate_change", 1)
+
+
+def _bold_if_reached(row: dict, name: str, sign: int) -> str:
+    reached = row["succeeds"] and name == AIMS[row["aim"]][0]
+    return f"**{_cell(row, name, sign)}**" if reached else _cell(row, name, sign)
 
 
 def _cell(row: dict, name: str, sign: int = 1) -> str:
-    if pd.isna(row[name]):
-        return "–"
-    half = row[f"{name}±"]
-    return _number(sign * row[name]) + ("" if pd.isna(half) else f" ± {half:.1f}")
-
-
-def _number(value: float) -> str:
-    return "–" if pd.isna(value) else f"{value:.1f}"
+    return f"{pages.number(sign * row[name], 1)} ± {pages.number(row[f'{name}±'], 1)}"
 
 
 def main() -> None:
@@ -207,18 +343,11 @@ def main() -> None:
         loaded = [load_scenarios(HERE / f"{name}.yaml", arguments.settings) for name in names]
         return measured([scenario for scenarios in loaded for scenario in scenarios], arguments.out)
 
-    table = summary(with_changes(runs_of(*AGAINST_MEAN)))
-    _write(table, "against_mean.csv")
-    for _, part in table.groupby("scenario", sort=False):
-        print(f"\n{markdown(part)}")
+    _write(summary(with_changes(runs_of(*AGAINST_MEAN))), "against_mean.csv")
     runs = with_changes(runs_of("adaptive"))
-    table, compared = summary(runs), against_the_best_plain(runs)
-    _write(table, "adaptive.csv")
-    _write(compared, "adaptive_against_plain.csv")
-    for _, part in table.groupby("scenario", sort=False):
-        print(f"\n{by_rule(part)}")
-    made_for_it = compared[compared["made_for_it"]].drop(columns=["scenario", "made_for_it"])
-    print(f"\n{made_for_it.to_string(index=False, float_format='{:.1f}'.format)}")
+    _write(summary(runs), "adaptive.csv")
+    _write(against_the_best_plain(runs), "adaptive_against_plain.csv")
+    pages.write(PAGE, tables())
 
 
 def _write(table: pd.DataFrame, name: str) -> None:

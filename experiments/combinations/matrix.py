@@ -2,12 +2,12 @@
 
     fl-testbed run experiments/combinations/backdoor.yaml
     fl-testbed run experiments/combinations/flip.yaml
-    python experiments/combinations/matrix.py
+    python -m experiments.combinations.matrix
 
-writes ``results.csv``, a row per run, ``matrix.png``, and prints the tables of the README. A cell
-reaches both where its worst-group accuracy is within 5 points of the ideal lift without a defence,
-and its attack success within 5 points of the same defence without a lift. ``--inside`` does the
-same for the runs of ``inside_clients*.yaml``, without a figure: there is no ideal lift to reach.
+writes ``results.csv``, a row per run, ``matrix.png``, and the tables of the README. A cell is bold
+where it reaches both: worst-group accuracy within 5 points of the ideal lift without a defence,
+and attack success within 5 points of the same defence without a lift. ``--inside`` does the same
+for the runs of ``inside_clients*.yaml``, without a figure.
 """
 
 import argparse
@@ -19,13 +19,32 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from experiments import pages
 from fl_testbed.report.figures.style import house_style, save
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
 POISONS = {"backdoor": "hard backdoor", "flip": "label flip without a trigger"}
 INSIDE = ("inside_clients", "inside_clients_flip")
+NO_LIFTS = ("none", "spread", "jtt_ideal")  # the last is told who the minority is
+DEFENCES = {
+    "mean": "mean",
+    "multi_krum-5": "Multi-Krum, f = 5",
+    "trimmed_mean-4": "trimmed mean, f = 4",
+    "coordinate_median": "median",
+    "norm_clipping": "clipping",
+    "fltrust": "FLTrust",
+    "loss_rejection-1": "LFR, f = 1",
+    "loss_rejection-5": "LFR, f = 5",
+}
+LIFTS = {
+    "jtt_ideal": "jtt_ideal †",
+    "example_jtt": "JTT inside",
+    "spread": "none, spread",
+    "spread_example_jtt": "JTT inside, spread",
+}
 MARGIN = 5.0  # points
 WORST, ASR = "worst_group_accuracy", "attack_success_rate"
 
@@ -51,29 +70,44 @@ def cells_of(table: pd.DataFrame, poison: str) -> tuple[pd.DataFrame, pd.DataFra
     return worst, success
 
 
-def reaches_both(worst: pd.DataFrame, success: pd.DataFrame) -> pd.DataFrame:
-    """Mark the combinations that a reader hopes for; oracles and single methods are none."""
-    if "jtt_ideal" not in worst.index:
-        return pd.DataFrame(data=False, index=worst.index, columns=worst.columns)
-    fair = worst >= worst.loc["jtt_ideal", "mean"] - MARGIN
-    safe = success <= success.loc["none"] + MARGIN
-    both = fair & safe
-    both["mean"] = False
-    both.loc[["none", "jtt_ideal"]] = False
+def reaches_both(worst: pd.DataFrame, success: pd.DataFrame, goal: float) -> pd.DataFrame:
+    """Mark the lifts that serve the worst group and leave attack success where it was without them.
+
+    Args:
+        worst: Worst-group accuracy, lifts × defences.
+        success: Attack success, of the same shape.
+        goal: Worst-group accuracy of the ideal lift without a defence.
+    """
+    unlifted = ["spread" if lift.startswith("spread") else "none" for lift in worst.index]
+    safe = success <= success.loc[unlifted].to_numpy() + MARGIN
+    both = (worst >= goal - MARGIN) & safe
+    both[both.index.isin(NO_LIFTS)] = False
     return both
 
 
-def markdown(worst: pd.DataFrame, success: pd.DataFrame) -> str:
-    lines = [["lift", *worst.columns], ["---"] * (len(worst.columns) + 1)]
-    both = reaches_both(worst, success)
+def tables() -> dict[str, str]:
+    """Return the tables of the README, from the result files."""
+    results, inside = (pd.read_csv(HERE / f"{n}.csv") for n in ("results", "inside_clients"))
+    cells = {poison: cells_of(results, poison) for poison in POISONS}
+    goals = {poison: worst.loc["jtt_ideal", "mean"] for poison, (worst, _) in cells.items()}
+    cells["inside_clients"] = cells_of(inside, "inside_clients")
+    goals["inside_clients"] = goals["backdoor"]
+    return {
+        name: pages.markdown(rows_of(*pair, reaches_both(*pair, goals[name])))
+        for name, pair in cells.items()
+    }
+
+
+def rows_of(worst: pd.DataFrame, success: pd.DataFrame, bold: pd.DataFrame) -> list[list[str]]:
+    """Return a row per lift and a column per defence."""
+    rows = [["lift", *(DEFENCES[defence] for defence in worst.columns)]]
     for lift in worst.index:
+        pairs = zip(worst.loc[lift], success.loc[lift], bold.loc[lift], strict=True)
         cells = [
-            f"{'**' if both.loc[lift, d] else ''}{worst.loc[lift, d]:.0f} / "
-            f"{success.loc[lift, d]:.0f}{'**' if both.loc[lift, d] else ''}"
-            for d in worst.columns
+            (f"{pages.number(fair)} / {pages.number(safe)}", both) for fair, safe, both in pairs
         ]
-        lines.append([f"{lift} †" if lift == "jtt_ideal" else lift, *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        rows.append([LIFTS.get(lift, lift), *(f"**{c}**" if both else c for c, both in cells)])
+    return rows
 
 
 def figure(table: pd.DataFrame, path: Path) -> None:
@@ -82,7 +116,7 @@ def figure(table: pd.DataFrame, path: Path) -> None:
         drawing = Figure(figsize=(16.5, 5.2), layout="constrained")
         for axes, (poison, title) in zip(drawing.subplots(1, 2), POISONS.items(), strict=True):
             worst, success = cells_of(table, poison)
-            both = reaches_both(worst, success).to_numpy()
+            both = reaches_both(worst, success, worst.loc["jtt_ideal", "mean"]).to_numpy()
             image = axes.imshow(worst - success, cmap="RdYlBu", vmin=-100, vmax=100, aspect="auto")
             for (row, column), value in np.ndenumerate(worst.to_numpy()):
                 text = f"{value:.0f} / {success.iloc[row, column]:.0f}"
@@ -91,7 +125,7 @@ def figure(table: pd.DataFrame, path: Path) -> None:
                 if both[row, column]:
                     corner = (column - 0.47, row - 0.45)
                     axes.add_patch(Rectangle(corner, 0.94, 0.9, fill=False, lw=2.5, ec="0.1"))
-            names = [f"{lift} †" if lift == "jtt_ideal" else lift for lift in worst.index]
+            names = [LIFTS.get(lift, lift) for lift in worst.index]
             axes.set_yticks(range(len(names)), names)
             axes.set_xticks(range(len(worst.columns)), worst.columns, rotation=25, ha="right")
             axes.set(title=f"{title}: worst group / attack success, %")
@@ -107,14 +141,9 @@ def main() -> None:
     table = measured(arguments.out, INSIDE if arguments.inside else POISONS)
     path = HERE / ("inside_clients.csv" if arguments.inside else "results.csv")
     table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
-    if arguments.inside:
-        for name in INSIDE:
-            print(f"{name}\n\n{markdown(*cells_of(table, name))}")
-        return
-    for poison, title in POISONS.items():
-        worst, success = cells_of(table, poison)
-        print(f"{title}\n\n{markdown(worst, success)}")
-    figure(table, HERE / "matrix")
+    pages.write(PAGE, tables())
+    if not arguments.inside:
+        figure(table, HERE / "matrix")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Who is lifted, at what price: a row per run, a row per variant, and the gaps between them.
 
     fl-testbed run experiments/lifting/fashion.yaml
-    python experiments/lifting/table.py fashion
+    python -m experiments.lifting.table fashion
 
-writes ``results/fashion.csv``, a row per run, and prints the tables of the README. The figure of
+writes ``results/fashion.csv``, a row per run, and the tables of the README, and prints all figures
+of each variant. A rate is bold where a lift takes it from 5 or less to 90 or more. The figure of
 the README comes from ``--figure``.
 """
 
@@ -15,15 +16,28 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from clients.shard import Role
+from experiments import pages
 from fl_testbed.metrics import attack_success_at
 from fl_testbed.metrics.suppression import pairwise_auc
 from fl_testbed.report.figures.style import house_style, save
 from fl_testbed.report.histories import client_history, weight_ratios_by_round
 from fl_testbed.report.results import RunResult, finished_runs
-from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import Scenario, load_scenarios
 
 HERE = Path(__file__).parent
+PAGE, RESULTS = HERE / "README.md", HERE / "results"
+POINTS = {
+    "fashion": "A, Fashion-MNIST",
+    "digits": "Q, digits",
+    "writers": "W, MNIST by writer",
+    "adult": "C, Adult",
+    "steady": "steady: A without a trigger",
+}
+CONTROLS = {
+    "digits_spread": "Q, the minority spread over all clients",
+    "fashion_easy": "A, a backdoor that is easy to learn",
+}
+METHODS = {"jtt": "JTT", "agnostic": "agnostic"}
 WORST, ASR = "final.worst_group_accuracy", "final.attack_success_rate"
 SHOWN = {
     WORST: ("worst group %", 100),
@@ -74,46 +88,74 @@ def measured(runs: dict[tuple[str, int], RunResult]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def by_variant(table: pd.DataFrame, oracles: set[str]) -> list[list[str]]:
-    """Return the table of the README: means over seeds, and the range of the two main figures."""
+def by_variant(table: pd.DataFrame) -> list[list[str]]:
+    """Return all figures: means over seeds, and the range of the two main ones."""
     shown = {k: v for k, v in SHOWN.items() if table[k].notna().any()}
     lines = [["variant", *(heading for heading, _ in shown.values())]]
     for variant, own in table.groupby("variant", sort=False):
-        cells = [f"{variant} †" if variant in oracles else str(variant)]
+        cells = [f"{variant} †" if own["oracle"].any() else str(variant)]
         for name, (_, scale) in shown.items():
-            values = own[name].to_numpy(dtype=float) * scale
-            mean, digits = estimate(values).mean, 0 if scale == 100 else 2
-            text = "–" if np.isnan(mean) else f"{mean:.{digits}f}"
-            if name in (WORST, ASR) and not np.isnan(mean):
-                text += f" ({np.nanmin(values):.0f}–{np.nanmax(values):.0f})"
-            cells.append(text)
+            cell = pages.mean_range if name in (WORST, ASR) else pages.mean
+            cells.append(cell(own[name] * scale, 0 if scale == 100 else 2))
         lines.append(cells)
     return lines
 
 
-def gaps(table: pd.DataFrame) -> list[list[str]]:
-    """Return what the standard choice costs over the ideal one, for each method that was lifted."""
+def tables() -> dict[str, str]:
+    """Return the tables of the README, from the result files."""
+    results = {name: pd.read_csv(RESULTS / f"{name}.csv") for name in POINTS}
+    heading = ["point", "method", "worst group: unlifted → lifted (ideal †)"]
+    heading += ["ASR: unlifted → lifted (ideal †, worst case †)"]
+    heading += ["standard − ideal, points (least seed)", "of worst − ideal"]
+    lifted = [heading, *(row for name in POINTS for row in gaps(name, results[name]))]
+    equal = [["point", "mean", "JTT", "agnostic", "JTT, ideal †"]]
+    for name, table in results.items():
+        rates = 100 * table.groupby("variant")["asr_at_equal_worst_group"].mean()
+        unlifted = "mean_long" if "mean_long" in rates else "mean"
+        shown = rates[[unlifted, "jtt", "agnostic", "jtt_ideal"]]
+        equal.append([_short(name), *map(pages.number, shown)])
+    made = {"lifted": lifted, "equal": equal, "controls": controls()}
+    return {name: pages.markdown(rows) for name, rows in made.items()}
+
+
+def gaps(name: str, table: pd.DataFrame) -> list[list[str]]:
+    """Return a row per method: what it lifts, and what the standard choice costs over the ideal."""
     success = table.pivot_table(index="seed", columns="variant", values=ASR) * 100
-    worst = table.pivot_table(index="seed", columns="variant", values=WORST) * 100
-    lines = [["method", "unlifted ASR", "standard − ideal", "lowest seed", "share of worst case"]]
-    lines[0] += ["worst group gained"]
-    for method in ("jtt", "agnostic"):
-        if not {f"{method}_ideal", f"{method}_worst_case"} <= set(success):
-            continue
-        gap = success[method] - success[f"{method}_ideal"]
-        most = success[f"{method}_worst_case"] - success[f"{method}_ideal"]
-        gained = worst[method] - worst["mean"]
-        lines.append(
+    worst = table.pivot_table(index="seed", columns="variant", values=WORST).mean() * 100
+    rows = []
+    for method, title in METHODS.items():
+        standard, ideal, most = (success[method + end] for end in ("", "_ideal", "_worst_case"))
+        gap = standard - ideal
+        rates = f"{pages.mean_range(success['mean'])} → {pages.mean_range(standard)}"
+        if round(success["mean"].mean()) <= 5 and round(standard.mean()) >= 90:
+            rates = f"**{rates}**"
+        served = [pages.number(worst[v]) for v in ("mean", method, f"{method}_ideal")]
+        rows.append(
             [
-                method,
-                f"{success['mean'].mean():.1f}",
-                f"{gap.mean():.1f}",
-                f"{gap.min():.1f}",
-                f"{gap.mean() / most.mean():.2f}",
-                f"{gained.mean():+.1f}",
+                POINTS[name] if method == "jtt" else "",
+                title,
+                f"{served[0]} → {served[1]} ({served[2]})",
+                f"{rates} ({pages.mean(ideal)}, {pages.mean(most)})",
+                f"{pages.mean(gap, 1)} ({pages.number(gap.min(), 1)})",
+                pages.number(gap.mean() / (most - ideal).mean(), 2),
             ]
         )
-    return lines
+    return rows
+
+
+def controls() -> list[list[str]]:
+    """Return worst-group accuracy / attack success where there is nobody to lift, or no need."""
+    rows = [["worst group / ASR", "no attack", "unlifted", "JTT", "agnostic", "JTT, ideal †"]]
+    for name, title in CONTROLS.items():
+        means = 100 * pd.read_csv(RESULTS / f"{name}.csv").groupby("variant")[[WORST, ASR]].mean()
+        variants = ("no_attack", "mean", "jtt", "agnostic", "jtt_ideal")
+        pairs = (map(pages.number, means.loc[v]) if v in means.index else "–" for v in variants)
+        rows.append([title, *map(" / ".join, pairs)])
+    return rows
+
+
+def _short(name: str) -> str:
+    return POINTS[name].partition(",")[0].partition(":")[0]
 
 
 def figure(runs: dict[tuple[str, int], RunResult], path: Path) -> None:
@@ -150,29 +192,22 @@ def figure(runs: dict[tuple[str, int], RunResult], path: Path) -> None:
         save(drawing, path, (".png",))
 
 
-def markdown(lines: list[list[str]]) -> str:
-    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in ruled)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(p.stem for p in HERE.glob("*.yaml")))
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     parser.add_argument("--figure", action="store_true", help="draw the curves too")
     arguments = parser.parse_args()
-    scenarios = load_scenarios(HERE / f"{arguments.name}.yaml", [])
-    runs = runs_of(scenarios, arguments.out)
+    runs = runs_of(load_scenarios(HERE / f"{arguments.name}.yaml"), arguments.out)
     table = measured(runs)
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
     table.to_csv(
-        results / f"{arguments.name}.csv", index=False, float_format="%.4g", lineterminator="\n"
+        RESULTS / f"{arguments.name}.csv", index=False, float_format="%.4g", lineterminator="\n"
     )
-    print(markdown(by_variant(table, {s.variant for s in scenarios if s.is_oracle})))
-    print(markdown(gaps(table)))
+    print(pages.markdown(by_variant(table)))
+    pages.write(PAGE, tables())
     if arguments.figure:
-        figure(runs, results / f"{arguments.name}")
+        figure(runs, RESULTS / f"{arguments.name}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What a defence costs the minority: each rule against itself with the minority shielded.
 
     fl-testbed run experiments/shielding/fashion.yaml
-    python experiments/shielding/table.py fashion
+    python -m experiments.shielding.table fashion
 
-writes ``results/fashion.csv``, a row per run, and prints the tables of the README.
+writes ``results/fashion.csv``, a row per run, and the tables of the README. A cost is bold where
+its interval does not reach zero.
 """
 
 import argparse
@@ -12,17 +13,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiments import pages
 from fl_testbed.report.results import finished_runs
 from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
+PAGE, RESULTS = HERE / "README.md", HERE / "results"
 WORST, ASR = "final.worst_group_accuracy", "final.attack_success_rate"
 RATIOS = [
     f"suppression.{role}.weight_ratio"
     for role in ("honest_majority", "honest_minority", "poisoned")
 ]
 SHIELDED = "_shielded"
+NAMED = {
+    "no_attack": "no attack",
+    "mean": "mean, no defence",
+    "perfect_filter": "attackers removed †",
+    "worst_filter": "minority removed †",
+    "multi_krum": "Multi-Krum, f = 4",
+    "trimmed_mean": "trimmed mean, f = 4",
+    "coordinate_median": "coordinate median",
+    "norm_clipping": "clipping to the median norm",
+    "fltrust": "FLTrust",
+    "loss_rejection": "loss-based rejection, f = 4",
+}
 
 
 def measured(name: str, out: Path) -> pd.DataFrame:
@@ -35,34 +50,35 @@ def measured(name: str, out: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def tables() -> dict[str, str]:
+    """Return the tables of the README, from the result files."""
+    files = {name: RESULTS / f"{name}.csv" for name in ("fashion", "adult")}
+    return {name: pages.markdown(costs(pd.read_csv(file))) for name, file in files.items()}
+
+
 def costs(table: pd.DataFrame) -> list[list[str]]:
     """Return a row per rule: itself, shielded, and the difference seed by seed."""
-    heading = ["rule", "worst group %", "shielded † %", "cost, points", "ASR %", "shielded † ASR %"]
+    heading = ["rule", "worst group", "shielded †", "cost, points", "ASR", "ASR shielded †"]
     lines = [[*heading, "weight majority / minority / poisoned"]]
     worst, success = (100 * table.pivot_table(index="seed", columns="variant", values=v)
                       for v in (WORST, ASR))  # fmt: skip
     ratios = table.groupby("variant")[RATIOS].mean()
-    for variant in table["variant"].unique():
-        if variant.endswith(SHIELDED):
-            continue
+    for variant, name in NAMED.items():
         shielded = variant + SHIELDED
-        cells = [_range(worst[variant]), "–", "–", _mean(success, variant), "–"]
+        cells = [pages.mean_range(worst[variant]), "–", "–", pages.mean(success[variant]), "–"]
         if shielded in worst:
-            cost = estimate((worst[shielded] - worst[variant]).to_numpy())
-            cells[1] = _range(worst[shielded])
-            cells[2] = f"**{cost.mean:.1f}** ± {cost.half_width:.1f}"
-            cells[4] = _mean(success, shielded)
-        weights = " / ".join("–" if np.isnan(r) else f"{r:.2f}" for r in ratios.loc[variant])
-        lines.append([variant, *cells, weights])
+            cells[1] = pages.mean_range(worst[shielded])
+            cells[2] = _cost(worst[shielded] - worst[variant])
+            cells[4] = pages.mean(success[shielded])
+        weights = " / ".join(pages.number(ratio, 2) for ratio in ratios.loc[variant])
+        lines.append([name, *cells, weights])
     return lines
 
 
-def _range(values: pd.Series) -> str:
-    return f"{values.mean():.0f} ({values.min():.0f}–{values.max():.0f})"
-
-
-def _mean(table: pd.DataFrame, variant: str) -> str:
-    return f"{table[variant].mean():.0f}" if variant in table else "–"
+def _cost(points: pd.Series) -> str:
+    found = estimate(points.to_numpy())
+    mark = "**" if abs(found.mean) > found.half_width else ""
+    return f"{mark}{pages.mean_pm(points, 1)}{mark}"
 
 
 def main() -> None:
@@ -71,13 +87,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     arguments = parser.parse_args()
     table = measured(arguments.name, arguments.out)
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    path = results / f"{arguments.name}.csv"
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{arguments.name}.csv"
     table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
-    lines = costs(table)
-    for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]]:
-        print(f"| {' | '.join(line)} |")
+    pages.write(PAGE, tables())
 
 
 if __name__ == "__main__":
