@@ -63,7 +63,8 @@ def number(value: float, digits: int = 0) -> str:
     """Return a number with a proper minus sign, or a dash for NaN; nothing is −0."""
     if math.isnan(value):
         return "–"
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "−" if float(text) else "")
 
 
 def mean(values: Iterable[float], digits: int = 0) -> str:

@@ -1,9 +1,9 @@
 """Whom the same strategies silence and whom they lift, on four real datasets.
 
-python experiments/datasets/table.py [--out RUNS] [SCENARIO ...]
+python -m experiments.datasets.table [--out RUNS] [SCENARIO ...]
 
-Runs the scenarios (by default the four of the table; finished runs are not run again), then writes
-results.csv, one row per run, and prints the table of all runs in it.
+Runs the scenarios (by default the four of the first table; finished runs are not run again), then
+writes results.csv, one row per run, and the tables of the README.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from clients.shard import Role
+from experiments import pages
 from fl_testbed.report.results import RunResult, finished_runs
-from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
@@ -27,8 +27,24 @@ SCENARIOS = (
     "writers_by_population",
     "fairface_by_race",
 )
-RESULTS = HERE / "results.csv"
+PAGE, RESULTS = HERE / "README.md", HERE / "results.csv"
 ROLES = (Role.HONEST_MAJORITY, Role.HONEST_MINORITY, Role.POISONED)
+TABLES = {
+    "federations": tuple(name.replace("_", "-") for name in SCENARIOS),
+    "cnn": ("fairface-cnn", "writers-cnn"),
+    "server_data": ("server-data",),
+}
+NAMED = {
+    "mean_no_attack": "mean, no attack",
+    "mean": "mean",
+    "multi_krum": "Multi-Krum",
+    "trimmed_mean": "trimmed mean",
+    "norm_clipping": "norm clipping",
+    "agnostic": "agnostic",
+    "jtt": "JTT",
+    "fltrust": "FLTrust",
+    "loss_rejection": "LFR",
+}
 
 
 def run(path: Path, out: Path) -> pd.DataFrame:
@@ -57,28 +73,29 @@ def row_of(run: RunResult) -> dict[str, object]:
     }
 
 
-def table(results: pd.DataFrame) -> str:
-    """Return the results as Markdown: mean and 95 % interval over seeds."""
-    lines = [
-        "| scenario | strategy | worst group % | ASR % | WR majority | WR minority | WR poisoned |",
-        "|---|---|--:|--:|--:|--:|--:|",
-    ]
+def tables() -> dict[str, str]:
+    """Return the tables of the README, from the result file."""
+    results = pd.read_csv(RESULTS)
+    parts = {name: results[results["scenario"].isin(names)] for name, names in TABLES.items()}
+    made = {name: by_strategy(part) for name, part in parts.items()}
+    made["server_data"] = [row[1:] for row in made["server_data"]]  # all of one scenario
+    return {name: pages.markdown(rows) for name, rows in made.items()}
+
+
+def by_strategy(results: pd.DataFrame) -> list[list[str]]:
+    """Return a row per scenario and strategy: mean and 95 % interval over seeds."""
+    rows = [["scenario", "strategy", "worst group %", "ASR %"]]
+    rows[0] += ["WR majority", "WR minority", "WR poisoned"]
     for (scenario, variant), runs in results.groupby(["scenario", "variant"], sort=False):
+        strategy, *swept = str(variant).split(",")
+        name = ", ".join([NAMED[strategy], *(part.partition("=")[2] for part in swept)])
         shares = [
-            cell(runs[f"{key}"], 100, 0) for key in ("worst_group_accuracy", "attack_success_rate")
+            pages.mean_pm(100 * runs[key])
+            for key in ("worst_group_accuracy", "attack_success_rate")
         ]
-        ratios = [cell(runs[f"weight_ratio.{role.value}"], 1, 2) for role in ROLES]
-        lines.append(f"| {' | '.join([str(scenario), str(variant), *shares, *ratios])} |")
-    return "\n".join(lines)
-
-
-def cell(values: pd.Series, scale: float, digits: int) -> str:
-    """Return mean ± half the interval, or a dash where there is no value."""
-    mean, half, _ = estimate(values.to_numpy(dtype=float))
-    if pd.isna(mean):
-        return "–"
-    text = f"{mean * scale:.{digits}f}"
-    return text if pd.isna(half) else f"{text} ± {half * scale:.{digits}f}"
+        ratios = [pages.mean_pm(runs[f"weight_ratio.{role.value}"], 2) for role in ROLES]
+        rows.append([str(scenario), name, *shares, *ratios])
+    return rows
 
 
 def main() -> None:
@@ -96,7 +113,7 @@ def main() -> None:
         old = pd.read_csv(RESULTS) if RESULTS.exists() else new.iloc[:0]
         kept = old[old["scenario"] != new["scenario"].iloc[0]]
         pd.concat([kept, new]).to_csv(RESULTS, index=False, float_format="%.6g")
-    print(table(pd.read_csv(RESULTS)))
+    pages.write(PAGE, tables())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """How far weights inferred from outside are from those that rules report.
 
     fl-testbed run experiments/inferred_weights/scenario.yaml
-    python experiments/inferred_weights/table.py
+    python -m experiments.inferred_weights.table
 
-writes ``results.csv``, a row per pair, and prints the table of the README.
+writes ``results.csv``, a row per pair, and the table of the README.
 """
 
 from pathlib import Path
@@ -11,9 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from clients.shard import Role
+from experiments import pages
 from fl_testbed import api
 
 HERE = Path(__file__).parent
+PAGE, RESULTS = HERE / "README.md", HERE / "results.csv"
 PAIRS = {  # the rule that reports : the strategy that is watched
     "mean": "FedAvg",
     "krum": "Krum",
@@ -29,6 +31,16 @@ def weight_ratio(clients: pd.DataFrame, role: Role) -> float:
     """Return a role's share of the aggregate over its fair share, over all rounds."""
     own = clients[clients["role"] == role.value]
     return own["weight"].sum() / own["prior_weight"].sum()
+
+
+def tables() -> dict[str, str]:
+    """Return the table of the README, from the result file."""
+    heading = ["ours", "watched", "unexplained", "largest deviation", "mean deviation"]
+    heading += ["minority's weight ratio: exact", "inferred", "attacker's: exact", "inferred"]
+    rows = [heading]
+    for row in pd.read_csv(RESULTS).itertuples(index=False):
+        rows.append([f"`{cell}`" if isinstance(cell, str) else f"{cell:.2g}" for cell in row])
+    return {"weights": pages.markdown(rows)}
 
 
 def main() -> None:
@@ -50,12 +62,8 @@ def main() -> None:
             row[f"{role.value}, exact"] = weight_ratio(exact, role)
             row[f"{role.value}, inferred"] = weight_ratio(inferred, role)
         rows.append(row)
-    table = pd.DataFrame(rows).set_index("ours")
-    table.to_csv(HERE / "results.csv", float_format="%.4g")
-    print("| " + " | ".join(["ours", *table]) + " |\n" + "|---" * (1 + table.shape[1]) + "|")
-    for ours, row in table.iterrows():
-        cells = [f"{v:.2g}" if isinstance(v, float) else f"`{v}`" for v in row]
-        print(f"| `{ours}` | " + " | ".join(cells) + " |")
+    pd.DataFrame(rows).to_csv(RESULTS, index=False, float_format="%.4g", lineterminator="\n")
+    pages.write(PAGE, tables())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """One table: run its scenario (what is done already is kept), and write what came out.
 
-    python experiments/oil_and_water/table.py lifting --engine ray --workers 2
+    python -m experiments.oil_and_water.table lifting --engine ray --workers 2
 
-writes ``results/lifting.csv``, a row per run, and ``results/lifting.md``, a row per variant with
-the mean over seeds and its range. Arguments after the name go to ``fl-testbed run``.
+writes ``results/lifting.csv``, a row per run, and the tables of the README, and prints all figures
+of each variant. Arguments after the name go to ``fl-testbed run``.
 """
 
 import argparse
@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments import pages
 from fl_testbed.metrics import area_under_curve
 from fl_testbed.report.results import finished_runs
 from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
+PAGE, RESULTS = HERE / "README.md", HERE / "results"
 COLUMNS = {
     "final.accuracy": ("accuracy", 100),
     "final.worst_group_accuracy": ("worst group", 100),
@@ -44,6 +46,79 @@ COLUMNS = {
     "separation.threshold_error_same_label": ("threshold error same label", 1),
 }
 """Figures of a run by their path in ``summary.json``: heading, and what they are multiplied by."""
+
+LIFTS = {
+    "erm": "ERM",
+    "jtt": "JTT (standard)",
+    "jtt_ideal": "JTT, ideal †",
+    "jtt_worst_case": "JTT, worst case †",
+    "jtt_and_poisons": "JTT, flagged and all poisons †",
+    "george": "GEORGE (standard)",
+    "george_ideal": "GEORGE, ideal †",
+    "george_worst_case": "GEORGE, worst case †",
+    "george_and_poisons": "GEORGE, flagged and all poisons †",
+    "group_dro": "GroupDRO, annotated groups",
+    "balanced_groups": "ERM, annotated groups equally likely",
+    "balanced_classes": "ERM, classes equally likely",
+}
+FILTERS = {
+    "none": "ERM",
+    "loss": "loss, 5 %",
+    "loss_by_class": "loss, 5 % of each class",
+    "spectral": "spectral signatures, 10 %",
+    "spectre": "SPECTRE, 5 %",
+    "epic": "EPIc, 0.1 of a class",
+    "clustering": "activation clustering",
+    "loss_random": "5 % at random",
+    "loss_perfect": "perfect (poisons alone) †",
+}
+ON_ADULT = {
+    "none": "ERM",
+    "loss_5": "loss, 5 %",
+    "loss_8": "loss, 8 %",
+    "jtt": "JTT",
+    "jtt_ideal": "JTT, ideal †",
+    "loss_2_jtt": "loss, 2 %, then JTT",
+    "loss_5_jtt": "loss, 5 %, then JTT",
+}
+COMBINED = {
+    "jtt": "JTT",
+    "loss_0.005_jtt": "loss 0.5 % → JTT",
+    "loss_0.0075_jtt": "loss 0.75 % → JTT",
+    "loss_jtt": "loss 1 % → JTT",
+    "loss_0.03_jtt": "loss 3 % → JTT",
+    "jtt_loss": "JTT → loss 1 %",
+    "spectral_jtt": "spectral 3 % → JTT",
+    "clustering_jtt": "clustering → JTT",
+    "george": "GEORGE",
+    "loss_george": "loss 1 % → GEORGE",
+    "spectral_george": "spectral 3 % → GEORGE",
+    "clustering_george": "clustering → GEORGE",
+    "group_dro": "GroupDRO, annotated groups",
+    "loss_group_dro": "loss 1 % → GroupDRO",
+    "spectral_group_dro": "spectral 3 % → GroupDRO",
+    "clustering_group_dro": "clustering → GroupDRO",
+    "loss_shielded_jtt": "loss 1 %, minority shielded † → JTT",
+    "spectral_shielded_jtt": "spectral 3 %, minority shielded † → JTT",
+    "clustering_shielded_jtt": "clustering, minority shielded † → JTT",
+    "jtt_ideal": "JTT, ideal †",
+}
+OTHERS = {
+    "subpopulation_hard": "subpopulation, 20 examples",
+    "subpopulation_easy": "subpopulation, 200 examples",
+    "gradient_matching_hard": "gradient matching, 20 examples, 16/255",
+    "gradient_matching_easy": "gradient matching, 200 examples, 64/255",
+}
+CLIENTS = {
+    "mean": "mean",
+    "jtt": "JTT over clients",
+    "multi_krum": "Multi-Krum",
+    "mean_mimic": "mean, minority-mimic",
+    "jtt_mimic": "JTT, minority-mimic",
+    "multi_krum_mimic": "Multi-Krum, minority-mimic",
+}
+Runs = dict[tuple[str, str], pd.DataFrame]
+"""The runs of a result file by poison and method."""
 
 
 def runs_of(name: str, out: Path) -> pd.DataFrame:
@@ -90,25 +165,145 @@ def client_aucs(file: Path) -> dict[str, float]:
     return found
 
 
-def means(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per variant: mean (lowest-highest) over seeds."""
+def by_variant(runs: pd.DataFrame) -> list[list[str]]:
+    """Return all figures: mean over seeds, and its range."""
     scales = dict(COLUMNS.values())
-    rows = []
+    shown = [heading for heading in runs if heading in scales]
+    rows = [["poison", "method", *shown]]
     for (poison, method), own in runs.groupby(["poison", "method"], sort=False):
-        row = {"poison": poison, "method": method, "seeds": len(own)}
-        for heading in own.columns.intersection(list(scales)):
-            values = own[heading].astype(float).to_numpy() * scales[heading]
-            digits = 0 if scales[heading] == 100 else 2
-            mean = estimate(values).mean
-            spread = f"{values.min():.{digits}f}-{values.max():.{digits}f}"
-            row[heading] = "" if mean != mean else f"{mean:.{digits}f} ({spread})"
+        scaled = ((own[name] * scales[name], 0 if scales[name] == 100 else 2) for name in shown)
+        rows.append([str(poison), str(method), *(pages.mean_range(*cell) for cell in scaled)])
+    return rows
+
+
+def tables() -> dict[str, str]:
+    """Return the tables of the README, from the result files."""
+    lifting, defence, adult, combination, poisons, clients = (
+        kept(name) for name in ("lifting", "defence", "adult", "combination", "poisons", "clients")
+    )
+    ideal = {key: runs for key, runs in lifting.items() if key[1] == "jtt_ideal"}
+    made = {
+        "lifting": lifted(lifting),
+        "defence": defended(defence),
+        "adult": on_adult(adult),
+        "combination": combined({**combination, **ideal}),
+        "poisons": other_poisons(poisons),
+        "clients": over_clients(clients),
+    }
+    return {name: pages.markdown(rows) for name, rows in made.items()}
+
+
+def kept(name: str) -> Runs:
+    """Read a result file."""
+    runs = pd.read_csv(RESULTS / f"{name}.csv").fillna({"poison": ""})
+    return {(str(p), str(m)): own for (p, m), own in runs.groupby(["poison", "method"])}
+
+
+def lifted(runs: Runs) -> list[list[str]]:
+    poisons = ("hard", "mimic", "easy")
+    rows = [["", "WGA without poison"]]
+    rows[0] += [f"{p}: {what}" for p in poisons for what in ("WGA", "ASR", "trigger alone")]
+    for method, name in LIFTS.items():
+        row = [name, _range(runs["hard", method], "worst group, no poison")]
+        for own in (runs[poison, method] for poison in poisons):
+            row += [_range(own, "worst group"), _range(own, "ASR"), _mean(own, "trigger alone")]
         rows.append(row)
-    return pd.DataFrame(rows)
+    return rows
 
 
-def markdown(table: pd.DataFrame) -> str:
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
+def defended(runs: Runs) -> list[list[str]]:
+    rows = [["", "kept poisons / minority / majority", "WGA", "WGA shielded †", "lost", "ASR"]]
+    for method, name in FILTERS.items():
+        own = runs["", method]
+        share = _kept(own, "poisons", "minority", "majority")
+        rows.append([name, share, *shielded(runs, method), _range(own, "ASR")])
+    return rows
+
+
+def on_adult(runs: Runs) -> list[list[str]]:
+    rows = [["", "WGA", "WGA shielded †", "lost", "ASR", "trigger alone", "accuracy"]]
+    for method, name in ON_ADULT.items():
+        own = runs["", method]
+        rates = [_range(own, "ASR"), _mean(own, "trigger alone"), _mean(own, "accuracy")]
+        rows.append([name, *shielded(runs, method), *rates])
+    return rows
+
+
+def shielded(runs: Runs, method: str) -> list[str]:
+    """Return worst-group accuracy, that with the minority shielded, and the difference by seed.
+
+    The difference is bold where its interval does not reach zero.
+    """
+    worst = 100 * runs["", method].set_index("seed")["worst group"]
+    if ("", f"{method}_shielded") not in runs:
+        return [pages.mean_range(worst), "", ""]
+    spared = 100 * runs["", f"{method}_shielded"].set_index("seed")["worst group"]
+    lost = (spared - worst).dropna()
+    found = estimate(lost.to_numpy())
+    bold = "**" if abs(found.mean) > found.half_width else ""
+    return [*map(pages.mean_range, (worst, spared)), f"{bold}{pages.mean_pm(lost)}{bold}"]
+
+
+def combined(runs: Runs) -> list[list[str]]:
+    """Return filters before lifts; bold where one is as good as the ideal lift.
+
+    That is a worst group no lower, and attack success of 10 at most.
+    """
+    rows = [[""]]
+    for poison in ("hard", "mimic"):
+        rows[0] += [f"{poison}: kept poisons / minority", "WGA", "ASR"]
+    for method, name in COMBINED.items():
+        row = [name]
+        for poison in ("hard", "mimic"):
+            own, goal = runs[poison, method], runs[poison, "jtt_ideal"]["worst group"].mean()
+            both = own["worst group"].mean() >= goal and own["ASR"].mean() <= 0.1
+            bold = "**" if both and method != "jtt_ideal" else ""
+            row.append(_kept(own, "poisons", "minority"))
+            row += [f"{bold}{_range(own, what)}{bold}" for what in ("worst group", "ASR")]
+        rows.append(row)
+    return rows
+
+
+def other_poisons(runs: Runs) -> list[list[str]]:
+    rows = [["", "ERM: WGA", "ASR", "JTT: WGA", "ASR", "trigger alone", "JTT, ideal †: ASR"]]
+    for poison, name in OTHERS.items():
+        row = [name]
+        for method in ("erm", "jtt"):
+            row += [_range(runs[poison, method], what) for what in ("worst group", "ASR")]
+        row += [_mean(runs[poison, "jtt"], "trigger alone")]
+        rows.append([*row, _range(runs[poison, "jtt_ideal"], "ASR")])
+    return rows
+
+
+def over_clients(runs: Runs) -> list[list[str]]:
+    aucs = {
+        "AUC loss": "AUC of training loss",
+        "AUC norm": "AUC of the update's norm",
+        "AUC suspicion": "AUC of the rule's suspicion",
+    }
+    rows = [["", "WGA", "ASR", *aucs.values(), "kept minority / attackers"]]
+    for method, name in CLIENTS.items():
+        own = runs["", method]
+        row = [name, _range(own, "worst group, last round"), _range(own, "ASR, last round")]
+        row += [pages.mean_range(own[column], 2) for column in aucs]
+        rows.append([*row, _kept(own, "minority", "poisons")])
+    return rows
+
+
+def _range(runs: pd.DataFrame, column: str) -> str:
+    return pages.mean_range(100 * runs[column])
+
+
+def _mean(runs: pd.DataFrame, column: str) -> str:
+    return pages.mean(100 * runs[column])
+
+
+def _kept(runs: pd.DataFrame, *whom: str) -> str:
+    """Return the shares of roles that a filter or rule kept, if there is one."""
+    columns = [f"kept {role}" for role in whom]
+    if not {*columns} <= {*runs.dropna(axis="columns", how="all")}:
+        return ""
+    return " / ".join(_mean(runs, column) for column in columns)
 
 
 def epochs_of(name: str, out: Path, method: str) -> pd.DataFrame:
@@ -138,19 +333,17 @@ def main() -> None:
         check=True,
         stdout=sys.stderr,
     )
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
     runs = runs_of(arguments.name, arguments.out)
     runs.to_csv(
-        results / f"{arguments.name}.csv", index=False, float_format="%.4f", lineterminator="\n"
+        RESULTS / f"{arguments.name}.csv", index=False, float_format="%.4f", lineterminator="\n"
     )
-    text = markdown(means(runs))
-    (results / f"{arguments.name}.md").write_text(text, encoding="utf-8")
     if arguments.name == "lifting":
         epochs_of("lifting", arguments.out, "erm").to_csv(
-            results / "separation.csv", index=False, float_format="%.3f", lineterminator="\n"
+            RESULTS / "separation.csv", index=False, float_format="%.3f", lineterminator="\n"
         )
-    print(text)
+    print(pages.markdown(by_variant(runs)))
+    pages.write(PAGE, tables())
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
     fl-testbed run experiments/published/flanders_fashion_mnist_no_attack.yaml
     fl-testbed run experiments/published/flanders_fashion_mnist.yaml
     fl-testbed run experiments/published/long_tail_fashion_mnist.yaml
-    python experiments/published/table.py [--out RUNS]
+    python -m experiments.published.table [--out RUNS]
 
-Reads the runs that are there, writes a CSV file for each of the two settings, and prints them as
-Markdown. FLANDERS reports the best accuracy from the round on in which attackers begin, of one run.
+Reads the runs that are there, writes a CSV file for each of the two settings, and the tables of the
+README. FLANDERS reports the best accuracy from the round on in which attackers begin, of one run;
+bold is what is more than 0.1 apart.
 """
 
 import argparse
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments import pages
 from fl_testbed.engine.launch import run_folder
 from fl_testbed.scenario import Scenario, load_scenarios
 
 HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
 FIRST_ROUND = 3
 FLANDERS = {
     "mean": {"none": 0.68, "gaussian": 0.25, "lie": 0.17, "fang": 0.57, "min_max": 0.11},
@@ -44,6 +47,22 @@ LONG_TAIL = {
 }
 """Accuracy in percent on MNIST by rule and partition, no attacker, mean of three seeds: Karimireddy
 et al., ICLR 2022."""
+
+RULES = {
+    "mean": "mean",
+    "centred_clipping": "centred clipping",
+    "geometric_median": "RFA",
+    "krum": "Krum",
+    "coordinate_median": "coordinate median",
+    "multi_krum": "Multi-Krum",
+}
+ATTACKS = {
+    "none": "no attack",
+    "gaussian": "Gaussian",
+    "lie": "LIE",
+    "fang": "Fang",
+    "min_max": "Min-Max",
+}
 
 
 def finished(name: str, out: Path) -> Iterator[tuple[Scenario, Path]]:
@@ -95,27 +114,59 @@ def long_tail(out: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def tables() -> dict[str, str]:
+    """Return the tables of the README, from the result files."""
+    flanders, long_tail = (
+        pd.read_csv(HERE / f"{name}_fashion_mnist.csv") for name in ("flanders", "long_tail")
+    )
+    made = {"flanders": beside_flanders(flanders), "long_tail": beside_long_tail(long_tail)}
+    return {name: pages.markdown(rows) for name, rows in made.items()}
+
+
+def beside_flanders(runs: pd.DataFrame) -> list[list[str]]:
+    """Return our best accuracy / theirs, by rule and attack."""
+    rows = [["ours / theirs", *ATTACKS.values()]]
+    figures = runs.set_index(["rule", "attack"])
+    for rule in (rule for rule in RULES if rule in set(runs["rule"])):
+        row = [RULES[rule]]
+        for attack in ATTACKS:
+            run = figures.loc[rule, attack]
+            ours, theirs = run["best, tested as published"], run["published"]
+            bold = "**" if abs(ours - theirs) > 0.1 else ""
+            row.append(f"{bold}{ours:.2f} / {theirs:.2f}{bold}")
+        rows.append(row)
+    return rows
+
+
+def beside_long_tail(runs: pd.DataFrame) -> list[list[str]]:
+    """Return our last accuracy and theirs, by rule and partition, and what rules lose by class."""
+    rows = [["rule", "at random: ours", "theirs", "by class: ours", "theirs"]]
+    rows[0] += ["gap to the mean, by class: ours", "theirs"]
+    ours, theirs = (
+        runs.pivot_table(key, "seed", ["rule", "partition"])
+        for key in ("accuracy %", "published, MNIST %")
+    )
+    for rule in (rule for rule in RULES if rule in set(runs["rule"])):
+        row = [RULES[rule]]
+        for dealt in ("iid", "pathological"):
+            row += [pages.mean_range(ours[rule, dealt], 1), pages.mean(theirs[rule, dealt], 1)]
+        by_class = (of["mean", dealt] - of[rule, dealt] for of in (ours, theirs))
+        rows.append([*row, *(pages.mean(gap, 1) for gap in by_class)])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     out = parser.parse_args().out
-    for name, table, digits in (
-        ("flanders_fashion_mnist", flanders(out), 2),
-        ("long_tail_fashion_mnist", long_tail(out), 1),
-    ):
-        if table.empty:
-            continue
-        table.to_csv(HERE / f"{name}.csv", index=False, float_format="%.4f", lineterminator="\n")
-        keys = [key for key in ("rule", "attack", "partition") if key in table]
-        means = table.drop(columns="seed").groupby(keys, sort=False).mean().reset_index()
-        print(f"\n{name}\n")
-        print("| " + " | ".join(means.columns) + " |")
-        print("|" + "---|" * len(keys) + "--:|" * (len(means.columns) - len(keys)))
-        for row in means.itertuples(index=False):
-            cells = [v if isinstance(v, str) else f"{v:.{digits}f}" for v in row]
-            print("| " + " | ".join(cells) + " |")
+    measured = {"flanders": flanders(out), "long_tail": long_tail(out)}
+    for name, table in measured.items():
+        if not table.empty:
+            path = HERE / f"{name}_fashion_mnist.csv"
+            table.to_csv(path, index=False, float_format="%.4f", lineterminator="\n")
+    pages.write(PAGE, tables())
 
 
 if __name__ == "__main__":
