@@ -72,11 +72,16 @@ def mean(values: Iterable[float], digits: int = 0) -> str:
     return number(estimate(np.array([*values], dtype=float)).mean, digits)
 
 
+def pm(mean: float, half_width: float, digits: int = 0) -> str:
+    """Return a mean ± half of its interval, if that is known."""
+    text = number(mean, digits)
+    return text if math.isnan(half_width) else f"{text} ± {number(half_width, digits)}"
+
+
 def mean_pm(values: Iterable[float], digits: int = 0) -> str:
-    """Return the mean ± half the 95 % interval (Student's t) of values, one per seed."""
+    """Return the mean ± half of the 95 % interval (Student's t) of values, one per seed."""
     found = estimate(np.array([*values], dtype=float))
-    half = "" if math.isnan(found.half_width) else f" ± {found.half_width:.{digits}f}"
-    return number(found.mean, digits) + half
+    return pm(found.mean, found.half_width, digits)
 
 
 def mean_range(values: Iterable[float], digits: int = 0) -> str:

@@ -330,7 +330,7 @@ def _bold_if_reached(row: dict, name: str, sign: int) -> str:
 
 
 def _cell(row: dict, name: str, sign: int = 1) -> str:
-    return f"{pages.number(sign * row[name], 1)} ± {pages.number(row[f'{name}±'], 1)}"
+    return pages.pm(sign * row[name], row[f"{name}±"], 1)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a table, rows in results.csv, the memory of a process tree."""
+"""What the benchmarks share: rows in results.csv, the latest of them, memory of a process tree."""
 
 import csv
 import os
@@ -52,6 +52,13 @@ def report(
                     **versions,
                 }
             )
+
+
+def latest(benchmark: str) -> dict[tuple[str, str], float]:
+    """Return a benchmark's latest values by setting and figure."""
+    with RESULTS.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark]
+    return {(row["setting"], row["figure"]): float(row["value"]) for row in rows}
 
 
 def memory_gib() -> float:

@@ -1,0 +1,46 @@
+"""Writes the tables of docs/comparing.md: a replay, and what large sweeps take.
+
+python -m experiments.comparing
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from experiments import pages
+from experiments.benchmarks.measure import latest
+
+PAGE = Path(__file__).parents[1] / "docs" / "comparing.md"
+ROLES = ("honest_majority", "honest_minority", "poisoned")
+RUNS = {
+    "recorded": "Multi-Krum on the updates that clients sent under the mean",
+    "defence_by_attack": "Multi-Krum in its own runs",
+}
+
+
+def tables() -> dict[str, str]:
+    """Return the tables of the page, from the result files."""
+    replay = [["", *(f"weight {role.removeprefix('honest_')}" for role in ROLES)]]
+    for row in pd.read_csv(PAGE.parent / "comparing" / "replay.csv").to_dict("records"):
+        keys = [f"suppression.{role}.weight_ratio" for role in ROLES]
+        cells = (pages.pm(row[f"{key}.mean"], row[f"{key}.half_width"], 2) for key in keys)
+        replay.append([RUNS[row["name"]], *cells])
+    found = latest("reports")
+    size = [
+        ["what", "takes"],
+        [
+            "`compare` on 1,000 run folders",
+            f"{found['1000 run folders', 'fl-testbed compare']:.1f} s",
+        ],
+        ["`report` of 200 runs", f"{found['200 runs', 'fl-testbed report']:.0f} s"],
+        ["its page", f"{found['200 runs', 'size of report.html']:.1f} MB"],
+        [
+            "the page, loaded and painted by headless Chromium",
+            f"{found['200 runs', 'report.html opened']:.1f} s",
+        ],
+    ]
+    return {"replay": pages.markdown(replay), "size": pages.markdown(size)}
+
+
+if __name__ == "__main__":
+    pages.write(PAGE, tables())
