@@ -1,8 +1,9 @@
-# `make` sets up; `make quickstart` runs the main job; `make test` the tests; `make docs` writes what is generated in docs/ and the schema.
+# `make` sets up; `make quickstart` runs the main job; `make test` the tests; `make docs` writes what is generated in docs/ and the schema;
+# `make experiments` the results of experiments/oil_and_water_federated and experiments/escapes.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup quickstart test check format docs pictures clean
+.PHONY: setup quickstart test check format docs pictures experiments experiments-quick clean
 
 setup: .venv/installed-dev
 
@@ -26,6 +27,17 @@ docs: .venv/installed
 	$(BIN)/python -m fl_testbed.report.rules_page docs/rules.md
 	$(BIN)/fl-testbed schema > configs/scenario.schema.json
 	$(BIN)/python -m experiments.pages
+
+experiments: .venv/installed
+	$(BIN)/python -m experiments.oil_and_water_federated.run
+	$(BIN)/fl-testbed run experiments/escapes/fashion.yaml --resume
+	$(BIN)/fl-testbed run experiments/escapes/inside_clients.yaml --resume
+	$(BIN)/python -m experiments.escapes.table
+	$(BIN)/python -m experiments.pages
+
+experiments-quick: .venv/installed
+	$(BIN)/python -m experiments.oil_and_water_federated.run --quick
+	$(BIN)/fl-testbed run experiments/escapes/fashion.yaml --resume --out runs/quick --set 'sweep.seed=[0]'
 
 pictures: .venv/installed-dev
 	$(BIN)/python docs/comparing/make.py

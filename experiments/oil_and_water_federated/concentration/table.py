@@ -1,0 +1,65 @@
+"""Is it the minority that is punished, or its concentration in clients of its own?"""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments import pages
+from experiments.oil_and_water_federated import runs
+from fl_testbed.report.figures.style import GROUP_COLOURS, house_style
+
+HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
+SHARES = (1.0, 0.5, 0.0)
+
+
+def tables(results: Path = runs.HERE) -> dict[str, str]:
+    """Return the tables of the page, one per federation."""
+    rows = concentrated(results)
+    present = [name for name in runs.FEDERATIONS if name in set(rows["federation"])]
+    return {name: pages.markdown(of(rows[rows["federation"] == name])) for name in present}
+
+
+def concentrated(results: Path) -> pd.DataFrame:
+    """Return the runs with the share of minority data that is in minority clients."""
+    varied = runs.kept("concentration", results)
+    varied = varied.assign(concentration=pd.to_numeric(varied["point"]))
+    base = runs.base_point(results).assign(concentration=1.0)
+    chosen = base["variant"].isin(varied["variant"]) & base["federation"].isin(varied["federation"])
+    return pd.concat([varied, base[chosen]], ignore_index=True)
+
+
+def of(rows: pd.DataFrame) -> list[list[str]]:
+    """Return worst group / ASR by method and concentration."""
+    lines = [["worst group / ASR", *(f"{100 * share:.0f} %" for share in SHARES)]]
+    lines[0].append("gained by spreading all of it")
+    for method in rows["variant"].unique():
+        own = {s: rows[(rows["variant"] == method) & (rows["concentration"] == s)] for s in SHARES}
+        cells = [
+            f"{pages.mean_pm(there['worst_group'])} / {pages.mean(there['attack_success'])}"
+            for there in own.values()
+        ]
+        lines.append([runs.name_of(method), *cells, runs.gained(own[0.0], own[1.0])])
+    return lines
+
+
+def figure(results: Path = runs.HERE) -> Figure:
+    """Draw the worst group by how concentrated the minority is."""
+    rows = concentrated(results)
+    present = [name for name in runs.FEDERATIONS if name in set(rows["federation"])]
+    methods = list(rows["variant"].unique())
+    with house_style():
+        drawing = Figure(figsize=(10, 3.6), layout="constrained")
+        panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
+        for axes, name in zip(panels, present, strict=True):
+            own = rows[rows["federation"] == name]
+            for place, method in enumerate(methods):
+                means = own[own["variant"] == method].groupby("concentration")["worst_group"].mean()
+                style = "o-" if place < len(GROUP_COLOURS) else "s--"
+                colour = GROUP_COLOURS[place % len(GROUP_COLOURS)]
+                axes.plot(means.index, means, style, color=colour, label=runs.name_of(method))
+            axes.set(title=runs.FEDERATIONS[name], xlabel="share of it in clients of its own")
+        panels[0].set_ylabel("worst group, %")
+        drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    return drawing

@@ -1,0 +1,68 @@
+"""Runs questions and writes what came out: results, tables in the pages, figures.
+
+    python -m experiments.oil_and_water_federated.run                  # all six
+    python -m experiments.oil_and_water_federated.run defences
+
+Runs that are done are kept, unfinished ones go on. ``--quick`` runs one seed of each and leaves
+results, tables and figures in a folder of its own, ``runs/quick``. Other arguments go to
+``fl-testbed run``.
+"""
+
+import argparse
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+from experiments import pages
+from experiments.oil_and_water_federated import runs
+from fl_testbed.report.figures.style import save
+
+QUESTIONS = (
+    "defences",
+    "reweightings",
+    "combinations",
+    "separability",
+    "concentration",
+    "minority_mimic",
+)
+"""Each is a folder; later ones show results of earlier ones too."""
+COMMAND = (sys.executable, "-c", "from fl_testbed.cli import main; main()", "run")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="where run folders go")
+    parser.add_argument("--quick", action="store_true", help="one seed, into a folder of its own")
+    arguments, others = parser.parse_known_args()
+    unknown = {*arguments.questions} - {*QUESTIONS}
+    if unknown:
+        parser.error(f"unknown question {', '.join(sorted(unknown))}: {', '.join(QUESTIONS)}")
+    settings = ["--set", "sweep.seed=[0]"] if arguments.quick else []
+    out = arguments.out / "quick" if arguments.quick else arguments.out
+    results = out / "results" if arguments.quick else runs.HERE
+    for question in [q for q in QUESTIONS if q in arguments.questions] or QUESTIONS:
+        for file in runs.scenario_files(question):
+            command = [*COMMAND, str(file), "--out", str(out), "--resume", *settings, *others]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        write(question, out, results)
+
+
+def write(question: str, out: Path, results: Path) -> None:
+    """Write a question's rows, tables and figure into a folder of results."""
+    runs.keep(question, results, runs.measured(question, out))
+    table = importlib.import_module(f"experiments.oil_and_water_federated.{question}.table")
+    if results == runs.HERE:
+        pages.write(table.PAGE, table.tables())
+    else:
+        text = "\n".join(f"{name}\n\n{table}" for name, table in table.tables(results).items())
+        (results / question / "tables.md").write_text(text, encoding="utf-8")
+    save(table.figure(results), results / question / "figure", (".png",))
+    print(f"{question}: {results / question}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What the runs of a question came to: a row per run, kept as ``results.csv`` in its folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments import pages
+from fl_testbed.metrics.suppression import pairwise_auc
+from fl_testbed.report.results import RunResult, finished_runs
+from fl_testbed.report.statistics import estimate
+from fl_testbed.scenario import load_scenarios
+
+HERE = Path(__file__).parent
+FEDERATIONS = {
+    "fashion_mnist": "Fashion-MNIST",
+    "adult": "Adult",
+    "writers": "writers",
+    "faces": "faces",
+}
+NAMES = {
+    "mean": "mean (no defence)",
+    "none": "no lift",
+    "krum": "Krum",
+    "multi_krum": "Multi-Krum",
+    "bulyan": "Bulyan",
+    "coordinate_median": "coordinate median",
+    "trimmed_mean": "trimmed mean",
+    "mean_around_median": "mean around median",
+    "geometric_median": "geometric median (RFA)",
+    "centred_clipping": "centred clipping",
+    "norm_clipping": "clipping to the median norm",
+    "k_norm": "k-norm",
+    "k_loss": "k-loss",
+    "fltrust": "FLTrust",
+    "foolsgold": "FoolsGold",
+    "flame": "FLAME",
+    "dnc": "DnC",
+    "sign_guard": "SignGuard",
+    "robust_learning_rate": "robust learning rate",
+    "error_rate_rejection": "ERR",
+    "loss_rejection": "LFR",
+    "fldetector": "FLDetector",
+    "minimum_diameter": "minimum diameter",
+    "caf": "CAF",
+    "jtt": "JTT",
+    "jtt_ideal": "JTT, ideal †",
+    "jtt_worst_case": "JTT, worst case †",
+    "agnostic_ideal": "agnostic, ideal †",
+    "agnostic_worst_case": "agnostic, worst case †",
+    "afl": "AFL",
+    "drfa": "DRFA",
+    "q_fedavg": "q-FedAvg",
+}
+"""Of methods, where the name in a scenario does not say it."""
+
+FIGURES = {
+    "accuracy": "final.accuracy",
+    "worst_group": "final.worst_group_accuracy",
+    "attack_success": "final.attack_success_rate",
+    "weight_majority": "suppression.honest_majority.weight_ratio",
+    "weight_minority": "suppression.honest_minority.weight_ratio",
+    "weight_poisoned": "suppression.poisoned.weight_ratio",
+    "minority_false_positives": "suppression.minority_false_positive_rate",
+    "auc_suspicion": "suppression.separability",
+}
+"""Columns, and the figures of ``summary.json`` that they hold; the first three in percent."""
+PERCENT = ["accuracy", "worst_group", "attack_success", "minority_false_positives"]
+SCORES = {"auc_loss": "train_loss", "auc_norm": "update_norm"}
+"""AUCs of attackers against honest minority clients, by a column of ``clients.csv``."""
+
+
+def name_of(method: str) -> str:
+    """Return a method's name for readers."""
+    return NAMES.get(method, method.replace("_", " "))
+
+
+def scenario_files(question: str) -> list[Path]:
+    """Return a question's scenario files, the federations in their order."""
+    names = [*FEDERATIONS]
+    files = (HERE / question).glob("*.yaml")
+    found = [(names.index(of), file) for file in files if (of := federation_of(file))]
+    return [file for _, file in sorted(found)]
+
+
+def federation_of(file: Path) -> str | None:
+    """Return the federation that a scenario file is of, which its name begins with."""
+    return next((name for name in FEDERATIONS if file.stem.startswith(name)), None)
+
+
+def measured(question: str, out: Path) -> pd.DataFrame:
+    """Return one row per finished run of a question, in the order of its scenarios."""
+    rows = []
+    for file in scenario_files(question):
+        for run in finished_runs(load_scenarios(file), out):
+            variant, _, point = run.variant.partition(",")
+            row = {"federation": federation_of(file), "variant": variant}
+            row |= {"point": point.partition("=")[2], "seed": run.seed}
+            rows.append(row | _figures(run))
+    return pd.DataFrame(rows)
+
+
+def _figures(run: RunResult) -> dict[str, float]:
+    figures = {column: run.figures.get(key, np.nan) for column, key in FIGURES.items()}
+    figures |= {column: 100 * figures[column] for column in PERCENT}
+    clients = pd.read_csv(run.folder / "clients.csv", usecols=["round", "role", *SCORES.values()])
+    aucs = {column: pairwise_auc(clients, score) for column, score in SCORES.items()}
+    return figures | {name: np.nan if auc is None else auc for name, auc in aucs.items()}
+
+
+def kept(question: str, results: Path) -> pd.DataFrame:
+    """Return a question's rows, as they were kept in a folder of results."""
+    file = results / question / "results.csv"
+    return pd.read_csv(file, keep_default_na=False, na_values=[""])
+
+
+def keep(question: str, results: Path, rows: pd.DataFrame) -> None:
+    """Keep a question's rows in a folder of results."""
+    file = results / question / "results.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(file, index=False, float_format="%.4g", lineterminator="\n")
+
+
+def base_point(results: Path) -> pd.DataFrame:
+    """Return what the other questions compare with: rules and lifts against the hard backdoor.
+
+    The lifts' runs are those without a defence; ``none`` of them is the ``mean`` of the rules. The
+    backdoor of the faces is the easy one.
+    """
+    rules, lifts = kept("defences", results), kept("reweightings", results)
+    lifts = lifts[(lifts["variant"] != "none") & lifts["point"].isin(["hard", "easy"])]
+    lifts = lifts[(lifts["point"] == "hard") | (lifts["federation"] == "faces")]
+    return pd.concat([rules[rules["point"] == "backdoor"], lifts], ignore_index=True)
+
+
+def gained(own: pd.DataFrame, other: pd.DataFrame, column: str = "worst_group") -> str:
+    """Return the mean difference seed by seed ± half its interval, bold where it excludes 0."""
+    pairs = own.set_index("seed")[column] - other.set_index("seed")[column]
+    found = estimate(pairs.to_numpy(dtype=float))
+    mark = "**" if abs(found.mean) > found.half_width else ""
+    return f"{mark}{pages.pm(found.mean, found.half_width)}{mark}"
