@@ -59,6 +59,11 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in ruled)
 
 
+def bold(text: str, when: bool) -> str:
+    """Return a cell, bold where a condition holds."""
+    return f"**{text}**" if when else text
+
+
 def number(value: float, digits: int = 0) -> str:
     """Return a number with a proper minus sign, or a dash for NaN; nothing is −0."""
     if math.isnan(value):
@@ -82,6 +87,13 @@ def mean_pm(values: Iterable[float], digits: int = 0) -> str:
     """Return the mean ± half of the 95 % interval (Student's t) of values, one per seed."""
     found = estimate(np.array([*values], dtype=float))
     return pm(found.mean, found.half_width, digits)
+
+
+def difference(values: Iterable[float], digits: int = 0) -> str:
+    """Return the mean ± half the interval of differences, bold where that does not reach zero."""
+    found = estimate(np.array([*values], dtype=float))
+    text = pm(found.mean, found.half_width, digits)
+    return bold(text, abs(found.mean) > found.half_width)
 
 
 def mean_range(values: Iterable[float], digits: int = 0) -> str:

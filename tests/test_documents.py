@@ -36,6 +36,14 @@ def test_every_page_with_marks_has_a_script():
     assert marked == sorted(script.PAGE for script in SCRIPTS)
 
 
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "experiments").glob("*/README.md")), ids=lambda page: page.parent.name
+)
+def test_tables_with_figures_lie_between_marks(page):
+    others = pages.MARKED.sub("", page.read_text(encoding="utf-8"))
+    assert re.findall(r"^\|.*\d.*$", others, re.MULTILINE) == []
+
+
 def test_a_table_is_written_between_its_marks():
     page = "a\n<!-- table: b -->\n| old |\n<!-- end: b -->\nc\n"
     assert pages.filled(page, {"b": "| new |\n"}) == page.replace("old", "new")
@@ -63,5 +71,7 @@ def test_cells_have_a_minus_sign_and_a_dash_for_nothing():
     # Student's quantile for two values is 12.706, the error of their mean 1.
     assert pages.mean_pm([1.0, 3.0, float("nan")]) == "2 ± 13"
     assert pages.mean_pm([5.0]) == "5"
+    assert pages.difference([1.0, 3.0]) == "2 ± 13"
+    assert pages.difference([1.0, 1.5, 2.0], 1) == "**1.5 ± 1.2**"
     assert pages.mean_range([1.0, 2.0, 6.0]) == "3 (1–6)"
     assert pages.mean_range([0.1, 0.2]) == "0"

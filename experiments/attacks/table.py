@@ -294,7 +294,7 @@ def by_rule(cells: dict, leads: dict) -> list[list[str]]:
         for rule in RULES:
             lost = _cell(cells[attack, rule], "accuracy_change", -1)
             lead = leads.get((attack, rule))
-            row.append(f"**{lost}**" if lead and lead["difference"] >= 0 else lost)
+            row.append(pages.bold(lost, lead is not None and lead["difference"] >= 0))
         rows.append(row)
     return rows
 
@@ -308,9 +308,11 @@ def by_rule_leads(leads: dict) -> list[list[str]]:
     for attack, title in ADAPTIVE.items():
         row = [title.removeprefix("*knows the rule:* ")]
         for rule in RULES:
-            lead = leads.get((attack, rule))
-            cell = _cell(lead, "difference") if lead else ""
-            row.append(f"**{cell}**" if lead and lead["difference"] > lead["difference±"] else cell)
+            cell = ""
+            if lead := leads.get((attack, rule)):
+                clear = lead["difference"] > lead["difference±"]
+                cell = pages.bold(_cell(lead, "difference"), clear)
+            row.append(cell)
         if any(row[1:]):
             rows.append(row)
     return rows
@@ -326,7 +328,7 @@ def _won(row: dict) -> str:
 
 def _bold_if_reached(row: dict, name: str, sign: int) -> str:
     reached = row["succeeds"] and name == AIMS[row["aim"]][0]
-    return f"**{_cell(row, name, sign)}**" if reached else _cell(row, name, sign)
+    return pages.bold(_cell(row, name, sign), reached)
 
 
 def _cell(row: dict, name: str, sign: int = 1) -> str:

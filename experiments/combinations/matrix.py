@@ -98,15 +98,15 @@ def tables() -> dict[str, str]:
     }
 
 
-def rows_of(worst: pd.DataFrame, success: pd.DataFrame, bold: pd.DataFrame) -> list[list[str]]:
+def rows_of(worst: pd.DataFrame, success: pd.DataFrame, both: pd.DataFrame) -> list[list[str]]:
     """Return a row per lift and a column per defence."""
     rows = [["lift", *(DEFENCES[defence] for defence in worst.columns)]]
     for lift in worst.index:
-        pairs = zip(worst.loc[lift], success.loc[lift], bold.loc[lift], strict=True)
-        cells = [
-            (f"{pages.number(fair)} / {pages.number(safe)}", both) for fair, safe, both in pairs
-        ]
-        rows.append([LIFTS.get(lift, lift), *(f"**{c}**" if both else c for c, both in cells)])
+        row = [LIFTS.get(lift, lift)]
+        for found in zip(worst.loc[lift], success.loc[lift], both.loc[lift], strict=True):
+            cell = " / ".join(map(pages.number, found[:2]))
+            row.append(pages.bold(cell, found[2]))
+        rows.append(row)
     return rows
 
 

@@ -71,9 +71,9 @@ def by_method(table: pd.DataFrame) -> list[list[str]]:
                 else there.loc["mean", "worst_group"] + FAIR
             )
             worst, success = there.loc[method]
-            bold = "**" if worst >= goal and success <= SAFE and "†" not in name else ""
+            escapes = worst >= goal and success <= SAFE and "†" not in name
             for column in ("worst_group", "attack_success"):
-                cells.append(f"{bold}{pages.mean_pm(runs[column])}{bold}")
+                cells.append(pages.bold(pages.mean_pm(runs[column]), escapes))
         first = own[own["setting"] == settings[0]]
         weights = (first[f"weight_{role}"].mean() for role in ("minority", "poisoned"))
         lines.append([name, *cells, " / ".join(f"{weight:.2f}" for weight in weights)])

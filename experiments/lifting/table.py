@@ -127,15 +127,14 @@ def gaps(name: str, table: pd.DataFrame) -> list[list[str]]:
         standard, ideal, most = (success[method + end] for end in ("", "_ideal", "_worst_case"))
         gap = standard - ideal
         rates = f"{pages.mean_range(success['mean'])} → {pages.mean_range(standard)}"
-        if round(success["mean"].mean()) <= 5 and round(standard.mean()) >= 90:
-            rates = f"**{rates}**"
+        taken = round(success["mean"].mean()) <= 5 and round(standard.mean()) >= 90
         served = [pages.number(worst[v]) for v in ("mean", method, f"{method}_ideal")]
         rows.append(
             [
                 POINTS[name] if method == "jtt" else "",
                 title,
                 f"{served[0]} → {served[1]} ({served[2]})",
-                f"{rates} ({pages.mean(ideal)}, {pages.mean(most)})",
+                f"{pages.bold(rates, taken)} ({pages.mean(ideal)}, {pages.mean(most)})",
                 f"{pages.mean(gap, 1)} ({pages.number(gap.min(), 1)})",
                 pages.number(gap.mean() / (most - ideal).mean(), 2),
             ]

@@ -16,7 +16,6 @@ import pandas as pd
 from experiments import pages
 from fl_testbed.metrics import area_under_curve
 from fl_testbed.report.results import finished_runs
-from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
@@ -195,7 +194,7 @@ def tables() -> dict[str, str]:
 
 def kept(name: str) -> Runs:
     """Read a result file."""
-    runs = pd.read_csv(RESULTS / f"{name}.csv").fillna({"poison": ""})
+    runs = pd.read_csv(RESULTS / f"{name}.csv", dtype={"poison": str}).fillna({"poison": ""})
     return {(str(p), str(m)): own for (p, m), own in runs.groupby(["poison", "method"])}
 
 
@@ -238,10 +237,7 @@ def shielded(runs: Runs, method: str) -> list[str]:
     if ("", f"{method}_shielded") not in runs:
         return [pages.mean_range(worst), "", ""]
     spared = 100 * runs["", f"{method}_shielded"].set_index("seed")["worst group"]
-    lost = (spared - worst).dropna()
-    found = estimate(lost.to_numpy())
-    bold = "**" if abs(found.mean) > found.half_width else ""
-    return [*map(pages.mean_range, (worst, spared)), f"{bold}{pages.mean_pm(lost)}{bold}"]
+    return [*map(pages.mean_range, (worst, spared)), pages.difference(spared - worst)]
 
 
 def combined(runs: Runs) -> list[list[str]]:
@@ -257,9 +253,9 @@ def combined(runs: Runs) -> list[list[str]]:
         for poison in ("hard", "mimic"):
             own, goal = runs[poison, method], runs[poison, "jtt_ideal"]["worst group"].mean()
             both = own["worst group"].mean() >= goal and own["ASR"].mean() <= 0.1
-            bold = "**" if both and method != "jtt_ideal" else ""
+            both &= method != "jtt_ideal"
             row.append(_kept(own, "poisons", "minority"))
-            row += [f"{bold}{_range(own, what)}{bold}" for what in ("worst group", "ASR")]
+            row += [pages.bold(_range(own, what), both) for what in ("worst group", "ASR")]
         rows.append(row)
     return rows
 

@@ -126,14 +126,13 @@ def tables() -> dict[str, str]:
 def beside_flanders(runs: pd.DataFrame) -> list[list[str]]:
     """Return our best accuracy / theirs, by rule and attack."""
     rows = [["ours / theirs", *ATTACKS.values()]]
-    figures = runs.set_index(["rule", "attack"])
+    figures = {(run["rule"], run["attack"]): run for run in runs.to_dict("records")}
     for rule in (rule for rule in RULES if rule in set(runs["rule"])):
         row = [RULES[rule]]
         for attack in ATTACKS:
-            run = figures.loc[rule, attack]
+            run = figures[rule, attack]
             ours, theirs = run["best, tested as published"], run["published"]
-            bold = "**" if abs(ours - theirs) > 0.1 else ""
-            row.append(f"{bold}{ours:.2f} / {theirs:.2f}{bold}")
+            row.append(pages.bold(f"{ours:.2f} / {theirs:.2f}", abs(ours - theirs) > 0.1))
         rows.append(row)
     return rows
 

@@ -15,7 +15,6 @@ import pandas as pd
 
 from experiments import pages
 from fl_testbed.report.results import finished_runs
-from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
@@ -68,17 +67,11 @@ def costs(table: pd.DataFrame) -> list[list[str]]:
         cells = [pages.mean_range(worst[variant]), "–", "–", pages.mean(success[variant]), "–"]
         if shielded in worst:
             cells[1] = pages.mean_range(worst[shielded])
-            cells[2] = _cost(worst[shielded] - worst[variant])
+            cells[2] = pages.difference(worst[shielded] - worst[variant], 1)
             cells[4] = pages.mean(success[shielded])
         weights = " / ".join(pages.number(ratio, 2) for ratio in ratios.loc[variant])
         lines.append([name, *cells, weights])
     return lines
-
-
-def _cost(points: pd.Series) -> str:
-    found = estimate(points.to_numpy())
-    mark = "**" if abs(found.mean) > found.half_width else ""
-    return f"{mark}{pages.mean_pm(points, 1)}{mark}"
 
 
 def main() -> None:
