@@ -1,5 +1,5 @@
-# `make` sets up; `make quickstart` runs the main job; `make test` the tests; `make docs` writes what is generated in docs/ and the schema;
-# `make experiments` the results of experiments/oil_and_water_federated and experiments/escapes.
+# `make` sets up; `make quickstart` runs the main job; `make test` the tests; `make docs` writes what is generated: rules, schema, the pages'
+# tables; `make experiments` runs experiments/oil_and_water_federated and experiments/escapes again.
 PYTHON ?= python3
 BIN := .venv/bin
 

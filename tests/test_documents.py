@@ -37,7 +37,7 @@ def test_every_page_with_marks_has_a_script():
 
 
 @pytest.mark.parametrize(
-    "page", sorted((ROOT / "experiments").glob("*/README.md")), ids=lambda page: page.parent.name
+    "page", sorted((ROOT / "experiments").rglob("README.md")), ids=lambda page: page.parent.name
 )
 def test_tables_with_figures_lie_between_marks(page):
     others = pages.MARKED.sub("", page.read_text(encoding="utf-8"))
