@@ -39,10 +39,11 @@ def against(results: Path) -> pd.DataFrame:
 
 def of(rows: pd.DataFrame) -> list[list[str]]:
     """Return worst group / ASR and the attackers' weight, by method and attacker."""
-    lines = [["worst group / ASR (attackers' weight)", *ATTACKERS.values()]]
+    present = {a: name for a, name in ATTACKERS.items() if a in set(rows["attacker"])}
+    lines = [["worst group / ASR (attackers' weight)", *present.values()]]
     for method in rows["variant"].unique():
         cells = []
-        for attacker in ATTACKERS:
+        for attacker in present:
             own = rows[(rows["variant"] == method) & (rows["attacker"] == attacker)]
             worst, success = (pages.mean_pm(own[c]) for c in ("worst_group", "attack_success"))
             cells.append(f"{worst} / {success} ({pages.mean(own['weight_poisoned'], 2)})")
