@@ -47,7 +47,9 @@ def amplified(rows: pd.DataFrame) -> list[list[str]]:
 
 def own_backdoor(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of each federation's own backdoor: hard, but for the faces."""
-    return rows[(rows["point"] == "hard") | rows["federation"].eq("faces") & rows["point"].eq("easy")]
+    return rows[
+        (rows["point"] == "hard") | rows["federation"].eq("faces") & rows["point"].eq("easy")
+    ]
 
 
 def gaps(rows: pd.DataFrame) -> list[list[str]]:
@@ -91,7 +93,12 @@ def controls(rows: pd.DataFrame) -> list[list[str]]:
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw attack success by case, for the methods that an oracle guided as well."""
     own = own_backdoor(runs.kept("reweightings", results))
-    cases = {"no lift": "none", "standard": "{}", "ideal †": "{}_ideal", "worst case †": "{}_worst_case"}
+    cases = {
+        "no lift": "none",
+        "standard": "{}",
+        "ideal †": "{}_ideal",
+        "worst case †": "{}_worst_case",
+    }
     present = list(own["federation"].unique())
     with house_style():
         drawing = Figure(figsize=(10, 5.2), layout="constrained")
