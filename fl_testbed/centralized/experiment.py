@@ -23,6 +23,7 @@ from fl_testbed.centralized.training import Revise, Trained, fit
 from fl_testbed.data import DataError, Dataset
 from fl_testbed.metrics import finite_or_none
 from fl_testbed.scenario import CentralizedScenario, Fault, ScenarioError
+from fl_testbed.scenario.initial_model import InitialModelError
 from strategies.randomness import Purpose, generator
 
 Row = tuple[Any, ...]
@@ -113,6 +114,8 @@ def check(scenarios: Sequence[CentralizedScenario], datasets: Datasets) -> None:
             check_poison(material)
         except DataError as fault:
             faults[str(fault)] = Fault(scenario.name, "dataset", str(fault))
+        except InitialModelError as fault:
+            faults |= {text: Fault(scenario.name, "init", text) for text in fault.texts}
         except ValueError as fault:
             faults[str(fault)] = Fault(scenario.name, "poison", str(fault))
     if faults:

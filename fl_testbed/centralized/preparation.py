@@ -169,8 +169,16 @@ def prepare(scenario: CentralizedScenario, dataset: Dataset) -> Material:
 
 
 def initialised(scenario: CentralizedScenario, dataset: Dataset, training: int) -> nn.Module:
-    """Return a fresh model, from the seed and the number of the training alone."""
+    """Return the model that a training starts from: fresh, by the seed and the training's number,
+    or the trained one that the scenario names, then the same for every training.
+
+    Raises:
+        InitialModelError: If that one does not fit.
+    """
     seed = int(generator(scenario.seed, Purpose.MODEL, training).integers(2**63))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return scenario.model.build(dataset)
+        model = scenario.model.build(dataset)
+    if scenario.init is not None:
+        scenario.init.load_into(model)
+    return model

@@ -191,11 +191,17 @@ def test_set(scenario: Scenario, federation: Federation) -> TestSet:
 
 
 def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
-    """Return the scenario's model, initialised from its seed alone."""
+    """Return the scenario's model as a run starts: from its seed alone, or trained before.
+
+    Raises:
+        InitialModelError: If the trained model that the scenario names is not such a one.
+    """
     seed = int(generator(scenario.seed, Purpose.MODEL).integers(2**63))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = scenario.model.build(dataset)
+    if scenario.init is not None:
+        scenario.init.load_into(model)
     return model.to(memory_format=torch.channels_last)  # as clients hold it: faster on a CPU
 
 

@@ -36,6 +36,7 @@ from fl_testbed.engine.placement import (
 from fl_testbed.engine.rounds import RoundRecord, Run, State, summarise
 from fl_testbed.engine.run_folder import COLUMNS, RunFolder
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError
+from fl_testbed.scenario.initial_model import COPY, InitialModelError
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from strategies.aggregation import TooFewClientsError
 
@@ -160,6 +161,8 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> list[Fe
                     federation.shard(attacker)  # a trigger may not fit, or examples be missing
         except DataError as fault:
             faults[str(fault)] = Fault(scenario.name, "dataset", str(fault))
+        except InitialModelError as fault:
+            faults |= {text: Fault(scenario.name, "init", text) for text in fault.texts}
         except OwnCodeError as fault:
             faults[str(fault)] = Fault("", "", str(fault))
         except ValueError as fault:
@@ -317,6 +320,9 @@ class RunWriter:
         for own in own_specs(scenario):
             if own.code.is_file:  # beside the scenario, so that this can be run again
                 folder.write(own.code.path.name, own.code.path.read_text(encoding="utf-8"))
+        if scenario.init is not None:
+            folder.write_bytes(COPY, scenario.init.content)
+            folder.log(f"starts from {scenario.init.source}")
         self._environment = environment(scenario, self._options.command)
         folder.write_json("environment.json", self._environment)
         if resumed:

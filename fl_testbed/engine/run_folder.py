@@ -85,8 +85,19 @@ class RunFolder:
             return None
 
     def write(self, name: str, text: str) -> None:
+        """Write a text file whole or not at all."""
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all."""
-        self._replace(name, text.encode())
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.partial")
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write plain data as JSON."""
@@ -136,13 +147,13 @@ class RunFolder:
         for name, rows in tables.items():
             self.append(name, rows)
         if updates:
-            self._replace(updates_file(round_), updates)
+            self.write_bytes(updates_file(round_), updates)
         sizes = {}
         for name, table in self._tables.items():
             table.flush()
             sizes[name] = table.tell()
         position = json.dumps({"round": round_, "bytes": sizes})
-        self._replace(CHECKPOINT, save(_apart(state), metadata={"position": position}))
+        self.write_bytes(CHECKPOINT, save(_apart(state), metadata={"position": position}))
 
     def append(self, name: str, rows: Iterable[Row]) -> None:
         """Add rows to a table."""
@@ -152,7 +163,7 @@ class RunFolder:
 
     def finish(self, model: Mapping[str, Tensor], summary: dict[str, Any]) -> None:
         """Write the final model and, last of all, the summary, which marks the run as done."""
-        self._replace("model.safetensors", save(dict(model)))
+        self.write_bytes("model.safetensors", save(dict(model)))
         self.write_json("summary.json", summary)
         (self.path / CHECKPOINT).unlink(missing_ok=True)
         with suppress(OSError):
@@ -169,16 +180,6 @@ class RunFolder:
         for table in self._tables.values():
             table.close()
         self._tables = {}
-
-    def _replace(self, name: str, content: bytes) -> None:
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.partial")
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
 
 
 def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

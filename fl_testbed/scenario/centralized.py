@@ -13,6 +13,7 @@ from clients.poisons import confidence_matched_backdoor
 from clients.shard import Shard
 from clients.training import LocalTraining
 from fl_testbed.scenario.datasets import AnyDatasetSpec
+from fl_testbed.scenario.initial_model import Init
 from fl_testbed.scenario.models import AnyModelSpec
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE
 from fl_testbed.scenario.poisons import (
@@ -128,6 +129,7 @@ class CentralizedScenario(Spec):
     n_examples: PositiveInt | None = None  # for training, drawn by the seed; all by default
     minority_fraction: Fraction = 0.05  # of training examples, where the minority is a style
     model: AnyModelSpec
+    init: Init = None  # a trained model to start from: path of its model.safetensors
     training: PooledTrainingSpec
     poison: AnyPooledPoisonSpec = NoPoisonSpec()
     attacker: PooledAttackerSpec = PooledAttackerSpec()

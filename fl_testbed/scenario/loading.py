@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from fl_testbed.scenario.centralized import CentralizedScenario
 from fl_testbed.scenario.faults import Fault, ScenarioError, describe, unknown_key
+from fl_testbed.scenario.files import beside
 from fl_testbed.scenario.own_code import is_own
 from fl_testbed.scenario.scenario import Scenario
 
@@ -156,6 +157,7 @@ def _build(
     if variant != "default" or suffix:
         draft.replace(("variant",), (variant + suffix).removeprefix("default,"), where)
     _locate_own_code(draft, draft.data, ())
+    _locate_initial_model(draft)
     model = _class_of(draft)
     try:
         scenario = model.model_validate(draft.data)
@@ -182,13 +184,27 @@ def _locate_own_code(draft: _Draft, node: Any, key: tuple[str | int, ...]) -> No
         if isinstance(value, dict | list):
             _locate_own_code(draft, value, (*key, name))
         elif is_own(value) and name == ("path" if _is_flower(node) else "kind"):
-            origin = draft.origin((*key, name))
-            file = origin.rpartition(":")[0] or draft.origin(())  # without the line
-            folder = Path() if origin == "--set" else Path(file).parent
+            folder = _folder_of(draft, (*key, name))
             if value.rpartition(":")[0].endswith(".py"):
                 node[name] = str(folder / value)
             elif str(folder.absolute()) not in sys.path:
                 sys.path.append(str(folder.absolute()))
+
+
+def _locate_initial_model(draft: _Draft) -> None:
+    """Make the path of a trained model relative to where it was written, in place."""
+    given = draft.data.get("init")
+    if isinstance(given, str):
+        draft.data["init"] = str(_folder_of(draft, ("init",)) / given)
+    elif isinstance(given, dict) and isinstance(given.get("path"), str):
+        given["path"] = str(_folder_of(draft, ("init", "path")) / given["path"])
+
+
+def _folder_of(draft: _Draft, key: Sequence[str | int]) -> Path:
+    """Return the folder of the file that a key was written in; the current one for ``--set``."""
+    origin = draft.origin(key)
+    file = origin.rpartition(":")[0] or draft.origin(())  # without the line
+    return Path() if origin == "--set" else Path(file).parent
 
 
 def _class_of(draft: _Draft) -> type[AnyScenario]:
@@ -293,10 +309,7 @@ def _construct(root: yaml.Node, where: str) -> Any:
 
 
 def _no_such_file(path: Path) -> str:
-    folder = path.parent
-    others = sorted(p.name for p in folder.glob("*.y*ml")) if folder.is_dir() else []
-    there = f"; {folder} holds {', '.join(others)}" if others else ""
-    return f"no such file{there}"
+    return f"no such file{beside(path, '*.y*ml')}"
 
 
 def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:

@@ -22,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from fl_testbed.data import DataError
+from fl_testbed.scenario.files import beside
 from fl_testbed.scenario.spec import Spec, count_of
 from strategies.aggregation import TooFewClientsError
 
@@ -282,10 +283,8 @@ def _from_file(path: Path) -> types.ModuleType:
     try:
         source = path.read_bytes()
     except OSError as fault:
-        folder = path.parent
-        others = sorted(p.name for p in folder.glob("*.py")) if folder.is_dir() else []
-        there = f"; {folder} holds {', '.join(others)}" if others else ""
-        raise ValueError(f"{path} cannot be read: {fault.strerror}{there}") from None
+        text = f"{path} cannot be read: {fault.strerror}{beside(path, '*.py')}"
+        raise ValueError(text) from None
     # Not under its own name, which may be that of a library.
     name = f"own_{hashlib.sha256(bytes(path) + source).hexdigest()[:16]}"
     if name not in sys.modules:

@@ -18,6 +18,7 @@ from fl_testbed.scenario.attacks import (
 )
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.flower_strategy import AnyStrategySpec, FlowerStrategySpec
+from fl_testbed.scenario.initial_model import Init
 from fl_testbed.scenario.local_methods import AnyLocalMethodSpec, ExampleJttSpec
 from fl_testbed.scenario.methods import JTTSpec
 from fl_testbed.scenario.models import AnyModelSpec
@@ -68,6 +69,7 @@ class Scenario(Spec):
     torch_threads: PositiveInt = 1  # the last bits of results depend on it
     dataset: AnyDatasetSpec
     model: AnyModelSpec
+    init: Init = None  # a trained model to start from: path of its model.safetensors
     clients: ClientsSpec
     partition: AnyPartitionSpec = IidSpec()
     sampling: SamplingSpec = SamplingSpec()

@@ -65,7 +65,7 @@ def with_change(old: str, new: str) -> str:
             "rounds: 6",
             "yes: 1\nrounds: 6",
             "wrong.yaml:2: yes: unknown key, known: name, variant, seed, rounds, torch_threads,"
-            " dataset, model, clients, partition, sampling, training, local_method, poison,"
+            " dataset, model, init, clients, partition, sampling, training, local_method, poison,"
             " training_attack, attack, reported_loss, schedule, attackers, server_data, strategy,"
             " evaluation, record_updates, engine",
             id="a key that YAML takes for a truth value",

@@ -1,0 +1,136 @@
+"""A trained model in a scenario: runs start from it in place of a fresh initialisation.
+
+It is read once, where the scenario is loaded, and travels with the scenario: workers need no file.
+Its hash is part of a run's identity, where it was is not.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Self
+from weakref import WeakValueDictionary
+
+from pydantic import BeforeValidator, PrivateAttr, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from fl_testbed.scenario.files import beside
+from fl_testbed.scenario.spec import Spec
+
+COPY = "init.safetensors"
+"""What run folders call it, so that their scenario can be run again."""
+SHOWN = 5  # names of tensors in one line
+
+
+class InitialModelError(ValueError):
+    """A file does not fit the scenario's model; holds a text for each fault."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__("; ".join(texts))
+        self.texts = list(texts)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file as it was when the scenario was loaded."""
+
+    path: Path
+    sha256: str
+    content: bytes = field(repr=False)
+
+
+_FILES: WeakValueDictionary[tuple[Path, str], _File] = WeakValueDictionary()  # variants share them
+
+
+class InitSpec(Spec):
+    """A safetensors file with the parameters of a trained model, as runs leave one behind."""
+
+    path: str
+    sha256: str | None = None  # of the file; a resolved scenario insists on it
+    _file: _File = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        if getattr(self, "_file", None) is not None:
+            return self  # pydantic validates an instance again where it is put into another
+        file = _read(Path(self.path))
+        if self.sha256 not in (None, file.sha256):
+            raise ValueError(
+                f"{file.path} has changed since the scenario was resolved: take sha256 out to "
+                "start from it as it is now"
+            )
+        self._file = file
+        for name, value in {"path": COPY, "sha256": file.sha256}.items():
+            object.__setattr__(self, name, value)  # frozen, but nobody has seen it yet
+        return self
+
+    @property
+    def source(self) -> Path:
+        """Where the file was found."""
+        return self._file.path
+
+    @property
+    def content(self) -> bytes:
+        """The file."""
+        return self._file.content
+
+    def load_into(self, model: nn.Module) -> None:
+        """Give a model these parameters.
+
+        Raises:
+            InitialModelError: If they are not those of such a model, or not finite.
+        """
+        given, needed = load(self.content), model.state_dict()
+        faults = [f"{self.source} {text}" for text in _misfits(given, needed)]
+        if faults:
+            raise InitialModelError(faults)
+        model.load_state_dict(given)
+
+
+def _by_path(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"path": value}
+    if value is None or isinstance(value, dict | InitSpec):
+        return value
+    raise ValueError(f"needs the path of a safetensors file, got {value!r}")
+
+
+Init = Annotated[
+    InitSpec | None,
+    BeforeValidator(_by_path, json_schema_input_type=str | InitSpec | None),
+]
+"""A path stands for the whole mapping."""
+
+
+def _read(path: Path) -> _File:
+    try:
+        content = path.read_bytes()
+    except OSError as fault:
+        text = f"{path} cannot be read: {fault.strerror}{beside(path, '*.safetensors')}"
+        raise ValueError(text) from None
+    try:
+        load(content)
+    except (SafetensorError, KeyError) as fault:  # KeyError: a type of numbers that torch lacks
+        raise ValueError(f"{path} is no safetensors file: {fault}") from None
+    digest = hashlib.sha256(content).hexdigest()
+    return _FILES.setdefault((path, digest), _File(path, digest, content))
+
+
+def _misfits(given: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> Iterator[str]:
+    for what, names in (("lacks", needed.keys() - given), ("has unknown", given.keys() - needed)):
+        if names:
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            yield f"{what} {', '.join(sorted(names)[:SHOWN])}{more}: is it of another model?"
+    for name in (name for name in needed if name in given):
+        ours, theirs = _kind(needed[name]), _kind(given[name])
+        if ours != theirs:
+            yield f"has {name} as {theirs}, the model needs {ours}"
+        elif not given[name].isfinite().all():
+            n_bad = int((~given[name].isfinite()).sum())
+            yield f"has {n_bad:,} numbers in {name} that are not finite"
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
