@@ -55,7 +55,10 @@ def _switch(value: Any) -> Any:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
-RecordUpdates = Annotated[RecordUpdatesSpec | None, BeforeValidator(_switch)]
+RecordUpdates = Annotated[
+    RecordUpdatesSpec | None,
+    BeforeValidator(_switch, json_schema_input_type=bool | RecordUpdatesSpec | None),
+]
 """``true`` for the defaults."""
 
 

@@ -66,6 +66,8 @@ def test_a_resolved_scenario_fits(validator):
         ),
         ("rounds: 6", "rounds: 6\nvariants: {a: null, b: {strategy.aggregation.n_malicious: 2}}"),
         ("rounds: 6\n", "extends: other.yaml\n"),
+        ("rounds: 6", "rounds: 6\nrecord_updates: true\ninit: model.safetensors"),
+        ("rounds: 6", "rounds: 6\ninit: {path: model.safetensors, sha256: abc}"),
         ("strategy:\n", "extends: other.yaml\nstrategy:\n  order: lift_then_filter\n"),
         ("{kind: mlp, hidden: [4]}", "{hidden: [4]}\nextends: other.yaml"),
         ("rounds: 6", "rounds: 6\nsweep: {seed: [0, 1], training.lr: {low: 0.1, high: 0.5}}"),
