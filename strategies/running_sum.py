@@ -11,7 +11,7 @@ from strategies.aggregation.aggregate import Aggregate
 ScaleOfRow = Callable[[float], float]
 """For a rule that averages scaled rows: the scale of a row, by its L2 norm."""
 
-BLOCK = 2**17  # entries whose float64 copy stays in a core's cache
+BLOCK = 2**16  # entries whose float64 copy stays in a core's cache
 
 
 class RunningSum:

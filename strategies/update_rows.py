@@ -1,6 +1,5 @@
 """How replies become rows of the matrix of updates, on the host or on a GPU."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -8,8 +7,8 @@ import torch
 from flwr.app import ArrayRecord
 from torch import Tensor
 
+from strategies.aggregation.aggregate import norms_of
 from strategies.flower_arrays import FlatRecord, Layout
-from strategies.running_sum import BLOCK
 
 WriteRow = Callable[[int, ArrayRecord], float]
 """Writes a reply's update into a row of the matrix; returns its L2 norm, which is not finite
@@ -37,15 +36,9 @@ def host_writer(layout: Layout, matrix: Tensor, start: np.ndarray) -> WriteRow:
     def write(row: int, arrays: ArrayRecord) -> float:
         for part, values in layout.parts(arrays):
             np.subtract(values, start[part], out=rows[row, part], casting="same_kind")
-        return norm(matrix[row])
+        return float(norms_of(matrix[row : row + 1]))
 
     return write
-
-
-def norm(update: Tensor) -> float:
-    """Return an update's L2 norm, summed in float64 block by block."""
-    blocks = (block.double() for block in update.split(BLOCK))
-    return math.sqrt(sum(float(block @ block) for block in blocks))
 
 
 def device_writer(layout: Layout, matrix: Tensor, start: np.ndarray, staged: Tensor) -> WriteRow:
