@@ -1,10 +1,11 @@
 """Clients on Ray workers, in chunks, with a bounded amount of work in flight."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from flwr.app import RecordDict
@@ -14,10 +15,13 @@ from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.ray_pool import RayPool
+from fl_testbed.engine.shared_slots import SLOT_BYTES, Replies, SharedSlots, Slot
+from fl_testbed.engine.threads import keep_freed_memory
+from strategies.aggregation.blocks import use_cores
 
 WAVE = 2 / 3  # of the work left is handed out in one chunk per worker
 FEWEST_CLIENTS = 3  # of average work in a chunk, which costs about 5 ms by itself
-CHUNK_BYTES = 16 * 2**20  # of replies, so that what is in flight stays small
+CHUNK_BYTES = 24 * 2**20  # of replies, so that what is in flight stays small
 IN_FLIGHT = 2  # chunks per worker: one computes while one waits
 ATTEMPTS = 3  # before a client whose worker dies each time is given up
 GRACE_S = 30.0  # beyond the clients' own time limit, before a worker counts as hung
@@ -38,11 +42,20 @@ class _Chunk:
         return [_Chunk([task], self.place, attempts=1) for task in self.tasks]
 
 
+class _Sent(NamedTuple):
+    """A chunk that a worker has been given."""
+
+    ref: Any
+    chunk: _Chunk
+    slot: Slot | None
+
+
 @dataclass
 class _Load:
     """What one worker has been given, first come first."""
 
-    chunks: deque[tuple[Any, _Chunk]] = field(default_factory=deque)
+    slots: SharedSlots | None
+    sent: deque[_Sent] = field(default_factory=deque)
     head_since: float = 0.0
 
 
@@ -67,6 +80,10 @@ class RayGrid(ClientGrid):
     ) -> None:
         super().__init__()
         become_server()
+        keep_freed_memory()
+        use_cores(
+            min(pool.n_workers, os.cpu_count() or 1)
+        )  # workers wait while the server computes
         self._pool, self._cohort, self._client_timeout_s = pool, cohort, client_timeout_s
         self._work_of, self._on_event = work_of, on_event
 
@@ -82,17 +99,17 @@ class RayGrid(ClientGrid):
 
     def _outcomes(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
         content_ref = [ray.put(content)]
-        waiting = deque(self._chunks(content, tasks))
+        reply_bytes = _array_bytes(content)
+        waiting = deque(self._chunks(tasks, max(1, CHUNK_BYTES // reply_bytes)))
         window = IN_FLIGHT * self._pool.n_workers if self.keep_order else len(waiting)
-        loads = {worker: _Load() for worker in self._pool.workers}
-        while waiting or any(load.chunks for load in loads.values()):
-            for worker in self._pool.join_started():
-                loads[worker] = _Load()
+        loads = self._loads(self._pool.workers)
+        while waiting or any(load.sent for load in loads.values()):
+            loads |= self._loads(self._pool.join_started())
             if not loads:
                 self._pool.wait_for_workers()
-                loads = {worker: _Load() for worker in self._pool.workers}
-            self._hand_out(waiting, loads, content_ref, window)
-            refs = {ref: worker for worker, load in loads.items() for ref, _ in load.chunks}
+                loads = self._loads(self._pool.workers)
+            self._hand_out(waiting, loads, content_ref, window, SLOT_BYTES // reply_bytes)
+            refs = {sent.ref: worker for worker, load in loads.items() for sent in load.sent}
             done, _ = ray.wait(list(refs), timeout=self._time_left(loads))
             for ref in done:
                 if refs[ref] in loads:  # else it was lost with another chunk of this batch
@@ -100,7 +117,10 @@ class RayGrid(ClientGrid):
             for worker in self._hung(loads):
                 yield from self._lose(worker, loads, waiting, "worker hangs")
 
-    def _chunks(self, content: RecordDict, tasks: list[Task]) -> list[_Chunk]:
+    def _loads(self, workers: list[Any]) -> dict[Any, _Load]:
+        return {worker: _Load(self._pool.slots_of(worker)) for worker in workers}
+
+    def _chunks(self, tasks: list[Task], largest: int) -> list[_Chunk]:
         """Cut tasks into chunks, most work first and the last ones small, so that all workers end
         together. Who trains in one cohort depends on the order of clients alone."""
         if self._cohort > 1:
@@ -111,7 +131,7 @@ class RayGrid(ClientGrid):
         else:
             if not self.keep_order:  # sorting is stable: equal work stays in client order
                 tasks = sorted(tasks, key=self._work, reverse=True)
-            cut = list(self._shrinking(tasks, self._most_clients(content)))
+            cut = list(self._shrinking(tasks, largest))
         return [_Chunk(chunk, place) for place, chunk in enumerate(cut)]
 
     def _work(self, task: Task) -> float:
@@ -138,50 +158,48 @@ class RayGrid(ClientGrid):
                     yield tasks[begin:end]
                 begin, left = end, left - taken
 
-    @staticmethod
-    def _most_clients(content: RecordDict) -> int:
-        """Return how many replies fit into the bytes of a chunk."""
-        reply_bytes = sum(
-            array.numpy().nbytes
-            for record in content.array_records.values()
-            for array in record.values()
-        )
-        return max(1, CHUNK_BYTES // max(1, reply_bytes))
-
     def _hand_out(
         self,
         waiting: deque[_Chunk],
         loads: dict[Any, _Load],
         content_ref: list[Any],
         window: int,
+        fit_slot: int,
     ) -> None:
-        handed_out = [chunk.place for load in loads.values() for _, chunk in load.chunks]
+        handed_out = [sent.chunk.place for load in loads.values() for sent in load.sent]
         oldest = min([*handed_out, *(chunk.place for chunk in waiting)], default=0)
         for depth in range(IN_FLIGHT):
             for worker, load in loads.items():
                 if not waiting or waiting[0].place >= oldest + window:
                     return
-                if len(load.chunks) <= depth:
+                if len(load.sent) <= depth:
                     chunk = waiting.popleft()
-                    ref = worker.run.remote(content_ref, chunk.tasks, self._client_timeout_s)
-                    if not load.chunks:
+                    slot = None
+                    if load.slots is not None and len(chunk.tasks) <= fit_slot:
+                        slot = load.slots.lend()
+                    limit = self._client_timeout_s
+                    ref = worker.run.remote(content_ref, chunk.tasks, limit, slot)
+                    if not load.sent:
                         load.head_since = monotonic()
-                    load.chunks.append((ref, chunk))
+                    load.sent.append(_Sent(ref, chunk, slot))
 
     def _collect(
         self, worker: Any, ref: Any, loads: dict[Any, _Load], waiting: deque[_Chunk]
     ) -> list[Outcome]:
         load = loads[worker]
         try:
-            outcomes = ray.get(ref)
+            replies: Replies = ray.get(ref)
         except RayTaskError:
             raise  # a fault of the engine itself, not of a worker
         except RayError as fault:
             reason = f"worker lost ({type(fault).__name__})"
             return self._lose(worker, loads, waiting, reason)
-        load.chunks = deque(item for item in load.chunks if item[0] != ref)
+        (done,) = (sent for sent in load.sent if sent.ref == ref)
+        load.sent.remove(done)
         load.head_since = monotonic()
-        return outcomes
+        if load.slots is None or done.slot is None:
+            return replies.outcomes
+        return load.slots.read(replies, done.slot)
 
     def _lose(
         self, worker: Any, loads: dict[Any, _Load], waiting: deque[_Chunk], reason: str
@@ -190,10 +208,10 @@ class RayGrid(ClientGrid):
         load = loads.pop(worker)
         self._pool.replace(worker)
         given_up: list[Outcome] = []
-        for place, (_, chunk) in enumerate(reversed(load.chunks)):
-            is_head = place == len(load.chunks) - 1
+        for place, sent in enumerate(reversed(load.sent)):
+            is_head = place == len(load.sent) - 1
             # Chunks behind the head were not running: they are not to blame.
-            again = chunk.retried(self._cohort) if is_head else [chunk]
+            again = sent.chunk.retried(self._cohort) if is_head else [sent.chunk]
             for part in reversed(again):
                 if part.attempts >= ATTEMPTS:
                     text = f"its worker died {ATTEMPTS} times"
@@ -202,16 +220,16 @@ class RayGrid(ClientGrid):
                     ]
                 else:
                     waiting.appendleft(part)
-        clients = sum(len(chunk.tasks) for _, chunk in load.chunks)
+        clients = sum(len(sent.chunk.tasks) for sent in load.sent)
         self._on_event(f"{reason}: {clients} clients run again elsewhere")
         return given_up
 
     def _time_left(self, loads: dict[Any, _Load]) -> float:
         now = monotonic()
         left = [
-            load.head_since + self._limit(load.chunks[0][1]) - now
+            load.head_since + self._limit(load.sent[0].chunk) - now
             for load in loads.values()
-            if load.chunks
+            if load.sent
         ]
         # Wake up now and then to take in workers that have started.
         return max(0.0, min([*left, 1.0]))
@@ -225,19 +243,25 @@ class RayGrid(ClientGrid):
         return [
             worker
             for worker, load in loads.items()
-            if load.chunks and now - load.head_since > self._limit(load.chunks[0][1])
+            if load.sent and now - load.head_since > self._limit(load.sent[0].chunk)
         ]
 
 
+def _array_bytes(content: RecordDict) -> int:
+    """Return the bytes of a message's arrays, which a reply has as well."""
+    records = content.array_records.values()
+    return max(1, sum(a.numpy().nbytes for record in records for a in record.values()))
+
+
 def _let_go(outcomes: list[Outcome]) -> Iterator[Outcome]:
-    """Yield outcomes and keep none: the object store holds a chunk while any of it is in use."""
+    """Yield outcomes and keep none: a chunk's memory is held while any of it is in use."""
     outcomes.reverse()
     while outcomes:
         yield outcomes.pop()
 
 
 def _in_order(outcomes: Iterable[Outcome], clients: Iterable[int]) -> Iterator[Outcome]:
-    """Yield outcomes in the order of clients. Those that come early stay in the object store."""
+    """Yield outcomes in the order of clients. Those that come early stay where they arrived."""
     early: dict[int, Outcome] = {}
     due = deque(clients)
     for outcome in outcomes:

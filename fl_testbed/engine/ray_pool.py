@@ -12,9 +12,10 @@ from flwr.clientapp import ClientApp
 from ray.exceptions import RayError, RayTaskError
 
 from clients.device_memory import release_gpus
-from fl_testbed.engine.client_work import Outcome, Task, cohort_size, run_chunk
+from fl_testbed.engine.client_work import Task, cohort_size, run_chunk
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.placement import share_memory
+from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot, SlotWriter
 from fl_testbed.engine.threads import keep_freed_memory, limit_threads
 
 START_TIMEOUT_S = 120.0  # for the first worker; importing torch takes seconds
@@ -38,6 +39,11 @@ def gpu_share(n_gpus: int, n_workers: int) -> float:
     return 1 / -(-n_workers // n_gpus) if n_gpus else 0.0
 
 
+def _node() -> str:
+    """Return Ray's id of the node that this process is on."""
+    return ray.get_runtime_context().get_node_id()
+
+
 BuildApp = Callable[[Any], ClientApp]
 """Builds a ClientApp on a worker from data that all workers of a node share."""
 Stream = Callable[..., Iterator[Any]]
@@ -53,6 +59,7 @@ class _Worker:
         self._app = ClientApp()
         self._content_ref: Any = None
         self._content: RecordDict = RecordDict()
+        self._slots = SlotWriter(_node())
 
     def idle(self) -> int:
         """Do nothing; return the cohort size of no app."""
@@ -66,11 +73,13 @@ class _Worker:
         self._app = build(ray.get(data[0]))
         return cohort_size(self._app)
 
-    def run(self, content: list[Any], tasks: list[Task], timeout_s: float) -> list[Outcome]:
+    def run(
+        self, content: list[Any], tasks: list[Task], timeout_s: float, slot: Slot | None
+    ) -> Replies:
         """Answer a chunk of messages; the content is fetched once per round."""
         if content[0] != self._content_ref:
             self._content, self._content_ref = ray.get(content[0]), content[0]
-        return list(run_chunk(self._app, self._content, tasks, timeout_s))
+        return self._slots.put(run_chunk(self._app, self._content, tasks, timeout_s), slot)
 
     def stream(self, generate: Stream, data: list[Any], *args: Any) -> Iterator[Any]:
         """Run a generator here and stream what it yields."""
@@ -105,6 +114,7 @@ class RayPool:
         self._prepare: tuple[Any, ...] | None = None
         self._shared: tuple[Any, Any] | None = None  # the last data and its reference
         self._cohort = 1
+        self._slots: dict[Any, SharedSlots | None] = {}
         self.workers: list[Any] = []
         for _ in range(self.n_workers):
             self._start()
@@ -123,7 +133,7 @@ class RayPool:
         """
         self._prepare = (build, self.share(data), torch_threads)
         everyone = [*self.workers, *self._starting.values()]
-        self.workers = []
+        self.workers, self._slots = [], {}  # some may be lent to what nobody waits for any more
         self._starting = {worker.prepare.remote(*self._prepare): worker for worker in everyone}
         self.wait_for_workers()
         return self._cohort
@@ -168,8 +178,18 @@ class RayPool:
         """Give up a worker that died or hangs, and ask for another."""
         if worker in self.workers:
             self.workers.remove(worker)
+            self._slots.pop(worker, None)  # it may write for a while yet
             ray.kill(worker)
             self._start()
+
+    def slots_of(self, worker: Any) -> SharedSlots | None:
+        """Return a worker's slots for replies; None if the system has none."""
+        if worker not in self._slots:
+            try:
+                self._slots[worker] = SharedSlots(_node())
+            except (AttributeError, OSError):  # not Linux, or a limit on files
+                self._slots[worker] = None
+        return self._slots[worker]
 
     def close(self) -> None:
         """End the workers, and the cluster if it is this command's own."""

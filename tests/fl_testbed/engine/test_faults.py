@@ -193,6 +193,29 @@ def wait_for_rounds(process: subprocess.Popen[str], out: Path, count: int) -> No
         time.sleep(0.01)
 
 
+def shared_memory_of(process: subprocess.Popen[str]) -> set[str]:
+    """Return the names of the memory that a driver shares with its workers."""
+    files = Path(f"/proc/{process.pid}/fd").iterdir()
+    return {name for name in map(os.readlink, files) if "memfd:fl-testbed-" in name}
+
+
+def wait_until_nobody_maps(names: set[str]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        maps = "".join(map(maps_of, Path("/proc").glob("[0-9]*/maps")))
+        if not any(name in maps for name in names):
+            return
+        time.sleep(0.2)
+    pytest.fail(f"still mapped: {names}")
+
+
+def maps_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # it ended just now
+        return ""
+
+
 AGNOSTIC = ("--set", "strategy.reweighting={kind: agnostic, step_size: 0.1}", "--set", "rounds=15")
 
 
@@ -214,9 +237,12 @@ def test_a_killed_driver_resumes_to_the_same_bytes(
     arguments = ("run", "scenario.yaml", "--engine", engine, "--workers", 1, *AGNOSTIC)
     process = start(*arguments, "--out", "out", cwd=tmp_path)
     wait_for_rounds(process, tmp_path / "out", rounds_before)
+    shared = shared_memory_of(process)
+    assert bool(shared) == (engine == "ray")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
+    wait_until_nobody_maps(shared)
     succeed(*arguments, "--out", "out", "--resume", cwd=tmp_path)
     assert_same_results(whole, tmp_path / "out")
 

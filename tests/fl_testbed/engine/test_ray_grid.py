@@ -1,0 +1,105 @@
+"""Replies of workers on the driver's node come through their slots, and only these."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fl_testbed.engine import ray_pool, shared_slots
+from fl_testbed.engine.ray_grid import RayGrid
+from fl_testbed.engine.ray_pool import RayPool
+from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot
+
+N_PARAMETERS = 5_000
+
+if not hasattr(os, "memfd_create"):
+    pytest.skip("this system has no files without names", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[RayPool]:
+    def build(data: None) -> ClientApp:
+        app = ClientApp()
+
+        @app.train()
+        def answer(message: Message, context: Context) -> Message:
+            values = message.content["arrays"]["0"].numpy() + context.node_config["partition-id"]
+            arrays, metrics = ArrayRecord([values]), MetricRecord({"num-examples": 1})
+            return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+        return app
+
+    pool = RayPool(1)
+    pool.prepare(build, None, torch_threads=1)
+    yield pool
+    pool.close()
+
+
+def replies_of(pool: RayPool, n: int) -> dict[int, Message]:
+    grid = RayGrid(pool, cohort=1, client_timeout_s=60.0)
+    content = RecordDict({"arrays": ArrayRecord([np.zeros(N_PARAMETERS, np.float32)])})
+    messages = [grid.create_message(content, "train", client, "1") for client in range(n)]
+    replies = grid.send_and_receive(messages)
+    return {reply.metadata.src_node_id: reply for reply in replies}
+
+
+def values_of(reply: Message) -> list[float]:
+    return reply.content.array_records["arrays"]["0"].numpy().tolist()
+
+
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each chunk that had a slot, whether its contents came through it."""
+    seen: list[bool] = []
+    read = SharedSlots.read
+
+    def noted(self: SharedSlots, replies: Replies, slot: Slot) -> list:
+        seen.append(bool(replies.packed))
+        return read(self, replies, slot)
+
+    monkeypatch.setattr(SharedSlots, "read", noted)
+    return seen
+
+
+def test_replies_come_through_slots_as_often_as_one_likes(
+    pool: RayPool, packed: list[bool]
+) -> None:
+    for _ in range(2 * shared_slots.N_SLOTS):
+        replies = replies_of(pool, 8)
+        assert all(values_of(replies[client]) == [client] * N_PARAMETERS for client in range(8))
+        del replies
+    assert len(packed) > 2 * shared_slots.N_SLOTS
+    assert all(packed)
+
+
+def test_replies_that_are_kept_keep_their_slots_and_others_take_the_store(
+    pool: RayPool, packed: list[bool]
+) -> None:
+    kept = [replies_of(pool, 4) for _ in range(2 * shared_slots.N_SLOTS)]
+    assert 0 < len(packed) <= shared_slots.N_SLOTS
+    for replies in kept:
+        assert all(values_of(replies[client]) == [client] * N_PARAMETERS for client in range(4))
+
+
+def test_workers_on_another_node_answer_through_the_store(
+    pool: RayPool, packed: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.prepare(*pool._prepare[:1], None, torch_threads=1)  # pyright: ignore[reportOptionalSubscript]
+    monkeypatch.setattr(ray_pool, "_node", lambda: "another node")
+    replies = replies_of(pool, 4)
+    assert all(values_of(replies[client]) == [client] * N_PARAMETERS for client in range(4))
+    assert packed
+    assert not any(packed)
+
+
+def test_a_worker_that_is_given_up_leaves_its_slots_to_nobody(pool: RayPool) -> None:
+    (worker,) = pool.workers
+    before = pool.slots_of(worker)
+    assert before is pool.slots_of(worker)
+    pool.replace(worker)
+    pool.wait_for_workers()
+    assert pool.slots_of(pool.workers[0]) is not before
+    assert values_of(replies_of(pool, 2)[1]) == [1.0] * N_PARAMETERS
