@@ -237,6 +237,7 @@ def test_a_killed_driver_resumes_to_the_same_bytes(
     arguments = ("run", "scenario.yaml", "--engine", engine, "--workers", 1, *AGNOSTIC)
     process = start(*arguments, "--out", "out", cwd=tmp_path)
     wait_for_rounds(process, tmp_path / "out", rounds_before)
+    assert process.poll() is None
     shared = shared_memory_of(process)
     assert bool(shared) == (engine == "ray")
     os.killpg(process.pid, signal.SIGKILL)

@@ -1,16 +1,17 @@
 """Replies of workers on the driver's node come through their slots, and only these."""
 
+import gc
 import os
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fl_testbed.engine import ray_pool, shared_slots
 from fl_testbed.engine.ray_grid import RayGrid
-from fl_testbed.engine.ray_pool import RayPool
+from fl_testbed.engine.ray_pool import BuildApp, RayPool
 from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot
 
 N_PARAMETERS = 5_000
@@ -19,21 +20,27 @@ if not hasattr(os, "memfd_create"):
     pytest.skip("this system has no files without names", allow_module_level=True)
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[RayPool]:
+def adding() -> BuildApp:
+    """Return what builds an app whose clients add their id: workers get the code by value."""
+
     def build(data: None) -> ClientApp:
         app = ClientApp()
 
         @app.train()
         def answer(message: Message, context: Context) -> Message:
-            values = message.content["arrays"]["0"].numpy() + context.node_config["partition-id"]
-            arrays, metrics = ArrayRecord([values]), MetricRecord({"num-examples": 1})
-            return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+            received = message.content.array_records["arrays"]["0"].numpy()
+            arrays = ArrayRecord([received + int(context.node_config["partition-id"])])
+            return Message(RecordDict({"arrays": arrays}), reply_to=message)
 
         return app
 
+    return build
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[RayPool]:
     pool = RayPool(1)
-    pool.prepare(build, None, torch_threads=1)
+    pool.prepare(adding(), None, torch_threads=1)
     yield pool
     pool.close()
 
@@ -71,6 +78,7 @@ def test_replies_come_through_slots_as_often_as_one_likes(
         replies = replies_of(pool, 8)
         assert all(values_of(replies[client]) == [client] * N_PARAMETERS for client in range(8))
         del replies
+        gc.collect()  # the checks of shapes in tests leave cycles behind
     assert len(packed) > 2 * shared_slots.N_SLOTS
     assert all(packed)
 
@@ -87,7 +95,7 @@ def test_replies_that_are_kept_keep_their_slots_and_others_take_the_store(
 def test_workers_on_another_node_answer_through_the_store(
     pool: RayPool, packed: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool.prepare(*pool._prepare[:1], None, torch_threads=1)  # pyright: ignore[reportOptionalSubscript]
+    pool.prepare(adding(), None, torch_threads=1)
     monkeypatch.setattr(ray_pool, "_node", lambda: "another node")
     replies = replies_of(pool, 4)
     assert all(values_of(replies[client]) == [client] * N_PARAMETERS for client in range(4))
