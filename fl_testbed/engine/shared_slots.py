@@ -159,7 +159,9 @@ def _packed(content: RecordDict | None, memory: memoryview, filled: int) -> tupl
         filled = end
         return False
 
-    pickled = cloudpickle.dumps(content, protocol=5, buffer_callback=stays_in_pickle)
+    pickled = cloudpickle.dumps(  # pyright: ignore[reportPrivateImportUsage]
+        content, protocol=5, buffer_callback=stays_in_pickle
+    )
     return Packed(pickled, tuple(places)), filled
 
 
