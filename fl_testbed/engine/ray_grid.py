@@ -16,12 +16,11 @@ from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.ray_pool import RayPool
 from fl_testbed.engine.shared_slots import SLOT_BYTES, Replies, SharedSlots, Slot
-from fl_testbed.engine.threads import keep_freed_memory
 from strategies.aggregation.blocks import use_cores
 
 WAVE = 2 / 3  # of the work left is handed out in one chunk per worker
 FEWEST_CLIENTS = 3  # of average work in a chunk, which costs about 5 ms by itself
-CHUNK_BYTES = 24 * 2**20  # of replies, so that what is in flight stays small
+CHUNK_BYTES = 16 * 2**20  # of replies, so that what is in flight stays small
 IN_FLIGHT = 2  # chunks per worker: one computes while one waits
 ATTEMPTS = 3  # before a client whose worker dies each time is given up
 GRACE_S = 30.0  # beyond the clients' own time limit, before a worker counts as hung
@@ -80,7 +79,6 @@ class RayGrid(ClientGrid):
     ) -> None:
         super().__init__()
         become_server()
-        keep_freed_memory()
         use_cores(
             min(pool.n_workers, os.cpu_count() or 1)
         )  # workers wait while the server computes
