@@ -1,6 +1,5 @@
 """Clients on Ray workers, in chunks, with a bounded amount of work in flight."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.ray_pool import RayPool
 from fl_testbed.engine.shared_slots import SLOT_BYTES, Replies, SharedSlots, Slot
-from strategies.aggregation.blocks import use_cores
 
 WAVE = 2 / 3  # of the work left is handed out in one chunk per worker
 FEWEST_CLIENTS = 3  # of average work in a chunk, which costs about 5 ms by itself
@@ -79,9 +77,6 @@ class RayGrid(ClientGrid):
     ) -> None:
         super().__init__()
         become_server()
-        use_cores(
-            min(pool.n_workers, os.cpu_count() or 1)
-        )  # workers wait while the server computes
         self._pool, self._cohort, self._client_timeout_s = pool, cohort, client_timeout_s
         self._work_of, self._on_event = work_of, on_event
 
