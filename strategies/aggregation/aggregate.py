@@ -1,18 +1,19 @@
 """What every aggregation rule returns, and the sums that most of them are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from strategies.aggregation.blocks import each_block
 from strategies.memory import Memory
 from strategies.shapes import Bool, Float, Tensor
 
-CPU_SUM = 65_536  # columns added up at a time: two float64 copies of them stay in a core's cache
+CPU_BLOCK = 400_000  # elements worked on at a time: a few copies of them stay in a core's cache
+CPU_SUM = 131_072  # columns added up at a time: two float64 copies of them stay in the cache
 PIECE = 1_024  # elements whose squares are added up in the type of the updates
 SAFE_NORMS = 1e-10, 1e18  # between these no float32 square that matters under- or overflows
+GPU_BLOCK = 64_000_000  # a GPU wants few, large kernels
 GPU_ROWS = 16  # that a GPU adds up in the type of the updates, before float64 sums them
 
 
@@ -47,6 +48,14 @@ def prior_or_uniform(
     return prior.to(device=updates.device, dtype=torch.float64)
 
 
+def column_blocks(updates: Float[Tensor, "n d"]) -> Iterator[slice]:
+    """Cut the columns into blocks, so that temporary copies stay small whatever n and d are."""
+    n, d = updates.shape
+    width = max(1, (GPU_BLOCK if updates.is_cuda else CPU_BLOCK) // max(n, 1))
+    for start in range(0, d, width):
+        yield slice(start, min(start + width, d))
+
+
 def weighted_sum(
     updates: Float[Tensor, "n d"], weights: Float[Tensor, " n"], dtype: torch.dtype | None = None
 ) -> Float[Tensor, " d"]:
@@ -62,19 +71,16 @@ def weighted_sum(
     if updates.is_cuda:
         return grouped_sum(updates, weights).to(dtype or updates.dtype)
     d = updates.shape[1]
-    result = torch.empty(d, dtype=dtype or updates.dtype)
+    result = torch.empty(d, dtype=dtype or updates.dtype, device=updates.device)
+    width = min(d, CPU_SUM)
+    total, wide = torch.empty(2, width, dtype=torch.float64, device=updates.device)
     heard = [(row, weight) for row, weight in enumerate(weights.tolist()) if weight]
-
-    def add_up(columns: slice) -> None:
-        block = updates[:, columns]
-        total, wide = torch.zeros(2, block.shape[1], dtype=torch.float64)
+    for start in range(0, d, width):
+        columns = slice(start, min(start + width, d))
+        block, summed = updates[:, columns], total[: columns.stop - start].zero_()
         for row, weight in heard:
-            total.add_(wide.copy_(block[row]), alpha=weight)
-        result[columns] = total
-
-    blocks = [slice(start, min(start + CPU_SUM, d)) for start in range(0, d, CPU_SUM)]
-    for _ in each_block(updates, add_up, blocks):
-        pass
+            summed.add_(wide[: len(summed)].copy_(block[row]), alpha=weight)
+        result[columns] = summed
     return result
 
 
@@ -110,8 +116,8 @@ def dot_products(
 ) -> Float[Tensor, " n"]:
     """Return the inner product of every row with one vector, in float64."""
     total = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
-    for part in each_block(updates, lambda c: updates[:, c].double() @ direction[c].double()):
-        total += part
+    for columns in column_blocks(updates):
+        total += updates[:, columns].double() @ direction[columns].double()
     return total
 
 

@@ -2,8 +2,13 @@
 
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, normalised, prior_or_uniform, weighted_sum
-from strategies.aggregation.blocks import column_blocks
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    column_blocks,
+    normalised,
+    prior_or_uniform,
+    weighted_sum,
+)
 from strategies.memory import Memory
 from strategies.shapes import Float, Tensor
 

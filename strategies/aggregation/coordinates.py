@@ -1,16 +1,22 @@
 """What the rules that work coordinate by coordinate share: sort, keep a window, average."""
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import TypeVar
 
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, prior_or_uniform
-from strategies.aggregation.blocks import Found, column_blocks, each_block, n_at_a_time
+from strategies.aggregation.aggregate import Aggregate, column_blocks, prior_or_uniform
 from strategies.shapes import Float, Int, Tensor
 
 Window = Callable[[Tensor], Tensor]
 """From a block's columns, each sorted, shape (columns, n), to the first rank kept in each."""
+Found = TypeVar("Found")
+
+_ALONE = threading.Lock()  # how many threads torch uses is a setting of the whole process
 
 
 def mean_of_windows(
@@ -53,7 +59,7 @@ def mean_of_windows(
 
     n_survived = torch.zeros_like(prior)
     shares = torch.zeros_like(prior)
-    for survived, share in with_scratch(updates, average):
+    for survived, share in each_block(updates, average):
         n_survived += survived
         shares += share
     weights, dropped = shares * prior / d, 1 - n_survived / d
@@ -63,10 +69,13 @@ def mean_of_windows(
     return Aggregate(update, weights, dropped)
 
 
-def with_scratch(
+def each_block(
     updates: Float[Tensor, "n d"], work: Callable[[slice, Tensor], Found]
 ) -> Iterator[Found]:
     """Work on all blocks of columns, several at a time; yield what each gives, in their order.
+
+    On a CPU a block is one thread's from the sort to the sums: that takes half as long as sharing
+    out each operation among torch's threads, since numpy's sort would keep all but one waiting.
 
     Args:
         updates: The matrix, shape (n, d).
@@ -74,19 +83,36 @@ def with_scratch(
             matrix has numbers: memory that is new for every block costs as much as the sums.
     """
     blocks = list(column_blocks(updates))
+    n_threads = 1 if updates.is_cuda else min(torch.get_num_threads(), len(blocks))
     size = len(updates) * (blocks[0].stop if blocks else 0)
     spare: SimpleQueue[Tensor] = SimpleQueue()
-    for _ in range(n_at_a_time(updates, len(blocks))):
+    for _ in range(n_threads):
         spare.put(updates.new_empty(2, size))
 
-    def work_with_scratch(columns: slice) -> Found:
+    def with_scratch(columns: slice) -> Found:
         scratch = spare.get()
         try:
             return work(columns, scratch)
         finally:
             spare.put(scratch)
 
-    return each_block(updates, work_with_scratch, blocks)
+    if n_threads == 1:
+        yield from map(with_scratch, blocks)
+        return
+    with one_torch_thread(), ThreadPoolExecutor(n_threads) as threads:
+        yield from threads.map(with_scratch, blocks)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let operations run on the thread that calls them, as long as the block lasts."""
+    with _ALONE:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def nearest_to_median(ordered: Float[Tensor, "columns n"], n_kept: int) -> Int[Tensor, " columns"]:

@@ -1,11 +1,8 @@
 """Pairwise distances of updates that stay exact however unequal the updates are."""
 
-from collections.abc import Callable
-
 import torch
 
-from strategies.aggregation.aggregate import norms_of
-from strategies.aggregation.blocks import each_block
+from strategies.aggregation.aggregate import column_blocks, norms_of
 from strategies.shapes import Bool, Float, Int, Tensor
 
 CANCELLATION = 1e-2  # below this share of the two squared norms, a difference has lost 2 digits
@@ -66,25 +63,22 @@ def cosines(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     norms = norms_of(updates)
     shrink = torch.where(norms > 0, 1 / norms, 0.0)[:, None]
     result = torch.zeros(len(updates), len(updates), dtype=torch.float64, device=updates.device)
-    products = _products_on(updates)
-
-    def of_block(columns: slice) -> Float[Tensor, "n n"]:
-        return products((updates[:, columns].double() * shrink).to(updates.dtype))
-
-    for part in each_block(updates, of_block):
-        result += part
+    for columns in column_blocks(updates):
+        block = (updates[:, columns].double() * shrink).to(updates.dtype)
+        result += _products(block).double()
     return ((result + result.T) / 2).clamp_(-1, 1)  # products of blocks are not quite symmetric
 
 
-def _products_on(updates: Float[Tensor, "n d"]) -> Callable[[Tensor], Tensor]:
-    """Return what computes the inner products of a block's rows.
+def _products(block: Float[Tensor, "n b"]) -> Float[Tensor, "n n"]:
+    """Return the inner products of rows.
 
     numpy computes one half and mirrors it. With several threads it must not: its own and torch's,
     which take turns here, spin while they wait and hold the cores from each other.
     """
-    if updates.device.type != "cpu" or torch.get_num_threads() > 1:
-        return lambda block: block @ block.T
-    return lambda block: torch.from_numpy(block.numpy() @ block.numpy().T)
+    if block.device.type != "cpu" or torch.get_num_threads() > 1:
+        return block @ block.T
+    rows = block.numpy()
+    return torch.from_numpy(rows @ rows.T)
 
 
 def _of_median_norm(norms: Float[Tensor, " n"]) -> int:
@@ -101,14 +95,10 @@ def _gram_around(
     shrink = (1 / scales).to(updates.dtype)[:, None]
     gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=updates.device)
     whole = len(rows) == len(updates)
-    products = _products_on(updates)
-
-    def of_block(columns: slice) -> Float[Tensor, "m m"]:
+    for columns in column_blocks(updates):
         block = updates[:, columns] if whole else updates[rows, columns]
-        return products((block * shrink).addcmul_(updates[centre, columns], shrink, value=-1))
-
-    for part in each_block(updates, of_block):
-        gram += part
+        block = torch.addcmul(block * shrink, updates[centre, columns], shrink, value=-1)
+        gram += _products(block).double()
     return gram * (scales[:, None] * scales[None, :])
 
 

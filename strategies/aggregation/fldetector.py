@@ -3,8 +3,11 @@
 import numpy as np
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, mean_of_selected
-from strategies.aggregation.blocks import column_blocks
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    column_blocks,
+    mean_of_selected,
+)
 from strategies.memory import Memory, places, recall, remember
 from strategies.shapes import Bool, Float, Int, Tensor
 
