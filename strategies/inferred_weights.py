@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from strategies.aggregation.aggregate import column_blocks, dot_products
+from strategies.aggregation.aggregate import dot_products
+from strategies.aggregation.blocks import column_blocks
 from strategies.shapes import Float, Tensor
 
 RIDGE = 1e-12  # of the largest eigenvalue: equal updates, which nothing tells apart, share equally

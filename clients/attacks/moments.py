@@ -2,7 +2,7 @@
 
 import torch
 
-from strategies.aggregation.aggregate import column_blocks
+from strategies.aggregation.blocks import column_blocks
 from strategies.shapes import Float, Tensor
 
 

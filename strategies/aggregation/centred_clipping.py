@@ -4,11 +4,11 @@ import torch
 
 from strategies.aggregation.aggregate import (
     Aggregate,
-    column_blocks,
     normalised,
     prior_or_uniform,
     weighted_sum,
 )
+from strategies.aggregation.blocks import column_blocks
 from strategies.memory import Memory
 from strategies.shapes import Float, Tensor
 

@@ -1,22 +1,15 @@
 """What the rules that work coordinate by coordinate share: sort, keep a window, average."""
 
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from queue import SimpleQueue
-from typing import TypeVar
+from collections.abc import Callable
 
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, column_blocks, prior_or_uniform
+from strategies.aggregation.aggregate import Aggregate, prior_or_uniform
+from strategies.aggregation.blocks import column_blocks, each_block
 from strategies.shapes import Float, Int, Tensor
 
 Window = Callable[[Tensor], Tensor]
 """From a block's columns, each sorted, shape (columns, n), to the first rank kept in each."""
-Found = TypeVar("Found")
-
-_ALONE = threading.Lock()  # how many threads torch uses is a setting of the whole process
 
 
 def mean_of_windows(
@@ -59,7 +52,10 @@ def mean_of_windows(
 
     n_survived = torch.zeros_like(prior)
     shares = torch.zeros_like(prior)
-    for survived, share in each_block(updates, average):
+    blocks = list(column_blocks(updates))
+    size = len(updates) * (blocks[0].stop if blocks else 0)
+    found = each_block(blocks, average, lambda: updates.new_empty(2, size), not updates.is_cuda)
+    for survived, share in found:
         n_survived += survived
         shares += share
     weights, dropped = shares * prior / d, 1 - n_survived / d
@@ -67,52 +63,6 @@ def mean_of_windows(
         weights = torch.zeros_like(everyone).index_copy_(0, rows, weights)
         dropped = torch.ones_like(everyone).index_copy_(0, rows, dropped)
     return Aggregate(update, weights, dropped)
-
-
-def each_block(
-    updates: Float[Tensor, "n d"], work: Callable[[slice, Tensor], Found]
-) -> Iterator[Found]:
-    """Work on all blocks of columns, several at a time; yield what each gives, in their order.
-
-    On a CPU a block is one thread's from the sort to the sums: that takes half as long as sharing
-    out each operation among torch's threads, since numpy's sort would keep all but one waiting.
-
-    Args:
-        updates: The matrix, shape (n, d).
-        work: Takes a block's columns, and two rows to write into, each as long as a block of the
-            matrix has numbers: memory that is new for every block costs as much as the sums.
-    """
-    blocks = list(column_blocks(updates))
-    n_threads = 1 if updates.is_cuda else min(torch.get_num_threads(), len(blocks))
-    size = len(updates) * (blocks[0].stop if blocks else 0)
-    spare: SimpleQueue[Tensor] = SimpleQueue()
-    for _ in range(n_threads):
-        spare.put(updates.new_empty(2, size))
-
-    def with_scratch(columns: slice) -> Found:
-        scratch = spare.get()
-        try:
-            return work(columns, scratch)
-        finally:
-            spare.put(scratch)
-
-    if n_threads == 1:
-        yield from map(with_scratch, blocks)
-        return
-    with one_torch_thread(), ThreadPoolExecutor(n_threads) as threads:
-        yield from threads.map(with_scratch, blocks)
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Let operations run on the thread that calls them, as long as the block lasts."""
-    with _ALONE:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def nearest_to_median(ordered: Float[Tensor, "columns n"], n_kept: int) -> Int[Tensor, " columns"]:

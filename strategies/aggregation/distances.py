@@ -2,7 +2,8 @@
 
 import torch
 
-from strategies.aggregation.aggregate import column_blocks, norms_of
+from strategies.aggregation.aggregate import norms_of
+from strategies.aggregation.blocks import column_blocks
 from strategies.shapes import Bool, Float, Int, Tensor
 
 CANCELLATION = 1e-2  # below this share of the two squared norms, a difference has lost 2 digits

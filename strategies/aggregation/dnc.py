@@ -5,9 +5,9 @@ import torch
 
 from strategies.aggregation.aggregate import (
     Aggregate,
-    column_blocks,
     mean_of_selected,
 )
+from strategies.aggregation.blocks import column_blocks
 from strategies.aggregation.bound import Bound
 from strategies.aggregation.krum import lowest
 from strategies.shapes import Float, Int, Tensor

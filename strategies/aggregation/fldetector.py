@@ -5,9 +5,9 @@ import torch
 
 from strategies.aggregation.aggregate import (
     Aggregate,
-    column_blocks,
     mean_of_selected,
 )
+from strategies.aggregation.blocks import column_blocks
 from strategies.memory import Memory, places, recall, remember
 from strategies.shapes import Bool, Float, Int, Tensor
 

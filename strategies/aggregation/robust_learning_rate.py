@@ -4,10 +4,10 @@ import torch
 
 from strategies.aggregation.aggregate import (
     Aggregate,
-    column_blocks,
     prior_or_uniform,
     weighted_sum,
 )
+from strategies.aggregation.blocks import column_blocks
 from strategies.shapes import Float, Tensor
 
 

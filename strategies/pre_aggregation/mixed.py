@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, column_blocks, empty_rows, normalised
+from strategies.aggregation.aggregate import Aggregate, empty_rows, normalised
+from strategies.aggregation.blocks import column_blocks
 from strategies.shapes import Float, Tensor
 
 SPARSE = 5  # old rows in each new one, up to which adding them up beats a matrix product

@@ -3,13 +3,8 @@
 import pytest
 import torch
 
-from strategies.aggregation.aggregate import (
-    empty_rows,
-    grouped_sum,
-    normalised,
-    norms_of,
-    weighted_sum,
-)
+from strategies.aggregation import aggregate
+from strategies.aggregation.aggregate import empty_rows, normalised, norms_of, weighted_sum
 
 
 @pytest.mark.parametrize("d", [3, 1_024, 2_500])
@@ -33,17 +28,82 @@ def test_empty_rows_are_like_the_others(dtype):
     assert (rows.shape, rows.dtype, rows.device.type) == ((3, 5), dtype, "cpu")
 
 
-def test_a_gpu_s_way_to_sum_rows_gives_what_a_cpu_s_gives():
+def a_hundred_rows() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows and their weights, of which some are 0."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(100, 50, generator=generator)
     weights = torch.rand(100, dtype=torch.float64, generator=generator)
     weights[20:] *= torch.rand(80, generator=generator) < 0.7  # whole groups first, then gaps
-    rows[weights == 0] = torch.nan  # of weight 0: not even read
-    weights /= weights.sum()
-    expected = weighted_sum(rows.double(), weights)
-    torch.testing.assert_close(grouped_sum(rows, weights), expected, rtol=0, atol=1e-7)
-    torch.testing.assert_close(grouped_sum(rows.double(), weights), expected, rtol=0, atol=1e-15)
-    assert not grouped_sum(rows, torch.zeros(100)).any()
+    return rows, weights / weights.sum()
+
+
+@pytest.fixture
+def no_matrix_is_small(monkeypatch):
+    monkeypatch.setattr(aggregate, "SMALL", 0)
+
+
+@pytest.mark.usefixtures("no_matrix_is_small")
+@pytest.mark.parametrize("group", [1, 16, 128])
+def test_rows_are_summed_whatever_groups_they_are_in(monkeypatch, group):
+    monkeypatch.setattr(aggregate, "GROUP", group)
+    rows, weights = a_hundred_rows()
+    expected = weights @ rows.double()
+    rows[weights == 0] = torch.nan  # of weight 0: not added
+    torch.testing.assert_close(weighted_sum(rows, weights).double(), expected, rtol=0, atol=1e-7)
+    of_doubles = weighted_sum(rows.double(), weights)
+    torch.testing.assert_close(of_doubles, expected, rtol=0, atol=1e-15)
+    in_float64 = weighted_sum(rows, weights, torch.float64)
+    torch.testing.assert_close(in_float64, expected, rtol=0, atol=1e-15)
+    assert not weighted_sum(rows, torch.zeros(100)).any()
+
+
+@pytest.mark.usefixtures("no_matrix_is_small")
+def test_giants_that_cancel_leave_the_digits_of_the_others():
+    rows, weights = a_hundred_rows()
+    rows[10], rows[20] = 3e7 * rows[0], -3e7 * rows[0]
+    weights[10] = weights[20] = 0.01
+    expected = weights @ rows.double()
+    torch.testing.assert_close(weighted_sum(rows, weights).double(), expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.usefixtures("no_matrix_is_small")
+def test_a_sum_of_many_rows_is_as_exact_as_one_of_few():
+    generator = torch.Generator().manual_seed(0)
+    rows = 1 + 1e-3 * torch.randn(10_000, 20, generator=generator)
+    weights = torch.full((10_000,), 1e-4, dtype=torch.float64)
+    summed = weighted_sum(rows, weights).double()
+    torch.testing.assert_close(summed, weights @ rows.double(), rtol=0, atol=2e-7)
+
+
+@pytest.mark.usefixtures("no_matrix_is_small")
+def test_weights_that_float32_cannot_hold_count():
+    weights = torch.tensor([1e-40, 0.0, 1e-40], dtype=torch.float64)
+    summed = weighted_sum(torch.tensor([[3e38], [1.0], [1e38]]), weights)
+    torch.testing.assert_close(summed, torch.tensor([0.04]))
+
+
+def test_a_small_matrix_is_summed_in_float64():
+    # In float32 it would be 0: most rows are giants here, so that none is found to be one.
+    rows = torch.tensor([[1e8], [1e8], [1.0], [-1e8], [-1e8]])
+    assert weighted_sum(rows, torch.ones(5)).tolist() == [1.0]
+
+
+@pytest.mark.usefixtures("no_matrix_is_small")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sum_is_the_same_bytes_for_any_number_of_threads(dtype):
+    generator = torch.Generator().manual_seed(0)
+    before = torch.get_num_threads()
+    try:
+        for n, d in ((128, 100), (40, 70_000)):
+            rows = torch.randn(n, d, generator=generator, dtype=dtype)
+            weights = torch.rand(n, generator=generator, dtype=torch.float64)
+            sums = []
+            for n_threads in (1, 2, 3):
+                torch.set_num_threads(n_threads)
+                sums.append(weighted_sum(rows, weights))
+            assert all(torch.equal(summed, sums[0]) for summed in sums)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_weights_are_scaled_to_sum_1_unless_all_of_them_are_0():

@@ -1,0 +1,90 @@
+"""Working on a matrix of updates by blocks of columns, several at a time."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import TypeVar
+
+import torch
+
+from strategies.shapes import Float, Tensor
+
+CPU_BLOCK = 400_000  # elements worked on at a time: a few copies of them stay in a core's cache
+GPU_BLOCK = 64_000_000  # a GPU wants few, large kernels
+
+Found = TypeVar("Found")
+Scratch = TypeVar("Scratch")
+
+_ALONE = threading.Lock()  # how many threads torch uses is a setting of the whole process
+
+
+def column_blocks(updates: Float[Tensor, "n d"], width: int | None = None) -> Iterator[slice]:
+    """Cut the columns into blocks, so that temporary copies stay small whatever n and d are.
+
+    Args:
+        updates: The matrix, shape (n, d).
+        width: Columns in a block; by default as many as make it of a good size.
+    """
+    n, d = updates.shape
+    size = GPU_BLOCK if updates.is_cuda else CPU_BLOCK
+    width = width or max(1, size // max(n, 1))
+    for start in range(0, d, width):
+        yield slice(start, min(start + width, d))
+
+
+def each_block(
+    blocks: Iterable[slice],
+    work: Callable[[slice, Scratch], Found],
+    new_scratch: Callable[[], Scratch],
+    on_cpu: bool,
+) -> Iterator[Found]:
+    """Work on all blocks of columns, several at a time; yield what each gives, in their order.
+
+    On a CPU a block is one thread's from beginning to end. That takes half as long as sharing out
+    each operation among torch's threads, which wait for each other after every one of them, and
+    the bytes are the same for any number of threads.
+
+    Args:
+        blocks: The blocks.
+        work: Takes a block, and what to write into.
+        new_scratch: Returns what one thread may write into, block after block: memory that is new
+            for every block costs as much as the sums.
+        on_cpu: Whether the matrix is on a CPU; on a GPU one block comes after the other.
+    """
+    if not on_cpu:
+        scratch = new_scratch()
+        yield from (work(columns, scratch) for columns in blocks)
+        return
+    blocks = list(blocks)
+    n_threads = min(torch.get_num_threads(), len(blocks))
+    spare: SimpleQueue[Scratch] = SimpleQueue()
+    for _ in range(n_threads):
+        spare.put(new_scratch())
+
+    def with_scratch(columns: slice) -> Found:
+        scratch = spare.get()
+        try:
+            return work(columns, scratch)
+        finally:
+            spare.put(scratch)
+
+    with one_torch_thread():
+        if n_threads <= 1:
+            yield from map(with_scratch, blocks)
+            return
+        with ThreadPoolExecutor(n_threads) as threads:
+            yield from threads.map(with_scratch, blocks)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let operations run on the thread that calls them, as long as the block lasts."""
+    with _ALONE:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
