@@ -98,7 +98,7 @@ class Pipeline:
             "memory",
         }
     )
-    PRE_AGGREGATE_FACTS = frozenset({"prior", "rng"})
+    PRE_AGGREGATE_FACTS = frozenset({"prior", "rng", "out"})
     REWEIGHT_FACTS = frozenset(
         {
             "round_",
@@ -165,9 +165,17 @@ class Pipeline:
         return None
 
     def __call__(
-        self, updates: Float[Tensor, "n d"], facts: RoundFacts, memory: Memory
+        self,
+        updates: Float[Tensor, "n d"],
+        facts: RoundFacts,
+        memory: Memory,
+        overwrite: bool = False,
     ) -> ServerStep:
-        """Run one server step. ``lift_then_filter`` scales the rows of ``updates`` in place."""
+        """Run one server step.
+
+        ``lift_then_filter`` scales the rows of ``updates`` in place; with ``overwrite`` clipping
+        does too, so that no second matrix is needed.
+        """
         rule_memory = {
             name.removeprefix(self.RULE_MEMORY): value
             for name, value in memory.items()
@@ -200,10 +208,16 @@ class Pipeline:
         if "reference" in self._aggregate_asks:
             known["reference"] = facts.server_update()
         known["memory"] = rule_memory
+        clipped = _ones(updates) if overwrite else None
         result = self.oracle.judged(
-            updates, facts.clients, known["prior"], lambda rows: self._judged(updates, rows, known)
+            updates,
+            facts.clients,
+            known["prior"],
+            lambda rows: self._judged(updates, rows, known, clipped),
         )
         pulls = result.weights * dot_products(updates, result.update)
+        if clipped is not None:  # back to the updates as they came; a row clipped to 0 has no pull
+            pulls = torch.where(clipped > 0, pulls / clipped.to(pulls), 0.0)
         total = pulls.sum()
         contribution = pulls / total if total > 0 else torch.full_like(pulls, torch.nan)
         if scales is not None:  # the ledger speaks of the updates that clients sent
@@ -214,25 +228,40 @@ class Pipeline:
         return ServerStep(result, contribution, {**memory, **kept}, restart, lifted)
 
     def _judged(
-        self, updates: Float[Tensor, "n d"], chosen: Bool[Tensor, " n"], known: dict[str, Any]
+        self,
+        updates: Float[Tensor, "n d"],
+        chosen: Bool[Tensor, " n"],
+        known: dict[str, Any],
+        clipped: Float[Tensor, " n"] | None,
     ) -> Aggregate:
-        """Run the pre-aggregations and the rule on the chosen rows alone."""
+        """Run the pre-aggregations and the rule on the chosen rows alone.
+
+        Where there is ``clipped``, rows may be overwritten, and it tells by which factors.
+        """
         known = dict(known)
         if not chosen.all():
-            updates = updates[chosen.to(updates.device)]
+            updates = updates[chosen.to(updates.device)]  # a copy, which nobody else needs
+            clipped = _ones(updates)
             known |= {name: known[name][chosen] for name in self.ROW_FACTS}
             known["prior"] = normalised(known["prior"])
-        rows, mixing = self._mixed(updates, known)
+        rows, mixing = self._mixed(updates, known, clipped)
         result = self.aggregate(rows, **{name: known[name] for name in self._aggregate_asks})
         return result if mixing is None else pulled_back(result, mixing)
 
     def _mixed(
-        self, updates: Float[Tensor, "n d"], known: dict[str, Any]
+        self,
+        updates: Float[Tensor, "n d"],
+        known: dict[str, Any],
+        clipped: Float[Tensor, " n"] | None,
     ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m n"] | None]:
         """Run the pre-aggregations; set the prior and the losses of the rows they return."""
         rows, mixing = updates, None
         for pre_aggregate, asks in zip(self.pre_aggregate, self._pre_aggregate_asks, strict=True):
+            came_in = rows is updates
+            known["out"] = rows if clipped is not None or not came_in else None
             mixed: Mixed = pre_aggregate(rows, **{name: known[name] for name in asks})
+            if came_in and mixed.updates is rows and clipped is not None:
+                clipped *= mixed.mixing.diagonal().to(clipped)
             rows, step = mixed.updates, mixed.mixing.double()
             mixing = step if mixing is None else step @ mixing
             known["prior"] = prior_of_rows(step, known["prior"])
@@ -240,6 +269,10 @@ class Pipeline:
             known["losses"] = shares @ known["losses"]
             known["confidences"] = shares @ known["confidences"]
         return rows, mixing
+
+
+def _ones(updates: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    return torch.ones(len(updates), dtype=torch.float64, device=updates.device)
 
 
 def asked_facts(rule: Callable[..., Any], facts: Iterable[str], skip: int) -> frozenset[str]:

@@ -326,7 +326,7 @@ class RobustFedAvg(FedAvg):
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
         )
         memory = {name: value.to(self._home_of(name)) for name, value in self.memory.items()}
-        return self.pipeline(self._matrix[: len(usable)], facts, memory)
+        return self.pipeline(self._matrix[: len(usable)], facts, memory, overwrite=True)
 
     def _home_of(self, name: str) -> torch.device:
         """Return where a tensor of the memory belongs: a rule's beside the updates."""

@@ -42,7 +42,7 @@ RULES = {
     "adaptive_clipping": lambda f: byzfl.ARC(f=f),
 }
 OVERWRITE_THEIR_INPUT = ("clipping", "adaptive_clipping")
-IN_PLACE = ", in place"  # timed without the copy that keeps the input, which ours always does
+IN_PLACE = ", in place"  # timed without the copy that keeps the input
 
 
 def as_backend(rows: np.ndarray, backend: str):

@@ -1,4 +1,4 @@
-"""Working on a matrix of updates by blocks of columns, several at a time."""
+"""Working on a matrix of updates by blocks of columns or of rows, several at a time."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +12,7 @@ import torch
 from strategies.shapes import Float, Tensor
 
 CPU_BLOCK = 400_000  # elements worked on at a time: a few copies of them stay in a core's cache
+ROW_BLOCK = 2**20  # elements: what is read once more is still in a cache
 GPU_BLOCK = 64_000_000  # a GPU wants few, large kernels
 
 Found = TypeVar("Found")
@@ -34,13 +35,21 @@ def column_blocks(updates: Float[Tensor, "n d"], width: int | None = None) -> It
         yield slice(start, min(start + width, d))
 
 
+def row_blocks(updates: Float[Tensor, "n d"]) -> Iterator[slice]:
+    """Cut the rows into blocks of one long row or several short ones."""
+    n, d = updates.shape
+    height = max(1, (GPU_BLOCK if updates.is_cuda else ROW_BLOCK) // max(d, 1))
+    for start in range(0, n, height):
+        yield slice(start, min(start + height, n))
+
+
 def each_block(
     blocks: Iterable[slice],
     work: Callable[[slice, Scratch], Found],
     new_scratch: Callable[[], Scratch],
     on_cpu: bool,
 ) -> Iterator[Found]:
-    """Work on all blocks of columns, several at a time; yield what each gives, in their order.
+    """Work on all blocks, several at a time; yield what each gives, in their order.
 
     On a CPU a block is one thread's from beginning to end. That takes half as long as sharing out
     each operation among torch's threads, which wait for each other after every one of them, and

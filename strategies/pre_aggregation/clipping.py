@@ -3,6 +3,7 @@
 import torch
 
 from strategies.aggregation.aggregate import empty_rows, norms_of
+from strategies.aggregation.blocks import each_block, row_blocks
 from strategies.aggregation.bound import Bound
 from strategies.pre_aggregation.mixed import Mixed
 from strategies.shapes import Float, Tensor
@@ -10,12 +11,16 @@ from strategies.shapes import Float, Tensor
 adaptive_clipping_bound = Bound("adaptive_clipping", 2, 1)
 
 
-def clipping(updates: Float[Tensor, "n d"], max_norm: float) -> Mixed:
+def clipping(
+    updates: Float[Tensor, "n d"], max_norm: float, out: Float[Tensor, "n d"] | None = None
+) -> Mixed:
     """Scale every row that is longer than a fixed bound down to it.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         max_norm: The bound, L2, in parameter units, > 0.
+        out: Where the clipped rows go: new memory by default. Those of ``updates`` itself are
+            clipped in place, and rows within the bound not even written.
 
     Returns:
         updates: The clipped rows.
@@ -33,11 +38,21 @@ def clipping(updates: Float[Tensor, "n d"], max_norm: float) -> Mixed:
     References:
         Sun et al., Can You Really Backdoor Federated Learning?, 2019.
     """
-    norms = norms_of(updates)
-    return _clipped(updates, norms, norms.new_tensor(max_norm))
+    rows = empty_rows(len(updates), updates) if out is None else out
+
+    def clip(part: slice, _: None) -> Float[Tensor, " m"]:
+        factors = _factors(norms_of(updates[part]), max_norm)
+        _scale(updates[part], factors, rows[part])
+        return factors
+
+    # Block by block: the rows just measured are still in a cache.
+    factors = list(each_block(row_blocks(updates), clip, lambda: None, not updates.is_cuda))
+    return Mixed(rows, torch.cat(factors).diag())
 
 
-def adaptive_clipping(updates: Float[Tensor, "n d"], n_malicious: int) -> Mixed:
+def adaptive_clipping(
+    updates: Float[Tensor, "n d"], n_malicious: int, out: Float[Tensor, "n d"] | None = None
+) -> Mixed:
     """Clip the k = ⌊2 (f / n) (n - f)⌋ longest rows to the longest of the others (ARC).
 
     Honest rows may be among those shortened, and one of the longest honest rows bounds them all, so
@@ -46,6 +61,8 @@ def adaptive_clipping(updates: Float[Tensor, "n d"], n_malicious: int) -> Mixed:
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         n_malicious: The bound f the defence assumes.
+        out: Where the clipped rows go: new memory by default. Those of ``updates`` itself are
+            clipped in place, and rows within the bound not even written.
 
     Returns:
         updates: The clipped rows.
@@ -67,14 +84,23 @@ def adaptive_clipping(updates: Float[Tensor, "n d"], n_malicious: int) -> Mixed:
     adaptive_clipping_bound(n, n_malicious)
     norms = norms_of(updates)
     n_clipped = 2 * n_malicious * (n - n_malicious) // n
-    bound = norms.sort(descending=True).values[n_clipped]
-    return _clipped(updates, norms, bound)
+    factors = _factors(norms, norms.sort(descending=True).values[n_clipped].item())
+    rows = empty_rows(n, updates) if out is None else out
 
+    def clip(part: slice, _: None) -> None:
+        _scale(updates[part], factors[part], rows[part])
 
-def _clipped(
-    updates: Float[Tensor, "n d"], norms: Float[Tensor, " n"], bound: Float[Tensor, ""]
-) -> Mixed:
-    factors = torch.where(norms > bound, bound / norms, 1.0)
-    rows = empty_rows(len(updates), updates)
-    torch.mul(updates, factors.to(updates.dtype)[:, None], out=rows)
+    list(each_block(row_blocks(updates), clip, lambda: None, not updates.is_cuda))
     return Mixed(rows, factors.diag())
+
+
+def _factors(norms: Float[Tensor, " m"], bound: float) -> Float[Tensor, " m"]:
+    return torch.where(norms > bound, bound / norms, 1.0)
+
+
+def _scale(
+    rows: Float[Tensor, "m d"], factors: Float[Tensor, " m"], out: Float[Tensor, "m d"]
+) -> None:
+    in_place = out.data_ptr() == rows.data_ptr()
+    if not in_place or (factors < 1).any():
+        torch.mul(rows, factors.to(rows.dtype)[:, None], out=out)

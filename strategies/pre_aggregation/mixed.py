@@ -23,7 +23,8 @@ class Mixed(NamedTuple):
 
 PreAggregator = Callable[..., Mixed]
 """A pre-aggregation. It gets the rows, and the facts of the round that its parameters name:
-``prior`` and ``rng``. It leaves the rows that came in as they were."""
+``prior``, ``rng``, and ``out``: None, or the rows that came in where nobody needs them any more. It
+may return them there, each times a factor; without ``out`` it leaves them as they were."""
 
 
 def mixed_rows(updates: Float[Tensor, "n d"], mixing: Float[Tensor, "m n"]) -> Float[Tensor, "m d"]:

@@ -18,7 +18,12 @@ from strategies.aggregation import (
     trimmed_mean,
 )
 from strategies.pipeline import Pipeline, RoundFacts
-from strategies.pre_aggregation import bucketing, clipping, nearest_neighbour_mixing
+from strategies.pre_aggregation import (
+    adaptive_clipping,
+    bucketing,
+    clipping,
+    nearest_neighbour_mixing,
+)
 from strategies.reweighting import Lift, agnostic, jtt, q_fedavg
 
 
@@ -244,6 +249,27 @@ def test_contributions_are_those_of_the_updates_that_clients_sent():
     updates = torch.tensor([[3.0], [1.0]])
     step = Pipeline(mean, pre_aggregate=[bucketing])(updates, round_of(2), {})
     torch.testing.assert_close(step.contribution, doubles(0.75, 0.25))
+
+
+def test_a_server_that_owns_the_matrix_clips_in_place_and_reports_the_same():
+    updates = torch.tensor([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0], [30.0, 0.0], [0.0, 0.0]])
+    steps = [partial(clipping, max_norm=10.0), partial(adaptive_clipping, n_malicious=2)]
+    pipeline = Pipeline(mean, pre_aggregate=[*steps, bucketing])
+    expected, before = pipeline(updates, round_of(5), {}), updates.clone()
+    assert torch.equal(updates, before)
+    step = pipeline(updates, round_of(5), {}, overwrite=True)
+    assert updates.norm(dim=1).tolist() == [5.0, 1.0, 5.0, 5.0, 0.0]
+    assert torch.equal(step.result.update, expected.result.update)
+    assert torch.equal(step.result.weights, expected.result.weights)
+    torch.testing.assert_close(step.contribution, expected.contribution)
+
+
+def test_a_row_clipped_to_nothing_pulls_nothing():
+    updates = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0]])
+    pipeline = Pipeline(mean, pre_aggregate=[partial(adaptive_clipping, n_malicious=1)])
+    step = pipeline(updates, round_of(3), {}, overwrite=True)
+    assert not updates.any()
+    assert step.contribution.isnan().all()
 
 
 def test_a_rule_that_remembers_clients_cannot_follow_a_pre_aggregation():

@@ -1,7 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 
-from strategies.aggregation import TooFewClientsError
+from strategies.aggregation import TooFewClientsError, blocks
 from strategies.pre_aggregation import adaptive_clipping, clipping
 
 UPDATES = torch.tensor([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0], [0.0, 2.0], [0.0, 50.0]])
@@ -36,3 +38,17 @@ def test_the_rows_that_came_in_stay_as_they_were():
     before = UPDATES.clone()
     clipping(UPDATES, max_norm=1.0)
     assert torch.equal(UPDATES, before)
+
+
+@pytest.mark.parametrize("block", [2, 4, 2**20])
+@pytest.mark.parametrize(
+    "clip", [partial(clipping, max_norm=5.0), partial(adaptive_clipping, n_malicious=1)]
+)
+def test_in_place_the_rows_are_the_same_and_lie_where_they_were(monkeypatch, clip, block):
+    monkeypatch.setattr(blocks, "ROW_BLOCK", block)
+    rows, mixing = clip(UPDATES)
+    given = UPDATES.clone()
+    clipped = clip(given, out=given)
+    assert clipped.updates is given
+    assert torch.equal(given, rows)
+    assert torch.equal(clipped.mixing, mixing)
