@@ -216,8 +216,8 @@ class Pipeline:
             lambda rows: self._judged(updates, rows, known, clipped),
         )
         pulls = result.weights * dot_products(updates, result.update)
-        if clipped is not None:  # back to the updates as they came; a row clipped to 0 has no pull
-            pulls = torch.where(clipped > 0, pulls / clipped.to(pulls), 0.0)
+        if clipped is not None:  # back to the updates as clients sent them
+            pulls = pulls / clipped
         total = pulls.sum()
         contribution = pulls / total if total > 0 else torch.full_like(pulls, torch.nan)
         if scales is not None:  # the ledger speaks of the updates that clients sent

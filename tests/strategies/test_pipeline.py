@@ -264,14 +264,6 @@ def test_a_server_that_owns_the_matrix_clips_in_place_and_reports_the_same():
     torch.testing.assert_close(step.contribution, expected.contribution)
 
 
-def test_a_row_clipped_to_nothing_pulls_nothing():
-    updates = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0]])
-    pipeline = Pipeline(mean, pre_aggregate=[partial(adaptive_clipping, n_malicious=1)])
-    step = pipeline(updates, round_of(3), {}, overwrite=True)
-    assert not updates.any()
-    assert step.contribution.isnan().all()
-
-
 def test_a_rule_that_remembers_clients_cannot_follow_a_pre_aggregation():
     with pytest.raises(TypeError, match="foolsgold remembers clients"):
         Pipeline(foolsgold, pre_aggregate=[bucketing])

@@ -77,9 +77,9 @@ def test_a_sum_of_many_rows_is_as_exact_as_one_of_few():
 
 @pytest.mark.usefixtures("no_matrix_is_small")
 def test_weights_that_float32_cannot_hold_count():
-    weights = torch.tensor([1e-40, 0.0, 1e-40], dtype=torch.float64)
-    summed = weighted_sum(torch.tensor([[3e38], [1.0], [1e38]]), weights)
-    torch.testing.assert_close(summed, torch.tensor([0.04]))
+    weights = torch.tensor([3e-44, 0.0, 3e-44], dtype=torch.float64)
+    summed = weighted_sum(torch.tensor([[2e38], [1.0], [1e38]]), weights)
+    torch.testing.assert_close(summed, torch.tensor([9e-6]), rtol=1e-6, atol=0)
 
 
 def test_a_small_matrix_is_summed_in_float64():
