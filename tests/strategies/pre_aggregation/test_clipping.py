@@ -45,8 +45,8 @@ def test_the_rows_that_came_in_stay_as_they_were():
     "clip", [partial(clipping, max_norm=5.0), partial(adaptive_clipping, n_malicious=1)]
 )
 def test_in_place_the_rows_are_the_same_and_lie_where_they_were(monkeypatch, clip, block):
-    monkeypatch.setattr(blocks, "ROW_BLOCK", block)
     rows, mixing = clip(UPDATES)
+    monkeypatch.setattr(blocks, "ROW_BLOCK", block)
     given = UPDATES.clone()
     clipped = clip(given, out=given)
     assert clipped.updates is given
