@@ -10,7 +10,7 @@ from strategies.aggregation.blocks import column_blocks, each_block
 from strategies.memory import Memory
 from strategies.shapes import Bool, Float, Tensor
 
-SUM_WIDTH = 32_768  # columns added up at a time: two float64 copies of them stay in the cache
+SUM_WIDTH = 65_536  # columns added up at a time: two float64 copies of them stay in the cache
 PIECE = 1_024  # elements whose squares are added up in the type of the updates
 SAFE_NORMS = 1e-10, 1e18  # between these no float32 square that matters under- or overflows
 GROUP = 128  # rows added up in the type of the updates, before float64 sums them

@@ -99,7 +99,7 @@ def test_a_sum_is_the_same_bytes_for_any_number_of_threads(dtype):
     generator = torch.Generator().manual_seed(0)
     before = torch.get_num_threads()
     try:
-        for n, d in ((128, 100), (40, 70_000)):
+        for n, d in ((128, 100), (40, 140_000)):
             rows = torch.randn(n, d, generator=generator, dtype=dtype)
             weights = torch.rand(n, generator=generator, dtype=torch.float64)
             sums = []
