@@ -48,6 +48,7 @@ NAMES = {
     "jtt_worst_case": "JTT, worst case †",
     "agnostic_ideal": "agnostic, ideal †",
     "agnostic_worst_case": "agnostic, worst case †",
+    "agnostic_multi_krum": "agnostic with Multi-Krum",
     "afl": "AFL",
     "drfa": "DRFA",
     "q_fedavg": "q-FedAvg",

@@ -32,7 +32,10 @@ def against(results: Path) -> pd.DataFrame:
     """Return the methods tried against every kind of attacker, with a column ``attacker``."""
     varied = runs.kept("minority_mimic", results)
     varied = varied.assign(attacker=varied["point"])
-    base = runs.base_point(results).assign(attacker="plain")
+    both = runs.kept("combinations", results)
+    both = both[(both["variant"] == "agnostic") & (both["point"] == "multi_krum")]
+    both = both.assign(variant="agnostic_multi_krum")
+    base = pd.concat([runs.base_point(results), both]).assign(attacker="plain")
     chosen = base["variant"].isin(varied["variant"]) & base["federation"].isin(varied["federation"])
     return pd.concat([base[chosen], varied], ignore_index=True)
 
