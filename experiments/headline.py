@@ -7,11 +7,12 @@ from pathlib import Path
 
 from experiments import pages
 from experiments.oil_and_water_federated import runs
-from experiments.oil_and_water_federated.combinations.table import plane
+from experiments.oil_and_water_federated.combinations.table import methods
 
 PAGE = Path(__file__).parents[1] / "README.md"
 METHODS = {
     ("none", "mean"): "no defence, no lift",
+    ("none", "krum"): "Krum",
     ("none", "multi_krum"): "Multi-Krum",
     ("none", "coordinate_median"): "coordinate median",
     ("none", "fltrust"): "FLTrust",
@@ -20,6 +21,7 @@ METHODS = {
     ("agnostic", "mean"): "agnostic lift",
     ("jtt", "norm_clipping"): "JTT and clipping",
     ("jtt", "coordinate_median"): "JTT and median",
+    ("agnostic", "multi_krum"): "agnostic lift and Multi-Krum",
     ("jtt_ideal", "mean"): "JTT told the minority †",
 }
 """Lift and defence."""
@@ -28,7 +30,7 @@ FEDERATIONS = ("fashion_mnist", "adult")
 
 def tables() -> dict[str, str]:
     """Return the table of the page."""
-    rows = plane(runs.HERE)
+    rows = methods(runs.HERE)
     heads = ("worst group", "ASR", "weight minority / attackers")
     lines = [["", *(f"{runs.FEDERATIONS[name]}: {head}" for name in FEDERATIONS for head in heads)]]
     for (lift, defence), label in METHODS.items():

@@ -25,18 +25,24 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
 
 
 def plane(results: Path) -> pd.DataFrame:
+    """Return the runs of the defences that were tried with a lift, see :func:`methods`."""
+    found = methods(results)
+    combined = found.loc[found["lift"].isin(["jtt", "agnostic"]), "defence"]
+    return found[found["defence"].isin(combined)]
+
+
+def methods(results: Path) -> pd.DataFrame:
     """Return every run against the own backdoor, with columns ``lift`` and ``defence``."""
     alone = runs.base_point(results)
-    lifts = alone["variant"].isin(["jtt", "agnostic", "jtt_ideal"])
+    rules = alone["point"] == "backdoor"
     alone = alone.assign(
-        lift=alone["variant"].where(lifts, "none"),
-        defence=alone["variant"].where(~lifts, "mean"),
+        lift=alone["variant"].where(~rules, "none"),
+        defence=alone["variant"].where(rules, "mean"),
     )
     both = runs.kept("combinations", results)
     both = both.assign(lift=both["variant"], defence=both["point"])
-    rules = ["mean", *both["defence"].unique()]
     found = pd.concat([alone, both], ignore_index=True)
-    return found[found["defence"].isin(rules) & found["lift"].isin([*LIFTS, "jtt_ideal"])]
+    return found[found["lift"].isin([*LIFTS, "jtt_ideal"])]
 
 
 def goal(rows: pd.DataFrame) -> tuple[float, float]:

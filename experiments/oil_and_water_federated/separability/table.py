@@ -114,7 +114,7 @@ def figure(results: Path = runs.HERE) -> Figure:
     present = [name for name in runs.FEDERATIONS if name in set(scores["federation"])]
     order = ("minority_2", "as_elsewhere", "minority_8", "poison_like_minority")
     with house_style():
-        drawing = Figure(figsize=(11, 4.6), layout="constrained")
+        drawing = Figure(figsize=(11, 5), layout="constrained")
         panels = drawing.subplots(1, len(present) + 1, width_ratios=[2] * len(present) + [1.6])
         for axes, name in zip(panels[:-1], present, strict=True):
             own = scores[scores["federation"] == name]
@@ -130,13 +130,21 @@ def figure(results: Path = runs.HERE) -> Figure:
             axes.set(xlim=(-0.05, 1.05))
             axes.set_yticks(range(len(names)), names if name == present[0] else [])
             axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.5)
-        panels[0].legend(title="minority clients", fontsize=7, loc="lower right")
+        drawing.legend(
+            *panels[0].get_legend_handles_labels(),
+            title="minority clients",
+            loc="outside lower left",
+            ncols=len(order),
+        )
         own = told[told["federation"] == present[0]]
         for place, rule in enumerate(own["variant"].unique()):
             means = own[own["variant"] == rule].groupby("told")["weight_minority"].mean()
             label = runs.name_of(rule)
             panels[-1].plot(means.index, means, "o-", color=GROUP_COLOURS[place], label=label)
-        panels[-1].set(title=f"{runs.FEDERATIONS[present[0]]}: what a rule is told")
-        panels[-1].set(xlabel="assumed attackers (there are 2)", ylabel="weight of the minority")
-        panels[-1].legend(fontsize=7)
+        panels[-1].set(title="what a rule is told")
+        panels[-1].set(
+            xlabel="assumed attackers (there are 2)",
+            ylabel="weight of the minority (Fashion-MNIST)",
+        )
+        panels[-1].legend(fontsize=7, loc="lower left")
     return drawing
