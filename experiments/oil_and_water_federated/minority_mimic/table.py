@@ -100,6 +100,7 @@ def figure(results: Path = runs.HERE) -> Figure:
             panels[1][column].set(title="weights under Multi-Krum")
             panels[1][column].axhline(1, color=FAINT, linewidth=0.8)
             panels[1][column].set_xticks(xs, ["plain", "mimic", "close", "box"])
-        panels[0][-1].legend(fontsize=7)
+        labels = panels[0][0].get_legend_handles_labels()
+        drawing.legend(*labels, loc="outside upper center", ncols=len(methods))
         panels[1][-1].legend(fontsize=7)
     return drawing

@@ -114,5 +114,6 @@ def figure(results: Path = runs.HERE) -> Figure:
                     axes.bar(xs, means, 0.18, label=label, color=GROUP_COLOURS[place])
                 axes.set(title=f"{runs.name_of(method)}: {title}", ylim=(0, 100))
                 axes.set_xticks(range(len(present)), [runs.FEDERATIONS[n] for n in present])
-        panels[0][-1].legend(loc="upper right", ncols=2)
+        labels = panels[0][0].get_legend_handles_labels()
+        drawing.legend(*labels, loc="outside upper center", ncols=len(cases))
     return drawing
