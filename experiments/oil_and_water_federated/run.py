@@ -4,18 +4,16 @@
     python -m experiments.oil_and_water_federated.run defences
 
 Runs that are done are kept, unfinished ones go on. ``--quick`` runs one seed of each and leaves
-results, tables and figures in a folder of its own, ``runs/quick``. Other arguments go to
-``fl-testbed run``.
+results, tables and figures in a folder of its own, ``runs/quick``.
 """
 
 import argparse
 import importlib
-import subprocess
-import sys
 from pathlib import Path
 
 from experiments import pages
 from experiments.oil_and_water_federated import runs
+from fl_testbed import api
 from fl_testbed.report.figures.style import save
 
 QUESTIONS = (
@@ -27,7 +25,6 @@ QUESTIONS = (
     "minority_mimic",
 )
 """Each is a folder; later ones show results of earlier ones too."""
-COMMAND = (sys.executable, "-c", "from fl_testbed.cli import main; main()", "run")
 
 
 def main() -> None:
@@ -37,18 +34,23 @@ def main() -> None:
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where run folders go")
     parser.add_argument("--quick", action="store_true", help="one seed, into a folder of its own")
-    arguments, others = parser.parse_known_args()
+    parser.add_argument("--engine", choices=("inline", "ray"), help="the scenarios' by default")
+    arguments = parser.parse_args()
     unknown = {*arguments.questions} - {*QUESTIONS}
     if unknown:
         parser.error(f"unknown question {', '.join(sorted(unknown))}: {', '.join(QUESTIONS)}")
-    settings = ["--set", "sweep.seed=[0]"] if arguments.quick else []
+    settings = {"sweep.seed": [0]} if arguments.quick else {}
     out = arguments.out / "quick" if arguments.quick else arguments.out
     results = out / "results" if arguments.quick else runs.HERE
-    for question in [q for q in QUESTIONS if q in arguments.questions] or QUESTIONS:
-        for file in runs.scenario_files(question):
-            command = [*COMMAND, str(file), "--out", str(out), "--resume", *settings, *others]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        write(question, out, results)
+    try:
+        for question in [q for q in QUESTIONS if q in arguments.questions] or QUESTIONS:
+            for file in runs.scenario_files(question):
+                api.run(file, settings, out=out, engine=arguments.engine, resume=True)
+            write(question, out, results)
+    except api.ScenarioError as fault:
+        parser.exit(2, f"{fault}\n")
+    except api.RunFailedError as fault:
+        parser.exit(1, f"{fault}\n")
 
 
 def write(question: str, out: Path, results: Path) -> None:
