@@ -251,7 +251,7 @@ def test_a_killed_driver_resumes_to_the_same_bytes(
 KILLED_WHILE_WRITING = """
 def patch(run_folder):
     import os, signal
-    replace = run_folder.RunFolder._replace
+    write_bytes = run_folder.RunFolder.write_bytes
 
     def torn(self, name, content):
         if name == run_folder.CHECKPOINT and (self.path / name).exists():
@@ -260,9 +260,9 @@ def patch(run_folder):
                 with (self.path / "clients.csv").open("a") as table:
                     table.write("3,7,hon")
                 os.kill(os.getpid(), signal.SIGKILL)
-        replace(self, name, content)
+        write_bytes(self, name, content)
 
-    run_folder.RunFolder._replace = torn
+    run_folder.RunFolder.write_bytes = torn
 """
 
 
