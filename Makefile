@@ -37,7 +37,6 @@ experiments: .venv/installed
 
 experiments-quick: .venv/installed
 	$(BIN)/python -m experiments.oil_and_water_federated.run --quick
-	$(BIN)/fl-testbed run experiments/escapes/fashion.yaml --resume --out runs/quick --set 'sweep.seed=[0]'
 
 pictures: .venv/installed-dev
 	$(BIN)/python docs/comparing/make.py
