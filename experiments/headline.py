@@ -39,8 +39,7 @@ def tables() -> dict[str, str]:
             own = rows[(rows["lift"] == lift) & (rows["defence"] == defence)]
             own = own[own["federation"] == name]
             cells += [pages.mean_pm(own["worst_group"]), pages.mean_pm(own["attack_success"])]
-            weights = (pages.mean(own[f"weight_{role}"], 2) for role in ("minority", "poisoned"))
-            cells.append(" / ".join(weights))
+            cells.append(runs.weights(own))
         lines.append([label, *cells])
     return {"headline": pages.markdown(lines)}
 

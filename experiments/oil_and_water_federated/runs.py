@@ -1,5 +1,6 @@
 """What the runs of a question came to: a row per run, kept as ``results.csv`` in its folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,6 @@ import pandas as pd
 from experiments import pages
 from fl_testbed.metrics.suppression import pairwise_auc
 from fl_testbed.report.results import RunResult, finished_runs
-from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
@@ -65,7 +65,7 @@ FIGURES = {
     "minority_false_positives": "suppression.minority_false_positive_rate",
     "auc_suspicion": "suppression.separability",
 }
-"""Columns, and the figures of ``summary.json`` that they hold; the first three in percent."""
+"""Columns, and the figures of ``summary.json`` that they hold."""
 PERCENT = ["accuracy", "worst_group", "attack_success", "minority_false_positives"]
 SCORES = {"auc_loss": "train_loss", "auc_norm": "update_norm"}
 """AUCs of attackers against honest minority clients, by a column of ``clients.csv``."""
@@ -74,6 +74,11 @@ SCORES = {"auc_loss": "train_loss", "auc_norm": "update_norm"}
 def name_of(method: str) -> str:
     """Return a method's name for readers."""
     return NAMES.get(method, method.replace("_", " "))
+
+
+def present(rows: pd.DataFrame) -> list[str]:
+    """Return the federations that rows are of: all, but in a quick look."""
+    return [name for name in FEDERATIONS if name in set(rows["federation"])]
 
 
 def scenario_files(question: str) -> list[Path]:
@@ -132,14 +137,34 @@ def base_point(results: Path) -> pd.DataFrame:
     backdoor of the faces is the easy one.
     """
     rules, lifts = kept("defences", results), kept("reweightings", results)
-    lifts = lifts[(lifts["variant"] != "none") & lifts["point"].isin(["hard", "easy"])]
-    lifts = lifts[(lifts["point"] == "hard") | (lifts["federation"] == "faces")]
+    lifts = own_backdoor(lifts[lifts["variant"] != "none"])
     return pd.concat([rules[rules["point"] == "backdoor"], lifts], ignore_index=True)
+
+
+def own_backdoor(lifts: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each federation's own backdoor: hard, but for the faces."""
+    of_faces = lifts["federation"] == "faces"
+    return lifts[(lifts["point"] == "hard") | of_faces & (lifts["point"] == "easy")]
+
+
+def compared(base: pd.DataFrame, varied: pd.DataFrame) -> pd.DataFrame:
+    """Return varied runs with those of the base that are of the same methods and federations."""
+    alike = base["variant"].isin(varied["variant"]) & base["federation"].isin(varied["federation"])
+    return pd.concat([varied, base[alike]], ignore_index=True)
+
+
+def by_federation(
+    rows: pd.DataFrame, table: Callable[[pd.DataFrame], list[list[str]]]
+) -> dict[str, str]:
+    """Return a table for each federation, as Markdown."""
+    return {n: pages.markdown(table(rows[rows["federation"] == n])) for n in present(rows)}
+
+
+def weights(own: pd.DataFrame) -> str:
+    """Return the mean weights of minority / attackers."""
+    return " / ".join(pages.mean(own[f"weight_{role}"], 2) for role in ("minority", "poisoned"))
 
 
 def gained(own: pd.DataFrame, other: pd.DataFrame, column: str = "worst_group") -> str:
     """Return the mean difference seed by seed ± half its interval, bold where it excludes 0."""
-    pairs = own.set_index("seed")[column] - other.set_index("seed")[column]
-    found = estimate(pairs.to_numpy(dtype=float))
-    mark = "**" if abs(found.mean) > found.half_width else ""
-    return f"{mark}{pages.pm(found.mean, found.half_width)}{mark}"
+    return pages.difference(own.set_index("seed")[column] - other.set_index("seed")[column])

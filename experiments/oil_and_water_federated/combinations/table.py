@@ -19,9 +19,7 @@ FAIR, SAFE = 5.0, 5.0
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
     """Return the tables of the page, one per federation."""
-    rows = plane(results)
-    present = [name for name in runs.FEDERATIONS if name in set(rows["federation"])]
-    return {name: pages.markdown(of(rows[rows["federation"] == name])) for name in present}
+    return runs.by_federation(plane(results), of)
 
 
 def plane(results: Path) -> pd.DataFrame:
@@ -60,9 +58,8 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
         for lift in LIFTS:
             own = rows[(rows["defence"] == defence) & (rows["lift"] == lift)]
             both = own["worst_group"].mean() >= fair and own["attack_success"].mean() <= safe
-            mark = "**" if both else ""
             worst, success = (pages.mean_pm(own[c]) for c in ("worst_group", "attack_success"))
-            cells.append(f"{mark}{worst} / {success}{mark}")
+            cells.append(pages.bold(f"{worst} / {success}", both))
         lines.append([runs.name_of(defence), *cells])
     ideal = rows[rows["lift"] == "jtt_ideal"]
     worst, success = (pages.mean_pm(ideal[c]) for c in ("worst_group", "attack_success"))
@@ -73,7 +70,7 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw every method as a point: worst group up, attack success to the right."""
     rows = plane(results)
-    present = [name for name in runs.FEDERATIONS if name in set(rows["federation"])]
+    present = runs.present(rows)
     styles = {"none": "o", "jtt": "^", "agnostic": "s", "jtt_ideal": "*"}
     labels = {"none": "defence alone", "jtt": "with JTT", "agnostic": "with agnostic lift"}
     with house_style():

@@ -16,18 +16,14 @@ SHARES = (1.0, 0.5, 0.0)
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
     """Return the tables of the page, one per federation."""
-    rows = concentrated(results)
-    present = [name for name in runs.FEDERATIONS if name in set(rows["federation"])]
-    return {name: pages.markdown(of(rows[rows["federation"] == name])) for name in present}
+    return runs.by_federation(concentrated(results), of)
 
 
 def concentrated(results: Path) -> pd.DataFrame:
     """Return the runs with the share of minority data that is in minority clients."""
     varied = runs.kept("concentration", results)
     varied = varied.assign(concentration=pd.to_numeric(varied["point"]))
-    base = runs.base_point(results).assign(concentration=1.0)
-    chosen = base["variant"].isin(varied["variant"]) & base["federation"].isin(varied["federation"])
-    return pd.concat([varied, base[chosen]], ignore_index=True)
+    return runs.compared(runs.base_point(results).assign(concentration=1.0), varied)
 
 
 def of(rows: pd.DataFrame) -> list[list[str]]:
@@ -47,7 +43,7 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw the worst group by how concentrated the minority is."""
     rows = concentrated(results)
-    present = [name for name in runs.FEDERATIONS if name in set(rows["federation"])]
+    present = runs.present(rows)
     methods = list(rows["variant"].unique())
     with house_style():
         drawing = Figure(figsize=(10, 3.6), layout="constrained")

@@ -40,7 +40,7 @@ def ordered(rows: pd.DataFrame) -> list[str]:
 def by_federation(rows: pd.DataFrame) -> list[list[str]]:
     """Return what each rule costs the worst group against no defence, and the minority's weight."""
     there = rows[rows["point"] == BASE]
-    present = [name for name in runs.FEDERATIONS if name in set(there["federation"])]
+    present = runs.present(there)
     lines = [["rule", *(runs.FEDERATIONS[name] for name in present)]]
     for rule in ordered(rows):
         cells = []
@@ -68,9 +68,8 @@ def by_attack(rows: pd.DataFrame) -> list[list[str]]:
             own = rows[(rows["federation"] == name) & (rows["point"] == attack)]
             own = own[own["variant"] == rule]
             minority, poisoned = own["weight_minority"].mean(), own["weight_poisoned"].mean()
-            mark = "**" if poisoned > minority + 0.005 and attack != "no_attack" else ""
-            text = f"{pages.number(minority, 2)} / {pages.number(poisoned, 2)}"
-            cells.append(f"{mark}{text}{mark}")
+            more = bool(poisoned > minority + 0.005) and attack != "no_attack"
+            cells.append(pages.bold(runs.weights(own), more))
         lines.append([runs.name_of(rule), *cells])
     return lines
 
@@ -80,7 +79,7 @@ def figure(results: Path = runs.HERE) -> Figure:
     rows = runs.kept("defences", results)
     rows = rows[rows["point"] == BASE]
     rules = ordered(rows)[::-1]
-    present = [name for name in runs.FEDERATIONS if name in set(rows["federation"])]
+    present = runs.present(rows)
     with house_style():
         drawing = Figure(figsize=(11, 6), layout="constrained")
         panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]

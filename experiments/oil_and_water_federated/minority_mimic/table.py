@@ -22,9 +22,7 @@ ATTACKERS = {
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
     """Return the tables of the page."""
-    rows = against(results)
-    present = [name for name in runs.FEDERATIONS if name in set(rows["federation"])]
-    found = {name: pages.markdown(of(rows[rows["federation"] == name])) for name in present}
+    found = runs.by_federation(against(results), of)
     return found | {"rules": pages.markdown(rules(runs.kept("defences", results)))}
 
 
@@ -36,8 +34,7 @@ def against(results: Path) -> pd.DataFrame:
     both = both[(both["variant"] == "agnostic") & (both["point"] == "multi_krum")]
     both = both.assign(variant="agnostic_multi_krum")
     base = pd.concat([runs.base_point(results), both]).assign(attacker="plain")
-    chosen = base["variant"].isin(varied["variant"]) & base["federation"].isin(varied["federation"])
-    return pd.concat([base[chosen], varied], ignore_index=True)
+    return runs.compared(base, varied)
 
 
 def of(rows: pd.DataFrame) -> list[list[str]]:
@@ -73,7 +70,7 @@ def rules(rows: pd.DataFrame) -> list[list[str]]:
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw attack success and weights by attacker."""
     rows = against(results)
-    present = [name for name in runs.FEDERATIONS if name in set(rows["federation"])]
+    present = runs.present(rows)
     methods = list(rows["variant"].unique())
     with house_style():
         drawing = Figure(figsize=(11, 5), layout="constrained")

@@ -11,7 +11,6 @@ from fl_testbed.report.figures.style import GROUP_COLOURS, house_style
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
-CONTROLS = {"no_attack": "no attack", "easy": "easy backdoor"}
 STANDARD = ("jtt", "agnostic", "afl", "drfa", "tilted", "q_fedavg")
 GUIDED = ("jtt", "agnostic")
 """Those that an oracle guided as well."""
@@ -29,7 +28,7 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
 
 def amplified(rows: pd.DataFrame) -> list[list[str]]:
     """Return worst group, ASR and weights under the federation's own backdoor."""
-    own = own_backdoor(rows)
+    own = runs.own_backdoor(rows)
     present = list(own["federation"].unique())
     heads = [f"{runs.FEDERATIONS[n]}: {what}" for n in present for what in ("worst group", "ASR")]
     lines = [["", *heads, "weight minority / attackers"]]
@@ -40,16 +39,8 @@ def amplified(rows: pd.DataFrame) -> list[list[str]]:
             for name in present
             for column in ("worst_group", "attack_success")
         ]
-        weights = [pages.mean(chosen[f"weight_{role}"], 2) for role in ("minority", "poisoned")]
-        lines.append([runs.name_of(variant), *cells, " / ".join(weights)])
+        lines.append([runs.name_of(variant), *cells, runs.weights(chosen)])
     return lines
-
-
-def own_backdoor(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each federation's own backdoor: hard, but for the faces."""
-    return rows[
-        (rows["point"] == "hard") | rows["federation"].eq("faces") & rows["point"].eq("easy")
-    ]
 
 
 def gaps(rows: pd.DataFrame) -> list[list[str]]:
@@ -72,7 +63,7 @@ def gaps(rows: pd.DataFrame) -> list[list[str]]:
 
 def controls(rows: pd.DataFrame) -> list[list[str]]:
     """Return the worst group without attackers, and ASR of a backdoor that needs no lift."""
-    present = [name for name in runs.FEDERATIONS if name in set(rows["federation"])]
+    present = runs.present(rows)
     easy = [n for n in present if len(rows[(rows["federation"] == n) & (rows["point"] == "easy")])]
     heads = [f"{runs.FEDERATIONS[n]}: worst group, no attack" for n in present]
     lines = [["", *heads, *(f"{runs.FEDERATIONS[n]}: ASR, easy backdoor" for n in easy)]]
@@ -92,7 +83,7 @@ def controls(rows: pd.DataFrame) -> list[list[str]]:
 
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw attack success by case, for the methods that an oracle guided as well."""
-    own = own_backdoor(runs.kept("reweightings", results))
+    own = runs.own_backdoor(runs.kept("reweightings", results))
     cases = {
         "no lift": "none",
         "standard": "{}",

@@ -34,7 +34,7 @@ def everywhere(results: Path) -> list[list[str]]:
     """Return every score's AUC on each federation, in the setting of the other questions."""
     rows = runs.base_point(results)
     scores = scores_of(rows.assign(setting="as_elsewhere", rule=rows["variant"]))
-    present = [name for name in runs.FEDERATIONS if name in set(scores["federation"])]
+    present = runs.present(scores)
     lines = [["score", *(runs.FEDERATIONS[name] for name in present)]]
     for score in scores["score"].unique():
         own = scores[scores["score"] == score]
@@ -65,14 +65,12 @@ def scores_of(rows: pd.DataFrame) -> pd.DataFrame:
 
 def auc(values: pd.Series) -> str:
     """Return an AUC over seeds ± half its interval; bold where attackers look the more normal."""
-    low = values.mean() < 0.5
-    text = pages.mean_pm(values, 2)
-    return f"**{text}**" if low else text
+    return pages.bold(pages.mean_pm(values, 2), bool(values.mean() < 0.5))
 
 
 def of_settings(scores: pd.DataFrame) -> list[list[str]]:
     """Return AUCs by score, for every federation and setting."""
-    present = [name for name in runs.FEDERATIONS if name in set(scores["federation"])]
+    present = runs.present(scores)
     columns = [(name, setting) for name in present for setting in SETTINGS]
     lines = [["score", *(f"{runs.FEDERATIONS[n]}: {SETTINGS[s]}" for n, s in columns)]]
     varied = scores[scores["setting"] != "as_elsewhere"]["score"].unique()
@@ -88,9 +86,7 @@ def assumed(results: Path) -> pd.DataFrame:
     varied = runs.kept("separability", results)
     varied = varied[~varied["variant"].isin([*SETTINGS])]
     varied = varied.assign(told=pd.to_numeric(varied["point"]))
-    base = runs.base_point(results).assign(told=4)
-    chosen = base["variant"].isin(varied["variant"]) & base["federation"].isin(varied["federation"])
-    return pd.concat([base[chosen], varied], ignore_index=True)
+    return runs.compared(runs.base_point(results).assign(told=4), varied)
 
 
 def of_assumed(rows: pd.DataFrame) -> list[list[str]]:
@@ -101,8 +97,7 @@ def of_assumed(rows: pd.DataFrame) -> list[list[str]]:
         cells = []
         for f in told:
             there = own[own["told"] == f]
-            weights = (pages.mean(there[f"weight_{r}"], 2) for r in ("minority", "poisoned"))
-            cells.append(f"{pages.mean_pm(there['worst_group'])}; {' / '.join(weights)}")
+            cells.append(f"{pages.mean_pm(there['worst_group'])}; {runs.weights(there)}")
         lines.append([f"{runs.FEDERATIONS[str(name)]}, {runs.name_of(str(rule))}", *cells])
     return lines
 
@@ -111,7 +106,7 @@ def figure(results: Path = runs.HERE) -> Figure:
     """Draw AUC by score and setting, and the minority's weight by what rules are told."""
     scores, told = by_setting(results), assumed(results)
     names = list(scores[scores["setting"] != "as_elsewhere"]["score"].unique())[::-1]
-    present = [name for name in runs.FEDERATIONS if name in set(scores["federation"])]
+    present = runs.present(scores)
     order = ("minority_2", "as_elsewhere", "minority_8", "poison_like_minority")
     with house_style():
         drawing = Figure(figsize=(11, 5), layout="constrained")
