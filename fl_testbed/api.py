@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from fl_testbed.kinds import kind_of
 from fl_testbed.report.comparison import compare
 from fl_testbed.report.formats import comma_separated
 from fl_testbed.report.results import RunResult, find_runs
-from fl_testbed.scenario import ScenarioError, load_scenarios
+from fl_testbed.scenario import AnyScenario, ScenarioError, load_files
 
 __all__ = ["Results", "RunFailedError", "ScenarioError", "load_results", "run"]
 
@@ -84,23 +84,25 @@ class Results:
 
 
 def run(
-    scenario: PathLike,
+    scenario: PathLike | Sequence[PathLike],
     settings: Mapping[str, Any] | None = None,
     *,
     out: PathLike = "runs",
     data_dir: PathLike | None = None,
     engine: Literal["inline", "ray", "flower"] | None = None,
     resume: bool = False,
+    only: Callable[[AnyScenario], bool] | None = None,
 ) -> Results:
     """Run all variants and seeds of a scenario; those that are done already are not run again.
 
     Args:
-        scenario: The YAML file.
+        scenario: The YAML file, or several whose runs go side by side.
         settings: Changes of any keys, by dotted key, as ``--set`` makes them.
         out: Where run folders go.
         data_dir: The folder of datasets; ``FL_TESTBED_DATA`` of the environment by default.
         engine: Where clients run; the scenario's choice by default.
         resume: Go on with unfinished runs.
+        only: Says of each run, by its scenario, whether it is wanted; all are by default.
 
     Raises:
         ScenarioError: If the scenario or a setting is wrong.
@@ -108,13 +110,16 @@ def run(
     """
     changes = dict(settings or {}) | ({} if engine is None else {"engine.kind": engine})
     texts = [f"{key}={yaml.safe_dump(value)}" for key, value in changes.items()]
-    scenarios = load_scenarios(Path(scenario), texts)
-    command = f"fl_testbed.api.run({str(scenario)!r}, {dict(settings or {})!r})"
+    files = [scenario] if isinstance(scenario, str | Path) else scenario
+    scenarios = [s for s in load_files([*map(Path, files)], texts) if only is None or only(s)]
+    named = ", ".join(map(str, files))
+    command = f"fl_testbed.api.run({named!r}, {dict(settings or {})!r})"
     folder = data_dir or os.environ.get("FL_TESTBED_DATA")
     options = Options(Path(out), Path(folder) if folder else None, command, resume)
-    n_rounds = sum(item.rounds for item in scenarios)
-    with RunProgress(make_console(stderr=True), len(scenarios), n_rounds) as progress:
-        failures = launch(scenarios, options, progress, kind_of(scenarios))
+    failures: list[str] = []
+    if scenarios:
+        with RunProgress(make_console(stderr=True), scenarios) as progress:
+            failures = launch(scenarios, options, progress, kind_of(scenarios))
     if failures:
         raise RunFailedError("\n".join(failures))
     return Results(find_runs(run_folder(Path(out), item).path for item in scenarios))

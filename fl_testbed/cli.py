@@ -21,6 +21,7 @@ from fl_testbed.scenario import (
     Fault,
     Scenario,
     ScenarioError,
+    load_files,
     load_scenarios,
 )
 from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
@@ -68,7 +69,9 @@ class TrackerName(StrEnum):
 
 @app.command()
 def run(
-    scenario: ScenarioPath,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="SCENARIO...", help="YAML files of scenarios.")
+    ],
     settings: Settings = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
     resume: Annotated[bool, typer.Option(help="Go on with unfinished runs.")] = False,
@@ -86,7 +89,7 @@ def run(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Run all variants and seeds of a scenario, then compare them."""
+    """Run all variants and seeds of scenarios, then compare them."""
     # Imported here: they bring Flower, pandas and matplotlib, and --help shall not wait for them.
     from fl_testbed.engine.launch import Options, launch, run_folder
     from fl_testbed.report.comparison import compare
@@ -100,25 +103,26 @@ def run(
     if ray_address is not None and engine is None:
         chosen["kind"] = "ray"
     overrides = {f"engine.{key}={value}" for key, value in chosen.items() if value is not None}
-    scenarios = load_scenarios(scenario, [*(settings or []), *sorted(overrides)])
+    scenarios = load_files(files, [*(settings or []), *sorted(overrides)])
     console = make_console()
     trackers = start_trackers(tracker or [], out)
     command = shlex.join(["fl-testbed", *sys.argv[1:]])
     options = Options(out, data_dir, command, resume, trackers)
-    n_rounds = sum(s.rounds for s in scenarios)
-    with RunProgress(console, len(scenarios), n_rounds) as progress:
+    with RunProgress(console, scenarios) as progress:
         failures = launch(scenarios, options, progress, kind_of(scenarios))
-    comparison = compare(find_runs(run_folder(out, s).path for s in scenarios))
-    console.print()
-    console.print(terminal(comparison))
-    folder = out / scenarios[0].name
-    plane = tension_plane(comparison)
-    if plane is not None:
-        save(plane, folder / "tension", (".png",))
-        console.print(f"figure: {folder / 'tension.png'}", soft_wrap=True)
-    if with_report:
-        console.print(f"report: {_reported(folder)}", soft_wrap=True)
-    console.print(f"runs:   {folder}", soft_wrap=True)
+    for name in dict.fromkeys(s.name for s in scenarios):
+        folder = out / name
+        own = (run_folder(out, s).path for s in scenarios if s.name == name)
+        comparison = compare(find_runs(own))
+        console.print()
+        console.print(terminal(comparison))
+        plane = tension_plane(comparison)
+        if plane is not None:
+            save(plane, folder / "tension", (".png",))
+            console.print(f"figure: {folder / 'tension.png'}", soft_wrap=True)
+        if with_report:
+            console.print(f"report: {_reported(folder)}", soft_wrap=True)
+        console.print(f"runs:   {folder}", soft_wrap=True)
     if failures:
         _end(1, *failures)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -30,8 +31,10 @@ def make_console(*, stderr: bool = False) -> Console:
 class RunProgress:
     """Tells how runs go: one bar for all rounds of all runs, or a line per run when piped."""
 
-    def __init__(self, console: Console, n_runs: int, n_rounds: int) -> None:
-        self._console, self._n_runs, self._n_done = console, n_runs, 0
+    def __init__(self, console: Console, scenarios: Sequence[AnyScenario]) -> None:
+        self._console, self._n_runs, self._n_done = console, len(scenarios), 0
+        n_rounds = sum(scenario.rounds for scenario in scenarios)
+        self._several = len({scenario.name for scenario in scenarios}) > 1
         self._start, self._rounds_left, self._rounds_computed = monotonic(), n_rounds, 0
         self._rounds_of: dict[str, int] = {}  # done of a run, by run: several may go side by side
         self._began: dict[str, float] = {}
@@ -65,15 +68,15 @@ class RunProgress:
 
     def begin(self, scenario: AnyScenario, first_round: int) -> None:
         """Note the start of a run; earlier rounds of a resumed one count as done."""
-        label = _label(scenario)
+        label = self._label(scenario)
         self._began[label] = monotonic()
         self._advance(label, first_round, label)
 
     def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluation | None) -> None:
         """Show a round's figures."""
         if evaluation is not None:
-            self._figures[_label(scenario)] = _figures(evaluation)
-        label = _label(scenario)
+            self._figures[self._label(scenario)] = _figures(evaluation)
+        label = self._label(scenario)
         self._rounds_computed += int(round_ > 0)
         self._advance(label, int(round_ > 0), f"{label}  {self._figures.get(label, '')}")
 
@@ -86,7 +89,7 @@ class RunProgress:
     def end(self, scenario: AnyScenario, outcome: str) -> None:
         """Print a run's last figures."""
         self._n_done += 1
-        label = _label(scenario)
+        label = self._label(scenario)
         self._advance(label, scenario.rounds - self._rounds_of.get(label, 0), label)
         if outcome == "done":
             took = monotonic() - self._began.pop(label)
@@ -94,6 +97,10 @@ class RunProgress:
         self._console.print(
             f"[{self._n_done}/{self._n_runs}] {label}  {outcome}", markup=False, soft_wrap=True
         )
+
+    def _label(self, scenario: AnyScenario) -> str:
+        name = f"{scenario.name}: " if self._several else ""
+        return f"{name}{scenario.variant} seed {scenario.seed}"
 
     def _advance(self, label: str, rounds: int, description: str) -> None:
         self._rounds_of[label] = self._rounds_of.get(label, 0) + rounds
@@ -117,10 +124,6 @@ def duration(seconds: float) -> str:
         return f"{math.ceil(seconds)} s"
     minutes = math.ceil(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _label(scenario: AnyScenario) -> str:
-    return f"{scenario.variant} seed {scenario.seed}"
 
 
 def _figures(evaluation: Evaluation) -> str:

@@ -99,7 +99,7 @@ def main(grid: Grid, context: Context) -> None:
     federations = check_data(scenarios, datasets)
     left = check_folders(scenarios, options)
     console = make_console()
-    with RunProgress(console, len(left), sum(s.rounds for s in left)) as progress:
+    with RunProgress(console, left) as progress:
         for place, scenario in enumerate(scenarios):
             if scenario in left:
                 label = {"run": ConfigRecord({"place": place})}

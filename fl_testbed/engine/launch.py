@@ -236,7 +236,7 @@ def launch(
     progress: Progress,
     kind: Kind = Federated(),
 ) -> list[str]:
-    """Run scenarios of one kind (federated by default).
+    """Run scenarios of one kind (federated by default), on the first one's engine.
 
     Those that are done already are skipped, and one's failure ends no other.
 
@@ -284,19 +284,20 @@ def launch(
 
 
 def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
-    """Note which runs belong to a sweep, in order: a comparison shows those that are missing.
+    """Note which runs belong to each sweep, in order: a comparison shows those that are missing.
 
     Runs of earlier commands stay in the plan as long as their folders are there.
     """
-    folder = RunFolder(options.out / scenarios[0].name)
-    runs = [(scenario.variant, scenario.seed) for scenario in scenarios]
-    earlier = json.loads(folder.read(PLAN) or "{}").get("runs", [])
-    runs += [
-        (variant, seed)
-        for variant, seed in earlier
-        if (variant, seed) not in runs and (folder.path / variant / f"seed-{seed}").exists()
-    ]
-    folder.write_json(PLAN, {"command": options.command, "runs": runs})
+    for name in dict.fromkeys(scenario.name for scenario in scenarios):
+        folder = RunFolder(options.out / name)
+        runs = [(item.variant, item.seed) for item in scenarios if item.name == name]
+        earlier = json.loads(folder.read(PLAN) or "{}").get("runs", [])
+        runs += [
+            (variant, seed)
+            for variant, seed in earlier
+            if (variant, seed) not in runs and (folder.path / variant / f"seed-{seed}").exists()
+        ]
+        folder.write_json(PLAN, {"command": options.command, "runs": runs})
 
 
 class RunWriter:

@@ -102,14 +102,14 @@ def pairwise_auc(rows: pd.DataFrame, column: str) -> float | None:
     scored = rows[rows[column].notna()]
     if scored[column].nunique() <= 1:
         return None
+    by_round = [
+        dict(iter(scored.loc[scored["role"] == role.value].groupby("round")[column]))
+        for role in (Role.POISONED, Role.HONEST_MINORITY)
+    ]
     wins, pairs = 0.0, 0
-    for _, round_rows in scored.groupby("round"):
-        poisoned, minority = (
-            round_rows.loc[round_rows["role"] == role.value, column].to_numpy()
-            for role in (Role.POISONED, Role.HONEST_MINORITY)
-        )
+    for round_ in sorted(by_round[0].keys() & by_round[1].keys()):
+        poisoned, minority = (scores[round_].to_numpy() for scores in by_round)
         n_pairs = len(poisoned) * len(minority)
-        if n_pairs:
-            wins += area_under_curve(poisoned, minority) * n_pairs
-            pairs += n_pairs
+        wins += area_under_curve(poisoned, minority) * n_pairs
+        pairs += n_pairs
     return wins / pairs if pairs else None

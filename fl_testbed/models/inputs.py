@@ -12,4 +12,4 @@ class Normalise(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (x - 0.5) / 0.5."""
-        return images * 2 - 1
+        return (images * 2).sub_(1)

@@ -2,7 +2,7 @@
 
 from fl_testbed.scenario.centralized import CentralizedScenario
 from fl_testbed.scenario.faults import Fault, ScenarioError
-from fl_testbed.scenario.loading import AnyScenario, load_scenarios
+from fl_testbed.scenario.loading import AnyScenario, load_files, load_scenarios
 from fl_testbed.scenario.scenario import EngineSpec, Scenario
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "Fault",
     "Scenario",
     "ScenarioError",
+    "load_files",
     "load_scenarios",
 ]

@@ -88,6 +88,40 @@ class _Draft:
         return ""
 
 
+def load_files(paths: Sequence[Path], settings: Sequence[str] = ()) -> list[AnyScenario]:
+    """Read scenario files whose runs one command takes on together.
+
+    Args:
+        paths: The YAML files: each a name of its own, all of one kind and on one engine.
+        settings: ``KEY=VALUE`` texts of the command line, for each of them.
+
+    Raises:
+        ScenarioError: With every fault found in any of them.
+    """
+    scenarios: list[AnyScenario] = []
+    faults: list[Fault] = []
+    for path in paths:
+        try:
+            own = load_scenarios(path, settings)
+        except ScenarioError as error:
+            faults += error.faults
+            continue
+        for other in scenarios[:1]:
+            if own[0].engine != other.engine:
+                text = f"differs from {paths[0]}'s: run them one by one, or --set the same"
+                faults.append(Fault(str(path), "engine", text))
+            if type(own[0]) is not type(other):
+                text = f"differs from {paths[0]}'s: federated and centralized runs go one by one"
+                faults.append(Fault(str(path), "kind", text))
+        if own[0].name in {scenario.name for scenario in scenarios}:
+            text = f"{own[0].name!r} is another file's name too: their folder would be the same"
+            faults.append(Fault(str(path), "name", text))
+        scenarios += own
+    if faults:
+        raise ScenarioError(faults)
+    return scenarios
+
+
 def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario]:
     """Read a scenario file and expand its variants and sweep.
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from strategies.aggregation.blocks import column_blocks, each_block
+from strategies.aggregation.blocks import column_blocks, each_block, one_torch_thread
 from strategies.memory import Memory
 from strategies.shapes import Bool, Float, Tensor
 
@@ -112,8 +112,10 @@ def _needs_float64(
         return torch.ones_like(heard)
     d = updates.shape[1]
     looked_at = range(0, d, max(LOOKED_AT, d // N_LOOKS))
-    sample = torch.cat([updates[:, at : at + LOOKED_AT] for at in looked_at], dim=1)
-    sizes = norms_of(sample) * weights.abs()
+    # torch's other threads, once woken, spin for milliseconds beside those that add up the blocks.
+    with one_torch_thread():
+        sample = torch.cat([updates[:, at : at + LOOKED_AT] for at in looked_at], dim=1)
+        sizes = norms_of(sample) * weights.abs()
     ordered = sizes[heard].sort().values
     far_larger = sizes > FAR * ordered[len(ordered) // 4]  # than three quarters of the others need
     return far_larger | (weights.abs() < torch.finfo(updates.dtype).tiny)

@@ -1,5 +1,6 @@
 """Wrong input through the real command: exit status 2, one readable line per fault."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -102,9 +103,14 @@ def test_list_names_every_rule(tmp_path: Path) -> None:
     assert "NeurIPS" in krum
 
 
-def test_run_prints_the_table_and_draws_the_figure(tmp_path: Path) -> None:
-    (tmp_path / "scenario.yaml").write_text(SCENARIO.replace("rounds: 4", "rounds: 1"))
-    said = succeed("run", "scenario.yaml", cwd=tmp_path)
+def test_run_prints_a_table_and_draws_a_figure_for_every_file(tmp_path: Path) -> None:
+    short = SCENARIO.replace("rounds: 4", "rounds: 1")
+    (tmp_path / "scenario.yaml").write_text(short)
+    (tmp_path / "other.yaml").write_text(short.replace("name: small", "name: other"))
+    said = succeed("run", "scenario.yaml", "other.yaml", cwd=tmp_path)
     for heading in ("accuracy", "worst", "group", "ASR", "minority", "poisoned"):
-        assert heading in said
-    assert (tmp_path / "runs" / "small" / "tension.png").read_bytes().startswith(b"\x89PNG")
+        assert said.count(heading) >= 2
+    for name in ("small", "other"):
+        folder = tmp_path / "runs" / name
+        assert (folder / "tension.png").read_bytes().startswith(b"\x89PNG")
+        assert len(json.loads((folder / "sweep.json").read_text())["runs"]) == 1

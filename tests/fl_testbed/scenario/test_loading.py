@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
+from fl_testbed.scenario import Scenario, ScenarioError, load_files, load_scenarios
 
 BASE = """\
 name: small
@@ -277,3 +277,49 @@ def test_the_engine_is_no_part_of_a_run_s_identity(load):
     inline, ray = (the_one(load(BASE, f"engine.kind={kind}")) for kind in ("inline", "ray"))
     assert inline.engine != ray.engine
     assert inline.to_yaml() == ray.to_yaml()
+
+
+class TestSeveralFiles:
+    @pytest.fixture
+    def files(self, load, tmp_path):
+        def files(*texts: str) -> list[Path]:
+            names = [f"file{place}" for place in range(len(texts))]
+            load(BASE, **dict(zip(names, texts, strict=True)))
+            return [tmp_path / f"{name}.yaml" for name in names]
+
+        return files
+
+    def test_their_runs_follow_each_other_and_settings_hold_for_all(self, files):
+        paths = files(BASE, BASE.replace("name: small", "name: other\nvariants: {a: {}, b: {}}"))
+        found = load_files(paths, ["rounds=7"])
+        assert [(run.name, run.variant) for run in found] == [
+            ("small", "default"),
+            ("other", "a"),
+            ("other", "b"),
+        ]
+        assert {run.rounds for run in found} == {7}
+
+    def test_faults_of_all_files_are_told(self, files):
+        paths = files(BASE.replace("rounds: 3", "rounds: no"), BASE.replace("rounds: 3", "seed: x"))
+        with pytest.raises(ScenarioError) as error:
+            load_files(paths)
+        assert [line.split(": ")[1] for line in lines_of(error)] == ["rounds", "rounds", "seed"]
+
+    @pytest.mark.parametrize(
+        ("second", "fault"),
+        [
+            (BASE, "name: 'small' is another file's name too"),
+            (BASE.replace("name: small", "name: b\nengine: {kind: ray}"), "engine: differs from"),
+            (
+                "{kind: centralized, name: b, dataset: {kind: digits}, model: {kind: linear}, "
+                "training: {epochs: 1, lr: 0.1, batch_size: 5}}",
+                "kind: differs from",
+            ),
+        ],
+    )
+    def test_what_does_not_go_together_is_one_readable_line(self, files, second, fault):
+        with pytest.raises(ScenarioError) as error:
+            load_files(files(BASE, second))
+        (line,) = lines_of(error)
+        assert fault in line
+        assert "file1.yaml" in line
