@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 
 from strategies.aggregation.aggregate import dot_products
 from strategies.aggregation.blocks import column_blocks
@@ -56,6 +55,8 @@ def inferred_weights(updates: Float[Tensor, "n d"], step: Float[Tensor, " d"]) -
     root = values[known].sqrt()
     matrix = root[:, None] * vectors[:, known].T
     target = vectors[:, known].T @ pulls / root
+    from scipy.optimize import nnls  # half a second that every other command can do without
+
     coefficients = torch.from_numpy(nnls(matrix.numpy(), target.numpy())[0])
     total = coefficients.sum().item()
     rest = length**2 - 2 * coefficients @ pulls + coefficients @ gram @ coefficients

@@ -58,7 +58,10 @@ def main() -> None:
     except api.RunFailedError as fault:
         parser.exit(1, f"{fault}\n")
     for question in questions:
-        write(question, out, results)
+        try:
+            write(question, out, results)
+        except FileNotFoundError as fault:  # results of another question, which it shows as well
+            parser.exit(2, f"{fault.filename}: not there yet: run that question first\n")
 
 
 def in_figures(scenario: AnyScenario) -> bool:

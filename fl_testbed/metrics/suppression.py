@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from clients.shard import Role
 
@@ -42,7 +41,7 @@ def suppression(
 
 def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
     """Return P(positive > negative) + P(equal) / 2, the area under the ROC curve."""
-    ranks = rankdata(np.concatenate([positive, negative]))
+    ranks = pd.Series(np.concatenate([positive, negative])).rank().to_numpy()  # ties share theirs
     wins = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
     return float(wins / (len(positive) * len(negative)))
 

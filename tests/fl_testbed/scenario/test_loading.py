@@ -303,7 +303,7 @@ class TestSeveralFiles:
         paths = files(BASE.replace("rounds: 3", "rounds: no"), BASE.replace("rounds: 3", "seed: x"))
         with pytest.raises(ScenarioError) as error:
             load_files(paths)
-        assert [line.split(": ")[1] for line in lines_of(error)] == ["rounds", "rounds", "seed"]
+        assert [line.split(": ")[1] for line in lines_of(error)] == ["rounds", "seed", "rounds"]
 
     @pytest.mark.parametrize(
         ("second", "fault"),
@@ -311,7 +311,8 @@ class TestSeveralFiles:
             (BASE, "name: 'small' is another file's name too"),
             (BASE.replace("name: small", "name: b\nengine: {kind: ray}"), "engine: differs from"),
             (
-                "{kind: centralized, name: b, dataset: {kind: digits}, model: {kind: linear}, "
+                "{kind: centralized, name: b, dataset: {kind: digits}, "
+                "model: {kind: logistic_regression}, "
                 "training: {epochs: 1, lr: 0.1, batch_size: 5}}",
                 "kind: differs from",
             ),
