@@ -101,14 +101,15 @@ def pairwise_auc(rows: pd.DataFrame, column: str) -> float | None:
     scored = rows[rows[column].notna()]
     if scored[column].nunique() <= 1:
         return None
-    by_round = [
-        dict(iter(scored.loc[scored["role"] == role.value].groupby("round")[column]))
+    attackers, minority = (
+        dict(iter(scored[scored["role"] == role.value].groupby("round")[column]))
         for role in (Role.POISONED, Role.HONEST_MINORITY)
-    ]
+    )
     wins, pairs = 0.0, 0
-    for round_ in sorted(by_round[0].keys() & by_round[1].keys()):
-        poisoned, minority = (scores[round_].to_numpy() for scores in by_round)
-        n_pairs = len(poisoned) * len(minority)
-        wins += area_under_curve(poisoned, minority) * n_pairs
-        pairs += n_pairs
+    for round_, scores in attackers.items():
+        if round_ in minority:
+            others = minority[round_].to_numpy()
+            n_pairs = len(scores) * len(others)
+            wins += area_under_curve(scores.to_numpy(), others) * n_pairs
+            pairs += n_pairs
     return wins / pairs if pairs else None

@@ -24,7 +24,7 @@ is a client's weight before the rule has its say: equal, or by examples (`weight
 A rule returns the combined *update*; *weights*, each client's share in it, >= 0, which sum to 1, or are all 0 where the rule moves
 nothing; and *suspicion*, its own score, higher where it trusts less. Fewer clients than a rule needs (TooFewClientsError) skip the
 round or stop the run, as `strategy.on_too_few` says; a scenario that can never have enough is refused.
-"""  # noqa: E501
+"""  # noqa: E501 (lines of a page)
 
 
 class Chapter(NamedTuple):

@@ -65,7 +65,7 @@ class ChecksSpec(TriggerSpec):
     """Turner et al.'s 3 × 3 black and white pixels in corners."""
 
     kind: Literal["checks"]
-    corners: Annotated[list[Corner], Field(min_length=1)] = ["bottom_right"]  # noqa: RUF012
+    corners: Annotated[list[Corner], Field(min_length=1)] = ["bottom_right"]  # noqa: RUF012 (pydantic copies it)
     amplitude: Fraction | None = None  # added or taken away, in place of black and white
     stamp = staticmethod(poisons.checks)
 
