@@ -357,7 +357,7 @@ class RunWriter:
             text = f"{type(fault).__name__}: {text}"
         elif isinstance(fault, TooFewClientsError):
             text += " (strategy.on_too_few: skip_round would go on)"
-        self.failure = " ".join(text.split())
+        self.failure, self._state = " ".join(text.split()), None
         self.folder.fail(self.failure, traceback_text)
         for tracker in self._trackers:
             with self._untracked_on_error():
@@ -407,11 +407,12 @@ class RunWriter:
 
     def finish(self) -> None:
         """Write the final model and the summary."""
-        assert self._state is not None
+        state, self._state = self._state, None  # a sweep has thousands of these
+        assert state is not None
         self.folder.close()
         model = {
             name.removeprefix("arrays/"): tensor
-            for name, tensor in self._state.items()
+            for name, tensor in state.items()
             if name.startswith("arrays/")
         }
         summary = self.kind.summarise(self.folder.path, self.scenario)

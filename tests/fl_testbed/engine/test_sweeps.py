@@ -1,10 +1,16 @@
 """A sweep survives one run's failure, says so, and finishes what is missing."""
 
 import json
+import weakref
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from commands import SCENARIO, assert_same_results, patches, run, succeed, write_scenario
+
+from fl_testbed.engine.launch import Options, launch
+from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.scenario import load_scenarios
 
 VARIANTS = """
 variants:
@@ -76,3 +82,22 @@ def test_compare_says_what_is_wrong_with_its_folders(undisturbed: Path, tmp_path
     done = run("compare", undisturbed, "--baseline", "mena", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("--baseline: there is no variant 'mena': did you mean 'mean'?")
+
+
+def test_a_finished_run_lets_go_of_its_model(tmp_path: Path, monkeypatch) -> None:
+    models: list[weakref.ref] = []
+    alive = []
+    finish = RunFolder.finish
+
+    def noting(folder, model, summary):
+        models.extend(weakref.ref(tensor) for tensor in model.values())
+        finish(folder, model, summary)
+
+    monkeypatch.setattr(RunFolder, "finish", noting)
+    progress = MagicMock()
+    progress.begin.side_effect = lambda *_: alive.append([m for m in models if m() is not None])
+    write_scenario(tmp_path, SCENARIO)
+    scenarios = load_scenarios(tmp_path / "scenario.yaml", ["rounds=1", "sweep.seed=[0, 1]"])
+    launch(scenarios, Options(tmp_path / "out", None, ""), progress)
+    assert len(models) > 0
+    assert alive == [[], []]
