@@ -54,9 +54,9 @@ def report(
             )
 
 
-def latest(benchmark: str) -> dict[tuple[str, str], float]:
-    """Return a benchmark's latest values by setting and figure."""
-    with RESULTS.open(newline="", encoding="utf-8") as file:
+def latest(benchmark: str, path: Path = RESULTS) -> dict[tuple[str, str], float]:
+    """Return a benchmark's latest values by setting and figure, from a file in its order."""
+    with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark]
     return {(row["setting"], row["figure"]): float(row["value"]) for row in rows}
 

@@ -280,8 +280,9 @@ def contest(ours: "Side", theirs: "Side", names: list[str], folder: Path, thread
         rows = [{"setting": setting, "figure": "ours", "value": ours_s, "unit": counted}]
         fastest = float("inf")
         for backend, answers in turns.items():
-            taken, unit = float("nan"), answers[0].get("fault", counted)
-            if "fault" not in answers[0]:
+            faults = [answer["fault"] for answer in answers if "fault" in answer]
+            taken, unit = float("nan"), faults[0] if faults else counted
+            if not faults:
                 taken = statistics.median(answer["median_s"] for answer in answers)
                 fastest = min(fastest, taken)
             figure = f"ByzFL, {backend}"

@@ -5,19 +5,18 @@ python -m experiments.benchmarks.rules_table
 
 from pathlib import Path
 
-import pandas as pd
-
 from experiments import pages
+from experiments.benchmarks.measure import latest
 
 PAGE = Path(__file__).parent / "rules.md"
+CSV = Path(__file__).parent / "rules.csv"
 SETTING = ", 100 x 1000000, f=20"  # of all but what a table's row says
 SMALL = 0.2  # of the matrix: rules that need less share a row
 
 
 def tables() -> dict[str, str]:
     """Return the three tables of the page."""
-    rules = _latest("rules.csv", "rules_against_byzfl")
-    partitions = _latest("results.csv", "partitions")
+    rules, partitions = latest("rules_against_byzfl", CSV), latest("partitions")
     return {
         "seconds": pages.markdown(_seconds(rules)),
         "memory": pages.markdown(_memory(rules)),
@@ -27,13 +26,7 @@ def tables() -> dict[str, str]:
     }
 
 
-def _latest(file: str, benchmark: str) -> pd.Series:
-    """Return a benchmark's latest values by setting and figure, in the order of the file."""
-    rows = pd.read_csv(PAGE.parent / file).query("benchmark == @benchmark")
-    return rows.groupby(["setting", "figure"], sort=False)["value"].last()
-
-
-def _seconds(rules: pd.Series) -> list[list[str]]:
+def _seconds(rules: dict[tuple[str, str], float]) -> list[list[str]]:
     lines = [["rule", "ours", "ByzFL numpy", "ByzFL torch", "faster / ours", "target"]]
     for (setting, figure), ratio in rules.items():
         if not figure.startswith("ByzFL's faster"):
@@ -45,12 +38,12 @@ def _seconds(rules: pd.Series) -> list[list[str]]:
     return lines
 
 
-def _memory(rules: pd.Series) -> list[list[str]]:
-    peaks = rules[:, "peak memory above the matrix / the matrix"].sort_values(ascending=False)
-    large = peaks[peaks > SMALL]
-    lines = [["rule", "multiple"], *([_name(s), f"{v:.2f}"] for s, v in large.items())]
-    small = peaks[peaks <= SMALL]
-    return [*lines, [f"all {len(small)} others", f"at most {small.max():.2f}"]]
+def _memory(rules: dict[tuple[str, str], float]) -> list[list[str]]:
+    peaks = [(v, _name(setting)) for (setting, of), v in rules.items() if of.startswith("peak")]
+    large = [(v, name) for v, name in sorted(peaks, reverse=True) if v > SMALL]
+    small = [v for v, _ in peaks if v <= SMALL]
+    rest = [f"all {len(small)} others", f"at most {max(small):.2f}"]
+    return [["rule", "multiple"], *([name, f"{v:.2f}"] for v, name in large), rest]
 
 
 def _name(setting: str) -> str:
