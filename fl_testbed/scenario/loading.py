@@ -98,28 +98,29 @@ def load_files(paths: Sequence[Path], settings: Sequence[str] = ()) -> list[AnyS
     Raises:
         ScenarioError: With every fault found in any of them.
     """
-    scenarios: list[AnyScenario] = []
+    loaded: list[tuple[Path, list[AnyScenario]]] = []
     faults: list[Fault] = []
     for path in paths:
         try:
-            own = load_scenarios(path, settings)
+            loaded.append((path, load_scenarios(path, settings)))
         except ScenarioError as error:
             faults += error.faults
-            continue
-        for other in scenarios[:1]:
-            if own[0].engine != other.engine:
-                text = f"differs from {paths[0]}'s: run them one by one, or --set the same"
-                faults.append(Fault(str(path), "engine", text))
-            if type(own[0]) is not type(other):
-                text = f"differs from {paths[0]}'s: federated and centralized runs go one by one"
-                faults.append(Fault(str(path), "kind", text))
-        if own[0].name in {scenario.name for scenario in scenarios}:
-            text = f"{own[0].name!r} is another file's name too: their folder would be the same"
+    names: set[str] = set()
+    for path, (own, *_) in loaded:
+        first_path, (first, *_) = loaded[0]
+        if own.engine != first.engine:
+            text = f"differs from {first_path}'s: run them one by one, or --set the same"
+            faults.append(Fault(str(path), "engine", text))
+        if type(own) is not type(first):
+            text = f"differs from {first_path}'s: federated and centralized runs go one by one"
+            faults.append(Fault(str(path), "kind", text))
+        if own.name in names:
+            text = f"{own.name!r} is another file's name too: their folder would be the same"
             faults.append(Fault(str(path), "name", text))
-        scenarios += own
+        names.add(own.name)
     if faults:
         raise ScenarioError(faults)
-    return scenarios
+    return [scenario for _, scenarios in loaded for scenario in scenarios]
 
 
 def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario]:

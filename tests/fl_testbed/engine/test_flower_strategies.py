@@ -129,12 +129,13 @@ def test_ray_and_a_second_run_give_the_same_bytes(tmp_path: Path) -> None:
     assert_same_results(tmp_path / "one", tmp_path / "two")
 
 
-def test_one_runs_on_flowers_own_engine_too(runs: dict[str, Path], tmp_path: Path) -> None:
-    scenario(tmp_path, {"MultiKrum": variants()["MultiKrum"]})
+def test_two_run_on_flowers_own_engine_too(runs: dict[str, Path], tmp_path: Path) -> None:
+    scenario(tmp_path, {name: variants()[name] for name in ("FedAvg", "MultiKrum")})
     succeed("run", "scenario.yaml", "--out", "out", "--engine", "flower", cwd=tmp_path)
-    theirs = tmp_path / "out" / "small" / "MultiKrum" / "seed-0"
-    weights = [pd.read_csv(run / "clients.csv")["weight"] for run in (runs["MultiKrum"], theirs)]
-    np.testing.assert_allclose(*weights, atol=1e-3)
+    for name in ("FedAvg", "MultiKrum"):
+        ours = pd.read_csv(runs[name] / "clients.csv")["weight"]
+        theirs = pd.read_csv(tmp_path / "out" / "small" / name / "seed-0" / "clients.csv")["weight"]
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
 def test_an_exception_in_a_strategy_costs_a_round_and_says_why(tmp_path: Path) -> None:
