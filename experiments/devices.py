@@ -21,6 +21,14 @@ AGREEMENT = {
         f"{STEP} where |gradient| > 1e-5",
     ),
     "float32, one step: Adam, everywhere": (ADAM, STEP),
+    "float32, one step: Adam, from cohorts of one client": (
+        ADAM,
+        "float32, 1 step: from cohorts of one: largest",
+    ),
+    "float32, one step: Adam, one by one, from the same in float64": (
+        ADAM,
+        "float32, 1 step: one by one, from float64: largest",
+    ),
 }
 """Rows: which optimizers, and the benchmark's name of the figure."""
 RUNS = {

@@ -8,9 +8,10 @@ with cohorts of all clients against runs one by one.
 
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ def shards(shape: tuple[int, ...], dtype: torch.dtype) -> list[Shard]:
     rng = torch.Generator().manual_seed(1)
     return [
         Shard(
-            torch.rand(size, *shape, generator=rng, dtype=torch.float64).to(dtype),
+            torch.rand(size, *shape, generator=rng).to(dtype),  # the same numbers in either
             torch.randint(10, (size,), generator=rng),
             torch.zeros(size, dtype=torch.int64),
             torch.zeros(size, dtype=torch.bool),
@@ -67,38 +68,64 @@ def flat(state: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([value.flatten() for value in state.values()])
 
 
-def both(
-    kind: str, settings: LocalTraining, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the first model, and every client's parameters in a cohort and one by one."""
+class Trained(NamedTuple):
+    """The first model, and every client's parameters after training in each way."""
+
+    start: torch.Tensor
+    together: torch.Tensor
+    in_cohorts_of_one: torch.Tensor
+    alone: torch.Tensor
+
+
+def trained(kind: str, settings: LocalTraining, dtype: torch.dtype) -> Trained:
     build, shape = MODELS[kind]
     torch.manual_seed(0)
     model, held = build().to(dtype), shards(shape, dtype)
-    rngs = [np.random.default_rng(client) for client in range(len(held))]
-    together, _ = train_rows(model, model.state_dict(), held, settings, rngs)
+    start = model.state_dict()
+
+    def in_cohort(clients: Sequence[int]) -> torch.Tensor:
+        rngs = [np.random.default_rng(client) for client in clients]
+        return train_rows(model, start, [held[client] for client in clients], settings, rngs)[0]
+
     alone = []
     for client, shard in enumerate(held):
         local = copy.deepcopy(model)
         train(local, shard, settings, np.random.default_rng(client))
         alone.append(flat(local.state_dict()))
-    return flat(model.state_dict()), together, torch.stack(alone)
+    clients = range(len(held))
+    ones = torch.cat([in_cohort([client]) for client in clients])
+    return Trained(flat(start), in_cohort(clients), ones, torch.stack(alone))
 
 
 def of_parameters(kind: str, name: str) -> None:
     settings = OPTIMIZERS[name]
-    _, together, alone = both(kind, settings, torch.float64)
-    figures = {"float64, 3 epochs: largest": (together - alone).abs().max().item()}
+    epochs = trained(kind, settings, torch.float64)
     step = LocalTraining(**{**vars(settings), "batch_size": max(SIZES), "local_epochs": 1})
-    _, together, alone = both(kind, step, torch.float32)
-    difference = (together - alone).abs()
-    figures["float32, 1 step: largest"] = difference.max().item()
+    rounded = trained(kind, step, torch.float32)
+    apart = (rounded.together - rounded.alone).abs()
+    figures = {
+        "float64, 3 epochs: largest": largest(epochs.together - epochs.alone),
+        "float32, 1 step: largest": largest(apart),
+    }
     if settings.optimizer == "adam":
         # Its first step is lr g / (|g| + 1e-8): where g is rounding, so is the sign of the step.
-        descent = LocalTraining(lr=1.0, batch_size=max(SIZES))
-        start, _, descended = both(kind, descent, torch.float32)
-        clear = (descended - start).abs() > 1e-5
-        figures["float32, 1 step: largest where |gradient| > 1e-5"] = difference[clear].max().item()
+        descent = trained(kind, LocalTraining(lr=1.0, batch_size=max(SIZES)), torch.float32)
+        clear = (descent.alone - descent.start).abs() > 1e-5
+        exact = trained(kind, step, torch.float64)
+        figures |= {
+            "float32, 1 step: largest where |gradient| > 1e-5": largest(apart[clear]),
+            "float32, 1 step: from cohorts of one: largest": largest(
+                rounded.together - rounded.in_cohorts_of_one
+            ),
+            "float32, 1 step: one by one, from float64: largest": largest(
+                rounded.alone - exact.alone
+            ),
+        }
     tell(f"{kind}, {name}", figures, "")
+
+
+def largest(differences: torch.Tensor) -> float:
+    return differences.abs().max().item()
 
 
 def of_runs(name: str) -> None:
