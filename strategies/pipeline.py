@@ -21,7 +21,7 @@ from strategies.memory import Memory
 from strategies.oracle import Oracle
 from strategies.pre_aggregation.mixed import Mixed, PreAggregator, prior_of_rows, pulled_back
 from strategies.reweighting.lift import Reweighter
-from strategies.running_sum import ScaleOfRow
+from strategies.running_sum import RowByRow
 from strategies.shapes import Bool, Float, Int, Tensor
 
 Order = Literal["filter_then_lift", "lift_then_filter"]
@@ -150,18 +150,21 @@ class Pipeline:
         return "confidences" in self._aggregate_asks | self._reweight_asks
 
     @property
-    def scale_of_row(self) -> ScaleOfRow | None:
-        """The scale of a row where the step is a mean of scaled rows, which can be summed as they
-        come; None where it needs all rows at once."""
+    def row_by_row(self) -> RowByRow | None:
+        """What becomes of a row where the step is a mean of scaled rows, which can be summed as
+        they come; None where it needs all rows at once."""
         rule = getattr(self.aggregate, "func", self.aggregate)
         max_norm = getattr(self.aggregate, "keywords", {}).get("max_norm")
         corrected = self.oracle.removing != "standard"
         if self.reweight is not None or self.pre_aggregate or corrected:
             return None
         if rule is mean:
-            return lambda norm: 1.0
+            return RowByRow(scale=lambda norm: 1.0, suspicion=lambda norm: 0.0)
         if rule is norm_clipping and max_norm is not None:
-            return lambda norm: min(1.0, max_norm / norm) if norm > 0 else 1.0
+            return RowByRow(
+                scale=lambda norm: min(1.0, max_norm / norm) if norm > 0 else 1.0,
+                suspicion=lambda norm: norm,
+            )
         return None
 
     def __call__(

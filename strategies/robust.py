@@ -26,7 +26,7 @@ from strategies.update_rows import WriteRow, row_writer
 OK = "ok"
 NO_REPLY = "failed: no reply"
 NAN = math.nan
-RUNNING_SUM_BYTES = 64 * 2**20  # a larger matrix is not kept where a running sum will do
+RUNNING_SUM_BYTES = 256 * 2**20  # a larger matrix is not kept where a running sum will do
 LARGEST_COUNT = 2**53  # a claim beyond it is no count of examples
 LARGEST_LOSS = float(np.finfo(np.float32).max)  # so that sums and products of losses stay finite
 
@@ -75,7 +75,7 @@ def server_bytes(pipeline: Pipeline, n_clients: int, n_parameters: int) -> int:
     matrix = 4 * n_clients * n_parameters
     if pipeline.oracle.removing == "shielded":
         return 2 * matrix
-    if matrix > RUNNING_SUM_BYTES and pipeline.scale_of_row is not None:
+    if matrix > RUNNING_SUM_BYTES and pipeline.row_by_row is not None:
         return (8 + 8 + 4) * n_parameters
     return matrix
 
@@ -201,7 +201,7 @@ class RobustFedAvg(FedAvg):
         """Whether replies are added up as they come, in the order of node ids."""
         # A GPU has room for the matrix, and rows would have to leave it to be added up here.
         large = 4 * n_clients * n_parameters > RUNNING_SUM_BYTES and self.device.type == "cpu"
-        return large and n_clients > 1 and self.pipeline.scale_of_row is not None
+        return large and n_clients > 1 and self.pipeline.row_by_row is not None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the strategy carries from round to round."""
@@ -231,8 +231,8 @@ class RobustFedAvg(FedAvg):
         if self._matrix.shape != (n_rows, d):
             self._matrix = torch.empty(n_rows, d, device=self.device)
         write_row = row_writer(self._layout, self._matrix, start)
-        scale_of_row = self.pipeline.scale_of_row if n_rows < n else None
-        self._sum = RunningSum(d, scale_of_row) if scale_of_row is not None else None
+        rule = self.pipeline.row_by_row if n_rows < n else None
+        self._sum = RunningSum(d, rule) if rule is not None else None
         places = {client: place for place, client in enumerate(self._sampled)}
         ledger.clients = [ClientEntry(client, NO_REPLY) for client in self._sampled]
         for reply in replies:

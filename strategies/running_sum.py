@@ -1,6 +1,7 @@
 """A weighted mean of updates that come one by one, without keeping them."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,8 +9,13 @@ from torch import Tensor
 
 from strategies.aggregation.aggregate import Aggregate
 
-ScaleOfRow = Callable[[float], float]
-"""For a rule that averages scaled rows: the scale of a row, by its L2 norm."""
+
+class RowByRow(NamedTuple):
+    """A rule that averages scaled rows, and judges each by its own L2 norm alone."""
+
+    scale: Callable[[float], float]
+    suspicion: Callable[[float], float]
+
 
 BLOCK = 2**16  # entries whose float64 copy stays in a core's cache
 
@@ -21,17 +27,18 @@ class RunningSum:
 
     Args:
         n_parameters: Length d of a row.
-        scale_of_row: The rule's scale of a row.
+        rule: What each row is scaled by, and how much it is suspected.
     """
 
-    def __init__(self, n_parameters: int, scale_of_row: ScaleOfRow) -> None:
-        self._scale_of_row = scale_of_row
+    def __init__(self, n_parameters: int, rule: RowByRow) -> None:
+        self._rule = rule
         self._total = torch.zeros(n_parameters, dtype=torch.float64)
         self._early: dict[int, tuple[Tensor, float, float] | None] = {}
         self._next = 0
         self._raw: list[float] = []
         self._scales: list[float] = []
-        self._norms: list[float] = []
+        self._suspicion: list[float] = []
+        self._any_weight = False
 
     def put(self, row: int, update: Tensor, raw_weight: float, norm: float) -> None:
         """Take a row: its update (copied if it is early), unscaled weight and norm."""
@@ -48,15 +55,14 @@ class RunningSum:
         """Return the mean of all rows that came, by raw weight; call once, at the end."""
         for row in sorted(self._early):
             self._add(self._early.pop(row))
-        raw, scales = np.array(self._raw), np.array(self._scales)
-        prior = raw / raw.sum() if raw.sum() > 0 else np.full(len(raw), 1 / len(raw))
-        total = self._total.mul_(1 / raw.sum() if raw.sum() > 0 else 0.0)
-        effective = prior * scales
+        raw = np.array(self._raw) if self._any_weight else np.ones(len(self._raw))
+        total = self._total.mul_(1 / raw.sum())
+        effective = raw / raw.sum() * np.array(self._scales)
         weights = effective / effective.sum() if effective.sum() > 0 else effective
         return Aggregate(
             total.float(),
             torch.from_numpy(weights),
-            torch.tensor(self._norms, dtype=torch.float64),
+            torch.tensor(self._suspicion, dtype=torch.float64),
         )
 
     def _drain(self) -> None:
@@ -68,9 +74,13 @@ class RunningSum:
         if item is None:
             return
         update, raw_weight, norm = item
-        scale = self._scale_of_row(norm)
+        scale = self._rule.scale(norm)
+        if raw_weight > 0 and not self._any_weight:
+            self._total.zero_()  # until here, where nobody had any weight, all counted equally
+            self._any_weight = True
+        factor = raw_weight * scale if self._any_weight else scale
         for total, block in zip(self._total.split(BLOCK), update.split(BLOCK), strict=True):
-            total.add_(block, alpha=raw_weight * scale)
+            total.add_(block, alpha=factor)
         self._raw.append(raw_weight)
         self._scales.append(scale)
-        self._norms.append(norm)
+        self._suspicion.append(self._rule.suspicion(norm))

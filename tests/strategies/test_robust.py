@@ -12,21 +12,25 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fl_testbed.engine.flower_internals import become_server
+from strategies import robust
 from strategies.aggregation import (
     TooFewClientsError,
     centred_clipping,
+    coordinate_median,
     fltrust,
     krum,
     loss_rejection,
     mean,
     multi_krum,
+    norm_clipping,
     weak_dp,
 )
 from strategies.flower_arrays import record_of
 from strategies.observed import Observed
+from strategies.oracle import Oracle
 from strategies.pre_aggregation import clipping
 from strategies.reweighting import agnostic, jtt
-from strategies.robust import RobustFedAvg
+from strategies.robust import RobustFedAvg, server_bytes
 
 become_server()
 
@@ -554,3 +558,65 @@ def test_pre_aggregations_run_before_the_rule():
     strategy = strategy_of(mean, pre_aggregate=[partial(clipping, max_norm=math.sqrt(3))])
     assert one_round(strategy, 1, (1.0, 30.0))["bias"] == pytest.approx([4.0])
     assert weights(strategy) == pytest.approx([30 / 31, 1 / 31])
+
+
+def one_of_each(strategy: RobustFedAvg, order: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, list]:
+    """Run a round of three updates, one that cannot be used, and a client that stays silent."""
+    messages = asked(strategy, range(1, 6))
+    replies = [
+        moved(messages[0], 0.1, num_examples=10),
+        moved(messages[1], math.nan),
+        moved(messages[2], 0.7, num_examples=30),
+        moved(messages[3], 1e-3, num_examples=20),
+    ]
+    return parameters(strategy.aggregate_train(1, [replies[i] for i in order])[0])
+
+
+@pytest.mark.parametrize("rule", [mean, partial(norm_clipping, max_norm=0.5)])
+@pytest.mark.parametrize("weight_by", ["clients", "examples"])
+def test_a_running_sum_says_what_the_matrix_says_but_for_contributions(
+    rule, weight_by, monkeypatch
+):
+    kept = strategy_of(rule, weight_by=weight_by)
+    expected = one_of_each(kept)
+    monkeypatch.setattr(robust, "RUNNING_SUM_BYTES", 0)
+    summed = strategy_of(rule, weight_by=weight_by)
+    assert summed.keeps_running_sum(5, 3)
+    for name, values in one_of_each(summed).items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-6)
+    assert summed.ledger is not None
+    assert kept.ledger is not None
+    for entry, other in zip(summed.ledger.clients, kept.ledger.clients, strict=True):
+        assert math.isnan(entry.contribution)
+        assert math.isnan(other.contribution) == (other.status != "ok")
+        expected_entry = {**vars(other), "contribution": math.nan}
+        assert vars(entry) == pytest.approx(expected_entry, nan_ok=True)
+
+
+def test_a_running_sum_does_not_depend_on_the_order_in_which_replies_arrive(monkeypatch):
+    monkeypatch.setattr(robust, "RUNNING_SUM_BYTES", 0)
+    first = one_of_each(strategy_of())
+    assert all(one_of_each(strategy_of(), order) == first for order in ((3, 2, 1, 0), (2, 0, 3, 1)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"rule": coordinate_median},
+        {"rule": norm_clipping},  # to the median norm, known when all are there
+        {"pre_aggregate": [partial(clipping, max_norm=1.0)]},
+        {"reweight": partial(agnostic, step_size=0.1)},
+        {"oracle": Oracle({1}, {2}, removing="ideal")},
+    ],
+)
+def test_what_needs_all_rows_keeps_them(arguments, monkeypatch):
+    monkeypatch.setattr(robust, "RUNNING_SUM_BYTES", 0)
+    strategy = strategy_of(**arguments)
+    assert not strategy.keeps_running_sum(5, 3)
+    assert server_bytes(strategy.pipeline, 5, 3) >= 4 * 5 * 3
+
+
+def test_memory_of_a_running_sum_does_not_grow_with_clients():
+    pipeline, d = strategy_of().pipeline, 10**6
+    assert server_bytes(pipeline, 1_000, d) == server_bytes(pipeline, 100, d) < 4 * 100 * d
+    assert server_bytes(pipeline, 10, d) == 4 * 10 * d
