@@ -332,10 +332,12 @@ def test_whoever_watches_another_strategy_survives_a_claim_that_is_no_count(clai
     assert [client.n_examples for client in watched.ledger.clients] == [7, 0]
 
 
-def test_clients_that_claim_no_examples_count_equally():
+@pytest.mark.parametrize("rejected", [0, 10])
+def test_clients_that_claim_no_examples_count_equally(rejected):
     strategy = strategy_of(weight_by="examples")
     a, b, c = asked(strategy, [1, 2, 3])
-    replies = [moved(a, 1, num_examples=0), moved(b, 3, num_examples=0), moved(c, math.nan)]
+    claims = ((a, 1, 0), (b, 3, 0), (c, math.nan, rejected))
+    replies = [moved(message, by, num_examples=n) for message, by, n in claims]
     result, _ = strategy.aggregate_train(1, replies)
     assert parameters(result)["bias"] == [5.0]
 
@@ -542,6 +544,14 @@ def test_a_confidence_is_needed_only_where_somebody_goes_by_it():
         a, b = asked(strategy, [1, 2])
         strategy.aggregate_train(1, [moved(m, 1.0, received_loss=1.0) for m in (a, b)])
         assert statuses(strategy) == statuses_
+
+
+def test_no_confidence_is_larger_than_1():
+    strategy = strategy_of(reweight=partial(agnostic, step_size=1.0))
+    messages = asked(strategy, [1, 2])
+    claims = [{"received_loss": 1.0, "received_confidence": p} for p in (1.0, 1.5)]
+    strategy.aggregate_train(1, [moved(m, 1.0, **c) for m, c in zip(messages, claims, strict=True)])
+    assert statuses(strategy) == ["ok", "rejected: needs a confidence from 0 to 1, got 1.5"]
 
 
 def test_a_rule_that_evaluates_says_what_to_pass():
