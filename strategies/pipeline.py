@@ -21,7 +21,7 @@ from strategies.memory import Memory
 from strategies.oracle import Oracle
 from strategies.pre_aggregation.mixed import Mixed, PreAggregator, prior_of_rows, pulled_back
 from strategies.reweighting.lift import Reweighter
-from strategies.running_sum import ScaleOfRow
+from strategies.running_sum import ScaleOfRow, unscaled
 from strategies.shapes import Bool, Float, Int, Tensor
 
 Order = Literal["filter_then_lift", "lift_then_filter"]
@@ -159,7 +159,7 @@ class Pipeline:
         if self.reweight is not None or self.pre_aggregate or corrected:
             return None
         if rule is mean:
-            return lambda norm: 1.0
+            return unscaled
         if rule is norm_clipping and max_norm is not None:
             return lambda norm: min(1.0, max_norm / norm) if norm > 0 else 1.0
         return None

@@ -14,6 +14,12 @@ ScaleOfRow = Callable[[float], float]
 BLOCK = 2**16  # entries whose float64 copy stays in a core's cache
 
 
+def unscaled(norm: float) -> float:
+    """Scale no row: the mean, which suspects nobody."""
+    del norm
+    return 1.0
+
+
 class RunningSum:
     """Adds rows in row order, whatever order they come in, so that the sum is repeatable.
 
@@ -53,11 +59,10 @@ class RunningSum:
         total = self._total.mul_(1 / raw.sum() if raw.sum() > 0 else 0.0)
         effective = prior * scales
         weights = effective / effective.sum() if effective.sum() > 0 else effective
-        return Aggregate(
-            total.float(),
-            torch.from_numpy(weights),
-            torch.tensor(self._norms, dtype=torch.float64),
-        )
+        suspicion = torch.tensor(self._norms, dtype=torch.float64)
+        if self._scale_of_row is unscaled:
+            suspicion.zero_()
+        return Aggregate(total.float(), torch.from_numpy(weights), suspicion)
 
     def _drain(self) -> None:
         while self._next in self._early:

@@ -20,6 +20,7 @@ from strategies.aggregation import (
     loss_rejection,
     mean,
     multi_krum,
+    norm_clipping,
     weak_dp,
 )
 from strategies.flower_arrays import record_of
@@ -340,6 +341,39 @@ def test_clients_that_claim_no_examples_count_equally(rejected):
     replies = [moved(message, by, num_examples=n) for message, by, n in claims]
     result, _ = strategy.aggregate_train(1, replies)
     assert parameters(result)["bias"] == [5.0]
+
+
+@pytest.mark.parametrize("weight_by", ["clients", "examples"])
+@pytest.mark.parametrize("rule", [mean, partial(norm_clipping, max_norm=4.0)])
+def test_rows_that_are_too_many_to_keep_are_added_up_in_any_order(rule, weight_by, monkeypatch):
+    def outcome(order: Iterable[int], largest_matrix: int) -> tuple[dict, list]:
+        monkeypatch.setattr("strategies.robust.RUNNING_SUM_BYTES", largest_matrix)
+        strategy = strategy_of(rule, weight_by=weight_by)
+        messages = asked(strategy, range(6))
+        moves = [0.3, math.nan, 1.7, None, 5.1, 0.9]  # client 1 is rejected, client 3 fails
+        replies = [
+            Message(Error(1, "no battery"), reply_to=message)
+            if by is None
+            else moved(message, by, num_examples=3 + number)
+            for number, (message, by) in enumerate(zip(messages, moves, strict=True))
+        ]
+        result, _ = strategy.aggregate_train(1, [replies[place] for place in order])
+        assert strategy.ledger is not None
+        told = [
+            (entry.status, entry.prior_weight, entry.weight, entry.suspicion, entry.lift)
+            for entry in strategy.ledger.clients
+        ]
+        return parameters(result), told
+
+    kept, told = outcome(range(6), 2**20)
+    for order in (range(6), (5, 2, 4, 1, 3, 0), (3, 4, 0, 5, 1, 2)):
+        summed, said = outcome(order, 0)
+        assert summed == outcome(range(6), 0)[0]  # to the last bit
+        for name, values in kept.items():
+            np.testing.assert_allclose(summed[name], values, rtol=1e-6)
+        assert [line[0] for line in said] == [line[0] for line in told]
+        for line, other in zip(said, told, strict=True):
+            assert line[1:] == pytest.approx(other[1:], nan_ok=True)
 
 
 @pytest.mark.parametrize("loss", [None, math.nan, math.inf, -1.0, 1e300])
