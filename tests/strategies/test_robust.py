@@ -598,3 +598,76 @@ def test_pre_aggregations_run_before_the_rule():
     strategy = strategy_of(mean, pre_aggregate=[partial(clipping, max_norm=math.sqrt(3))])
     assert one_round(strategy, 1, (1.0, 30.0))["bias"] == pytest.approx([4.0])
     assert weights(strategy) == pytest.approx([30 / 31, 1 / 31])
+
+
+class Noting(RobustFedAvg):
+    """A mean that notes who answered in which order, and what chance it had."""
+
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__(mean, fraction_train=1.0, min_train_nodes=1, min_available_nodes=1)
+        self.fails = fails
+        self.orders: list[list[int]] = []
+        self.draws: list[float] = []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        replies = list(replies)
+        self.orders.append([message.metadata.src_node_id for message in replies])
+        self.draws.append(np.random.random())  # noqa: NPY002 (as others' strategies draw)
+        if self.fails:
+            raise ZeroDivisionError
+        return super().aggregate_train(server_round, replies)
+
+
+class TestWatched:
+    """A strategy of somebody else's: 1 and 3 move along different axes, 2 sends half a model."""
+
+    def watched(self, inner: Noting, rounds: int = 1, claim: int = 10, **more) -> Observed:
+        strategy = Observed(inner, **more)
+        for round_ in range(1, rounds + 1):
+            a, b, c = asked(strategy, [1, 2, 3])
+            one = {**START, "weight": START["weight"] + np.float32([[2, 0]])}
+            other = {**START, "bias": START["bias"] + np.float32(4)}
+            answers = [(c, other), (b, {"weight": START["weight"]}), (a, one)]
+            replies = [reply(message, arrays, num_examples=claim) for message, arrays in answers]
+            strategy.aggregate_train(round_, replies)
+        return strategy
+
+    def said(self, strategy: Observed, what: str) -> list[float]:
+        assert strategy.ledger is not None
+        return [getattr(entry, what) for entry in strategy.ledger.clients]
+
+    def test_what_it_made_of_each_client_is_inferred(self):
+        inner = Noting()
+        strategy = self.watched(inner)
+        assert inner.orders == [[1, 2, 3]]  # by id, not as they came
+        # The step is half of each update: pulls are ½ · 2 · 1 and ½ · 4 · 2.
+        approx = partial(pytest.approx, nan_ok=True)
+        assert self.said(strategy, "weight") == approx([0.5, math.nan, 0.5])
+        assert self.said(strategy, "contribution") == approx([0.2, math.nan, 0.8])
+        assert strategy.ledger is not None
+        assert strategy.ledger.residual == pytest.approx(0, abs=1e-6)
+
+    def test_to_leave_clients_out_it_is_copied(self):
+        inner = Noting()
+        strategy = self.watched(inner, leave_one_out=True)
+        assert len(inner.orders) == 1
+        # (1, 0, 2) becomes (0, 0, 4) or (2, 0, 0): both as far away as it is long.
+        assert self.said(strategy, "influence")[::2] == pytest.approx([1, 1])
+
+    def test_its_chance_is_the_round_s(self):
+        first, again, other = Noting(), Noting(), Noting()
+        for inner, seed in ((first, 3), (again, 3), (other, 4)):
+            self.watched(inner, rounds=2, seed=seed, leave_one_out=seed == 3)
+        assert first.draws == again.draws
+        assert len({*first.draws, *other.draws}) == 4
+
+    def test_where_it_fails_nobody_is_heard(self):
+        strategy = self.watched(Noting(fails=True))
+        assert strategy.ledger is not None
+        assert strategy.ledger.skipped.startswith("ZeroDivisionError")
+        assert self.said(strategy, "weight")[::2] == [0, 0]
+
+    def test_where_nobody_claims_examples_priors_are_equal(self):
+        assert self.said(self.watched(Noting(), claim=0), "prior_weight") == [1 / 3] * 3
