@@ -626,7 +626,7 @@ class TestWatched:
     def watched(self, inner: Noting, rounds: int = 1, claim: int = 10, **more) -> Observed:
         strategy = Observed(inner, **more)
         for round_ in range(1, rounds + 1):
-            a, b, c = asked(strategy, [1, 2, 3])
+            a, b, c = asked(strategy, [2, 3, 1])
             one = {**START, "weight": START["weight"] + np.float32([[2, 0]])}
             other = {**START, "bias": START["bias"] + np.float32(4)}
             answers = [(c, other), (b, {"weight": START["weight"]}), (a, one)]
@@ -641,7 +641,7 @@ class TestWatched:
     def test_what_it_made_of_each_client_is_inferred(self):
         inner = Noting()
         strategy = self.watched(inner)
-        assert inner.orders == [[1, 2, 3]]  # by id, not as they came
+        assert inner.orders == [[1, 2, 3]] == [self.said(strategy, "client")]  # by id
         # The step is half of each update: pulls are ½ · 2 · 1 and ½ · 4 · 2.
         approx = partial(pytest.approx, nan_ok=True)
         assert self.said(strategy, "weight") == approx([0.5, math.nan, 0.5])

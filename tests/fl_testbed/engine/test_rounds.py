@@ -55,6 +55,15 @@ class TestRun:
         assert [len(set(own)) for own in sampled] == [5, 5, 5]
         assert len(set(sampled)) > 1
 
+    def test_who_is_not_sampled_keeps_what_it_has(self):
+        keys = {"sampling": {"fraction": 0.5}, "local_method": {"kind": "ditto"}}
+        made = scenario(**keys, strategy={"aggregation": {"kind": "mean"}})
+        seen: set[int] = set()
+        for record in inline_rounds(load_dataset(made, None), made, -1, None):
+            seen |= {row[1] for row in record.tables["clients.csv"]}
+            assert [row[1] for row in record.tables["personal.csv"]] == sorted(seen)
+        assert len(seen) > 5
+
     def test_clients_weigh_by_what_they_hold_where_the_scenario_says_so(self):
         strategy = {"aggregation": {"kind": "mean"}, "weight_by": "examples"}
         made = scenario(rounds=1, strategy=strategy, partition={"kind": "quantity", "alpha": 1.0})
