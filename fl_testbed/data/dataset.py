@@ -85,6 +85,8 @@ class NumberFeature:
     def value_of(self, inputs: np.ndarray) -> str:
         """Return what one row of inputs says, as text."""
         value = float(inputs[self.place]) * self.scale + self.mean
+        if abs(value) < 1e-6 * (self.scale + abs(self.mean)):  # what float32 leaves of a 0
+            value = 0.0
         return f"{math.expm1(value) if self.is_log else value:.5g}"
 
 

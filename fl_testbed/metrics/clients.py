@@ -53,5 +53,5 @@ def spread(accuracies: np.ndarray) -> ClientSpread:
     known = np.sort(accuracies[~np.isnan(accuracies)])
     if not len(known):
         return ClientSpread(math.nan, math.nan)
-    n_worst = math.ceil(round(WORST_SHARE * len(known), 9))
+    n_worst = math.ceil(WORST_SHARE * len(known))
     return ClientSpread(float(known.var()), float(known[:n_worst].mean()))

@@ -99,6 +99,14 @@ def test_the_loss_of_the_received_model_is_told_only_when_asked_for():
     assert "received-loss" not in metrics_of(app()(message(1), context(1)))
 
 
+def test_whoever_trained_before_the_loss_told_is_of_the_received_model():
+    used, first = app(), message(0, **{"report-loss": True})
+    used(first, context(0))
+    second = Message(first.content, dst_node_id=1, message_type=MessageType.TRAIN)
+    told = metrics_of(used(second, context(1)))["received-loss"]
+    assert told == report_of(build_model(9), shard_of(1)).loss
+
+
 def test_an_attacker_may_lie_about_its_loss():
     def liar(client: int, round_: int) -> Work:
         return Work(shard_of(client), SETTINGS, claim="high")
@@ -239,6 +247,8 @@ def test_a_method_inside_a_client_lasts_over_rounds_and_does_the_same_in_a_cohor
                 replies = own.train_many(asked, contexts)
             else:
                 replies = [own(m, c) for m, c in zip(asked, contexts, strict=True)]
+        # Copies of an example are no more examples: a client does not weigh more for them.
+        assert [metrics_of(reply)["num-examples"] for reply in replies] == list(SIZES.values())
         return arrays_of(replies[1]), contexts[1].state
 
     (alone, kept), (cohort, kept_too) = answers(together=False), answers(together=True)

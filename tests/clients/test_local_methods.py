@@ -105,6 +105,13 @@ class TestDitto:
         expected = start["bias"] - 0.1 * (torch.tensor([0.25, -0.25]) + 2)
         torch.testing.assert_close(done.state["bias"], expected)
 
+    def test_a_batch_is_judged_by_the_labels_of_its_own_examples(self):
+        own, model = shard([0, 0, 1]), Fixed()
+        objective = Ditto(pull=1.0).lesson(model, own, 1, {}).personal
+        objective.begin({"bias": model.bias.detach()}, own)
+        loss = objective.loss({"bias": model.bias}, model(own.inputs[1:]), torch.tensor([1, 2]))
+        assert loss.item() == pytest.approx((log(4) + log(4 / 3)) / 2)
+
     def test_the_model_that_is_sent_is_trained_as_ever(self):
         lesson = Ditto(pull=1.0).lesson(Fixed(), shard([1]), 1, {})
         assert lesson.objective is None

@@ -16,6 +16,7 @@ def test_what_is_remembered_is_recalled_by_client():
 def test_new_values_replace_old_ones_and_others_stay():
     memory = remember({}, "loss", torch.tensor([1, 2, 3]), doubles(1, 2, 3))
     memory = remember(memory, "loss", torch.tensor([4, 2]), doubles(40, 20))
+    assert memory["loss.clients"].tolist() == [1, 2, 3, 4]
     recalled = recall(memory, "loss", torch.tensor([1, 2, 3, 4]), default=-1.0)
     assert recalled.tolist() == [1, 20, 3, 40]
 

@@ -89,9 +89,11 @@ class TestRemoving:
         def rule(updates, clients, losses):
             assert clients.tolist() == [MAJORITY, 4, ATTACKER]
             assert losses.tolist() == [1, 2, 4]
-            return trimmed_mean(updates, n_malicious=1)
+            return trimmed_mean(updates, n_malicious=1)._replace(memory={"kept": doubles(7)})
 
-        result = step_of(rule, oracle(removing="shielded")).result
+        step = step_of(rule, oracle(removing="shielded"))
+        assert step.memory["rule.kept"].tolist() == [7]
+        result = step.result
         torch.testing.assert_close(result.update, torch.tensor([2.25]))
         torch.testing.assert_close(result.weights, doubles(0, 0.75, 0.25, 0))
         assert result.suspicion.isnan().tolist() == [False, False, True, False]

@@ -159,6 +159,14 @@ def test_a_rejected_giant_leaves_the_others_their_contributions():
     assert step.contribution.sum().item() == pytest.approx(1)
 
 
+def test_a_reweighting_may_ask_for_the_squared_length_of_each_update():
+    def reweight(squared_norms, memory):
+        assert squared_norms.tolist() == [25, 4]
+        return Lift(doubles(0.5, 0.5), memory)
+
+    Pipeline(mean, reweight)(torch.tensor([[3.0, 4.0], [0.0, -2.0]]), round_of(2), {})
+
+
 def test_squared_norms_of_giants_are_finite():
     facts = round_of(2, losses=doubles(1, 1))
     rule = partial(q_fedavg, q=1.0, lipschitz=1.0)

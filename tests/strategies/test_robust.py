@@ -336,12 +336,47 @@ def test_whoever_watches_another_strategy_survives_a_claim_that_is_no_count(clai
     assert [client.n_examples for client in watched.ledger.clients] == [7, 0]
 
 
-def test_clients_that_claim_no_examples_count_equally():
+@pytest.mark.parametrize("rejected", [0, 10])
+def test_clients_that_claim_no_examples_count_equally(rejected):
     strategy = strategy_of(weight_by="examples")
     a, b, c = asked(strategy, [1, 2, 3])
-    replies = [moved(a, 1, num_examples=0), moved(b, 3, num_examples=0), moved(c, math.nan)]
+    claims = ((a, 1, 0), (b, 3, 0), (c, math.nan, rejected))
+    replies = [moved(message, by, num_examples=n) for message, by, n in claims]
     result, _ = strategy.aggregate_train(1, replies)
     assert parameters(result)["bias"] == [5.0]
+
+
+@pytest.mark.parametrize("weight_by", ["clients", "examples"])
+@pytest.mark.parametrize("rule", [mean, partial(norm_clipping, max_norm=4.0)])
+def test_rows_that_are_too_many_to_keep_are_added_up_in_any_order(rule, weight_by, monkeypatch):
+    def outcome(order: Iterable[int], largest_matrix: int) -> tuple[dict, list]:
+        monkeypatch.setattr("strategies.robust.RUNNING_SUM_BYTES", largest_matrix)
+        strategy = strategy_of(rule, weight_by=weight_by)
+        messages = asked(strategy, range(6))
+        moves = [0.3, math.nan, 1.7, None, 5.1, 0.9]  # client 1 is rejected, client 3 fails
+        replies = [
+            Message(Error(1, "no battery"), reply_to=message)
+            if by is None
+            else moved(message, by, num_examples=3 + number)
+            for number, (message, by) in enumerate(zip(messages, moves, strict=True))
+        ]
+        result, _ = strategy.aggregate_train(1, [replies[place] for place in order])
+        assert strategy.ledger is not None
+        told = [
+            (entry.status, entry.prior_weight, entry.weight, entry.suspicion, entry.lift)
+            for entry in strategy.ledger.clients
+        ]
+        return parameters(result), told
+
+    kept, told = outcome(range(6), 2**20)
+    for order in (range(6), (5, 2, 4, 1, 3, 0), (3, 4, 0, 5, 1, 2)):
+        summed, said = outcome(order, 0)
+        assert summed == outcome(range(6), 0)[0]  # to the last bit
+        for name, values in kept.items():
+            np.testing.assert_allclose(summed[name], values, rtol=1e-6)
+        assert [line[0] for line in said] == [line[0] for line in told]
+        for line, other in zip(said, told, strict=True):
+            assert line[1:] == pytest.approx(other[1:], nan_ok=True)
 
 
 @pytest.mark.parametrize("loss", [None, math.nan, math.inf, -1.0, 1e300])
@@ -548,6 +583,14 @@ def test_a_confidence_is_needed_only_where_somebody_goes_by_it():
         assert statuses(strategy) == statuses_
 
 
+def test_no_confidence_is_larger_than_1():
+    strategy = strategy_of(reweight=partial(agnostic, step_size=1.0))
+    messages = asked(strategy, [1, 2])
+    claims = [{"received_loss": 1.0, "received_confidence": p} for p in (1.0, 1.5)]
+    strategy.aggregate_train(1, [moved(m, 1.0, **c) for m, c in zip(messages, claims, strict=True)])
+    assert statuses(strategy) == ["ok", "rejected: needs a confidence from 0 to 1, got 1.5"]
+
+
 def test_a_rule_that_evaluates_says_what_to_pass():
     strategy = strategy_of(partial(loss_rejection, n_malicious=1))
     with pytest.raises(TypeError, match="pass server_evaluate"):
@@ -620,3 +663,76 @@ def test_memory_of_a_running_sum_does_not_grow_with_clients():
     pipeline, d = strategy_of().pipeline, 10**6
     assert server_bytes(pipeline, 1_000, d) == server_bytes(pipeline, 100, d) < 4 * 100 * d
     assert server_bytes(pipeline, 10, d) == 4 * 10 * d
+
+
+class Noting(RobustFedAvg):
+    """A mean that notes who answered in which order, and what chance it had."""
+
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__(mean, fraction_train=1.0, min_train_nodes=1, min_available_nodes=1)
+        self.fails = fails
+        self.orders: list[list[int]] = []
+        self.draws: list[float] = []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        replies = list(replies)
+        self.orders.append([message.metadata.src_node_id for message in replies])
+        self.draws.append(np.random.random())  # noqa: NPY002 (as others' strategies draw)
+        if self.fails:
+            raise ZeroDivisionError
+        return super().aggregate_train(server_round, replies)
+
+
+class TestWatched:
+    """A strategy of somebody else's: 1 and 3 move along different axes, 2 sends half a model."""
+
+    def watched(self, inner: Noting, rounds: int = 1, claim: int = 10, **more) -> Observed:
+        strategy = Observed(inner, **more)
+        for round_ in range(1, rounds + 1):
+            a, b, c = asked(strategy, [2, 3, 1])
+            one = {**START, "weight": START["weight"] + np.float32([[2, 0]])}
+            other = {**START, "bias": START["bias"] + np.float32(4)}
+            answers = [(c, other), (b, {"weight": START["weight"]}), (a, one)]
+            replies = [reply(message, arrays, num_examples=claim) for message, arrays in answers]
+            strategy.aggregate_train(round_, replies)
+        return strategy
+
+    def said(self, strategy: Observed, what: str) -> list[float]:
+        assert strategy.ledger is not None
+        return [getattr(entry, what) for entry in strategy.ledger.clients]
+
+    def test_what_it_made_of_each_client_is_inferred(self):
+        inner = Noting()
+        strategy = self.watched(inner)
+        assert inner.orders == [[1, 2, 3]] == [self.said(strategy, "client")]  # by id
+        # The step is half of each update: pulls are ½ · 2 · 1 and ½ · 4 · 2.
+        approx = partial(pytest.approx, nan_ok=True)
+        assert self.said(strategy, "weight") == approx([0.5, math.nan, 0.5])
+        assert self.said(strategy, "contribution") == approx([0.2, math.nan, 0.8])
+        assert strategy.ledger is not None
+        assert strategy.ledger.residual == pytest.approx(0, abs=1e-6)
+
+    def test_to_leave_clients_out_it_is_copied(self):
+        inner = Noting()
+        strategy = self.watched(inner, leave_one_out=True)
+        assert len(inner.orders) == 1
+        # (1, 0, 2) becomes (0, 0, 4) or (2, 0, 0): both as far away as it is long.
+        assert self.said(strategy, "influence")[::2] == pytest.approx([1, 1])
+
+    def test_its_chance_is_the_round_s(self):
+        first, again, other = Noting(), Noting(), Noting()
+        for inner, seed in ((first, 3), (again, 3), (other, 4)):
+            self.watched(inner, rounds=2, seed=seed, leave_one_out=seed == 3)
+        assert first.draws == again.draws
+        assert len({*first.draws, *other.draws}) == 4
+
+    def test_where_it_fails_nobody_is_heard(self):
+        strategy = self.watched(Noting(fails=True))
+        assert strategy.ledger is not None
+        assert strategy.ledger.skipped.startswith("ZeroDivisionError")
+        assert self.said(strategy, "weight")[::2] == [0, 0]
+
+    def test_where_nobody_claims_examples_priors_are_equal(self):
+        assert self.said(self.watched(Noting(), claim=0), "prior_weight") == [1 / 3] * 3

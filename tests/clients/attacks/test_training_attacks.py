@@ -70,6 +70,15 @@ class TestProjection:
         torch.testing.assert_close(at_end["0.weight"], expected)
         assert not torch.allclose(each_step["0.weight"], expected, atol=1e-4)
 
+    def test_projections_are_as_many_steps_apart_as_asked_for(self):
+        hook = ProjectedDescent(1.0, every=3).hook({"a": torch.zeros(1)}, None)
+        ends = []
+        for step in range(1, 8):
+            parameters = {"a": torch.tensor([9.0])}
+            hook(parameters, step, step == 7)
+            ends.append(parameters["a"].item())
+        assert ends == [9, 9, 1, 9, 9, 1, 1]
+
     def test_a_relative_radius_is_a_multiple_of_the_last_move(self):
         previous = {name: value.clone() for name, value in model().state_dict().items()}
         previous["2.bias"][0] -= 0.1

@@ -205,10 +205,15 @@ class TestFangOnKrum:
         assert later.memory["anchor"].tolist() == [2.0, -2.0]
 
     def test_colluders_without_honest_updates_convince_krum_among_themselves(self):
-        own = updates(5, 30, 6) / 10
-        sent = fang_krum_partial(torch.zeros(5, 30), own).updates
+        own = updates(9, 30, 1) / 10
+        sent = fang_krum_partial(torch.zeros(9, 30), own).updates
         assert bool((sent[0].sign() == -own.mean(dim=0).sign()).all())
-        assert float(sent[0].abs().max()) > 1e-4
+
+        def chosen(copy: torch.Tensor) -> bool:
+            return bool(krum(torch.cat([own, copy[None]]), n_malicious=1).weights[9] == 1)
+
+        assert chosen(sent[0])
+        assert not chosen(2 * sent[0])
 
 
 class TestFangOnTrimmedMean:
@@ -230,10 +235,11 @@ class TestFangOnTrimmedMean:
         assert bool(((sent >= -1) & (sent <= -0.5)).all())
 
     def test_colluders_go_three_to_four_deviations_out(self):
-        own = torch.tensor([[-1.0, 1.0], [-3.0, 3.0]])  # means -2 and 2, deviations 1
+        own = torch.tensor([[-1.0, 1.0], [-3.0, 3.0]]).repeat(50, 1)  # means ∓2, deviations 1
         sent = fang_trimmed_mean_partial(own, own, rng()).updates
         assert bool(((sent[:, 0] >= 1) & (sent[:, 0] <= 2)).all())
         assert bool(((sent[:, 1] <= -1) & (sent[:, 1] >= -2)).all())
+        assert bool((sent.amax(dim=0) - sent.amin(dim=0) > 0.9).all())
 
 
 class TestMimic:
@@ -271,6 +277,17 @@ class TestMimic:
         third = mimic(OWN, SEEN + 9, self.CLIENTS, second.memory, rng(), warm_up_rounds=2)
         assert third.memory["mean"].tolist() == [3.0, 0.0]
 
+    def test_each_round_of_the_warm_up_is_a_step_of_a_power_iteration(self):
+        memory, z, rounds = {}, None, [updates(4, 6, seed) for seed in range(3)]
+        for t, seen in enumerate(rounds):
+            memory = mimic(updates(2, 6, 9), seen, self.CLIENTS, memory, rng(), None, 3).memory
+            if z is not None:
+                off = seen - torch.cat(rounds[: t + 1]).mean(dim=0)
+                pull = (off @ z) @ off
+                z = t * z + pull / pull.norm()
+                torch.testing.assert_close(memory["direction"], z / z.norm())
+            z = memory["direction"]
+
 
 class TestTailored:
     @staticmethod
@@ -284,6 +301,15 @@ class TestTailored:
         assert most_effective(lambda g: g if g <= 3.3 else 0.0, 50.0, 20) == pytest.approx(
             3, abs=0.4
         )
+
+    def test_it_finds_a_peak_on_either_side_of_what_doubling_finds(self):
+        for peak in (3.6, 4.4):
+            found = most_effective(lambda g, peak=peak: -abs(g - peak), 1.0, n_evaluations=20)
+            assert found == pytest.approx(peak, abs=0.01)
+
+    def test_it_begins_as_far_out_as_honest_updates_are(self):
+        sent = tailored(OWN, SEEN, lambda update: update, "unit_vector", n_evaluations=1).updates
+        assert float((sent[0] - SEEN.mean(dim=0)).norm()) == pytest.approx(math.sqrt(5))
 
     @pytest.mark.parametrize("direction", ["unit_vector", "std", "sign"])
     @pytest.mark.parametrize(
@@ -330,6 +356,8 @@ class TestMinorityMimic:
         clean = OWN - torch.tensor([[5.0, 6.0], [-5.0, 1.0]])
         sent = minority_mimic(OWN, clean, SEEN, self.MINORITY, within="box").updates
         torch.testing.assert_close(sent, torch.tensor([[3.0, 1.0], [3.0, 0.0]]))
+        nearer = minority_mimic(OWN, clean, SEEN, self.MINORITY, closeness=0.5, within="box")
+        torch.testing.assert_close(nearer.updates, torch.tensor([[3.0, 0.0], [3.0, 0.0]]))
 
     def test_krum_trusts_it_no_less_than_minority_clients(self):
         honest = torch.cat([updates(12, 40, 1), updates(4, 40, 2) + 3])

@@ -67,10 +67,9 @@ def test_it_stays_in_the_ball_and_in_the_image(model):
 
 
 def test_the_best_of_several_starts_is_kept(model):
-    one, three = (similarity(model, perturbation(model, restarts=n)) for n in (1, 3))
-    starts = [similarity(model, perturbation(model, seed)) for seed in range(4)]
-    assert len(set(starts)) == 4
-    assert three >= one - 1e-4  # the first of the three is the one
+    best = [similarity(model, perturbation(model, restarts=n, steps=10)) for n in (1, 2, 3)]
+    assert best == sorted(best)  # the first of n starts are those of fewer
+    assert best[2] > best[0]
 
 
 @pytest.mark.parametrize(

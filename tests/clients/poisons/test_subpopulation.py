@@ -11,8 +11,10 @@ from clients.poisons import (
     wrong_class,
 )
 
-# Three groups on a line in 4 dimensions, of 5, 3 and 2 points.
-POINTS = torch.tensor([[x, 2 * x, 0.0, 1.0] for x in (0, 1, 2, 1, 1, 50, 51, 52, -40, -41)])
+# Three groups on a line in 4 dimensions, of 5, 3 and 2 points, all of them far from the origin.
+CORNER = torch.tensor([1e3, 0.0, 0.0, 1.0])
+LINE = (0, 1, 2, 1, 1, 50, 51, 52, -40, -41)
+POINTS = CORNER + torch.tensor([[x, 2.0 * x, 0.0, 0.0] for x in LINE])
 SIZES = [5, 3, 2]
 
 
@@ -29,7 +31,7 @@ class TestClusters:
 
     def test_a_new_point_belongs_to_the_nearest(self):
         clusters = found()
-        near = clusters.of(torch.tensor([[45.0, 95.0, 0.0, 1.0], [-9.0, -18.0, 0.0, 1.0]]))
+        near = clusters.of(CORNER + torch.tensor([[45.0, 95.0, 0.0, 0.0], [-9.0, -18.0, 0.0, 0.0]]))
         own = clusters.of(POINTS)
         assert near.tolist() == [int(own[5]), int(own[0])]
 

@@ -1,5 +1,6 @@
 """Truths of every way to deal, then what each is for."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -94,6 +95,30 @@ def test_every_attacker_gets_what_it_can_poison(name, pool, seed):
     wanted = pool.wanted.counts(np.array([len(shard) for shard in attackers]))
     held = [pool.wanted.mask[shard].sum() for shard in attackers]
     assert (np.array(held) >= wanted).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["dirichlet", "pathological", "natural"])
+class TestExchange:
+    def exchanged(self, name, pool: Pool, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """What clients hold without attackers' needs, and with them."""
+        needy = replace(pool, n_attackers=3, wanted=Wanted(LABELS == 1, 0.25))
+        before, after = (shards(deal(name, own, seed)) for own in (pool, needy))
+        assert [len(shard) for shard in after] == [len(shard) for shard in before]
+        held, has = ([int((LABELS[s] == 1).sum()) for s in own[-3:]] for own in (before, after))
+        assert has == [max(n, round(len(s) / 4)) for n, s in zip(held, after[-3:], strict=True)]
+        return before, after
+
+    def test_attackers_take_what_nobody_holds_before_what_honest_clients_do(self, name, seed):
+        # Natural clients have 8 examples each: half of everybody's are cut off and nobody's.
+        pool = Pool(np.arange(N_TRAIN), LABELS, 30, 4, natural_clients=NATURAL)
+        before, after = self.exchanged(name, pool, seed)
+        assert all(map(np.array_equal, before[:-3], after[:-3]))
+
+    def test_where_everything_is_dealt_honest_clients_get_as_many_in_return(self, name, seed):
+        pool = Pool(np.arange(N_TRAIN), LABELS, 30, natural_clients=NATURAL)
+        _, after = self.exchanged(name, pool, seed)
+        assert sorted(np.concatenate(after)) == list(range(N_TRAIN))
 
 
 @every_dealer
@@ -285,11 +310,13 @@ class TestNatural:
             natural(self.pool(4, each=10), np.random.default_rng(1))
 
     def test_small_ones_are_merged_where_asked_for(self):
-        # 3 + 4 are not 10: however they are drawn, four clients of 10 need luck, three do not.
-        shares = natural(self.pool(3, each=10), np.random.default_rng(0), merge=True)
-        held = self.clients_of(shares)
-        assert set(np.diff(shares.starts)) == {10}
-        assert not held[0] & held[1] | held[0] & held[2] | held[1] & held[2]
+        # 3 + 4 are not 10: however they are drawn, three clients of 9 can be had, and what one of
+        # them has too much is nobody's.
+        for seed in range(10):
+            shares = natural(self.pool(3, each=9), np.random.default_rng(seed), merge=True)
+            held = self.clients_of(shares)
+            assert [len(shard) for shard in shards(shares)] == [9, 9, 9]
+            assert not held[0] & held[1] | held[0] & held[2] | held[1] & held[2]
         merged = natural(self.pool(1, each=40), np.random.default_rng(0), merge=True)
         assert self.clients_of(merged) == [{0, 1, 2, 3, 4}]
 

@@ -213,6 +213,14 @@ class TestCounts:
                 held.tolist() == clients.clean_shard(client).groups.bincount(minlength=2).tolist()
             )
 
+    @pytest.mark.parametrize("groups", [STYLES, HALVES], ids=["styles", "attributes"])
+    def test_cells_are_the_classes_of_each_group_in_turn(self, groups):
+        fed = federation(groups=groups, concentration=0.5)
+        for client, held in zip((4, 0), fed.cell_counts([4, 0]), strict=True):
+            shard = fed.clean_shard(client)
+            cells = shard.groups * fed.dataset.n_classes + shard.labels
+            assert held.tolist() == cells.bincount(minlength=20).tolist()
+
     def test_the_table_counts_what_models_are_judged_by(self):
         judged = federation(n_validation=3).group_table("validation")
         assert [row.test for row in judged] == [3, 3]

@@ -238,6 +238,14 @@ class TestOverlapping:
             if groups is not None:
                 assert np.isin(CODES[rows], [2, 3]).all() == (role is Role.HONEST_MINORITY)
 
+    @pytest.mark.parametrize("hold", [Role.HONEST_MAJORITY, Role.HONEST_MINORITY])
+    def test_attackers_draw_from_what_those_that_they_pose_as_draw_from(self, hold):
+        division = Division(Population(6, 2, 3), 20, GROUPS, attackers_hold=hold)
+        shards = overlapping_shards(division, None, LABELS, 0)
+        for client in division.population.clients(Role.POISONED):
+            in_minority = np.isin(CODES[shards.client_rows(client)], [2, 3])
+            assert (in_minority == (hold is Role.HONEST_MINORITY)).all()
+
     def test_clients_draw_from_everything_the_server_left(self):
         division = Division(Population(60, 0, 0), 20, n_server=100)
         shards = overlapping_shards(division, None, LABELS, 0)

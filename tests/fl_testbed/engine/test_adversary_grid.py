@@ -146,8 +146,9 @@ class TestKnowledge:
             [approx(updates(c))] for c in ATTACKERS
         ]
         assert all(told["seen"] is None and told["n_attackers"] == 3 for told in attack.told)
+        one_round(grid_of(kind(attack, Knowledge.BLIND)), round_=2)
         draws = {float(told["rng"].random()) for told in attack.told}
-        assert len(draws) == 3
+        assert len(draws) == 6
 
     def test_kinds_side_by_side_each_know_what_is_theirs(self):
         alone, all_seeing, blind = Watcher(), Watcher(), Watcher()
@@ -182,16 +183,17 @@ class TestKnowledge:
         one_round(grid_of(kind(attack), n_assumed=lambda n: n // 3))
         assert attack.told[0]["n_assumed"] == 2
 
-    def test_who_knows_the_defence_can_foresee_it_on_all_that_will_be_sent(self):
+    @pytest.mark.parametrize("others_know", [Knowledge.BLIND, Knowledge.COLLUDING])
+    def test_who_knows_the_defence_can_foresee_it_on_all_that_will_be_sent(self, others_know):
         seen = []
 
         def attack(own, defence):
             seen.append(defence(torch.tensor([0.0, 1.0, 2.0])).tolist())
             return Forged(own)
 
-        blind = kind(Watcher(), Knowledge.BLIND, range(4, 5))
+        others = kind(Watcher(), others_know, range(4, 5))
         knowing = kind(attack, clients=range(5, 7))
-        one_round(grid_of(blind, knowing, rule=lambda rows, rng: rows.sum(dim=0)))
+        one_round(grid_of(others, knowing, rule=lambda rows, rng: rows.sum(dim=0)))
         honest = np.sum([updates(c) for c in HONEST], axis=0)
         assert seen == [approx((honest + np.array([9, 9 + 2, 9 + 4])).tolist())]
 

@@ -2,11 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
+from flwr.app import ArrayRecord
 
+from clients.attacks import ProjectedDescent
 from clients.shard import Role
 from fl_testbed.data import DataError, Dataset, Examples, Federation
 from fl_testbed.data.dataset import CategoryFeature, NumberFeature
-from fl_testbed.engine.assembly import build_federation, build_model
+from fl_testbed.engine import assembly
+from fl_testbed.engine.assembly import ServerData, build_federation, build_model
+from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.scenario import Scenario
 
 N_TRAIN, N_TEST = 400, 100
@@ -202,3 +207,65 @@ def test_a_trigger_of_pixels_needs_images():
         build_federation(scenario({"kind": "none"}, who, poison=poison), table)
     with pytest.raises(DataError, match=r"dataset.minority.kind inverted needs images"):
         build_federation(scenario({"kind": "inverted"}, who), table)
+
+
+TWO_KINDS = [
+    {
+        "count": 1,
+        "training": {"local_epochs": 3},
+        "training_attack": {"kind": "pgd", "radius": 2.0, "relative": True},
+        "attack": {"kind": "minority_mimic"},
+        "reported_loss": "low",
+        "schedule": {"first": 2},
+    },
+    {"count": 1, "poison": {"kind": "none"}, "attack": {"kind": "sign_flip"}},
+]
+ATTACKED = {"poison": {"kind": "label_flip"}, "attackers": TWO_KINDS, "rounds": 3}
+
+
+def test_attackers_train_on_their_own_terms_in_their_rounds_alone(monkeypatch):
+    made, federation = scenario(**ATTACKED), build(**ATTACKED)
+    monkeypatch.setattr(assembly, "ShardClientApp", lambda *args, **more: args)
+    work_of = assembly.build_client_app(made, federation)[5]
+    assert work_of(0, 2) is None  # honest
+    before, during, other = work_of(8, 1), work_of(8, 2), work_of(9, 2)
+    assert torch.equal(before.shard.labels, federation.clean_shard(8).labels)
+    assert torch.equal(during.shard.labels, federation.shard(8).labels)
+    assert torch.equal(during.twin.labels, federation.clean_shard(8).labels)
+    assert not torch.equal(during.shard.labels, during.twin.labels)
+    assert before[1:] == (made.training.build(), None, None, True, "honest")
+    settings, attack, _, keeps_received, claim = during[1:]
+    assert (settings.local_epochs, settings.lr, keeps_received, claim) == (3, 0.1, True, "low")
+    assert attack == ProjectedDescent(2.0, relative=True)
+    assert torch.equal(other.shard.labels, federation.clean_shard(9).labels)
+    assert other[1:] == (made.training.build(), None, None, False, "honest")
+
+
+def test_attackers_are_told_who_is_who_and_what_the_rule_assumes(monkeypatch):
+    made = scenario(
+        **ATTACKED,
+        strategy={"aggregation": {"kind": "multi_krum", "n_malicious": 3}},
+    )
+    monkeypatch.setattr(assembly, "AdversaryGrid", lambda grid, kinds, around: (kinds, around))
+    app = assembly.build_client_app(made, build(**ATTACKED))
+    (mimics, flippers), around = assembly.with_attackers(InlineGrid(app, 1.0), made)
+    assert (mimics.clients, flippers.clients) == (range(8, 9), range(9, 10))
+    assert (mimics.schedule.first, flippers.schedule.first) == (2, 1)
+    assert (mimics.knowledge, flippers.knowledge) == ("omniscient", "blind")
+    assert (around.minority, around.attackers) == (range(6, 8), range(8, 10))
+    assert around.n_assumed(10) == 3
+
+
+def test_the_server_trains_anew_in_each_round_and_judges_without_dropout():
+    model = {"kind": "mlp", "hidden": [8], "dropout": 0.5}
+    made = scenario(model=model, server_data={"n_examples": 20})
+    server = ServerData(made, build_federation(made, DATASET))
+    start = ArrayRecord(build_model(made, DATASET).state_dict())
+    first, again, later = (server.train(start, round_) for round_ in (1, 1, 2))
+    assert same_arrays(first, again)
+    assert not same_arrays(first, later)
+    assert server.evaluate(first) == server.evaluate(again)
+
+
+def same_arrays(one: ArrayRecord, other: ArrayRecord) -> bool:
+    return all(np.array_equal(one[name].numpy(), other[name].numpy()) for name in one)

@@ -110,8 +110,18 @@ def test_what_a_poison_is_after_is_not_there_yet(name):
         assert (goal.labels == 3).all()
 
 
-def test_gradient_matching_is_after_a_few_test_images():
-    assert len(goals(build(POISONS["matching"]))["gradient_matching"].inputs) == 2
+def test_gradient_matching_is_after_a_few_test_images_that_its_attackers_know(monkeypatch):
+    known = []
+
+    def matching(shard, model, victims, *others, **more):
+        known.append(victims)
+        return shard
+
+    monkeypatch.setattr("clients.poisons.gradient_matching", matching)
+    federation = build(POISONS["matching"])
+    federation.shard(6)
+    assert torch.equal(goals(federation)["gradient_matching"].inputs, known[0])
+    assert len(known[0]) == 2
 
 
 def test_a_subpopulation_is_a_small_part_of_the_test_set_and_what_attackers_hold():
@@ -175,6 +185,13 @@ def test_an_edge_case_says_which_honest_clients_hold_the_rare_examples(held_by, 
     assert federation.group_counts() == {"plain": 240 - held, "inverted": held}
     (goal,) = goals(federation).values()
     torch.testing.assert_close(goal.inputs, 1 - goal.unstamped)
+
+
+def test_an_edge_case_takes_nothing_from_honest_clients():
+    with_attack, without = build(POISONS["edge case"]), build()
+    for client in range(6):
+        rows = (fed.partition.client_rows(client) for fed in (with_attack, without))
+        assert np.array_equal(*rows)
 
 
 def test_the_server_holds_no_rare_example_that_nobody_holds():

@@ -5,7 +5,7 @@ import pytest
 
 from fl_testbed.metrics import group_accuracy
 
-# Group 0: 3 of 4 right. Group 1: 1 of 2 right. Group 2: nobody tested.
+# Group 0: 3 of 4 right. Group 1: 1 of 2 right.
 CORRECT = np.array([True, True, False, True, True, False])
 GROUPS = np.array([0, 0, 1, 0, 1, 0])
 
@@ -25,9 +25,9 @@ def test_accuracy_weighs_groups_as_training_does_and_not_as_the_test_set_does():
 
 def test_a_group_without_test_examples_is_missing_and_not_the_worst():
     # It trains half of all clients, yet has no part in the mean: 0.75 × 1/2 + 0.5 × 1/2.
-    result = group_accuracy(CORRECT, GROUPS, np.array([5, 5, 10]))
-    assert result.n_examples == (4, 2, 0)
-    assert math.isnan(result.accuracies[2])
+    result = group_accuracy(CORRECT, GROUPS + 1, np.array([10, 5, 5]))
+    assert result.n_examples == (0, 4, 2)
+    assert math.isnan(result.accuracies[0])
     assert result.worst == 0.5
     assert result.accuracy == pytest.approx(0.625)
 

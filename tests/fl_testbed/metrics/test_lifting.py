@@ -63,17 +63,19 @@ def test_the_heuristic_is_judged_on_all_rounds():
 
 
 def test_without_a_reweighting_nobody_is_flagged_and_nothing_is_believed():
-    plain = RUN[RUN["round"] == 1].assign(believed_loss=math.nan, believed_confidence=math.nan)
+    rounded = {"lift": 0.25 * (1 + 1e-15), "believed_loss": math.nan}
+    plain = RUN[RUN["round"] == 1].assign(**rounded, believed_confidence=math.nan)
     found = lifting(plain)
-    assert found["ratio"] == {MAJORITY: 1, MINORITY: 1, POISONED: 1}
+    assert found["ratio"] == pytest.approx({MAJORITY: 1, MINORITY: 1, POISONED: 1})
     assert found["flagged_minority"] == {"precision": None, "recall": 0.0}
     assert found["auc_by_loss"] is None
     assert lifting(plain[plain["role"] != POISONED])["flagged_poisoned"]["recall"] is None
 
 
-def test_clients_without_an_answer_are_left_out():
-    failed = row(2, POISONED, math.nan, status="failed: no reply")
-    assert lifting(pd.concat([RUN, pd.DataFrame([failed])]), 1) == lifting(RUN, 1)
+@pytest.mark.parametrize("status", ["failed: no reply", "rejected: update is not finite"])
+def test_clients_without_an_answer_that_can_be_used_are_left_out(status):
+    useless = row(2, POISONED, math.nan, loss=math.nan, status=status)
+    assert lifting(pd.concat([RUN, pd.DataFrame([useless])]), 1) == lifting(RUN, 1)
 
 
 def test_runs_are_compared_where_they_serve_the_worst_group_equally_well():
@@ -85,6 +87,6 @@ def test_runs_are_compared_where_they_serve_the_worst_group_equally_well():
             "attack_success_rate": [0.8, 0.8, 0.1, 0.2, 0.4],
         }
     )
-    assert attack_success_at(rounds, 0.5) == 0.2
+    assert attack_success_at(rounds, 0.5) == attack_success_at(rounds, 0.6) == 0.2
     assert attack_success_at(rounds, 0.7) is None
     assert attack_success_at(rounds.assign(restarted=0), 0.7) == 0.8

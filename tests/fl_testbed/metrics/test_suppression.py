@@ -81,18 +81,21 @@ class TestRoles:
         assert result[MINORITY]["halved"] == 1
         assert result[MINORITY]["weight_ratio"] == pytest.approx(0.2)
 
-    def test_a_client_that_failed_is_left_out_of_both_sums(self):
+    def test_a_client_that_failed_is_left_out_of_all_figures(self):
         failed = row(3, 2, math.nan, status="failed: ValueError", contribution=math.nan)
-        assert figures(*TWO_ROUNDS, failed)[MINORITY] == figures(*TWO_ROUNDS)[MINORITY]
+        assert figures(*TWO_ROUNDS, failed) == figures(*TWO_ROUNDS)
 
     def test_a_rejected_reply_counts_as_weight_0(self):
         rejected = row(
             3, 2, math.nan, status="rejected: NaN", contribution=math.nan, suspicion=math.nan
         )
-        minority = figures(*TWO_ROUNDS, rejected)[MINORITY]
+        result = figures(*TWO_ROUNDS, rejected)
+        minority = result[MINORITY]
         assert minority["weight_ratio"] == pytest.approx(0.1 / 0.75)
         assert minority["contribution_ratio"] == pytest.approx(0.1 / 0.75)
         assert minority["retention"] == pytest.approx(1 / 3)
+        assert result["minority_false_positive_rate"] == pytest.approx(2 / 3)
+        assert result["filter_bias"] == pytest.approx(2 / 3)
         assert minority["halved"] == 1
 
     def test_a_role_that_is_never_sampled_is_missing(self):
@@ -108,13 +111,13 @@ class TestRoles:
 
 class TestFilterBias:
     def test_it_is_the_removal_rate_of_the_minority_minus_the_majority_s(self):
-        # Minority: removed in 2 of 3 appearances. Majority: in 1 of 4.
+        # Minority: removed in 2 of 3 appearances. Majority: in 1 of 5, whoever was sampled more.
         result = figures(
             *(row(r, 2, weight) for r, weight in enumerate((0.0, 0.0, 0.3))),
             *(row(r, 0, weight) for r, weight in enumerate((0.0, 0.3))),
-            *(row(r, 1, weight) for r, weight in enumerate((0.3, 0.3))),
+            *(row(r, 1, weight) for r, weight in enumerate((0.3, 0.3, 0.3))),
         )
-        assert result["filter_bias"] == pytest.approx(2 / 3 - 1 / 4)
+        assert result["filter_bias"] == pytest.approx(2 / 3 - 1 / 5)
 
     def test_clients_who_all_fare_the_same_leave_no_doubt(self):
         result = figures(row(1, 0, 0.3), row(1, 1, 0.3), row(1, 2, 0.0), row(1, 3, 0.3))
@@ -122,14 +125,15 @@ class TestFilterBias:
         assert result["filter_bias_interval"] == [1, 1]
 
     def test_the_bootstrap_draws_clients_and_not_appearances(self):
-        # Two minority clients with 100 appearances each, one always removed, the other never:
-        # drawing clients gives rates 0, 1/2 and 1; drawing appearances something near 1/2.
+        # Three minority clients with 100 appearances each, one always removed, two never: drawing
+        # clients gives a rate of 1 in 1/27 of draws, within 95 % and not within 90 %; drawing
+        # appearances something near 1/3.
         result = figures(
             *(row(r, 10, 0.0, role=MINORITY) for r in range(100)),
-            *(row(r, 11, 0.3, role=MINORITY) for r in range(100)),
+            *(row(r, c, 0.3, role=MINORITY) for c in (11, 12) for r in range(100)),
             *(row(r, 0, 0.3) for r in range(100)),
         )
-        assert result["filter_bias"] == 0.5
+        assert result["filter_bias"] == pytest.approx(1 / 3)
         assert result["filter_bias_interval"] == [0, 1]
 
     def test_the_interval_holds_the_estimate_and_repeats_with_the_seed(self):

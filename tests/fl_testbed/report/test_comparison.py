@@ -13,7 +13,7 @@ from fl_testbed.report.formats import comma_separated, grids, latex, markdown
 from fl_testbed.report.results import Status, find_runs
 
 
-def figures(accuracy: float, worst: float | None = 0.5, rate: float = 0.1) -> dict:
+def figures(accuracy: float, worst: float | None = 0.5, rate: float | None = 0.1) -> dict:
     values = (accuracy, worst, rate)
     return dict(zip((ACCURACY.key, WORST_GROUP.key, ATTACK_SUCCESS.key), values, strict=True))
 
@@ -64,8 +64,16 @@ def test_failed_runs_are_shown_and_leave_the_means_alone(sweep: Path) -> None:
     first = grids(comparison)[0]
     assert first.cells[1][0].text == "1 of 4, 1 failed, 1 unfinished"
     assert first.cells[1][1].text == "60.0"  # one seed: no interval
-    assert first.cells[0][1].text == "80.0 ± 127.1*".removesuffix("*")  # 10 · √2 · 12.706 / √2
+    assert first.cells[0][1].text == "80.0 ± 127.1"  # 10 · √2 · 12.706 / √2
     assert "failed: krum: seed 1: out of & memory" in grids(comparison)[-1].notes
+
+
+def test_a_figure_that_a_run_could_not_have_is_no_zero(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", "mean", 0, figures(0.5, rate=None))
+    write_run(tmp_path / "one", "mean", 1, figures(0.7, rate=0.4))
+    (row,) = compare(find_runs([tmp_path])).rows
+    assert row.estimates[ATTACK_SUCCESS.key][::2] == (0.4, 1)
+    assert row.estimates[ACCURACY.key].n == 2
 
 
 def test_a_sweep_of_which_nothing_has_finished_shows_its_runs(tmp_path: Path) -> None:
@@ -107,6 +115,17 @@ def test_oracles_and_runs_without_attack_are_never_best_nor_on_the_front(tmp_pat
     assert comparison.best[ATTACK_SUCCESS.key] == ["safe"]
     calm = compare(find_runs([sweep / "calm"]))
     assert not calm.rows[0].is_unattacked  # nobody attacks any of them
+
+
+def test_the_best_is_highest_lowest_or_nearest_0_as_the_column_has_it(tmp_path: Path) -> None:
+    bias, variance = "suppression.filter_bias", "final.client_accuracy_variance"
+    write_run(tmp_path / "s", "one", 0, {bias: -0.5, variance: 0.04, ACCURACY.key: 0.5})
+    write_run(tmp_path / "s", "two", 0, {bias: 0.1, variance: 0.01, ACCURACY.key: 0.4})
+    comparison = compare(find_runs([tmp_path]))
+    best = {bias: ["two"], variance: ["two"], ACCURACY.key: ["one"]}
+    assert {key: comparison.best[key] for key in best} == best
+    texts = [[cell.text for cell in cells[1:]] for cells in grids(comparison)[0].cells]
+    assert texts == [["50.0", "400"], ["40.0", "100"]]  # percent, and percent squared
 
 
 def test_where_all_are_the_same_none_is_best(tmp_path: Path) -> None:

@@ -128,6 +128,10 @@ attackers:
             "attackers: the counts sum to 3, clients.poisoned is 4: they must be equal",
         ),
         (
+            "attackers:\n  - {count: 3}\n  - {count: 2}\n",
+            "attackers: the counts sum to 5, clients.poisoned is 4: they must be equal",
+        ),
+        (
             "attack: {kind: sign_flip}\nattackers: [{count: 4}]\n",
             "attack: is for attackers of one kind, and attackers lists them: give it there",
         ),

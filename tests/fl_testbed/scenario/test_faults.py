@@ -351,6 +351,11 @@ def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
         ),
         (
             "{kind: krum, n_malicious: 1}",
+            "{kind: mean}\n  reweighting: {kind: jtt, factor: 5, n_flagged: 2, threshold: 1.0}",
+            "strategy.reweighting",
+        ),
+        (
+            "{kind: krum, n_malicious: 1}",
             "{kind: mean}\n  oracle: {lifting: ideal}",
             "strategy.oracle.lifting",
         ),

@@ -71,6 +71,12 @@ def test_who_takes_part_shares_what_they_had_together():
     torch.testing.assert_close(back.weights, doubles(11 / 60, 1 / 3, 29 / 60))
 
 
+def test_a_client_that_joins_later_begins_with_its_prior():
+    memory = afl(TWO, doubles(1, 3), HALF, {}, step_size=0.1).memory  # 0.4 and 0.6
+    lift = afl(torch.tensor([9, 11]), doubles(0, 0), HALF, memory, step_size=0.1)
+    torch.testing.assert_close(lift.weights, doubles(6 / 11, 5 / 11))
+
+
 def test_a_round_of_clients_without_weight_falls_back_on_the_prior():
     three, third = torch.tensor([4, 7, 9]), torch.full((3,), 1 / 3).double()
     memory = afl(three, doubles(0, 0, 9), third, {}, step_size=1.0).memory
@@ -92,10 +98,12 @@ class TestDrfa:
         )
 
     def test_clients_weigh_by_how_often_they_are_drawn(self):
-        prior = doubles(0.2, 0.8)
-        draw = partial(drfa, TWO, doubles(0, 0), prior, {}, step_size=0.1, local_steps=1)
-        weights = [draw(np.random.default_rng(k), n_drawn=3).weights for k in range(400)]
+        step = partial(drfa, TWO, prior=HALF, step_size=0.1, local_steps=1)
+        memory = step(doubles(0, 6), memory={}, rng=np.random.default_rng(0)).memory
+        draw = partial(step, doubles(0, 0), memory=memory, n_drawn=3)
+        weights = [draw(rng=np.random.default_rng(k)).weights for k in range(400)]
         counts = torch.stack(weights) * 3
         torch.testing.assert_close(counts, counts.round())
         assert (counts.sum(dim=1) == 3).all()
-        torch.testing.assert_close(torch.stack(weights).mean(dim=0), prior, atol=0.04, rtol=0)
+        mixture = doubles(0.2, 0.8)
+        torch.testing.assert_close(torch.stack(weights).mean(dim=0), mixture, atol=0.04, rtol=0)

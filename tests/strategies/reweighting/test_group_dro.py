@@ -22,6 +22,7 @@ def test_a_step_of_one_multiplies_each_group_by_e_to_its_loss():
     torch.testing.assert_close(first.weights, doubles(0.25, 0.75))
     second = step(TWO, doubles(0, log(3)), HALF, first.memory)
     torch.testing.assert_close(second.weights, doubles(0.1, 0.9))
+    torch.testing.assert_close(first.memory["group_dro.weights"], doubles(0.25, 0.75))
 
 
 def test_groups_begin_equal_and_share_among_their_clients_by_the_prior():
@@ -42,7 +43,7 @@ def test_an_attacker_is_lifted_no_further_than_its_group():
 
 def test_a_mixed_client_counts_for_the_groups_it_holds():
     # Masses: 3/4 of the first client, nothing of the second; 1/4 and all.
-    counts = torch.tensor([[6, 2], [0, 8]])
+    counts = torch.tensor([[3, 1], [0, 8]])
     lift = group_dro(TWO, doubles(0, 0), HALF, {}, counts, 1.0)
     torch.testing.assert_close(lift.weights, doubles(0.5 + 0.1, 0.4))
     # Group losses: 0 and (1/4 · 0 + 1 · ln 3) / (5/4); q becomes (1, 3^0.8) scaled.
@@ -61,7 +62,8 @@ def test_a_group_nobody_holds_this_round_keeps_its_weight():
 
 
 def test_the_adjustment_favours_small_groups():
-    # C / √examples: log(3) · 4 / √16 for the first group, twice that for the one of 4.
-    counts = torch.tensor([[16, 0], [0, 4]])
+    # C / √examples: log(3) · 4 / √16 for the first group, twice that for the one of 4, of which
+    # a client holds one that has no part in the round.
+    counts = torch.tensor([[16, 0], [0, 3], [0, 1]])
     lift = group_dro(TWO, doubles(0, 0), HALF, {}, counts, 1.0, adjustment=4 * log(3))
     torch.testing.assert_close(lift.weights, doubles(0.25, 0.75))

@@ -134,6 +134,15 @@ class TestEncoding:
         expected = [(103 - 3) / deviation, math.log(7), 0, 0]
         assert encode(test, features)[0].tolist() == pytest.approx(expected)
 
+    def test_a_row_of_inputs_says_what_was_encoded(self, table):
+        text = "n,gain,kind,place\n1,20,a,x\n3,0,b,z\n12.5,5,b,y\n"
+        columns = ("n", "gain", "kind", "place")
+        people = table(text, *columns)
+        features = fit_features(people, ["n"], ["gain"], ["kind", "place"])
+        for row, inputs in enumerate(encode(people, features)):
+            said = [features[column].value_of(inputs) for column in columns]
+            assert said == [people.columns[column][row] for column in columns]
+
     def test_a_value_is_written_as_the_encoding_would(self, table):
         train, features = self.fitted(table)
         row = encode(train, features)[1]

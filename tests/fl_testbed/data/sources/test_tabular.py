@@ -110,11 +110,10 @@ COMPAS_HEADER = (
 
 def compas_row(
     id_: int, sex: str = "Male", days: str = "-1", degree: str = "F", recid: str = "1",
-    text: str = "Low", label: int = 0,
+    text: str = "Low", label: int = 0, age: int = 30,
 ) -> str:  # fmt: skip
-    return (
-        f'{id_},"doe, j",{sex},30,25 - 45,Other,0,0,1,3,{days},{degree},{recid},{text},3,{label}\n'
-    )
+    person = f'{id_},"doe, j",{sex},{age},25 - 45,Other,0,0,1,3'
+    return f"{person},{days},{degree},{recid},{text},3,{label}\n"
 
 
 class TestCompas:
@@ -133,6 +132,11 @@ class TestCompas:
             assert (part.labels == part.ids % 2).all()
             assert (part.attributes["sex"] == (part.ids % 3 > 0)).all()
         assert compas.test.ids.tolist() != self.load(tmp_path, rows, seed=1).test.ids.tolist()
+
+    def test_scaling_is_fitted_on_those_trained_on(self, tmp_path):
+        compas = self.load(tmp_path, "".join(compas_row(i, age=20 + i**2) for i in range(10)))
+        ages = compas.train.inputs[:, compas.features["age"].place]
+        assert [ages.mean(), ages.std()] == pytest.approx([0, 1], abs=1e-6)
 
     @pytest.mark.parametrize(
         "dropped",

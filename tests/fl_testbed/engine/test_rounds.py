@@ -1,0 +1,170 @@
+"""What a run notes of its rounds, how models are judged, and what a summary makes of the tables."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from flwr.app import ArrayRecord
+
+from fl_testbed.engine.assembly import build_federation, build_model, load_dataset
+from fl_testbed.engine.evaluation import Evaluator
+from fl_testbed.engine.launch import inline_rounds
+from fl_testbed.engine.rounds import summarise
+from fl_testbed.engine.run_folder import COLUMNS, RunFolder
+from fl_testbed.scenario import Scenario
+
+MAJORITY, MINORITY, POISONED = "honest_majority", "honest_minority", "poisoned"
+PATCH = {"kind": "patch", "size": 2}
+
+
+def scenario(**keys) -> Scenario:
+    return Scenario.model_validate(
+        {
+            "name": "small",
+            "rounds": 3,
+            "dataset": {"kind": "digits"},
+            "model": {"kind": "mlp", "hidden": [4]},
+            "clients": {
+                "honest_majority": 6,
+                "honest_minority": 2,
+                "poisoned": 2,
+                "examples_each": 20,
+            },
+            "training": {"lr": 0.1, "batch_size": 10},
+            "poison": {"kind": "dirty_label_backdoor", "trigger": PATCH, "target": 3},
+            "strategy": {"aggregation": {"kind": "multi_krum", "n_malicious": 2}},
+        }
+        | keys
+    )
+
+
+def client_tables(made: Scenario) -> pd.DataFrame:
+    records = inline_rounds(load_dataset(made, None), made, -1, None)
+    rows = [row for record in records for row in record.tables["clients.csv"]]
+    return pd.DataFrame(rows, columns=list(COLUMNS["clients.csv"]))
+
+
+class TestRun:
+    def test_each_round_draws_clients_of_its_own_and_none_twice(self):
+        strategy = {"aggregation": {"kind": "mean"}}
+        clients = client_tables(scenario(sampling={"fraction": 0.5}, strategy=strategy))
+        sampled = [tuple(own) for _, own in clients.groupby("round")["client"]]
+        assert [len(set(own)) for own in sampled] == [5, 5, 5]
+        assert len(set(sampled)) > 1
+
+    def test_who_is_not_sampled_keeps_what_it_has(self):
+        keys = {"sampling": {"fraction": 0.5}, "local_method": {"kind": "ditto"}}
+        made = scenario(**keys, strategy={"aggregation": {"kind": "mean"}})
+        seen: set[int] = set()
+        for record in inline_rounds(load_dataset(made, None), made, -1, None):
+            seen |= {row[1] for row in record.tables["clients.csv"]}
+            assert [row[1] for row in record.tables["personal.csv"]] == sorted(seen)
+        assert len(seen) > 5
+
+    def test_clients_weigh_by_what_they_hold_where_the_scenario_says_so(self):
+        strategy = {"aggregation": {"kind": "mean"}, "weight_by": "examples"}
+        made = scenario(rounds=1, strategy=strategy, partition={"kind": "quantity", "alpha": 1.0})
+        clients = client_tables(made)
+        partition = build_federation(made, load_dataset(made, None)).partition
+        sizes = np.array([partition.size(client) for client in range(10)])
+        assert len(set(sizes)) > 1
+        assert clients["n_examples"].tolist() == sizes.tolist()
+        for column in ("prior_weight", "weight"):
+            assert clients[column].tolist() == pytest.approx((sizes / sizes.sum()).tolist())
+
+    def test_a_restart_is_noted_where_the_model_is_the_first_one_again(self):
+        lift = {"kind": "jtt", "n_flagged": 2, "factor": 5, "warm_up_rounds": 2}
+        made = scenario(strategy={"aggregation": {"kind": "mean"}, "reweighting": lift})
+        records = list(inline_rounds(load_dataset(made, None), made, -1, None))
+        place = COLUMNS["rounds.csv"].index("restarted")
+        assert [r.tables["rounds.csv"][0][place] for r in records] == [0, 0, 1, 0]
+        (name, *_) = (name for name in records[0].state if name.startswith("arrays/"))
+        parameters = [record.state[name] for record in records]
+        assert [torch.equal(parameters[0], own) for own in parameters] == [True, False, True, False]
+
+    def test_the_last_round_is_evaluated_whatever_the_interval(self):
+        made = scenario(evaluation={"every": 2})
+        records = list(inline_rounds(load_dataset(made, None), made, -1, None))
+        assert [r.round_ for r in records if r.evaluation is not None] == [0, 2, 3]
+        assert [bool(r.tables["groups.csv"]) for r in records] == [True, False, True, True]
+
+
+class TestEvaluation:
+    def test_clients_are_judged_by_group_and_class_and_attacks_on_the_majority(self):
+        made = scenario(evaluation={"n_clients": 4})
+        federation = build_federation(made, load_dataset(made, None))
+        model = build_model(made, federation.dataset)
+        found = Evaluator(made, federation)(ArrayRecord(model.state_dict()))
+        test = federation.test_set(None)
+        with torch.no_grad():
+            called = model(test.inputs).argmax(dim=1)
+        assert found.groups.n_examples == (400, 400)
+        kinds = {"group": test.groups, "label": test.labels, "right": called == test.labels}
+        tested = pd.DataFrame({k: v.numpy() for k, v in kinds.items()})
+        right = tested.groupby(["group", "label"])["right"].mean()
+        accuracies = []
+        for client in (0, 2, 4, 6):  # of the eight honest ones, evenly
+            shard = federation.shard(client)
+            held = zip(shard.groups.tolist(), shard.labels.tolist(), strict=True)
+            accuracies.append(np.mean([right[kind] for kind in held]))
+        assert found.clients == pytest.approx((np.var(accuracies), min(accuracies)))
+        shown = (test.groups == 0) & (test.labels != 3)
+        stamped = test.inputs[shown].clone()
+        stamped[:, :, -2:, -2:] = 1
+        with torch.no_grad():
+            rate = (model(stamped).argmax(dim=1) == 3).double().mean().item()
+        assert found.attacks["dirty_label_backdoor"].n_examples == int(shown.sum())
+        assert found.attack_success_rate == pytest.approx(rate)
+
+
+class TestSummary:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """Twelve rounds, every second evaluated; a restart after round 3, a skipped round 5."""
+        folder = RunFolder(tmp_path)
+        folder.start()
+        for r in range(13):
+            x = r / 100 if r % 2 == 0 else math.nan
+            loss = math.inf if r == 12 else x
+            figures = (x, x / 2, 1 - x, loss, x / 10, x / 5)
+            skipped = "too few" if r == 5 else ""
+            unusable = int(r in (2, 7))
+            folder.append("rounds.csv", [(r, *figures, 2, unusable, r == 3, skipped, math.nan)])
+            if r % 2 == 0:
+                folder.append("groups.csv", [(r, "b", 9, 1 - x), (r, "a", 9, x)])
+                folder.append("attacks.csv", [(r, "backdoor", 9, 1 - x, math.nan, x)])
+            for client, role in enumerate((MAJORITY, MINORITY)):
+                weight = 0.5 if role == MAJORITY or r > 3 else 0.0
+                figures = (0.5, weight, weight, 1.0, 1.0, 1.0, 0.5, 1.0, 0.5, math.nan)
+                folder.append("clients.csv", [(r, client, role, 20, "ok", *figures)] if r else [])
+        folder.close()
+        return tmp_path
+
+    def test_final_figures_are_means_over_the_last_five_evaluations(self, folder: Path):
+        summary = summarise(folder, scenario())
+        assert summary["final_rounds"] == [4, 6, 8, 10, 12]
+        final = summary["final"]
+        assert final["accuracy"] == pytest.approx(0.08)
+        assert final["worst_group_accuracy"] == pytest.approx(0.04)
+        assert final["attack_success_rate"] == pytest.approx(0.92)
+        assert summary["group_accuracy"] == pytest.approx({"b": 0.92, "a": 0.08})
+        assert list(summary["group_accuracy"]) == ["b", "a"]
+        backdoor = summary["attacks"]["backdoor"]
+        assert backdoor["attack_success_rate"] == pytest.approx(0.92)
+        assert (summary["skipped_rounds"], summary["unusable_replies"]) == (1, 2)
+
+    def test_what_is_no_number_or_was_driven_to_infinity_is_null(self, folder: Path):
+        summary = summarise(folder, scenario())
+        assert summary["final"]["loss"] is None
+        assert summary["attacks"]["backdoor"]["flip_rate"] is None
+
+    def test_nothing_counts_that_came_before_a_restart(self, folder: Path):
+        suppression = summarise(folder, scenario())["suppression"]
+        assert suppression[MINORITY]["retention"] == suppression[MINORITY]["weight_ratio"] == 1.0
+        rounds = pd.read_csv(folder / "rounds.csv")
+        rounds.assign(restarted=0).to_csv(folder / "rounds.csv", index=False)
+        whole = summarise(folder, scenario())["suppression"][MINORITY]
+        assert whole["retention"] == whole["weight_ratio"] == 0.75
