@@ -13,7 +13,8 @@ RAISED = 1 + 1e-9  # a lifted weight over the prior; above rounding
 def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, Any]:
     """Compute whom a run's reweighting lifted.
 
-    A client counts as lifted where its weight, before the rule had its say, is above its prior.
+    A client counts as lifted where its weight, before the rule had its say, is above its prior:
+    its share among those whose answer could be used, since a rejected one leaves more to the rest.
 
     Args:
         clients: ``clients.csv``, one row per round and sampled client.
@@ -31,6 +32,10 @@ def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, A
     answered = clients[~clients["status"].str.startswith("failed")]
     doubts = answered.assign(doubt=-answered["believed_confidence"])
     after = answered[~(answered["round"] <= restart) & answered["lift"].notna()]
+    asked = answered["prior_weight"].groupby(answered["round"]).sum()
+    usable = after["prior_weight"].groupby(after["round"]).sum()
+    left = (usable / asked).where(usable > 0, 1.0)
+    after = after.assign(prior_weight=after["prior_weight"] / after["round"].map(left))
     raised = after["lift"] > after["prior_weight"] * RAISED
     result: dict[str, Any] = {"ratio": {}}
     for role in Role:

@@ -23,13 +23,17 @@ def suppression(
 
     Returns:
         By role ``weight_ratio``, ``contribution_ratio``, ``retention`` and ``halved`` (see
-        DESIGN), each null where the role is never heard of, and across roles
-        ``minority_false_positive_rate``, ``filter_bias`` with its 95 % interval, ``separability``.
+        DESIGN), each null where the role is never heard of (contributions also where the server
+        kept a running sum, which has none), and across roles ``minority_false_positive_rate``,
+        ``filter_bias`` with its 95 % interval, ``separability``.
     """
     answered = clients[~clients["status"].str.startswith("failed")]
     result: dict[str, Any] = {
         role.value: _of_role(answered[answered["role"] == role.value], selects) for role in Role
     }
+    if answered["contribution"].isna().all() and (answered["weight"] > 0).any():
+        for figures in result.values():
+            figures["contribution_ratio"] = None
     minority = result[Role.HONEST_MINORITY.value]["retention"]
     result["minority_false_positive_rate"] = None if minority is None else 1 - minority
     result["filter_bias"], result["filter_bias_interval"] = (

@@ -45,7 +45,8 @@ def geometric_median(
 
     Ties:
         Where the minimum is not unique (collinear updates, even n) it is the point that the steps
-        lead to. Where most updates are one and the same point, it is that point exactly.
+        lead to. Where most updates are one and the same point, and have half of the prior, it is
+        that point exactly.
 
     Variants:
         3 steps in the paper, ByzFL and FLPoison, 4 in BackFed, 8 in epfml, 100 in fedlib; ν in
@@ -58,9 +59,12 @@ def geometric_median(
     gram = centred_gram(updates)
     distances = gram.diagonal().clamp(min=0).sqrt()
     typical = distances.median()
-    if typical == 0:  # most updates are one and the same point, which is then the median
-        weights = normalised(prior * (distances == 0))
-        return Aggregate(weighted_sum(updates, weights), weights, distances)
+    if typical == 0:  # half of the updates, or more, are one and the same point
+        at_point = prior * (distances == 0)
+        if at_point.sum() >= (0.5 - 1e-12) * prior.sum():  # which is then the median
+            weights = normalised(at_point)
+            return Aggregate(weighted_sum(updates, weights), weights, distances)
+        typical = distances[distances > 0].median()
     weights = normalised(prior / distances.clamp(min=typical.item()))
     for _ in range(n_iterations):
         distances = _distances_to(gram, weights)

@@ -52,9 +52,9 @@ def mixed_rows(updates: Float[Tensor, "n d"], mixing: Float[Tensor, "m n"]) -> F
 
 def prior_of_rows(mixing: Float[Tensor, "m n"], prior: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
     """Return the new rows' prior: a bucket has its members' together, any other row keeps its."""
-    if mixing.shape[0] == mixing.shape[1]:
-        return prior
-    return (mixing > 0).to(prior) @ prior
+    members = mixing > 0
+    is_bucket = len(mixing) < mixing.shape[1] or bool((members.sum(dim=0) == 1).all())
+    return members.to(prior) @ prior if is_bucket else prior  # buckets of one come in any order
 
 
 def pulled_back(result: Aggregate, mixing: Float[Tensor, "m n"]) -> Aggregate:

@@ -214,6 +214,15 @@ def test_a_rule_after_bucketing_is_held_to_its_bound_on_buckets():
         pipeline(torch.ones(6, 1), round_of(6), {})
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_buckets_of_one_keep_the_lift_of_their_clients(seed):
+    lift = lift_to(0.1, 0.2, 0.3, 0.4)
+    pipeline = Pipeline(mean, lift, pre_aggregate=[partial(bucketing, size=1)])
+    step = pipeline(torch.eye(4), round_of(4, rng=np.random.default_rng(seed)), {})
+    torch.testing.assert_close(step.result.update, torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    torch.testing.assert_close(step.result.weights, doubles(0.1, 0.2, 0.3, 0.4))
+
+
 def test_bucketing_keeps_the_lift_inside_buckets():
     updates = torch.tensor([[0.0], [4.0], [1.0], [5.0]])
     lift = lift_to(0.4, 0.3, 0.2, 0.1)

@@ -41,6 +41,14 @@ RUN = pd.DataFrame(
 )
 
 
+def test_a_rejected_answer_lifts_nobody():
+    rejected = row(1, POISONED, math.nan, status="rejected: update is not finite")
+    others = [row(1, MAJORITY, 1 / 3), row(1, MAJORITY, 1 / 3), row(1, MINORITY, 1 / 3)]
+    figures = lifting(pd.DataFrame([*others, rejected]))
+    assert figures["ratio"][MAJORITY] == pytest.approx(1)
+    assert figures["flagged_minority"] == {"precision": None, "recall": 0}
+
+
 def test_weights_count_after_the_restart():
     assert lifting(RUN, restart=1)["ratio"] == pytest.approx(
         {MAJORITY: 0.4, MINORITY: 1.2, POISONED: 1.2}

@@ -49,6 +49,12 @@ TWO_ROUNDS = (
 
 
 class TestRoles:
+    def test_contributions_that_a_running_sum_cannot_know_are_missing_not_nothing(self):
+        unknown = [{**line, "contribution": math.nan} for line in TWO_ROUNDS]
+        result = figures(*unknown)
+        assert [result[role]["contribution_ratio"] for role in (MAJORITY, MINORITY)] == [None, None]
+        assert result[MAJORITY]["weight_ratio"] == pytest.approx(1.6)
+
     def test_ratios_are_sums_over_rounds(self):
         result = figures(*TWO_ROUNDS)
         # Majority: 1.6 of a prior 1.0. Minority: 0.1 of 0.5. Poisoned: 0.3 of 0.5.

@@ -52,6 +52,14 @@ def test_where_most_are_one_point_that_point_is_the_median():
     assert result.weights.tolist() == [0.5, 0.5, 0.0]
 
 
+def test_one_point_that_most_send_is_not_the_median_where_it_has_little_weight():
+    updates = torch.tensor([[2.0], [2.0], [2.0], [7.0], [7.0]])
+    prior = torch.tensor([0.1, 0.1, 0.1, 0.35, 0.35])
+    result = geometric_median(updates, prior=prior)
+    assert result.update.item() == pytest.approx(7, abs=1e-4)
+    assert result.weights[3:].sum().item() == pytest.approx(1, abs=1e-4)
+
+
 def test_giants_pull_no_harder_than_others():
     honest = torch.randn(9, 40, generator=torch.Generator().manual_seed(1))
     near, far = honest.clone(), honest.clone()
