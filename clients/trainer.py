@@ -196,11 +196,12 @@ class Trainer:
         rows, losses = self._rows(received, jobs)
         rows = rows.to(self._results_device)  # whole: one transfer, not one for each client
         received = moved(received, self._results_device)
-        like = trainable(self.model, received)
-        names = tuple(like)
+        names = tuple(like := trainable(self.model, received))
+        # Unbound parameter by parameter: cutting up rows one by one takes the host 5 times as long.
+        states = zip(*(v.unbind() for v in parameters_in(rows, like).values()), strict=True)
         return [
-            Trained({**received, **parameters_in(row, like)}, loss, row, names)
-            for row, loss in zip(rows, losses.tolist(), strict=True)
+            Trained({**received, **dict(zip(names, own, strict=True))}, loss, row, names)
+            for own, loss, row in zip(states, losses.tolist(), rows, strict=True)
         ]
 
     def _rows(

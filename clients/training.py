@@ -1,7 +1,7 @@
 """Local training: on one shard, and on a cohort of shards at once."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, vmap
 
+from clients.convolutions import ConvolutionsAsProducts
 from clients.shard import Shard
 from strategies.shapes import Float, Int, Tensor
 
@@ -228,7 +229,8 @@ def train_rows(
             active, optimizer = _narrowed(active, optimizer, n_active, settings)
             n_before = n_active
         batch, weights = rows[:n_active, step], present[:n_active, step]
-        losses = losses_of(active, inputs[batch], labels[batch], weights)
+        with nullcontext() if device.type == "cpu" else ConvolutionsAsProducts():
+            losses = losses_of(active, inputs[batch], labels[batch], weights)
         gradients = torch.autograd.grad(losses.sum(), list(active.values()))
         for parameter, gradient in zip(active.values(), gradients, strict=True):
             parameter.grad = gradient

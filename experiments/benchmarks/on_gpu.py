@@ -1,29 +1,36 @@
 """Thousands of clients on one GPU: training in cohorts, and rules on a large matrix.
 
-Needs torch, numpy and scipy, and of this repository ``clients`` and ``strategies``: a bare machine
+Needs torch and numpy, and of this repository ``clients`` and ``strategies``: a bare machine
 with CUDA will do, without Flower, Ray or an installation.
 
     PYTHONPATH=. python experiments/benchmarks/on_gpu.py          # adds a row per figure to gpu.csv
     PYTHONPATH=. python experiments/benchmarks/on_gpu.py --tiny   # anywhere: shows that it runs
 
-Without a GPU the table says so in place of each figure.
+Takes a few minutes. Without a GPU the table says so in place of each figure. A figure that fails
+says why in its place, and the others are measured all the same.
 """
 
 import argparse
 import csv
+import math
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
 from networks import Cnn, shard_of
 from torch import nn
 
+from clients import training
 from clients.device_memory import CudaMemory, DeviceMemory, HostMemory
 from clients.reporting import report_of
 from clients.trainer import Job, Trained, Trainer
@@ -40,9 +47,9 @@ from strategies.aggregation import (
 from strategies.pipeline import Pipeline, RoundFacts
 
 RESULTS = Path(__file__).with_name("gpu.csv")
-COLUMNS = ("date", "figure", "value", "unit", "wanted", "hardware", "torch")
+COLUMNS = ("date", "figure", "value", "unit", "wanted", "peak_gib", "hardware", "torch")
 NONE_AT_HAND = "no accelerator at hand"
-REPEATS = 5  # the median counts; one more comes first and is left out
+REPEATS = 9  # the median counts; one more comes first and is left out
 TRAINING = LocalTraining(lr=0.05, batch_size=20)
 Rule = Callable[[torch.Tensor], Aggregate]
 
@@ -63,10 +70,18 @@ class Sizes(NamedTuple):
 FULL = Sizes(1_000, 100, 60, 300, 10_000, 1_000, 1_000_000)
 TINY = Sizes(6, 2, 20, 8, 40, 25, 2_000)
 
-ONE_BY_ONE, COHORTS, ROUND = (
+ONE_BY_ONE, COHORTS, GROUPED, SEARCHED, ROUND, APART = (
     f"170k-parameter CNN, 1000 clients x 60: {what}"
-    for what in ("one by one", "cohorts", "cohorts, multi_krum, contributions, evaluation")
+    for what in (
+        "one by one",
+        "cohorts",
+        "cohorts, torch's grouped convolutions",
+        "cohorts, torch's grouped convolutions, the fastest that cudnn.benchmark finds",
+        "cohorts, multi_krum, contributions, evaluation",
+        "cohorts and one by one apart after one step, largest of all parameters",
+    )
 )
+FASTER, RETAINED = f"{COHORTS} / one by one", f"{ROUND}, retained"
 READING, SORT, GRAM = (f"1000 x 1M: {what}" for what in ("one reading", "torch.sort", "U @ U.T"))
 RULES: dict[str, tuple[Rule, str, str]] = {
     "mean": (mean, READING, "<= 3"),
@@ -83,29 +98,14 @@ YARDSTICKS: dict[str, Callable[[torch.Tensor], object]] = {
     GRAM: lambda rows: rows @ rows.T,
 }
 UNITS = (
-    dict.fromkeys((ONE_BY_ONE, COHORTS, ROUND), ("clients/s", ""))
-    | {f"{COHORTS} / one by one": ("x", ">= 20"), f"{ROUND}, retained": ("%", ">= 60")}
-    | dict.fromkeys(YARDSTICKS, ("ms", ""))
+    dict.fromkeys(YARDSTICKS, ("ms", ""))
     | {f"{rule} / {what}": ("x", wanted) for rule, (_, what, wanted) in RULES.items()}
+    | {APART: ("", "<= 1e-06")}
+    | dict.fromkeys((ONE_BY_ONE, COHORTS, ROUND), ("clients/s", ""))
+    | {FASTER: ("x", ">= 20"), RETAINED: ("%", ">= 60")}
+    | dict.fromkeys((GROUPED, SEARCHED), ("clients/s", ""))
 )
 """Every figure: its unit, and what it should be."""
-
-
-def seconds(device: torch.device, work: Callable[[], object]) -> float:
-    """Return the median time of some work, after a first time that is left out."""
-    times = []
-    for _ in range(1 + REPEATS):
-        synchronise(device)
-        began = time.perf_counter()
-        work()
-        synchronise(device)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class Round:
@@ -129,7 +129,7 @@ class Round:
         self.trainer = Trainer(model, memory, sizes.clients, print, stays_on_device=True)
         self.trainer.probe(self.start, self.jobs)
         self.alone = self.jobs[: sizes.one_by_one]
-        self.flat = torch.cat([value.flatten() for value in self.start.values()])
+        self.flat = flat(self.start)
         self.matrix = torch.empty(sizes.clients, len(self.flat), device=device)
         self.pipeline = Pipeline(partial(multi_krum, n_malicious=sizes.clients // 5))
 
@@ -140,12 +140,20 @@ class Round:
     def cohorts(self) -> list[Trained]:
         return self.trainer.together(self.start, self.jobs)
 
+    def apart(self) -> float:
+        """Return how far apart one step by itself and one in a cohort are."""
+        step = replace(TRAINING, batch_size=len(self.test.labels))
+        jobs = [job._replace(settings=step) for job in self.alone]
+        alone = [flat(done.state) for done in self.trainer.one_by_one(self.start, jobs)]
+        together = [flat(done.state) for done in self.trainer.together(self.start, jobs)]
+        return (torch.stack(alone) - torch.stack(together)).abs().max().item()
+
     def whole(self) -> float:
         """Train, check each update as the server does, aggregate, note all figures, test."""
         for row, done in zip(self.matrix, self.cohorts(), strict=True):
             assert done.row is not None
-            norm = row.copy_(done.row).sub_(self.flat)
-            assert torch.linalg.vector_norm(norm, dtype=torch.float64).isfinite()
+            update = row.copy_(done.row).sub_(self.flat)
+            assert math.isfinite(torch.linalg.vector_norm(update, dtype=torch.float64))
         n = len(self.matrix)
         nobody_asked = torch.full((n,), torch.nan, dtype=torch.float64)
         facts = RoundFacts(
@@ -158,7 +166,7 @@ class Round:
             evaluate=lambda update: (0.0, 0.0),
             rng=np.random.default_rng(0),
         )
-        step = self.pipeline(self.matrix, facts, {})
+        step = self.pipeline(self.matrix, facts, {}, overwrite=True)
         for ledger in (step.result.weights, step.contribution, step.result.suspicion):
             ledger.tolist()
         return report_of(self.model_after(step.result.update), self.test).loss
@@ -172,35 +180,125 @@ class Round:
         return self.trainer.holding(state)
 
 
-def measured(memory: DeviceMemory, sizes: Sizes) -> dict[str, float]:
-    """Return the value of every figure."""
-    device = memory.device
-    round_ = Round(memory, sizes)
-    one = sizes.one_by_one / seconds(device, round_.one_by_one)
-    many = sizes.clients / seconds(device, round_.cohorts)
-    whole = sizes.clients / seconds(device, round_.whole)
-    figures = {ONE_BY_ONE: one, COHORTS: many, ROUND: whole}
-    figures |= {f"{COHORTS} / one by one": many / one, f"{ROUND}, retained": 100 * whole / many}
-    del round_
-    memory.release()
-    rows = torch.randn(sizes.rows, sizes.parameters, device=device)
-    took = {name: seconds(device, partial(work, rows)) for name, work in YARDSTICKS.items()}
-    figures |= {name: 1_000 * value for name, value in took.items()}
+def flat(state: State) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in state.values()])
+
+
+@contextmanager
+def grouped_convolutions(search: bool) -> Iterator[None]:
+    """Let cohorts convolve as torch does under vmap, not by products of matrices."""
+    torch.backends.cudnn.benchmark = search
+    with mock.patch.object(training, "ConvolutionsAsProducts", nullcontext):
+        yield
+    torch.backends.cudnn.benchmark = False
+
+
+class Measurements:
+    """Measures figure after figure, and tells each at once: what comes later may fail.
+
+    Args:
+        memory: The device's.
+        tell: Told a figure, its value or why there is none, and the most memory it took, in GiB.
+        patience_s: No work that has taken so long is repeated, but for its first time.
+    """
+
+    def __init__(
+        self,
+        memory: DeviceMemory,
+        tell: Callable[[str, str, str], None],
+        patience_s: float = 20.0,
+    ) -> None:
+        self._memory, self._tell, self._patience_s = memory, tell, patience_s
+        self.values: dict[str, float] = {}
+
+    def of(
+        self,
+        figure: str,
+        value: Callable[[], float],
+        setting: AbstractContextManager[object] | None = None,
+    ) -> None:
+        """Take a figure, in some setting of the process."""
+        on_gpu = self._memory.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(self._memory.device)
+        try:
+            with setting or nullcontext():
+                self.values[figure] = value()
+            shown = f"{self.values[figure]:.4g}"
+        except (RuntimeError, KeyError, AssertionError) as fault:
+            first, *_ = str(fault).splitlines() or [""]
+            shown = f"failed: {type(fault).__name__} {first}"
+        peak = torch.cuda.max_memory_allocated(self._memory.device) / 2**30 if on_gpu else None
+        self._tell(figure, shown, "" if peak is None else f"{peak:.3g}")
+        self._memory.release()
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Return the median time of some work, after a first time that is left out."""
+        times: list[float] = []
+        while len(times) < 2 or (len(times) <= REPEATS and sum(times) < self._patience_s):
+            self._synchronise()
+            began = time.perf_counter()
+            work()
+            self._synchronise()
+            times.append(time.perf_counter() - began)
+        return statistics.median(times[1:])
+
+    def _synchronise(self) -> None:
+        if self._memory.device.type == "cuda":
+            torch.cuda.synchronize(self._memory.device)
+
+
+def measure_rules(memory: DeviceMemory, sizes: Sizes, taken: Measurements) -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(sizes.rows, sizes.parameters, device=memory.device)
+
+    def milliseconds(work: Callable[[torch.Tensor], object]) -> float:
+        return 1_000 * taken.seconds(lambda: work(rows))
+
+    for name, yardstick in YARDSTICKS.items():
+        taken.of(name, partial(milliseconds, yardstick))
     for name, (rule, what, _) in RULES.items():
-        figures[f"{name} / {what}"] = seconds(device, partial(rule, rows)) / took[what]
-    return figures
+        taken.of(
+            f"{name} / {what}",
+            lambda rule=rule, what=what: milliseconds(rule) / taken.values[what],
+        )
 
 
-def write(figures: dict[str, str], hardware: str) -> None:
-    """Add a row per figure to the table."""
+def measure_training(memory: DeviceMemory, sizes: Sizes, taken: Measurements) -> None:
+    n, values, seconds = sizes.clients, taken.values, taken.seconds
+    round_ = Round(memory, sizes)
+    taken.of(APART, round_.apart)
+    taken.of(ONE_BY_ONE, lambda: sizes.one_by_one / seconds(round_.one_by_one))
+    taken.of(COHORTS, lambda: n / seconds(round_.cohorts))
+    taken.of(ROUND, lambda: n / seconds(round_.whole))
+    taken.of(FASTER, lambda: values[COHORTS] / values[ONE_BY_ONE])
+    taken.of(RETAINED, lambda: 100 * values[ROUND] / values[COHORTS])
+    for figure, search in ((GROUPED, False), (SEARCHED, True)):
+        taken.of(figure, lambda: n / seconds(round_.cohorts), grouped_convolutions(search))
+
+
+def write(figure: str, shown: str, peak: str, hardware: str) -> None:
+    """Add a row to the table."""
     fresh = not RESULTS.exists()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     with RESULTS.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         if fresh:
             writer.writerow(COLUMNS)
-        for name, value in figures.items():
-            writer.writerow((now, name, value, *UNITS[name], hardware, torch.__version__))
+        row = (now, figure, shown, *UNITS[figure], peak, hardware, torch.__version__)
+        writer.writerow(row)
+
+
+def hardware_name() -> str:
+    """Return the GPU, what drives it, and the host's cores, which one by one waits for."""
+    cores = f"{os.cpu_count()} cores"
+    if not torch.cuda.is_available():
+        return f"CPU, {cores}"
+    gpu = torch.cuda.get_device_properties(0)
+    return (
+        f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}, "
+        f"cuDNN {torch.backends.cudnn.version()}, {cores}"
+    )
 
 
 def main() -> None:
@@ -208,22 +306,31 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small sizes, and no row is written")
     tiny = parser.parse_args().tiny
     # As the engine asks: full float32, and kernels that repeat.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     on_gpu = torch.cuda.is_available()
+    hardware = hardware_name() if tiny or on_gpu else "none"
+
+    def tell(figure: str, shown: str, peak: str) -> None:
+        unit, wanted = UNITS[figure]
+        print(f"{figure:<112} {shown:>10} {unit:<10} {wanted:<10} {peak}", flush=True)
+        if not tiny:
+            write(figure, shown, peak, hardware)
+
+    if not tiny and not on_gpu:
+        for figure in UNITS:
+            tell(figure, NONE_AT_HAND, "")
+        return
+    if tiny:
+        print(f"sizes as small as can be, on {hardware}: these figures say nothing")
     memory = CudaMemory(torch.device("cuda:0")) if on_gpu else HostMemory(lambda: 2**30)
-    hardware = torch.cuda.get_device_name(0) if on_gpu else "CPU"
-    if tiny or on_gpu:
-        if tiny:
-            print(f"sizes as small as can be, on {hardware}: these figures say nothing")
-        figures = measured(memory, TINY if tiny else FULL)
-        shown = {name: f"{figures[name]:.4g}" for name in UNITS}
-    else:
-        shown, hardware = dict.fromkeys(UNITS, NONE_AT_HAND), "none"
-    for name, (unit, wanted) in UNITS.items():
-        print(f"{name:<96} {shown[name]:>10} {unit:<10} {wanted}")
-    if not tiny:
-        write(shown, hardware)
+    sizes, taken = FULL, Measurements(memory, tell)
+    if tiny:
+        sizes, taken = TINY, Measurements(memory, tell, patience_s=0)
+    measure_rules(memory, sizes, taken)
+    memory.release()
+    measure_training(memory, sizes, taken)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def prior_or_uniform(
 ) -> Float[Tensor, " n"]:
     """Return the weights a client has before the rule has its say: equal unless given."""
     if prior is None:
-        return torch.full((len(updates),), 1 / len(updates), dtype=torch.float64).to(updates.device)
+        share = 1 / len(updates)
+        return torch.full((len(updates),), share, dtype=torch.float64, device=updates.device)
     return prior.to(device=updates.device, dtype=torch.float64)
 
 
@@ -74,8 +75,12 @@ def weighted_sum(
     weights = weights.to(device=updates.device, dtype=torch.float64)
     own, heard = weights.to(updates.dtype), weights != 0
     exactly = heard & _needs_float64(updates, weights, asked=dtype == torch.float64)
-    groups = _groups((heard & ~exactly).nonzero().flatten().tolist())
-    alone = [(row, float(weights[row])) for row in exactly.nonzero().flatten().tolist()]
+    # Read together: each reading would make the host wait for a GPU.
+    told = list(zip(*torch.stack([weights, exactly.double()]).tolist(), strict=True))
+    groups = _groups(
+        [row for row, (weight, is_exact) in enumerate(told) if weight and not is_exact]
+    )
+    alone = [(row, weight) for row, (weight, is_exact) in enumerate(told) if is_exact]
     plain = len(groups) == 1 and not alone and result.dtype == updates.dtype
 
     def add_up(columns: slice, scratch: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -106,7 +111,7 @@ def _needs_float64(
 ) -> Bool[Tensor, " n"]:
     """Mark the rows that float32 must not add up with others, as far as their weight is not 0."""
     heard = weights != 0
-    if updates.dtype == torch.float64 or not heard.any():
+    if updates.dtype == torch.float64 or not len(heard):
         return torch.zeros_like(heard)
     if asked or updates.numel() <= SMALL:
         return torch.ones_like(heard)
@@ -116,8 +121,11 @@ def _needs_float64(
     with one_torch_thread():
         sample = torch.cat([updates[:, at : at + LOOKED_AT] for at in looked_at], dim=1)
         sizes = norms_of(sample) * weights.abs()
-    ordered = sizes[heard].sort().values
-    far_larger = sizes > FAR * ordered[len(ordered) // 4]  # than three quarters of the others need
+    ordered = torch.where(heard, sizes, torch.inf).sort().values
+    quartile = ordered.index_select(
+        0, heard.sum().view(1) // 4
+    )  # no index for the host to wait for
+    far_larger = sizes > FAR * quartile  # than three quarters of the others need
     return far_larger | (weights.abs() < torch.finfo(updates.dtype).tiny)
 
 

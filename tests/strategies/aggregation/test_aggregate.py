@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from strategies.aggregation import aggregate
 from strategies.aggregation.aggregate import empty_rows, normalised, norms_of, weighted_sum
@@ -114,3 +115,30 @@ def test_a_sum_is_the_same_bytes_for_any_number_of_threads(dtype):
 def test_weights_are_scaled_to_sum_1_unless_all_of_them_are_0():
     assert normalised(torch.tensor([1.0, 3.0])).tolist() == [0.25, 0.75]
     assert normalised(torch.zeros(2)).tolist() == [0.0, 0.0]
+
+
+class Readings(TorchDispatchMode):
+    """Counts how often numbers or the places of True are read, which waits for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        self.count += func in (aten._local_scalar_dense.default, aten.nonzero.default)
+        masks = (i for i in args[1] if i is not None) if func is aten.index.Tensor else ()
+        self.count += any(mask.dtype == torch.bool for mask in masks)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("small", [0, 2**20])
+def test_a_sum_waits_no_more_often_for_many_rows_than_for_few(monkeypatch, small):
+    monkeypatch.setattr(aggregate, "SMALL", small)
+    rows, weights = a_hundred_rows()
+    counts = []
+    for n in (10, 100):
+        with Readings() as readings:
+            weighted_sum(rows[:n], weights[:n])
+        counts.append(readings.count)
+    assert counts[0] == counts[1] <= 1  # that of norms far too large or small for float32

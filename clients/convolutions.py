@@ -1,0 +1,64 @@
+"""Convolutions of many models at once, as products of matrices."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from strategies.shapes import Float, Tensor
+
+Pair = int | Sequence[int]
+
+
+class ConvolutionsAsProducts(TorchFunctionMode):
+    """While this lasts, a plain convolution of images is a product of matrices.
+
+    Under ``vmap`` one convolution per model becomes one with a group for each model. On a CPU that
+    is as fast as any. On a GPU each group is a small direct convolution, and in the backward pass
+    cuDNN is known to be slow at many of them; a product per model is one batched product, which
+    any GPU is good at. It costs memory: an input is repeated for every weight that meets it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is F.conv2d:
+            return convolution(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def convolution(
+    x: Float[Tensor, "*batch channels height width"],
+    weight: Float[Tensor, "filters channels high wide"],
+    bias: Float[Tensor, " filters"] | None = None,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Float[Tensor, "*batch filters rows columns"]:
+    """Return what ``torch.nn.functional.conv2d`` does, whose parameters these are.
+
+    A convolution with dilation, groups or a named padding is left to torch.
+    """
+    is_plain = x.dim() == 4 and _pair(dilation) == (1, 1) and groups == 1
+    if isinstance(padding, str) or not is_plain:
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+    (down, across), (above, beside) = _pair(stride), _pair(padding)
+    if above or beside:
+        x = F.pad(x, (beside, beside, above, above))
+    windows = x.unfold(2, weight.shape[2], down).unfold(3, weight.shape[3], across)
+    n, _, rows, columns = windows.shape[:4]
+    # Channels come last, as in the result: the next layer copies runs of neighbours.
+    seen = windows.permute(0, 2, 3, 4, 5, 1).reshape(n * rows * columns, -1)
+    result = F.linear(seen, weight.permute(0, 2, 3, 1).flatten(1), bias)
+    return result.view(n, rows, columns, -1).permute(0, 3, 1, 2)
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    first, second = (value, value) if isinstance(value, int) else value
+    return first, second
