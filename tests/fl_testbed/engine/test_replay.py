@@ -9,7 +9,8 @@ from commands import SCENARIO, run, run_folders, succeed, write_scenario
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_testbed.engine.recorded_updates import halved, restored
+from fl_testbed.engine.recorded_updates import Recorder, halved, restored
+from strategies.flower_arrays import record_of
 
 RECORDED = """
 record_updates: true
@@ -58,6 +59,12 @@ def test_recording_whole_updates_changes_nothing(recorded: Path, tmp_path: Path)
     plain, kept = tmp_path / "out/small/default/seed-0", recorded / "small/mean/seed-0"
     for name in ("clients.csv", "rounds.csv", "model.safetensors"):
         assert (plain / name).read_bytes() == (kept / name).read_bytes()
+
+
+def test_a_recorded_round_is_the_same_bytes_every_time() -> None:
+    recorder = Recorder("float32")
+    list(recorder.passing([], record_of({"weight": np.zeros(2, dtype=np.float32)})))
+    assert len({recorder.content() for _ in range(20)}) == 1
 
 
 def test_another_rule_hears_whom_it_would_have_heard(recorded: Path, tmp_path: Path) -> None:
