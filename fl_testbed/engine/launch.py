@@ -319,8 +319,8 @@ class RunWriter:
         resumed = self._options.resume and scenario.can_resume and folder.has_checkpoint
         folder.write("scenario.yaml", scenario.to_yaml())
         for own in own_specs(scenario):
-            if own.code.is_file:  # beside the scenario, so that this can be run again
-                folder.write(own.code.path.name, own.code.path.read_text(encoding="utf-8"))
+            if own.code.source is not None:  # beside the scenario, so that this can be run again
+                folder.write_bytes(own.code.path.name, own.code.source)
         if scenario.init is not None:
             folder.write_bytes(COPY, scenario.init.content)
             folder.log(f"starts from {scenario.init.source}")
