@@ -212,6 +212,7 @@ def _found_runs(folders: list[Path]) -> "list[RunResult]":
 @app.command()
 def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDir = None) -> None:
     """Check a scenario and print its variants, its groups, and what a run costs in memory."""
+    from fl_testbed.engine.assembly import build_federation
     from fl_testbed.engine.launch import DatasetCache, check_data
     from fl_testbed.engine.memory import server_memory
     from fl_testbed.engine.recorded_updates import recorded_bytes
@@ -229,7 +230,7 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
         console.print(variant_table(pooled))
         console.print(pooled_groups(pooled[0], datasets.get(pooled[0])))
         return
-    federations = check_data(scenarios, datasets)
+    check_data(scenarios, datasets)
     table = Table(title=f"{scenarios[0].name}: {len(scenarios)} runs", title_justify="left")
     for heading in (
         "variant",
@@ -257,7 +258,8 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
             f"{recorded / 2**20:,.1f} MiB" if recorded else "–",
         )
     console.print(table)
-    console.print(group_table(federations[0], scenarios[0]))
+    federation = build_federation(scenarios[0], datasets.get(scenarios[0]))
+    console.print(group_table(federation, scenarios[0]))
 
 
 @app.command()
@@ -271,7 +273,7 @@ def show(
 ) -> None:
     """Write examples of clean, minority and poisoned data with their labels, to look at."""
     from fl_testbed.data.specimens import specimens
-    from fl_testbed.engine.launch import DatasetCache, check_data
+    from fl_testbed.engine.launch import DatasetCache, checked_federation
     from fl_testbed.report.example_sheet import image_sheet, table_sheet
 
     loaded = load_scenarios(scenario, settings or [])
@@ -283,7 +285,7 @@ def show(
     if chosen not in variants:
         raise typer.BadParameter(f"--variant needs one of {', '.join(variants)}, got {chosen!r}")
     one = variants[chosen][0]
-    (federation,) = check_data([one], DatasetCache(data_dir))
+    federation = checked_federation(one, DatasetCache(data_dir))
     strips = specimens(federation, one.attackers_by_poison, columns, one.evaluation.max_examples)
     path = Path(f"{one.name}-{chosen}") if out is None else out
     if federation.dataset.holds_images:
