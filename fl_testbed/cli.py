@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fl_testbed.report.results import RunResult
 
 INTERRUPTED = 130
+KEPT = "finished rounds are kept, --resume goes on from there"
 
 app = typer.Typer(
     help="Whom does a defence silence, and whom does a lift amplify?",
@@ -166,6 +167,9 @@ def replay_(
 
     console = make_console()
     done = [run for run in _found_runs(runs) if run.status is Status.DONE]
+    if not done:
+        text = "holds no finished run: let it finish, then replay it"
+        raise ScenarioError([Fault(str(folder), "", text) for folder in runs])
     replays = replay([run.folder for run in done], settings or [], out, data_dir)
     found = [*done, *find_runs(folder for folder, _ in replays)]
     console.print(terminal(compare(found, sections=HEARD)))
@@ -379,11 +383,12 @@ def fetch_(
 
 def main() -> None:
     """Run the command line and turn what went wrong into a message and an exit status."""
+    runs = sys.argv[1:2] == ["run"]  # the other commands have no rounds to keep
     try:
         app()
     except SystemExit as end:  # typer has made one of a Ctrl-C
         if end.code == INTERRUPTED:
-            _end(INTERRUPTED, "interrupted: finished rounds are kept, --resume goes on from there")
+            _end(INTERRUPTED, f"interrupted: {KEPT}" if runs else "interrupted")
         raise
     except ScenarioError as error:
         _end(2, *(str(fault) for fault in error.faults))
@@ -391,7 +396,7 @@ def main() -> None:
         _end(1, f"the run stopped: {error}")
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        _end(1, f"the run stopped: {what}. Finished rounds are kept, --resume goes on from there")
+        _end(1, f"the run stopped: {what}; {KEPT}" if runs else what)
 
 
 def _end(status: int, *lines: str) -> None:

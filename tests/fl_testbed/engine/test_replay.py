@@ -111,6 +111,12 @@ def test_a_run_that_recorded_nothing_is_refused(recorded: Path, tmp_path: Path) 
     done = run("replay", "out", cwd=tmp_path)
     assert done.returncode == 2
     assert "has recorded no updates: run it with --set record_updates=true" in done.stderr
+    (tmp_path / "out/small/default/seed-0/summary.json").unlink()
+    done = run("replay", "out", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "out: holds no finished run: let it finish, then replay it\n",
+    )
 
 
 def test_validate_says_how_much_will_be_recorded(tmp_path: Path) -> None:
