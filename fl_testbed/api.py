@@ -13,6 +13,7 @@ import yaml
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.engine.launch import Options, launch, run_folder
 from fl_testbed.kinds import kind_of
+from fl_testbed.metrics import read_table
 from fl_testbed.report.comparison import compare
 from fl_testbed.report.formats import comma_separated
 from fl_testbed.report.results import RunResult, find_runs
@@ -44,7 +45,7 @@ class Results:
             UnknownVariantError: If there is no such variant.
         """
         text = comma_separated(compare(self.runs, baseline))
-        return pd.read_csv(io.StringIO(text)).set_index("variant").dropna(axis=1, how="all")
+        return read_table(io.StringIO(text)).set_index("variant").dropna(axis=1, how="all")
 
     @property
     def rounds(self) -> pd.DataFrame:
@@ -74,7 +75,7 @@ class Results:
         for run in self.runs:
             path = run.folder / f"{name}.csv"
             if path.exists():
-                part = pd.read_csv(path)
+                part = read_table(path)
                 part.insert(0, "variant", run.variant)
                 part.insert(1, "seed", run.seed)
                 parts.append(part)

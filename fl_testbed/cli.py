@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fl_testbed.report.results import RunResult
 
 INTERRUPTED = 130
+KEPT = "finished rounds are kept, --resume goes on from there"
 
 app = typer.Typer(
     help="Whom does a defence silence, and whom does a lift amplify?",
@@ -166,6 +167,9 @@ def replay_(
 
     console = make_console()
     done = [run for run in _found_runs(runs) if run.status is Status.DONE]
+    if not done:
+        text = "holds no finished run: let it finish, then replay it"
+        raise ScenarioError([Fault(str(folder), "", text) for folder in runs])
     replays = replay([run.folder for run in done], settings or [], out, data_dir)
     found = [*done, *find_runs(folder for folder, _ in replays)]
     console.print(terminal(compare(found, sections=HEARD)))
@@ -212,6 +216,7 @@ def _found_runs(folders: list[Path]) -> "list[RunResult]":
 @app.command()
 def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDir = None) -> None:
     """Check a scenario and print its variants, its groups, and what a run costs in memory."""
+    from fl_testbed.engine.assembly import build_federation
     from fl_testbed.engine.launch import DatasetCache, check_data
     from fl_testbed.engine.memory import server_memory
     from fl_testbed.engine.recorded_updates import recorded_bytes
@@ -229,7 +234,7 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
         console.print(variant_table(pooled))
         console.print(pooled_groups(pooled[0], datasets.get(pooled[0])))
         return
-    federations = check_data(scenarios, datasets)
+    check_data(scenarios, datasets)
     table = Table(title=f"{scenarios[0].name}: {len(scenarios)} runs", title_justify="left")
     for heading in (
         "variant",
@@ -257,7 +262,8 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
             f"{recorded / 2**20:,.1f} MiB" if recorded else "–",
         )
     console.print(table)
-    console.print(group_table(federations[0], scenarios[0]))
+    federation = build_federation(scenarios[0], datasets.get(scenarios[0]))
+    console.print(group_table(federation, scenarios[0]))
 
 
 @app.command()
@@ -271,7 +277,7 @@ def show(
 ) -> None:
     """Write examples of clean, minority and poisoned data with their labels, to look at."""
     from fl_testbed.data.specimens import specimens
-    from fl_testbed.engine.launch import DatasetCache, check_data
+    from fl_testbed.engine.launch import DatasetCache, checked_federation
     from fl_testbed.report.example_sheet import image_sheet, table_sheet
 
     loaded = load_scenarios(scenario, settings or [])
@@ -283,7 +289,7 @@ def show(
     if chosen not in variants:
         raise typer.BadParameter(f"--variant needs one of {', '.join(variants)}, got {chosen!r}")
     one = variants[chosen][0]
-    (federation,) = check_data([one], DatasetCache(data_dir))
+    federation = checked_federation(one, DatasetCache(data_dir))
     strips = specimens(federation, one.attackers_by_poison, columns, one.evaluation.max_examples)
     path = Path(f"{one.name}-{chosen}") if out is None else out
     if federation.dataset.holds_images:
@@ -377,11 +383,12 @@ def fetch_(
 
 def main() -> None:
     """Run the command line and turn what went wrong into a message and an exit status."""
+    runs = sys.argv[1:2] == ["run"]  # the other commands have no rounds to keep
     try:
         app()
     except SystemExit as end:  # typer has made one of a Ctrl-C
         if end.code == INTERRUPTED:
-            _end(INTERRUPTED, "interrupted: finished rounds are kept, --resume goes on from there")
+            _end(INTERRUPTED, f"interrupted: {KEPT}" if runs else "interrupted")
         raise
     except ScenarioError as error:
         _end(2, *(str(fault) for fault in error.faults))
@@ -389,7 +396,7 @@ def main() -> None:
         _end(1, f"the run stopped: {error}")
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        _end(1, f"the run stopped: {what}. Finished rounds are kept, --resume goes on from there")
+        _end(1, f"the run stopped: {what}; {KEPT}" if runs else what)
 
 
 def _end(status: int, *lines: str) -> None:

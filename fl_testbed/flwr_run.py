@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.app import identify
 from fl_testbed.console import RunProgress, make_console
+from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.flower_engine import FlowerGrid, app_of
 from fl_testbed.engine.launch import (
     DatasetCache,
@@ -96,17 +97,18 @@ def main(grid: Grid, context: Context) -> None:
     out = Path(str(context.run_config["out"])).absolute()
     options = Options(out, data_dir, "flwr run")
     datasets = DatasetCache(data_dir)
-    federations = check_data(scenarios, datasets)
+    check_data(scenarios, datasets)
     left = check_folders(scenarios, options)
     console = make_console()
     with RunProgress(console, left) as progress:
         for place, scenario in enumerate(scenarios):
-            if scenario in left:
+            if any(scenario is other for other in left):
                 label = {"run": ConfigRecord({"place": place})}
                 timeout_s = scenario.engine.client_timeout_s
                 clients = FlowerGrid(grid, len(scenario.clients.population), timeout_s, label)
                 writer = RunWriter(scenario, options, progress, Federated())
-                run = Run(scenario, federations[place], clients)
+                federation = build_federation(scenario, datasets.get(scenario))
+                run = Run(scenario, federation, clients)
                 writer.write(run.rounds(*writer.begin()))
     console.print(terminal(compare(find_runs(run_folder(out, s).path for s in scenarios))))
     console.print(f"runs: {out / scenarios[0].name}", soft_wrap=True)

@@ -7,7 +7,6 @@ from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -21,7 +20,7 @@ from fl_testbed.centralized.separation import separations
 from fl_testbed.centralized.stages import FINAL, Result, run_stages
 from fl_testbed.centralized.training import Revise, Trained, fit
 from fl_testbed.data import DataError, Dataset
-from fl_testbed.metrics import finite_or_none
+from fl_testbed.metrics import finite_or_none, read_table
 from fl_testbed.scenario import CentralizedScenario, Fault, ScenarioError
 from fl_testbed.scenario.initial_model import InitialModelError
 from strategies.randomness import Purpose, generator
@@ -259,7 +258,7 @@ def _score_rows(scenario: CentralizedScenario, result: Result) -> list[Row]:
 def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
     """Compute a run's summary from its tables alone."""
     outcome, groups, examples, epochs = (
-        pd.read_csv(folder / f"{name}.csv") for name in ("outcome", "groups", "examples", "epochs")
+        read_table(folder / f"{name}.csv") for name in ("outcome", "groups", "examples", "epochs")
     )
     outcomes: dict[str, dict[str, Any]] = outcome.set_index("trained_on").to_dict("index")  # pyright: ignore[reportAssignmentType]
     final = {name: finite_or_none(value) for name, value in outcomes["poisoned"].items()}

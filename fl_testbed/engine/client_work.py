@@ -142,7 +142,8 @@ def _context(task: Task) -> Context:
         run_id=RUN_ID,
         node_id=client,
         node_config={"partition-id": client},
-        state=task.state,
+        # Its own: what a client that fails, or a cohort that is tried again, put there is void.
+        state=RecordDict(dict(task.state)),
         run_config={},
     )
 

@@ -6,6 +6,7 @@ import os
 from flwr.app import ArrayRecord, Message, Metadata, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from flwr.supercore import telemetry
 from flwr.supercore.task_identity import TaskIdentity
 
 from strategies.flower_arrays import are_views, view
@@ -16,7 +17,8 @@ RUN_ID = 1
 
 def quiet_flower() -> None:
     """Keep Flower's log to errors, and its telemetry off: the engine tells of rounds itself."""
-    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # for processes that start later
+    telemetry.FLWR_TELEMETRY_ENABLED = "0"  # this one read the variable when it imported Flower
     logging.getLogger("flwr").setLevel(logging.ERROR)
 
 

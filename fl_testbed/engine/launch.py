@@ -144,32 +144,56 @@ def run_folder(out: Path, scenario: AnyScenario) -> RunFolder:
     return RunFolder(out / scenario.name / scenario.variant / f"seed-{scenario.seed}")
 
 
-def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> list[Federation]:
-    """Build every federation once, before anything runs.
+def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
+    """Build every federation once, before anything runs, and keep none.
 
     Raises:
         ScenarioError: With a fault for each scenario that its data do not suffice for.
     """
-    federations, faults = [], {}
+    faults: dict[Fault, None] = {}  # ordered, without repetitions
+    poisoned: set[tuple[str, str]] = set()
     for scenario in scenarios:
+        run = scenario.name, scenario.variant
         try:
-            federation = build_federation(scenario, datasets.get(scenario))
-            federations.append(federation)
-            build_model(scenario, federation.dataset)  # may not take such inputs
-            for ids, _ in scenario.attackers_by_id:
-                for attacker in ids[:1]:
-                    federation.shard(attacker)  # a trigger may not fit, or examples be missing
-        except DataError as fault:
-            faults[str(fault)] = Fault(scenario.name, "dataset", str(fault))
-        except InitialModelError as fault:
-            faults |= {text: Fault(scenario.name, "init", text) for text in fault.texts}
-        except OwnCodeError as fault:
-            faults[str(fault)] = Fault("", "", str(fault))
-        except ValueError as fault:
-            faults[str(fault)] = Fault(scenario.name, "poison", str(fault))
+            # Of the seeds one alone tries the poison: to make some takes a training.
+            checked_federation(scenario, datasets, poison=run not in poisoned)
+        except ScenarioError as error:
+            faults.update(dict.fromkeys(error.faults))
+        poisoned.add(run)
     if faults:
-        raise ScenarioError(list(faults.values()))
-    return federations
+        raise ScenarioError(list(faults))
+
+
+def checked_federation(
+    scenario: Scenario, datasets: DatasetCache, *, poison: bool = True
+) -> Federation:
+    """Return a scenario's federation, for which there are data enough.
+
+    Args:
+        scenario: The scenario.
+        datasets: Where its dataset is.
+        poison: Whether to see also that attackers can poison what they hold.
+
+    Raises:
+        ScenarioError: If there are not.
+    """
+    try:
+        federation = build_federation(scenario, datasets.get(scenario))
+        build_model(scenario, federation.dataset)  # may not take such inputs
+        for ids, _ in scenario.attackers_by_id if poison else ():
+            for attacker in ids[:1]:
+                federation.shard(attacker)  # a trigger may not fit, or examples be missing
+    except DataError as fault:
+        faults = [Fault(scenario.name, "dataset", str(fault))]
+    except InitialModelError as fault:
+        faults = [Fault(scenario.name, "init", text) for text in fault.texts]
+    except OwnCodeError as fault:
+        faults = [Fault("", "", str(fault))]
+    except ValueError as fault:
+        faults = [Fault(scenario.name, "poison", str(fault))]
+    else:
+        return federation
+    raise ScenarioError(faults)
 
 
 def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[AnyScenario]:
@@ -249,11 +273,12 @@ def launch(
         PoolError: If there are no workers to run on.
     """
     datasets = DatasetCache(options.data_dir)
-    kind.check(scenarios, datasets)
     left = check_folders(scenarios, options)
+    kind.check(left, datasets)
     write_plan(scenarios, options)
+    unfinished = set(map(id, left))
     for scenario in scenarios:
-        if scenario not in left:
+        if id(scenario) not in unfinished:
             progress.end(scenario, "done before")
     if not left:
         return []
@@ -319,8 +344,8 @@ class RunWriter:
         resumed = self._options.resume and scenario.can_resume and folder.has_checkpoint
         folder.write("scenario.yaml", scenario.to_yaml())
         for own in own_specs(scenario):
-            if own.code.is_file:  # beside the scenario, so that this can be run again
-                folder.write(own.code.path.name, own.code.path.read_text(encoding="utf-8"))
+            if own.code.source is not None:  # beside the scenario, so that this can be run again
+                folder.write_bytes(own.code.path.name, own.code.source)
         if scenario.init is not None:
             folder.write_bytes(COPY, scenario.init.content)
             folder.log(f"starts from {scenario.init.source}")

@@ -63,7 +63,8 @@ class Recorder:
         tensors["rows"] = torch.from_numpy(stacked)
         replies = [{"client": client, **self._clients[client]} for client in order]
         names = list(self._start)  # safetensors keeps an order of its own
-        return save(tensors, {"replies": json.dumps(replies), "names": json.dumps(names)})
+        # One entry: of several, safetensors would draw the order, and so the bytes.
+        return save(tensors, {"round": json.dumps({"replies": replies, "names": names})})
 
     def _kept(self, reply: Message) -> Message:
         client = reply.metadata.src_node_id
@@ -128,11 +129,10 @@ class Recorded:
 
     def __init__(self, file: Path) -> None:
         with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata()
+            round_ = json.loads(opened.metadata()["round"])
         tensors = load_file(file)
-        names = json.loads(metadata["names"])
-        self.start = record_of({name: tensors[f"start/{name}"].numpy() for name in names})
-        self.replies = {reply["client"]: reply for reply in json.loads(metadata["replies"])}
+        self.start = record_of({name: tensors[f"start/{name}"].numpy() for name in round_["names"]})
+        self.replies = {reply["client"]: reply for reply in round_["replies"]}
         rows = iter(tensors["rows"].numpy())
         self._rows = {c: next(rows) for c, r in self.replies.items() if r.get("has_row")}
         self._layout = Layout.of(self.start)

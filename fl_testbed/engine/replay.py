@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.launch import DatasetCache, run_folder
 from fl_testbed.engine.recorded_updates import replayed
 from fl_testbed.engine.rounds import client_row, described, heard_and_lifted
 from fl_testbed.engine.run_folder import COLUMNS, UPDATES, RunFolder
+from fl_testbed.metrics import read_table
 from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.loading import label_of_settings
 
@@ -86,7 +85,7 @@ def _replay_one(
 def _summary(
     folder: RunFolder, scenario: Scenario, source: Path, restarts: list[int]
 ) -> dict[str, Any]:
-    clients = pd.read_csv(folder.path / "clients.csv")
+    clients = read_table(folder.path / "clients.csv")
     return {
         **described(scenario),
         "replay_of": source.parent.name,

@@ -19,7 +19,7 @@ from fl_testbed.engine.placement import server_device
 from fl_testbed.engine.recorded_updates import Recorder
 from fl_testbed.engine.run_folder import Row
 from fl_testbed.engine.threads import limit_threads
-from fl_testbed.metrics import finite_or_none, lifting, suppression
+from fl_testbed.metrics import finite_or_none, lifting, read_table, suppression
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import state_dict_of
 from strategies.observed import Observed
@@ -217,7 +217,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     final model.
     """
     rounds, groups, attacks, clients = (
-        pd.read_csv(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks", "clients")
+        read_table(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks", "clients")
     )
     evaluated = rounds[rounds["accuracy"].notna()]["round"].tail(FINAL_EVALUATIONS)
     final = rounds[rounds["round"].isin(evaluated)]
@@ -235,7 +235,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
             for poison, row in success.iterrows()
         },
         **_inferred(rounds["weight_residual"]),
-        **_personal(pd.read_csv(folder / "personal.csv"), evaluated),
+        **_personal(read_table(folder / "personal.csv"), evaluated),
         "skipped_rounds": int(rounds["skipped"].notna().sum()),
         "unusable_replies": int(rounds["n_unusable"].sum()),
         **heard_and_lifted(scenario, clients, restarts.max()),

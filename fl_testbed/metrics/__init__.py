@@ -6,6 +6,7 @@ from fl_testbed.metrics.figures import finite_or_none
 from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy
 from fl_testbed.metrics.lifting import attack_success_at, lifting
 from fl_testbed.metrics.suppression import area_under_curve, suppression
+from fl_testbed.metrics.tables import read_table
 
 __all__ = [
     "AttackSuccess",
@@ -18,6 +19,7 @@ __all__ = [
     "finite_or_none",
     "group_accuracy",
     "lifting",
+    "read_table",
     "spread",
     "suppression",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from clients.shard import Role
+from fl_testbed.metrics import read_table
 from fl_testbed.report.results import RunResult
 
 CLIENT_COLUMNS = ["round", "client", "role", "status", "prior_weight", "weight", "suspicion"]
@@ -14,7 +15,7 @@ CLIENT_COLUMNS = ["round", "client", "role", "status", "prior_weight", "weight",
 
 def client_history(folder: Path) -> pd.DataFrame:
     """Return a run's ``clients.csv``; clients that gave no answer are left out."""
-    return answered(pd.read_csv(folder / "clients.csv", usecols=CLIENT_COLUMNS))
+    return answered(read_table(folder / "clients.csv", CLIENT_COLUMNS))
 
 
 def answered(clients: pd.DataFrame) -> pd.DataFrame:
@@ -43,7 +44,7 @@ def suspicion_ranks(clients: pd.DataFrame) -> pd.DataFrame:
 
 def group_accuracy_by_round(runs: Sequence[RunResult]) -> pd.DataFrame:
     """Return accuracy by group, mean over runs; index: round, columns: groups in their order."""
-    tables = [pd.read_csv(run.folder / "groups.csv") for run in runs]
+    tables = [read_table(run.folder / "groups.csv") for run in runs]
     order = list(dict.fromkeys(tables[0]["group"]))
     joined = pd.concat(tables).groupby(["round", "group"])["accuracy"].mean().unstack("group")
     return joined.reindex(columns=order)

@@ -61,8 +61,9 @@ class OwnCode:
     """The module to send by value; empty if it is part of an installed package."""
     sha256: str | None
     """Of the file, or of all Python files of its package; none of what is installed."""
-    is_file: bool
-    """Whether the scenario names the file itself, of which run folders keep a copy."""
+    source: bytes | None
+    """Of the file as it ran, of which run folders keep a copy; None where the scenario names no
+    file but a module."""
     function: Callable[..., Any]
 
     @property
@@ -169,7 +170,7 @@ class OwnSpec(Spec):
             raise ValueError(f"{code.place}: {code.name} {wrong}")
         self._code = code
         given = {"sha256": code.sha256}
-        if code.is_file:
+        if code.source is not None:
             given[self.place] = f"{code.path.name}:{code.name}"
         for name, value in given.items():
             object.__setattr__(self, name, value)  # frozen, but nobody has seen it yet
@@ -251,7 +252,8 @@ def load(kind: str) -> OwnCode:
     where, _, name = kind.rpartition(":")
     if not where or not name.isidentifier():
         raise ValueError(f"needs package.module:name or file.py:name, got {kind!r}")
-    module = _from_file(Path(where)) if where.endswith(".py") else _from_package(where)
+    source = _read(Path(where)) if where.endswith(".py") else None
+    module = _from_package(where) if source is None else _from_file(Path(where), source)
     path = Path(module.__file__ or where)
     function = getattr(module, name, None)
     if not callable(function):
@@ -260,14 +262,15 @@ def load(kind: str) -> OwnCode:
         hint = f", did you mean {close[0]!r}?" if close else ""
         what = "has no" if function is None else "has, but not to call,"
         raise ValueError(f"{path} {what} {name!r}{hint}")
-    is_file = where.endswith(".py")
-    if not is_file and _is_installed(path):  # its version is the environment's
-        return OwnCode(_defined_in(function, path), name, "", None, False, function)
+    if source is not None:
+        digest = hashlib.sha256(source).hexdigest()
+        return OwnCode(path, name, module.__name__, digest, source, function)
+    if _is_installed(path):  # its version is the environment's
+        return OwnCode(_defined_in(function, path), name, "", None, None, function)
     digest = hashlib.sha256()
-    for source in [path] if is_file else _sources(module):
-        digest.update(source.read_bytes())
-    by_value = module.__name__ if is_file else where.partition(".")[0]
-    return OwnCode(path, name, by_value, digest.hexdigest(), is_file, function)
+    for file in _sources(module):
+        digest.update(file.read_bytes())
+    return OwnCode(path, name, where.partition(".")[0], digest.hexdigest(), None, function)
 
 
 def _defined_in(function: Callable[..., Any], module: Path) -> Path:
@@ -277,14 +280,18 @@ def _defined_in(function: Callable[..., Any], module: Path) -> Path:
         return module
 
 
-def _from_file(path: Path) -> types.ModuleType:
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        whole = path.absolute()
+        text = f"{whole} cannot be read: {fault.strerror}{beside(whole, '*.py')}"
+        raise ValueError(text) from None
+
+
+def _from_file(path: Path, source: bytes) -> types.ModuleType:
     """Run a file as a module of its own; the same content is run once."""
     path = path.absolute()
-    try:
-        source = path.read_bytes()
-    except OSError as fault:
-        text = f"{path} cannot be read: {fault.strerror}{beside(path, '*.py')}"
-        raise ValueError(text) from None
     # Not under its own name, which may be that of a library.
     name = f"own_{hashlib.sha256(bytes(path) + source).hexdigest()[:16]}"
     if name not in sys.modules:

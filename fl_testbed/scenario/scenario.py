@@ -320,7 +320,7 @@ class Scenario(Spec):
 
     def _own_code_contradictions(self) -> list[tuple[str, str]]:
         files: dict[str, str | None] = {}
-        codes = [own.code for own in own_specs(self) if own.code.is_file]
+        codes = [own.code for own in own_specs(self) if own.code.source is not None]
         clashing = {
             c.path.name for c in codes if files.setdefault(c.path.name, c.sha256) != c.sha256
         }

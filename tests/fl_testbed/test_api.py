@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from commands import SCENARIO
 
@@ -24,3 +25,32 @@ def test_of_several_files_only_those_runs_that_are_wanted(files, tmp_path):
     assert [(run.name, run.seed) for run in done.runs] == [("small", 1), ("other", 1)]
     assert not list(out.rglob("seed-0"))
     assert api.run(files, out=out, only=lambda run: False).runs == []
+
+
+WITH_GLASSES = """
+import numpy as np
+from fl_testbed.data import Dataset, Examples
+
+def faces(rng):
+    def draw(n):
+        images = rng.random((n, 1, 8, 8)).astype(np.float32)
+        return Examples(images, rng.integers(0, 2, n), {"glasses": np.arange(n) % 4 // 3})
+
+    return Dataset("faces", draw(800), draw(100), ("a", "b"), {"glasses": ("None", "NA")})
+"""
+
+
+def test_groups_and_variants_may_have_the_names_of_missing_values(tmp_path):
+    (tmp_path / "own.py").write_text(WITH_GLASSES)
+    dataset = "{kind: 'own.py:faces', minority: {kind: attributes, by: [glasses], groups: [NA]}}"
+    text = SCENARIO.replace("rounds: 4", "rounds: 1").replace("{kind: digits}", dataset)
+    (tmp_path / "scenario.yaml").write_text(f"{text}variants: {{null: {{}}}}\n")
+    done = api.run(tmp_path / "scenario.yaml", out=tmp_path / "runs")
+    assert {key for key in done.runs[0].figures if key.startswith("group_accuracy.")} == {
+        "group_accuracy.None",
+        "group_accuracy.NA",
+    }
+    assert done.compare().index.tolist() == ["null"]
+    assert done.groups["variant"].tolist() == ["null"] * 4
+    assert done.groups["group"].tolist() == ["None", "NA"] * 2
+    assert pd.isna(done.rounds["skipped"]).all()  # nothing was written there

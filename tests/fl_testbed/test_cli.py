@@ -67,6 +67,12 @@ def test_a_missing_file_exits_with_2_and_names_what_is_there(tmp_path: Path) -> 
     assert "scenario.yaml" in done.stderr
 
 
+def test_a_file_that_cannot_be_written_is_named_and_nothing_said_of_rounds(tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO)
+    done = run("show", "scenario.yaml", "--out", "nowhere/sheet.png", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "nowhere/sheet.png: No such file or directory\n")
+
+
 def test_validate_shows_variants_groups_and_memory(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO + "\nsweep: {seed: [3, 5]}\n")
     said = succeed("validate", "scenario.yaml", cwd=tmp_path)

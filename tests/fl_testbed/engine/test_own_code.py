@@ -28,6 +28,20 @@ def test_ray_workers_and_the_run_folder_give_the_bytes_of_inline(tmp_path: Path)
     assert (weights.agg(lambda column: (column == 0).sum()) == 2).all()  # the rule ran
 
 
+def test_the_run_folder_has_the_code_as_it_ran(tmp_path: Path) -> None:
+    scenario = write_own_scenario(tmp_path)
+    code = tmp_path / "sub" / "mine.py"
+    ran = f"# -*- coding: latin-1 -*-\n# é\n{code.read_text()}".replace("\n", "\r\n")
+    code.write_bytes(ran.encode("latin-1"))
+    scenarios = load_scenarios(scenario, ["rounds=1"])
+    code.write_text("an edit while the run waits for its turn")
+    assert launch(scenarios, Options(tmp_path / "out", None, ""), MagicMock()) == []
+    (folder,) = run_folders(tmp_path / "out").values()
+    assert (folder / "mine.py").read_bytes() == ran.encode("latin-1")
+    (again,) = load_scenarios(folder / "scenario.yaml")  # the hash in it is the copy's
+    assert again.to_yaml() == scenarios[0].to_yaml()
+
+
 FAULTS = {
     "norms = updates": ("norms = update", "without_largest raised NameError: name 'update' is not"),
     "rng.integers(0, 3": ("rng.integers(0, -3", "bright_spots raised ValueError: high <= 0"),

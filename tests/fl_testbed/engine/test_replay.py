@@ -9,7 +9,8 @@ from commands import SCENARIO, run, run_folders, succeed, write_scenario
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_testbed.engine.recorded_updates import halved, restored
+from fl_testbed.engine.recorded_updates import Recorder, halved, restored
+from strategies.flower_arrays import record_of
 
 RECORDED = """
 record_updates: true
@@ -60,6 +61,12 @@ def test_recording_whole_updates_changes_nothing(recorded: Path, tmp_path: Path)
         assert (plain / name).read_bytes() == (kept / name).read_bytes()
 
 
+def test_a_recorded_round_is_the_same_bytes_every_time() -> None:
+    recorder = Recorder("float32")
+    list(recorder.passing([], record_of({"weight": np.zeros(2, dtype=np.float32)})))
+    assert len({recorder.content() for _ in range(20)}) == 1
+
+
 def test_another_rule_hears_whom_it_would_have_heard(recorded: Path, tmp_path: Path) -> None:
     rule = "strategy.aggregation={kind: multi_krum, n_malicious: 2}"
     done = run("replay", recorded / "small" / "mean", "--set", rule, cwd=tmp_path)
@@ -104,6 +111,12 @@ def test_a_run_that_recorded_nothing_is_refused(recorded: Path, tmp_path: Path) 
     done = run("replay", "out", cwd=tmp_path)
     assert done.returncode == 2
     assert "has recorded no updates: run it with --set record_updates=true" in done.stderr
+    (tmp_path / "out/small/default/seed-0/summary.json").unlink()
+    done = run("replay", "out", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "out: holds no finished run: let it finish, then replay it\n",
+    )
 
 
 def test_validate_says_how_much_will_be_recorded(tmp_path: Path) -> None:

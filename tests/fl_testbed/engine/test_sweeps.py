@@ -8,9 +8,10 @@ from unittest.mock import MagicMock
 import pytest
 from commands import SCENARIO, assert_same_results, patches, run, succeed, write_scenario
 
-from fl_testbed.engine.launch import Options, launch
+from fl_testbed.data import Federation
+from fl_testbed.engine.launch import DatasetCache, Federated, Options, check_data, launch
 from fl_testbed.engine.run_folder import RunFolder
-from fl_testbed.scenario import load_scenarios
+from fl_testbed.scenario import Scenario, load_scenarios
 
 VARIANTS = """
 variants:
@@ -101,3 +102,35 @@ def test_a_finished_run_lets_go_of_its_model(tmp_path: Path, monkeypatch) -> Non
     launch(scenarios, Options(tmp_path / "out", None, ""), progress)
     assert len(models) > 0
     assert alive == [[], []]
+
+
+def test_what_is_done_is_not_checked_again(tmp_path: Path, monkeypatch) -> None:
+    scenarios = load_scenarios(write_scenario(tmp_path), ["rounds=1", "sweep.seed=[0, 1]"])
+    options, seeds = Options(tmp_path / "out", None, ""), []
+    launch(scenarios[:1], options, MagicMock())
+    check = Federated.check
+
+    def noting(self, checked, datasets):
+        seeds.extend(scenario.seed for scenario in checked)
+        check(self, checked, datasets)
+
+    monkeypatch.setattr(Federated, "check", noting)
+    progress = MagicMock()
+    launch(scenarios, options, progress)
+    assert seeds == [1]
+    assert [call.args[1] for call in progress.end.call_args_list] == ["done before", "done"]
+
+
+def test_one_seed_of_a_variant_tries_the_poison(tmp_path: Path, monkeypatch) -> None:
+    write_scenario(tmp_path, SCENARIO + VARIANTS)
+    loaded = load_scenarios(tmp_path / "scenario.yaml", ["sweep.seed=[0, 1, 2]"])
+    seeds = []
+    shard = Federation.shard
+
+    def noting(self, client):
+        seeds.append(self.seed)
+        return shard(self, client)
+
+    monkeypatch.setattr(Federation, "shard", noting)
+    check_data([s for s in loaded if isinstance(s, Scenario)], DatasetCache(None))
+    assert seeds == [0, 0, 0]

@@ -1,0 +1,16 @@
+"""Tables as run folders hold them."""
+
+from pathlib import Path
+from typing import TextIO
+
+import pandas as pd
+
+
+def read_table(source: Path | TextIO, columns: list[str] | None = None) -> pd.DataFrame:
+    """Return a CSV file. Only an empty cell is a missing value: a group may be called None, or NA.
+
+    Args:
+        source: The file.
+        columns: Those to read; all by default.
+    """
+    return pd.read_csv(source, usecols=columns, keep_default_na=False, na_values=[""])

@@ -1,0 +1,26 @@
+"""What we take of Flower beyond its public API does what we take it for."""
+
+import urllib.error
+import urllib.request
+
+import pytest
+from flwr.supercore import telemetry
+
+from fl_testbed.engine.flower_internals import quiet_flower
+
+
+def test_flower_tells_nobody_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
+    monkeypatch.setattr(telemetry, "FLWR_TELEMETRY_ENABLED", "1")  # as Flower is imported
+    sent: list[urllib.request.Request] = []
+
+    def send(request: urllib.request.Request, timeout: float) -> None:
+        sent.append(request)
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", send)
+    telemetry.create_event(telemetry.EventType.RUN_SUPERLINK_ENTER, None)
+    assert len(sent) == 1  # the function that sends is still this one
+    quiet_flower()
+    telemetry.create_event(telemetry.EventType.RUN_SUPERLINK_ENTER, None)
+    assert len(sent) == 1

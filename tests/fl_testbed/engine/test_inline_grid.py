@@ -1,0 +1,47 @@
+"""What clients keep is committed at the end of a round, and only where all went well."""
+
+from collections.abc import Sequence
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fl_testbed.engine.inline_grid import InlineGrid
+
+
+class Counting(ClientApp):
+    """Counts in each client how often it trained. Client 1 fails in round 2, having counted."""
+
+    def __init__(self, cohort: int) -> None:
+        super().__init__()
+        self.cohort = cohort
+        self.train()(self.answer)
+
+    def answer(self, message: Message, context: Context) -> Message:
+        kept = context.state.config_records.get("kept", ConfigRecord({"n": 0}))
+        context.state["kept"] = ConfigRecord({"n": int(str(kept["n"])) + 1})
+        config = message.content.config_records["config"]
+        if context.node_config["partition-id"] == 1 and config["server-round"] == 2:
+            raise RuntimeError("out of battery")
+        return Message(RecordDict(), reply_to=message)
+
+    def train_many(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        return [self.answer(*pair) for pair in zip(messages, contexts, strict=True)]
+
+
+@pytest.mark.parametrize("cohort", [1, 3])
+def test_what_a_failing_client_put_into_its_state_is_void(cohort: int) -> None:
+    grid = InlineGrid(Counting(cohort), client_timeout_s=60.0)
+    before_and_after = []
+    for server_round in (1, 2):
+        content = RecordDict({"config": ConfigRecord({"server-round": server_round})})
+        messages = [grid.create_message(content, "train", client, "1") for client in range(3)]
+        list(grid.send_and_receive(messages))
+        before_and_after.append(counts(grid))
+        grid.end_round()
+        before_and_after.append(counts(grid))
+    assert before_and_after == [{}, {0: 1, 1: 1, 2: 1}, {0: 1, 1: 1, 2: 1}, {0: 2, 1: 1, 2: 2}]
+
+
+def counts(grid: InlineGrid) -> dict[int, object]:
+    return {client: state.config_records["kept"]["n"] for client, state in grid.states.items()}
