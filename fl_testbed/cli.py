@@ -241,7 +241,8 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
         "server memory",
         "updates on disk",
     ):
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+        justify = "left" if heading == "variant" else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
     for items in by_variant(scenarios).values():
         first = items[0]
         n_parameters, memory = server_memory(first, datasets.get(first))

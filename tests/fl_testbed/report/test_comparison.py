@@ -5,11 +5,12 @@ import math
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from run_folders import write_plan, write_run
 
 from fl_testbed.report.columns import ACCURACY, ATTACK_SUCCESS, WORST_GROUP, Column
 from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
-from fl_testbed.report.formats import comma_separated, grids, latex, markdown
+from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
 from fl_testbed.report.results import Status, find_runs
 
 
@@ -128,6 +129,19 @@ def test_another_kind_of_run_brings_columns_of_its_own(tmp_path: Path) -> None:
     comparison = compare(find_runs([tmp_path]), sections=own)
     assert [column.title for column in comparison.columns] == ["precision"]
     assert grids(comparison)[0].cells[0][1].text == "25.0"
+
+
+def test_a_narrow_terminal_breaks_cells_and_cuts_nothing_off(sweep: Path) -> None:
+    write_run(sweep, "a_variant_of_a_long_name", 0, figures(0.87654))
+    comparison = compare(find_runs([sweep]))
+    written = io.StringIO()
+    Console(width=44, file=written).print(terminal(comparison))
+    table = written.getvalue()
+    assert "…" not in table
+    rows = [line.split("│")[1:-1] for line in table.splitlines() if line.startswith("│")]
+    texts = ["".join("".join(column).split()) for column in zip(*rows, strict=True)]
+    assert "a_variant_of_a_long_name" in texts[0]
+    assert "80.0±127.1" in texts[2]
 
 
 def test_lifts_are_shown_where_somebody_is_lifted(tmp_path: Path) -> None:
