@@ -3,6 +3,7 @@
 Exit status: 0 done; 2 the input is wrong; 1 a run failed; 130 interrupted.
 """
 
+import io
 import json
 import shlex
 import sys
@@ -378,6 +379,9 @@ def fetch_(
 
 def main() -> None:
     """Run the command line and turn what went wrong into a message and an exit status."""
+    for stream in (sys.stdout, sys.stderr):  # of a user whose encoding has no ± or †
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except SystemExit as end:  # typer has made one of a Ctrl-C

@@ -1,10 +1,13 @@
 """Wrong input through the real command: exit status 2, one readable line per fault."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from commands import SCENARIO, run, succeed
+from commands import SCENARIO, patches, run, succeed
 
 CHANGES = {
     "a typo in a key": (
@@ -114,3 +117,23 @@ def test_run_prints_a_table_and_draws_a_figure_for_every_file(tmp_path: Path) ->
         folder = tmp_path / "runs" / name
         assert (folder / "tension.png").read_bytes().startswith(b"\x89PNG")
         assert len(json.loads((folder / "sweep.json").read_text())["runs"]) == 1
+
+
+def module(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "fl_testbed", *arguments]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, check=False
+    )
+
+
+def test_ctrl_c_while_libraries_are_loaded_ends_without_a_traceback(tmp_path: Path) -> None:
+    press = "def patch(module):\n    raise KeyboardInterrupt\n"
+    done = module("list", PYTHONPATH=f"{patches(tmp_path, 'torch', press)}:{Path().absolute()}")
+    assert (done.returncode, done.stderr) == (130, b"interrupted\n")
+
+
+def test_an_encoding_without_a_table_s_characters_gets_the_table_all_the_same() -> None:
+    done = module("list", "rules", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"Krum: the one update" in done.stdout
+    assert b"multi_krum" in done.stdout
