@@ -106,6 +106,13 @@ def test_list_names_every_rule(tmp_path: Path) -> None:
     assert "NeurIPS" in krum
 
 
+def test_list_shows_defaults_as_a_scenario_would_give_them(tmp_path: Path) -> None:
+    said = "".join(succeed("list", cwd=tmp_path).replace("│", " ").split())
+    assert "attributes=[]" in said  # of image_folder
+    assert "filters=[32,64]" in said
+    assert "harden={kind:perturbed," in said
+
+
 def test_run_prints_a_table_and_draws_a_figure_for_every_file(tmp_path: Path) -> None:
     short = SCENARIO.replace("rounds: 4", "rounds: 1")
     (tmp_path / "scenario.yaml").write_text(short)
