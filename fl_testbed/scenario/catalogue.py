@@ -57,7 +57,9 @@ def describe_kind(spec: type[Spec]) -> tuple[str, str, str]:
 def parameters_of(spec: type[Spec]) -> dict[str, str | None]:
     """Return a kind's parameters and their defaults as text, None where a scenario must set one."""
     return {
-        name: None if field.is_required() else _as_yaml(field.get_default(call_default_factory=True))
+        name: None
+        if field.is_required()
+        else _as_yaml(field.get_default(call_default_factory=True))
         for name, field in spec.model_fields.items()
         if name not in ("kind", "minority")
     }

@@ -11,6 +11,7 @@ from run_folders import write_plan, write_run
 from fl_testbed.report.columns import ACCURACY, ATTACK_SUCCESS, WORST_GROUP, Column
 from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
 from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
+from fl_testbed.report.gallery import pictures
 from fl_testbed.report.results import Status, find_runs
 
 
@@ -184,3 +185,21 @@ def test_a_value_that_rounds_to_nothing_has_no_sign(tmp_path: Path) -> None:
 
     assert value_text(-0.0001, math.nan, ACCURACY, signed=True) == "0.0"
     assert value_text(0.123, 0.01, ACCURACY, signed=True) == "+12.3 ± 1.0"
+
+
+def test_a_heat_map_is_drawn_of_a_grid_and_never_averages_variants(tmp_path: Path) -> None:
+    sweep = tmp_path / "grid"
+
+    def drawn(variant: str, rule: str, attack: str) -> bool:
+        folder = write_run(sweep, variant, 0, figures(0.5))
+        settings = f"{{aggregation: {{kind: {rule}}}}}, attack: {{kind: {attack}}}"
+        (folder / "scenario.yaml").write_text(f"{{clients: {{poisoned: 1}}, strategy: {settings}}}")
+        runs = find_runs([sweep])
+        names = [picture.name for picture in pictures(compare(runs), runs)]
+        return "defence_by_attack" in names
+
+    assert not drawn("a", "mean", "mimic")
+    assert not drawn("b", "krum", "mimic")
+    assert drawn("c", "mean", "sign_flip")  # three of four cells
+    assert drawn("d", "krum", "sign_flip")
+    assert not drawn("another_f", "krum", "sign_flip")
