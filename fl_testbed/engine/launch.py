@@ -176,12 +176,17 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
     """Return the scenarios that are still to run, in order.
 
     Raises:
-        ScenarioError: If a folder holds another scenario's run, or an unfinished one that
-            ``--resume`` would go on with.
+        ScenarioError: If there can be no such folder, or it holds another scenario's run, or an
+            unfinished one that ``--resume`` would go on with.
     """
     left, faults = [], []
     for scenario in scenarios:
         folder = run_folder(options.out, scenario)
+        file = next((p for p in (folder.path, *folder.path.parents) if p.is_file()), None)
+        if file is not None:
+            text = "is a file where a folder is needed: choose another --out, or move it away"
+            faults.append(Fault(str(file), "", text))
+            continue
         there = folder.read("scenario.yaml")
         if there is None:
             left.append(scenario)
@@ -200,7 +205,7 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
                 text = "holds an unfinished run: add --resume to go on, or remove the folder"
                 faults.append(Fault(str(folder.path), "", text))
     if faults:
-        raise ScenarioError(faults)
+        raise ScenarioError(list(dict.fromkeys(faults)))
     return left
 
 

@@ -62,6 +62,17 @@ def test_a_wrong_scenario_exits_with_2_and_says_what_is_needed(fault: str, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("file", ["out", "out/small/default"])
+def test_a_file_where_run_folders_go_exits_with_2_and_is_named(file: str, tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO + "\nsweep: {seed: [0, 1]}\n")
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).touch()
+    done = run("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{file}: is a file where a folder is needed")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_missing_file_exits_with_2_and_names_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     done = run("run", "scenaro.yaml", cwd=tmp_path)
