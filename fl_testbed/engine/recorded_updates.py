@@ -62,8 +62,9 @@ class Recorder:
         stacked = np.stack(rows) if rows else np.empty((0, size), dtype=self._dtype)
         tensors["rows"] = torch.from_numpy(stacked)
         replies = [{"client": client, **self._clients[client]} for client in order]
-        names = list(self._start)  # safetensors keeps an order of its own
-        return save(tensors, {"replies": json.dumps(replies), "names": json.dumps(names)})
+        # safetensors keeps an order of its own: of tensors, and of several texts a random one.
+        record = {"names": list(self._start), "replies": replies}
+        return save(tensors, {"record": json.dumps(record)})
 
     def _kept(self, reply: Message) -> Message:
         client = reply.metadata.src_node_id
@@ -128,11 +129,10 @@ class Recorded:
 
     def __init__(self, file: Path) -> None:
         with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata()
+            record = json.loads(opened.metadata()["record"])
         tensors = load_file(file)
-        names = json.loads(metadata["names"])
-        self.start = record_of({name: tensors[f"start/{name}"].numpy() for name in names})
-        self.replies = {reply["client"]: reply for reply in json.loads(metadata["replies"])}
+        self.start = record_of({n: tensors[f"start/{n}"].numpy() for n in record["names"]})
+        self.replies = {reply["client"]: reply for reply in record["replies"]}
         rows = iter(tensors["rows"].numpy())
         self._rows = {c: next(rows) for c, r in self.replies.items() if r.get("has_row")}
         self._layout = Layout.of(self.start)

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import SCENARIO, run, run_folders, succeed, write_scenario
+from flwr.app import ArrayRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_testbed.engine.recorded_updates import halved, restored
+from fl_testbed.engine.recorded_updates import Recorder, halved, restored
 
 RECORDED = """
 record_updates: true
@@ -58,6 +59,12 @@ def test_recording_whole_updates_changes_nothing(recorded: Path, tmp_path: Path)
     plain, kept = tmp_path / "out/small/default/seed-0", recorded / "small/mean/seed-0"
     for name in ("clients.csv", "rounds.csv", "model.safetensors"):
         assert (plain / name).read_bytes() == (kept / name).read_bytes()
+
+
+def test_a_round_is_recorded_in_the_same_bytes_each_time() -> None:
+    recorder = Recorder("float32")
+    list(recorder.passing([], ArrayRecord([np.zeros(2), np.ones(3)])))
+    assert len({recorder.content() for _ in range(20)}) == 1
 
 
 def test_another_rule_hears_whom_it_would_have_heard(recorded: Path, tmp_path: Path) -> None:
