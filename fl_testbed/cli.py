@@ -3,6 +3,7 @@
 Exit status: 0 done; 2 the input is wrong; 1 a run failed; 130 interrupted.
 """
 
+import io
 import json
 import shlex
 import sys
@@ -246,7 +247,8 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
         "server memory",
         "updates on disk",
     ):
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+        justify = "left" if heading == "variant" else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
     for items in by_variant(scenarios).values():
         first = items[0]
         n_parameters, memory = server_memory(first, datasets.get(first))
@@ -384,6 +386,9 @@ def fetch_(
 def main() -> None:
     """Run the command line and turn what went wrong into a message and an exit status."""
     runs = sys.argv[1:2] == ["run"]  # the other commands have no rounds to keep
+    for stream in (sys.stdout, sys.stderr):  # of a user whose encoding has no ± or †
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except SystemExit as end:  # typer has made one of a Ctrl-C

@@ -1,7 +1,7 @@
 """What ``validate`` shows of scenarios on pooled data."""
 
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 
 from fl_testbed.centralized.experiment import check_poison
 from fl_testbed.centralized.preparation import prepare
@@ -12,14 +12,15 @@ from fl_testbed.scenario import CentralizedScenario
 def variant_table(scenarios: list[CentralizedScenario]) -> Table:
     """Return the variants with their stages and seeds."""
     title = f"{scenarios[0].name}: {len(scenarios)} runs"
-    table = Table("variant", "seeds", "stages", "poison", title=title, title_justify="left")
+    variant = Column("variant", overflow="fold")
+    table = Table(variant, "seeds", "stages", "poison", title=title, title_justify="left")
     seeds: dict[str, list[str]] = {}
     for scenario in scenarios:
         seeds.setdefault(scenario.variant, []).append(str(scenario.seed))
     first = {scenario.variant: scenario for scenario in reversed(scenarios)}
-    for variant, own in seeds.items():
-        stages = " → ".join(stage.kind for stage in first[variant].stages) or "ERM"
-        table.add_row(variant, ", ".join(own), stages, first[variant].poison.kind)
+    for name, own in seeds.items():
+        stages = " → ".join(stage.kind for stage in first[name].stages) or "ERM"
+        table.add_row(name, ", ".join(own), stages, first[name].poison.kind)
     return table
 
 

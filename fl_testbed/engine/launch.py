@@ -200,12 +200,17 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
     """Return the scenarios that are still to run, in order.
 
     Raises:
-        ScenarioError: If a folder holds another scenario's run, or an unfinished one that
-            ``--resume`` would go on with.
+        ScenarioError: If there can be no such folder, or it holds another scenario's run, or an
+            unfinished one that ``--resume`` would go on with.
     """
     left, faults = [], []
     for scenario in scenarios:
         folder = run_folder(options.out, scenario)
+        file = next((p for p in (folder.path, *folder.path.parents) if p.is_file()), None)
+        if file is not None:
+            text = "is a file where a folder is needed: choose another --out, or move it away"
+            faults.append(Fault(str(file), "", text))
+            continue
         there = folder.read("scenario.yaml")
         if there is None:
             left.append(scenario)
@@ -224,7 +229,7 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
                 text = "holds an unfinished run: add --resume to go on, or remove the folder"
                 faults.append(Fault(str(folder.path), "", text))
     if faults:
-        raise ScenarioError(faults)
+        raise ScenarioError(list(dict.fromkeys(faults)))
     return left
 
 
@@ -283,9 +288,24 @@ def launch(
     if not left:
         return []
     writers = [RunWriter(scenario, options, progress, kind) for scenario in left]
-    engine = left[0].engine
+    try:
+        _run(writers, datasets, options, kind)
+    finally:  # a notebook goes on after a Ctrl-C
+        for writer in writers:
+            writer.folder.release()
+    return [
+        f"{writer.folder.path}: the run failed: {writer.failure}"
+        for writer in writers
+        if writer.failure is not None
+    ]
+
+
+def _run(
+    writers: Sequence["RunWriter"], datasets: DatasetCache, options: Options, kind: Kind
+) -> None:
+    engine = writers[0].scenario.engine
     if engine.kind != "ray":  # its cluster may have others
-        check_device(left[0], len(gpus()))
+        check_device(writers[0].scenario, len(gpus()))
     if engine.kind == "inline":
         for writer in writers:
             with writer.survived():
@@ -301,11 +321,6 @@ def launch(
         from fl_testbed.engine.ray_runs import run_on_ray  # inline runs need no Ray
 
         run_on_ray(writers, datasets, engine)
-    return [
-        f"{writer.folder.path}: the run failed: {writer.failure}"
-        for writer in writers
-        if writer.failure is not None
-    ]
 
 
 def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
@@ -341,6 +356,7 @@ class RunWriter:
     def begin(self) -> tuple[int, State | None]:
         """Open the folder; return the last round that is recorded in it, and its state."""
         folder, scenario = self.folder, self.scenario
+        folder.claim()
         resumed = self._options.resume and scenario.can_resume and folder.has_checkpoint
         folder.write("scenario.yaml", scenario.to_yaml())
         for own in own_specs(scenario):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -19,6 +20,7 @@ from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot, SlotWrite
 from fl_testbed.engine.threads import keep_freed_memory, limit_threads
 
 START_TIMEOUT_S = 120.0  # for the first worker; importing torch takes seconds
+ANSWER_TIMEOUT_S = 10.0  # for a cluster's head node
 OTHERS_TIMEOUT_S = 20.0  # for the others, before work begins without them
 
 RAY_SETTINGS = {
@@ -28,6 +30,20 @@ RAY_SETTINGS = {
     "RAY_free_objects_period_milliseconds": "5",
     "RAY_free_objects_batch_size": "1",
 }
+
+
+def _check_answers(address: str) -> None:
+    """Raise a PoolError where nobody answers; Ray would go on trying for a quarter of an hour."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():  # local, or auto
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_TIMEOUT_S).close()
+    except (OSError, OverflowError) as fault:
+        text = (
+            f"no Ray cluster answers at {address} ({fault}): start its head node, or name another"
+        )
+        raise PoolError(text) from None
 
 
 def gpu_share(n_gpus: int, n_workers: int) -> float:
@@ -96,6 +112,9 @@ class RayPool:
             core of the cluster.
         address: ``local`` starts a cluster of this machine alone and ends it afterwards.
         gpus: Whether workers use the cluster's GPUs, if it has any: evenly shared out.
+
+    Raises:
+        PoolError: If nobody answers at the address.
     """
 
     def __init__(
@@ -103,6 +122,7 @@ class RayPool:
     ) -> None:
         for name, value in RAY_SETTINGS.items():
             os.environ.setdefault(name, value)
+        _check_answers(address)
         local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
         resources = ray.cluster_resources()

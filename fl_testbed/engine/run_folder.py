@@ -1,6 +1,7 @@
 """A run's folder: plain files that any tool can open, written so that a kill loses no round."""
 
 import csv
+import fcntl
 import json
 import math
 import os
@@ -76,6 +77,33 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tables: dict[str, TextIO] = {}
+        self._claim: TextIO | None = None
+
+    def claim(self) -> None:
+        """Keep other processes from writing this run, until it is released or this process ends.
+
+        Raises:
+            BlockingIOError: If another one writes it.
+        """
+        if self._claim is not None:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        claim = (self.path / "events.log").open("a", encoding="utf-8")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as fault:
+            claim.close()
+            text = "another command is writing this run"
+            raise BlockingIOError(fault.errno, text, str(self.path)) from None
+        except OSError:
+            pass  # a file system without locks
+        self._claim = claim
+
+    def release(self) -> None:
+        """Let others write this run."""
+        if self._claim is not None:
+            self._claim.close()
+        self._claim = None
 
     def read(self, name: str) -> str | None:
         """Return a file's text, or None if it is not there."""
@@ -168,12 +196,14 @@ class RunFolder:
         (self.path / CHECKPOINT).unlink(missing_ok=True)
         with suppress(OSError):
             (self.path / CHECKPOINT).parent.rmdir()
+        self.release()
 
     def fail(self, reason: str, traceback: str) -> None:
         """Keep what was done, and say why there is no more; a resume tries again."""
         self.close()
         self.log(traceback.rstrip())
         self.write_json(FAILURE, {"reason": reason})
+        self.release()
 
     def close(self) -> None:
         """Close the tables."""

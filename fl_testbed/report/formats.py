@@ -244,10 +244,10 @@ def _rich(grid: Grid) -> Table:
         title=Text(grid.title),
         title_justify="left",
     )
-    table.add_column("variant", no_wrap=True)
+    table.add_column("variant", overflow="fold")
     some_marked = [any(row[i].is_marked for row in grid.cells) for i in range(len(grid.headings))]
     for heading, marked in zip(grid.headings, some_marked, strict=True):
-        table.add_column(Text(_wrapped(heading) + " " * marked), justify="right", no_wrap=True)
+        table.add_column(Text(_wrapped(heading) + " " * marked), justify="right", overflow="fold")
     for label, cells in zip(grid.labels, grid.cells, strict=True):
         texts = []
         for cell, marked in zip(cells, some_marked, strict=True):

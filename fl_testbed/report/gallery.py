@@ -94,12 +94,12 @@ def _heat_maps(
         return
     for across in ("attack", "reweighting"):
         n_rows, n_columns = table["defence"].nunique(), table[across].nunique()
-        n_there = len(table.drop_duplicates(["defence", across]))
-        if min(n_rows, n_columns) > 1 and n_there >= FILLED * n_rows * n_columns:
+        is_grid = not table.duplicated(["defence", across]).any()  # a variant to a cell
+        if is_grid and min(n_rows, n_columns) > 1 and len(table) >= FILLED * n_rows * n_columns:
             yield Picture(
                 f"defence_by_{across}",
                 f"Defence × {across}",
-                "Means over seeds and over all variants of a cell. Light is good."
+                "Means over seeds. Light is good."
                 + (" An attack on data alone goes by its poison." if across == "attack" else ""),
                 heat_map(table, "defence", across),
             )

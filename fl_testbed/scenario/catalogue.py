@@ -57,11 +57,16 @@ def describe_kind(spec: type[Spec]) -> tuple[str, str, str]:
 def parameters_of(spec: type[Spec]) -> dict[str, str | None]:
     """Return a kind's parameters and their defaults as text, None where a scenario must set one."""
     return {
-        name: None if field.is_required() else _default(field.default)
+        name: None
+        if field.is_required()
+        else _as_yaml(field.get_default(call_default_factory=True))
         for name, field in spec.model_fields.items()
         if name not in ("kind", "minority")
     }
 
 
-def _default(value: object) -> str:
+def _as_yaml(value: object) -> str:
+    if isinstance(value, Spec):
+        inner = (f"{name}: {_as_yaml(item)}" for name, item in value)
+        return "{" + ", ".join(inner) + "}"
     return "none" if value is None else str(value)

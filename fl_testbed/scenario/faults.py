@@ -56,6 +56,7 @@ BOUNDS = {
     "literal_error": "{expected}",
     "too_short": "at least {min_length} entries",
     "string_too_short": "text that is not empty",
+    "string_too_long": "at most {max_length} characters",
     "string_pattern_mismatch": "letters, digits and . _ = , - with a letter or digit first",
 }
 

@@ -326,9 +326,11 @@ def _compose(text: str, where: str) -> yaml.Node | None:
     """Return the tree of a YAML text, its keys unique and all of them text."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        faults = [] if root is None else list(_prepared(root, (), where, ()))
     except yaml.YAMLError as fault:
         raise ScenarioError([_yaml_fault(where, fault)]) from None
-    faults = [] if root is None else list(_prepared(root, (), where, ()))
+    except RecursionError:
+        raise ScenarioError([Fault(where, "", "is nested too deeply")]) from None
     if faults:
         raise ScenarioError(faults)
     return root

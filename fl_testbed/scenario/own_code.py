@@ -133,7 +133,7 @@ class Guarded:
             wrong = self._complaint(result, *args)
         except (TooFewClientsError, DataError):
             raise  # those say what to do
-        except Exception as fault:  # a user's code may raise anything
+        except (Exception, SystemExit) as fault:  # a user's code may raise anything
             raise OwnCodeError(self._code.blame(fault)) from fault
         if wrong:
             raise OwnCodeError(f"{self._code.place}: {self._code.name} {wrong}")
@@ -302,7 +302,7 @@ def _from_file(path: Path, source: bytes) -> types.ModuleType:
             exec(compile(source, str(path), "exec"), module.__dict__)
         except BaseException as fault:
             del sys.modules[name]
-            if isinstance(fault, Exception):
+            if isinstance(fault, Exception | SystemExit):  # as of a script's last line
                 raise ValueError(_import_fault(path, fault)) from None
             raise
     return sys.modules[name]
@@ -318,11 +318,11 @@ def _from_package(name: str) -> types.ModuleType:
                 "file is named with its ending, file.py:name"
             ) from None
         raise ValueError(_import_fault(None, fault)) from None
-    except Exception as fault:
+    except (Exception, SystemExit) as fault:
         raise ValueError(_import_fault(None, fault)) from None
 
 
-def _import_fault(path: Path | None, fault: Exception) -> str:
+def _import_fault(path: Path | None, fault: BaseException) -> str:
     """Say which line of a user's failed while it was imported."""
     if isinstance(fault, SyntaxError):
         return f"{fault.filename}:{fault.lineno}: {type(fault).__name__}: {fault.msg}"

@@ -35,7 +35,8 @@ from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoP
 from fl_testbed.scenario.spec import Spec
 from strategies.aggregation import TooFewClientsError
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$", max_length=255)]
+"""Of a folder."""
 
 
 def _device(value: str) -> str:
@@ -46,6 +47,12 @@ def _device(value: str) -> str:
     return value
 
 
+def _ray_address(value: str) -> str:
+    if value not in ("local", "auto") and not re.fullmatch(r"\S+:\d+", value):
+        raise ValueError(f"needs HOST:PORT of a running cluster, auto, or local, got {value!r}")
+    return value
+
+
 class EngineSpec(Spec):
     """Where a run computes. No part of a run's identity: results do not depend on it, but in their
     last bits on the device, as on the kind of CPU."""
@@ -53,7 +60,7 @@ class EngineSpec(Spec):
     kind: Literal["inline", "ray", "flower"] = "inline"  # flower: its stock simulation engine
     workers: PositiveInt | Literal["auto"] = "auto"  # ray: one per core by default
     parallel: Literal["auto", "clients", "runs"] = "auto"  # what is spread over Ray workers
-    ray_address: str = "local"  # or the address of a running cluster, such as auto
+    ray_address: Annotated[str, AfterValidator(_ray_address)] = "local"  # or HOST:PORT, or auto
     client_timeout_s: PositiveFloat = 600.0
     device: Annotated[str, AfterValidator(_device)] = "auto"  # auto: a GPU, where there is one
     memory_limit_mib: PositiveFloat | None = None  # of the device, for each process that trains

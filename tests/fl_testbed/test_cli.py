@@ -1,10 +1,13 @@
 """Wrong input through the real command: exit status 2, one readable line per fault."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from commands import SCENARIO, run, succeed
+from commands import SCENARIO, patches, run, succeed
 
 CHANGES = {
     "a typo in a key": (
@@ -59,6 +62,17 @@ def test_a_wrong_scenario_exits_with_2_and_says_what_is_needed(fault: str, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("file", ["out", "out/small/default"])
+def test_a_file_where_run_folders_go_exits_with_2_and_is_named(file: str, tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO + "\nsweep: {seed: [0, 1]}\n")
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).touch()
+    done = run("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{file}: is a file where a folder is needed")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_missing_file_exits_with_2_and_names_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     done = run("run", "scenaro.yaml", cwd=tmp_path)
@@ -109,6 +123,13 @@ def test_list_names_every_rule(tmp_path: Path) -> None:
     assert "NeurIPS" in krum
 
 
+def test_list_shows_defaults_as_a_scenario_would_give_them(tmp_path: Path) -> None:
+    said = "".join(succeed("list", cwd=tmp_path).replace("│", " ").split())
+    assert "attributes=[]" in said  # of image_folder
+    assert "filters=[32,64]" in said
+    assert "harden={kind:perturbed," in said
+
+
 def test_run_prints_a_table_and_draws_a_figure_for_every_file(tmp_path: Path) -> None:
     short = SCENARIO.replace("rounds: 4", "rounds: 1")
     (tmp_path / "scenario.yaml").write_text(short)
@@ -120,3 +141,23 @@ def test_run_prints_a_table_and_draws_a_figure_for_every_file(tmp_path: Path) ->
         folder = tmp_path / "runs" / name
         assert (folder / "tension.png").read_bytes().startswith(b"\x89PNG")
         assert len(json.loads((folder / "sweep.json").read_text())["runs"]) == 1
+
+
+def module(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "fl_testbed", *arguments]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, check=False
+    )
+
+
+def test_ctrl_c_while_libraries_are_loaded_ends_without_a_traceback(tmp_path: Path) -> None:
+    press = "def patch(module):\n    raise KeyboardInterrupt\n"
+    done = module("list", PYTHONPATH=f"{patches(tmp_path, 'torch', press)}:{Path().absolute()}")
+    assert (done.returncode, done.stderr) == (130, b"interrupted\n")
+
+
+def test_an_encoding_without_a_table_s_characters_gets_the_table_all_the_same() -> None:
+    done = module("list", "rules", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"Krum: the one update" in done.stdout
+    assert b"multi_krum" in done.stdout

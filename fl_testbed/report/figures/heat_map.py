@@ -16,7 +16,8 @@ def heat_map(cells: pd.DataFrame, rows: str, columns: str) -> Figure:
     """Draw worst-group accuracy and attack success by two factors; light is good, dark is bad.
 
     Args:
-        cells: One row per variant: the two factors, and its means by column key, as fractions.
+        cells: One row per variant, no two of them with the same two factors: these, and its means
+            by column key, as fractions.
         rows: The factor down.
         columns: The factor across.
     """
@@ -40,7 +41,7 @@ def heat_map(cells: pd.DataFrame, rows: str, columns: str) -> Figure:
 
 def _table(cells: pd.DataFrame, rows: str, columns: str, column: Column) -> pd.DataFrame:
     order = [list(dict.fromkeys(cells[factor])) for factor in (rows, columns)]
-    means = cells.pivot_table(index=rows, columns=columns, values=column.key, aggfunc="mean")
+    means = cells.pivot(index=rows, columns=columns, values=column.key)
     return means.reindex(index=order[0], columns=order[1])
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import assert_same_results, start, succeed
+from commands import assert_same_results, run, start, succeed, write_scenario
 from own_code import imports, write_own_scenario
 from test_faults import wait_for_rounds
 
@@ -62,6 +62,17 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.P
     for node in (other, head):
         if node.poll() is None:
             kill(node)
+
+
+def test_an_address_where_nobody_answers_ends_the_command(tmp_path: Path) -> None:
+    write_scenario(tmp_path)
+    with socket.socket() as taken:  # so that nobody else listens there
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run("run", "scenario.yaml", "--ray-address", address, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"the run stopped: no Ray cluster answers at {address}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_node_lost_in_mid_run_changes_nothing_even_with_a_users_own_code(

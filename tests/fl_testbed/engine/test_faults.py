@@ -329,6 +329,21 @@ def test_a_file_that_may_not_grow_ends_the_run_with_a_message(
     assert_same_results(undisturbed, tmp_path / "out")
 
 
+def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_path: Path) -> None:
+    write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 40"))
+    arguments = ("run", "scenario.yaml", "--out", "out", "--resume")
+    first = start(*arguments, cwd=tmp_path)
+    wait_for_rounds(first, tmp_path / "out", 3)
+    first.send_signal(signal.SIGSTOP)  # it shall not be done before the second one starts
+    second = run(*arguments, cwd=tmp_path)
+    assert second.returncode == 1
+    assert "out/small/default/seed-0: another command is writing this run" in second.stderr
+    assert "Traceback" not in second.stderr
+    first.kill()
+    first.communicate(timeout=60)
+    succeed(*arguments, cwd=tmp_path)  # nobody holds it any more
+
+
 @pytest.mark.parametrize("engine", ["inline", "ray"])
 def test_ctrl_c_keeps_finished_rounds(tmp_path: Path, engine: str) -> None:
     write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 400"))

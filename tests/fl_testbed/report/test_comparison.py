@@ -5,11 +5,13 @@ import math
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from run_folders import write_plan, write_run
 
 from fl_testbed.report.columns import ACCURACY, ATTACK_SUCCESS, WORST_GROUP, Column
 from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
-from fl_testbed.report.formats import comma_separated, grids, latex, markdown
+from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
+from fl_testbed.report.gallery import pictures
 from fl_testbed.report.results import Status, find_runs
 
 
@@ -149,6 +151,19 @@ def test_another_kind_of_run_brings_columns_of_its_own(tmp_path: Path) -> None:
     assert grids(comparison)[0].cells[0][1].text == "25.0"
 
 
+def test_a_narrow_terminal_breaks_cells_and_cuts_nothing_off(sweep: Path) -> None:
+    write_run(sweep, "a_variant_of_a_long_name", 0, figures(0.87654))
+    comparison = compare(find_runs([sweep]))
+    written = io.StringIO()
+    Console(width=44, file=written).print(terminal(comparison))
+    table = written.getvalue()
+    assert "…" not in table
+    rows = [line.split("│")[1:-1] for line in table.splitlines() if line.startswith("│")]
+    texts = ["".join("".join(column).split()) for column in zip(*rows, strict=True)]
+    assert "a_variant_of_a_long_name" in texts[0]
+    assert "80.0±127.1" in texts[2]
+
+
 def test_lifts_are_shown_where_somebody_is_lifted(tmp_path: Path) -> None:
     lift = "lifting.ratio.honest_minority"
     write_run(tmp_path / "sweep", "mean", 0, {lift: 1.0, ACCURACY.key: 0.5})
@@ -189,3 +204,21 @@ def test_a_value_that_rounds_to_nothing_has_no_sign(tmp_path: Path) -> None:
 
     assert value_text(-0.0001, math.nan, ACCURACY, signed=True) == "0.0"
     assert value_text(0.123, 0.01, ACCURACY, signed=True) == "+12.3 ± 1.0"
+
+
+def test_a_heat_map_is_drawn_of_a_grid_and_never_averages_variants(tmp_path: Path) -> None:
+    sweep = tmp_path / "grid"
+
+    def drawn(variant: str, rule: str, attack: str) -> bool:
+        folder = write_run(sweep, variant, 0, figures(0.5))
+        settings = f"{{aggregation: {{kind: {rule}}}}}, attack: {{kind: {attack}}}"
+        (folder / "scenario.yaml").write_text(f"{{clients: {{poisoned: 1}}, strategy: {settings}}}")
+        runs = find_runs([sweep])
+        names = [picture.name for picture in pictures(compare(runs), runs)]
+        return "defence_by_attack" in names
+
+    assert not drawn("a", "mean", "mimic")
+    assert not drawn("b", "krum", "mimic")
+    assert drawn("c", "mean", "sign_flip")  # three of four cells
+    assert drawn("d", "krum", "sign_flip")
+    assert not drawn("another_f", "krum", "sign_flip")

@@ -226,6 +226,19 @@ def with_change(old: str, new: str) -> str:
         ),
         pytest.param(
             "name: small",
+            f"name: {'s' * 256}",
+            f"wrong.yaml:1: name: needs at most 255 characters, got '{'s' * 56}...",
+            id="a name that is too long for a folder's",
+        ),
+        pytest.param(
+            "name: small",
+            "name: small\nengine: {ray_address: head}",
+            "wrong.yaml:2: engine.ray_address: needs HOST:PORT of a running cluster, auto, or "
+            "local, got 'head'",
+            id="a cluster's address without a port",
+        ),
+        pytest.param(
+            "name: small",
             "name: small\nvariants: [a]",
             "wrong.yaml:2: variants: needs a mapping (key: value), got ['a']",
             id="a list of variants",
@@ -250,6 +263,7 @@ def test_a_wrong_file_is_refused_with_one_line(faults_of, old, new, fault):
         (b"- a\n- b\n", "wrong.yaml:1: needs a mapping (key: value), got a list"),
         (b"small\n", "wrong.yaml:1: needs a mapping (key: value), got a single value"),
         (b"name: \xff\n", "wrong.yaml: is not UTF-8 text (byte 6): save it as UTF-8"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, "wrong.yaml: is nested too deeply"),
         (b"rounds: 0x_\n", "wrong.yaml: is not YAML: invalid literal for int() with base 16: ''"),
     ],
 )

@@ -138,6 +138,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
             RULE.replace("limit = 3", "limit = 1 / 0"),
             "mine.py:11: ZeroDivisionError: division by zero",
         ),
+        (GOOD, RULE.replace("limit = 3", "raise SystemExit(0)"), "mine.py:11: SystemExit: 0"),
         (
             GOOD,
             RULE.replace("import torch\n", "import torhc\n"),
@@ -187,6 +188,7 @@ def test_what_does_not_fit_is_refused_with_the_users_line(tmp_path, kind, code, 
         ("updates[0] * scale", "updates", "5: first_only must return update of shape (3,), retur"),
         ("return", "return 1 or", "5: first_only must return Aggregate, returned int"),
         ("weights[0] = 1", "weights[0] = 2", "5: first_only must return weights >= 0 of sum 1, or"),
+        ("return", "exit(0); return", "8: first_only raised SystemExit: 0"),
         ("* scale", "/ 0", "5: first_only returned an update that is not finite"),
     ],
 )

@@ -1,0 +1,18 @@
+"""``fl-testbed``, and ``python -m fl_testbed``: the command line, once its libraries are there."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; a Ctrl-C in the seconds that torch takes to load ends it as later."""
+    try:
+        from fl_testbed import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
