@@ -42,13 +42,14 @@ class NamedClientApp(ClientApp):
         return app_of(self._scenario, self._data_dir)(message, context)
 
 
-_APPS: dict[str, ClientApp] = {}  # of this process
+_APPS: dict[str, ClientApp] = {}  # this process's last one
 
 
 def app_of(scenario: Scenario, data_dir: Path | None) -> ClientApp:
-    """Return a scenario's ClientApp, built once in each process."""
+    """Return a scenario's ClientApp, built once in each process: runs follow one another."""
     name = scenario.model_dump_json()
     if name not in _APPS:
+        _APPS.clear()  # with its data
         limit_threads(scenario.torch_threads)
         federation = build_federation(scenario, load_dataset(scenario, data_dir))
         _APPS[name] = build_client_app(scenario, federation)

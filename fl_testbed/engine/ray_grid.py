@@ -233,11 +233,13 @@ class RayGrid(ClientGrid):
     def _hung(self, loads: dict[Any, _Load]) -> list[Any]:
         """Return workers that stopped answering, even to their own time limit."""
         now = monotonic()
-        return [
-            worker
+        late = [
+            (worker, load.sent[0].ref)
             for worker, load in loads.items()
             if load.sent and now - load.head_since > self._limit(load.sent[0].chunk)
         ]
+        # An answer may be here: whoever takes outcomes one by one may take long over each.
+        return [worker for worker, ref in late if not ray.wait([ref], timeout=0)[0]]
 
 
 def _array_bytes(content: RecordDict) -> int:

@@ -148,15 +148,21 @@ class RunFolder:
             self.append(name, [tuple(headings)])
 
     def resume(self) -> tuple[int, dict[str, Tensor]]:
-        """Take up the last checkpoint: cut the tables to it and return its round and tensors."""
+        """Take up the last checkpoint: cut the tables to it and return its round and tensors.
+
+        Raises:
+            ValueError: If a table has lost rows that the checkpoint counts.
+        """
         (self.path / FAILURE).unlink(missing_ok=True)
         with safe_open(self.path / CHECKPOINT, framework="pt") as file:
             position = json.loads(file.metadata()["position"])
         for name, size in position["bytes"].items():
-            table = (self.path / name).open("r+", encoding="utf-8", newline="")
+            table = self._tables[name] = (self.path / name).open("r+", encoding="utf-8", newline="")
+            if table.seek(0, os.SEEK_END) < size:  # a machine that went down may forget them
+                text = "is shorter than its checkpoint says: remove the folder to run it again"
+                raise ValueError(f"{self.path / name} {text}")
             table.truncate(size)  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
-            self._tables[name] = table
         return position["round"], load_file(self.path / CHECKPOINT)
 
     @property

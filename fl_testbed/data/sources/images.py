@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fl_testbed.data.dataset import DataError
 from fl_testbed.data.sources.tables import Table
 
 MODES = {1: "L", 3: "RGB"}
+# What Pillow and zipfile raise: SyntaxError for a PNG with a broken chunk, RuntimeError for an
+# archive with a password.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)
 
 
 class _Store(Protocol):
@@ -104,5 +114,5 @@ def _decoded(
             if size is not None and image.size != (size, size):
                 image = image.resize((size, size), Image.Resampling.LANCZOS)
             return np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
-    except (UnidentifiedImageError, OSError, zipfile.BadZipFile, Image.DecompressionBombError):
+    except UNREADABLE:
         raise table.fault(row, f"{name} is not an image that can be read: copy it again") from None

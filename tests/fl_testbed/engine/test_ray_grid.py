@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fl_testbed.engine import ray_pool, shared_slots
+from fl_testbed.engine import ray_grid, ray_pool, shared_slots
 from fl_testbed.engine.ray_grid import RayGrid
 from fl_testbed.engine.ray_pool import BuildApp, RayPool
 from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot
@@ -46,11 +47,14 @@ def pool() -> Iterator[RayPool]:
 
 
 def replies_of(pool: RayPool, n: int) -> dict[int, Message]:
-    grid = RayGrid(pool, cohort=1, client_timeout_s=60.0)
+    replies = asked(RayGrid(pool, cohort=1, client_timeout_s=60.0), n)
+    return {reply.metadata.src_node_id: reply for reply in replies}
+
+
+def asked(grid: RayGrid, n: int) -> Iterator[Message]:
     content = RecordDict({"arrays": ArrayRecord([np.zeros(N_PARAMETERS, np.float32)])})
     messages = [grid.create_message(content, "train", client, "1") for client in range(n)]
-    replies = grid.send_and_receive(messages)
-    return {reply.metadata.src_node_id: reply for reply in replies}
+    yield from grid.send_and_receive(messages)
 
 
 def values_of(reply: Message) -> list[float]:
@@ -111,3 +115,17 @@ def test_a_worker_that_is_given_up_leaves_its_slots_to_nobody(pool: RayPool) -> 
     pool.wait_for_workers()
     assert pool.slots_of(pool.workers[0]) is not before
     assert values_of(replies_of(pool, 2)[1]) == [1.0] * N_PARAMETERS
+
+
+def test_no_worker_is_blamed_for_a_server_that_takes_its_time(
+    pool: RayPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_grid, "GRACE_S", 0.0)
+    events: list[str] = []
+    grid = RayGrid(pool, cohort=1, client_timeout_s=0.3, on_event=events.append)
+    replies = asked(grid, 8)
+    values = [values_of(next(replies))[0]]
+    time.sleep(3)  # by now all others have answered
+    values += [values_of(reply)[0] for reply in replies]
+    assert sorted(values) == list(range(8))
+    assert events == []

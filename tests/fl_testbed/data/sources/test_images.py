@@ -17,6 +17,14 @@ def png(values: np.ndarray) -> bytes:
 
 
 GREY, COLOUR = np.arange(16).reshape(4, 4), np.arange(48).reshape(4, 4, 3)
+
+
+def with_a_short_chunk(image: bytes) -> bytes:
+    """Return a PNG whose pixels end too early: what follows is no chunk."""
+    begin = image.index(b"IDAT")
+    return image[: begin - 4] + (5).to_bytes(4, "big") + image[begin:]
+
+
 FILES = {"a/1.png": png(GREY), "a/2.png": png(COLOUR)}
 
 
@@ -65,6 +73,10 @@ def test_they_are_scaled_and_made_grey_as_asked_for(store, table):
         ({"a/1.png": FILES["a/1.png"]}, "line 3: a/2.png is not in "),
         (FILES | {"a/2.png": b"GIF"}, "line 3: a/2.png is not an image that can be read"),
         (FILES | {"a/2.png": FILES["a/2.png"][:50]}, "line 3: a/2.png is not an image"),
+        (
+            FILES | {"a/2.png": with_a_short_chunk(FILES["a/2.png"])},
+            "line 3: a/2.png is not an image",
+        ),
         (
             FILES | {"a/2.png": png(np.zeros((4, 5)))},
             "line 3: a/2.png has 4 × 5 pixels, the first image 4 × 4: set dataset.size",

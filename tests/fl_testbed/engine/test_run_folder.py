@@ -1,0 +1,19 @@
+"""A run's files by themselves."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fl_testbed.engine.run_folder import RunFolder
+
+
+def test_a_table_that_lost_rows_is_not_filled_up(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start({"rounds.csv": ("round", "loss")})
+    folder.record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)})
+    folder.close()
+    assert RunFolder(tmp_path).resume()[0] == 0
+    (tmp_path / "rounds.csv").write_text("round,loss\n")
+    with pytest.raises(ValueError, match="is shorter than its checkpoint says"):
+        RunFolder(tmp_path).resume()
