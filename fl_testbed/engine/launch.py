@@ -222,7 +222,8 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
             if folder.has_checkpoint and not scenario.can_resume:
                 text = (
                     "holds an unfinished run, which cannot go on in the middle: its strategy has "
-                    "no state_dict. Remove the folder to run it again"
+                    "no state_dict, or Flower's engine keeps what its clients remember. Remove "
+                    "the folder to run it again"
                 )
                 faults.append(Fault(str(folder.path), "", text))
             elif folder.has_checkpoint and not options.resume:

@@ -159,8 +159,13 @@ class Scenario(Spec):
 
     @property
     def can_resume(self) -> bool:
-        """Whether an unfinished run can go on after its last recorded round."""
-        return self.strategy.can_resume
+        """Whether an unfinished run can go on after its last recorded round.
+
+        What clients remember stays in Flower's own engine, where no checkpoint has it.
+        """
+        attacks = [kind.training_attack.build() for kind in self.attacker_kinds]
+        remembers = self.local_method is not None or any(a and a.needs_previous for a in attacks)
+        return self.strategy.can_resume and not (remembers and self.engine.kind == "flower")
 
     @property
     def draws_while_training(self) -> bool:

@@ -4,6 +4,7 @@ import gc
 import weakref
 from pathlib import Path
 
+import pytest
 from commands import write_scenario
 
 from fl_testbed.engine.flower_engine import app_of
@@ -18,3 +19,20 @@ def test_a_process_keeps_the_app_of_one_scenario_and_not_its_data_for_ever(tmp_p
     app_of(second, None)
     gc.collect()
     assert app() is None
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray", "flower"])
+@pytest.mark.parametrize(
+    ("setting", "remembers"),
+    [
+        ("rounds=2", False),
+        ("local_method={kind: example_jtt, n_copies: 2, warm_up_rounds: 1}", True),
+        ("training_attack={kind: neurotoxin}", True),
+        ("training_attack={kind: pgd, radius: 1.0}", False),
+    ],
+)
+def test_a_run_cannot_go_on_without_what_its_clients_remember(
+    tmp_path: Path, engine: str, setting: str, remembers: bool
+) -> None:
+    (scenario,) = load_scenarios(write_scenario(tmp_path), [f"engine.kind={engine}", setting])
+    assert scenario.can_resume == (not remembers or engine != "flower")
