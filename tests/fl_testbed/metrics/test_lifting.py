@@ -80,10 +80,9 @@ def test_without_a_reweighting_nobody_is_flagged_and_nothing_is_believed():
     assert lifting(plain[plain["role"] != POISONED])["flagged_poisoned"]["recall"] is None
 
 
-@pytest.mark.parametrize("status", ["failed: no reply", "rejected: update is not finite"])
-def test_clients_without_an_answer_that_can_be_used_are_left_out(status):
-    useless = row(2, POISONED, math.nan, loss=math.nan, status=status)
-    assert lifting(pd.concat([RUN, pd.DataFrame([useless])]), 1) == lifting(RUN, 1)
+def test_clients_without_an_answer_are_left_out():
+    failed = row(2, POISONED, math.nan, loss=math.nan, status="failed: no reply")
+    assert lifting(pd.concat([RUN, pd.DataFrame([failed])]), 1) == lifting(RUN, 1)
 
 
 def test_runs_are_compared_where_they_serve_the_worst_group_equally_well():
