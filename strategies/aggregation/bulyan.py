@@ -34,7 +34,7 @@ def bulyan(
 
     Ties:
         In Krum the row closer to all that are left, then the lowest. Of two values as far from the
-        median the lower stays; of equal values the lowest row counts as the smallest.
+        median the lower stays. Equal values share alike in the ranks that are kept.
 
     Variants:
         Of an even number the median is midway between the two middle values, where the paper takes
@@ -49,7 +49,10 @@ def bulyan(
     bulyan_bound(n, n_malicious)
     n_selected, n_kept = n - 2 * n_malicious, n - 4 * n_malicious
     order = krum_order(squared_distances(updates), n_malicious, n_selected)
-    selected = order[:n_selected].sort().values
     return mean_of_windows(
-        updates, lambda ordered: nearest_to_median(ordered, n_kept), n_kept, prior, selected
+        updates,
+        lambda ordered: nearest_to_median(ordered, n_kept),
+        n_kept,
+        prior,
+        order[:n_selected],
     )

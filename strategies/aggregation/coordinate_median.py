@@ -26,7 +26,7 @@ def coordinate_median(
         None is checked: the result stays among honest values while n >= 2f + 1.
 
     Ties:
-        Of equal values the lowest row counts as the smallest.
+        Equal values share alike in the ranks that are kept, whoever sent them.
 
     Variants:
         ByzFL and numpy take the mean of the two middle values as well; torch.median, and with it

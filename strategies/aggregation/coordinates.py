@@ -31,7 +31,8 @@ def mean_of_windows(
     Returns:
         The mean of the survivors in proportion to their prior; as weights each client's share in
         it, averaged over coordinates; as suspicion the share of coordinates in which it is
-        dropped. Of equal values the lowest row counts as the smallest.
+        dropped. Equal values share alike in the ranks that are kept: where clients stand by role,
+        to decide by row would be to decide by role.
     """
     d = updates.shape[1]
     everyone = prior_or_uniform(updates, prior)
@@ -92,14 +93,22 @@ def in_window(
     n_kept: int,
     out: Float[Tensor, "n columns"],
 ) -> Float[Tensor, "n columns"]:
-    """Mark with 1 in ``out`` the values whose rank in their column is first, first + 1, …"""
+    """Mark with 1 in ``out`` the values whose rank in their column is first, first + 1, …
+
+    Where some of several equal values have such a rank, each is marked with their share.
+    """
     low = ordered.gather(1, first[:, None]).squeeze(1)
     high = ordered.gather(1, first[:, None] + n_kept - 1).squeeze(1)
     survives = torch.clamp(block, low, high, out=out).eq_(block)
     counts = torch.ones_like(block[:, 0]) @ survives
     tied = (counts != n_kept).nonzero().squeeze(1)
-    if len(tied):  # equal values at a border: decide by row
-        ranks = block[:, tied].argsort(dim=0, stable=True).argsort(dim=0, stable=True)
-        kept = (ranks >= first[tied]) & (ranks < first[tied] + n_kept)
-        survives[:, tied] = kept.to(block.dtype)
+    if len(tied):
+        values, ranks = block[:, tied].T, torch.arange(n_kept, device=block.device)
+        kept = ordered[tied].gather(1, first[tied, None] + ranks)
+        shares = survives[:, tied].T
+        for border in (low[tied, None], high[tied, None]):
+            equal = values == border
+            part = (kept == border).sum(dim=1) / equal.sum(dim=1)
+            shares = torch.where(equal, part[:, None].to(shares), shares)
+        survives[:, tied] = shares.T
     return survives

@@ -29,8 +29,8 @@ def mean_around_median(
         n >= 2f + 1, else TooFewClientsError: the median itself could be malicious.
 
     Ties:
-        Of two values as far from the median the lower stays; of equal values the lowest row counts
-        as the smallest.
+        Of two values as far from the median the lower stays. Equal values share alike in the ranks
+        that are kept, whoever sent them.
 
     Variants:
         ByzFL's Meamed is the same; for even n the median is midway between the two middle values in

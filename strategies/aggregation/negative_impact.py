@@ -12,9 +12,8 @@ from strategies.aggregation.aggregate import (
     weighted_sum,
 )
 from strategies.aggregation.bound import Bound
-from strategies.aggregation.krum import lowest
 from strategies.aggregation.mean import mean
-from strategies.shapes import Bool, Float, Tensor
+from strategies.shapes import Bool, Float, Int, Tensor
 
 Evaluate = Callable[[Tensor], tuple[float, float]]
 """From an update to the error rate and the mean loss of the model it gives, on server data."""
@@ -56,7 +55,8 @@ def error_rate_rejection(
         bounds nothing: without one of two attackers the model is as bad as with both.
 
     Ties:
-        Of equal impacts the lowest rows stay: error rates on a hundred examples are often equal.
+        Error rates on a hundred examples are often equal: of equal impacts those of less impact on
+        the loss stay, then the lowest rows.
 
     Variants:
         The paper aggregates by Krum, trimmed mean or median; the scenario's rule takes the mean.
@@ -68,8 +68,9 @@ def error_rate_rejection(
     """
     n = len(updates)
     error_rate_rejection_bound(n, n_malicious)
-    on_error, _ = _impacts(updates, evaluate, aggregate, prior)
-    return _without(updates, lowest(on_error, n - n_malicious), aggregate, prior, on_error)
+    on_error, on_loss = _impacts(updates, evaluate, aggregate, prior)
+    kept = _ranks(on_error, on_loss) < n - n_malicious
+    return _without(updates, kept, aggregate, prior, on_error)
 
 
 def loss_rejection(
@@ -112,7 +113,7 @@ def loss_rejection(
     n = len(updates)
     loss_rejection_bound(n, n_malicious)
     _, on_loss = _impacts(updates, evaluate, aggregate, prior)
-    return _without(updates, lowest(on_loss, n - n_malicious), aggregate, prior, on_loss)
+    return _without(updates, _ranks(on_loss) < n - n_malicious, aggregate, prior, on_loss)
 
 
 def union_rejection(
@@ -143,7 +144,8 @@ def union_rejection(
         bounds nothing: attackers cover for each other, as for either measure alone.
 
     Ties:
-        Of equal impacts the lowest rows stay.
+        Of equal impacts on the error rate those of less impact on the loss stay, then the lowest
+        rows.
 
     Variants:
         The paper aggregates by Krum, trimmed mean or median; the scenario's rule takes the mean.
@@ -155,9 +157,8 @@ def union_rejection(
     n = len(updates)
     union_rejection_bound(n, n_malicious)
     on_error, on_loss = _impacts(updates, evaluate, aggregate, prior)
-    kept = lowest(on_error, n - n_malicious) & lowest(on_loss, n - n_malicious)
-    places = torch.stack([_places(on_error), _places(on_loss)])
-    return _without(updates, kept, aggregate, prior, places.max(dim=0).values)
+    worst = torch.maximum(_ranks(on_error, on_loss), _ranks(on_loss))
+    return _without(updates, worst < n - n_malicious, aggregate, prior, worst.double())
 
 
 def _impacts(
@@ -235,5 +236,9 @@ def _shares(prior: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     return normalised(prior) if prior.any() else torch.full_like(prior, 1 / len(prior))
 
 
-def _places(impacts: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    return impacts.argsort(stable=True).argsort(stable=True).double()
+def _ranks(*impacts: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Return each client's place, from 0, by the first impact, where equal by the next."""
+    order = torch.arange(len(impacts[0]), device=impacts[0].device)
+    for impact in reversed(impacts):
+        order = order[impact[order].argsort(stable=True)]
+    return order.argsort()

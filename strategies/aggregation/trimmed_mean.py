@@ -30,7 +30,7 @@ def trimmed_mean(
         n >= 2f + 1, else TooFewClientsError: trimming must leave somebody.
 
     Ties:
-        Of equal values the lowest row counts as the smallest.
+        Equal values share alike in the ranks that are kept, whoever sent them.
 
     Variants:
         f values at each end in ByzFL and Blades. Others give the trimmed share in place of f: 0.2

@@ -34,9 +34,10 @@ def test_krum_scores_anew_after_each_choice():
     torch.testing.assert_close(bulyan(updates, n_malicious=1).update, torch.tensor([26 / 3]))
 
 
-def test_of_equal_values_the_lowest_row_counts_as_the_smallest_whoever_was_chosen_first():
-    updates = torch.cat([UPDATES, torch.zeros(7, 1)], dim=1)  # Krum chooses 2 first, then 4
-    assert bulyan(updates, n_malicious=1).suspicion.tolist() == [0, 0, 0, 1, 1, 1, 1]
+def test_equal_values_of_the_selected_share_the_three_ranks_that_are_kept():
+    updates = torch.cat([UPDATES, torch.zeros(7, 1)], dim=1)
+    suspicion = bulyan(updates, n_malicious=1).suspicion
+    assert suspicion.tolist() == pytest.approx([0.2, 0.2, 0.2, 0.7, 0.7, 1, 1])
 
 
 def test_one_wild_coordinate_of_an_otherwise_close_update_is_cut():

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from strategies.aggregation import coordinate_median
@@ -31,6 +32,7 @@ def test_agrees_with_numpy_on_every_count_of_clients():
         torch.testing.assert_close(coordinate_median(updates).update, expected)
 
 
-def test_of_equal_values_the_lowest_row_counts_as_the_smallest():
-    result = coordinate_median(torch.tensor([[3.0], [3.0], [3.0]]))
-    assert result.weights.tolist() == [0, 1, 0]
+def test_those_who_sent_the_median_alike_share_it():
+    result = coordinate_median(torch.tensor([[3.0, 1.0], [3.0, 1.0], [3.0, 9.0]]))
+    assert result.weights.tolist() == pytest.approx([5 / 12, 5 / 12, 1 / 6])
+    torch.testing.assert_close(result.update, torch.tensor([3.0, 1.0]))

@@ -30,13 +30,29 @@ def test_loss_rejection_drops_whose_presence_raises_the_loss_most():
     torch.testing.assert_close(result.suspicion, expected)
 
 
-def test_error_rate_rejection_looks_at_errors_alone():
+def test_error_rate_rejection_suspects_by_errors_alone():
     result = error_rate_rejection(UPDATES, distance_from_zero, n_malicious=1)
     assert result.update.tolist() == [1.0]
     assert result.suspicion.tolist() == [0, 0, 0, 1]
 
 
-def test_of_equal_impacts_the_lowest_rows_stay():
+def test_each_goes_by_its_own_measure():
+    updates = torch.tensor([[0.0, 9.0], [9.0, 0.0], [1.0, 0.0]])
+
+    def evaluate(update: torch.Tensor) -> tuple[float, float]:
+        return update[0].item(), update[1].item()
+
+    assert error_rate_rejection(updates, evaluate, 1).weights.tolist() == [0.5, 0, 0.5]
+    assert loss_rejection(updates, evaluate, 1).weights.tolist() == [0, 0.5, 0.5]
+
+
+def test_of_equal_impacts_on_the_error_those_of_less_impact_on_the_loss_stay():
+    # Row 3 alone errs. Of the others, row 1 harms most: without each the loss is 4, 10/3 and 11/3.
+    result = error_rate_rejection(UPDATES, distance_from_zero, n_malicious=2)
+    assert result.weights.tolist() == [0.5, 0, 0.5, 0]
+
+
+def test_of_impacts_equal_in_both_the_lowest_rows_stay():
     result = error_rate_rejection(UPDATES, lambda update: (0.5, 1.0), n_malicious=2)
     assert result.weights.tolist() == [0.5, 0.5, 0, 0]
 

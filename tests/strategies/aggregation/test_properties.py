@@ -158,7 +158,7 @@ def round_facts(
 
     def evaluate(update: torch.Tensor) -> tuple[float, float]:
         loss = torch.linalg.vector_norm(update.double().cpu() - 1).item()
-        return min(loss / 10, 1), loss
+        return min(round(loss) / 10, 1), loss  # error rates are often equal
 
     return RoundFacts(
         round_=1,
@@ -190,6 +190,7 @@ def assert_close(actual: torch.Tensor, expected: torch.Tensor, size: float = 1.0
 @few
 def test_the_order_of_clients_is_irrelevant(name, seed):
     updates = gaussian_updates(seed)
+    updates[:, D // 2 :].round_().add_(0.1)  # equal values, which do not add up to 0
     order = torch.randperm(N, generator=torch.Generator().manual_seed(seed))
     original = aggregate(name, updates, seed=seed)
     permuted = aggregate(name, updates[order], order, seed=seed)

@@ -31,14 +31,24 @@ def test_survivors_are_weighed_by_their_prior():
 @pytest.mark.parametrize(
     ("values", "survivors"),
     [
-        ([1.0, 1.0, 1.0, 1.0, 5.0], [0, 1, 1, 1, 0]),
-        ([5.0, 5.0, 5.0, 1.0, 1.0], [1, 1, 0, 0, 1]),
-        ([2.0, 2.0, 2.0, 2.0, 2.0], [0, 1, 1, 1, 0]),
+        ([1.0, 1.0, 1.0, 1.0, 5.0], [3 / 4, 3 / 4, 3 / 4, 3 / 4, 0]),
+        ([5.0, 5.0, 5.0, 1.0, 1.0], [2 / 3, 2 / 3, 2 / 3, 1 / 2, 1 / 2]),
+        ([2.0, 2.0, 2.0, 2.0, 2.0], [3 / 5, 3 / 5, 3 / 5, 3 / 5, 3 / 5]),
     ],
 )
-def test_of_equal_values_the_lowest_row_counts_as_the_smallest(values, survivors):
+def test_equal_values_share_alike_in_the_ranks_that_are_kept(values, survivors):
     result = trimmed_mean(torch.tensor(values)[:, None], n_malicious=1)
-    assert (1 - result.suspicion).tolist() == survivors
+    assert (1 - result.suspicion).tolist() == pytest.approx(survivors)
+    assert result.weights.tolist() == pytest.approx([share / 3 for share in survivors])
+    expected = torch.tensor(values).sort().values[1:4].mean(dim=0, keepdim=True)
+    torch.testing.assert_close(result.update, expected)
+
+
+def test_what_equal_values_share_is_weighed_by_their_prior():
+    prior = torch.tensor([0.5, 0.2, 0.1, 0.2])
+    result = trimmed_mean(torch.tensor([[1.0], [1.0], [1.0], [0.0]]), 1, prior)
+    assert result.weights.tolist() == pytest.approx([5 / 8, 2 / 8, 1 / 8, 0])
+    torch.testing.assert_close(result.update, torch.tensor([1.0]))
 
 
 def test_trimming_nothing_is_the_mean():
