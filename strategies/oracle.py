@@ -76,9 +76,12 @@ class Oracle:
         weights, suspicion = share * heard.weights, torch.full_like(prior, torch.nan)
         weights[~minority] = (1 - share) * rest.weights.to(weights)
         suspicion[~minority] = rest.suspicion.to(suspicion)
+        multipliers = weights.clone()
+        if rest.multipliers is not None:
+            multipliers[~minority] = (1 - share) * rest.multipliers.to(weights)
         pair = torch.stack([heard.update, rest.update])
         update = weighted_sum(pair, torch.stack([share, 1 - share]))
-        return Aggregate(update, normalised(weights), suspicion, rest.memory)
+        return Aggregate(update, normalised(weights), suspicion, rest.memory, multipliers)
 
 
 def among(clients: Int[Tensor, " n"], ids: Collection[int]) -> Bool[Tensor, " n"]:

@@ -218,7 +218,8 @@ class Pipeline:
             known["prior"],
             lambda rows: self._judged(updates, rows, known, clipped),
         )
-        pulls = result.weights * dot_products(updates, result.update)
+        heard = result.weights if result.multipliers is None else result.multipliers
+        pulls = heard * dot_products(updates, result.update)
         if clipped is not None:  # back to the updates as clients sent them
             pulls = pulls / clipped
         total = pulls.sum()

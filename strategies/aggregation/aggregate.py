@@ -30,6 +30,8 @@ class Aggregate(NamedTuple):
     """The rule's own score: higher means less trusted; constant where a rule has none."""
     memory: Memory = {}  # noqa: RUF012 (nobody writes into it)
     """What a rule that names ``memory`` wants to be given back in the next round."""
+    multipliers: Float[Tensor, " n"] | None = None
+    """What the update multiplies each row by, where that is not in proportion to its weight."""
 
 
 Aggregator = Callable[..., Aggregate]

@@ -53,4 +53,5 @@ def fltrust(
     cosines = torch.where(norms * reference_norm > 0, dots / (norms * reference_norm), 0.0)
     trust = normalised(prior_or_uniform(updates, prior) * cosines.clamp(min=0))
     rescaled = torch.where(norms > 0, trust * reference_norm / norms, 0.0)
-    return Aggregate(weighted_sum(updates, rescaled), trust, -cosines)
+    update = weighted_sum(updates, rescaled)
+    return Aggregate(update, trust, -cosines, multipliers=rescaled)

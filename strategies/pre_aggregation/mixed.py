@@ -67,4 +67,5 @@ def pulled_back(result: Aggregate, mixing: Float[Tensor, "m n"]) -> Aggregate:
     return result._replace(
         weights=normalised(result.weights.double() @ mixing),
         suspicion=result.suspicion.double() @ shares,
+        multipliers=None if result.multipliers is None else result.multipliers.double() @ mixing,
     )

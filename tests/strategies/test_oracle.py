@@ -98,6 +98,17 @@ class TestRemoving:
         torch.testing.assert_close(result.weights, doubles(0, 0.75, 0.25, 0))
         assert result.suspicion.isnan().tolist() == [False, False, True, False]
 
+    def test_shielded_contributions_are_of_what_the_rule_multiplies_rows_by(self):
+        # Of the update 3, rows 1 and 9 give 3/4 each, the minority's 6 gives 3/2.
+        def rule(updates):
+            rescaled = doubles(0, 1, 1 / 9)  # to a length of 1
+            weights, update = doubles(0, 0.5, 0.5), torch.tensor([2.0])
+            return Aggregate(update, weights, weights, multipliers=rescaled)
+
+        step = step_of(rule, oracle(removing="shielded"))
+        torch.testing.assert_close(step.result.update, torch.tensor([3.0]))
+        torch.testing.assert_close(step.contribution, doubles(0, 0.75, 1.5, 0.75) / 3)
+
     def test_shielded_the_prior_is_the_lifted_one(self):
         def reweight(memory):
             return Lift(doubles(0.1, 0.2, 0.5, 0.2), memory)

@@ -147,6 +147,16 @@ def test_contributions_are_shares_of_the_pull_along_the_update():
     torch.testing.assert_close(step.contribution, doubles(0.75, 0.25))
 
 
+@pytest.mark.parametrize("max_norm", [1e3, 10.0, 0.1])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_contributions_to_fltrust_are_of_updates_brought_to_one_length(max_norm, overwrite):
+    bound = partial(fltrust, reference=torch.tensor([2.0]))
+    pipeline = Pipeline(bound, pre_aggregate=[partial(clipping, max_norm=max_norm)])
+    updates = torch.tensor([[1.0], [100.0], [-5.0]])
+    step = pipeline(updates, round_of(3), {}, overwrite=overwrite)
+    torch.testing.assert_close(step.contribution, doubles(0.5, 0.5, 0))
+
+
 def test_contributions_are_missing_where_nothing_moves():
     step = Pipeline(mean)(torch.zeros(2, 3), round_of(2), {})
     assert step.contribution.isnan().all()
