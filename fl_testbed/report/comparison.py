@@ -23,6 +23,10 @@ class Row:
     """Runs by how far they are."""
     reasons: list[str]
     """Why runs failed."""
+    n_rounds: int = 0
+    """Of all its finished runs together."""
+    n_skipped: int = 0
+    """How many of these moved nothing."""
     is_oracle: bool = False
     """Told the truth about clients: never marked as best."""
     is_unattacked: bool = False
@@ -109,6 +113,8 @@ def compare(
             reasons=[
                 f"seed {run.seed}: {run.reason}" for run in own if run.status is Status.FAILED
             ],
+            n_rounds=int(sum(run.figures.get("rounds", 0) for run in own)),
+            n_skipped=int(sum(run.figures.get("skipped_rounds", 0) for run in own)),
             is_oracle=any(run.figures.get("oracle", 0) > 0 for run in own),
             is_unattacked=some_attacked and any(run.figures.get("n_poisoned") == 0 for run in own),
         )

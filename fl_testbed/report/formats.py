@@ -231,6 +231,10 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
         yield f"{ORACLE} oracle: told the truth about clients, not in the running for best"
     if any(row.is_unattacked for row in rows):
         yield f"{UNATTACKED} without attackers, not in the running for best"
+    for row in rows:
+        if row.n_skipped:
+            share = f"{row.n_skipped:,} of {row.n_rounds:,}"
+            yield f"{row.label}: {share} rounds moved nothing, rounds.csv says why"
     yield from (f"failed: {text}" for text in comparison.failed)
 
 

@@ -70,6 +70,16 @@ def test_failed_runs_are_shown_and_leave_the_means_alone(sweep: Path) -> None:
     assert "failed: krum: seed 1: out of & memory" in grids(comparison)[-1].notes
 
 
+def test_rounds_that_moved_nothing_are_told_below_the_table(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", "mean", 0, figures(0.5), rounds=40, skipped_rounds=0)
+    for seed, skipped in ((0, 40), (1, 3)):
+        write_run(tmp_path / "one", "krum", seed, figures(0.1), rounds=40, skipped_rounds=skipped)
+    notes = grids(compare(find_runs([tmp_path])))[-1].notes
+    assert [note for note in notes if "moved nothing" in note] == [
+        "krum: 43 of 80 rounds moved nothing, rounds.csv says why"
+    ]
+
+
 def test_a_figure_that_a_run_could_not_have_is_no_zero(tmp_path: Path) -> None:
     write_run(tmp_path / "one", "mean", 0, figures(0.5, rate=None))
     write_run(tmp_path / "one", "mean", 1, figures(0.7, rate=0.4))
