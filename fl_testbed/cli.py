@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -36,7 +37,6 @@ INTERRUPTED = 130
 KEPT = "finished rounds are kept, --resume goes on from there"
 
 app = typer.Typer(
-    help="Whom does a defence silence, and whom does a lift amplify?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -44,6 +44,22 @@ app = typer.Typer(
 
 data = typer.Typer(help="The files of datasets.", no_args_is_help=True)
 app.add_typer(data, name="data")
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fl-testbed {version('fl-testbed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Whom does a defence silence, and whom does a lift amplify?"""
+
 
 ScenarioPath = Annotated[Path, typer.Argument(help="YAML file of the scenario.")]
 Settings = Annotated[

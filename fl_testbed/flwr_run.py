@@ -5,6 +5,7 @@ of which is a client: its node config's ``partition-id`` says which. So the fede
 as many SuperNodes as the scenario has clients.
 """
 
+import shlex
 from functools import cache
 from pathlib import Path
 from time import monotonic, sleep
@@ -22,8 +23,8 @@ from fl_testbed.engine.launch import (
     Federated,
     Options,
     RunWriter,
-    check_data,
     check_folders,
+    failures,
     run_folder,
 )
 from fl_testbed.engine.rounds import Run
@@ -43,7 +44,7 @@ def scenarios_of(path: str, settings: str) -> list[Scenario]:
     Raises:
         ScenarioError: If something is wrong with it.
     """
-    scenarios = load_scenarios(APP / path, settings.split())
+    scenarios = load_scenarios(APP / path, shlex.split(settings))
     federated = [scenario for scenario in scenarios if isinstance(scenario, Scenario)]
     if not federated:
         text = "is on pooled data, and Flower runs federations: take fl-testbed run"
@@ -79,10 +80,11 @@ server = ServerApp()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the scenario.
+    """Run the scenario. One run's failure ends no other.
 
     Raises:
         ScenarioError: If something is wrong with it, or the federation has another size.
+        RuntimeError: If runs failed, after the others; the text says which, and why.
     """
     scenarios, data_dir = _scenarios(context), _data_dir(context)
     for scenario in scenarios:
@@ -97,21 +99,25 @@ def main(grid: Grid, context: Context) -> None:
     out = Path(str(context.run_config["out"])).absolute()
     options = Options(out, data_dir, "flwr run")
     datasets = DatasetCache(data_dir)
-    check_data(scenarios, datasets)
+    Federated().check(scenarios, datasets)
     left = check_folders(scenarios, options)
     console = make_console()
+    writers = []
     with RunProgress(console, left) as progress:
         for place, scenario in enumerate(scenarios):
             if any(scenario is other for other in left):
-                label = {"run": ConfigRecord({"place": place})}
-                timeout_s = scenario.engine.client_timeout_s
-                clients = FlowerGrid(grid, len(scenario.clients.population), timeout_s, label)
-                writer = RunWriter(scenario, options, progress, Federated())
-                federation = build_federation(scenario, datasets.get(scenario))
-                run = Run(scenario, federation, clients)
-                writer.write(run.rounds(*writer.begin()))
+                writers.append(writer := RunWriter(scenario, options, progress, Federated()))
+                with writer.survived():
+                    label = {"run": ConfigRecord({"place": place})}
+                    timeout_s = scenario.engine.client_timeout_s
+                    clients = FlowerGrid(grid, len(scenario.clients.population), timeout_s, label)
+                    federation = build_federation(scenario, datasets.get(scenario))
+                    run = Run(scenario, federation, clients)
+                    writer.write(run.rounds(*writer.begin()))
     console.print(terminal(compare(find_runs(run_folder(out, s).path for s in scenarios))))
     console.print(f"runs: {out / scenarios[0].name}", soft_wrap=True)
+    if failed := failures(writers):
+        raise RuntimeError("\n".join(failed))
 
 
 class RunConfigClientApp(ClientApp):

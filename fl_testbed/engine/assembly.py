@@ -29,6 +29,7 @@ from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import AnyScenario, Scenario
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
 from fl_testbed.scenario.methods import StrategySpec
+from fl_testbed.scenario.models import OwnModelSpec
 from fl_testbed.scenario.poisons import EdgeCaseBackdoorSpec, Plan, Scene
 from strategies.flower_arrays import state_dict_of
 from strategies.observed import Observed
@@ -203,6 +204,18 @@ def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
     if scenario.init is not None:
         scenario.init.load_into(model)
     return model.to(memory_format=torch.channels_last)  # as clients hold it: faster on a CPU
+
+
+def outlined_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
+    """Return the scenario's model, to look at its shapes: without numbers, which may not fit.
+
+    Raises:
+        InitialModelError: If the trained model that the scenario names is not such a one.
+    """
+    if scenario.init is not None or isinstance(scenario.model, OwnModelSpec):
+        return build_model(scenario, dataset)  # code of a user's may need numbers
+    with torch.device("meta"):
+        return scenario.model.build(dataset)
 
 
 def build_client_app(

@@ -20,8 +20,8 @@ from fl_testbed.data import DataError, Dataset, Federation
 from fl_testbed.engine.assembly import (
     build_client_app,
     build_federation,
-    build_model,
     load_dataset,
+    outlined_model,
 )
 from fl_testbed.engine.errors import PoolError, TrackerError
 from fl_testbed.engine.evaluation import Evaluation
@@ -179,7 +179,7 @@ def checked_federation(
     """
     try:
         federation = build_federation(scenario, datasets.get(scenario))
-        build_model(scenario, federation.dataset)  # may not take such inputs
+        outlined_model(scenario, federation.dataset)  # may not take such inputs
         for ids, _ in scenario.attackers_by_id if poison else ():
             for attacker in ids[:1]:
                 federation.shard(attacker)  # a trigger may not fit, or examples be missing
@@ -294,6 +294,11 @@ def launch(
     finally:  # a notebook goes on after a Ctrl-C
         for writer in writers:
             writer.folder.release()
+    return failures(writers)
+
+
+def failures(writers: Sequence["RunWriter"]) -> list[str]:
+    """Return a line for each run that failed."""
     return [
         f"{writer.folder.path}: the run failed: {writer.failure}"
         for writer in writers

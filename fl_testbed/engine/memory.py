@@ -8,7 +8,7 @@ import torch
 
 from clients.attacks import Knowledge
 from fl_testbed.data import Dataset
-from fl_testbed.engine.assembly import build_model
+from fl_testbed.engine.assembly import outlined_model
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
 from strategies.pipeline import Pipeline
@@ -25,7 +25,7 @@ def server_memory(scenario: Scenario, dataset: Dataset) -> tuple[int, int]:
 
     Attackers who look at updates keep copies of these: a second matrix if they see all of them.
     """
-    d = sum(p.numel() for p in build_model(scenario, dataset).parameters())
+    d = sum(p.numel() for p in outlined_model(scenario, dataset).parameters())
     spec, n = scenario.strategy, scenario.n_sampled
     if isinstance(spec, FlowerStrategySpec):  # the updates, and its own copy of the replies
         return d, 8 * n * d + 4 * d * n_looked_at(scenario)

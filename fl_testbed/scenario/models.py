@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import nn
 
 from fl_testbed.data import DataError, Dataset
@@ -18,6 +18,9 @@ from fl_testbed.scenario.own_code import (
     misshapen,
 )
 from fl_testbed.scenario.spec import Spec
+
+Width = Annotated[int, Field(gt=0, le=1_000_000)]
+"""Units or filters of a layer."""
 
 
 class ModelSpec(Spec):
@@ -46,7 +49,7 @@ class MlpSpec(ModelSpec):
     """ReLU layers of the given widths, for images or features; [] is logistic regression."""
 
     kind: Literal["mlp"]
-    hidden: list[PositiveInt]
+    hidden: list[Width]
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of hidden units, while training
     normalise: bool = True  # images to [-1, 1]; false leaves them in [0, 1]
 
@@ -70,10 +73,8 @@ class CnnSpec(ModelSpec):
     """3 × 3 convolutions with pooling, and one hidden layer."""
 
     kind: Literal["cnn"]
-    filters: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
-        default_factory=lambda: [32, 64]
-    )
-    hidden: PositiveInt = 128
+    filters: Annotated[list[Width], Field(min_length=1)] = Field(default_factory=lambda: [32, 64])
+    hidden: Width = 128
     pooling: Literal["each", "last"] = "each"  # after each convolution, or the last
 
     def build(self, dataset: Dataset) -> nn.Module:
@@ -89,7 +90,7 @@ class ResNet18Spec(ModelSpec):
     """ResNet-18 for small images, with GroupNorm."""
 
     kind: Literal["resnet18"]
-    width: PositiveInt = 64  # filters of the first stage
+    width: Width = 64  # filters of the first stage
 
     def build(self, dataset: Dataset) -> nn.Module:
         """Return the model."""
@@ -100,7 +101,7 @@ class ResNet50Spec(ModelSpec):
     """ResNet-50 for small images, with GroupNorm."""
 
     kind: Literal["resnet50"]
-    width: PositiveInt = 64  # filters of the first stage
+    width: Width = 64  # filters of the first stage
 
     def build(self, dataset: Dataset) -> nn.Module:
         """Return the model."""

@@ -161,3 +161,7 @@ def test_an_encoding_without_a_table_s_characters_gets_the_table_all_the_same() 
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"Krum: the one update" in done.stdout
     assert b"multi_krum" in done.stdout
+
+
+def test_it_says_its_version(tmp_path: Path) -> None:
+    assert succeed("--version", cwd=tmp_path).startswith("fl-testbed 0.")

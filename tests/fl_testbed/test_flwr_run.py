@@ -3,6 +3,7 @@ with a SuperLink that listens on the loopback alone."""
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -24,7 +25,8 @@ PLAIN_APP = REPOSITORY / "experiments" / "plain_flower_app"
 BIN = Path(sys.executable).parent
 SETTINGS = (
     "rounds=1",
-    "variants={mean:{}}",
+    "variants={few: {strategy: {on_too_few: stop, aggregation: "
+    "{kind: strategies.aggregation:krum, args: {n_malicious: 20}}}}, mean: {}}",
     "clients.examples_each=10",
     "server_data.n_examples=20",
 )
@@ -101,17 +103,19 @@ def flwr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flwr]:
 
 
 def config(out: Path) -> str:
-    return f'set="{" ".join(SETTINGS)}" out="{out}"'
+    return f'set="{shlex.join(SETTINGS)}" out="{out}"'
 
 
-def test_a_scenario_in_the_run_config_gives_the_results_of_our_own_engine(
+def test_a_scenario_gives_the_results_of_our_own_engine_and_one_failure_ends_no_other(
     flwr: Flwr, tmp_path: Path
 ) -> None:
     said = flwr(REPOSITORY, 26, config(tmp_path / "flower"))
     folder = Path("quickstart") / "mean" / "seed-0"
     assert (tmp_path / "flower" / folder / "summary.json").exists(), said
     scenarios = load_scenarios(REPOSITORY / "configs" / "quickstart.yaml", SETTINGS)
-    launch(scenarios, Options(tmp_path / "ours", None, ""), _Silent())
+    (failure,) = launch(scenarios, Options(tmp_path / "ours", None, ""), _Silent())
+    assert "krum needs n >= 2f + 3 clients" in failure
+    assert failure.replace("/ours/", "/flower/") in said
     theirs, ours = (
         pd.read_csv(tmp_path / out / folder / "clients.csv") for out in ("flower", "ours")
     )
@@ -121,7 +125,7 @@ def test_a_scenario_in_the_run_config_gives_the_results_of_our_own_engine(
 
 def test_a_federation_of_another_size_is_told_how_large_to_be(flwr: Flwr, tmp_path: Path) -> None:
     said = " ".join(flwr(REPOSITORY, 3, config(tmp_path)).split())
-    assert "mean has 26 clients, the federation 3 SuperNodes" in said
+    assert "few has 26 clients, the federation 3 SuperNodes" in said
     assert "pass --federation-config 'num-supernodes=26'" in said
     assert not list(tmp_path.iterdir())
 

@@ -10,9 +10,10 @@ from clients.shard import Role
 from fl_testbed.data import DataError, Dataset, Examples, Federation
 from fl_testbed.data.dataset import CategoryFeature, NumberFeature
 from fl_testbed.engine import assembly
-from fl_testbed.engine.assembly import ServerData, build_federation, build_model
+from fl_testbed.engine.assembly import ServerData, build_federation, build_model, outlined_model
 from fl_testbed.engine.inline_grid import InlineGrid
-from fl_testbed.scenario import Scenario
+from fl_testbed.engine.launch import DatasetCache, Federated
+from fl_testbed.scenario import Scenario, ScenarioError
 
 N_TRAIN, N_TEST = 400, 100
 
@@ -169,8 +170,15 @@ def test_models_of_images_refuse_features(kind):
     part = Examples(np.zeros((4, 9), dtype=np.float32), np.zeros(4, dtype=int))
     table = Dataset("table", part, part, ("a", "b"))
     with pytest.raises(DataError, match=rf"model.kind {kind} needs images, table holds 9 features"):
-        build_model(scenario(model={"kind": kind}), table)
+        outlined_model(scenario(model={"kind": kind}), table)
     assert build_model(scenario(model={"kind": "logistic_regression"}), table)
+
+
+def test_a_model_that_no_memory_holds_is_refused_before_it_is_built():
+    widths = [1_000_000, 1_000_000]  # 10¹² numbers
+    vast = scenario(model={"kind": "mlp", "hidden": widths})
+    with pytest.raises(ScenarioError, match="GiB are free: .* take a smaller model"):
+        Federated().check([vast], DatasetCache(None))
 
 
 def test_a_trigger_may_be_values_of_a_table_s_columns():
