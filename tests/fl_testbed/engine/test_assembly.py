@@ -177,7 +177,7 @@ def test_models_of_images_refuse_features(kind):
 def test_a_model_that_no_memory_holds_is_refused_before_it_is_built():
     widths = [1_000_000, 1_000_000]  # 10¹² numbers
     vast = scenario(model={"kind": "mlp", "hidden": widths})
-    with pytest.raises(ScenarioError, match="GiB are free: .* take a smaller model"):
+    with pytest.raises(ScenarioError, match=r"GiB are free: .* take a smaller model"):
         Federated().check([vast], DatasetCache(None))
 
 
