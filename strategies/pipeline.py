@@ -218,10 +218,12 @@ class Pipeline:
             known["prior"],
             lambda rows: self._judged(updates, rows, known, clipped),
         )
-        heard = result.weights if result.multipliers is None else result.multipliers
-        pulls = heard * dot_products(updates, result.update)
-        if clipped is not None:  # back to the updates as clients sent them
-            pulls = pulls / clipped
+        pulls = result.pulls
+        if pulls is None:
+            heard = result.weights if result.multipliers is None else result.multipliers
+            pulls = heard * dot_products(updates, result.update)
+            if clipped is not None:  # back to the updates as clients sent them
+                pulls = pulls / clipped
         total = pulls.sum()
         contribution = pulls / total if total > 0 else torch.full_like(pulls, torch.nan)
         if scales is not None:  # the ledger speaks of the updates that clients sent

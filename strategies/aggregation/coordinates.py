@@ -31,39 +31,41 @@ def mean_of_windows(
     Returns:
         The mean of the survivors in proportion to their prior; as weights each client's share in
         it, averaged over coordinates; as suspicion the share of coordinates in which it is
-        dropped. Equal values share alike in the ranks that are kept: where clients stand by role,
-        to decide by row would be to decide by role.
+        dropped; as pull the inner product of what it adds to the mean with the mean. Equal values
+        share alike in the ranks that are kept: where clients stand by role, to decide by row would
+        be to decide by role.
     """
     d = updates.shape[1]
     everyone = prior_or_uniform(updates, prior)
     prior = everyone if rows is None else everyone[rows]
     update = torch.empty_like(updates[0])
 
-    def average(columns: slice, scratch: Float[Tensor, "2 size"]) -> Float[Tensor, "2 n"]:
-        """Set the update's columns; return in how many each row survives, and its shares there."""
+    def average(columns: slice, scratch: Float[Tensor, "2 size"]) -> Float[Tensor, "3 n"]:
+        """Set the update's columns; return in how many each row survives, its shares and pulls."""
         block = updates[:, columns] if rows is None else updates[rows, columns]
         by_column, by_row = (part[: block.numel()] for part in scratch)
         ordered = sorted_columns(block, by_column.view(block.T.shape))
         survives = in_window(block, ordered, window(ordered), n_kept, by_row.view(block.shape))
         # Sums of at most n numbers of like size lose nothing in the type of the updates.
         totals = (prior.to(block) @ survives).clamp_(min=1e-30)
-        found = torch.stack([survives @ torch.ones_like(totals), survives @ (1 / totals)])
+        survived, share = survives @ torch.ones_like(totals), survives @ (1 / totals)
         update[columns] = (prior.to(block) @ survives.mul_(block)) / totals
-        return found.double()
+        return torch.stack([survived, share, survives @ (update[columns] / totals)]).double()
 
-    n_survived = torch.zeros_like(prior)
-    shares = torch.zeros_like(prior)
+    told = prior.new_zeros(3, len(prior))
     blocks = list(column_blocks(updates))
     size = len(updates) * (blocks[0].stop if blocks else 0)
     found = each_block(blocks, average, lambda: updates.new_empty(2, size), not updates.is_cuda)
-    for survived, share in found:
-        n_survived += survived
-        shares += share
-    weights, dropped = shares * prior / d, 1 - n_survived / d
+    for block in found:
+        told += block
+    n_survived, shares, pulls = told
+    weights, dropped, pulls = shares * prior / d, 1 - n_survived / d, pulls * prior
     if rows is not None:
-        weights = torch.zeros_like(everyone).index_copy_(0, rows, weights)
-        dropped = torch.ones_like(everyone).index_copy_(0, rows, dropped)
-    return Aggregate(update, weights, dropped)
+        weights, dropped, pulls = (
+            torch.full_like(everyone, others).index_copy_(0, rows, own)
+            for own, others in ((weights, 0), (dropped, 1), (pulls, 0))
+        )
+    return Aggregate(update, weights, dropped, pulls=pulls)
 
 
 def nearest_to_median(ordered: Float[Tensor, "columns n"], n_kept: int) -> Int[Tensor, " columns"]:

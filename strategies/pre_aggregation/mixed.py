@@ -57,6 +57,15 @@ def prior_of_rows(mixing: Float[Tensor, "m n"], prior: Float[Tensor, " n"]) -> F
     return members.to(prior) @ prior if is_bucket else prior  # buckets of one come in any order
 
 
+def _pulls_of_clients(
+    pulls: Float[Tensor, " m"], mixing: Float[Tensor, "m n"]
+) -> Float[Tensor, " n"] | None:
+    """Return the clients' pulls where each row is one client's; of shared rows nobody knows."""
+    part_of = mixing != 0
+    alone = (part_of.sum(dim=0) == 1).all() and (part_of.sum(dim=1) == 1).all()
+    return pulls.double() @ part_of.double() if alone else None
+
+
 def pulled_back(result: Aggregate, mixing: Float[Tensor, "m n"]) -> Aggregate:
     """Say of clients what a rule said of mixed rows.
 
@@ -67,5 +76,6 @@ def pulled_back(result: Aggregate, mixing: Float[Tensor, "m n"]) -> Aggregate:
     return result._replace(
         weights=normalised(result.weights.double() @ mixing),
         suspicion=result.suspicion.double() @ shares,
+        pulls=None if result.pulls is None else _pulls_of_clients(result.pulls, mixing),
         multipliers=None if result.multipliers is None else result.multipliers.double() @ mixing,
     )

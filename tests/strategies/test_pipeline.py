@@ -7,7 +7,9 @@ import torch
 from strategies.aggregation import (
     Aggregate,
     TooFewClientsError,
+    bulyan,
     centred_clipping,
+    coordinate_median,
     fltrust,
     foolsgold,
     k_loss,
@@ -155,6 +157,43 @@ def test_contributions_to_fltrust_are_of_updates_brought_to_one_length(max_norm,
     updates = torch.tensor([[1.0], [100.0], [-5.0]])
     step = pipeline(updates, round_of(3), {}, overwrite=overwrite)
     torch.testing.assert_close(step.contribution, doubles(0.5, 0.5, 0))
+
+
+UNLIKE = torch.tensor([[1.0, 4.0, 20.0, 9.0], [2.0, 2.0, 30.0, 20.0], [3.0, -9.0, 10.0, 50.0]])
+
+
+def test_contributions_to_a_rule_by_coordinates_are_of_the_values_it_keeps():
+    step = Pipeline(coordinate_median)(UNLIKE, round_of(3), {})
+    assert step.result.update.tolist() == [2, 2, 20, 20]  # the third is row 0's, the others row 1's
+    torch.testing.assert_close(step.contribution, doubles(400, 4 + 4 + 400, 0) / 808)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_contributions_to_a_rule_by_coordinates_are_of_clipped_values(overwrite):
+    clip = partial(clipping, max_norm=30.0)
+    clipped = Pipeline(coordinate_median)(clip(UNLIKE).updates, round_of(3), {})
+    guarded = Pipeline(coordinate_median, pre_aggregate=[clip])
+    step = guarded(UNLIKE.clone(), round_of(3), {}, overwrite=overwrite)
+    torch.testing.assert_close(step.contribution, clipped.contribution)
+
+
+@pytest.mark.parametrize(
+    "rule", [partial(bulyan, n_malicious=1), partial(trimmed_mean, n_malicious=2)]
+)
+def test_pulls_of_a_rule_by_coordinates_add_up_to_the_square_of_the_update(rule):
+    updates = torch.randn(9, 40, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    prior = torch.arange(9).double() / 36
+    result = rule(updates, prior=prior)
+    torch.testing.assert_close(result.pulls.sum(), result.update.double().square().sum())
+    assert (result.pulls[result.weights == 0] == 0).all()
+
+
+def test_contributions_to_a_rule_by_coordinates_of_shared_rows_go_by_weight():
+    step = Pipeline(coordinate_median, pre_aggregate=[bucketing])(
+        torch.tensor([[3.0], [1.0], [2.0], [2.0]]), round_of(4), {}
+    )
+    assert step.result.update.tolist() == [2.0]
+    torch.testing.assert_close(step.contribution, doubles(3, 1, 2, 2) / 8)
 
 
 def test_contributions_are_missing_where_nothing_moves():
