@@ -39,7 +39,7 @@ experiments-quick: .venv/installed
 	$(BIN)/python -m experiments.oil_and_water_federated.run --quick
 
 pictures: .venv/installed-dev
-	$(BIN)/python docs/comparing/make.py
+	$(BIN)/python docs/pictures.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

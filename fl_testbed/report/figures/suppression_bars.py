@@ -31,15 +31,13 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
         for place, (role, key) in enumerate(zip(Role, keys, strict=True)):
             stats = [row.estimates.get(key) for row in rows]
             means = np.array([s.mean if s else np.nan for s in stats])
-            halves = np.array([s.half_width if s else np.nan for s in stats])
+            halves = np.nan_to_num([s.half_width if s else np.nan for s in stats])
             at = np.arange(len(rows)) + (place - 1) * HEIGHT
             axes.barh(
                 at,
                 np.nan_to_num(means),
                 HEIGHT * 0.92,
-                xerr=np.nan_to_num(
-                    np.stack([np.fmin(halves, means), halves])
-                ),  # no weight is below 0
+                xerr=np.stack([np.fmin(halves, means), halves]),  # no weight is below 0
                 color=ROLE_COLOURS[role],
                 hatch=ROLE_HATCHES[role],
                 edgecolor="white",
@@ -47,7 +45,7 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
                 label=role_name(role),
                 error_kw={"ecolor": FAINT, "elinewidth": 1},
             )
-            for y, mean, half in zip(at, means, np.nan_to_num(halves), strict=True):
+            for y, mean, half in zip(at, means, halves, strict=True):
                 text = "none there" if np.isnan(mean) else f"{mean:.2f}"
                 end = np.nan_to_num(mean) + half
                 style = {"fontsize": 6.5, "va": "center", "color": INK}

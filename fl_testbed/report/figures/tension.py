@@ -58,7 +58,6 @@ def _points(comparison: Comparison) -> list[Point]:
 
 def _draw(axes: Axes, points: list[Point]) -> None:
     axes.scatter(100, 0, marker="*", s=220, color=FRONT, clip_on=False, zorder=1)
-    axes.annotate("ideal", (100, 0), (-10, 6), textcoords="offset points", ha="right", color=FRONT)
     front = sorted((p for p in points if p.row.is_pareto), key=lambda p: p.x)
     xs, ys = [p.x for p in front], [p.y for p in front]
     axes.step(xs, ys, where="pre", color=FRONT, linewidth=1.5, zorder=1, label="Pareto front")
@@ -145,7 +144,7 @@ def _key(axes: Axes, points: list[Point], n_missing: int) -> None:
         y, colour = 1 - (place + 0.5) * step, FRONT if point.row.is_pareto else INK
         axes.text(0.06, y, point.number, ha="right", va="center", weight="bold", color=colour)
         axes.text(0.1, y, point.row.label, va="center", color=colour)
-    notes = ["green: Pareto-optimal"]
+    notes = ["★: fair and safe", "green: Pareto-optimal"]
     if not all(point.row.competes for point in points):
         notes.append("◇: oracle, or no attackers")
     if any(not math.isnan(p.x_half) for p in points):

@@ -8,8 +8,10 @@ import pytest
 from rich.console import Console
 from run_folders import write_plan, write_run
 
+from clients.shard import Role
 from fl_testbed.report.columns import ACCURACY, ATTACK_SUCCESS, WORST_GROUP, Column
 from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
+from fl_testbed.report.figures.suppression_bars import suppression_bars
 from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
 from fl_testbed.report.gallery import pictures
 from fl_testbed.report.results import Status, find_runs
@@ -232,3 +234,13 @@ def test_a_heat_map_is_drawn_of_a_grid_and_never_averages_variants(tmp_path: Pat
     assert drawn("c", "mean", "sign_flip")  # three of four cells
     assert drawn("d", "krum", "sign_flip")
     assert not drawn("another_f", "krum", "sign_flip")
+
+
+def test_bars_of_a_single_seed_have_no_intervals(tmp_path: Path) -> None:
+    shares = {f"suppression.{role.value}.weight_ratio": 0.5 for role in Role}
+    write_run(tmp_path / "one", "mean", 0, shares)
+    figure = suppression_bars(compare(find_runs([tmp_path])))
+    assert figure is not None
+    lines = [line for bars in figure.axes[0].collections for line in bars.get_segments()]
+    assert len(lines) == 3
+    assert all(start[0] == end[0] for start, end in lines)

@@ -1,4 +1,4 @@
-"""Make the pictures of docs/comparing.md: the figures of one sweep, and its report in a browser.
+"""Make the pictures of the top page and of docs/comparing.md: figures, and a report in a browser.
 
 make pictures
 """
@@ -12,7 +12,9 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 HERE = Path(__file__).parent
-SWEEP = Path("runs/defence_by_attack")
+QUICKSTART, SWEEP = Path("runs/quickstart"), Path("runs/defence_by_attack")
+ON_TOP = ("tension", "suppression")  # of the quickstart
+COMPARING = HERE / "comparing"
 COLOURS = 256  # of a picture: half the bytes, and no difference to be seen
 SCREENS = {
     "page": {"viewport": {"width": 1100, "height": 900}, "color_scheme": "light"},
@@ -26,11 +28,11 @@ def command(*arguments: object) -> None:
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
 
 
-def keep(picture: Path, name: str) -> None:
-    """Put a picture beside the page, small."""
+def keep(picture: Path, folder: Path) -> None:
+    """Put a picture beside its page, small."""
     with Image.open(picture) as image:
         few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-        few.save(HERE / f"{name}.png", optimize=True)
+        few.save(folder / picture.name, optimize=True)
 
 
 def screenshots(browser: Browser, page_file: Path) -> None:
@@ -41,15 +43,18 @@ def screenshots(browser: Browser, page_file: Path) -> None:
         page.get_by_role("button", name="worst group").first.click()  # sorted by it
         picture = SWEEP / f"{name}.png"
         page.screenshot(path=picture)
-        keep(picture, name)
+        keep(picture, COMPARING)
         picture.unlink()
 
 
 def main() -> None:
-    """Run the sweep, if that was not done before, and picture it."""
-    command("run", "configs/defence_by_attack.yaml", "--report")
+    """Run the sweeps, if that was not done before, and picture them."""
+    for sweep in (QUICKSTART, SWEEP):
+        command("run", f"configs/{sweep.name}.yaml", "--report")
+    for name in ON_TOP:
+        keep(QUICKSTART / "figures" / f"{name}.png", HERE / "quickstart")
     for picture in sorted((SWEEP / "figures").glob("*.png")):
-        keep(picture, picture.stem)
+        keep(picture, COMPARING)
     with sync_playwright() as driver:
         path = shutil.which("chromium") or driver.chromium.executable_path
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
