@@ -1,11 +1,18 @@
 """Runs the real command, and compares what runs leave behind."""
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from fl_testbed import cli
 
 COMMAND = Path(sys.executable).parent / "fl-testbed"
 SAME_BYTES = ("clients.csv", "groups.csv", "rounds.csv", "summary.json", "model.safetensors")
@@ -52,9 +59,13 @@ def write_scenario(folder: Path, text: str = SCENARIO) -> Path:
     return path
 
 
+def _environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "FL_TESTBED_DATA"}
+
+
 def start(*arguments: object, cwd: Path, patches: Path | None = None) -> subprocess.Popen[str]:
     """Start the command in its own process group; ``patches`` holds a sitecustomize."""
-    environment = {k: v for k, v in os.environ.items() if k != "FL_TESTBED_DATA"}
+    environment = _environment()
     if patches is not None:
         paths = [str(patches), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
@@ -75,9 +86,29 @@ def start(*arguments: object, cwd: Path, patches: Path | None = None) -> subproc
 def run(
     *arguments: object, cwd: Path, patches: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end: in this process, which has imported all it needs, unless it is to
+    be patched or has processes of its own."""
+    if patches is None and not {"ray", "flower"} & {*arguments}:
+        return _run_here([str(argument) for argument in arguments], cwd)
     process = start(*arguments, cwd=cwd, patches=patches)
     out, err = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def _run_here(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        patch.object(sys, "argv", [str(COMMAND), *arguments]),
+        patch.dict(os.environ, _environment(), clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        cli.main()
+    return subprocess.CompletedProcess(
+        arguments, end.value.code or 0, out.getvalue(), err.getvalue()
+    )
 
 
 def succeed(*arguments: object, cwd: Path, patches: Path | None = None) -> str:

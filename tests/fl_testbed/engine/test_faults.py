@@ -195,8 +195,15 @@ def wait_for_rounds(process: subprocess.Popen[str], out: Path, count: int) -> No
 
 def shared_memory_of(process: subprocess.Popen[str]) -> set[str]:
     """Return the names of the memory that a driver shares with its workers."""
-    files = Path(f"/proc/{process.pid}/fd").iterdir()
-    return {name for name in map(os.readlink, files) if "memfd:fl-testbed-" in name}
+    names = map(target_of, Path(f"/proc/{process.pid}/fd").iterdir())
+    return {name for name in names if "memfd:fl-testbed-" in name}
+
+
+def target_of(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:  # it was closed just now
+        return ""
 
 
 def wait_until_nobody_maps(names: set[str]) -> None:
