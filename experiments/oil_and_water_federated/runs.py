@@ -62,6 +62,8 @@ FIGURES = {
     "weight_majority": "suppression.honest_majority.weight_ratio",
     "weight_minority": "suppression.honest_minority.weight_ratio",
     "weight_poisoned": "suppression.poisoned.weight_ratio",
+    "contribution_minority": "suppression.honest_minority.contribution_ratio",
+    "contribution_poisoned": "suppression.poisoned.contribution_ratio",
     "minority_false_positives": "suppression.minority_false_positive_rate",
     "auc_suspicion": "suppression.separability",
 }
@@ -160,9 +162,9 @@ def by_federation(
     return {n: pages.markdown(table(rows[rows["federation"] == n])) for n in present(rows)}
 
 
-def weights(own: pd.DataFrame) -> str:
-    """Return the mean weights of minority / attackers."""
-    return " / ".join(pages.mean(own[f"weight_{role}"], 2) for role in ("minority", "poisoned"))
+def weights(own: pd.DataFrame, figure: str = "weight") -> str:
+    """Return the mean weights (or contributions) of minority / attackers."""
+    return " / ".join(pages.mean(own[f"{figure}_{role}"], 2) for role in ("minority", "poisoned"))
 
 
 def gained(own: pd.DataFrame, other: pd.DataFrame, column: str = "worst_group") -> str:

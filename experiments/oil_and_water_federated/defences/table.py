@@ -27,6 +27,7 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
     return {
         "by_federation": pages.markdown(by_federation(rows)),
         "by_attack": pages.markdown(by_attack(rows)),
+        "contributions": pages.markdown(contributions(rows)),
     }
 
 
@@ -67,11 +68,27 @@ def by_attack(rows: pd.DataFrame) -> list[list[str]]:
         for name, attack in columns:
             own = rows[(rows["federation"] == name) & (rows["point"] == attack)]
             own = own[own["variant"] == rule]
-            minority, poisoned = own["weight_minority"].mean(), own["weight_poisoned"].mean()
-            more = bool(poisoned > minority + 0.005) and attack != "no_attack"
-            cells.append(pages.bold(runs.weights(own), more))
+            cells.append(heard(own, "weight", attack != "no_attack"))
         lines.append([runs.name_of(rule), *cells])
     return lines
+
+
+def contributions(rows: pd.DataFrame) -> list[list[str]]:
+    """Return the contributions of minority and attackers, bold where attackers have more."""
+    there = rows[rows["point"] == BASE]
+    present = runs.present(there)
+    lines = [["rule", *(runs.FEDERATIONS[name] for name in present)]]
+    for rule in ordered(rows):
+        own = there[there["variant"] == rule]
+        cells = [heard(own[own["federation"] == name], "contribution", True) for name in present]
+        lines.append([runs.name_of(rule), *cells])
+    return lines
+
+
+def heard(own: pd.DataFrame, figure: str, attacked: bool) -> str:
+    """Return a figure of minority / attackers, bold where attackers are heard more."""
+    minority, poisoned = (own[f"{figure}_{role}"].mean() for role in ("minority", "poisoned"))
+    return pages.bold(runs.weights(own, figure), attacked and bool(poisoned > minority + 0.005))
 
 
 def figure(results: Path = runs.HERE) -> Figure:
