@@ -332,6 +332,8 @@ class OwnRuleSpec(OwnSpec, RuleSpec):
         """Need an Aggregate of one update and a weight and a suspicion for each."""
         n, d = args[0].shape
         needed = {"update": (d,), "weights": (n,), "suspicion": (n,)}
+        told = [k for k in ("multipliers", "pulls") if getattr(result, k, None) is not None]
+        needed |= dict.fromkeys(told, (n,))
         if wrong := misshapen(result, Aggregate, needed):
             return wrong
         if not result.update.isfinite().all():
