@@ -1,12 +1,8 @@
 """k-norm: leave out the longest updates."""
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    mean_of_selected,
-    norms_of,
-)
+from strategies.aggregation.aggregate import Aggregate, norms_of
 from strategies.aggregation.bound import Bound
-from strategies.aggregation.krum import lowest
+from strategies.aggregation.krum import mean_of_lowest
 from strategies.shapes import Float, Tensor
 
 k_norm_bound = Bound("k_norm", 1, 1)
@@ -32,7 +28,7 @@ def k_norm(
         stays is longer than the longest honest one.
 
     Ties:
-        Of equal norms the lowest rows stay.
+        Of equal norms the lowest rows stay; copies of the last share its weight.
 
     Variants:
         Ditto's code takes f from the true share of corrupted clients.
@@ -43,4 +39,4 @@ def k_norm(
     """
     k_norm_bound(len(updates), n_malicious)
     norms = norms_of(updates)
-    return mean_of_selected(updates, lowest(norms, len(updates) - n_malicious), prior, norms)
+    return mean_of_lowest(updates, norms, len(updates) - n_malicious, prior)

@@ -2,7 +2,13 @@
 
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, TooFewClientsError, mean_of_selected
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    TooFewClientsError,
+    mean_of_selected,
+    normalised,
+    prior_or_uniform,
+)
 from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import squared_distances
 from strategies.shapes import Bool, Float, Int, Tensor
@@ -64,6 +70,29 @@ def lowest(scores: Float[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:
     return marked
 
 
+def mean_of_lowest(
+    updates: Float[Tensor, "n d"],
+    scores: Float[Tensor, " n"],
+    count: int,
+    prior: Float[Tensor, " n"] | None,
+) -> Aggregate:
+    """Average the ``count`` rows of the lowest scores; of equal ones the lowest rows.
+
+    Copies of a row of which some are chosen and some are not share the weight: the server heard
+    what they all say, and nobody can tell from whom.
+    """
+    chosen = lowest(scores, count)
+    result = mean_of_selected(updates, chosen, prior, scores)
+    tied = scores == scores[chosen].max()
+    if (tied & ~chosen).any():
+        last = updates[tied & chosen][-1]
+        copies = tied.nonzero().squeeze(1)
+        copies = copies[(updates[copies] == last).all(dim=1)]
+        own = prior_or_uniform(updates, prior)[copies]
+        result.weights[copies] = result.weights[copies].sum() * normalised(own)
+    return result
+
+
 def krum(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:
@@ -79,14 +108,14 @@ def krum(
 
     Returns:
         update: The chosen update.
-        weights: 1 for the chosen client, 0 for all others.
+        weights: 1 for the chosen client, shared with those who sent the very same; 0 for others.
         suspicion: The scores, in squared parameter units.
 
     Bound:
         n >= 2f + 3, else TooFewClientsError: below it the guarantee does not hold.
 
     Ties:
-        Of equal scores the lowest row wins.
+        Of equal scores the lowest row wins; copies of it share its weight.
 
     Variants:
         fedlib, Flower and BackFed count neighbours and distances as here and in the paper. ByzFL
@@ -98,7 +127,7 @@ def krum(
     """
     krum_bound(len(updates), n_malicious)
     scores = krum_scores(updates, n_malicious)
-    return mean_of_selected(updates, lowest(scores, 1), prior, scores)
+    return mean_of_lowest(updates, scores, 1, prior)
 
 
 def multi_krum(
@@ -127,7 +156,7 @@ def multi_krum(
         is for m <= n - f - 2.
 
     Ties:
-        Of equal scores the lowest rows are selected.
+        Of equal scores the lowest rows are selected; copies of the last share its weight.
 
     Variants:
         m is n - f in ByzFL and BackFed, n - f - 2 in AggregaThor and SignGuard's code, a fifth of n
@@ -142,7 +171,7 @@ def multi_krum(
     check_n_selected(len(updates), n_selected)
     scores = krum_scores(updates, n_malicious)
     n_selected = len(updates) - n_malicious if n_selected is None else n_selected
-    return mean_of_selected(updates, lowest(scores, n_selected), prior, scores)
+    return mean_of_lowest(updates, scores, n_selected, prior)
 
 
 def iterative_multi_krum(

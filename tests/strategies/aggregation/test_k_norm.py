@@ -13,8 +13,9 @@ def test_drops_the_longest_and_averages_the_rest():
     assert result.suspicion.tolist() == [5, 1, 10]
 
 
-def test_of_equal_norms_the_lowest_rows_stay():
-    assert k_norm(torch.ones(4, 1), n_malicious=2).weights.tolist() == [0.5, 0.5, 0, 0]
+def test_of_equal_norms_the_lowest_rows_stay_and_copies_share():
+    assert k_norm(torch.eye(4), n_malicious=2).weights.tolist() == [0.5, 0.5, 0, 0]
+    assert k_norm(torch.ones(4, 1), n_malicious=2).weights.tolist() == [0.25] * 4
 
 
 def test_somebody_must_be_left():

@@ -27,9 +27,22 @@ def test_suspicion_is_the_score():
     assert multi_krum(LINE, n_malicious=1).suspicion.tolist() == SCORES
 
 
-def test_of_equal_scores_the_lowest_row_wins():
+def test_of_equal_scores_the_lowest_row_wins_and_its_copies_share():
     updates = torch.tensor([[3.0], [0.0], [3.0], [0.0], [3.0], [0.0], [9.0]])
-    assert krum(updates, n_malicious=2).weights.tolist() == [1, 0, 0, 0, 0, 0, 0]
+    result = krum(updates, n_malicious=2)
+    assert result.update.tolist() == [3.0]
+    assert result.weights.tolist() == pytest.approx([1 / 3, 0, 1 / 3, 0, 1 / 3, 0, 0])
+    prior = torch.tensor([0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.3])
+    weights = krum(updates, n_malicious=2, prior=prior).weights.tolist()
+    assert weights == pytest.approx([1 / 2, 0, 1 / 4, 0, 1 / 4, 0, 0])
+
+
+def test_copies_of_the_last_selected_share_what_those_selected_have():
+    # Scores: 2, 0, 0, 0, 128: two places for three.
+    updates = torch.tensor([[0.0], [1.0], [1.0], [1.0], [9.0]])
+    result = multi_krum(updates, n_malicious=1, n_selected=2)
+    assert result.update.tolist() == [1.0]
+    assert result.weights.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 0])
 
 
 def test_krum_needs_two_f_plus_three_clients():
