@@ -1,5 +1,6 @@
 """Any Flower strategy from a scenario: it runs unchanged, and its weights are inferred."""
 
+import gc
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -57,6 +58,23 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 
 def private(**fedavg):
     return DifferentialPrivacyServerSideFixedClipping(FedAvg(**fedavg), 0.1, 1.0, 12)
+"""
+
+COUNTS_FROZEN = """
+import gc
+from pathlib import Path
+
+from flwr.serverapp.strategy import FedAvg
+
+
+class Counting(FedAvg):
+    def aggregate_train(self, server_round, replies):
+        Path(__file__).with_name("frozen").write_text(str(gc.get_freeze_count()))
+        return super().aggregate_train(server_round, replies)
+
+
+def counting(**fedavg):
+    return Counting(**fedavg)
 """
 
 
@@ -136,6 +154,18 @@ def test_two_run_on_flowers_own_engine_too(runs: dict[str, Path], tmp_path: Path
         ours = pd.read_csv(runs[name] / "clients.csv")["weight"]
         theirs = pd.read_csv(tmp_path / "out" / "small" / name / "seed-0" / "clients.csv")["weight"]
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_older_objects_are_no_garbage_while_a_strategy_works_and_only_then(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(COUNTS_FROZEN)
+    path = write_scenario(
+        tmp_path,
+        SCENARIO.replace("{aggregation: {kind: mean}}", flower("mine.py:counting")),
+    )
+    before = gc.get_freeze_count()
+    launch(load_scenarios(path, ["rounds=1"]), Options(tmp_path / "out", None, ""), MagicMock())
+    assert int((tmp_path / "frozen").read_text()) > before + 100_000
+    assert gc.get_freeze_count() == before
 
 
 def test_an_exception_in_a_strategy_costs_a_round_and_says_why(tmp_path: Path) -> None:
