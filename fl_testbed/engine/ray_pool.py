@@ -60,6 +60,18 @@ def _node() -> str:
     return ray.get_runtime_context().get_node_id()
 
 
+def fetched(reference: list[Any]) -> Any:
+    """Return what is shared, on a worker.
+
+    Where the node goes down its store goes before its workers: then the worker ends as well, which
+    tells the driver that it is lost. Its exception would tell it that the run has failed.
+    """
+    try:
+        return ray.get(reference[0])
+    except OSError:
+        os._exit(1)
+
+
 BuildApp = Callable[[Any], ClientApp]
 """Builds a ClientApp on a worker from data that all workers of a node share."""
 Stream = Callable[..., Iterator[Any]]
@@ -86,7 +98,7 @@ class _Worker:
         self._app = ClientApp()
         release_gpus()  # what the last run's app held of it
         limit_threads(torch_threads)
-        self._app = build(ray.get(data[0]))
+        self._app = build(fetched(data))
         return cohort_size(self._app)
 
     def run(
@@ -94,12 +106,12 @@ class _Worker:
     ) -> Replies:
         """Answer a chunk of messages; the content is fetched once per round."""
         if content[0] != self._content_ref:
-            self._content, self._content_ref = ray.get(content[0]), content[0]
+            self._content, self._content_ref = fetched(content), content[0]
         return self._slots.put(run_chunk(self._app, self._content, tasks, timeout_s), slot)
 
     def stream(self, generate: Stream, data: list[Any], *args: Any) -> Iterator[Any]:
         """Run a generator here and stream what it yields."""
-        yield from generate(ray.get(data[0]), *args)
+        yield from generate(fetched(data), *args)
 
 
 class RayPool:

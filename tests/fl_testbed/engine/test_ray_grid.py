@@ -4,6 +4,8 @@ import gc
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +36,22 @@ def adding() -> BuildApp:
             return Message(RecordDict({"arrays": arrays}), reply_to=message)
 
         return app
+
+    return build
+
+
+def without_store(marker: Path) -> BuildApp:
+    """Return what builds the same, and takes away the store of the first worker that does."""
+    build_app = adding()
+
+    def build(data: None) -> ClientApp:
+        def get(reference: object) -> None:
+            marker.touch()
+            raise BrokenPipeError
+
+        if not marker.exists():
+            ray_pool.ray = SimpleNamespace(get=get)
+        return build_app(data)
 
     return build
 
@@ -115,6 +133,18 @@ def test_a_worker_that_is_given_up_leaves_its_slots_to_nobody(pool: RayPool) -> 
     pool.wait_for_workers()
     assert pool.slots_of(pool.workers[0]) is not before
     assert values_of(replies_of(pool, 2)[1]) == [1.0] * N_PARAMETERS
+
+
+def test_a_worker_whose_nodes_store_is_gone_is_lost_and_another_answers(
+    pool: RayPool, tmp_path: Path
+) -> None:
+    pool.prepare(without_store(tmp_path / "gone"), None, torch_threads=1)
+    events: list[str] = []
+    grid = RayGrid(pool, cohort=1, client_timeout_s=60.0, on_event=events.append)
+    replies = {reply.metadata.src_node_id: reply for reply in asked(grid, 3)}
+    assert (tmp_path / "gone").exists()
+    assert any("worker lost" in event for event in events)
+    assert all(values_of(replies[client]) == [client] * N_PARAMETERS for client in range(3))
 
 
 def test_no_worker_is_blamed_for_a_server_that_takes_its_time(
