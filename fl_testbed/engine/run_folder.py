@@ -100,7 +100,11 @@ class RunFolder:
         self._claim = claim
 
     def release(self) -> None:
-        """Let others write this run."""
+        """Let others write this run, and close what it has left open."""
+        for table in self._tables.values():
+            with suppress(OSError):  # of a full disk, as its run has said
+                table.close()
+        self._tables = {}
         if self._claim is not None:
             self._claim.close()
         self._claim = None
