@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
@@ -101,10 +101,8 @@ class RunFolder:
 
     def release(self) -> None:
         """Let others write this run, and close what it has left open."""
-        for table in self._tables.values():
-            with suppress(OSError):  # of a full disk, as its run has said
-                table.close()
-        self._tables = {}
+        with suppress(OSError):  # of a full disk, as its run has said
+            self.close()
         if self._claim is not None:
             self._claim.close()
         self._claim = None
@@ -216,10 +214,11 @@ class RunFolder:
         self.release()
 
     def close(self) -> None:
-        """Close the tables."""
-        for table in self._tables.values():
-            table.close()
-        self._tables = {}
+        """Close the tables, all of them even if one cannot be written."""
+        with ExitStack() as tables:
+            for table in self._tables.values():
+                tables.callback(table.close)
+            self._tables = {}
 
 
 def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
