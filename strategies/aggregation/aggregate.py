@@ -211,5 +211,5 @@ def mean_of_selected(
     suspicion: Float[Tensor, " n"],
 ) -> Aggregate:
     """Average the selected rows in proportion to their prior weights."""
-    weights = normalised(prior_or_uniform(updates, prior) * selected)
+    weights = normalised(prior_or_uniform(updates, prior) * selected.to(updates.device))
     return Aggregate(weighted_sum(updates, weights), weights, suspicion)
