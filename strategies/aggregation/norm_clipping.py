@@ -46,7 +46,7 @@ def norm_clipping(
         Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021 (median bound).
     """
     norms = norms_of(updates)
-    bound = norms.quantile(0.5) if max_norm is None else norms.new_tensor(max_norm)
+    bound = norms.quantile(0.5) if max_norm is None else max_norm
     factors = torch.where(norms > bound, bound / norms, 1.0)
     effective = prior_or_uniform(updates, prior) * factors
     return Aggregate(weighted_sum(updates, effective), normalised(effective), norms)
