@@ -27,8 +27,8 @@ def fldetector(
     An honest client's update changes with the model: u_i + H Δw, with Δw the last step of the model
     and H built from the last ``window`` steps and the changes of the average update by L-BFGS. The
     distances to what came instead, divided by their sum, are averaged over the window. Once it is
-    full, and if the gap statistic sees more than one cluster of scores, 2-means splits them, and
-    the worse half is heard no more.
+    full, each round asks the gap statistic until it sees more than one cluster of scores. Then
+    2-means splits them, the worse half is heard no more, and nobody else is ever detected.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -45,15 +45,18 @@ def fldetector(
         suspicion: The averaged scores; 0 for a client not yet scored.
 
     Bound:
-        None: it averages all until its window is full.
+        None: it averages all until its window is full. Nor are the honest safe: where there is no
+        attacker and scores differ by chance alone, up to one round in five sees two clusters (20
+        clients, evenly spread), and the first that does takes the worse half away.
 
     Ties:
         Clients of equal scores are always in the same half; if all are equal, nobody is detected.
 
     Variants:
-        The authors start the training again after a detection; here it goes on. Their code begins
-        at round 50, and its gap statistic has 10 references, here 20, and the logarithm of their
-        mean in place of their mean logarithm. FLPoison's never sees a single cluster, and it
+        The authors start the training again after a detection, without those detected; here it
+        goes on. To go on detecting would split whoever is left until hardly anybody is. Their code
+        begins at round 50, and its gap statistic has 10 references, here 20, and the logarithm of
+        their mean in place of their mean logarithm. FLPoison's never sees a single cluster, and it
         detects anew in each round.
 
     References:
@@ -69,12 +72,13 @@ def fldetector(
         scores = torch.cat([scores[:, 1:], shares[:, None]], dim=1)
     suspicion = scores.nanmean(dim=1).nan_to_num(nan=0.0)
     detected = recall(memory, "detected", clients, default=0.0).to(updates.device) > 0
-    scored = ~scores.isnan().all(dim=1) & ~detected
-    if len(results) > window and scored.any():
+    scored = ~scores.isnan().all(dim=1)
+    searching = not memory.get("detected.values", torch.zeros(1)).any()
+    if len(results) > window and searching and scored.any():
         found = worse_cluster(suspicion[scored], rng)
         detected[scored.nonzero().squeeze(1)[found]] = True
     result = mean_of_selected(updates, ~detected, prior, suspicion)
-    kept: Memory = {"last.clients": clients, "last.values": updates.clone()}
+    kept = remember({}, "last", clients, updates.clone())  # in the order that is searched
     kept["results"] = torch.cat([results, result.update[None]])[-window - 1 :]
     for name, values in (("scores", scores), ("detected", detected.double())):
         old = {key: value for key, value in memory.items() if key.startswith(f"{name}.")}
@@ -115,7 +119,7 @@ def worse_cluster(scores: Float[Tensor, " n"], rng: np.random.Generator) -> Bool
     values = scores.double().cpu().numpy()
     spread = values.max() - values.min()
     nobody = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-    if len(values) < 2 or spread == 0:
+    if len(values) < 3 or spread == 0:  # two are always as far apart as can be
         return nobody
     samples = np.vstack([(values - values.min()) / spread, rng.random((N_REFERENCES, len(values)))])
     one, two, borders = _spread_within(samples)

@@ -170,13 +170,19 @@ def _impacts(
     """Return by how much each client raises the error rate and the loss."""
     n = len(updates)
     prior = prior_or_uniform(updates, prior)
-    with_all = torch.tensor(evaluate(aggregate(updates, prior=prior).update), dtype=torch.float64)
     impacts = torch.empty(2, n, dtype=torch.float64)
+    with_all = _measured(evaluate, aggregate(updates, prior=prior).update)
     for i, update in enumerate(_updates_without_each(updates, aggregate, prior)):
-        impacts[:, i] = with_all - torch.tensor(evaluate(update), dtype=torch.float64)
-    # A model that is not even finite with a client, and is without it, says enough.
+        impacts[:, i] = with_all - _measured(evaluate, update)
+    # A loss that is finite only without a client says enough; one that never is says nothing.
     impacts = impacts.nan_to_num(nan=0.0, posinf=1e300, neginf=-1e300).to(updates.device)
     return impacts[0], impacts[1]
+
+
+def _measured(evaluate: Evaluate, update: Float[Tensor, " d"]) -> Float[Tensor, "2"]:
+    """Return error rate and loss; infinite where a model is too large to have any."""
+    figures = torch.tensor(evaluate(update), dtype=torch.float64)
+    return torch.where(figures.isnan(), torch.inf, figures)
 
 
 def _updates_without_each(

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from strategies.aggregation import fldetector
@@ -38,16 +39,21 @@ def test_evenly_spread_or_equal_scores_are_one_group():
     assert not worse_cluster(torch.ones(5), np.random.default_rng(0)).any()
 
 
-def train(n_rounds: int, window: int = 3):
+def test_two_scores_are_no_groups():
+    assert not worse_cluster(torch.tensor([0.4, 0.6]), np.random.default_rng(0)).any()
+
+
+def train(n_rounds: int, window: int = 3, clients: torch.Tensor | None = None, noise: float = 0):
     """Let eight honest clients approach their optima, and two send what they like."""
-    noise = torch.Generator().manual_seed(0)
-    optima = torch.randn(8, 5, generator=noise)
+    clients = torch.arange(10) if clients is None else clients
+    rng = torch.Generator().manual_seed(0)
+    optima = torch.randn(8, 5, generator=rng)
     model, memory, results = torch.zeros(5), {}, []
     for round_ in range(n_rounds):
-        honest = 0.2 * (optima - model)
-        updates = torch.cat([honest, torch.randn(2, 5, generator=noise)])
-        rng = np.random.default_rng(round_)
-        results.append(fldetector(updates, torch.arange(10), memory, rng, window=window))
+        honest = 0.2 * (optima - model) + noise * torch.randn(8, 5, generator=rng)
+        updates = torch.cat([honest, torch.randn(2, 5, generator=rng)])
+        draws = np.random.default_rng(round_)
+        results.append(fldetector(updates, clients, memory, draws, window=window))
         model, memory = model + results[-1].update, results[-1].memory
     return results
 
@@ -58,6 +64,19 @@ def test_unpredictable_clients_are_detected_once_the_window_is_full():
         torch.testing.assert_close(early.weights, torch.full((10,), 0.1).double())
     assert results[-1].weights[8:].tolist() == [0, 0]
     torch.testing.assert_close(results[-1].weights[:8], torch.full((8,), 0.125).double())
+
+
+def test_the_order_of_ids_is_irrelevant():
+    # As torch holds ids of 64 bits without a sign: in the order of the ids, the largest come last.
+    ids = torch.tensor([3, 4, 9, 2**40, 2**50, 2**62, -(2**62), -(2**50), -3, -2])
+    for result, same in zip(train(n_rounds=10, clients=ids), train(n_rounds=10), strict=True):
+        torch.testing.assert_close(result.suspicion, same.suspicion)
+        torch.testing.assert_close(result.weights, same.weights)
+
+
+def test_nobody_is_detected_after_the_first():
+    weights = torch.stack([result.weights for result in train(n_rounds=60, noise=0.1)])
+    assert len(weights.unique(dim=0)) == 2  # all count, and then those who were not detected
 
 
 def test_whoever_follows_the_curvature_is_foretold_exactly():
@@ -74,7 +93,7 @@ def test_whoever_follows_the_curvature_is_foretold_exactly():
 def test_scores_are_shares_of_the_distances_averaged_over_the_window():
     results = train(n_rounds=3)
     assert results[0].suspicion.tolist() == [0] * 10
-    assert results[2].suspicion.sum().item() == 1
+    assert results[2].suspicion.sum().item() == pytest.approx(1)
     assert results[2].suspicion[8:].min() > results[2].suspicion[:8].max()
 
 

@@ -83,6 +83,14 @@ def test_a_model_that_only_one_client_makes_infinite_is_that_clients_fault():
     assert loss_rejection(UPDATES, evaluate, n_malicious=1).weights[3] == 0
 
 
+@pytest.mark.parametrize("rule", [error_rate_rejection, loss_rejection, union_rejection])
+def test_so_is_a_model_too_large_to_have_a_loss_wherever_the_client_stands(rule):
+    def evaluate(update: torch.Tensor) -> tuple[float, float]:
+        return (0.5, torch.nan) if update.abs().max() > 2.5 else (0.5, 1.0)
+
+    assert rule(UPDATES.flip(0), evaluate, n_malicious=1).weights[0] == 0
+
+
 def test_the_prior_weighs_those_left():
     prior = torch.tensor([0.1, 0.3, 0.2, 0.4])
     result = loss_rejection(UPDATES, distance_from_zero, 1, prior=prior)
