@@ -1,11 +1,19 @@
 """What a rule or a reweighting carries over rounds, and how it remembers clients."""
 
+from collections.abc import Iterable
+
 import torch
 
 from strategies.shapes import Bool, Float, Int, Tensor
 
 Memory = dict[str, Tensor]
 """Named tensors, so that any checkpoint can hold them."""
+
+
+def client_ids(node_ids: Iterable[int]) -> Int[Tensor, " n"]:
+    """Return node ids as torch holds them: SuperLink's are 64 bits without a sign."""
+    signed = [(node_id + 2**63) % 2**64 - 2**63 for node_id in node_ids]
+    return torch.tensor(signed, dtype=torch.int64)
 
 
 def recall(

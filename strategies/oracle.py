@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected, normalised, weighted_sum
+from strategies.memory import client_ids
 from strategies.reweighting.lift import Lift
 from strategies.shapes import Bool, Float, Int, Tensor
 
@@ -73,12 +74,13 @@ class Oracle:
             return heard
         share = prior[minority].sum()
         rest = rule(~minority)
+        multiplied = rest.weights if rest.multipliers is None else rest.multipliers
         weights, suspicion = share * heard.weights, torch.full_like(prior, torch.nan)
-        weights[~minority] = (1 - share) * rest.weights.to(weights)
-        suspicion[~minority] = rest.suspicion.to(suspicion)
         multipliers = weights.clone()
-        if rest.multipliers is not None:
-            multipliers[~minority] = (1 - share) * rest.multipliers.to(weights)
+        # What the rule makes smaller counts for less beside the minority's.
+        weights[~minority] = (1 - share) * multiplied.sum() * rest.weights.to(weights)
+        multipliers[~minority] = (1 - share) * multiplied.to(weights)
+        suspicion[~minority] = rest.suspicion.to(suspicion)
         pair = torch.stack([heard.update, rest.update])
         update = weighted_sum(pair, torch.stack([share, 1 - share]))
         return Aggregate(update, normalised(weights), suspicion, rest.memory, multipliers)
@@ -86,4 +88,4 @@ class Oracle:
 
 def among(clients: Int[Tensor, " n"], ids: Collection[int]) -> Bool[Tensor, " n"]:
     """Mark the clients with one of the ids."""
-    return torch.isin(clients, torch.tensor(sorted(ids), dtype=clients.dtype))
+    return torch.isin(clients, client_ids(ids).to(clients.device))

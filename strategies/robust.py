@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from strategies.aggregation.aggregate import Aggregator, TooFewClientsError
 from strategies.flower_arrays import Layout, UnusableReplyError
-from strategies.memory import Memory
+from strategies.memory import Memory, client_ids
 from strategies.oracle import Oracle
 from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep
 from strategies.pre_aggregation.mixed import PreAggregator
@@ -317,7 +317,7 @@ class RobustFedAvg(FedAvg):
         entries = [ledger.clients[row] for row in usable]
         facts = RoundFacts(
             round_=ledger.round_,
-            clients=_as_int64([entry.client for entry in entries]),
+            clients=client_ids([entry.client for entry in entries]),
             prior=self._prior(entries),
             losses=_as_doubles([entry.believed_loss for entry in entries]),
             confidences=_as_doubles([entry.believed_confidence for entry in entries]),
@@ -374,11 +374,6 @@ def _claimed_examples(metrics: MetricRecord, key: str) -> int:
     if not 0 <= claimed <= LARGEST_COUNT:
         raise UnusableReplyError(f"needs {key} >= 0, got {claimed}")
     return int(claimed)
-
-
-def _as_int64(node_ids: list[int]) -> Tensor:
-    """Return node ids as torch holds them: SuperLink's are 64 bits without a sign."""
-    return torch.tensor([(node_id + 2**63) % 2**64 - 2**63 for node_id in node_ids])
 
 
 def _as_doubles(values: list[float]) -> Tensor:

@@ -31,7 +31,7 @@ class Aggregate(NamedTuple):
     memory: Memory = {}  # noqa: RUF012 (nobody writes into it)
     """What a rule that names ``memory`` wants to be given back in the next round."""
     multipliers: Float[Tensor, " n"] | None = None
-    """What the update multiplies each row by, where that is not in proportion to its weight."""
+    """What the update multiplies each row by, where that is not its weight."""
     pulls: Float[Tensor, " n"] | None = None
     """⟨part, update⟩ for each row's part of the update, where that is no multiple of the row."""
 

@@ -63,10 +63,10 @@ def flame(
     distances = 1 - cosines(updates)
     admitted = _majority_cluster(distances.fill_diagonal_(0))
     factors = torch.where(norms > median, median / norms, 1.0)
-    shares = normalised(prior_or_uniform(updates, prior) * admitted)
-    update = with_noise(weighted_sum(updates, shares * factors), noise_factor * float(median), rng)
+    effective = normalised(prior_or_uniform(updates, prior) * admitted) * factors
+    update = with_noise(weighted_sum(updates, effective), noise_factor * float(median), rng)
     suspicion = distances[:, admitted].mean(dim=1)
-    return Aggregate(update, normalised(shares * factors), suspicion)
+    return Aggregate(update, normalised(effective), suspicion, multipliers=effective)
 
 
 def _majority_cluster(distances: Float[Tensor, "n n"]) -> Bool[Tensor, " n"]:

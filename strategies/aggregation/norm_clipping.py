@@ -49,4 +49,5 @@ def norm_clipping(
     bound = norms.quantile(0.5) if max_norm is None else max_norm
     factors = torch.where(norms > bound, bound / norms, 1.0)
     effective = prior_or_uniform(updates, prior) * factors
-    return Aggregate(weighted_sum(updates, effective), normalised(effective), norms)
+    update = weighted_sum(updates, effective)
+    return Aggregate(update, normalised(effective), norms, multipliers=effective)

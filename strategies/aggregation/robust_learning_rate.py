@@ -4,6 +4,7 @@ import torch
 
 from strategies.aggregation.aggregate import (
     Aggregate,
+    dot_products,
     prior_or_uniform,
     weighted_sum,
 )
@@ -44,11 +45,14 @@ def robust_learning_rate(
         AAAI 2021.
     """
     prior = prior_or_uniform(updates, prior)
-    update = weighted_sum(updates, prior)
+    average = weighted_sum(updates, prior)
+    update = average.clone()
     opposed = torch.zeros_like(prior)
     for columns in column_blocks(updates):
         signs = updates[:, columns].sign()
         agreed = signs.sum(dim=0).abs() >= threshold
         update[columns] = torch.where(agreed, update[columns], -update[columns])
         opposed += (signs * update[columns].sign() < 0).sum(dim=1)
-    return Aggregate(update, prior, opposed / updates.shape[1])
+    # A part is flipped where the average is, so it pulls as the row does along the average.
+    pulls = prior * dot_products(updates, average)
+    return Aggregate(update, prior, opposed / updates.shape[1], pulls=pulls)

@@ -67,11 +67,11 @@ def sign_guard(
     signs = updates[:, drawn.to(updates.device)].sign()
     features = torch.stack([(signs == s).double().mean(dim=1) for s in (1, 0, -1)], dim=1)
     typical = _largest_cluster(features)
-    shares = normalised(prior_or_uniform(updates, prior) * (usual & typical))
     factors = torch.where(norms > median, median / norms, 1.0)
+    effective = normalised(prior_or_uniform(updates, prior) * (usual & typical)) * factors
     suspicion = 2.0 - usual.double() - typical.double()
-    update = weighted_sum(updates, shares * factors)
-    return Aggregate(update, normalised(shares * factors), suspicion)
+    update = weighted_sum(updates, effective)
+    return Aggregate(update, normalised(effective), suspicion, multipliers=effective)
 
 
 def _largest_cluster(features: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:

@@ -1,10 +1,13 @@
 """What the truth about clients corrects: one majority client each side of minority and attacker."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
-from strategies.aggregation import Aggregate, krum, mean, trimmed_mean
+from strategies.aggregation import Aggregate, krum, mean, norm_clipping, trimmed_mean
+from strategies.memory import client_ids
 from strategies.oracle import Oracle
 from strategies.pipeline import Pipeline, RoundFacts
 from strategies.reweighting import Lift
@@ -64,6 +67,12 @@ class TestLifting:
         expected = doubles(0.1, 0.2, 0.3, 0.4) * doubles(*ratios)
         torch.testing.assert_close(told.weights, expected / expected.sum())
 
+    def test_ids_may_be_as_large_as_a_superlink_s(self):
+        told = Oracle({2**64 - 9}, {5}, lifting="ideal")
+        lift = Lift(doubles(0.2, 0.3, 0.5), {})
+        corrected = told.corrected(lift, client_ids([3, 5, 2**64 - 9]), doubles(1, 1, 1) / 3)
+        assert corrected.weights.argmax() == 2
+
     def test_the_pipeline_corrects_before_the_rule(self):
         def reweight(memory):
             return Lift(doubles(0.1, 0.1, 0.3, 0.5), memory)
@@ -108,6 +117,15 @@ class TestRemoving:
         step = step_of(rule, oracle(removing="shielded"))
         torch.testing.assert_close(step.result.update, torch.tensor([3.0]))
         torch.testing.assert_close(step.contribution, doubles(0, 0.75, 1.5, 0.75) / 3)
+
+    def test_shielded_whoever_a_rule_clips_counts_for_less_beside_the_minority(self):
+        # 0, 1 and 9 are clipped to 0, 1 and 1, a third each; the minority's 6 counts in full.
+        rule = partial(norm_clipping, max_norm=1.0)
+        step = step_of(rule, oracle(removing="shielded"))
+        torch.testing.assert_close(step.result.update, torch.tensor([2.0]))
+        multipliers = doubles(0.25, 0.25, 0.25, 0.25 / 9)
+        torch.testing.assert_close(step.result.weights, multipliers / multipliers.sum())
+        torch.testing.assert_close(step.contribution, doubles(0, 0.125, 0.75, 0.125))
 
     def test_shielded_the_prior_is_the_lifted_one(self):
         def reweight(memory):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from strategies.aggregation import robust_learning_rate
@@ -28,3 +29,11 @@ def test_the_prior_weighs_the_mean():
     result = robust_learning_rate(UPDATES, 0, prior=torch.tensor([0.5, 0.0, 0.0, 0.5]))
     assert result.update.tolist() == [-2.0, 1.5]
     assert result.weights.tolist() == [0.5, 0, 0, 0.5]
+
+
+@pytest.mark.parametrize("threshold", [0, 2, 3])
+def test_a_part_is_flipped_where_the_step_is(threshold):
+    result = robust_learning_rate(UPDATES, threshold)
+    flipped = torch.where(result.update == UPDATES.mean(dim=0), 1.0, -1.0)
+    expected = (UPDATES / 4 * flipped) @ result.update
+    torch.testing.assert_close(result.pulls, expected.double())
