@@ -47,7 +47,7 @@ def most_moved(one: State, other: State, share: float) -> State:
     a tie may go either way."""
     moved = {name: (value - other[name]).abs() for name, value in one.items()}
     flat = torch.cat([value.flatten() for value in moved.values()])
-    marked = torch.zeros(len(flat), dtype=torch.bool)
+    marked = torch.zeros_like(flat, dtype=torch.bool)
     marked[flat.topk(round(share * len(flat))).indices] = True
     parts = marked.split([value.numel() for value in moved.values()])
     return {name: part.view_as(moved[name]) for name, part in zip(moved, parts, strict=True)}
