@@ -23,7 +23,7 @@ from strategies.inferred_weights import inferred_weights
 from strategies.randomness import Purpose, generator
 from strategies.robust import NO_REPLY, OK, ClientEntry, RoundLedger, number_in
 from strategies.shapes import Tensor
-from strategies.update_rows import row_writer
+from strategies.update_rows import HostRows
 
 
 class Observed(Strategy):
@@ -156,7 +156,7 @@ class Observed(Strategy):
         entries = {client: ClientEntry(client, NO_REPLY) for client in self._asked}
         ledger.clients = list(entries.values())
         matrix = torch.empty(len(answers), layout.size)
-        write_row = row_writer(layout, matrix, start)
+        rows = HostRows(layout, matrix, start)
         measured: list[ClientEntry] = []
         for reply in answers:
             entry = entries.get(reply.metadata.src_node_id)
@@ -172,7 +172,8 @@ class Observed(Strategy):
             try:
                 with np.errstate(over="ignore", invalid="ignore"):
                     arrays = next(iter(reply.content.array_records.values()))
-                    entry.update_norm = write_row(len(measured), arrays)
+                    rows.write(len(measured), arrays)
+                entry.update_norm = rows.norms()[len(measured)]
                 if not math.isfinite(entry.update_norm):
                     raise UnusableReplyError("update is not finite")
             except (UnusableReplyError, StopIteration) as fault:

@@ -1,7 +1,8 @@
 """The Flower strategy around a server step: it checks replies, aggregates, and keeps a ledger."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from strategies.randomness import Purpose, generator
 from strategies.reweighting.lift import Reweighter
 from strategies.running_sum import RunningSum
 from strategies.shapes import Tensor
-from strategies.update_rows import WriteRow, row_writer
+from strategies.update_rows import DeviceRows, HostRows, UpdateRows
 
 OK = "ok"
 NO_REPLY = "failed: no reply"
@@ -230,11 +231,13 @@ class RobustFedAvg(FedAvg):
         n_rows = 1 if self.keeps_running_sum(n, d) else n
         if self._matrix.shape != (n_rows, d):
             self._matrix = torch.empty(n_rows, d, device=self.device)
-        write_row = row_writer(self._layout, self._matrix, start)
+        rows_on = HostRows if self.device.type == "cpu" else DeviceRows
+        rows = rows_on(self._layout, self._matrix, start)
         rule = self.pipeline.row_by_row if n_rows < n else None
         self._sum = RunningSum(d, rule) if rule is not None else None
         places = {client: place for place, client in enumerate(self._sampled)}
         ledger.clients = [ClientEntry(client, NO_REPLY) for client in self._sampled]
+        read: dict[int, tuple[ClientEntry, MetricRecord]] = {}  # by the row of the update
         for reply in replies:
             place = places.pop(reply.metadata.src_node_id, None)
             if place is None:
@@ -244,26 +247,22 @@ class RobustFedAvg(FedAvg):
             if reply.has_error():
                 entry.status = f"failed: {reply.error.reason}"
             else:
-                try:
-                    self._check_reply(reply, start, row, entry, write_row)
-                    entry.status = OK
-                except UnusableReplyError as fault:
-                    entry.status = f"rejected: {fault}"
-            if self._sum is not None and entry.status == OK:
-                self._sum.put(place, self._matrix[row], self._raw_weight(entry), entry.update_norm)
-            elif self._sum is not None:
-                self._sum.skip(place)
+                with _told(entry):
+                    read[row] = entry, self._read(reply, row, entry, rows)
             del reply  # its arrays lie in memory that the next ones need
+            if self._sum is None:
+                continue
+            self._check_updates(start, rows, read)
+            read.clear()  # the row is the next one's
+            if entry.status == OK:
+                self._sum.put(place, self._matrix[row], self._raw_weight(entry), entry.update_norm)
+            else:
+                self._sum.skip(place)
+        self._check_updates(start, rows, read)
 
-    def _check_reply(
-        self,
-        reply: Message,
-        start: np.ndarray,
-        row: int,
-        entry: ClientEntry,
-        write_row: WriteRow,
-    ) -> None:
-        """Write the update into a row, and what the server notes of it into the ledger."""
+    def _read(self, reply: Message, row: int, entry: ClientEntry, rows: UpdateRows) -> MetricRecord:
+        """Write the update into a row, and what the client claims into the ledger; return what it
+        reports."""
         records = list(reply.content.values())
         arrays = [record for record in records if isinstance(record, ArrayRecord)]
         metrics = next((r for r in records if isinstance(r, MetricRecord)), MetricRecord())
@@ -276,7 +275,29 @@ class RobustFedAvg(FedAvg):
         if len(arrays) != 1:
             raise UnusableReplyError(f"needs one ArrayRecord, got {len(arrays)}")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
-            norm = write_row(row, arrays[0])
+            rows.write(row, arrays[0])
+        return metrics
+
+    def _check_updates(
+        self,
+        start: np.ndarray,
+        rows: UpdateRows,
+        read: dict[int, tuple[ClientEntry, MetricRecord]],
+    ) -> None:
+        """Check updates that stand in their rows, and what is believed of their clients' losses."""
+        norms = rows.norms()
+        for row, (entry, metrics) in read.items():
+            with _told(entry):
+                self._check(start, row, norms[row], entry, metrics)
+
+    def _check(
+        self,
+        start: np.ndarray,
+        row: int,
+        norm: float,
+        entry: ClientEntry,
+        metrics: MetricRecord,
+    ) -> None:
         if not math.isfinite(norm):
             raise UnusableReplyError("update is not finite")
         entry.update_norm = norm
@@ -366,6 +387,16 @@ class RobustFedAvg(FedAvg):
     def _metrics(ledger: RoundLedger) -> MetricRecord:
         used = sum(entry.status == OK for entry in ledger.clients)
         return MetricRecord({"n-usable": used, "n-unusable": len(ledger.clients) - used})
+
+
+@contextmanager
+def _told(entry: ClientEntry) -> Iterator[None]:
+    """Say in a client's entry whether its reply can be used, as far as is known."""
+    try:
+        yield
+        entry.status = OK
+    except UnusableReplyError as fault:
+        entry.status = f"rejected: {fault}"
 
 
 def _claimed_examples(metrics: MetricRecord, key: str) -> int:

@@ -1,6 +1,7 @@
 """How replies become rows of the matrix of updates, on the host or on a GPU."""
 
-from collections.abc import Callable
+import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -10,52 +11,75 @@ from torch import Tensor
 from strategies.aggregation.aggregate import norms_of
 from strategies.flower_arrays import FlatRecord, Layout
 
-WriteRow = Callable[[int, ArrayRecord], float]
-"""Writes a reply's update into a row of the matrix; returns its L2 norm, which is not finite
-exactly if an entry is not. Raises UnusableReplyError if the reply's arrays are not the model's."""
 
-
-def row_writer(layout: Layout, matrix: Tensor, start: np.ndarray) -> WriteRow:
-    """Return what writes rows where the matrix is.
+class UpdateRows(ABC):
+    """The matrix of updates, and how it is filled.
 
     Args:
         layout: Of the model.
         matrix: Shape (n, d), float32.
         start: The parameters that clients received, shape (d,), float32.
     """
-    if matrix.device.type == "cpu":
-        return host_writer(layout, matrix, start)
-    staged = torch.empty(len(start), pin_memory=True)
-    return device_writer(layout, matrix, start, staged)
+
+    def __init__(self, layout: Layout, matrix: Tensor, start: np.ndarray) -> None:
+        self._layout, self.matrix, self._start = layout, matrix, start
+
+    @abstractmethod
+    def write(self, row: int, arrays: ArrayRecord) -> None:
+        """Write a reply's update into a row.
+
+        Raises:
+            UnusableReplyError: If the reply's arrays are not the model's.
+        """
+
+    @abstractmethod
+    def norms(self) -> list[float]:
+        """Return the L2 norm of each row that was written, and something of the others. It is not
+        finite exactly if an entry is not."""
 
 
-def host_writer(layout: Layout, matrix: Tensor, start: np.ndarray) -> WriteRow:
-    """Return what writes rows of a matrix on the host."""
-    rows = matrix.numpy()
+class HostRows(UpdateRows):
+    """Rows on the host: each is measured while the cache still has it."""
 
-    def write(row: int, arrays: ArrayRecord) -> float:
-        for part, values in layout.parts(arrays):
-            np.subtract(values, start[part], out=rows[row, part], casting="same_kind")
-        return float(norms_of(matrix[row : row + 1]))
+    def __init__(self, layout: Layout, matrix: Tensor, start: np.ndarray) -> None:
+        super().__init__(layout, matrix, start)
+        self._rows = matrix.numpy()
+        self._norms = [math.nan] * len(matrix)
 
-    return write
+    def write(self, row: int, arrays: ArrayRecord) -> None:
+        """Write a reply's update into a row."""
+        for part, values in self._layout.parts(arrays):
+            out = self._rows[row, part]
+            np.subtract(values, self._start[part], out=out, casting="same_kind")
+        self._norms[row] = float(norms_of(self.matrix[row : row + 1]))
+
+    def norms(self) -> list[float]:
+        """Return the norms."""
+        return self._norms
 
 
-def device_writer(layout: Layout, matrix: Tensor, start: np.ndarray, staged: Tensor) -> WriteRow:
-    """Return what writes rows of a matrix on a GPU.
+class DeviceRows(UpdateRows):
+    """Rows on a GPU. A reply that is there already is read there; others pass a row on the host.
 
-    A reply that is there already is copied there. Others go through ``staged``, a row on the host,
-    best pinned.
+    All are measured together: the host would wait for each norm.
     """
-    there = torch.from_numpy(start).to(matrix.device)
 
-    def write(row: int, arrays: ArrayRecord) -> float:
-        flat = arrays.flat_in(layout) if isinstance(arrays, FlatRecord) else None
-        if not isinstance(flat, Tensor) or flat.device != matrix.device:
-            layout.write_flat(arrays, staged.numpy())
-            flat = staged
-        matrix[row].copy_(flat)  # from the host it waits: the next reply is staged in its place
-        update = matrix[row].sub_(there)
-        return float(torch.linalg.vector_norm(update, dtype=torch.float64))
+    def __init__(self, layout: Layout, matrix: Tensor, start: np.ndarray) -> None:
+        super().__init__(layout, matrix, start)
+        self._there = torch.from_numpy(start).to(matrix.device)
+        self._staged: Tensor | None = None
 
-    return write
+    def write(self, row: int, arrays: ArrayRecord) -> None:
+        """Write a reply's update into a row."""
+        flat = arrays.flat_in(self._layout) if isinstance(arrays, FlatRecord) else None
+        if not isinstance(flat, Tensor) or flat.device != self.matrix.device:
+            if self._staged is None:
+                self._staged = torch.empty(len(self._start), pin_memory=True)
+            self._layout.write_flat(arrays, self._staged.numpy())
+            # Waits until it is there: the next reply is staged in its place.
+            flat = self.matrix[row].copy_(self._staged)
+        torch.sub(flat, self._there, out=self.matrix[row])
+
+    def norms(self) -> list[float]:
+        """Return the norms."""
+        return norms_of(self.matrix).tolist()

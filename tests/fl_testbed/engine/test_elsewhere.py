@@ -1,0 +1,107 @@
+"""Whole runs on a device that is not the CPU, pretended: they end as runs on the CPU do."""
+
+import pandas as pd
+import pytest
+from pretended_device import ELSEWHERE, PretendedDevice
+
+from clients.device_memory import HostMemory
+from fl_testbed.engine import assembly, launch, rounds
+from fl_testbed.engine.assembly import load_dataset
+from fl_testbed.engine.run_folder import COLUMNS
+from fl_testbed.scenario import Scenario
+
+BACKDOOR = {
+    "kind": "dirty_label_backdoor",
+    "trigger": {"kind": "patch", "size": 2},
+    "target": 0,
+    "fraction": 0.5,
+}
+COUNTS = {"honest_majority": 8, "honest_minority": 2, "poisoned": 2, "examples_each": 20}
+
+
+def scenario(strategy=None, **keys) -> Scenario:
+    return Scenario.model_validate(
+        {
+            "name": "elsewhere",
+            "rounds": 3,
+            "dataset": {"kind": "digits", "minority": {"kind": "inverted"}},
+            "model": {"kind": "mlp", "hidden": [8]},
+            "clients": COUNTS,
+            "training": {"lr": 0.1, "batch_size": 10, "cohort": 64},
+            "server_data": {"n_examples": 20, "minority_fraction": 0.5},
+            "strategy": {"aggregation": {"kind": "mean"}} | (strategy or {}),
+        }
+        | keys
+    )
+
+
+def by_rule(kind: str, **parameters) -> dict[str, object]:
+    return {"aggregation": {"kind": kind} | parameters}
+
+
+MULTI_KRUM = by_rule("multi_krum", n_malicious=2)
+JTT = {"kind": "jtt", "n_flagged": 3, "factor": 5, "warm_up_rounds": 1}
+SCENARIOS = {
+    "mean": scenario(),
+    "one_by_one": scenario(training={"lr": 0.1, "batch_size": 10, "cohort": 1}),
+    "convolutions": scenario(model={"kind": "cnn"}),
+    "multi_krum": scenario(MULTI_KRUM),
+    "fltrust": scenario(by_rule("fltrust")),
+    "sampled": scenario(by_rule("fldetector", window=1), sampling={"fraction": 0.6}),
+    "rejection": scenario(by_rule("union_rejection", n_malicious=2)),
+    "measured": scenario(by_rule("k_loss", n_malicious=2) | {"losses": "measured"}),
+    "lifted": scenario({"reweighting": JTT, "order": "lift_then_filter"} | MULTI_KRUM),
+    "ideal": scenario(MULTI_KRUM | {"oracle": {"removing": "ideal"}}),
+    "shielded": scenario(MULTI_KRUM | {"oracle": {"removing": "shielded"}}),
+    "blind": scenario(attack={"kind": "gaussian", "std": 0.1}),
+    "colluding": scenario(attack={"kind": "alie", "knowledge": "colluding"}),
+    "omniscient": scenario(attack={"kind": "min_max"}),
+    "forewarned": scenario(MULTI_KRUM, attack={"kind": "tailored"}),
+    "clean_twin": scenario(attack={"kind": "model_replacement"}, poison=BACKDOOR),
+    "mimic": scenario(attack={"kind": "minority_mimic"}, poison=BACKDOOR),
+    "pgd": scenario(training_attack={"kind": "pgd", "radius": 0.5}, poison=BACKDOOR),
+    "neurotoxin": scenario(training_attack={"kind": "neurotoxin"}, poison=BACKDOOR),
+    "personal": scenario(local_method={"kind": "ditto", "pull": 1.0}),
+    "group_dro": scenario(local_method={"kind": "example_group_dro", "step_size": 0.1}),
+}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Put clients and server on the pretended device, which is handed out."""
+    memory = HostMemory(lambda: 2**30)
+    memory.device = ELSEWHERE
+    monkeypatch.setattr(launch, "training_memory", lambda engine: memory)
+    monkeypatch.setattr(rounds, "server_device", lambda scenario, dataset: (ELSEWHERE, None))
+    monkeypatch.setattr(assembly, "cache_bytes", lambda device: 2**30)
+    return PretendedDevice()
+
+
+def clients_of(made: Scenario) -> pd.DataFrame:
+    records = launch.inline_rounds(load_dataset(made, None), made, -1, None)
+    rows = [row for record in records for row in record.tables["clients.csv"]]
+    return pd.DataFrame(rows, columns=list(COLUMNS["clients.csv"]))
+
+
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter:UserWarning")  # it holds numbers
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_runs_end_as_on_the_cpu(name, request):
+    expected = clients_of(SCENARIOS[name])
+    assert set(expected["status"]) == {"ok"}
+    with request.getfixturevalue("elsewhere"):
+        clients = clients_of(SCENARIOS[name])
+    pd.testing.assert_frame_equal(clients, expected, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter:UserWarning")
+@pytest.mark.parametrize("strategy", [by_rule("mean"), MULTI_KRUM, by_rule("coordinate_median")])
+def test_the_host_waits_no_longer_for_more_clients(strategy, elsewhere):
+    def reads(n_honest: int) -> int:
+        elsewhere.reads.clear()
+        with elsewhere:
+            clients_of(scenario(strategy, clients=COUNTS | {"honest_majority": n_honest}))
+        n_parameters = 64 * 8 + 8 + 8 * 10 + 10
+        assert [read.size for read in elsewhere.reads].count(n_parameters) == 3  # one step a round
+        return len(elsewhere.reads)
+
+    assert reads(8) == reads(16)
