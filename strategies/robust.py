@@ -27,6 +27,7 @@ from strategies.update_rows import DeviceRows, HostRows, UpdateRows
 OK = "ok"
 NO_REPLY = "failed: no reply"
 NAN = math.nan
+CPU = torch.device("cpu")
 RUNNING_SUM_BYTES = 256 * 2**20  # a larger matrix is not kept where a running sum will do
 LARGEST_COUNT = 2**53  # a claim beyond it is no count of examples
 LARGEST_LOSS = float(np.finfo(np.float32).max)  # so that sums and products of losses stay finite
@@ -71,14 +72,23 @@ class RoundLedger:
     """Whether the next round starts from the initial model again."""
 
 
-def server_bytes(pipeline: Pipeline, n_clients: int, n_parameters: int) -> int:
+def takes_running_sum(
+    pipeline: Pipeline, n_clients: int, n_parameters: int, device: torch.device = CPU
+) -> bool:
+    """Whether updates are added up as they come, and no matrix of them is kept."""
+    # On a GPU rows would have to leave it to be added up here.
+    large = 4 * n_clients * n_parameters > RUNNING_SUM_BYTES and device.type == "cpu"
+    return large and n_clients > 1 and pipeline.row_by_row is not None
+
+
+def server_bytes(
+    pipeline: Pipeline, n_clients: int, n_parameters: int, device: torch.device = CPU
+) -> int:
     """Return what the server keeps of a round: the matrix of updates, or a running sum."""
-    matrix = 4 * n_clients * n_parameters
-    if pipeline.oracle.removing == "shielded":
-        return 2 * matrix
-    if matrix > RUNNING_SUM_BYTES and pipeline.row_by_row is not None:
+    if takes_running_sum(pipeline, n_clients, n_parameters, device):
         return (8 + 8 + 4) * n_parameters
-    return matrix
+    matrix = 4 * n_clients * n_parameters
+    return 2 * matrix if pipeline.oracle.removing == "shielded" else matrix
 
 
 class RobustFedAvg(FedAvg):
@@ -200,9 +210,7 @@ class RobustFedAvg(FedAvg):
 
     def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:
         """Whether replies are added up as they come, in the order of node ids."""
-        # A GPU has room for the matrix, and rows would have to leave it to be added up here.
-        large = 4 * n_clients * n_parameters > RUNNING_SUM_BYTES and self.device.type == "cpu"
-        return large and n_clients > 1 and self.pipeline.row_by_row is not None
+        return takes_running_sum(self.pipeline, n_clients, n_parameters, self.device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the strategy carries from round to round."""

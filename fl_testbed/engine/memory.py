@@ -12,7 +12,7 @@ from fl_testbed.engine.assembly import outlined_model
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
 from strategies.pipeline import Pipeline
-from strategies.robust import server_bytes
+from strategies.robust import CPU, server_bytes
 
 if TYPE_CHECKING:
     from fl_testbed.engine.launch import DatasetCache
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 SHARE_OF_FREE = 0.8  # of the memory that is available now
 
 
-def server_memory(scenario: Scenario, dataset: Dataset) -> tuple[int, int]:
-    """Return the number of parameters d, and the bytes that the server keeps of a round.
+def server_memory(
+    scenario: Scenario, dataset: Dataset, device: torch.device = CPU
+) -> tuple[int, int]:
+    """Return the number of parameters d, and the bytes that the server keeps of a round there.
 
     Attackers who look at updates keep copies of these: a second matrix if they see all of them.
     """
@@ -35,7 +37,7 @@ def server_memory(scenario: Scenario, dataset: Dataset) -> tuple[int, int]:
     n_copies = n_looked_at(scenario) + (n if scenario.record_updates is not None else 0)
     if scenario.local_method is not None and scenario.local_method.is_personal:
         n_copies += len(scenario.clients.population)
-    return d, server_bytes(pipeline, n, d) + 4 * d * n_copies
+    return d, server_bytes(pipeline, n, d, device) + 4 * d * n_copies
 
 
 def n_looked_at(scenario: Scenario) -> int:

@@ -74,7 +74,7 @@ def server_device(scenario: Scenario, dataset: Dataset) -> tuple[torch.device, s
     if device.type == "cpu":
         asked = scenario.engine.device == "cpu" or scenario.engine.kind == "flower"
         return device, None if asked else "server on the CPU: torch sees no GPU"
-    _, needed = server_memory(scenario, dataset)
+    _, needed = server_memory(scenario, dataset, device)
     free, _ = torch.cuda.mem_get_info(device)
     name = torch.cuda.get_device_name(device)
     if needed > SHARE_OF_FREE * free:
