@@ -7,3 +7,7 @@ class PoolError(RuntimeError):
 
 class TrackerError(RuntimeError):
     """A tracker cannot be told of a run; the run itself is fine."""
+
+
+class TakenError(RuntimeError):
+    """Another command has a run in hand, or came first: its folder is left as it is."""

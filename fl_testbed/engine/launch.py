@@ -23,7 +23,7 @@ from fl_testbed.engine.assembly import (
     load_dataset,
     outlined_model,
 )
-from fl_testbed.engine.errors import PoolError, TrackerError
+from fl_testbed.engine.errors import PoolError, TakenError, TrackerError
 from fl_testbed.engine.evaluation import Evaluation
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.memory import check_memory
@@ -298,9 +298,9 @@ def launch(
 
 
 def failures(writers: Sequence["RunWriter"]) -> list[str]:
-    """Return a line for each run that failed."""
+    """Return a line for each run that failed, or that another command has in hand."""
     return [
-        f"{writer.folder.path}: the run failed: {writer.failure}"
+        f"{writer.folder.path}: {writer.failure}"
         for writer in writers
         if writer.failure is not None
     ]
@@ -356,13 +356,18 @@ class RunWriter:
         self.folder = run_folder(options.out, scenario)
         self._options, self._progress = options, progress
         self.failure: str | None = None
-        """Why the run failed, if it did."""
+        """Why there is no summary, if there is none."""
         self._trackers: list[Tracker] = []
 
     def begin(self) -> tuple[int, State | None]:
-        """Open the folder; return the last round that is recorded in it, and its state."""
+        """Open the folder; return the last round that is recorded in it, and its state.
+
+        Raises:
+            TakenError: If another command has it, or had it since :func:`check_folders` looked.
+        """
         folder, scenario = self.folder, self.scenario
-        folder.claim()
+        if folder.claim():
+            self._look_again()
         resumed = self._options.resume and scenario.can_resume and folder.has_checkpoint
         folder.write("scenario.yaml", scenario.to_yaml())
         for own in own_specs(scenario):
@@ -387,6 +392,15 @@ class RunWriter:
         self._state = state
         return round_, state
 
+    def _look_again(self) -> None:
+        """See what another command has made of the folder before it was this one's."""
+        try:
+            left = check_folders([self.scenario], self._options)
+        except ScenarioError as error:
+            raise TakenError(error.faults[0].text) from None
+        if not left:
+            raise TakenError
+
     @contextmanager
     def survived(self) -> Iterator[None]:
         """Record what goes wrong inside as this run's failure, unless it concerns all runs."""
@@ -394,6 +408,10 @@ class RunWriter:
             yield
         except (OSError, PoolError):
             raise
+        except TakenError as fault:
+            self.folder.release()
+            self.failure = str(fault) or None
+            self._progress.end(self.scenario, self.failure or "done before")
         except Exception as fault:
             self.fail(fault, "".join(traceback.format_exception(fault)))
 
@@ -404,12 +422,13 @@ class RunWriter:
             text = f"{type(fault).__name__}: {text}"
         elif isinstance(fault, TooFewClientsError):
             text += " (strategy.on_too_few: skip_round would go on)"
-        self.failure, self._state = " ".join(text.split()), None
-        self.folder.fail(self.failure, traceback_text)
+        reason, self._state = " ".join(text.split()), None
+        self.failure = f"the run failed: {reason}"
+        self.folder.fail(reason, traceback_text)
         for tracker in self._trackers:
             with self._untracked_on_error():
-                tracker.failed(self.failure)
-        self._progress.end(self.scenario, f"failed: {self.failure}")
+                tracker.failed(reason)
+        self._progress.end(self.scenario, f"failed: {reason}")
 
     def write(self, records: Iterable[RoundRecord]) -> None:
         """Write records as they come, and the summary after the last."""

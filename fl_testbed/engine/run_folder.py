@@ -16,6 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from fl_testbed.engine.errors import TakenError
+
 COLUMNS = {
     "rounds.csv": (
         "round",
@@ -79,25 +81,28 @@ class RunFolder:
         self._tables: dict[str, TextIO] = {}
         self._claim: TextIO | None = None
 
-    def claim(self) -> None:
+    def claim(self) -> bool:
         """Keep other processes from writing this run, until it is released or this process ends.
 
+        Returns:
+            Whether others could write it until now.
+
         Raises:
-            BlockingIOError: If another one writes it.
+            TakenError: If another one writes it.
         """
         if self._claim is not None:
-            return
+            return False
         self.path.mkdir(parents=True, exist_ok=True)
         claim = (self.path / "events.log").open("a", encoding="utf-8")
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as fault:
+        except BlockingIOError:
             claim.close()
-            text = "another command is writing this run"
-            raise BlockingIOError(fault.errno, text, str(self.path)) from None
+            raise TakenError("another command is writing this run") from None
         except OSError:
             pass  # a file system without locks
         self._claim = claim
+        return True
 
     def release(self) -> None:
         """Let others write this run, and close what it has left open."""

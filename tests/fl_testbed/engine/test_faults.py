@@ -342,8 +342,10 @@ def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_p
     first = start(*arguments, cwd=tmp_path)
     wait_for_rounds(first, tmp_path / "out", 3)
     first.send_signal(signal.SIGSTOP)  # it shall not be done before the second one starts
-    second = run(*arguments, cwd=tmp_path)
+    second = run(*arguments, "--set", "sweep.seed=[0, 1]", cwd=tmp_path)
     assert second.returncode == 1
+    assert (tmp_path / "out/small/default/seed-1/summary.json").exists()
+    assert not (tmp_path / "out/small/default/seed-0/failure.json").exists()
     assert "out/small/default/seed-0: another command is writing this run" in second.stderr
     assert "Traceback" not in second.stderr
     first.kill()

@@ -10,7 +10,7 @@ from commands import SCENARIO, assert_same_results, patches, run, succeed, write
 
 from fl_testbed.data import Federation
 from fl_testbed.engine.launch import DatasetCache, Federated, Options, check_data, launch
-from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
 from fl_testbed.scenario import Scenario, load_scenarios
 
 VARIANTS = """
@@ -119,6 +119,34 @@ def test_what_is_done_is_not_checked_again(tmp_path: Path, monkeypatch) -> None:
     launch(scenarios, options, progress)
     assert seeds == [1]
     assert [call.args[1] for call in progress.end.call_args_list] == ["done before", "done"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_another_command_ran_meanwhile_is_left_as_it_is(
+    tmp_path: Path, monkeypatch, finished: bool
+) -> None:
+    scenarios = load_scenarios(write_scenario(tmp_path), ["rounds=1", "sweep.seed=[0, 1]"])
+    options, folder = Options(tmp_path / "out", None, ""), tmp_path / "out/small/default/seed-0"
+    check = Federated.check
+
+    def meanwhile(self, checked, datasets):  # after the folders were looked at
+        monkeypatch.setattr(Federated, "check", check)
+        launch(scenarios[:1], options, MagicMock())
+        if not finished:
+            (folder / "summary.json").unlink()
+            RunFolder(folder).write_bytes(CHECKPOINT, b"theirs")
+        (folder / "model.safetensors").write_bytes(b"theirs")
+        check(self, checked, datasets)
+
+    monkeypatch.setattr(Federated, "check", meanwhile)
+    progress = MagicMock()
+    failures = launch(scenarios, options, progress)
+    unfinished = "holds an unfinished run: add --resume to go on, or remove the folder"
+    assert failures == ([] if finished else [f"{folder}: {unfinished}"])
+    told = "done before" if finished else unfinished
+    assert [call.args[1] for call in progress.end.call_args_list] == [told, "done"]
+    kept = "model.safetensors" if finished else CHECKPOINT
+    assert (folder / kept).read_bytes() == b"theirs"
 
 
 def test_one_seed_of_a_variant_tries_the_poison(tmp_path: Path, monkeypatch) -> None:
