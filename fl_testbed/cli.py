@@ -296,7 +296,7 @@ def show(
     """Write examples of clean, minority and poisoned data with their labels, to look at."""
     from fl_testbed.data.specimens import specimens
     from fl_testbed.engine.launch import DatasetCache, checked_federation
-    from fl_testbed.report.example_sheet import image_sheet, table_sheet
+    from fl_testbed.report.example_sheet import FORMATS, image_sheet, table_sheet
 
     loaded = load_scenarios(scenario, settings or [])
     variants = by_variant([item for item in loaded if isinstance(item, Scenario)])
@@ -312,6 +312,9 @@ def show(
     path = Path(f"{one.name}-{chosen}") if out is None else out
     if federation.dataset.holds_images:
         path = path.with_name(f"{path.name}.png") if out is None else path
+        if path.suffix[1:].lower() not in FORMATS:
+            text = f"needs a name that ends in one of {', '.join(FORMATS)}, got {path.name}"
+            raise ScenarioError([Fault("", "--out", text)])
         image_sheet(strips, f"{one.name}, {chosen}, seed {one.seed}", path)
     else:
         path = path.with_name(f"{path.name}.csv") if out is None else path

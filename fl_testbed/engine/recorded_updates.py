@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fl_testbed.data import Federation
+from fl_testbed.data import DataError, Federation
 from fl_testbed.engine.assembly import build_strategy
 from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.flower_internals import become_server
@@ -125,12 +125,20 @@ def recorded_bytes(scenario: Scenario, n_parameters: int) -> int:
 
 
 class Recorded:
-    """One round as recorded."""
+    """One round as recorded.
+
+    Raises:
+        DataError: If the file is not whole.
+    """
 
     def __init__(self, file: Path) -> None:
-        with safe_open(file, framework="pt") as opened:
-            round_ = json.loads(opened.metadata()["round"])
-        tensors = load_file(file)
+        try:
+            with safe_open(file, framework="pt") as opened:
+                round_ = json.loads(opened.metadata()["round"])
+            tensors = load_file(file)
+        except (SafetensorError, TypeError, KeyError) as fault:  # the two where it is another's
+            text = f"{file.name} is no recorded round ({fault}): remove the folder to run it again"
+            raise DataError(text) from None
         self.start = record_of({name: tensors[f"start/{name}"].numpy() for name in round_["names"]})
         self.replies = {reply["client"]: reply for reply in round_["replies"]}
         rows = iter(tensors["rows"].numpy())

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fl_testbed.engine.assembly import build_federation
-from fl_testbed.engine.launch import DatasetCache, run_folder
+from fl_testbed.data import DataError
+from fl_testbed.engine.launch import DatasetCache, checked_federation, run_folder
 from fl_testbed.engine.recorded_updates import replayed
 from fl_testbed.engine.rounds import client_row, described, heard_and_lifted
 from fl_testbed.engine.run_folder import COLUMNS, UPDATES, RunFolder
 from fl_testbed.metrics import read_table
 from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.loading import label_of_settings
+from strategies.aggregation import TooFewClientsError
 
 FREE = ("variant", "strategy", "record_updates")  # what a replay may have otherwise than its run
 
@@ -25,7 +26,8 @@ def replay(
         For each run the folder of the replay, and whether its ``clients.csv`` is the run's own.
 
     Raises:
-        ScenarioError: If a run has recorded nothing, or a setting changes more than the strategy.
+        ScenarioError: If a run has recorded nothing or its record is broken, a setting changes more
+            than the strategy, or there are no data.
     """
     scenarios, faults = [], []
     for folder in runs:
@@ -46,7 +48,10 @@ def replay(
 def _changed(folder: Path, settings: Sequence[str]) -> Scenario:
     path = folder / "scenario.yaml"
     (own,) = load_scenarios(path)
-    (scenario,) = load_scenarios(path, settings)
+    scenario, *others = load_scenarios(path, settings)
+    if others:
+        text = f"gives {1 + len(others)} runs, and a replay is one: name a single value"
+        raise ScenarioError([Fault("--set", "", text)])
     if not isinstance(own, Scenario) or not isinstance(scenario, Scenario):
         raise ScenarioError([Fault(str(folder), "", "holds no federated run: nothing was sent")])
     before, after = (
@@ -66,17 +71,21 @@ def _changed(folder: Path, settings: Sequence[str]) -> Scenario:
 def _replay_one(
     source: Path, scenario: Scenario, out: Path, datasets: DatasetCache
 ) -> tuple[Path, bool]:
-    federation = build_federation(scenario, datasets.get(scenario))
+    federation = checked_federation(scenario, datasets, poison=False)
     folder: RunFolder = run_folder(out, scenario)
     folder.write("scenario.yaml", scenario.to_yaml())
     folder.start({"clients.csv": COLUMNS["clients.csv"]})
     restarts: list[int] = []
-    for ledger, _ in replayed(source, scenario, federation):
-        rows = [client_row(federation, ledger.round_, entry) for entry in ledger.clients]
-        folder.append("clients.csv", rows)
-        if ledger.restarted:
-            restarts.append(ledger.round_)
-    folder.close()
+    try:
+        for ledger, _ in replayed(source, scenario, federation):
+            rows = [client_row(federation, ledger.round_, entry) for entry in ledger.clients]
+            folder.append("clients.csv", rows)
+            if ledger.restarted:
+                restarts.append(ledger.round_)
+    except (DataError, TooFewClientsError) as fault:
+        raise ScenarioError([Fault(str(source), "", str(fault))]) from None
+    finally:
+        folder.close()
     folder.write_json("summary.json", _summary(folder, scenario, source, restarts))
     same = (folder.path / "clients.csv").read_bytes() == (source / "clients.csv").read_bytes()
     return folder.path, same

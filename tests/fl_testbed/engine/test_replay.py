@@ -1,6 +1,7 @@
 """Recorded updates: the rule that a run used does the same again, and others can be tried."""
 
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_testbed.engine.recorded_updates import Recorder, halved, restored
+from fl_testbed.engine.run_folder import updates_file
 from strategies.flower_arrays import record_of
 
 RECORDED = """
@@ -93,6 +95,8 @@ def test_a_rule_that_asks_for_losses_finds_them_recorded(recorded: Path, tmp_pat
     [
         ("mean", ["rounds=2"], "--set: rounds: a replay can change the strategy alone"),
         ("mean", ["strategy.aggregation.n_maliciuos=1"], "unknown key"),
+        ("mean", ["variants={a: {}, b: {}}"], "--set: gives 2 runs, and a replay is one"),
+        ("mean", ["sweep.seed=[0, 1]"], "--set: gives 2 runs, and a replay is one"),
     ],
 )
 def test_what_cannot_be_replayed_is_refused(
@@ -103,6 +107,26 @@ def test_what_cannot_be_replayed_is_refused(
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_replay_without_data_says_what_it_needs(recorded: Path, tmp_path: Path) -> None:
+    copytree(recorded / "small" / "mean", tmp_path / "mean")
+    scenario = tmp_path / "mean/seed-0/scenario.yaml"
+    scenario.write_text(scenario.read_text().replace("kind: digits", "kind: mnist"))
+    done = run("replay", "mean", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("small: dataset: MNIST needs a data folder")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_record_that_is_not_whole_is_named(recorded: Path, tmp_path: Path) -> None:
+    copytree(recorded / "small" / "mean", tmp_path / "mean")
+    file = tmp_path / "mean" / "seed-0" / updates_file(2)
+    file.write_bytes(file.read_bytes()[:1000])
+    done = run("replay", "mean", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mean/seed-0: round-00002.safetensors is no recorded round")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_run_that_recorded_nothing_is_refused(recorded: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import weakref
 from pathlib import Path
+from shutil import copytree
 from unittest.mock import MagicMock
 
 import pytest
@@ -83,6 +84,26 @@ def test_compare_says_what_is_wrong_with_its_folders(undisturbed: Path, tmp_path
     done = run("compare", undisturbed, "--baseline", "mena", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("--baseline: there is no variant 'mena': did you mean 'mean'?")
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("compare", "small/mean/seed-0/summary.json"),
+        ("compare", "small/sweep.json"),
+        ("report", "small/mean/seed-0/environment.json"),
+    ],
+)
+def test_a_broken_file_of_a_run_is_one_readable_line(
+    undisturbed: Path, tmp_path: Path, command: str, file: str
+) -> None:
+    copytree(undisturbed, tmp_path / "out")
+    for content, said in (("{", "is not JSON"), ("[]", "needs a mapping")):
+        (tmp_path / "out" / file).write_text(content)
+        done = run(command, "out/small", cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"out/{file}: {said}")
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_finished_run_lets_go_of_its_model(tmp_path: Path, monkeypatch) -> None:
