@@ -109,6 +109,26 @@ def test_what_cannot_be_replayed_is_refused(
     assert "Traceback" not in done.stderr
 
 
+def test_no_replay_takes_the_place_of_another(recorded: Path, tmp_path: Path) -> None:
+    for copy in ("one", "two"):
+        copytree(recorded / "small" / "mean", tmp_path / copy)
+    done = run("replay", "one", "two", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("two/seed-0: its replay would be that of one/seed-0 too")
+    assert not (tmp_path / "replays").exists()
+
+    said = succeed("replay", "one", cwd=tmp_path)
+    (table,) = (tmp_path / "replays").rglob("clients.csv")
+    written = table.stat().st_mtime_ns
+    assert succeed("replay", "one", cwd=tmp_path) == said
+    assert table.stat().st_mtime_ns == written
+    scenario = tmp_path / "two/seed-0/scenario.yaml"
+    scenario.write_text(scenario.read_text().replace("lr: 0.1", "lr: 0.2"))
+    done = run("replay", "two", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "replay=same/seed-0: holds a run of another scenario" in done.stderr
+
+
 def test_a_replay_without_data_says_what_it_needs(recorded: Path, tmp_path: Path) -> None:
     copytree(recorded / "small" / "mean", tmp_path / "mean")
     scenario = tmp_path / "mean/seed-0/scenario.yaml"
