@@ -10,9 +10,11 @@ from commands import SCENARIO, run, run_folders, succeed, write_scenario
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clients.app import ShardClientApp
+from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.recorded_updates import Recorder, halved, restored
 from fl_testbed.engine.run_folder import updates_file
-from strategies.flower_arrays import record_of
+from strategies.flower_arrays import ArrayView, record_of
 
 RECORDED = """
 record_updates: true
@@ -137,6 +139,55 @@ def test_a_replay_without_data_says_what_it_needs(recorded: Path, tmp_path: Path
     assert done.returncode == 2
     assert done.stderr.startswith("small: dataset: MNIST needs a data folder")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_replay_sees_who_failed_who_was_silent_and_what_could_not_be_used(
+    tmp_path: Path, monkeypatch, dtype: str
+) -> None:
+    train, execute = ShardClientApp._train, InlineGrid.execute
+
+    def bad(self, message, context):
+        client = context.node_config["partition-id"]
+        if client == 0:
+            raise RuntimeError("out of battery")
+        reply = train(self, message, context)
+        arrays = reply.content["arrays"]
+        if client == 1:
+            arrays["extra"] = ArrayView(np.zeros(3, dtype=np.float32))
+        if client == 2:
+            arrays[next(iter(arrays))] = ArrayView(np.zeros((15, 64), dtype=np.float32))
+        if client == 3:
+            del reply.content["arrays"]
+        return reply
+
+    monkeypatch.setattr(ShardClientApp, "_train", bad)
+    monkeypatch.setattr(InlineGrid, "execute", lambda *a: (o for o in execute(*a) if o.client != 4))
+    write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 1"))
+    recording = f"record_updates={{dtype: {dtype}}}"
+    succeed("run", "scenario.yaml", "--out", "out", "--set", recording, cwd=tmp_path)
+    assert "to the byte: 1 of 1 replays" in succeed("replay", "out", cwd=tmp_path)
+    statuses = pd.read_csv(tmp_path / "out/small/default/seed-0/clients.csv")["status"].tolist()
+    assert statuses[0].startswith("failed: RuntimeError: out of battery")
+    assert statuses[1:6] == [
+        "rejected: arrays do not match the model's, unknown extra",
+        "rejected: array 2.weight has shape [15, 64], needs [16, 64]",
+        "rejected: needs one ArrayRecord, got 0",
+        "failed: no reply",
+        "ok",
+    ]
+
+
+@pytest.mark.parametrize("round_", [2, 3])
+def test_a_record_with_a_gap_is_refused(recorded: Path, tmp_path: Path, round_: int) -> None:
+    copytree(recorded / "small" / "mean", tmp_path / "mean")
+    (tmp_path / "mean" / "seed-0" / updates_file(round_)).unlink()
+    done = run("replay", "mean", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"mean/seed-0: round-0000{round_}.safetensors is missing: remove the folder to run it "
+        "again\n"
+    )
 
 
 def test_a_record_that_is_not_whole_is_named(recorded: Path, tmp_path: Path) -> None:
