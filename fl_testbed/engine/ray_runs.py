@@ -93,6 +93,8 @@ class _Stream:
     def __init__(self, writer: RunWriter) -> None:
         self.writer = writer
         self.attempts = 0
+        """Workers that died over it since its last new round."""
+        self.furthest = -1
         self.position: tuple[int, State | None] | None = None
         self.worker: Any = None
         self.refs: Any = None
@@ -163,5 +165,7 @@ def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool
             else:
                 stream.writer.record(record)
                 stream.position = (record.round_, record.state)
+                if record.round_ > stream.furthest:  # not one that it did before
+                    stream.furthest, stream.attempts = record.round_, 0
                 continue
             del streams[refs]
