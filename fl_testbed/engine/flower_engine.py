@@ -99,6 +99,7 @@ class FlowerGrid(ClientGrid):
 
         Raises:
             PoolError: If not all nodes register in time.
+            RuntimeError: If a node cannot say who it is, as where its ClientApp cannot be built.
         """
         deadline = monotonic() + REGISTRATION_TIMEOUT_S
         while len(nodes := list(self._grid.get_node_ids())) < n_clients:
@@ -106,7 +107,12 @@ class FlowerGrid(ClientGrid):
                 raise PoolError(f"{len(nodes)} of {n_clients} Flower nodes registered")
             sleep(0.1)
         messages = [Message(RecordDict(), node, "query") for node in nodes]
-        replies = self._grid.send_and_receive(messages, timeout=REGISTRATION_TIMEOUT_S)
+        replies = list(self._grid.send_and_receive(messages, timeout=REGISTRATION_TIMEOUT_S))
+        reasons = [str(reply.error.reason) for reply in replies if reply.has_error()]
+        if reasons:  # this run's own: others may do better
+            text = f"{len(reasons)} of {n_clients} Flower nodes failed before the first round"
+            last_line = reasons[0].rstrip().splitlines()[-1:]  # the others are a traceback
+            raise RuntimeError(": ".join([text, *last_line]))
         node_of = {
             int(reply.content.metric_records["metrics"]["partition-id"]): reply.metadata.src_node_id  # pyright: ignore[reportArgumentType]
             for reply in replies
