@@ -1,5 +1,6 @@
 """Runs a list of scenarios and keeps what each did in its folder."""
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +42,7 @@ from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from strategies.aggregation import TooFewClientsError
 
 PLAN = "sweep.json"
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
 
 
 class Progress(Protocol):
@@ -275,7 +277,7 @@ def launch(
 
     Raises:
         ScenarioError: If something is wrong that shows before the first run.
-        OSError: If files cannot be written: what follows would fail as well.
+        OSError: If the disk is full or broken: what follows would fail as well.
         PoolError: If there are no workers to run on.
     """
     datasets = DatasetCache(options.data_dir)
@@ -406,13 +408,15 @@ class RunWriter:
         """Record what goes wrong inside as this run's failure, unless it concerns all runs."""
         try:
             yield
-        except (OSError, PoolError):
+        except PoolError:
             raise
         except TakenError as fault:
             self.folder.release()
             self.failure = str(fault) or None
             self._progress.end(self.scenario, self.failure or "done before")
         except Exception as fault:
+            if isinstance(fault, OSError) and fault.errno in DISK_FAULTS:
+                raise
             self.fail(fault, "".join(traceback.format_exception(fault)))
 
     def fail(self, fault: BaseException, traceback_text: str) -> None:
@@ -424,7 +428,8 @@ class RunWriter:
             text += " (strategy.on_too_few: skip_round would go on)"
         reason, self._state = " ".join(text.split()), None
         self.failure = f"the run failed: {reason}"
-        self.folder.fail(reason, traceback_text)
+        with suppress(OSError):  # it may be this folder that cannot be written
+            self.folder.fail(reason, traceback_text)
         for tracker in self._trackers:
             with self._untracked_on_error():
                 tracker.failed(reason)

@@ -163,9 +163,11 @@ def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool
                         stream.position = None  # from the start
                     waiting.appendleft(stream)
             else:
-                stream.writer.record(record)
-                stream.position = (record.round_, record.state)
-                if record.round_ > stream.furthest:  # not one that it did before
-                    stream.furthest, stream.attempts = record.round_, 0
-                continue
+                with stream.writer.survived():
+                    stream.writer.record(record)
+                    stream.position = (record.round_, record.state)
+                    if record.round_ > stream.furthest:  # not one that it did before
+                        stream.furthest, stream.attempts = record.round_, 0
+                    continue
+                pool.replace(stream.worker)  # it goes on with what cannot be written
             del streams[refs]

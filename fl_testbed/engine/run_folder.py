@@ -158,16 +158,22 @@ class RunFolder:
         """Take up the last checkpoint: cut the tables to it and return its round and tensors.
 
         Raises:
-            ValueError: If a table has lost rows that the checkpoint counts.
+            ValueError: If a table is missing or has lost rows that the checkpoint counts.
         """
         (self.path / FAILURE).unlink(missing_ok=True)
         with safe_open(self.path / CHECKPOINT, framework="pt") as file:
             position = json.loads(file.metadata()["position"])
         for name, size in position["bytes"].items():
-            table = self._tables[name] = (self.path / name).open("r+", encoding="utf-8", newline="")
+            path = self.path / name
+            if not path.exists():
+                text = (
+                    "is missing, which its checkpoint counts on: remove the folder to run it again"
+                )
+                raise ValueError(f"{path} {text}")
+            table = self._tables[name] = path.open("r+", encoding="utf-8", newline="")
             if table.seek(0, os.SEEK_END) < size:  # a machine that went down may forget them
                 text = "is shorter than its checkpoint says: remove the folder to run it again"
-                raise ValueError(f"{self.path / name} {text}")
+                raise ValueError(f"{path} {text}")
             table.truncate(size)  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
         return position["round"], load_file(self.path / CHECKPOINT)
@@ -213,10 +219,12 @@ class RunFolder:
 
     def fail(self, reason: str, traceback: str) -> None:
         """Keep what was done, and say why there is no more; a resume tries again."""
-        self.close()
-        self.log(traceback.rstrip())
-        self.write_json(FAILURE, {"reason": reason})
-        self.release()
+        try:
+            self.close()
+            self.log(traceback.rstrip())
+            self.write_json(FAILURE, {"reason": reason})
+        finally:
+            self.release()
 
     def close(self) -> None:
         """Close the tables, all of them even if one cannot be written."""

@@ -1,6 +1,8 @@
 """A sweep survives one run's failure, says so, and finishes what is missing."""
 
+import errno
 import json
+import os
 import weakref
 from pathlib import Path
 from shutil import copytree
@@ -168,6 +170,35 @@ def test_what_another_command_ran_meanwhile_is_left_as_it_is(
     assert [call.args[1] for call in progress.end.call_args_list] == [told, "done"]
     kept = "model.safetensors" if finished else CHECKPOINT
     assert (folder / kept).read_bytes() == b"theirs"
+
+
+LOSES_A_FOLDER = """
+def patch(launch):
+    import errno, os
+    record = launch.RunWriter.record
+
+    def failing(self, record_):
+        if self.scenario.variant == "median" and record_.round_ == 2:
+            raise OSError({number}, os.strerror({number}))
+        record(self, record_)
+
+    launch.RunWriter.record = failing
+"""
+
+
+@pytest.mark.parametrize("how", [("--engine", "inline"), ("--engine", "ray", "--workers", 1)])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get)
+def test_a_folder_that_cannot_be_written_ends_no_other_run_and_a_full_disk_all(
+    tmp_path: Path, how, number: int
+) -> None:
+    write_scenario(tmp_path, SCENARIO + VARIANTS)
+    losing = patches(tmp_path, "fl_testbed.engine.launch", LOSES_A_FOLDER.format(number=number))
+    settings = ("run", "scenario.yaml", *how, "--set", "engine.parallel=runs")
+    done = run(*settings, cwd=tmp_path, patches=losing)
+    assert done.returncode == 1
+    assert os.strerror(number) in done.stderr
+    finished = (tmp_path / "runs/small/late/seed-0/summary.json").exists()
+    assert finished == (number == errno.EACCES)
 
 
 def test_one_seed_of_a_variant_tries_the_poison(tmp_path: Path, monkeypatch) -> None:
