@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
@@ -41,6 +41,7 @@ from fl_testbed.scenario.initial_model import COPY, InitialModelError
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from strategies.aggregation import TooFewClientsError
 
+S = TypeVar("S", bound=AnyScenario)
 PLAN = "sweep.json"
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
 
@@ -123,11 +124,13 @@ class Kind(Protocol):
 
 
 class DatasetCache:
-    """Keeps datasets: variants and seeds of a scenario share them."""
+    """Keeps the last datasets: variants of a scenario share them, and seeds where none is drawn."""
+
+    KEPT = 2  # one that runs are on, and one that the next begin on
 
     def __init__(self, data_dir: Path | None) -> None:
         self._data_dir = data_dir
-        self._loaded: dict[tuple[Any, ...], Dataset] = {}
+        self._loaded: dict[tuple[Any, ...], Dataset] = {}  # the last used last
 
     def get(self, scenario: AnyScenario) -> Dataset:
         """Return the scenario's dataset.
@@ -136,9 +139,21 @@ class DatasetCache:
             DataError: If its files are not there or are broken.
         """
         key = scenario.dataset.identity(scenario.seed)
-        if key not in self._loaded:
-            self._loaded[key] = load_dataset(scenario, self._data_dir)
-        return self._loaded[key]
+        dataset = self._loaded.pop(key, None)
+        if dataset is None:
+            while len(self._loaded) >= self.KEPT:
+                del self._loaded[next(iter(self._loaded))]  # before the next takes its memory
+            dataset = load_dataset(scenario, self._data_dir)
+        self._loaded[key] = dataset
+        return dataset
+
+
+def by_dataset(scenarios: Sequence[S]) -> list[S]:
+    """Return scenarios so that those of one dataset, of which few are kept, follow each other."""
+    keys = [scenario.dataset.identity(scenario.seed) for scenario in scenarios]
+    places = {key: place for place, key in reversed(list(enumerate(keys)))}  # the first of each
+    order = sorted(range(len(keys)), key=lambda place: places[keys[place]])
+    return [scenarios[place] for place in order]
 
 
 def run_folder(out: Path, scenario: AnyScenario) -> RunFolder:
@@ -154,7 +169,7 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
     """
     faults: dict[Fault, None] = {}  # ordered, without repetitions
     poisoned: set[tuple[str, str]] = set()
-    for scenario in scenarios:
+    for scenario in by_dataset(scenarios):
         run = scenario.name, scenario.variant
         try:
             # Of the seeds one alone tries the poison: to make some takes a training.
@@ -249,7 +264,9 @@ class Federated:
     def check(self, scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
         """Check that data and memory suffice."""
         check_data(scenarios, datasets)
-        check_memory(scenarios, datasets)
+        # Seeds cost the same memory: the last of each variant, whose datasets are still there.
+        last = {(s.name, s.variant): s for s in by_dataset(scenarios)}
+        check_memory(list(last.values()), datasets)
 
     def records(
         self, dataset: Dataset, scenario: Scenario, done: int, state: State | None
@@ -281,7 +298,7 @@ def launch(
         PoolError: If there are no workers to run on.
     """
     datasets = DatasetCache(options.data_dir)
-    left = check_folders(scenarios, options)
+    left = by_dataset(check_folders(scenarios, options))
     kind.check(left, datasets)
     write_plan(scenarios, options)
     unfinished = set(map(id, left))

@@ -1,6 +1,7 @@
 """A sweep survives one run's failure, says so, and finishes what is missing."""
 
 import errno
+import gc
 import json
 import os
 import weakref
@@ -12,6 +13,8 @@ import pytest
 from commands import SCENARIO, assert_same_results, patches, run, succeed, write_scenario
 
 from fl_testbed.data import Federation
+from fl_testbed.engine import launch as launch_module
+from fl_testbed.engine.assembly import load_dataset
 from fl_testbed.engine.launch import DatasetCache, Federated, Options, check_data, launch
 from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
 from fl_testbed.scenario import Scenario, load_scenarios
@@ -199,6 +202,28 @@ def test_a_folder_that_cannot_be_written_ends_no_other_run_and_a_full_disk_all(
     assert os.strerror(number) in done.stderr
     finished = (tmp_path / "runs/small/late/seed-0/summary.json").exists()
     assert finished == (number == errno.EACCES)
+
+
+def test_a_sweep_of_seeds_keeps_two_datasets_and_reads_each_once_to_check_and_once_to_run(
+    tmp_path: Path, monkeypatch
+) -> None:
+    write_scenario(tmp_path, SCENARIO + VARIANTS)
+    scenarios = load_scenarios(tmp_path / "scenario.yaml", ["rounds=1", "sweep.seed=[0, 1, 2, 3]"])
+    kept: list[weakref.ref] = []
+    seeds, alive = [], []
+
+    def noting(scenario, data_dir):
+        seeds.append(scenario.seed)
+        gc.collect()
+        alive.append(sum(dataset() is not None for dataset in kept))
+        dataset = load_dataset(scenario, data_dir)
+        kept.append(weakref.ref(dataset))
+        return dataset
+
+    monkeypatch.setattr(launch_module, "load_dataset", noting)
+    assert launch(scenarios, Options(tmp_path / "out", None, ""), MagicMock()) == []
+    assert seeds == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert max(alive) < 2  # besides the one that is read
 
 
 def test_one_seed_of_a_variant_tries_the_poison(tmp_path: Path, monkeypatch) -> None:
