@@ -356,7 +356,7 @@ def by_variant(scenarios: list[Scenario]) -> dict[str, list[Scenario]]:
 def list_(
     what: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(CATALOGUE)}.")] = None,
 ) -> None:
-    """List rules, reweightings, attacks, poisons, triggers, datasets, minorities and models."""
+    """List all that a scenario can name, from rules to datasets, with its parameters."""
     if what is not None and what not in CATALOGUE:
         raise typer.BadParameter(f"needs one of {', '.join(CATALOGUE)}, got {what!r}")
     console = make_console()
@@ -417,7 +417,7 @@ def main() -> None:
     except ScenarioError as error:
         _end(2, *(str(fault) for fault in error.faults))
     except (PoolError, OwnCodeError) as error:
-        _end(1, f"the run stopped: {error}")
+        _end(1, f"the run stopped: {error}" if runs else str(error))
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         _end(1, f"the run stopped: {what}; {KEPT}" if runs else what)

@@ -1,4 +1,4 @@
-"""What can end a run besides its scenario."""
+"""What goes wrong around a run, rather than in it."""
 
 
 class PoolError(RuntimeError):

@@ -31,7 +31,10 @@ REGISTRATION_TIMEOUT_S = 300.0  # the first nodes to answer import torch
 
 
 class NamedClientApp(ClientApp):
-    """Stands for a scenario's ClientApp: small to pickle, built once in each process."""
+    """Stands for a scenario's ClientApp, which is built once in each process.
+
+    It goes with every message: little more than the scenario, but with ``init`` a whole model.
+    """
 
     def __init__(self, scenario: Scenario, data_dir: Path | None) -> None:
         super().__init__()

@@ -200,6 +200,16 @@ def test_a_record_that_is_not_whole_is_named(recorded: Path, tmp_path: Path) -> 
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_users_rule_that_fails_is_blamed_and_no_run_was_stopped(
+    recorded: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text("def broken(updates):\n    raise KeyError('w')\n")
+    rule = "strategy.aggregation={kind: 'own.py:broken'}"
+    done = run("replay", recorded / "small" / "mean", "--set", rule, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"{tmp_path}/own.py:2: broken raised KeyError: 'w'\n"
+
+
 def test_a_run_that_recorded_nothing_is_refused(recorded: Path, tmp_path: Path) -> None:
     write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 1"))
     succeed("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
