@@ -125,12 +125,22 @@ class FlowerGrid(ClientGrid):
         return node_of
 
 
+def run_on_nodes(
+    writer: RunWriter, dataset: Dataset, grid: Grid, label: dict[str, ConfigRecord] | None = None
+) -> None:
+    """Run one scenario on the nodes that a ServerApp is given; ``label`` as for the grid."""
+    scenario = writer.scenario
+    assert isinstance(scenario, Scenario)
+    federation = build_federation(scenario, dataset)
+    timeout_s = scenario.engine.client_timeout_s
+    clients = FlowerGrid(grid, len(federation.population), timeout_s, label)
+    writer.write(Run(scenario, federation, clients).rounds(*writer.begin()))
+
+
 def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) -> None:
     """Run one scenario on Flower's simulation engine."""
     scenario = writer.scenario
     assert isinstance(scenario, Scenario)
-    federation = build_federation(scenario, dataset)
-    n_clients = len(federation.population)
     server = ServerApp()
     faults: list[BaseException] = []
 
@@ -138,8 +148,7 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
     def main(grid: Grid, context: Context) -> None:
         # Flower logs what a ServerApp raises and goes on: keep it for the caller.
         try:
-            clients = FlowerGrid(grid, n_clients, scenario.engine.client_timeout_s)
-            writer.write(Run(scenario, federation, clients).rounds(*writer.begin()))
+            run_on_nodes(writer, dataset, grid)
         except BaseException as fault:
             faults.append(fault)
 
@@ -149,7 +158,7 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
     run_simulation(
         server_app=server,
         client_app=NamedClientApp(scenario, data_dir),
-        num_supernodes=n_clients,
+        num_supernodes=len(scenario.clients.population),
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
             "init_args": {

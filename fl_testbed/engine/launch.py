@@ -94,6 +94,7 @@ class Options:
     command: str
     resume: bool = False
     trackers: Sequence[StartTracker] = ()
+    how_to_resume: str = "--resume"
 
 
 class Kind(Protocol):
@@ -218,7 +219,7 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
 
     Raises:
         ScenarioError: If there can be no such folder, or it holds another scenario's run, or an
-            unfinished one that ``--resume`` would go on with.
+            unfinished one that a resume would go on with.
     """
     left, faults = [], []
     for scenario in scenarios:
@@ -244,7 +245,8 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
                 )
                 faults.append(Fault(str(folder.path), "", text))
             elif folder.has_checkpoint and not options.resume:
-                text = "holds an unfinished run: add --resume to go on, or remove the folder"
+                how = options.how_to_resume
+                text = f"holds an unfinished run: add {how} to go on, or remove the folder"
                 faults.append(Fault(str(folder.path), "", text))
     if faults:
         raise ScenarioError(list(dict.fromkeys(faults)))
@@ -284,10 +286,18 @@ def launch(
     options: Options,
     progress: Progress,
     kind: Kind = Federated(),
+    compute: "Compute | None" = None,
 ) -> list[str]:
-    """Run scenarios of one kind (federated by default), on the first one's engine.
+    """Run scenarios of one kind (federated by default), on the engine that they share.
 
     Those that are done already are skipped, and one's failure ends no other.
+
+    Args:
+        scenarios: The runs.
+        options: How to run them.
+        progress: Is told how they go.
+        kind: What runs of this kind do.
+        compute: Computes one run and writes it, in place of their engine.
 
     Returns:
         What went wrong, a line for each run that failed.
@@ -309,7 +319,7 @@ def launch(
         return []
     writers = [RunWriter(scenario, options, progress, kind) for scenario in left]
     try:
-        _run(writers, datasets, options, kind)
+        _run(writers, datasets, options, compute)
     finally:  # a notebook goes on after a Ctrl-C
         for writer in writers:
             writer.folder.release()
@@ -326,26 +336,33 @@ def failures(writers: Sequence["RunWriter"]) -> list[str]:
 
 
 def _run(
-    writers: Sequence["RunWriter"], datasets: DatasetCache, options: Options, kind: Kind
+    writers: Sequence["RunWriter"],
+    datasets: DatasetCache,
+    options: Options,
+    compute: "Compute | None",
 ) -> None:
     engine = writers[0].scenario.engine
-    if engine.kind != "ray":  # its cluster may have others
-        check_device(writers[0].scenario, len(gpus()))
-    if engine.kind == "inline":
-        for writer in writers:
-            with writer.survived():
-                dataset = datasets.get(writer.scenario)
-                writer.write(kind.records(dataset, writer.scenario, *writer.begin()))
-    elif engine.kind == "flower":
-        from fl_testbed.engine.flower_engine import run_on_flower
-
-        for writer in writers:
-            with writer.survived():
-                run_on_flower(writer, datasets.get(writer.scenario), options.data_dir)
-    else:
+    if compute is None and engine.kind == "ray":
         from fl_testbed.engine.ray_runs import run_on_ray  # inline runs need no Ray
 
         run_on_ray(writers, datasets, engine)
+        return
+    if compute is None:  # else, as on Ray, clients may have other devices
+        check_device(writers[0].scenario, len(gpus()))
+        compute = _on_flower(options) if engine.kind == "flower" else _inline
+    for writer in writers:
+        with writer.survived():
+            compute(writer, datasets.get(writer.scenario))
+
+
+def _inline(writer: "RunWriter", dataset: Dataset) -> None:
+    writer.write(writer.kind.records(dataset, writer.scenario, *writer.begin()))
+
+
+def _on_flower(options: Options) -> "Compute":
+    from fl_testbed.engine.flower_engine import run_on_flower  # it brings Ray
+
+    return lambda writer, dataset: run_on_flower(writer, dataset, options.data_dir)
 
 
 def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
@@ -509,6 +526,10 @@ class RunWriter:
             with self._untracked_on_error():
                 tracker.done(summary)
         self._progress.end(self.scenario, "done")
+
+
+Compute = Callable[[RunWriter, Dataset], None]
+"""Computes a run and writes it."""
 
 
 def inline_rounds(
