@@ -95,6 +95,7 @@ class Options:
     resume: bool = False
     trackers: Sequence[StartTracker] = ()
     how_to_resume: str = "--resume"
+    """What whoever gave the command adds to it, to go on with unfinished runs."""
 
 
 class Kind(Protocol):
