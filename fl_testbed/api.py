@@ -116,7 +116,8 @@ def run(
     named = ", ".join(map(str, files))
     command = f"fl_testbed.api.run({named!r}, {dict(settings or {})!r})"
     folder = data_dir or os.environ.get("FL_TESTBED_DATA")
-    options = Options(Path(out), Path(folder) if folder else None, command, resume)
+    files_at = Path(folder) if folder else None
+    options = Options(Path(out), files_at, command, resume, how_to_resume="resume=True")
     failures: list[str] = []
     if scenarios:
         with RunProgress(make_console(stderr=True), scenarios) as progress:

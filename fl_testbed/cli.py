@@ -296,7 +296,7 @@ def show(
     """Write examples of clean, minority and poisoned data with their labels, to look at."""
     from fl_testbed.data.specimens import specimens
     from fl_testbed.engine.launch import DatasetCache, checked_federation
-    from fl_testbed.report.example_sheet import image_sheet, table_sheet
+    from fl_testbed.report.example_sheet import FORMATS, image_sheet, table_sheet
 
     loaded = load_scenarios(scenario, settings or [])
     variants = by_variant([item for item in loaded if isinstance(item, Scenario)])
@@ -312,6 +312,9 @@ def show(
     path = Path(f"{one.name}-{chosen}") if out is None else out
     if federation.dataset.holds_images:
         path = path.with_name(f"{path.name}.png") if out is None else path
+        if path.suffix[1:].lower() not in FORMATS:
+            text = f"needs a name that ends in one of {', '.join(FORMATS)}, got {path.name}"
+            raise ScenarioError([Fault("", "--out", text)])
         image_sheet(strips, f"{one.name}, {chosen}, seed {one.seed}", path)
     else:
         path = path.with_name(f"{path.name}.csv") if out is None else path
@@ -353,7 +356,7 @@ def by_variant(scenarios: list[Scenario]) -> dict[str, list[Scenario]]:
 def list_(
     what: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(CATALOGUE)}.")] = None,
 ) -> None:
-    """List rules, reweightings, attacks, poisons, triggers, datasets, minorities and models."""
+    """List all that a scenario can name, from rules to datasets, with its parameters."""
     if what is not None and what not in CATALOGUE:
         raise typer.BadParameter(f"needs one of {', '.join(CATALOGUE)}, got {what!r}")
     console = make_console()
@@ -414,7 +417,7 @@ def main() -> None:
     except ScenarioError as error:
         _end(2, *(str(fault) for fault in error.faults))
     except (PoolError, OwnCodeError) as error:
-        _end(1, f"the run stopped: {error}")
+        _end(1, f"the run stopped: {error}" if runs else str(error))
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         _end(1, f"the run stopped: {what}; {KEPT}" if runs else what)

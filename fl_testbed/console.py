@@ -67,10 +67,13 @@ class RunProgress:
             self._bar.stop()
 
     def begin(self, scenario: AnyScenario, first_round: int) -> None:
-        """Note the start of a run; earlier rounds of a resumed one count as done."""
+        """Note the start of a run; earlier rounds of a resumed one count as done.
+
+        A run that cannot go on in the middle may begin again: then its rounds are to come again.
+        """
         label = self._label(scenario)
         self._began[label] = monotonic()
-        self._advance(label, first_round, label)
+        self._advance(label, first_round - self._rounds_of.get(label, 0), label)
 
     def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluation | None) -> None:
         """Show a round's figures."""

@@ -16,18 +16,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.app import identify
 from fl_testbed.console import RunProgress, make_console
-from fl_testbed.engine.assembly import build_federation
-from fl_testbed.engine.flower_engine import FlowerGrid, app_of
-from fl_testbed.engine.launch import (
-    DatasetCache,
-    Federated,
-    Options,
-    RunWriter,
-    check_folders,
-    failures,
-    run_folder,
-)
-from fl_testbed.engine.rounds import Run
+from fl_testbed.data import Dataset
+from fl_testbed.engine.flower_engine import app_of, run_on_nodes
+from fl_testbed.engine.launch import Options, RunWriter, launch, run_folder
 from fl_testbed.report.comparison import compare
 from fl_testbed.report.formats import terminal
 from fl_testbed.report.results import find_runs
@@ -39,17 +30,13 @@ APP = Path(__file__).parents[1]  # where Flower has put the copy that runs
 
 @cache
 def scenarios_of(path: str, settings: str) -> list[Scenario]:
-    """Read the scenario that a run config names, relative to the app.
+    """Read the scenario that a run config names, relative to the app, for Flower's engine.
 
     Raises:
         ScenarioError: If something is wrong with it.
     """
-    scenarios = load_scenarios(APP / path, shlex.split(settings))
-    federated = [scenario for scenario in scenarios if isinstance(scenario, Scenario)]
-    if not federated:
-        text = "is on pooled data, and Flower runs federations: take fl-testbed run"
-        raise ScenarioError([Fault(path, "kind", text)])
-    return federated
+    scenarios = load_scenarios(APP / path, [*shlex.split(settings), "engine.kind=flower"])
+    return [scenario for scenario in scenarios if isinstance(scenario, Scenario)]
 
 
 def _scenarios(context: Context) -> list[Scenario]:
@@ -97,26 +84,21 @@ def main(grid: Grid, context: Context) -> None:
             )
             raise ScenarioError([Fault(str(context.run_config["scenario"]), "clients", text)])
     out = Path(str(context.run_config["out"])).absolute()
-    options = Options(out, data_dir, "flwr run")
-    datasets = DatasetCache(data_dir)
-    Federated().check(scenarios, datasets)
-    left = check_folders(scenarios, options)
+    resume, how = bool(context.run_config["resume"]), "resume=true to --run-config"
+    options = Options(out, data_dir, "flwr run", resume, how_to_resume=how)
     console = make_console()
-    writers = []
-    with RunProgress(console, left) as progress:
-        for place, scenario in enumerate(scenarios):
-            if any(scenario is other for other in left):
-                writers.append(writer := RunWriter(scenario, options, progress, Federated()))
-                with writer.survived():
-                    label = {"run": ConfigRecord({"place": place})}
-                    timeout_s = scenario.engine.client_timeout_s
-                    clients = FlowerGrid(grid, len(scenario.clients.population), timeout_s, label)
-                    federation = build_federation(scenario, datasets.get(scenario))
-                    run = Run(scenario, federation, clients)
-                    writer.write(run.rounds(*writer.begin()))
+
+    def compute(writer: RunWriter, dataset: Dataset) -> None:
+        scenario = writer.scenario
+        assert isinstance(scenario, Scenario)
+        label = {"run": ConfigRecord({"place": scenarios.index(scenario)})}
+        run_on_nodes(writer, dataset, grid, label)
+
+    with RunProgress(console, scenarios) as progress:
+        failed = launch(scenarios, options, progress, compute=compute)
     console.print(terminal(compare(find_runs(run_folder(out, s).path for s in scenarios))))
     console.print(f"runs: {out / scenarios[0].name}", soft_wrap=True)
-    if failed := failures(writers):
+    if failed:
         raise RuntimeError("\n".join(failed))
 
 

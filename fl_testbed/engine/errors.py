@@ -1,4 +1,4 @@
-"""What can end a run besides its scenario."""
+"""What goes wrong around a run, rather than in it."""
 
 
 class PoolError(RuntimeError):
@@ -7,3 +7,7 @@ class PoolError(RuntimeError):
 
 class TrackerError(RuntimeError):
     """A tracker cannot be told of a run; the run itself is fine."""
+
+
+class TakenError(RuntimeError):
+    """Another command has a run in hand, or came first: its folder is left as it is."""

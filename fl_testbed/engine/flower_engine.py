@@ -31,7 +31,10 @@ REGISTRATION_TIMEOUT_S = 300.0  # the first nodes to answer import torch
 
 
 class NamedClientApp(ClientApp):
-    """Stands for a scenario's ClientApp: small to pickle, built once in each process."""
+    """Stands for a scenario's ClientApp, which is built once in each process.
+
+    It goes with every message: little more than the scenario, but with ``init`` a whole model.
+    """
 
     def __init__(self, scenario: Scenario, data_dir: Path | None) -> None:
         super().__init__()
@@ -99,6 +102,7 @@ class FlowerGrid(ClientGrid):
 
         Raises:
             PoolError: If not all nodes register in time.
+            RuntimeError: If a node cannot say who it is, as where its ClientApp cannot be built.
         """
         deadline = monotonic() + REGISTRATION_TIMEOUT_S
         while len(nodes := list(self._grid.get_node_ids())) < n_clients:
@@ -106,7 +110,12 @@ class FlowerGrid(ClientGrid):
                 raise PoolError(f"{len(nodes)} of {n_clients} Flower nodes registered")
             sleep(0.1)
         messages = [Message(RecordDict(), node, "query") for node in nodes]
-        replies = self._grid.send_and_receive(messages, timeout=REGISTRATION_TIMEOUT_S)
+        replies = list(self._grid.send_and_receive(messages, timeout=REGISTRATION_TIMEOUT_S))
+        reasons = [str(reply.error.reason) for reply in replies if reply.has_error()]
+        if reasons:  # this run's own: others may do better
+            text = f"{len(reasons)} of {n_clients} Flower nodes failed before the first round"
+            last_line = reasons[0].rstrip().splitlines()[-1:]  # the others are a traceback
+            raise RuntimeError(": ".join([text, *last_line]))
         node_of = {
             int(reply.content.metric_records["metrics"]["partition-id"]): reply.metadata.src_node_id  # pyright: ignore[reportArgumentType]
             for reply in replies
@@ -116,12 +125,22 @@ class FlowerGrid(ClientGrid):
         return node_of
 
 
+def run_on_nodes(
+    writer: RunWriter, dataset: Dataset, grid: Grid, label: dict[str, ConfigRecord] | None = None
+) -> None:
+    """Run one scenario on the nodes that a ServerApp is given; ``label`` as for the grid."""
+    scenario = writer.scenario
+    assert isinstance(scenario, Scenario)
+    federation = build_federation(scenario, dataset)
+    timeout_s = scenario.engine.client_timeout_s
+    clients = FlowerGrid(grid, len(federation.population), timeout_s, label)
+    writer.write(Run(scenario, federation, clients).rounds(*writer.begin()))
+
+
 def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) -> None:
     """Run one scenario on Flower's simulation engine."""
     scenario = writer.scenario
     assert isinstance(scenario, Scenario)
-    federation = build_federation(scenario, dataset)
-    n_clients = len(federation.population)
     server = ServerApp()
     faults: list[BaseException] = []
 
@@ -129,8 +148,7 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
     def main(grid: Grid, context: Context) -> None:
         # Flower logs what a ServerApp raises and goes on: keep it for the caller.
         try:
-            clients = FlowerGrid(grid, n_clients, scenario.engine.client_timeout_s)
-            writer.write(Run(scenario, federation, clients).rounds(*writer.begin()))
+            run_on_nodes(writer, dataset, grid)
         except BaseException as fault:
             faults.append(fault)
 
@@ -140,7 +158,7 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
     run_simulation(
         server_app=server,
         client_app=NamedClientApp(scenario, data_dir),
-        num_supernodes=n_clients,
+        num_supernodes=len(scenario.clients.population),
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
             "init_args": {

@@ -1,4 +1,4 @@
-"""What the inline and the Ray grid share: Flower's Grid interface around chunks of client work."""
+"""What all grids share: Flower's Grid interface around client work, wherever it is done."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,5 +1,6 @@
 """Runs a list of scenarios and keeps what each did in its folder."""
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -8,10 +9,10 @@ import shutil
 import subprocess
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
@@ -23,7 +24,7 @@ from fl_testbed.engine.assembly import (
     load_dataset,
     outlined_model,
 )
-from fl_testbed.engine.errors import PoolError, TrackerError
+from fl_testbed.engine.errors import PoolError, TakenError, TrackerError
 from fl_testbed.engine.evaluation import Evaluation
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.memory import check_memory
@@ -40,7 +41,9 @@ from fl_testbed.scenario.initial_model import COPY, InitialModelError
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from strategies.aggregation import TooFewClientsError
 
+S = TypeVar("S", bound=AnyScenario)
 PLAN = "sweep.json"
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
 
 
 class Progress(Protocol):
@@ -91,6 +94,8 @@ class Options:
     command: str
     resume: bool = False
     trackers: Sequence[StartTracker] = ()
+    how_to_resume: str = "--resume"
+    """What whoever gave the command adds to it, to go on with unfinished runs."""
 
 
 class Kind(Protocol):
@@ -121,11 +126,13 @@ class Kind(Protocol):
 
 
 class DatasetCache:
-    """Keeps datasets: variants and seeds of a scenario share them."""
+    """Keeps the last datasets: variants of a scenario share them, and seeds where none is drawn."""
+
+    KEPT = 2  # one that runs are on, and one that the next begin on
 
     def __init__(self, data_dir: Path | None) -> None:
         self._data_dir = data_dir
-        self._loaded: dict[tuple[Any, ...], Dataset] = {}
+        self._loaded: dict[tuple[Any, ...], Dataset] = {}  # the last used last
 
     def get(self, scenario: AnyScenario) -> Dataset:
         """Return the scenario's dataset.
@@ -134,9 +141,21 @@ class DatasetCache:
             DataError: If its files are not there or are broken.
         """
         key = scenario.dataset.identity(scenario.seed)
-        if key not in self._loaded:
-            self._loaded[key] = load_dataset(scenario, self._data_dir)
-        return self._loaded[key]
+        dataset = self._loaded.pop(key, None)
+        if dataset is None:
+            while len(self._loaded) >= self.KEPT:
+                del self._loaded[next(iter(self._loaded))]  # before the next takes its memory
+            dataset = load_dataset(scenario, self._data_dir)
+        self._loaded[key] = dataset
+        return dataset
+
+
+def by_dataset(scenarios: Sequence[S]) -> list[S]:
+    """Return scenarios so that those of one dataset, of which few are kept, follow each other."""
+    keys = [scenario.dataset.identity(scenario.seed) for scenario in scenarios]
+    places = {key: place for place, key in reversed(list(enumerate(keys)))}  # the first of each
+    order = sorted(range(len(keys)), key=lambda place: places[keys[place]])
+    return [scenarios[place] for place in order]
 
 
 def run_folder(out: Path, scenario: AnyScenario) -> RunFolder:
@@ -152,7 +171,7 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
     """
     faults: dict[Fault, None] = {}  # ordered, without repetitions
     poisoned: set[tuple[str, str]] = set()
-    for scenario in scenarios:
+    for scenario in by_dataset(scenarios):
         run = scenario.name, scenario.variant
         try:
             # Of the seeds one alone tries the poison: to make some takes a training.
@@ -201,7 +220,7 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
 
     Raises:
         ScenarioError: If there can be no such folder, or it holds another scenario's run, or an
-            unfinished one that ``--resume`` would go on with.
+            unfinished one that a resume would go on with.
     """
     left, faults = [], []
     for scenario in scenarios:
@@ -227,7 +246,8 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
                 )
                 faults.append(Fault(str(folder.path), "", text))
             elif folder.has_checkpoint and not options.resume:
-                text = "holds an unfinished run: add --resume to go on, or remove the folder"
+                how = options.how_to_resume
+                text = f"holds an unfinished run: add {how} to go on, or remove the folder"
                 faults.append(Fault(str(folder.path), "", text))
     if faults:
         raise ScenarioError(list(dict.fromkeys(faults)))
@@ -247,7 +267,9 @@ class Federated:
     def check(self, scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
         """Check that data and memory suffice."""
         check_data(scenarios, datasets)
-        check_memory(scenarios, datasets)
+        # Seeds cost the same memory: the last of each variant, whose datasets are still there.
+        last = {(s.name, s.variant): s for s in by_dataset(scenarios)}
+        check_memory(list(last.values()), datasets)
 
     def records(
         self, dataset: Dataset, scenario: Scenario, done: int, state: State | None
@@ -265,21 +287,29 @@ def launch(
     options: Options,
     progress: Progress,
     kind: Kind = Federated(),
+    compute: "Compute | None" = None,
 ) -> list[str]:
-    """Run scenarios of one kind (federated by default), on the first one's engine.
+    """Run scenarios of one kind (federated by default), on the engine that they share.
 
     Those that are done already are skipped, and one's failure ends no other.
+
+    Args:
+        scenarios: The runs.
+        options: How to run them.
+        progress: Is told how they go.
+        kind: What runs of this kind do.
+        compute: Computes one run and writes it, in place of their engine.
 
     Returns:
         What went wrong, a line for each run that failed.
 
     Raises:
         ScenarioError: If something is wrong that shows before the first run.
-        OSError: If files cannot be written: what follows would fail as well.
+        OSError: If the disk is full or broken: what follows would fail as well.
         PoolError: If there are no workers to run on.
     """
     datasets = DatasetCache(options.data_dir)
-    left = check_folders(scenarios, options)
+    left = by_dataset(check_folders(scenarios, options))
     kind.check(left, datasets)
     write_plan(scenarios, options)
     unfinished = set(map(id, left))
@@ -290,7 +320,7 @@ def launch(
         return []
     writers = [RunWriter(scenario, options, progress, kind) for scenario in left]
     try:
-        _run(writers, datasets, options, kind)
+        _run(writers, datasets, options, compute)
     finally:  # a notebook goes on after a Ctrl-C
         for writer in writers:
             writer.folder.release()
@@ -298,35 +328,42 @@ def launch(
 
 
 def failures(writers: Sequence["RunWriter"]) -> list[str]:
-    """Return a line for each run that failed."""
+    """Return a line for each run that failed, or that another command has in hand."""
     return [
-        f"{writer.folder.path}: the run failed: {writer.failure}"
+        f"{writer.folder.path}: {writer.failure}"
         for writer in writers
         if writer.failure is not None
     ]
 
 
 def _run(
-    writers: Sequence["RunWriter"], datasets: DatasetCache, options: Options, kind: Kind
+    writers: Sequence["RunWriter"],
+    datasets: DatasetCache,
+    options: Options,
+    compute: "Compute | None",
 ) -> None:
     engine = writers[0].scenario.engine
-    if engine.kind != "ray":  # its cluster may have others
-        check_device(writers[0].scenario, len(gpus()))
-    if engine.kind == "inline":
-        for writer in writers:
-            with writer.survived():
-                dataset = datasets.get(writer.scenario)
-                writer.write(kind.records(dataset, writer.scenario, *writer.begin()))
-    elif engine.kind == "flower":
-        from fl_testbed.engine.flower_engine import run_on_flower
-
-        for writer in writers:
-            with writer.survived():
-                run_on_flower(writer, datasets.get(writer.scenario), options.data_dir)
-    else:
+    if compute is None and engine.kind == "ray":
         from fl_testbed.engine.ray_runs import run_on_ray  # inline runs need no Ray
 
         run_on_ray(writers, datasets, engine)
+        return
+    if compute is None:  # else, as on Ray, clients may have other devices
+        check_device(writers[0].scenario, len(gpus()))
+        compute = _on_flower(options) if engine.kind == "flower" else _inline
+    for writer in writers:
+        with writer.survived():
+            compute(writer, datasets.get(writer.scenario))
+
+
+def _inline(writer: "RunWriter", dataset: Dataset) -> None:
+    writer.write(writer.kind.records(dataset, writer.scenario, *writer.begin()))
+
+
+def _on_flower(options: Options) -> "Compute":
+    from fl_testbed.engine.flower_engine import run_on_flower  # it brings Ray
+
+    return lambda writer, dataset: run_on_flower(writer, dataset, options.data_dir)
 
 
 def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
@@ -356,13 +393,18 @@ class RunWriter:
         self.folder = run_folder(options.out, scenario)
         self._options, self._progress = options, progress
         self.failure: str | None = None
-        """Why the run failed, if it did."""
+        """Why there is no summary, if there is none."""
         self._trackers: list[Tracker] = []
 
     def begin(self) -> tuple[int, State | None]:
-        """Open the folder; return the last round that is recorded in it, and its state."""
+        """Open the folder; return the last round that is recorded in it, and its state.
+
+        Raises:
+            TakenError: If another command has it, or had it since :func:`check_folders` looked.
+        """
         folder, scenario = self.folder, self.scenario
-        folder.claim()
+        if folder.claim():
+            self._look_again()
         resumed = self._options.resume and scenario.can_resume and folder.has_checkpoint
         folder.write("scenario.yaml", scenario.to_yaml())
         for own in own_specs(scenario):
@@ -387,14 +429,29 @@ class RunWriter:
         self._state = state
         return round_, state
 
+    def _look_again(self) -> None:
+        """See what another command has made of the folder before it was this one's."""
+        try:
+            left = check_folders([self.scenario], self._options)
+        except ScenarioError as error:
+            raise TakenError(error.faults[0].text) from None
+        if not left:
+            raise TakenError
+
     @contextmanager
     def survived(self) -> Iterator[None]:
         """Record what goes wrong inside as this run's failure, unless it concerns all runs."""
         try:
             yield
-        except (OSError, PoolError):
+        except PoolError:
             raise
+        except TakenError as fault:
+            self.folder.release()
+            self.failure = str(fault) or None
+            self._progress.end(self.scenario, self.failure or "done before")
         except Exception as fault:
+            if isinstance(fault, OSError) and fault.errno in DISK_FAULTS:
+                raise
             self.fail(fault, "".join(traceback.format_exception(fault)))
 
     def fail(self, fault: BaseException, traceback_text: str) -> None:
@@ -404,12 +461,14 @@ class RunWriter:
             text = f"{type(fault).__name__}: {text}"
         elif isinstance(fault, TooFewClientsError):
             text += " (strategy.on_too_few: skip_round would go on)"
-        self.failure, self._state = " ".join(text.split()), None
-        self.folder.fail(self.failure, traceback_text)
+        reason, self._state = " ".join(text.split()), None
+        self.failure = f"the run failed: {reason}"
+        with suppress(OSError):  # it may be this folder that cannot be written
+            self.folder.fail(reason, traceback_text)
         for tracker in self._trackers:
             with self._untracked_on_error():
-                tracker.failed(self.failure)
-        self._progress.end(self.scenario, f"failed: {self.failure}")
+                tracker.failed(reason)
+        self._progress.end(self.scenario, f"failed: {reason}")
 
     def write(self, records: Iterable[RoundRecord]) -> None:
         """Write records as they come, and the summary after the last."""
@@ -468,6 +527,10 @@ class RunWriter:
             with self._untracked_on_error():
                 tracker.done(summary)
         self._progress.end(self.scenario, "done")
+
+
+Compute = Callable[[RunWriter, Dataset], None]
+"""Computes a run and writes it."""
 
 
 def inline_rounds(

@@ -11,6 +11,7 @@ import ray
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 from ray.exceptions import RayError, RayTaskError
+from rich.text import Text
 
 from clients.device_memory import release_gpus
 from fl_testbed.engine.client_work import Task, cohort_size, run_chunk
@@ -21,6 +22,7 @@ from fl_testbed.engine.threads import keep_freed_memory, limit_threads
 
 START_TIMEOUT_S = 120.0  # for the first worker; importing torch takes seconds
 ANSWER_TIMEOUT_S = 10.0  # for a cluster's head node
+START_ATTEMPTS = 3  # for each worker, in a row without any success
 OTHERS_TIMEOUT_S = 20.0  # for the others, before work begins without them
 
 RAY_SETTINGS = {
@@ -146,6 +148,7 @@ class RayPool:
         self._prepare: tuple[Any, ...] | None = None
         self._shared: tuple[Any, Any] | None = None  # the last data and its reference
         self._cohort = 1
+        self._failed_starts: list[str] = []  # why, since a worker last came up
         self._slots: dict[Any, SharedSlots | None] = {}
         self.workers: list[Any] = []
         for _ in range(self.n_workers):
@@ -181,6 +184,10 @@ class RayPool:
             self.join_started(timeout_s=deadline - monotonic())
             if self.workers:
                 deadline = min(deadline, monotonic() + OTHERS_TIMEOUT_S)
+        if not self.workers and self._failed_starts:
+            reason = " ".join(Text.from_ansi(self._failed_starts[-1]).plain.split())
+            n = len(self._failed_starts)
+            raise PoolError(f"no Ray worker came up, {n} were lost, the last of them: {reason}")
         if not self.workers:
             raise PoolError(
                 f"no Ray worker came up within {START_TIMEOUT_S:g} s: has the cluster a free core, "
@@ -188,7 +195,12 @@ class RayPool:
             )
 
     def join_started(self, timeout_s: float = 0.0) -> list[Any]:
-        """Take in workers that have become ready and return them."""
+        """Take in workers that have become ready and return them.
+
+        Raises:
+            RayTaskError: If the app cannot be built: another worker would fail as well. The worker
+                is there for the next app.
+        """
         if not self._starting:
             return []
         ready, _ = ray.wait(list(self._starting), timeout=timeout_s)
@@ -198,12 +210,16 @@ class RayPool:
             try:
                 self._cohort = ray.get(ref)
             except RayTaskError:
-                raise  # the app cannot be built: another worker would fail as well
-            except RayError:
-                self._start()
+                self.workers.append(worker)
+                raise
+            except RayError as fault:
+                self._failed_starts.append(str(fault))
+                if len(self._failed_starts) < START_ATTEMPTS * self.n_workers:
+                    self._start()
             else:
+                self._failed_starts = []
+                self.workers.append(worker)
                 joined.append(worker)
-        self.workers += joined
         return joined
 
     def replace(self, worker: Any) -> None:

@@ -57,7 +57,8 @@ def _side_by_side(
     if engine.parallel != "auto":
         return engine.parallel == "runs"
     scenarios = [writer.scenario for writer in writers if isinstance(writer.scenario, Scenario)]
-    return len(writers) >= max(2, n_workers) and fits_side_by_side(scenarios, datasets, n_workers)
+    last = list({(s.name, s.variant): s for s in scenarios}.values())  # seeds cost the same
+    return len(writers) >= max(2, n_workers) and fits_side_by_side(last, datasets, n_workers)
 
 
 def _client_app(scenario: Scenario, n_workers: int, dataset: Dataset) -> ClientApp:
@@ -93,6 +94,8 @@ class _Stream:
     def __init__(self, writer: RunWriter) -> None:
         self.writer = writer
         self.attempts = 0
+        """Workers that died over it since its last new round."""
+        self.furthest = -1
         self.position: tuple[int, State | None] | None = None
         self.worker: Any = None
         self.refs: Any = None
@@ -113,15 +116,11 @@ class _Stream:
 def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool: RayPool) -> None:
     waiting = deque(_Stream(writer) for writer in writers)
     streams: dict[Any, _Stream] = {}
-    shared: dict[int, list[Any]] = {}
 
     def start(worker: Any) -> None:
         stream = waiting.popleft()
         with stream.writer.survived():
-            dataset = datasets.get(stream.writer.scenario)
-            if id(dataset) not in shared:
-                shared[id(dataset)] = [ray.put(dataset)]
-            stream.start(worker, shared[id(dataset)])
+            stream.start(worker, pool.share(datasets.get(stream.writer.scenario)))
             streams[stream.refs] = stream
             return
         idle.append(worker)
@@ -161,7 +160,11 @@ def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool
                         stream.position = None  # from the start
                     waiting.appendleft(stream)
             else:
-                stream.writer.record(record)
-                stream.position = (record.round_, record.state)
-                continue
+                with stream.writer.survived():
+                    stream.writer.record(record)
+                    stream.position = (record.round_, record.state)
+                    if record.round_ > stream.furthest:  # not one that it did before
+                        stream.furthest, stream.attempts = record.round_, 0
+                    continue
+                pool.replace(stream.worker)  # it goes on with what cannot be written
             del streams[refs]

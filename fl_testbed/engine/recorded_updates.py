@@ -12,23 +12,25 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fl_testbed.data import Federation
+from fl_testbed.data import DataError, Federation
 from fl_testbed.engine.assembly import build_strategy
 from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.run_folder import updates_file
 from fl_testbed.engine.threads import limit_threads
+from fl_testbed.metrics import read_table
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import Layout, UnusableReplyError, record_of, state_dict_of
-from strategies.robust import RoundLedger
+from strategies.robust import ClientEntry, RoundLedger
 
 DType = Literal["float16", "float32"]
 ARRAYS, METRICS = "arrays", "metrics"
+NO_ARRAYS = "needs one ArrayRecord, got 0"  # a strategy's complaint of what is not kept
 
 
 class Recorder:
@@ -74,9 +76,11 @@ class Recorder:
         metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
         kept: dict[str, Any] = {"metrics": dict(metrics)}
         self._clients[client] = kept
-        row = self._row(reply)
-        if row is None:
-            return reply  # it will be rejected, now and in a replay
+        try:
+            row = self._row(reply)
+        except UnusableReplyError as fault:
+            kept["complaint"] = str(fault)  # it will be rejected, now and in a replay
+            return reply
         if self._dtype == "float32":
             self._rows[client] = row
             kept["has_row"] = True
@@ -91,16 +95,18 @@ class Recorder:
         reply.content[name] = self._layout.read_flat(restored(start, halves, exponent), self._start)
         return reply
 
-    def _row(self, reply: Message) -> np.ndarray | None:
-        """Return a reply's parameters, or None where it has none of the model's shape."""
-        if len(reply.content.array_records) != 1:
-            return None
+    def _row(self, reply: Message) -> np.ndarray:
+        """Return a reply's parameters.
+
+        Raises:
+            UnusableReplyError: If it has none, or others than the model's.
+        """
+        records = list(reply.content.array_records.values())
+        if len(records) != 1:
+            raise UnusableReplyError(f"needs one ArrayRecord, got {len(records)}")
         row = np.empty(self._layout.size, dtype=np.float32)
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                self._layout.write_flat(next(iter(reply.content.array_records.values())), row)
-        except UnusableReplyError:
-            return None
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._layout.write_flat(records[0], row)
         return row
 
 
@@ -125,12 +131,20 @@ def recorded_bytes(scenario: Scenario, n_parameters: int) -> int:
 
 
 class Recorded:
-    """One round as recorded."""
+    """One round as recorded.
+
+    Raises:
+        DataError: If the file is not whole.
+    """
 
     def __init__(self, file: Path) -> None:
-        with safe_open(file, framework="pt") as opened:
-            round_ = json.loads(opened.metadata()["round"])
-        tensors = load_file(file)
+        try:
+            with safe_open(file, framework="pt") as opened:
+                round_ = json.loads(opened.metadata()["round"])
+            tensors = load_file(file)
+        except (SafetensorError, TypeError, KeyError) as fault:  # the two where it is another's
+            text = f"{file.name} is no recorded round ({fault}): remove the folder to run it again"
+            raise DataError(text) from None
         self.start = record_of({name: tensors[f"start/{name}"].numpy() for name in round_["names"]})
         self.replies = {reply["client"]: reply for reply in round_["replies"]}
         rows = iter(tensors["rows"].numpy())
@@ -141,9 +155,9 @@ class Recorded:
 
     def outcome(self, client: int) -> Outcome:
         """Return what a client answered."""
-        reply = self.replies.get(client)
-        if reply is None or "error" in reply:
-            return Outcome(client, None, "" if reply is None else reply["error"], RecordDict())
+        reply = self.replies[client]
+        if "error" in reply:
+            return Outcome(client, None, reply["error"], RecordDict())
         content = RecordDict({METRICS: MetricRecord(reply["metrics"])})
         if client in self._rows:
             row = self._rows[client]
@@ -151,6 +165,11 @@ class Recorded:
                 row = restored(self._flat, row, reply["exponent"])
             content[ARRAYS] = self._layout.read_flat(row, self.start)
         return Outcome(client, content, "", RecordDict())
+
+    def restore_complaint(self, entry: ClientEntry) -> None:
+        """Say what was wrong with arrays that are not kept, as they could not be used."""
+        complaint = self.replies.get(entry.client, {}).get("complaint", NO_ARRAYS)
+        entry.status = entry.status.replace(NO_ARRAYS, complaint)
 
 
 class ReplayGrid(ClientGrid):
@@ -185,18 +204,26 @@ def replayed(
 
     Yields:
         The round's ledger, and the model that the strategy would have made.
+
+    Raises:
+        DataError: If a round's file is missing or not whole.
     """
     limit_threads(scenario.torch_threads)
     grid = ReplayGrid()  # first: it makes this process Flower's server, and Flower's log quiet
     strategy = build_strategy(scenario, federation)
+    clients = read_table(folder / "clients.csv")
     for round_ in range(1, scenario.rounds + 1):
         file = folder / updates_file(round_)
         if not file.exists():
-            return
+            text = f"{file.name} is missing: remove the folder to run it again"
+            raise DataError(text)
         recorded = grid.recorded = Recorded(file)
-        grid.sample = sorted(recorded.replies)
+        asked = clients.loc[clients["round"] == round_, "client"]
+        grid.sample = sorted({*asked, *recorded.replies})  # some may never have answered
         messages = strategy.configure_train(round_, recorded.start, ConfigRecord(), grid)
         arrays, _ = strategy.aggregate_train(round_, grid.send_and_receive(messages))
         ledger = strategy.ledger
         assert ledger is not None
+        for entry in ledger.clients:
+            recorded.restore_complaint(entry)
         yield ledger, state_dict_of(recorded.start if arrays is None else arrays)

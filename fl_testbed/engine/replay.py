@@ -4,14 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fl_testbed.engine.assembly import build_federation
-from fl_testbed.engine.launch import DatasetCache, run_folder
+from fl_testbed.data import DataError
+from fl_testbed.engine.launch import (
+    DatasetCache,
+    Options,
+    check_folders,
+    checked_federation,
+    run_folder,
+)
 from fl_testbed.engine.recorded_updates import replayed
 from fl_testbed.engine.rounds import client_row, described, heard_and_lifted
 from fl_testbed.engine.run_folder import COLUMNS, UPDATES, RunFolder
 from fl_testbed.metrics import read_table
-from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
+from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.loading import label_of_settings
+from strategies.aggregation import TooFewClientsError
 
 FREE = ("variant", "strategy", "record_updates")  # what a replay may have otherwise than its run
 
@@ -19,13 +26,14 @@ FREE = ("variant", "strategy", "record_updates")  # what a replay may have other
 def replay(
     runs: Sequence[Path], settings: Sequence[str], out: Path, data_dir: Path | None
 ) -> list[tuple[Path, bool]]:
-    """Replay runs under changed settings.
+    """Replay runs under changed settings; a replay that is there already is not made again.
 
     Returns:
         For each run the folder of the replay, and whether its ``clients.csv`` is the run's own.
 
     Raises:
-        ScenarioError: If a run has recorded nothing, or a setting changes more than the strategy.
+        ScenarioError: If a run has recorded nothing or its record is broken, a setting changes more
+            than the strategy, there are no data, or a replay's folder is another's.
     """
     scenarios, faults = [], []
     for folder in runs:
@@ -36,17 +44,43 @@ def replay(
             scenarios.append(_changed(folder, settings))
     if faults:
         raise ScenarioError(faults)
+    left = list(map(id, _check_targets(runs, scenarios, out)))
     datasets = DatasetCache(data_dir)
-    return [
-        _replay_one(folder, scenario, out, datasets)
-        for folder, scenario in zip(runs, scenarios, strict=True)
-    ]
+    done = []
+    for source, scenario in zip(runs, scenarios, strict=True):
+        if id(scenario) in left:
+            _replay_one(source, scenario, out, datasets)
+        folder = run_folder(out, scenario).path
+        same = (folder / "clients.csv").read_bytes() == (source / "clients.csv").read_bytes()
+        done.append((folder, same))
+    return done
+
+
+def _check_targets(
+    runs: Sequence[Path], scenarios: Sequence[Scenario], out: Path
+) -> list[AnyScenario]:
+    """Return the scenarios whose replays are not there yet."""
+    sources: dict[Path, Path] = {}
+    faults = []
+    for source, scenario in zip(runs, scenarios, strict=True):
+        target = run_folder(out, scenario).path
+        if (first := sources.setdefault(target, source)) is not source:
+            text = (
+                f"its replay would be that of {first} too, {target}: give each an --out of its own"
+            )
+            faults.append(Fault(str(source), "", text))
+    if faults:
+        raise ScenarioError(faults)
+    return check_folders(scenarios, Options(out, None, ""))
 
 
 def _changed(folder: Path, settings: Sequence[str]) -> Scenario:
     path = folder / "scenario.yaml"
     (own,) = load_scenarios(path)
-    (scenario,) = load_scenarios(path, settings)
+    scenario, *others = load_scenarios(path, settings)
+    if others:
+        text = f"gives {1 + len(others)} runs, and a replay is one: name a single value"
+        raise ScenarioError([Fault("--set", "", text)])
     if not isinstance(own, Scenario) or not isinstance(scenario, Scenario):
         raise ScenarioError([Fault(str(folder), "", "holds no federated run: nothing was sent")])
     before, after = (
@@ -63,23 +97,23 @@ def _changed(folder: Path, settings: Sequence[str]) -> Scenario:
     return scenario.model_copy(update={"variant": variant})
 
 
-def _replay_one(
-    source: Path, scenario: Scenario, out: Path, datasets: DatasetCache
-) -> tuple[Path, bool]:
-    federation = build_federation(scenario, datasets.get(scenario))
+def _replay_one(source: Path, scenario: Scenario, out: Path, datasets: DatasetCache) -> None:
+    federation = checked_federation(scenario, datasets, poison=False)
     folder: RunFolder = run_folder(out, scenario)
     folder.write("scenario.yaml", scenario.to_yaml())
     folder.start({"clients.csv": COLUMNS["clients.csv"]})
     restarts: list[int] = []
-    for ledger, _ in replayed(source, scenario, federation):
-        rows = [client_row(federation, ledger.round_, entry) for entry in ledger.clients]
-        folder.append("clients.csv", rows)
-        if ledger.restarted:
-            restarts.append(ledger.round_)
-    folder.close()
+    try:
+        for ledger, _ in replayed(source, scenario, federation):
+            rows = [client_row(federation, ledger.round_, entry) for entry in ledger.clients]
+            folder.append("clients.csv", rows)
+            if ledger.restarted:
+                restarts.append(ledger.round_)
+    except (DataError, TooFewClientsError) as fault:
+        raise ScenarioError([Fault(str(source), "", str(fault))]) from None
+    finally:
+        folder.close()
     folder.write_json("summary.json", _summary(folder, scenario, source, restarts))
-    same = (folder.path / "clients.csv").read_bytes() == (source / "clients.csv").read_bytes()
-    return folder.path, same
 
 
 def _summary(

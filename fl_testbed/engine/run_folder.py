@@ -16,6 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from fl_testbed.engine.errors import TakenError
+
 COLUMNS = {
     "rounds.csv": (
         "round",
@@ -79,25 +81,28 @@ class RunFolder:
         self._tables: dict[str, TextIO] = {}
         self._claim: TextIO | None = None
 
-    def claim(self) -> None:
+    def claim(self) -> bool:
         """Keep other processes from writing this run, until it is released or this process ends.
 
+        Returns:
+            Whether others could write it until now.
+
         Raises:
-            BlockingIOError: If another one writes it.
+            TakenError: If another one writes it.
         """
         if self._claim is not None:
-            return
+            return False
         self.path.mkdir(parents=True, exist_ok=True)
         claim = (self.path / "events.log").open("a", encoding="utf-8")
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as fault:
+        except BlockingIOError:
             claim.close()
-            text = "another command is writing this run"
-            raise BlockingIOError(fault.errno, text, str(self.path)) from None
+            raise TakenError("another command is writing this run") from None
         except OSError:
             pass  # a file system without locks
         self._claim = claim
+        return True
 
     def release(self) -> None:
         """Let others write this run, and close what it has left open."""
@@ -153,16 +158,22 @@ class RunFolder:
         """Take up the last checkpoint: cut the tables to it and return its round and tensors.
 
         Raises:
-            ValueError: If a table has lost rows that the checkpoint counts.
+            ValueError: If a table is missing or has lost rows that the checkpoint counts.
         """
         (self.path / FAILURE).unlink(missing_ok=True)
         with safe_open(self.path / CHECKPOINT, framework="pt") as file:
             position = json.loads(file.metadata()["position"])
         for name, size in position["bytes"].items():
-            table = self._tables[name] = (self.path / name).open("r+", encoding="utf-8", newline="")
+            path = self.path / name
+            if not path.exists():
+                text = (
+                    "is missing, which its checkpoint counts on: remove the folder to run it again"
+                )
+                raise ValueError(f"{path} {text}")
+            table = self._tables[name] = path.open("r+", encoding="utf-8", newline="")
             if table.seek(0, os.SEEK_END) < size:  # a machine that went down may forget them
                 text = "is shorter than its checkpoint says: remove the folder to run it again"
-                raise ValueError(f"{self.path / name} {text}")
+                raise ValueError(f"{path} {text}")
             table.truncate(size)  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
         return position["round"], load_file(self.path / CHECKPOINT)
@@ -208,10 +219,12 @@ class RunFolder:
 
     def fail(self, reason: str, traceback: str) -> None:
         """Keep what was done, and say why there is no more; a resume tries again."""
-        self.close()
-        self.log(traceback.rstrip())
-        self.write_json(FAILURE, {"reason": reason})
-        self.release()
+        try:
+            self.close()
+            self.log(traceback.rstrip())
+            self.write_json(FAILURE, {"reason": reason})
+        finally:
+            self.release()
 
     def close(self) -> None:
         """Close the tables, all of them even if one cannot be written."""

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fl_testbed.report.comparison import Comparison, compare
 from fl_testbed.report.figures.style import INK, save
 from fl_testbed.report.formats import grids, notes_with
 from fl_testbed.report.gallery import pictures
-from fl_testbed.report.results import PLAN, RunResult, Status, scenario_in
+from fl_testbed.report.results import PLAN, RunResult, Status, read_json, scenario_in
 from fl_testbed.scenario.leaves import leaves
 
 PARTS = Path(__file__).parent / "page"
@@ -122,10 +122,9 @@ def _scenarios(
 
 def _command(folder: Path, first: RunResult | None) -> str:
     """Return the command that made the runs; how often it was resumed is no part of it."""
-    plan = folder / PLAN
-    if plan.exists():
-        command = json.loads(plan.read_text(encoding="utf-8"))["command"]
-        return shlex.join(part for part in shlex.split(command) if part != "--resume")
+    plan = read_json(folder / PLAN)
+    if plan is not None:
+        return shlex.join(part for part in shlex.split(plan["command"]) if part != "--resume")
     return f"fl-testbed run {first.folder / 'scenario.yaml'}" if first else ""
 
 
@@ -133,10 +132,9 @@ def _environments(runs: Sequence[RunResult]) -> Iterator[tuple[str, str]]:
     """Yield what the runs ran on, with every value that any of them had."""
     found: dict[str, dict[str, None]] = {}
     for run in runs:
-        file = run.folder / "environment.json"
-        if not file.exists():
+        environment = read_json(run.folder / "environment.json")
+        if environment is None:
             continue
-        environment: Mapping[str, Any] = json.loads(file.read_bytes())
         for key in ("packages", "python", "platform", "processor", "cores", "commit"):
             value = environment.get(key)
             if isinstance(value, dict):

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from fl_testbed.scenario import AnyScenario
+from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.leaves import leaves
 
 PLAN = "sweep.json"  # beside the variants: which runs belong to the sweep
 SEED_FOLDER = re.compile(r"seed-(\d+)")
+RUN_AGAIN = "remove the file, then run the scenario again"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, in C
 
 
@@ -96,7 +97,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _planned(sweep: Path) -> Iterator[Path]:
-    for variant, seed in json.loads((sweep / PLAN).read_text(encoding="utf-8"))["runs"]:
+    for variant, seed in (read_json(sweep / PLAN) or {}).get("runs", []):
         yield sweep / variant / f"seed-{seed}"
 
 
@@ -104,23 +105,33 @@ def _run(folder: Path) -> RunResult:
     whole = folder.resolve()
     seed = SEED_FOLDER.fullmatch(whole.name)
     place = (whole.parent.parent.name, whole.parent.name, int(seed[1]) if seed else 0)
-    summary = _read_json(folder / "summary.json")
+    summary = read_json(folder / "summary.json")
     if summary is not None:
         names = summary.get("name", place[0]), summary.get("variant", place[1])
         seed_number = int(summary.get("seed", place[2]))
         return RunResult(folder, *names, seed_number, Status.DONE, "", numbers(summary))
-    failure = _read_json(folder / "failure.json")
+    failure = read_json(folder / "failure.json")
     if failure is not None:
         return RunResult(folder, *place, Status.FAILED, failure["reason"], {})
     begun = (folder / "scenario.yaml").exists()
     return RunResult(folder, *place, Status.UNFINISHED if begun else Status.WAITING, "", {})
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return what a run folder's JSON file holds, or None if it is not there.
+
+    Raises:
+        ScenarioError: If it holds something else.
+    """
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except ValueError as fault:
+        raise ScenarioError([Fault(str(path), "", f"is not JSON ({fault}): {RUN_AGAIN}")]) from None
+    if not isinstance(content, dict):
+        raise ScenarioError([Fault(str(path), "", f"needs a mapping: {RUN_AGAIN}")])
+    return content
 
 
 def numbers(summary: Mapping[str, Any]) -> dict[str, float]:

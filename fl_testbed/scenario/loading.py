@@ -167,6 +167,7 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
             except ScenarioError as error:
                 faults.update(dict.fromkeys(error.faults))
     faults.update(dict.fromkeys(_repeated_runs(scenarios, draft.origin(("sweep",)))))
+    faults.update(dict.fromkeys(_other_engines(scenarios, draft)))
     if faults:
         raise ScenarioError(list(faults))
     return scenarios
@@ -472,3 +473,18 @@ def _label(value: Any) -> str:
     if isinstance(value, list):
         return "-".join(_label(inner) for inner in value) or "none"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value))
+
+
+def _other_engines(scenarios: Sequence[AnyScenario], draft: _Draft) -> Iterator[Fault]:
+    """Yield a fault for each key of the engine, which all runs of a command share, that differs."""
+    engines = [dict(scenario.engine) for scenario in scenarios]
+    for key in engines[0] if engines else ():
+        values = list(dict.fromkeys(engine[key] for engine in engines))
+        if len(values) > 1:
+            swept = draft.origin(("sweep", f"engine.{key}"))
+            where = swept if swept != draft.origin(()) else draft.origin(("variants",))
+            text = (
+                f"all runs of a command share one engine, got {', '.join(map(str, values))}: "
+                "name it once, outside variants and sweep"
+            )
+            yield Fault(where, f"engine.{key}", text)

@@ -7,6 +7,7 @@ import pytest
 from commands import SCENARIO
 
 from fl_testbed import api
+from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
 
 
 @pytest.fixture
@@ -25,6 +26,16 @@ def test_of_several_files_only_those_runs_that_are_wanted(files, tmp_path):
     assert [(run.name, run.seed) for run in done.runs] == [("small", 1), ("other", 1)]
     assert not list(out.rglob("seed-0"))
     assert api.run(files, out=out, only=lambda run: False).runs == []
+
+
+def test_an_unfinished_run_says_how_a_notebook_goes_on_with_it(files, tmp_path):
+    out = tmp_path / "runs"
+    api.run(files[0], out=out, only=lambda run: run.seed == 0)
+    folder = RunFolder(out / "small/default/seed-0")
+    (folder.path / "summary.json").unlink()
+    folder.write_bytes(CHECKPOINT, b"")
+    with pytest.raises(api.ScenarioError, match="unfinished run: add resume=True to go on"):
+        api.run(files[0], out=out)
 
 
 WITH_GLASSES = """

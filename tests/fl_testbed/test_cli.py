@@ -87,6 +87,14 @@ def test_a_file_that_cannot_be_written_is_named_and_nothing_said_of_rounds(tmp_p
     assert (done.returncode, done.stderr) == (1, "nowhere/sheet.png: No such file or directory\n")
 
 
+def test_a_picture_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO)
+    done = run("show", "scenario.yaml", "--out", "sheet.xyz", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("--out: needs a name that ends in one of ")
+    assert done.stderr.endswith(", got sheet.xyz\n")
+
+
 def test_validate_shows_variants_groups_and_memory(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO + "\nsweep: {seed: [3, 5]}\n")
     said = succeed("validate", "scenario.yaml", cwd=tmp_path)

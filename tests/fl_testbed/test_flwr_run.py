@@ -1,6 +1,7 @@
 """``flwr run .`` on this repository and on an app that uses our strategies and nothing else of it,
 with a SuperLink that listens on the loopback alone."""
 
+import json
 import os
 import re
 import shlex
@@ -102,8 +103,8 @@ def flwr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flwr]:
         yield run
 
 
-def config(out: Path) -> str:
-    return f'set="{shlex.join(SETTINGS)}" out="{out}"'
+def config(out: Path, more: str = "") -> str:
+    return f'set="{shlex.join(SETTINGS)}" out="{out}" {more}'
 
 
 def test_a_scenario_gives_the_results_of_our_own_engine_and_one_failure_ends_no_other(
@@ -121,6 +122,15 @@ def test_a_scenario_gives_the_results_of_our_own_engine_and_one_failure_ends_no_
     )
     assert len(theirs) == 26
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-3)
+
+    out = tmp_path / "flower"
+    assert len(json.loads((out / "quickstart" / "sweep.json").read_text())["runs"]) == 2
+    said = " ".join(flwr(REPOSITORY, 26, config(out)).split())
+    assert "holds an unfinished run: add resume=true to --run-config to go on" in said
+    said = flwr(REPOSITORY, 26, config(out, "resume=true"))
+    assert "mean seed 0 done before" in " ".join(said.split())
+    events = (out / "quickstart" / "few" / "seed-0" / "events.log").read_text()
+    assert "resumed after round 0" in events
 
 
 def test_a_federation_of_another_size_is_told_how_large_to_be(flwr: Flwr, tmp_path: Path) -> None:

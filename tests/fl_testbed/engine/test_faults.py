@@ -172,6 +172,34 @@ def test_a_worker_killed_in_mid_round_changes_nothing(
     assert "worker lost" in events
 
 
+EACH_ROUND = KILLED_WORKER.replace(' / "killed"', ' / f"killed-{{server_round}}"').replace(
+    "server_round == 2 and", ""
+)
+
+
+def test_a_run_whose_workers_die_goes_on_as_long_as_it_makes_progress(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    write_scenario(tmp_path)
+    fatal = patches(tmp_path, "clients.app", EACH_ROUND.format(always=False))
+    how = ("--engine", "ray", "--workers", 1, "--set", "engine.parallel=runs")
+    succeed("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path, patches=fatal)
+    assert len(list(fatal.glob("killed-*"))) == 4
+    assert_same_results(undisturbed, tmp_path / "out")
+
+
+def test_rounds_that_were_done_before_are_no_progress(tmp_path: Path) -> None:
+    write_scenario(tmp_path)
+    fatal = patches(tmp_path, "clients.app", KILLED_WORKER.format(always=True))
+    how = ("--engine", "ray", "--workers", 1, "--set", "engine.parallel=runs")
+    forgetful = "strategy={kind: flower, path: 'flwr.serverapp.strategy:FedAvg'}"
+    arguments = ("run", "scenario.yaml", "--out", "out", *how, "--set", forgetful)
+    assert run(*arguments, cwd=tmp_path, patches=fatal).returncode == 1
+    events = (tmp_path / "out" / "small" / "default" / "seed-0" / "events.log").read_text()
+    assert events.count("worker lost") == 2
+    assert "its worker died 3 times" in events
+
+
 def test_a_client_that_kills_every_worker_is_given_up_and_the_run_goes_on(tmp_path: Path) -> None:
     write_scenario(tmp_path)
     fatal = patches(tmp_path, "clients.app", KILLED_WORKER.format(always=True))
@@ -342,8 +370,10 @@ def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_p
     first = start(*arguments, cwd=tmp_path)
     wait_for_rounds(first, tmp_path / "out", 3)
     first.send_signal(signal.SIGSTOP)  # it shall not be done before the second one starts
-    second = run(*arguments, cwd=tmp_path)
+    second = run(*arguments, "--set", "sweep.seed=[0, 1]", cwd=tmp_path)
     assert second.returncode == 1
+    assert (tmp_path / "out/small/default/seed-1/summary.json").exists()
+    assert not (tmp_path / "out/small/default/seed-0/failure.json").exists()
     assert "out/small/default/seed-0: another command is writing this run" in second.stderr
     assert "Traceback" not in second.stderr
     first.kill()

@@ -1,6 +1,7 @@
 """Recorded updates: the rule that a run used does the same again, and others can be tried."""
 
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,11 @@ from commands import SCENARIO, run, run_folders, succeed, write_scenario
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clients.app import ShardClientApp
+from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.recorded_updates import Recorder, halved, restored
-from strategies.flower_arrays import record_of
+from fl_testbed.engine.run_folder import updates_file
+from strategies.flower_arrays import ArrayView, record_of
 
 RECORDED = """
 record_updates: true
@@ -93,6 +97,8 @@ def test_a_rule_that_asks_for_losses_finds_them_recorded(recorded: Path, tmp_pat
     [
         ("mean", ["rounds=2"], "--set: rounds: a replay can change the strategy alone"),
         ("mean", ["strategy.aggregation.n_maliciuos=1"], "unknown key"),
+        ("mean", ["variants={a: {}, b: {}}"], "--set: gives 2 runs, and a replay is one"),
+        ("mean", ["sweep.seed=[0, 1]"], "--set: gives 2 runs, and a replay is one"),
     ],
 )
 def test_what_cannot_be_replayed_is_refused(
@@ -103,6 +109,105 @@ def test_what_cannot_be_replayed_is_refused(
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_no_replay_takes_the_place_of_another(recorded: Path, tmp_path: Path) -> None:
+    for copy in ("one", "two"):
+        copytree(recorded / "small" / "mean", tmp_path / copy)
+    done = run("replay", "one", "two", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("two/seed-0: its replay would be that of one/seed-0 too")
+    assert not (tmp_path / "replays").exists()
+
+    said = succeed("replay", "one", cwd=tmp_path)
+    (table,) = (tmp_path / "replays").rglob("clients.csv")
+    written = table.stat().st_mtime_ns
+    assert succeed("replay", "one", cwd=tmp_path) == said
+    assert table.stat().st_mtime_ns == written
+    scenario = tmp_path / "two/seed-0/scenario.yaml"
+    scenario.write_text(scenario.read_text().replace("lr: 0.1", "lr: 0.2"))
+    done = run("replay", "two", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "replay=same/seed-0: holds a run of another scenario" in done.stderr
+
+
+def test_a_replay_without_data_says_what_it_needs(recorded: Path, tmp_path: Path) -> None:
+    copytree(recorded / "small" / "mean", tmp_path / "mean")
+    scenario = tmp_path / "mean/seed-0/scenario.yaml"
+    scenario.write_text(scenario.read_text().replace("kind: digits", "kind: mnist"))
+    done = run("replay", "mean", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("small: dataset: MNIST needs a data folder")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_replay_sees_who_failed_who_was_silent_and_what_could_not_be_used(
+    tmp_path: Path, monkeypatch, dtype: str
+) -> None:
+    train, execute = ShardClientApp._train, InlineGrid.execute
+
+    def bad(self, message, context):
+        client = context.node_config["partition-id"]
+        if client == 0:
+            raise RuntimeError("out of battery")
+        reply = train(self, message, context)
+        arrays = reply.content["arrays"]
+        if client == 1:
+            arrays["extra"] = ArrayView(np.zeros(3, dtype=np.float32))
+        if client == 2:
+            arrays[next(iter(arrays))] = ArrayView(np.zeros((15, 64), dtype=np.float32))
+        if client == 3:
+            del reply.content["arrays"]
+        return reply
+
+    monkeypatch.setattr(ShardClientApp, "_train", bad)
+    monkeypatch.setattr(InlineGrid, "execute", lambda *a: (o for o in execute(*a) if o.client != 4))
+    write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 1"))
+    recording = f"record_updates={{dtype: {dtype}}}"
+    succeed("run", "scenario.yaml", "--out", "out", "--set", recording, cwd=tmp_path)
+    assert "to the byte: 1 of 1 replays" in succeed("replay", "out", cwd=tmp_path)
+    statuses = pd.read_csv(tmp_path / "out/small/default/seed-0/clients.csv")["status"].tolist()
+    assert statuses[0].startswith("failed: RuntimeError: out of battery")
+    assert statuses[1:6] == [
+        "rejected: arrays do not match the model's, unknown extra",
+        "rejected: array 2.weight has shape [15, 64], needs [16, 64]",
+        "rejected: needs one ArrayRecord, got 0",
+        "failed: no reply",
+        "ok",
+    ]
+
+
+@pytest.mark.parametrize("round_", [2, 3])
+def test_a_record_with_a_gap_is_refused(recorded: Path, tmp_path: Path, round_: int) -> None:
+    copytree(recorded / "small" / "mean", tmp_path / "mean")
+    (tmp_path / "mean" / "seed-0" / updates_file(round_)).unlink()
+    done = run("replay", "mean", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"mean/seed-0: round-0000{round_}.safetensors is missing: remove the folder to run it "
+        "again\n"
+    )
+
+
+def test_a_record_that_is_not_whole_is_named(recorded: Path, tmp_path: Path) -> None:
+    copytree(recorded / "small" / "mean", tmp_path / "mean")
+    file = tmp_path / "mean" / "seed-0" / updates_file(2)
+    file.write_bytes(file.read_bytes()[:1000])
+    done = run("replay", "mean", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mean/seed-0: round-00002.safetensors is no recorded round")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_users_rule_that_fails_is_blamed_and_no_run_was_stopped(
+    recorded: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text("def broken(updates):\n    raise KeyError('w')\n")
+    rule = "strategy.aggregation={kind: 'own.py:broken'}"
+    done = run("replay", recorded / "small" / "mean", "--set", rule, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"{tmp_path}/own.py:2: broken raised KeyError: 'w'\n"
 
 
 def test_a_run_that_recorded_nothing_is_refused(recorded: Path, tmp_path: Path) -> None:

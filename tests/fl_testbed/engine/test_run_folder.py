@@ -17,3 +17,6 @@ def test_a_table_that_lost_rows_is_not_filled_up(tmp_path: Path) -> None:
     (tmp_path / "rounds.csv").write_text("round,loss\n")
     with pytest.raises(ValueError, match="is shorter than its checkpoint says"):
         RunFolder(tmp_path).resume()
+    (tmp_path / "rounds.csv").unlink()
+    with pytest.raises(ValueError, match="is missing, which its checkpoint counts on"):
+        RunFolder(tmp_path).resume()

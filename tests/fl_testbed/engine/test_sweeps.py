@@ -1,16 +1,22 @@
 """A sweep survives one run's failure, says so, and finishes what is missing."""
 
+import errno
+import gc
 import json
+import os
 import weakref
 from pathlib import Path
+from shutil import copytree
 from unittest.mock import MagicMock
 
 import pytest
 from commands import SCENARIO, assert_same_results, patches, run, succeed, write_scenario
 
 from fl_testbed.data import Federation
+from fl_testbed.engine import launch as launch_module
+from fl_testbed.engine.assembly import load_dataset
 from fl_testbed.engine.launch import DatasetCache, Federated, Options, check_data, launch
-from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
 from fl_testbed.scenario import Scenario, load_scenarios
 
 VARIANTS = """
@@ -85,6 +91,26 @@ def test_compare_says_what_is_wrong_with_its_folders(undisturbed: Path, tmp_path
     assert done.stderr.startswith("--baseline: there is no variant 'mena': did you mean 'mean'?")
 
 
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("compare", "small/mean/seed-0/summary.json"),
+        ("compare", "small/sweep.json"),
+        ("report", "small/mean/seed-0/environment.json"),
+    ],
+)
+def test_a_broken_file_of_a_run_is_one_readable_line(
+    undisturbed: Path, tmp_path: Path, command: str, file: str
+) -> None:
+    copytree(undisturbed, tmp_path / "out")
+    for content, said in (("{", "is not JSON"), ("[]", "needs a mapping")):
+        (tmp_path / "out" / file).write_text(content)
+        done = run(command, "out/small", cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"out/{file}: {said}")
+        assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_finished_run_lets_go_of_its_model(tmp_path: Path, monkeypatch) -> None:
     models: list[weakref.ref] = []
     alive = []
@@ -119,6 +145,85 @@ def test_what_is_done_is_not_checked_again(tmp_path: Path, monkeypatch) -> None:
     launch(scenarios, options, progress)
     assert seeds == [1]
     assert [call.args[1] for call in progress.end.call_args_list] == ["done before", "done"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_another_command_ran_meanwhile_is_left_as_it_is(
+    tmp_path: Path, monkeypatch, finished: bool
+) -> None:
+    scenarios = load_scenarios(write_scenario(tmp_path), ["rounds=1", "sweep.seed=[0, 1]"])
+    options, folder = Options(tmp_path / "out", None, ""), tmp_path / "out/small/default/seed-0"
+    check = Federated.check
+
+    def meanwhile(self, checked, datasets):  # after the folders were looked at
+        monkeypatch.setattr(Federated, "check", check)
+        launch(scenarios[:1], options, MagicMock())
+        if not finished:
+            (folder / "summary.json").unlink()
+            RunFolder(folder).write_bytes(CHECKPOINT, b"theirs")
+        (folder / "model.safetensors").write_bytes(b"theirs")
+        check(self, checked, datasets)
+
+    monkeypatch.setattr(Federated, "check", meanwhile)
+    progress = MagicMock()
+    failures = launch(scenarios, options, progress)
+    unfinished = "holds an unfinished run: add --resume to go on, or remove the folder"
+    assert failures == ([] if finished else [f"{folder}: {unfinished}"])
+    told = "done before" if finished else unfinished
+    assert [call.args[1] for call in progress.end.call_args_list] == [told, "done"]
+    kept = "model.safetensors" if finished else CHECKPOINT
+    assert (folder / kept).read_bytes() == b"theirs"
+
+
+LOSES_A_FOLDER = """
+def patch(launch):
+    import errno, os
+    record = launch.RunWriter.record
+
+    def failing(self, record_):
+        if self.scenario.variant == "median" and record_.round_ == 2:
+            raise OSError({number}, os.strerror({number}))
+        record(self, record_)
+
+    launch.RunWriter.record = failing
+"""
+
+
+@pytest.mark.parametrize("how", [("--engine", "inline"), ("--engine", "ray", "--workers", 1)])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get)
+def test_a_folder_that_cannot_be_written_ends_no_other_run_and_a_full_disk_all(
+    tmp_path: Path, how, number: int
+) -> None:
+    write_scenario(tmp_path, SCENARIO + VARIANTS)
+    losing = patches(tmp_path, "fl_testbed.engine.launch", LOSES_A_FOLDER.format(number=number))
+    settings = ("run", "scenario.yaml", *how, "--set", "engine.parallel=runs")
+    done = run(*settings, cwd=tmp_path, patches=losing)
+    assert done.returncode == 1
+    assert os.strerror(number) in done.stderr
+    finished = (tmp_path / "runs/small/late/seed-0/summary.json").exists()
+    assert finished == (number == errno.EACCES)
+
+
+def test_a_sweep_of_seeds_keeps_two_datasets_and_reads_each_once_to_check_and_once_to_run(
+    tmp_path: Path, monkeypatch
+) -> None:
+    write_scenario(tmp_path, SCENARIO + VARIANTS)
+    scenarios = load_scenarios(tmp_path / "scenario.yaml", ["rounds=1", "sweep.seed=[0, 1, 2, 3]"])
+    kept: list[weakref.ref] = []
+    seeds, alive = [], []
+
+    def noting(scenario, data_dir):
+        seeds.append(scenario.seed)
+        gc.collect()
+        alive.append(sum(dataset() is not None for dataset in kept))
+        dataset = load_dataset(scenario, data_dir)
+        kept.append(weakref.ref(dataset))
+        return dataset
+
+    monkeypatch.setattr(launch_module, "load_dataset", noting)
+    assert launch(scenarios, Options(tmp_path / "out", None, ""), MagicMock()) == []
+    assert seeds == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert max(alive) < 2  # besides the one that is read
 
 
 def test_one_seed_of_a_variant_tries_the_poison(tmp_path: Path, monkeypatch) -> None:

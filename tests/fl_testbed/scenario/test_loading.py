@@ -279,6 +279,21 @@ def test_the_engine_is_no_part_of_a_run_s_identity(load):
     assert inline.to_yaml() == ray.to_yaml()
 
 
+@pytest.mark.parametrize(
+    ("expansion", "where", "key", "values"),
+    [
+        ("variants:\n  a: {engine.kind: ray}\n  b: {}\n", 9, "engine.kind", "ray, inline"),
+        ("variants: {a: {}}\nsweep: {engine.workers: [1, 2]}\n", 10, "engine.workers", "1, 2"),
+    ],
+)
+def test_runs_of_one_file_are_on_one_engine(load, expansion, where, key, values):
+    with pytest.raises(ScenarioError) as error:
+        load(BASE + expansion)
+    (line,) = lines_of(error)
+    text = f"all runs of a command share one engine, got {values}: name it once, outside variants"
+    assert line.endswith(f"scenario.yaml:{where}: {key}: {text} and sweep")
+
+
 class TestSeveralFiles:
     @pytest.fixture
     def files(self, load, tmp_path):
