@@ -184,8 +184,17 @@ class Layout:
         for part, values in self.parts(record):
             np.copyto(out[part], values, casting="same_kind")
 
-    def read_flat(self, flat: np.ndarray, others: ArrayRecord) -> ArrayRecord:
-        """Return a record with parameters from ``flat`` and integer arrays from ``others``."""
+    def read_flat(self, flat: np.ndarray | torch.Tensor, others: ArrayRecord) -> ArrayRecord:
+        """Return a record with parameters from ``flat`` and integer arrays from ``others``.
+
+        Args:
+            flat: Shape (d,); where it is on a device, so is what comes of it if nothing else does.
+            others: A record of this layout.
+        """
+        if isinstance(flat, torch.Tensor):
+            if self.is_flat:
+                return flat_record(self, flat.float())
+            flat = flat.cpu().numpy()
         if self.is_flat:
             return FlatRecord(self, flat.astype(np.float32, copy=False))
         record = ArrayRecord()

@@ -13,11 +13,12 @@ from clients.app import CLEAN_ARRAYS
 from clients.attacks import FACTS, Attack, Forged, Knowledge, Schedule
 from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.grid import ClientGrid
-from strategies.flower_arrays import Layout, UnusableReplyError
+from strategies.flower_arrays import FlatRecord, Layout, UnusableReplyError
 from strategies.memory import Memory
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
 
+CPU = torch.device("cpu")
 STATE = "attack/"  # prefix of what attackers carry over, among the grid's state
 
 Rule = Callable[[Tensor, np.random.Generator], Tensor]
@@ -59,13 +60,24 @@ class AdversaryGrid(ClientGrid):
     there; what they look at is copied into one float32 matrix: all updates if anybody is
     omniscient, else the attackers' own. Honest replies pass at once. What an attacker failed to
     compute, or computed so that nobody can use it, passes as it is.
+
+    Args:
+        grid: Runs the clients.
+        kinds: The attackers.
+        surroundings: What they know.
+        device: Where attacks compute: best where the server does.
     """
 
     def __init__(
-        self, grid: ClientGrid, kinds: Sequence[Attackers], surroundings: Surroundings
+        self,
+        grid: ClientGrid,
+        kinds: Sequence[Attackers],
+        surroundings: Surroundings,
+        device: torch.device = CPU,
     ) -> None:
         super().__init__()
         self._grid, self._kinds, self._around = grid, list(kinds), surroundings
+        self._device = device
         self._asks = [asked_facts(kind.attack, FACTS, skip=1) for kind in self._kinds]
         self._memories: list[Memory] = [{} for _ in self._kinds]
 
@@ -81,13 +93,13 @@ class AdversaryGrid(ClientGrid):
         messages = list(messages)
         replies = super().send_and_receive(messages, timeout=timeout)
         if messages and messages[0].metadata.message_type == MessageType.TRAIN:
-            replies = self._rewritten(_Round(messages), replies)
+            replies = self._rewritten(_Round(messages, self._device), replies)
         yield from replies
 
     def _rewritten(self, asked: "_Round", replies: Iterator[Message]) -> Iterator[Message]:
         active = [p for p, k in enumerate(self._kinds) if k.schedule.is_active(asked.round_)]
         kind_of = {client: place for place in active for client in self._kinds[place].clients}
-        board = _Board(self._looked_at(asked, active), asked.layout.size)
+        board = _Board(self._looked_at(asked, active), asked.layout.size, self._device)
         held: dict[int, list[tuple[Message, str]]] = {place: [] for place in active}
         for reply in replies:
             client = reply.metadata.src_node_id
@@ -151,9 +163,10 @@ class AdversaryGrid(ClientGrid):
         if not clients:
             return rows  # nobody to learn from
         known["seen"], known["sample"] = seen, sample
-        known["seen_clients"] = torch.tensor(clients)
-        known["is_minority"] = torch.tensor(is_minority)
-        known["memory"] = self._memories[place]
+        known["seen_clients"] = torch.tensor(clients).to(self._device)
+        known["is_minority"] = torch.tensor(is_minority).to(self._device)
+        kept = self._memories[place].items()
+        known["memory"] = {name: value.to(self._device) for name, value in kept}
         if self._around.rule is not None:
             known["defence"] = self._foreseen(asked, board, rows)
         forged = self._attack(place, rows, known)
@@ -170,7 +183,7 @@ class AdversaryGrid(ClientGrid):
             "n_clients": len(asked.starts),
             "n_attackers": n_attackers,
             "n_assumed": n_attackers if n_assumed is None else n_assumed,
-            "received": torch.from_numpy(asked.starts[attacker]),
+            "received": asked.starts[attacker],
             "rng": generator(self._around.seed, Purpose.ATTACK, asked.round_, source),
         }
 
@@ -195,7 +208,7 @@ class AdversaryGrid(ClientGrid):
         """Return what clients and attackers keep."""
         state = super().state_dict()
         for place, memory in enumerate(self._memories):
-            state |= {f"{STATE}{place}/{name}": value for name, value in memory.items()}
+            state |= {f"{STATE}{place}/{name}": value.cpu() for name, value in memory.items()}
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -211,7 +224,8 @@ class AdversaryGrid(ClientGrid):
 class _Round:
     """One round's messages, and the way from replies to updates and back."""
 
-    def __init__(self, messages: Sequence[Message]) -> None:
+    def __init__(self, messages: Sequence[Message], device: torch.device) -> None:
+        self._device = device
         config = messages[0].content.config_records["config"]
         self.round_ = int(config["server-round"])  # pyright: ignore[reportArgumentType]
         self._arrays = {m.metadata.dst_node_id: _arrays_of(m)[1] for m in messages}
@@ -246,24 +260,26 @@ class _Round:
     def with_update(self, reply: Message, key: str, update: Tensor) -> Message:
         """Put an update into an emptied reply."""
         client = reply.metadata.src_node_id
-        flat = (torch.from_numpy(self.starts[client]) + update).numpy()
         with np.errstate(over="ignore"):  # the server will see that it is not finite
+            flat = self.starts[client] + update
             reply.content[key] = self.layout.read_flat(flat, self._arrays[client])
         return reply
 
     def _update(self, arrays: ArrayRecord, client: int) -> Tensor | None:
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                update = self._flat(arrays)
-                update -= self.starts[client]
+                update = self._flat(arrays) - self.starts[client]
         except UnusableReplyError:
             return None
-        return torch.from_numpy(update) if np.isfinite(update).all() else None
+        return update if update.isfinite().all() else None
 
-    def _flat(self, arrays: ArrayRecord) -> np.ndarray:
-        flat = np.empty(self.layout.size, dtype=np.float32)
-        self.layout.write_flat(arrays, flat)
-        return flat
+    def _flat(self, arrays: ArrayRecord) -> Tensor:
+        flat = arrays.flat_in(self.layout) if isinstance(arrays, FlatRecord) else None
+        if isinstance(flat, Tensor):
+            return flat.to(self._device)
+        values = np.empty(self.layout.size, dtype=np.float32)
+        self.layout.write_flat(arrays, values)
+        return torch.from_numpy(values).to(self._device)
 
 
 def _arrays_of(message: Message) -> tuple[str, ArrayRecord]:
@@ -273,10 +289,10 @@ def _arrays_of(message: Message) -> tuple[str, ArrayRecord]:
 class _Board:
     """Updates that attackers look at, one row per client in the order of client ids."""
 
-    def __init__(self, clients: Sequence[int], n_parameters: int) -> None:
+    def __init__(self, clients: Sequence[int], n_parameters: int, device: torch.device) -> None:
         self.places = {client: row for row, client in enumerate(clients)}
         """The row of each client; after :meth:`close_gaps`, of those that sent one."""
-        self._matrix = torch.empty(len(clients), n_parameters)
+        self._matrix = torch.empty(len(clients), n_parameters, device=device)
         self._twins: dict[int, Tensor] = {}
         self._there: set[int] = set()
 

@@ -274,7 +274,7 @@ def build_client_app(
     )
 
 
-def with_attackers(grid: ClientGrid, scenario: Scenario) -> ClientGrid:
+def with_attackers(grid: ClientGrid, scenario: Scenario, device: torch.device = CPU) -> ClientGrid:
     """Put the scenario's attackers around a grid, if they do anything to updates."""
     kinds = [
         Attackers(
@@ -298,7 +298,7 @@ def with_attackers(grid: ClientGrid, scenario: Scenario) -> ClientGrid:
         rule=known_rule(scenario) if knows_rule else None,
         seed=scenario.seed,
     )
-    return AdversaryGrid(grid, kinds, surroundings)
+    return AdversaryGrid(grid, kinds, surroundings, device)
 
 
 def known_rule(scenario: Scenario) -> Rule:

@@ -62,8 +62,8 @@ class Run:
     def __init__(self, scenario: Scenario, federation: Federation, grid: ClientGrid) -> None:
         limit_threads(scenario.torch_threads)
         self._scenario, self._federation = scenario, federation
-        self._grid = with_attackers(grid, scenario)
         device, where = server_device(scenario, federation.dataset)
+        self._grid = with_attackers(grid, scenario, device)
         self._grid.notes += [where] if where else []
         self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation, device)
         self._evaluate = Evaluator(scenario, federation, device)

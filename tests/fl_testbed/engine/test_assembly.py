@@ -254,7 +254,7 @@ def test_attackers_are_told_who_is_who_and_what_the_rule_assumes(monkeypatch):
         **ATTACKED,
         strategy={"aggregation": {"kind": "multi_krum", "n_malicious": 3}},
     )
-    monkeypatch.setattr(assembly, "AdversaryGrid", lambda grid, kinds, around: (kinds, around))
+    monkeypatch.setattr(assembly, "AdversaryGrid", lambda grid, *told: told[:2])
     app = assembly.build_client_app(made, build(**ATTACKED))
     (mimics, flippers), around = assembly.with_attackers(InlineGrid(app, 1.0), made)
     assert (mimics.clients, flippers.clients) == (range(8, 9), range(9, 10))

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from pretended_device import ELSEWHERE, PretendedDevice
+from pretended_device import ELSEWHERE, PretendedDevice, Read
 
 from clients.device_memory import HostMemory
 from fl_testbed.engine import assembly, launch, rounds
@@ -93,6 +93,19 @@ def test_runs_end_as_on_the_cpu(name, request):
     pd.testing.assert_frame_equal(clients, expected, rtol=1e-2, atol=1e-4)
 
 
+def n_updates_read(reads: list[Read]) -> int:
+    n_parameters = 64 * 8 + 8 + 8 * 10 + 10
+    return [read.size for read in reads].count(n_parameters)
+
+
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter:UserWarning")
+@pytest.mark.parametrize("name", ["blind", "omniscient", "colluding", "forewarned"])
+def test_no_update_comes_to_the_host_though_attackers_look_at_them(name, elsewhere):
+    with elsewhere:
+        clients_of(SCENARIOS[name])
+    assert n_updates_read(elsewhere.reads) == 3  # one step a round
+
+
 @pytest.mark.filterwarnings("ignore:.*to a meta parameter:UserWarning")
 @pytest.mark.parametrize("strategy", [by_rule("mean"), MULTI_KRUM, by_rule("coordinate_median")])
 def test_the_host_waits_no_longer_for_more_clients(strategy, elsewhere):
@@ -100,8 +113,7 @@ def test_the_host_waits_no_longer_for_more_clients(strategy, elsewhere):
         elsewhere.reads.clear()
         with elsewhere:
             clients_of(scenario(strategy, clients=COUNTS | {"honest_majority": n_honest}))
-        n_parameters = 64 * 8 + 8 + 8 * 10 + 10
-        assert [read.size for read in elsewhere.reads].count(n_parameters) == 3  # one step a round
+        assert n_updates_read(elsewhere.reads) == 3
         return len(elsewhere.reads)
 
     assert reads(8) == reads(16)
