@@ -63,8 +63,8 @@ class CudaMemory(DeviceMemory):
         self.device = device
         total = torch.cuda.get_device_properties(device).total_memory
         self._most = int(min(share * total, total if limit is None else limit))
-        if self._most < total:
-            torch.cuda.set_per_process_memory_fraction(self._most / total, device)
+        # Always: the process may have had a limit before.
+        torch.cuda.set_per_process_memory_fraction(self._most / total, device)
 
     def free(self) -> int:
         """Return what other processes left, or what this one may still take of its share."""

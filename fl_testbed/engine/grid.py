@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 
 import torch
 from flwr.app import Error, Message, RecordDict
@@ -39,6 +40,7 @@ class ClientGrid(Grid):
         self.states: dict[int, RecordDict] = {}
         self._new_states: dict[int, RecordDict] = {}
         self._outbox: dict[str, Message] = {}
+        self._n_pushed = count()
         self._run = Run.create_empty(run_id=1)
 
     @abstractmethod
@@ -62,7 +64,7 @@ class ClientGrid(Grid):
         ]
         for outcome in self.execute(with_views(messages[0].content), tasks):
             self.notes += outcome.notes
-            if outcome.state:
+            if outcome.state or outcome.client in self.states:  # it may have forgotten all
                 self._new_states[outcome.client] = outcome.state
             reply = self._reply(asked[outcome.client], outcome)
             del outcome  # nothing here holds on to a reply while the next is awaited
@@ -121,7 +123,7 @@ class ClientGrid(Grid):
         """Keep messages until their replies are pulled."""
         ids = []
         for message in messages:
-            key = f"{len(self._outbox)}-{message.metadata.dst_node_id}"
+            key = f"{next(self._n_pushed)}-{message.metadata.dst_node_id}"
             self._outbox[key] = with_message_id(message, key)
             ids.append(key)
         return ids

@@ -550,9 +550,11 @@ def inline_rounds(
         stays_on_device=True,
     )
     grid = InlineGrid(app, scenario.engine.client_timeout_s)
-    yield from Run(scenario, federation, grid).rounds(done, state)
-    del app, grid  # what they hold of a GPU goes back before the next run
-    release_gpus()
+    try:
+        yield from Run(scenario, federation, grid).rounds(done, state)
+    finally:
+        del app, grid  # what they hold of a GPU goes back before the next run
+        release_gpus()
 
 
 def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:

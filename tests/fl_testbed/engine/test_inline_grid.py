@@ -45,3 +45,37 @@ def test_what_a_failing_client_put_into_its_state_is_void(cohort: int) -> None:
 
 def counts(grid: InlineGrid) -> dict[int, object]:
     return {client: state.config_records["kept"]["n"] for client, state in grid.states.items()}
+
+
+def test_a_client_may_forget_all_it_kept() -> None:
+    def forget(message: Message, context: Context) -> Message:
+        context.state = RecordDict()
+        return Message(RecordDict(), reply_to=message)
+
+    app = ClientApp()
+    app.train()(forget)
+    grid = InlineGrid(app, client_timeout_s=60.0)
+    grid.states = {0: RecordDict({"kept": ConfigRecord({"n": 1})})}
+    list(grid.send_and_receive([grid.create_message(RecordDict(), "train", 0, "1")]))
+    grid.end_round()
+    assert not grid.states[0]
+
+
+def test_replies_are_to_the_messages_that_were_pushed() -> None:
+    app = ClientApp()
+    app.train()(lambda message, context: Message(message.content, reply_to=message))
+    grid = InlineGrid(app, client_timeout_s=60.0)
+
+    def push(n: int) -> str:
+        content = RecordDict({"config": ConfigRecord({"n": n})})
+        (key,) = grid.push_messages([grid.create_message(content, "train", 5, "1")])
+        return key
+
+    def pull(key: str) -> object:
+        (reply,) = grid.pull_messages([key])
+        return reply.content.config_records["config"]["n"]
+
+    first, second = push(1), push(2)
+    assert pull(first) == 1
+    third = push(3)
+    assert (pull(third), pull(second)) == (3, 2)
