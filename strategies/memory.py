@@ -23,15 +23,20 @@ def recall(
     default: float,
     shape: tuple[int, ...] = (),
     dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
 ) -> Float[Tensor, "n *shape"]:
-    """Return what is remembered of each client; the default for those not yet met."""
+    """Return what is remembered of each client; the default for those not yet met.
+
+    On the device that is named, where it may well be already; by default beside the clients' ids.
+    """
+    device = device or clients.device
     known = memory.get(f"{name}.clients", clients[:0]).to(clients.device)
     if len(known) and torch.equal(known, clients):  # everybody, in order: one copy, not two
-        return memory[f"{name}.values"].to(clients.device).to(dtype, copy=True)
-    values = torch.full((len(clients), *shape), default, dtype=dtype, device=clients.device)
+        return memory[f"{name}.values"].to(device).to(dtype, copy=True)
+    values = torch.full((len(clients), *shape), default, dtype=dtype, device=device)
     if len(known):
         at, met = places(memory, name, clients)
-        remembered = memory[f"{name}.values"].to(clients.device)
+        remembered = memory[f"{name}.values"].to(device)
         values[met] = remembered[at[met]].to(dtype)
     return values
 

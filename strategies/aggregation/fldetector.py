@@ -64,14 +64,15 @@ def fldetector(
         Detecting Malicious Clients, KDD 2022.
     """
     results = memory.get("results", updates[:0]).to(updates)
-    scores = recall(memory, "scores", clients, torch.nan, (window,)).to(updates.device)
+    there = updates.device
+    scores = recall(memory, "scores", clients, torch.nan, (window,), device=there)
     if len(results) > 1 and "last.clients" in memory:
         at, met = places(memory, "last", clients)
         last = memory["last.values"].to(updates)
         shares = _shares_of_distance(updates, last, at, met, hessian_product(results))
         scores = torch.cat([scores[:, 1:], shares[:, None]], dim=1)
     suspicion = scores.nanmean(dim=1).nan_to_num(nan=0.0)
-    detected = recall(memory, "detected", clients, default=0.0).to(updates.device) > 0
+    detected = recall(memory, "detected", clients, default=0.0, device=there) > 0
     scored = ~scores.isnan().all(dim=1)
     searching = not memory.get("detected.values", torch.zeros(1)).any()
     if len(results) > window and searching and scored.any():

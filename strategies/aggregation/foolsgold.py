@@ -60,7 +60,7 @@ def foolsgold(
     """
     recent = updates if n_last is None else updates[:, -n_last:]
     shape = (recent.shape[1],)
-    history = recall(memory, "history", clients, 0.0, shape, updates.dtype).to(updates.device)
+    history = recall(memory, "history", clients, 0.0, shape, updates.dtype, updates.device)
     history += recent
     largest_allowed = torch.finfo(updates.dtype).max  # sums of giants stay finite
     history.clamp_(-largest_allowed, largest_allowed)

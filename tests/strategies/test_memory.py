@@ -1,4 +1,6 @@
+import pytest
 import torch
+from pretended_device import ELSEWHERE, PretendedDevice
 
 from strategies.memory import recall, remember
 
@@ -53,3 +55,16 @@ def test_what_is_recalled_can_be_changed_without_changing_the_memory():
     memory = remember({}, "loss", torch.tensor([1, 2]), doubles(1, 2))
     recall(memory, "loss", torch.tensor([1, 2]), default=0.0).add_(5)
     assert recall(memory, "loss", torch.tensor([1, 2]), default=0.0).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("clients", [[3, 5, 9], [5, 4]])
+def test_what_is_remembered_on_a_device_stays_there(clients: list[int]) -> None:
+    with PretendedDevice() as device:
+        values = torch.arange(6.0).view(3, 2).to(ELSEWHERE)
+        memory = remember({}, "history", torch.tensor([3, 5, 9]), values)
+        recalled = recall(
+            memory, "history", torch.tensor(clients), 0.0, (2,), torch.float32, ELSEWHERE
+        )
+        assert not device.reads
+        expected = {3: [0.0, 1.0], 5: [2.0, 3.0], 9: [4.0, 5.0]}
+        assert recalled.tolist() == [expected.get(client, [0.0, 0.0]) for client in clients]
