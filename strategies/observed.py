@@ -1,7 +1,6 @@
 """Any Flower strategy, watched from outside: whom it heard, though it does not say."""
 
 import gc
-import inspect
 import math
 import random
 import traceback
@@ -140,9 +139,13 @@ class Observed(Strategy):
 
     def _described(self, fault: Exception) -> str:
         """Say what an exception in the strategy was, and in which line."""
-        file = inspect.getfile(type(self.strategy))
-        frames = traceback.extract_tb(fault.__traceback__)
-        lines = [f" ({Path(file).name}:{f.lineno})" for f in frames if f.filename == file]
+        # By its module's name, not its file: of a class that was sent by value there is no module.
+        module = type(self.strategy).__module__
+        lines = [
+            f" ({Path(frame.f_code.co_filename).name}:{line})"
+            for frame, line in traceback.walk_tb(fault.__traceback__)
+            if frame.f_globals.get("__name__") == module
+        ]
         return " ".join(f"{type(fault).__name__}: {fault}".split()) + "".join(lines[-1:])
 
     def _read(
