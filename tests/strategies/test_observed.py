@@ -1,6 +1,5 @@
 """A strategy of somebody else's that fails: the round is told, and no more."""
 
-
 from strategies.observed import Observed
 
 FAILS = """

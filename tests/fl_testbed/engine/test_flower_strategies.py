@@ -52,6 +52,24 @@ class Picky(RobustFedAvg):
             raise RuntimeError("not today")
         return super().aggregate_train(server_round, replies)
 """
+FAULTY = """
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import FedAvg
+
+
+class Lacking(FedAvg):
+    def aggregate_train(self, server_round, replies):
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        kept = list(arrays.items())[server_round == 2 :]
+        return ArrayRecord(dict(kept)), metrics
+
+
+class Unwilling(FedAvg):
+    def configure_train(self, server_round, arrays, config, grid):
+        if server_round == 2:
+            config["clip"]
+        return super().configure_train(server_round, arrays, config, grid)
+"""
 PRIVATE = """
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 
@@ -177,6 +195,26 @@ def test_an_exception_in_a_strategy_costs_a_round_and_says_why(tmp_path: Path) -
     assert rounds["skipped"].tolist()[2] == fault
     progress.note.assert_called_with(f"picky seed 0, round 2, moved nothing: {fault}")
     assert rounds["skipped"].notna().sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("Lacking", "UnusableReplyError: arrays do not match the model's, missing 2.weight"),
+        ("Unwilling", f"KeyError: 'clip' (mine.py:{line_of('config[', FAULTY)})"),
+    ],
+)
+def test_half_a_model_or_a_fault_before_anybody_is_asked_costs_a_round_too(
+    tmp_path: Path, name: str, fault: str
+) -> None:
+    path = scenario(tmp_path, {"it": flower(f"mine.py:{name}", more=", leave_one_out: true")})
+    (tmp_path / "mine.py").write_text(FAULTY)
+    recording = load_scenarios(path, ["record_updates={dtype: float32}"])
+    assert launch(recording, Options(tmp_path / "out", None, ""), MagicMock()) == []
+    rounds = pd.read_csv(next((tmp_path / "out").rglob("rounds.csv")))
+    assert rounds["skipped"].fillna("").tolist() == ["", "", fault, *[""] * (len(rounds) - 3)]
+    clients = pd.read_csv(next((tmp_path / "out").rglob("clients.csv")))
+    assert clients["influence"][clients["round"] == 3].notna().all()
 
 
 class StopError(BaseException): ...
