@@ -209,7 +209,12 @@ class OwnSpec(Spec):
         for p in parameters:
             is_given = p.name in self.offered | self.args.keys() or p.default is not p.empty
             if not is_given and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
-                return f"needs {p.name!r}: give it in args. It is not {offered}"
+                why = self._untold(p.name) or f": give it in args. It is not {offered}"
+                return f"needs {p.name!r}{why}"
+        return ""
+
+    def _untold(self, fact: str) -> str:
+        """Return why a fact is not handed over, where there is more to say than that it is not."""
         return ""
 
     @property

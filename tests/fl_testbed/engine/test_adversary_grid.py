@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors.torch import load, save
 
 from clients.app import CLEAN_ARRAYS
-from clients.attacks import Forged, Knowledge, Schedule
+from clients.attacks import FACTS, UNTOLD, Forged, Knowledge, Schedule
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Surroundings
 from fl_testbed.engine.assembly import load_dataset
 from fl_testbed.engine.client_work import Outcome, Task
@@ -145,7 +145,9 @@ class TestKnowledge:
         assert [told["own"].tolist() for told in attack.told] == [
             [approx(updates(c))] for c in ATTACKERS
         ]
-        assert all(told["seen"] is None and told["n_attackers"] == 3 for told in attack.told)
+        for told in attack.told:
+            assert {name for name in FACTS if told.get(name) is None} == UNTOLD
+            assert told["n_attackers"] == 3
         one_round(grid_of(kind(attack, Knowledge.BLIND)), round_=2)
         draws = {float(told["rng"].random()) for told in attack.told}
         assert len(draws) == 6
