@@ -8,6 +8,11 @@ Memory = dict[str, Tensor]
 """Named tensors, so that any checkpoint can hold them."""
 
 
+def can_go_on(strategy: object) -> bool:
+    """Whether a strategy can say what it carries from round to round, and take it up again."""
+    return hasattr(strategy, "state_dict") and hasattr(strategy, "load_state_dict")
+
+
 def recall(
     memory: Memory,
     name: str,

@@ -19,6 +19,7 @@ from flwr.serverapp.strategy import Strategy
 from strategies.aggregation.aggregate import dot_products
 from strategies.flower_arrays import Layout, UnusableReplyError
 from strategies.inferred_weights import inferred_weights
+from strategies.memory import can_go_on
 from strategies.randomness import Purpose, generator
 from strategies.robust import NO_REPLY, OK, ClientEntry, RoundLedger, number_in
 from strategies.shapes import Tensor
@@ -133,8 +134,8 @@ class Observed(Strategy):
 
     @property
     def can_resume(self) -> bool:
-        """Whether the strategy can say what it carries from round to round."""
-        return hasattr(self.strategy, "state_dict") and hasattr(self.strategy, "load_state_dict")
+        """Whether the strategy can say what it carries from round to round, and take it up."""
+        return can_go_on(self.strategy)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the strategy carries from round to round, if it can say so."""
@@ -146,7 +147,9 @@ class Observed(Strategy):
         strategy: Any = self.strategy
         if not self.can_resume:
             name = type(strategy).__name__
-            raise TypeError(f"{name} has no state_dict: it cannot go on in the middle of a run")
+            raise TypeError(
+                f"{name} lacks state_dict or load_state_dict: it cannot go on within a run"
+            )
         strategy.load_state_dict(state)
 
     def _described(self, fault: Exception) -> str:

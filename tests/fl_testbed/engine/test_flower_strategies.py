@@ -35,8 +35,16 @@ class Silent(RobustFedAvg):
     state_dict = load_state_dict = property()  # as if it had none
 
 
+class Mute(RobustFedAvg):
+    load_state_dict = property()  # it says what it carries, and cannot take it up
+
+
 def clipping(**fedavg):
     return Silent(norm_clipping, **fedavg)
+
+
+def mute(**fedavg):
+    return Mute(norm_clipping, **fedavg)
 
 
 def broken(**fedavg):
@@ -228,8 +236,10 @@ def stop_after(n_rounds: int) -> MagicMock:
     return MagicMock(round=round_)
 
 
-@pytest.mark.parametrize("name", ["clipping", "Picky"])
-def test_only_a_strategy_with_a_state_dict_can_go_on(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["clipping", "mute", "Picky"])
+def test_only_a_strategy_with_a_state_dict_that_it_can_take_up_can_go_on(
+    tmp_path: Path, name: str
+) -> None:
     scenarios = load_scenarios(scenario(tmp_path, {"it": flower(f"mine.py:{name}")}))
     with pytest.raises(StopError):
         launch(scenarios, Options(tmp_path / "out", None, ""), stop_after(3))
@@ -249,6 +259,11 @@ def test_only_a_strategy_with_a_state_dict_can_go_on(tmp_path: Path, name: str) 
         (flower("flwr.serverapp.strategy:FedTrimmedAvg", "{beta: 0.7}"), "must be in the range"),
         (flower("mine.py:broken"), "is no Flower strategy: it has no configure_train"),
         (flower("flwr.serverapp.strategy:FedAvg", "{min_available_nodes: 99}"), "wait for ever"),
+        (
+            flower("flwr.serverapp.strategy:FedAvg", "{fraction_evaluate: 1.0}"),
+            "strategy: args.fraction_evaluate needs 0, got 1.0: the testbed tests models on the "
+            "server's test set, its clients evaluate nothing",
+        ),
         ("{kind: flower, args: {}}", "strategy.path: is missing"),
     ],
 )
