@@ -10,6 +10,7 @@ from torch import nn
 from clients.device_memory import DeviceMemory, HostMemory, is_out_of_memory
 from clients.shard import Shard
 from clients.training import (
+    DrawsError,
     LocalTraining,
     Objective,
     State,
@@ -70,7 +71,8 @@ class Trainer:
     The first time, a cohort of one and one of two clients are probed, those with most examples.
     Memory grows by the difference with every client, so this says how many fit into
     ``SHARE_OF_FREE`` of what is free. Where that turns out to be too many, cohorts are halved, and
-    stay so.
+    stay so. A model that draws random numbers while it trains is trained one by one: what it draws
+    is its client's own then, whatever the cohort.
 
     Args:
         model: Gives the forward pass; moved to the device.
@@ -93,6 +95,7 @@ class Trainer:
         self.model = model.to(memory.device)
         self._own = self.model.state_dict()
         self._note, self._probed = note, largest == 1
+        self._draws = False
         self._stays_on_device = stays_on_device
 
     @property
@@ -128,7 +131,14 @@ class Trainer:
         Raises:
             torch.OutOfMemoryError: If a cohort of one does not fit on the CPU either.
         """
-        alone = [place for place, job in enumerate(jobs) if not job.fits_cohort]
+        try:
+            return self._together(received, jobs)
+        except DrawsError:
+            self._go_one_by_one()
+            return self._together(received, jobs)
+
+    def _together(self, received: State, jobs: Sequence[Job]) -> list[Trained]:
+        alone = [place for place, job in enumerate(jobs) if self._draws or not job.fits_cohort]
         results: dict[int, Trained] = {}
         for place, done in zip(
             alone, self.one_by_one(received, [jobs[p] for p in alone]), strict=True
@@ -158,7 +168,11 @@ class Trainer:
             Job(job.shard, job.settings, lambda: np.random.default_rng(0))
             for job in (largest if len(largest) == 2 else largest * 2)
         ]
-        one, two = self._peak_of(received, probes[:1]), self._peak_of(received, probes)
+        try:
+            one, two = self._peak_of(received, probes[:1]), self._peak_of(received, probes)
+        except DrawsError:
+            self._go_one_by_one()
+            return
         if one is None or two is None:
             self._shrink(2)
             return
@@ -230,6 +244,10 @@ class Trainer:
         # Out here, where the exception no longer holds on to what the work had made.
         self.memory.release()
         return None
+
+    def _go_one_by_one(self) -> None:
+        self.size, self._draws = 1, True
+        self._note("the model draws random numbers while it trains: clients train one by one")
 
     def _shrink(self, tried: int) -> None:
         if tried > 1:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,11 @@ from clients.shard import Shard
 from strategies.shapes import Float, Int, Tensor
 
 EVALUATION_BATCH = 1_000
+
+
+class DrawsError(RuntimeError):
+    """A model that draws random numbers while it trains cannot be one of a cohort: what it draws
+    would depend on who else is in it."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,8 @@ def train(
 ) -> float:
     """Train a model in place on one shard; an attacker's ``hook`` runs after each step.
 
-    The loss is that of the ``objective``, by default the mean cross-entropy.
+    The loss is that of the ``objective``, by default the mean cross-entropy. What the model draws
+    from torch's global generators, for dropout or else, is seeded from ``rng``.
 
     Returns:
         The mean loss over all examples seen, each at the time it was seen.
@@ -103,7 +109,7 @@ def train(
     sizes = [len(batch) for batch in steps]
     order = torch.from_numpy(np.concatenate(steps)).to(shard.labels.device)
     losses: list[Tensor] = []
-    with own_draws(model, rng):
+    with own_draws(order.device, rng):
         for step, rows in enumerate(order.split(sizes), start=1):
             optimizer.zero_grad(set_to_none=True)
             logits = model(shard.inputs[rows])
@@ -125,13 +131,18 @@ def train(
 
 
 @contextmanager
-def own_draws(model: nn.Module, rng: np.random.Generator) -> Iterator[None]:
-    """Let dropout draw from a client's own generator, and not from the process's."""
-    if not any(isinstance(layer, nn.Dropout) for layer in model.modules()):
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(rng.integers(2**63)))
+def own_draws(device: torch.device, rng: np.random.Generator) -> Iterator[None]:
+    """Let a model draw from a client's own generator, and not from the process's.
+
+    Always: no list of layers names all that draw. Only the generators of the CPU and of the device
+    are seeded, for only those are put back; ``torch.manual_seed`` would seed every GPU's.
+    """
+    seed, on_gpu = int(rng.integers(2**63)), device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 
@@ -191,7 +202,7 @@ def train_rows(
 
     Args:
         model: Gives the forward pass; must work under ``torch.func.vmap`` (GroupNorm does,
-            BatchNorm does not). Its own parameters are not changed.
+            BatchNorm does not) and draw no random numbers. Its own parameters are not changed.
         start: The parameters and buffers that every client starts from.
         shards: One per client, on the same device.
         settings: The same for all.
@@ -202,6 +213,9 @@ def train_rows(
     Returns:
         The trained parameters, a row per client in the order of :func:`trainable`, and each
         client's mean loss over all examples seen.
+
+    Raises:
+        DrawsError: If the model draws from torch's global generators.
     """
     model.train()
     names = trainable(model, start)
@@ -219,7 +233,7 @@ def train_rows(
         losses = F.cross_entropy(logits, y, reduction="none")
         return (losses * present).sum() / present.sum()
 
-    losses_of = vmap(loss_of, randomness="different")
+    losses_of = _drawing_nothing(vmap(loss_of, randomness="error"))
     totals = torch.zeros(len(shards), dtype=torch.float64, device=device)
     active = {name: value.requires_grad_() for name, value in parameters_in(matrix, names).items()}
     optimizer = settings.build_optimizer(list(active.values()))
@@ -243,6 +257,20 @@ def train_rows(
         return matrix, means
     back = torch.tensor(schedule.order).argsort().to(device)
     return matrix[back], means[back]
+
+
+def _drawing_nothing(losses_of: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Tell by its type what ``vmap`` tells of a random number in words alone."""
+
+    def told(*args: Any) -> Tensor:
+        try:
+            return losses_of(*args)
+        except RuntimeError as fault:
+            if "randomness error mode" not in str(fault):
+                raise
+            raise DrawsError("the model draws random numbers: train clients one by one") from fault
+
+    return told
 
 
 def trainable(model: nn.Module, start: State) -> State:

@@ -16,6 +16,11 @@ def client_ids(node_ids: Iterable[int]) -> Int[Tensor, " n"]:
     return torch.tensor(signed, dtype=torch.int64)
 
 
+def can_go_on(strategy: object) -> bool:
+    """Whether a strategy can say what it carries from round to round, and take it up again."""
+    return hasattr(strategy, "state_dict") and hasattr(strategy, "load_state_dict")
+
+
 def recall(
     memory: Memory,
     name: str,

@@ -1,7 +1,6 @@
 """Any Flower strategy, watched from outside: whom it heard, though it does not say."""
 
 import gc
-import inspect
 import math
 import random
 import traceback
@@ -20,6 +19,7 @@ from flwr.serverapp.strategy import Strategy
 from strategies.aggregation.aggregate import dot_products
 from strategies.flower_arrays import Layout, UnusableReplyError
 from strategies.inferred_weights import inferred_weights
+from strategies.memory import can_go_on
 from strategies.randomness import Purpose, generator
 from strategies.robust import NO_REPLY, OK, ClientEntry, RoundLedger, number_in
 from strategies.shapes import Tensor
@@ -57,15 +57,23 @@ class Observed(Strategy):
         """The last round's ledger."""
         self._arrays = ArrayRecord()
         self._asked: list[int] = []
+        self._unasked = ""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Let the strategy address clients; sort its messages by node id."""
-        self._arrays = arrays
+        """Let the strategy address clients; sort its messages by node id.
+
+        An exception in it is the round's outcome: nobody is asked, the ledger will say why.
+        """
+        self._arrays, self._unasked = arrays, ""
         self._seed(server_round)
-        messages = list(self.strategy.configure_train(server_round, _plain(arrays), config, grid))
-        messages.sort(key=lambda message: message.metadata.dst_node_id)
+        messages: list[Message] = []
+        try:
+            asked = self.strategy.configure_train(server_round, _plain(arrays), config, grid)
+            messages = sorted(asked, key=lambda message: message.metadata.dst_node_id)
+        except Exception as fault:  # somebody else's code may raise anything
+            self._unasked = self._described(fault)
         self._asked = [message.metadata.dst_node_id for message in messages]
         return messages
 
@@ -74,29 +82,33 @@ class Observed(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Let the strategy aggregate, and infer what it did.
 
-        An exception in it is the round's outcome: the model stays as it is, the ledger says why.
+        An exception in it, or a result that is no such model, is the round's outcome: the model
+        stays as it is, the ledger says why.
         """
         ledger = self.ledger = RoundLedger(server_round)
         answers = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
         start, updates, measured = self._read(answers, ledger)
-        arrays = metrics = None
+        if self._unasked:  # only now: a recorder of replies must have seen that there are none
+            ledger.skipped = self._unasked
+            return None, None
+        arrays = metrics = step = None
         with _older_objects_spared():
-            without = self._without_each(server_round, answers) if self.leave_one_out else {}
+            without = self._without_each(server_round, answers, start) if self.leave_one_out else {}
             self._seed(server_round)
             try:
                 arrays, metrics = self.strategy.aggregate_train(server_round, _copied(answers))
-            except Exception as fault:  # somebody else's code may raise anything
+                step = None if arrays is None else self._step(arrays, start)
+            except Exception as fault:
                 ledger.skipped = self._described(fault)
-        if arrays is None:
+        if step is None:
             ledger.skipped = ledger.skipped or "the strategy returned no model"
             for entry in measured:
                 entry.weight = 0.0
             return None, metrics
-        step = self._step(arrays, start)
         self._infer(ledger, updates, measured, step)
         for entry in measured:
             if entry.client in without:
-                entry.influence = _distance(step, self._step(without[entry.client], start))
+                entry.influence = _distance(step, without[entry.client])
         return arrays, metrics
 
     def configure_evaluate(
@@ -122,8 +134,8 @@ class Observed(Strategy):
 
     @property
     def can_resume(self) -> bool:
-        """Whether the strategy can say what it carries from round to round."""
-        return hasattr(self.strategy, "state_dict") and hasattr(self.strategy, "load_state_dict")
+        """Whether the strategy can say what it carries from round to round, and take it up."""
+        return can_go_on(self.strategy)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the strategy carries from round to round, if it can say so."""
@@ -135,14 +147,20 @@ class Observed(Strategy):
         strategy: Any = self.strategy
         if not self.can_resume:
             name = type(strategy).__name__
-            raise TypeError(f"{name} has no state_dict: it cannot go on in the middle of a run")
+            raise TypeError(
+                f"{name} lacks state_dict or load_state_dict: it cannot go on within a run"
+            )
         strategy.load_state_dict(state)
 
     def _described(self, fault: Exception) -> str:
         """Say what an exception in the strategy was, and in which line."""
-        file = inspect.getfile(type(self.strategy))
-        frames = traceback.extract_tb(fault.__traceback__)
-        lines = [f" ({Path(file).name}:{f.lineno})" for f in frames if f.filename == file]
+        # By its module's name, not its file: of a class that was sent by value there is no module.
+        module = type(self.strategy).__module__
+        lines = [
+            f" ({Path(frame.f_code.co_filename).name}:{line})"
+            for frame, line in traceback.walk_tb(fault.__traceback__)
+            if frame.f_globals.get("__name__") == module
+        ]
         return " ".join(f"{type(fault).__name__}: {fault}".split()) + "".join(lines[-1:])
 
     def _read(
@@ -202,19 +220,21 @@ class Observed(Strategy):
             entry.weight = weight
             entry.contribution = pull / total if total > 0 else math.nan
 
-    def _without_each(self, server_round: int, answers: list[Message]) -> dict[int, ArrayRecord]:
-        """Return what the strategy would have made of the round without each client."""
-        results: dict[int, ArrayRecord] = {}
+    def _without_each(
+        self, server_round: int, answers: list[Message], start: np.ndarray
+    ) -> dict[int, Tensor]:
+        """Return the step that the strategy would have taken without each client."""
+        steps: dict[int, Tensor] = {}
         for left_out in answers:
             others = _copied([reply for reply in answers if reply is not left_out])
             self._seed(server_round)
             try:
                 arrays, _ = deepcopy(self.strategy).aggregate_train(server_round, others)
+                if arrays is not None:
+                    steps[left_out.metadata.src_node_id] = self._step(arrays, start)
             except Exception:  # it may need as many: then nobody can say
                 continue
-            if arrays is not None:
-                results[left_out.metadata.src_node_id] = arrays
-        return results
+        return steps
 
     def _seed(self, server_round: int) -> None:
         if self.seed is None:

@@ -3,7 +3,7 @@
 from clients.attacks.alie import alie, alie_z
 from clients.attacks.fang_krum import fang_krum, fang_krum_partial
 from clients.attacks.fang_trimmed_mean import fang_trimmed_mean, fang_trimmed_mean_partial
-from clients.attacks.forged import FACTS, Attack, Defence, Forged, Knowledge, Schedule
+from clients.attacks.forged import FACTS, UNTOLD, Attack, Defence, Forged, Knowledge, Schedule
 from clients.attacks.gaussian import gaussian
 from clients.attacks.inner_product import inner_product
 from clients.attacks.mimic import mimic
@@ -20,6 +20,7 @@ from clients.attacks.training_attack import TrainingAttack
 
 __all__ = [
     "FACTS",
+    "UNTOLD",
     "Attack",
     "Defence",
     "Forged",

@@ -47,6 +47,9 @@ FACTS = frozenset(
 )
 """The names of what attackers may know of a round."""
 
+UNTOLD = frozenset({"seen", "sample", "clean", "seen_clients", "is_minority", "defence", "memory"})
+"""Those of them that blind attackers, of whom each acts by itself, are not told."""
+
 Attack = Callable[..., Forged]
 """An attack. Its first parameter is ``own``, the updates that its attackers would send; of what the
 attackers know it is handed what its other parameters name:

@@ -195,8 +195,15 @@ class AdversaryGrid(ClientGrid):
         assert rule is not None
 
         def defence(update: Tensor) -> Tensor:
+            own = rows.clone()  # the attack holds these rows, and asks again
             rows[:] = update  # in the matrix itself: a second one could be too large
-            return rule(everyone, generator(self._around.seed, Purpose.ATTACK, asked.round_))
+            try:
+                foreseen = rule(
+                    everyone, generator(self._around.seed, Purpose.ATTACK, asked.round_)
+                )
+                return foreseen.clone()  # it may be a row
+            finally:
+                rows.copy_(own)
 
         return defence
 

@@ -6,7 +6,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from clients import attacks
-from clients.attacks import FACTS, Attack, Forged, Halving, Knowledge, Schedule, TrainingAttack
+from clients.attacks import (
+    FACTS,
+    UNTOLD,
+    Attack,
+    Forged,
+    Halving,
+    Knowledge,
+    Schedule,
+    TrainingAttack,
+)
 from clients.reporting import Claim
 from clients.training import LocalTraining
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
@@ -210,14 +219,25 @@ class OwnAttackSpec(OwnSpec, AttackSpec):
     needs_spread = False
 
     @property
+    def offered(self) -> frozenset[str]:
+        """What attackers of such knowledge are told."""
+        return self.facts - UNTOLD if self.seen is Knowledge.BLIND else self.facts
+
+    def _untold(self, fact: str) -> str:
+        """Say what attackers must know to be told it."""
+        if fact not in self.facts:
+            return ""
+        return ", which blind attackers are not told: let knowledge be omniscient or colluding"
+
+    @property
     def knows_defence(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether it asks what the server would do."""
-        return self.names("defence")
+        return "defence" in self.offered and self.names("defence")
 
     @property
     def needs_twin(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether it asks for updates of clean data."""
-        return self.names("clean")
+        return "clean" in self.offered and self.names("clean")
 
     def build(self) -> Attack | None:
         """Return the function with its arguments bound."""

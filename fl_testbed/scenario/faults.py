@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -34,6 +34,9 @@ class ScenarioError(ValueError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = list(faults)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[list[Fault]]]:
+        return type(self), (self.faults,)  # by default it would be made of its text
 
 
 NEEDED = {

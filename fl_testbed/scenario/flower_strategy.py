@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field
 
 from fl_testbed.scenario.methods import StrategySpec
 from fl_testbed.scenario.own_code import OURS_TAG, OWN, OWN_TAG, PATH, OwnCodeError, OwnSpec
+from strategies.memory import can_go_on
 
 # All clients that the engine has sampled train, and nobody evaluates: the engine does.
 DEFAULTS = {
@@ -55,8 +56,8 @@ class FlowerStrategySpec(OwnSpec):
 
     @property
     def can_resume(self) -> bool:
-        """Whether it can say what it carries from round to round."""
-        return hasattr(self.build(), "state_dict")
+        """Whether it can say what it carries from round to round, and take it up again."""
+        return can_go_on(self.build())
 
     def n_assumed(self, n: int) -> int | None:
         """Return how many malicious clients it assumes, where its arguments say so."""
@@ -66,9 +67,13 @@ class FlowerStrategySpec(OwnSpec):
         """Build it once, to see that it can be.
 
         Raises:
-            OwnCodeError: If it cannot.
+            OwnCodeError: If it cannot, or what it is asked for cannot.
         """
         self.build()
+        share = self.args.get("fraction_evaluate", 0)
+        if share:
+            text = "the testbed tests models on the server's test set, its clients evaluate nothing"
+            raise OwnCodeError(f"args.fraction_evaluate needs 0, got {share}: {text}")
         for key in ("min_available_nodes", "min_train_nodes"):
             if self.args.get(key, 0) > n:
                 raise OwnCodeError(f"args.{key} {self.args[key]} would wait for ever: {n} sampled")

@@ -31,6 +31,9 @@ class InitialModelError(ValueError):
         super().__init__("; ".join(texts))
         self.texts = list(texts)
 
+    def __reduce__(self) -> tuple[type[Self], tuple[list[str]]]:
+        return type(self), (self.texts,)  # by default it would be made of its text
+
 
 @dataclass(frozen=True)
 class _File:

@@ -3,7 +3,6 @@
 import itertools
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 from fl_testbed.scenario.centralized import CentralizedScenario
 from fl_testbed.scenario.faults import Fault, ScenarioError, describe, unknown_key
 from fl_testbed.scenario.files import beside
-from fl_testbed.scenario.own_code import is_own
+from fl_testbed.scenario.own_code import is_own, look_beside
 from fl_testbed.scenario.scenario import Scenario
 
 TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))
@@ -223,8 +222,8 @@ def _locate_own_code(draft: _Draft, node: Any, key: tuple[str | int, ...]) -> No
             folder = _folder_of(draft, (*key, name))
             if value.rpartition(":")[0].endswith(".py"):
                 node[name] = str(folder / value)
-            elif str(folder.absolute()) not in sys.path:
-                sys.path.append(str(folder.absolute()))
+            else:
+                look_beside(folder, value)
 
 
 def _locate_initial_model(draft: _Draft) -> None:

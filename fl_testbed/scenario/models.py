@@ -120,11 +120,16 @@ class OwnModelSpec(OwnSpec, ModelSpec):
         try:
             with torch.no_grad():
                 logits = model.eval()(torch.zeros(2, *shape))
+                before = torch.get_rng_state()  # lazy layers have drawn their parameters now
+                model(torch.zeros(2, *shape))
         except Exception as fault:  # a user's code may raise anything
             raise OwnCodeError(self.code.blame(fault)) from fault
         if logits.shape != (2, n_classes):
             text = f"turns {(2, *shape)} into {tuple(logits.shape)}, not into {(2, n_classes)}"
             raise OwnCodeError(f"{self.code.place}: {self.code.name} {text}: one logit for a class")
+        if not torch.equal(torch.get_rng_state(), before):
+            text = "draws random numbers when it is tested too: ask self.training in forward"
+            raise OwnCodeError(f"{self.code.place}: {self.code.name} {text}")
         return model.train()
 
     def complaint(self, result: Any, *args: Any) -> str:

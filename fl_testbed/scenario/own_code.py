@@ -16,6 +16,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -28,6 +29,13 @@ from strategies.aggregation import TooFewClientsError
 
 OURS, OWN = "(ours)", "(own)"
 PATH = r"^[^:\s][^:]*:[A-Za-z_]\w*$"
+
+_BESIDE: dict[str, Path] = {}
+"""The folder of the scenario that named a package last, by the package's name."""
+_FOLDERS: set[Path] = set()
+"""The folders of scenarios that Python looks into because they name modules."""
+_IMPORTED: dict[str, dict[Path, str]] = {}
+"""The hashes of a package's files when they were imported, by the package's name."""
 
 
 def is_own(kind: object) -> bool:
@@ -201,7 +209,12 @@ class OwnSpec(Spec):
         for p in parameters:
             is_given = p.name in self.offered | self.args.keys() or p.default is not p.empty
             if not is_given and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
-                return f"needs {p.name!r}: give it in args. It is not {offered}"
+                why = self._untold(p.name) or f": give it in args. It is not {offered}"
+                return f"needs {p.name!r}{why}"
+        return ""
+
+    def _untold(self, fact: str) -> str:
+        """Return why a fact is not handed over, where there is more to say than that it is not."""
         return ""
 
     @property
@@ -267,10 +280,47 @@ def load(kind: str) -> OwnCode:
         return OwnCode(path, name, module.__name__, digest, source, function)
     if _is_installed(path):  # its version is the environment's
         return OwnCode(_defined_in(function, path), name, "", None, None, function)
-    digest = hashlib.sha256()
-    for file in _sources(module):
-        digest.update(file.read_bytes())
-    return OwnCode(path, name, where.partition(".")[0], digest.hexdigest(), None, function)
+    package, contents = _package_of(where), {file: file.read_bytes() for file in _sources(module)}
+    _insist_on_what_runs(package, contents)
+    digest = hashlib.sha256(b"".join(contents.values())).hexdigest()
+    return OwnCode(path, name, package, digest, None, function)
+
+
+def look_beside(folder: Path, kind: str) -> None:
+    """Let Python look for a module in a scenario's folder, after all other places."""
+    folder = folder.absolute()
+    _BESIDE[_package_of(kind.rpartition(":")[0])] = folder
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        _FOLDERS.add(folder)
+
+
+def _package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _insist_on_what_runs(package: str, contents: Mapping[Path, bytes]) -> None:
+    """Refuse a package whose files are not those that Python imported: it does so once."""
+    there = {Path(place).parent for place in _places(sys.modules[package])}
+    own = _BESIDE.get(package)
+    if own is not None and own not in there and there & _FOLDERS and _is_in(own, package):
+        raise ValueError(
+            f"there is a {package!r} beside the scenario, and that of {min(there)} has been "
+            "imported: start again, or rename one"
+        )
+    known = _IMPORTED.setdefault(package, {})
+    for file in {**known, **contents}:
+        digest = hashlib.sha256(contents[file]).hexdigest() if file in contents else "gone"
+        if known.setdefault(file, digest) != digest:
+            raise ValueError(f"{file} has changed since it was imported: start again")
+
+
+def _places(package: types.ModuleType) -> list[str]:
+    return list(getattr(package, "__path__", None) or [package.__file__ or ""])
+
+
+def _is_in(folder: Path, package: str) -> bool:
+    return PathFinder.find_spec(package, [str(folder)]) is not None
 
 
 def _defined_in(function: Callable[..., Any], module: Path) -> Path:
@@ -334,11 +384,10 @@ def _import_fault(path: Path | None, fault: BaseException) -> str:
 
 def _sources(module: types.ModuleType) -> list[Path]:
     """Return the files that a module's behaviour depends on: its package's, if it is the user's."""
-    path = Path(module.__file__ or "")
-    top = sys.modules[module.__name__.partition(".")[0]]
-    if not getattr(top, "__path__", None):
-        return [path]
-    return sorted(file for folder in top.__path__ for file in Path(folder).rglob("*.py"))
+    places = map(Path, _places(sys.modules[_package_of(module.__name__)]))
+    return sorted(
+        file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place])
+    )
 
 
 def _is_installed(path: Path) -> bool:

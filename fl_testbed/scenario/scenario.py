@@ -169,7 +169,8 @@ class Scenario(Spec):
 
     @property
     def draws_while_training(self) -> bool:
-        """Whether the model draws random numbers while it trains."""
+        """Whether the model is one of ours that draws random numbers while it trains; a user's own
+        shows it when it trains (:class:`clients.trainer.Trainer`)."""
         return bool(getattr(self.model, "dropout", 0))
 
     @property

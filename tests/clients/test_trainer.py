@@ -183,3 +183,21 @@ def test_jobs_of_other_settings_are_cohorts_of_their_own():
     trainer, _ = trainer_with(HostMemory())
     alone = one_by_one(Trainer(model(), HostMemory()), jobs)
     same(together(trainer, jobs), alone)
+
+
+def test_a_model_that_draws_trains_one_by_one_whatever_the_cohort():
+    def dropping(memory: DeviceMemory, largest: int) -> tuple[Trainer, list[str]]:
+        notes: list[str] = []
+        return Trainer(model().insert(1, nn.Dropout(0.5)), memory, largest, notes.append), notes
+
+    received = dropping(HostMemory(), 1)[0].model.state_dict()
+    text = "the model draws random numbers while it trains: clients train one by one"
+    alone = dropping(HostMemory(), 1)[0].together(received, JOBS)
+    for memory in (HostMemory(), Measured(2**40, [1_000, 1_500])):
+        trainer, notes = dropping(memory, 8)
+        trainer.probe(received, JOBS)
+        for _ in range(2):
+            for one, other in zip(trainer.together(received, JOBS), alone, strict=True):
+                assert one.loss == other.loss
+                assert all(torch.equal(v, other.state[name]) for name, v in one.state.items())
+        assert (trainer.size, notes) == (1, [text])

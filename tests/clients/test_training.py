@@ -1,17 +1,19 @@
 """Local training: one client after the other, and a cohort at once."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from clients.reporting import report_of
 from clients.shard import Role, Shard
-from clients.training import LocalTraining, batches, train, train_cohort
+from clients.training import DrawsError, LocalTraining, batches, train, train_cohort
 
 RAGGED = (7, 23, 10, 1, 16)  # with batches of 5: ends mid-batch, on a batch, in the first batch
 SETTINGS = {
@@ -27,6 +29,30 @@ SETTINGS = {
     ),
 }
 every_setting = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+
+
+class Drawing(nn.Module):
+    """A layer of a user's own that draws while it trains."""
+
+    def __init__(self, draw: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.draw(x) if self.training else x
+
+
+DRAWING = {
+    "dropout": nn.Dropout(0.5),
+    "dropout of channels": nn.Sequential(
+        nn.Unflatten(1, (2, 3, 1)), nn.Dropout2d(0.5), nn.Flatten()
+    ),
+    "alpha dropout": nn.AlphaDropout(0.5),
+    "dropout by a function": Drawing(lambda x: F.dropout(x, 0.5)),
+    "noise": Drawing(lambda x: x + torch.rand(x.shape, dtype=x.dtype)),
+    "noise in place": Drawing(lambda x: x + torch.empty(6, dtype=x.dtype).normal_()),
+}
+every_draw = pytest.mark.parametrize("layer", DRAWING.values(), ids=DRAWING)
 
 
 def random_shard(n_examples: int, seed: int, dtype: torch.dtype = torch.float64) -> Shard:
@@ -109,10 +135,11 @@ class TestOneClient:
         told = train(model, shard, settings, generators(1)[0])
         assert told == pytest.approx(report_of(model, shard).loss, rel=1e-12)
 
-    def test_what_dropout_leaves_out_is_the_client_s_own_chance(self):
+    @every_draw
+    def test_what_a_model_draws_is_the_client_s_own_chance(self, layer):
         def trained(process_seed: int, client_seed: int) -> torch.Tensor:
             model = small_model()
-            model.insert(1, nn.Dropout(0.5))
+            model.insert(1, layer)
             settings = LocalTraining(lr=0.1, batch_size=20)
             one = random_shard(1, 2)  # twenty times, so that their order does not matter
             alike = Shard(*(column.repeat_interleave(20, dim=0) for column in one[:4]), one.role)
@@ -128,6 +155,15 @@ class TestOneClient:
 
 
 class TestCohort:
+    @every_draw
+    def test_a_model_that_draws_is_refused_before_it_draws(self, layer):
+        model = small_model()
+        model.insert(1, layer)
+        before = torch.get_rng_state()
+        with pytest.raises(DrawsError, match="train clients one by one"):
+            as_cohort(model, [random_shard(7, 0), random_shard(12, 1)], SETTINGS["sgd"])
+        assert torch.equal(torch.get_rng_state(), before)
+
     @every_setting
     def test_it_trains_as_its_clients_would_one_by_one(self, settings):
         model = small_model()

@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors.torch import load, save
 
 from clients.app import CLEAN_ARRAYS
-from clients.attacks import Forged, Knowledge, Schedule
+from clients.attacks import FACTS, UNTOLD, Forged, Knowledge, Schedule
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Surroundings
 from fl_testbed.engine.assembly import load_dataset
 from fl_testbed.engine.client_work import Outcome, Task
@@ -19,6 +19,7 @@ from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.launch import inline_rounds
 from fl_testbed.engine.memory import server_memory
 from fl_testbed.scenario import Scenario, load_scenarios
+from strategies.aggregation import TooFewClientsError
 from strategies.flower_arrays import record_of
 
 START = {"w": np.array([[1.0, 2.0]], np.float32), "b": np.array([3.0], np.float32)}
@@ -145,7 +146,9 @@ class TestKnowledge:
         assert [told["own"].tolist() for told in attack.told] == [
             [approx(updates(c))] for c in ATTACKERS
         ]
-        assert all(told["seen"] is None and told["n_attackers"] == 3 for told in attack.told)
+        for told in attack.told:
+            assert {name for name in FACTS if told.get(name) is None} == UNTOLD
+            assert told["n_attackers"] == 3
         one_round(grid_of(kind(attack, Knowledge.BLIND)), round_=2)
         draws = {float(told["rng"].random()) for told in attack.told}
         assert len(draws) == 6
@@ -196,6 +199,28 @@ class TestKnowledge:
         one_round(grid_of(others, knowing, rule=lambda rows, rng: rows.sum(dim=0)))
         honest = np.sum([updates(c) for c in HONEST], axis=0)
         assert seen == [approx((honest + np.array([9, 9 + 2, 9 + 4])).tolist())]
+
+    @pytest.mark.parametrize("knowledge", [Knowledge.OMNISCIENT, Knowledge.COLLUDING])
+    def test_to_foresee_it_changes_nothing_that_attackers_hold(self, knowledge):
+        foreseen = []
+
+        def attack(own, seen, defence):
+            before = own.clone(), seen.clone()
+            foreseen.extend(defence(update) for update in (own[0], torch.zeros(3)))
+            with pytest.raises(TooFewClientsError):
+                defence(torch.full((3,), -1.0))
+            assert torch.equal(own, before[0])
+            assert torch.equal(seen, before[1])
+            return Forged(own)
+
+        def last_row(rows, rng):
+            if rows[-1, 0] < 0:
+                raise TooFewClientsError
+            return rows[-1]  # a view, as a selection returns one
+
+        received = one_round(grid_of(kind(attack, knowledge), rule=last_row))
+        assert received == {c: approx(updates(c)) for c in range(7)}
+        assert [update.tolist() for update in foreseen] == [approx(updates(4)), [0.0] * 3]
 
 
 class TestReplies:

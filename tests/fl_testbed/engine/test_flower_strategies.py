@@ -35,8 +35,16 @@ class Silent(RobustFedAvg):
     state_dict = load_state_dict = property()  # as if it had none
 
 
+class Mute(RobustFedAvg):
+    load_state_dict = property()  # it says what it carries, and cannot take it up
+
+
 def clipping(**fedavg):
     return Silent(norm_clipping, **fedavg)
+
+
+def mute(**fedavg):
+    return Mute(norm_clipping, **fedavg)
 
 
 def broken(**fedavg):
@@ -51,6 +59,24 @@ class Picky(RobustFedAvg):
         if server_round == 2:
             raise RuntimeError("not today")
         return super().aggregate_train(server_round, replies)
+"""
+FAULTY = """
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import FedAvg
+
+
+class Lacking(FedAvg):
+    def aggregate_train(self, server_round, replies):
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        kept = list(arrays.items())[server_round == 2 :]
+        return ArrayRecord(dict(kept)), metrics
+
+
+class Unwilling(FedAvg):
+    def configure_train(self, server_round, arrays, config, grid):
+        if server_round == 2:
+            config["clip"]
+        return super().configure_train(server_round, arrays, config, grid)
 """
 PRIVATE = """
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
@@ -179,6 +205,26 @@ def test_an_exception_in_a_strategy_costs_a_round_and_says_why(tmp_path: Path) -
     assert rounds["skipped"].notna().sum() == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("Lacking", "UnusableReplyError: arrays do not match the model's, missing 2.weight"),
+        ("Unwilling", f"KeyError: 'clip' (mine.py:{line_of('config[', FAULTY)})"),
+    ],
+)
+def test_half_a_model_or_a_fault_before_anybody_is_asked_costs_a_round_too(
+    tmp_path: Path, name: str, fault: str
+) -> None:
+    path = scenario(tmp_path, {"it": flower(f"mine.py:{name}", more=", leave_one_out: true")})
+    (tmp_path / "mine.py").write_text(FAULTY)
+    recording = load_scenarios(path, ["record_updates={dtype: float32}"])
+    assert launch(recording, Options(tmp_path / "out", None, ""), MagicMock()) == []
+    rounds = pd.read_csv(next((tmp_path / "out").rglob("rounds.csv")))
+    assert rounds["skipped"].fillna("").tolist() == ["", "", fault, *[""] * (len(rounds) - 3)]
+    clients = pd.read_csv(next((tmp_path / "out").rglob("clients.csv")))
+    assert clients["influence"][clients["round"] == 3].notna().all()
+
+
 class StopError(BaseException): ...
 
 
@@ -190,8 +236,10 @@ def stop_after(n_rounds: int) -> MagicMock:
     return MagicMock(round=round_)
 
 
-@pytest.mark.parametrize("name", ["clipping", "Picky"])
-def test_only_a_strategy_with_a_state_dict_can_go_on(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["clipping", "mute", "Picky"])
+def test_only_a_strategy_with_a_state_dict_that_it_can_take_up_can_go_on(
+    tmp_path: Path, name: str
+) -> None:
     scenarios = load_scenarios(scenario(tmp_path, {"it": flower(f"mine.py:{name}")}))
     with pytest.raises(StopError):
         launch(scenarios, Options(tmp_path / "out", None, ""), stop_after(3))
@@ -211,6 +259,11 @@ def test_only_a_strategy_with_a_state_dict_can_go_on(tmp_path: Path, name: str) 
         (flower("flwr.serverapp.strategy:FedTrimmedAvg", "{beta: 0.7}"), "must be in the range"),
         (flower("mine.py:broken"), "is no Flower strategy: it has no configure_train"),
         (flower("flwr.serverapp.strategy:FedAvg", "{min_available_nodes: 99}"), "wait for ever"),
+        (
+            flower("flwr.serverapp.strategy:FedAvg", "{fraction_evaluate: 1.0}"),
+            "strategy: args.fraction_evaluate needs 0, got 1.0: the testbed tests models on the "
+            "server's test set, its clients evaluate nothing",
+        ),
         ("{kind: flower, args: {}}", "strategy.path: is missing"),
     ],
 )

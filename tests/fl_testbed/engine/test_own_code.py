@@ -91,3 +91,12 @@ def test_the_command_tells_of_a_users_model_that_cannot_be_trained(tmp_path: Pat
     fault = f"client 0 failed: AssertionError: (mine.py:{line})"
     told = f"default seed 0, round 1, 12 of 12 replies are of no use: {fault}"
     assert said.splitlines().count(told) == 1
+
+
+def test_a_users_model_that_draws_while_it_is_tested_is_refused(tmp_path: Path) -> None:
+    scenario = write_own_scenario(tmp_path)
+    code = tmp_path / "sub" / "mine.py"
+    noisy = "images = images + torch.rand(1)\n        return self.last("
+    code.write_text(code.read_text().replace("return self.last(", noisy))
+    with pytest.raises(ScenarioError, match="Net draws random numbers when it is tested too: ask"):
+        launch(load_scenarios(scenario), Options(tmp_path / "out", None, ""), MagicMock())

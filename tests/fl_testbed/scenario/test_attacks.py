@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from clients.attacks import Knowledge
-from fl_testbed.engine.adversary_grid import FACTS
+from clients.attacks import FACTS, UNTOLD, Knowledge
 from fl_testbed.scenario import ScenarioError, load_scenarios
 from fl_testbed.scenario.attacks import AttackersSpec
 from fl_testbed.scenario.catalogue import CATALOGUE
@@ -180,3 +179,25 @@ def test_alie_asks_for_z_where_attackers_are_no_minority(load, faults_of):
     ]
     assert load("attack: {kind: alie, z: 1.5}\n", half)
     assert load("attack: {kind: alie, z: cdf}\n", half)
+
+
+@pytest.mark.parametrize("fact", sorted(FACTS))
+def test_an_attack_of_ones_own_that_names_what_it_is_not_told_is_refused(
+    fact, load, faults_of, tmp_path
+):
+    code = f"def needs(own, {fact}): ...\ndef takes(own, {fact}=None): ...\n"
+    (tmp_path / "mine.py").write_text(code)
+    for knowledge in Knowledge:
+        poison = "poison: {kind: dirty_label_backdoor, trigger: {kind: patch, size: 2}, target: 3}"
+        kind = f"{poison}\nattack: {{kind: 'mine.py:NAME', knowledge: {knowledge.value}}}\n"
+        takes = load(kind.replace("NAME", "takes")).attack
+        is_told = knowledge is not Knowledge.BLIND or fact not in UNTOLD
+        assert takes.knows_defence == (is_told and fact == "defence")
+        assert takes.needs_twin == (is_told and fact == "clean")
+        if is_told:
+            assert load(kind.replace("NAME", "needs"))
+            continue
+        assert faults_of(kind.replace("NAME", "needs")) == [
+            f"attack: {tmp_path / 'mine.py'}:1: needs needs '{fact}', which blind attackers are "
+            "not told: let knowledge be omniscient or colluding"
+        ]

@@ -1,6 +1,7 @@
 """Wrong input: one readable line for each fault, with file, key and remedy."""
 
 import os
+import pickle
 
 import pytest
 
@@ -460,3 +461,14 @@ def test_a_backdoor_between_impossible_classes_is_refused(faults_of, classes, fa
 def test_the_bound_of_a_rule_is_that_of_the_sample_and_not_of_the_population(faults_of):
     (fault,) = faults_of(GOOD + "sampling: {fraction: 0.5}\n")
     assert "needs n >= 2f + 3 clients, got n=4 and f=1" in fault
+
+
+def test_faults_say_the_same_in_another_process(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(GOOD.replace("rounds: 6", "rounds: no").replace("hidden", "hiden"))
+    with pytest.raises(ScenarioError) as error:
+        load_scenarios(path)
+    again = pickle.loads(pickle.dumps(error.value))
+    assert again.faults == error.value.faults
+    assert str(again) == str(error.value)
+    assert len(again.faults) == 2

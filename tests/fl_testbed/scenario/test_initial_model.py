@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from fl_testbed.scenario import CentralizedScenario, Scenario, ScenarioError, load_scenarios
+from fl_testbed.scenario.initial_model import InitialModelError
 
 SCENARIO = """\
 name: small
@@ -114,3 +115,10 @@ def test_what_is_no_model_is_refused_in_one_line(init, fault, tmp_path):
 def test_a_mapping_needs_its_path(tmp_path):
     with pytest.raises(ScenarioError, match=r"scenario.yaml:8: init.path: is missing"):
         load(tmp_path, "{sha256: abc}")
+
+
+def test_what_does_not_fit_says_the_same_in_another_process():
+    fault = InitialModelError(["lacks 0.bias", "has 2 numbers in 0.weight that are not finite"])
+    again = pickle.loads(pickle.dumps(fault))
+    assert again.texts == fault.texts
+    assert str(again) == str(fault)

@@ -76,17 +76,59 @@ def test_on_the_command_line_a_file_is_relative_to_where_one_is(tmp_path, monkey
     assert scenario.strategy.aggregation.kind == "here.py:last_only"
 
 
-def test_a_package_is_found_beside_the_scenario(tmp_path):
-    package = tmp_path / "a_package_of_mine"
-    package.mkdir()
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder beside which Python looks for packages during the test alone."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
+
+
+def write_package(folder: Path, name: str, rules: str = RULE) -> Path:
+    package = folder / name
+    package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "rules.py").write_text(RULE)
-    kind = "kind: 'a_package_of_mine.rules:first_only', args: {n_malicious: 1}"
-    before = load(tmp_path, kind)
+    (package / "rules.py").write_text(rules)
+    return package
+
+
+def from_package(name: str) -> str:
+    return f"kind: '{name}.rules:first_only', args: {{n_malicious: 1}}"
+
+
+def test_a_package_is_found_beside_the_scenario(folder):
+    package = write_package(folder, "a_package_of_mine")
+    before = load(folder, from_package(package.name))
     (package / "helpers.py").write_text("x = 1\n")
-    after = load(tmp_path, kind)
+    after = load(folder, from_package(package.name))
     assert before.identity() != after.identity()  # any of its files may matter
-    sys.path.remove(str(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["rules.py", "__init__.py"])
+def test_a_package_that_is_not_what_was_imported_is_refused(folder, file):
+    package = write_package(folder, f"edited_{file[:-3]}")
+    load(folder, from_package(package.name))
+    before = (package / file).read_text()
+    for change in (lambda: (package / file).write_text("x = 2\n"), (package / file).unlink):
+        change()
+        with pytest.raises(ScenarioError) as error:
+            load(folder, from_package(package.name))
+        text = f"{package / file} has changed since it was imported: start again"
+        assert str(error.value).endswith(f": strategy.aggregation: {text}")
+    (package / file).write_text(before)
+    load(folder, from_package(package.name))
+
+
+def test_two_packages_of_one_name_in_one_process_are_refused(folder):
+    for there in ("one", "other"):
+        write_package(folder / there, "twice")
+    load(folder / "one", from_package("twice"))
+    with pytest.raises(ScenarioError) as error:
+        load(folder / "other", from_package("twice"))
+    assert str(error.value).endswith(
+        f"there is a 'twice' beside the scenario, and that of {folder / 'one'} has been imported: "
+        "start again, or rename one"
+    )
+    load(folder / "one", from_package("twice"))
 
 
 def test_a_changed_file_is_another_experiment(tmp_path):

@@ -1,0 +1,21 @@
+"""A strategy of somebody else's that fails: the round is told, and no more."""
+
+from strategies.observed import Observed
+
+FAILS = """
+from flwr.serverapp.strategy import FedAvg
+
+
+class Fails(FedAvg):
+    def aggregate_train(self, server_round, replies):
+        raise RuntimeError("not today")
+"""
+
+
+def test_a_fault_in_a_class_that_was_sent_by_value_is_told_with_its_line():
+    names = {"__name__": "of_another_process"}  # as a worker has it: no module of that name
+    exec(compile(FAILS, "/of/another/mine.py", "exec"), names)
+    strategy = Observed(names["Fails"]())
+    assert strategy.aggregate_train(1, []) == (None, None)
+    assert strategy.ledger is not None
+    assert strategy.ledger.skipped == "RuntimeError: not today (mine.py:7)"
