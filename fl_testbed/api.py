@@ -11,7 +11,8 @@ import pandas as pd
 import yaml
 
 from fl_testbed.console import RunProgress, make_console
-from fl_testbed.engine.launch import Options, launch, run_folder
+from fl_testbed.engine.launch import launch
+from fl_testbed.engine.run_writer import Options, run_folder
 from fl_testbed.kinds import kind_of
 from fl_testbed.metrics import read_table
 from fl_testbed.report.comparison import compare

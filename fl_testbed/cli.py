@@ -109,7 +109,8 @@ def run(
 ) -> None:
     """Run all variants and seeds of scenarios, then compare them."""
     # Imported here: they bring Flower, pandas and matplotlib, and --help shall not wait for them.
-    from fl_testbed.engine.launch import Options, launch, run_folder
+    from fl_testbed.engine.launch import launch
+    from fl_testbed.engine.run_writer import Options, run_folder
     from fl_testbed.report.comparison import compare
     from fl_testbed.report.figures.style import save
     from fl_testbed.report.figures.tension import tension_plane
@@ -234,7 +235,7 @@ def _found_runs(folders: list[Path]) -> "list[RunResult]":
 def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDir = None) -> None:
     """Check a scenario and print its variants, its groups, and what a run costs in memory."""
     from fl_testbed.engine.assembly import build_federation
-    from fl_testbed.engine.launch import DatasetCache, check_data
+    from fl_testbed.engine.datasets import DatasetCache, check_data
     from fl_testbed.engine.memory import server_memory
     from fl_testbed.engine.recorded_updates import recorded_bytes
 
@@ -295,7 +296,7 @@ def show(
 ) -> None:
     """Write examples of clean, minority and poisoned data with their labels, to look at."""
     from fl_testbed.data.specimens import specimens
-    from fl_testbed.engine.launch import DatasetCache, checked_federation
+    from fl_testbed.engine.datasets import DatasetCache, checked_federation
     from fl_testbed.report.example_sheet import FORMATS, image_sheet, table_sheet
 
     loaded = load_scenarios(scenario, settings or [])

@@ -18,7 +18,8 @@ from clients.app import identify
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.data import Dataset
 from fl_testbed.engine.flower_engine import app_of, run_on_nodes
-from fl_testbed.engine.launch import Options, RunWriter, launch, run_folder
+from fl_testbed.engine.launch import launch
+from fl_testbed.engine.run_writer import Options, RunWriter, run_folder
 from fl_testbed.report.comparison import compare
 from fl_testbed.report.formats import terminal
 from fl_testbed.report.results import find_runs

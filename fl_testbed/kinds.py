@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from fl_testbed.scenario import AnyScenario, CentralizedScenario
 
 if TYPE_CHECKING:
-    from fl_testbed.engine.launch import Kind
+    from fl_testbed.engine.run_writer import Kind
 
 
 def kind_of(scenarios: Sequence[AnyScenario]) -> "Kind":
@@ -16,6 +16,6 @@ def kind_of(scenarios: Sequence[AnyScenario]) -> "Kind":
         from fl_testbed.centralized import experiment
 
         return experiment
-    from fl_testbed.engine.launch import Federated
+    from fl_testbed.engine.federated import Federated
 
     return Federated()

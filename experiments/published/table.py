@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments import pages
-from fl_testbed.engine.launch import run_folder
+from fl_testbed.engine.run_writer import run_folder
 from fl_testbed.scenario import Scenario, load_scenarios
 
 HERE = Path(__file__).parent

@@ -21,8 +21,8 @@ from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.flower_internals import quiet_flower
 from fl_testbed.engine.grid import ClientGrid
-from fl_testbed.engine.launch import RunWriter
 from fl_testbed.engine.rounds import Run
+from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.own_code import users_modules

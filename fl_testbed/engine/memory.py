@@ -1,7 +1,6 @@
 """What a run costs in memory, before it starts."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -9,13 +8,11 @@ import torch
 from clients.attacks import Knowledge
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import outlined_model
+from fl_testbed.engine.datasets import DatasetCache
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
 from strategies.pipeline import Pipeline
 from strategies.robust import CPU, server_bytes
-
-if TYPE_CHECKING:
-    from fl_testbed.engine.launch import DatasetCache
 
 SHARE_OF_FREE = 0.8  # of the memory that is available now
 
@@ -51,7 +48,7 @@ def n_looked_at(scenario: Scenario) -> int:
     return min(colluding, scenario.n_sampled) + twins
 
 
-def check_memory(scenarios: Sequence[Scenario], datasets: "DatasetCache") -> None:
+def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
     """Refuse runs that cannot fit.
 
     Raises:
@@ -74,7 +71,7 @@ def check_memory(scenarios: Sequence[Scenario], datasets: "DatasetCache") -> Non
 
 
 def fits_side_by_side(
-    scenarios: Sequence[Scenario], datasets: "DatasetCache", n_workers: int
+    scenarios: Sequence[Scenario], datasets: DatasetCache, n_workers: int
 ) -> bool:
     """Whether that many runs fit into free memory at once."""
     largest = max(server_memory(scenario, datasets.get(scenario))[1] for scenario in scenarios)

@@ -13,12 +13,13 @@ from rich.text import Text
 
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_client_app, build_federation
-from fl_testbed.engine.launch import DatasetCache, RunWriter
+from fl_testbed.engine.datasets import DatasetCache
 from fl_testbed.engine.memory import fits_side_by_side
 from fl_testbed.engine.placement import check_device, largest_cohort, training_memory
 from fl_testbed.engine.ray_grid import RayGrid
 from fl_testbed.engine.ray_pool import RayPool
 from fl_testbed.engine.rounds import RoundRecord, Run, State
+from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.scenario import EngineSpec, Scenario
 from fl_testbed.scenario.own_code import users_modules
 

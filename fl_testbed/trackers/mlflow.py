@@ -14,7 +14,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from fl_testbed.engine.errors import TrackerError
-from fl_testbed.engine.launch import StartTracker
+from fl_testbed.engine.run_writer import StartTracker
 from fl_testbed.report.results import numbers
 from fl_testbed.scenario import AnyScenario
 from fl_testbed.scenario.leaves import leaves

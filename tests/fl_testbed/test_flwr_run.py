@@ -18,7 +18,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fl_testbed.engine.launch import Options, launch
+from fl_testbed.engine.launch import launch
+from fl_testbed.engine.run_writer import Options
 from fl_testbed.scenario import load_scenarios
 
 REPOSITORY = Path(__file__).parents[2]

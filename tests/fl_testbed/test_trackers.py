@@ -10,8 +10,9 @@ import pytest
 from commands import SCENARIO, assert_same_results, patches, run, write_scenario
 
 from fl_testbed.engine.errors import TrackerError
-from fl_testbed.engine.launch import Options, StartTracker, launch
+from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.run_writer import Options, StartTracker
 from fl_testbed.report.histories import client_history, weight_ratios_by_round
 from fl_testbed.scenario import AnyScenario, load_scenarios
 from fl_testbed.trackers import start_trackers

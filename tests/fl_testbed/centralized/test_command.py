@@ -8,7 +8,7 @@ import pytest
 from commands import assert_same_results, run_folders, succeed, write_scenario
 
 from fl_testbed.centralized import experiment
-from fl_testbed.engine.launch import DatasetCache
+from fl_testbed.engine.datasets import DatasetCache
 from fl_testbed.report.html import write_report
 from fl_testbed.report.results import find_runs
 from fl_testbed.scenario import ScenarioError, load_scenarios

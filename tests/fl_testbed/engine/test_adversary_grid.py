@@ -14,9 +14,9 @@ from clients.attacks import FACTS, UNTOLD, Forged, Knowledge, Schedule
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Surroundings
 from fl_testbed.engine.assembly import load_dataset
 from fl_testbed.engine.client_work import Outcome, Task
+from fl_testbed.engine.federated import inline_rounds
 from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
-from fl_testbed.engine.launch import inline_rounds
 from fl_testbed.engine.memory import server_memory
 from fl_testbed.scenario import Scenario, load_scenarios
 from strategies.aggregation import TooFewClientsError

@@ -11,8 +11,9 @@ from fl_testbed.data import DataError, Dataset, Examples, Federation
 from fl_testbed.data.dataset import CategoryFeature, NumberFeature
 from fl_testbed.engine import assembly
 from fl_testbed.engine.assembly import ServerData, build_federation, build_model, outlined_model
+from fl_testbed.engine.datasets import DatasetCache
+from fl_testbed.engine.federated import Federated
 from fl_testbed.engine.inline_grid import InlineGrid
-from fl_testbed.engine.launch import DatasetCache, Federated
 from fl_testbed.scenario import Scenario, ScenarioError
 
 N_TRAIN, N_TEST = 400, 100

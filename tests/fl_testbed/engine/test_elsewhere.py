@@ -5,7 +5,7 @@ import pytest
 from pretended_device import ELSEWHERE, PretendedDevice, Read
 
 from clients.device_memory import HostMemory
-from fl_testbed.engine import assembly, launch, rounds
+from fl_testbed.engine import assembly, federated, rounds
 from fl_testbed.engine.assembly import load_dataset
 from fl_testbed.engine.run_folder import COLUMNS
 from fl_testbed.scenario import Scenario
@@ -72,14 +72,14 @@ def elsewhere(monkeypatch):
     """Put clients and server on the pretended device, which is handed out."""
     memory = HostMemory(lambda: 2**30)
     memory.device = ELSEWHERE
-    monkeypatch.setattr(launch, "training_memory", lambda engine: memory)
+    monkeypatch.setattr(federated, "training_memory", lambda engine: memory)
     monkeypatch.setattr(rounds, "server_device", lambda scenario, dataset: (ELSEWHERE, None))
     monkeypatch.setattr(assembly, "cache_bytes", lambda device: 2**30)
     return PretendedDevice()
 
 
 def clients_of(made: Scenario) -> pd.DataFrame:
-    records = launch.inline_rounds(load_dataset(made, None), made, -1, None)
+    records = federated.inline_rounds(load_dataset(made, None), made, -1, None)
     rows = [row for record in records for row in record.tables["clients.csv"]]
     return pd.DataFrame(rows, columns=list(COLUMNS["clients.csv"]))
 

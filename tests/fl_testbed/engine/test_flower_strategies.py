@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from commands import SCENARIO, assert_same_results, succeed, write_scenario
 
-from fl_testbed.engine.launch import Options, launch, run_folder
+from fl_testbed.engine.launch import launch
+from fl_testbed.engine.run_writer import Options, run_folder
 from fl_testbed.scenario import ScenarioError, load_scenarios
 
 BUILT_IN = {

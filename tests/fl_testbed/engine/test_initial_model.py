@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from fl_testbed.centralized import experiment
 from fl_testbed.centralized.preparation import initialised
-from fl_testbed.engine.launch import DatasetCache, Options, launch
+from fl_testbed.engine.datasets import DatasetCache
+from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.run_writer import Options
 from fl_testbed.scenario import CentralizedScenario, ScenarioError, load_scenarios
 
 MORE = """

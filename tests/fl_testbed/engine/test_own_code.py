@@ -8,7 +8,8 @@ import pytest
 from commands import assert_same_results, run, run_folders, succeed
 from own_code import imports, write_own_scenario
 
-from fl_testbed.engine.launch import Options, launch
+from fl_testbed.engine.launch import launch
+from fl_testbed.engine.run_writer import Options
 from fl_testbed.scenario import ScenarioError, load_scenarios
 from fl_testbed.scenario.own_code import OwnCodeError
 

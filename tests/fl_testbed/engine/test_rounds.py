@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord
 
 from fl_testbed.engine.assembly import build_federation, build_model, load_dataset
 from fl_testbed.engine.evaluation import Evaluator
-from fl_testbed.engine.launch import inline_rounds
+from fl_testbed.engine.federated import inline_rounds
 from fl_testbed.engine.rounds import summarise
 from fl_testbed.engine.run_folder import COLUMNS, RunFolder
 from fl_testbed.scenario import Scenario

@@ -13,10 +13,13 @@ import pytest
 from commands import SCENARIO, assert_same_results, patches, run, succeed, write_scenario
 
 from fl_testbed.data import Federation
-from fl_testbed.engine import launch as launch_module
+from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine.assembly import load_dataset
-from fl_testbed.engine.launch import DatasetCache, Federated, Options, check_data, launch
+from fl_testbed.engine.datasets import DatasetCache, check_data
+from fl_testbed.engine.federated import Federated
+from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
+from fl_testbed.engine.run_writer import Options
 from fl_testbed.scenario import Scenario, load_scenarios
 
 VARIANTS = """
@@ -176,16 +179,16 @@ def test_what_another_command_ran_meanwhile_is_left_as_it_is(
 
 
 LOSES_A_FOLDER = """
-def patch(launch):
+def patch(run_writer):
     import errno, os
-    record = launch.RunWriter.record
+    record = run_writer.RunWriter.record
 
     def failing(self, record_):
         if self.scenario.variant == "median" and record_.round_ == 2:
             raise OSError({number}, os.strerror({number}))
         record(self, record_)
 
-    launch.RunWriter.record = failing
+    run_writer.RunWriter.record = failing
 """
 
 
@@ -195,7 +198,7 @@ def test_a_folder_that_cannot_be_written_ends_no_other_run_and_a_full_disk_all(
     tmp_path: Path, how, number: int
 ) -> None:
     write_scenario(tmp_path, SCENARIO + VARIANTS)
-    losing = patches(tmp_path, "fl_testbed.engine.launch", LOSES_A_FOLDER.format(number=number))
+    losing = patches(tmp_path, "fl_testbed.engine.run_writer", LOSES_A_FOLDER.format(number=number))
     settings = ("run", "scenario.yaml", *how, "--set", "engine.parallel=runs")
     done = run(*settings, cwd=tmp_path, patches=losing)
     assert done.returncode == 1
@@ -220,7 +223,7 @@ def test_a_sweep_of_seeds_keeps_two_datasets_and_reads_each_once_to_check_and_on
         kept.append(weakref.ref(dataset))
         return dataset
 
-    monkeypatch.setattr(launch_module, "load_dataset", noting)
+    monkeypatch.setattr(datasets_module, "load_dataset", noting)
     assert launch(scenarios, Options(tmp_path / "out", None, ""), MagicMock()) == []
     assert seeds == [0, 1, 2, 3, 0, 1, 2, 3]
     assert max(alive) < 2  # besides the one that is read
@@ -239,3 +242,15 @@ def test_one_seed_of_a_variant_tries_the_poison(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setattr(Federation, "shard", noting)
     check_data([s for s in loaded if isinstance(s, Scenario)], DatasetCache(None))
     assert seeds == [0, 0, 0]
+
+
+@pytest.mark.parametrize("torn", ["{", "[]", '{"runs": [3]}'])
+def test_a_plan_that_is_none_is_a_fault(tmp_path: Path, torn: str) -> None:
+    write_scenario(tmp_path)
+    (tmp_path / "runs/small").mkdir(parents=True)
+    (tmp_path / "runs/small/sweep.json").write_text(torn)
+    done = run("run", "scenario.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "sweep.json: is no plan of a sweep" in line
+    assert (tmp_path / "runs/small/sweep.json").read_text() == torn

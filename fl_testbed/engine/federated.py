@@ -1,0 +1,68 @@
+"""What runs of federated scenarios do."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clients.device_memory import release_gpus
+from fl_testbed.data import Dataset
+from fl_testbed.engine.assembly import build_client_app, build_federation
+from fl_testbed.engine.datasets import DatasetCache, by_dataset, check_data
+from fl_testbed.engine.inline_grid import InlineGrid
+from fl_testbed.engine.memory import check_memory
+from fl_testbed.engine.placement import largest_cohort, training_memory
+from fl_testbed.engine.rounds import RoundRecord, Run, State, summarise
+from fl_testbed.engine.run_folder import COLUMNS
+from fl_testbed.scenario import Scenario
+
+
+class Federated:
+    """Federated scenarios."""
+
+    spreads = True
+
+    def columns(self, scenario: Scenario) -> Mapping[str, Sequence[str]]:
+        """Return the tables of a run, and their columns."""
+        del scenario
+        return COLUMNS
+
+    def check(self, scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
+        """Check that data and memory suffice."""
+        check_data(scenarios, datasets)
+        # Seeds cost the same memory: the last of each variant, whose datasets are still there.
+        last = {(s.name, s.variant): s for s in by_dataset(scenarios)}
+        check_memory(list(last.values()), datasets)
+
+    def records(
+        self, dataset: Dataset, scenario: Scenario, done: int, state: State | None
+    ) -> Iterator[RoundRecord]:
+        """Run a scenario in this process."""
+        return inline_rounds(dataset, scenario, done, state)
+
+    def summarise(self, folder: Path, scenario: Scenario) -> dict[str, Any]:
+        """Return the summary of a run."""
+        return summarise(folder, scenario)
+
+
+def inline_rounds(
+    dataset: Dataset,
+    scenario: Scenario,
+    done: int,
+    state: State | None,
+) -> Iterator[RoundRecord]:
+    """Run a scenario in this process."""
+    federation = build_federation(scenario, dataset)
+    memory = training_memory(scenario.engine)
+    app = build_client_app(
+        scenario,
+        federation,
+        memory,
+        largest_cohort(scenario, memory.device),
+        stays_on_device=True,
+    )
+    grid = InlineGrid(app, scenario.engine.client_timeout_s)
+    try:
+        yield from Run(scenario, federation, grid).rounds(done, state)
+    finally:
+        del app, grid  # what they hold of a GPU goes back before the next run
+        release_gpus()

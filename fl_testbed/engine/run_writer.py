@@ -1,0 +1,340 @@
+"""One run of a command: what it leaves in its folder, and whoever is told of it."""
+
+import errno
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from fl_testbed.data import Dataset
+from fl_testbed.engine.datasets import DatasetCache
+from fl_testbed.engine.errors import PoolError, TakenError, TrackerError
+from fl_testbed.engine.evaluation import Evaluation
+from fl_testbed.engine.placement import gpus
+from fl_testbed.engine.rounds import RoundRecord, State
+from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
+from fl_testbed.scenario.initial_model import COPY
+from fl_testbed.scenario.own_code import OwnCodeError, own_specs
+from strategies.aggregation import TooFewClientsError
+
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
+
+
+class Progress(Protocol):
+    """Whoever wants to be told how the runs go."""
+
+    def begin(self, scenario: AnyScenario, first_round: int) -> None:
+        """Be told that a run begins."""
+
+    def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluation | None) -> None:
+        """Be told that a round is done."""
+
+    def note(self, text: str) -> None:
+        """Be told of a decision of the engine; the same one may come from every run."""
+
+    def end(self, scenario: AnyScenario, outcome: str) -> None:
+        """Be told that a run is done."""
+
+
+class Tracker(Protocol):
+    """One run, as a program for experiments is told of it. Nothing is ever read back from there.
+
+    Each of these may raise a TrackerError: the run goes on without the tracker.
+    """
+
+    def round(self, round_: int, tables: Mapping[str, pd.DataFrame], /) -> None:
+        """Be told a round's rows of the run folder's tables, by file name, before they are written.
+
+        A run that was killed may tell its last round again, the same, when it goes on.
+        """
+
+    def done(self, summary: Mapping[str, Any], /) -> None:
+        """Be told the summary."""
+
+    def failed(self, reason: str, /) -> None:
+        """Be told why there is no summary."""
+
+
+StartTracker = Callable[[AnyScenario, Path, int], Tracker]
+"""Makes a tracker from a run's scenario, its folder, and the last round done, -1 if none."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run: nothing here changes a result."""
+
+    out: Path
+    data_dir: Path | None
+    command: str
+    resume: bool = False
+    trackers: Sequence[StartTracker] = ()
+    how_to_resume: str = "--resume"
+    """What whoever gave the command adds to it, to go on with unfinished runs."""
+
+
+class Kind(Protocol):
+    """What runs of one kind of scenario do: how they are checked, computed and summed up."""
+
+    @property
+    def spreads(self) -> bool:
+        """Whether one run can be spread over several workers."""
+        ...
+
+    def columns(self, scenario: Any, /) -> Mapping[str, Sequence[str]]:
+        """Return the tables of a run, and their columns."""
+        ...
+
+    def check(self, scenarios: Sequence[Any], datasets: DatasetCache, /) -> None:
+        """Raise ScenarioError if something is wrong that shows before the first run."""
+        ...
+
+    def records(
+        self, dataset: Dataset, scenario: Any, done: int, state: State | None, /
+    ) -> Iterator[Any]:
+        """Compute a run and yield its records, of rounds after ``done``, in this process."""
+        ...
+
+    def summarise(self, folder: Path, scenario: Any, /) -> dict[str, Any]:
+        """Return the summary of a run, from its tables alone."""
+        ...
+
+
+def run_folder(out: Path, scenario: AnyScenario) -> RunFolder:
+    """Return the folder of a run."""
+    return RunFolder(out / scenario.name / scenario.variant / f"seed-{scenario.seed}")
+
+
+def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[AnyScenario]:
+    """Return the scenarios that are still to run, in order.
+
+    Raises:
+        ScenarioError: If there can be no such folder, or it holds another scenario's run, or an
+            unfinished one that a resume would go on with.
+    """
+    left, faults = [], []
+    for scenario in scenarios:
+        folder = run_folder(options.out, scenario)
+        file = next((p for p in (folder.path, *folder.path.parents) if p.is_file()), None)
+        if file is not None:
+            text = "is a file where a folder is needed: choose another --out, or move it away"
+            faults.append(Fault(str(file), "", text))
+            continue
+        there = folder.read("scenario.yaml")
+        if there is None:
+            left.append(scenario)
+        elif there != scenario.to_yaml():
+            text = "holds a run of another scenario: choose another --out, or remove the folder"
+            faults.append(Fault(str(folder.path), "", text))
+        elif folder.read("summary.json") is None:
+            left.append(scenario)
+            if folder.has_checkpoint and not scenario.can_resume:
+                text = (
+                    "holds an unfinished run, which cannot go on in the middle: its strategy has "
+                    "no state_dict, or Flower's engine keeps what its clients remember. Remove "
+                    "the folder to run it again"
+                )
+                faults.append(Fault(str(folder.path), "", text))
+            elif folder.has_checkpoint and not options.resume:
+                how = options.how_to_resume
+                text = f"holds an unfinished run: add {how} to go on, or remove the folder"
+                faults.append(Fault(str(folder.path), "", text))
+    if faults:
+        raise ScenarioError(list(dict.fromkeys(faults)))
+    return left
+
+
+class RunWriter:
+    """Writes one run's folder from the records that the run yields, wherever it computes."""
+
+    def __init__(
+        self, scenario: AnyScenario, options: Options, progress: Progress, kind: Kind
+    ) -> None:
+        self.scenario, self.kind = scenario, kind
+        self.folder = run_folder(options.out, scenario)
+        self._options, self._progress = options, progress
+        self.failure: str | None = None
+        """Why there is no summary, if there is none."""
+        self._trackers: list[Tracker] = []
+
+    def begin(self) -> tuple[int, State | None]:
+        """Open the folder; return the last round that is recorded in it, and its state.
+
+        Raises:
+            TakenError: If another command has it, or had it since :func:`check_folders` looked.
+        """
+        folder, scenario = self.folder, self.scenario
+        if folder.claim():
+            self._look_again()
+        resumed = self._options.resume and scenario.can_resume and folder.has_checkpoint
+        folder.write("scenario.yaml", scenario.to_yaml())
+        for own in own_specs(scenario):
+            if own.code.source is not None:  # beside the scenario, so that this can be run again
+                folder.write_bytes(own.code.path.name, own.code.source)
+        if scenario.init is not None:
+            folder.write_bytes(COPY, scenario.init.content)
+            folder.log(f"starts from {scenario.init.source}")
+        self._environment = environment(scenario, self._options.command)
+        folder.write_json("environment.json", self._environment)
+        if resumed:
+            round_, state = folder.resume()
+            folder.log(f"resumed after round {round_}")
+        else:
+            folder.start(self.kind.columns(scenario))
+            round_, state = -1, None
+        self._progress.begin(scenario, max(0, round_))
+        self._trackers = []
+        for start in self._options.trackers:
+            with self._untracked_on_error():
+                self._trackers.append(start(scenario, folder.path, round_))
+        self._state = state
+        return round_, state
+
+    def _look_again(self) -> None:
+        """See what another command has made of the folder before it was this one's."""
+        try:
+            left = check_folders([self.scenario], self._options)
+        except ScenarioError as error:
+            raise TakenError(error.faults[0].text) from None
+        if not left:
+            raise TakenError
+
+    @contextmanager
+    def survived(self) -> Iterator[None]:
+        """Record what goes wrong inside as this run's failure, unless it concerns all runs."""
+        try:
+            yield
+        except PoolError:
+            raise
+        except TakenError as fault:
+            self.folder.release()
+            self.failure = str(fault) or None
+            self._progress.end(self.scenario, self.failure or "done before")
+        except Exception as fault:
+            if isinstance(fault, OSError) and fault.errno in DISK_FAULTS:
+                raise
+            self.fail(fault, "".join(traceback.format_exception(fault)))
+
+    def fail(self, fault: BaseException, traceback_text: str) -> None:
+        """Record that the run failed, and why."""
+        text = str(fault)
+        if not isinstance(fault, TooFewClientsError | OwnCodeError):  # these say what to do
+            text = f"{type(fault).__name__}: {text}"
+        elif isinstance(fault, TooFewClientsError):
+            text += " (strategy.on_too_few: skip_round would go on)"
+        reason, self._state = " ".join(text.split()), None
+        self.failure = f"the run failed: {reason}"
+        with suppress(OSError):  # it may be this folder that cannot be written
+            self.folder.fail(reason, traceback_text)
+        for tracker in self._trackers:
+            with self._untracked_on_error():
+                tracker.failed(reason)
+        self._progress.end(self.scenario, f"failed: {reason}")
+
+    def write(self, records: Iterable[RoundRecord]) -> None:
+        """Write records as they come, and the summary after the last."""
+        for record in records:
+            self.record(record)
+        self.finish()
+
+    def record(self, record: RoundRecord) -> None:
+        """Write one record."""
+        if self._trackers:
+            columns = self.kind.columns(self.scenario)
+            tables = {
+                name: pd.DataFrame(rows, columns=list(columns[name]))
+                for name, rows in record.tables.items()
+            }
+            for tracker in list(self._trackers):
+                with self._untracked_on_error(tracker):
+                    tracker.round(record.round_, tables)
+        self.folder.record(record.round_, record.tables, record.state, record.updates)
+        self._state = record.state
+        self._note(record.notes)
+        self._progress.round(self.scenario, record.round_, record.evaluation)
+
+    @contextmanager
+    def _untracked_on_error(self, *trackers: Tracker) -> Iterator[None]:
+        """Go on without a tracker that fails: it is no part of the result."""
+        try:
+            yield
+        except TrackerError as fault:
+            self._trackers = [tracker for tracker in self._trackers if tracker not in trackers]
+            text = f"{fault}: runs go on untracked"
+            self.folder.log(text)
+            self._progress.note(text)
+
+    def _note(self, decisions: Sequence[str]) -> None:
+        for text in decisions:
+            self._environment["decisions"].append(text)
+            self.folder.log(text)
+            self._progress.note(text)
+        if decisions:
+            self.folder.write_json("environment.json", self._environment)
+
+    def finish(self) -> None:
+        """Write the final model and the summary."""
+        state, self._state = self._state, None  # a sweep has thousands of these
+        assert state is not None
+        self.folder.close()
+        model = {
+            name.removeprefix("arrays/"): tensor
+            for name, tensor in state.items()
+            if name.startswith("arrays/")
+        }
+        summary = self.kind.summarise(self.folder.path, self.scenario)
+        self.folder.finish(model, summary)
+        for tracker in self._trackers:
+            with self._untracked_on_error():
+                tracker.done(summary)
+        self._progress.end(self.scenario, "done")
+
+
+Compute = Callable[[RunWriter, Dataset], None]
+"""Computes a run and writes it."""
+
+
+def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:
+    """Return what a reader needs to judge or repeat a run besides its scenario."""
+    packages = ("fl-testbed", "flwr", "ray", "torch", "torchvision", "numpy")
+    return {
+        "command": command,
+        "engine": scenario.engine.model_dump(mode="json"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpus": gpus(),
+        "decisions": [],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    result = subprocess.run(
+        [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout.strip() or None
