@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clients.poisons import last_hidden
-from clients.training import EVALUATION_BATCH, LocalTraining
+from clients.training import EVALUATION_BATCH, LocalTraining, own_draws
 from fl_testbed.centralized.plan import Plan
 from fl_testbed.centralized.pool import Pool
 from strategies.shapes import Float, Int, Tensor
@@ -43,27 +43,29 @@ def fit(
         pool: The training set.
         plan: Which of it counts, and how much.
         settings: Of the optimizer; its epochs are the training's.
-        rng: Draws the order of examples.
+        rng: Draws the order of examples, and seeds what the model draws.
         revise: Changes the plan as training goes on.
     """
     optimizer = settings.build_optimizer(list(model.parameters()))
     confidences = torch.empty(settings.local_epochs, len(pool))
     if plan.dro is not None:
         plan.dro.start(plan.weights)
-    for epoch in range(settings.local_epochs):
-        if revise is not None:
-            plan = revise(epoch, model, plan)
-        model.train()
-        for rows in torch.from_numpy(plan.epoch(rng)).split(settings.batch_size):
-            optimizer.zero_grad(set_to_none=True)
-            logits, labels = model(pool.inputs[rows]), pool.labels[rows]
-            if plan.dro is None:
-                loss = F.cross_entropy(logits, labels)
-            else:
-                loss = plan.dro.loss(F.cross_entropy(logits, labels, reduction="none"), rows)
-            loss.backward()
-            optimizer.step()
-        confidences[epoch] = confidence(logits_of(model, pool.inputs), pool.labels)
+    # A generator of its own seeds what the model draws: the order of examples is as without.
+    with own_draws(pool.inputs.device, rng.spawn(1)[0]):
+        for epoch in range(settings.local_epochs):
+            if revise is not None:
+                plan = revise(epoch, model, plan)
+            model.train()
+            for rows in torch.from_numpy(plan.epoch(rng)).split(settings.batch_size):
+                optimizer.zero_grad(set_to_none=True)
+                logits, labels = model(pool.inputs[rows]), pool.labels[rows]
+                if plan.dro is None:
+                    loss = F.cross_entropy(logits, labels)
+                else:
+                    loss = plan.dro.loss(F.cross_entropy(logits, labels, reduction="none"), rows)
+                loss.backward()
+                optimizer.step()
+            confidences[epoch] = confidence(logits_of(model, pool.inputs), pool.labels)
     return Trained(model, plan, confidences)
 
 

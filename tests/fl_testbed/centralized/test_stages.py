@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from clients.shard import Role
 from fl_testbed.centralized import experiment
@@ -50,6 +51,19 @@ def dataset() -> Dataset:
 def run(dataset: Dataset, *stages: dict, **changes) -> tuple[Material, Result]:
     material = prepare(scenario(*stages, **changes), dataset)
     return material, experiment.train(material, material.poisoned)
+
+
+def test_what_dropout_leaves_out_is_the_run_s_own_chance(dataset):
+    def trained(process_seed: int, **changes) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(process_seed)
+            _, result = run(
+                dataset, model={"kind": "mlp", "hidden": [8], "dropout": 0.5}, **changes
+            )
+        return nn.utils.parameters_to_vector(result.trained.model.parameters())
+
+    assert torch.equal(trained(0), trained(1))
+    assert not torch.equal(trained(0), trained(0, seed=1))
 
 
 class TestPool:
