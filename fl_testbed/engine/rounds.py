@@ -127,10 +127,7 @@ class Run:
         arrays, _ = self._strategy.aggregate_train(round_, replies)
         grid.end_round()
         if arrays is not None:
-            self._arrays = arrays
-        messages = list(self._strategy.configure_evaluate(round_, self._arrays, config, grid))
-        if messages:
-            self._strategy.aggregate_evaluate(round_, grid.send_and_receive(messages))
+            self._arrays = arrays  # clients do not test it: the engine does
 
     def _complaints(self, round_: int) -> list[str]:
         """Say so the first time that clients fail or a round moves nothing: more may follow."""
