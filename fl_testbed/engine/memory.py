@@ -31,7 +31,9 @@ def server_memory(
     lift = spec.reweighting.build(scenario.training.build(), lambda: torch.empty(0, 0))
     mixers, oracle = spec.build_pre_aggregation(n), spec.oracle.build(scenario.clients.population)
     pipeline = Pipeline(spec.build_aggregation(n), lift, spec.order, mixers, oracle)
-    n_copies = n_looked_at(scenario) + (n if scenario.record_updates is not None else 0)
+    n_copies = n_looked_at(scenario)
+    if scenario.record_updates is not None:
+        n_copies += 3 * n  # what came, the rows of the file, the file
     if scenario.local_method is not None and scenario.local_method.is_personal:
         n_copies += len(scenario.clients.population)
     return d, server_bytes(pipeline, n, d, device) + 4 * d * n_copies
