@@ -9,17 +9,22 @@ from matplotlib.patches import Rectangle
 from experiments import pages
 from experiments.oil_and_water_federated import runs
 from fl_testbed.report.figures.style import FAINT, GROUP_COLOURS, house_style
+from fl_testbed.report.statistics import estimate
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 LIFTS = ("none", "jtt", "agnostic")
+SUFFERING = ("fashion_mnist", "adult")
+"""Federations in which a group suffers without a lift, and defences cost it more."""
 FAIR, SAFE = 5.0, 5.0
 """Points below the ideal lift's worst group, and percent of attack success, that reach both."""
 
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
-    """Return the tables of the page, one per federation."""
-    return runs.by_federation(plane(results), of)
+    """Return the tables of the page: one per federation, and how sure their verdicts are."""
+    rows = plane(results)
+    sure = {"verdicts": pages.markdown(verdicts(rows)), "open": pages.markdown(undecided(rows))}
+    return runs.by_federation(rows, of) | sure
 
 
 def plane(results: Path) -> pd.DataFrame:
@@ -47,6 +52,57 @@ def goal(rows: pd.DataFrame) -> tuple[float, float]:
     """Return the ideal lift's worst group less the margin, and the most attack success."""
     ideal = rows[rows["lift"] == "jtt_ideal"]
     return ideal["worst_group"].mean() - FAIR, SAFE
+
+
+def verdict(own: pd.DataFrame, fair: float, safe: float) -> str:
+    """Return whether a combination is in the corner, outside it, or cannot be told from it.
+
+    It is outside if the 95 % interval of its worst group or of its attack success is.
+    """
+    worst, success = (estimate(own[c].to_numpy()) for c in ("worst_group", "attack_success"))
+    if worst.mean >= fair and success.mean <= safe:
+        return "in it"
+    below = worst.mean + worst.half_width < fair
+    return "outside" if below or success.mean - success.half_width > safe else "open"
+
+
+def suffering(rows: pd.DataFrame) -> list[tuple[str, str, str, pd.DataFrame, str]]:
+    """Return federation, lift, rule, runs and verdict of each combination where groups suffer."""
+    found = []
+    for name in [n for n in SUFFERING if n in set(rows["federation"])]:
+        there = rows[rows["federation"] == name]
+        both = there[there["lift"].isin(LIFTS[1:]) & (there["defence"] != "mean")]
+        for (lift, defence), own in both.groupby(["lift", "defence"], sort=False):
+            found.append((name, str(lift), str(defence), own, verdict(own, *goal(there))))
+    return found
+
+
+def verdicts(rows: pd.DataFrame) -> list[list[str]]:
+    """Return how many combinations are in the corner, outside it, or cannot be told from it."""
+    lines = [["", "combinations", "in the corner", "clearly outside it", "too close to call"]]
+    combinations = suffering(rows)
+    for name in runs.present(rows):
+        own = [kind for of, *_, kind in combinations if of == name]
+        if own:
+            counts = (own.count(kind) for kind in ("in it", "outside", "open"))
+            lines.append([runs.FEDERATIONS[name], str(len(own)), *map(str, counts)])
+    return lines
+
+
+def undecided(rows: pd.DataFrame) -> list[list[str]]:
+    """Return worst group / ASR by seed where intervals reach into the corner, means do not."""
+    seeds = sorted(rows["seed"].unique())
+    lines = [["worst group / ASR", "wanted", *(f"seed {seed}" for seed in seeds)]]
+    for name, lift, defence, own, kind in suffering(rows):
+        if kind != "open":
+            continue
+        fair, safe = goal(rows[rows["federation"] == name])
+        by_seed = own.sort_values("seed")[["worst_group", "attack_success"]].to_numpy()
+        label = f"{runs.FEDERATIONS[name]}: {runs.name_of(lift)}, {runs.name_of(defence)}"
+        wanted = f"≥ {pages.number(fair, 1)} / ≤ {pages.number(safe)}"
+        cells = [f"{pages.number(worst, 1)} / {pages.number(asr)}" for worst, asr in by_seed]
+        lines.append([label, wanted, *cells])
+    return lines
 
 
 def of(rows: pd.DataFrame) -> list[list[str]]:
