@@ -16,6 +16,33 @@ PAGE = HERE / "README.md"
 LIFTS = ("none", "jtt", "agnostic")
 SUFFERING = ("fashion_mnist", "adult")
 """Federations in which a group suffers without a lift, and defences cost it more."""
+NEITHER = "no defence, no lift"
+NAMED = {
+    "fashion_mnist": {
+        ("agnostic", "multi_krum"): ("agnostic, Multi-Krum", (14, 32)),
+        ("jtt", "mean"): ("JTT", (4, 22)),
+        ("jtt", "loss_rejection"): ("JTT, LFR", (14, -14)),
+        ("none", "mean"): (NEITHER, (14, 12)),
+        ("jtt", "multi_krum"): ("JTT, Multi-Krum", (12, -10)),
+        ("none", "multi_krum"): ("Multi-Krum", (14, 2)),
+    },
+    "adult": {
+        ("agnostic", "trimmed_mean"): ("agnostic, trimmed mean", (14, 44)),
+        ("agnostic", "multi_krum"): ("agnostic, Multi-Krum", (14, 0)),
+        ("jtt", "mean"): ("JTT", (12, 16)),
+        ("none", "mean"): (NEITHER, (32, 8)),
+        ("none", "multi_krum"): ("Multi-Krum", (14, -22)),
+    },
+    "writers": {
+        ("none", "mean"): (NEITHER, (14, 26)),
+        ("agnostic", "mean"): ("agnostic", (0, -26)),
+    },
+    "faces": {
+        ("none", "multi_krum"): ("Multi-Krum", (-4, -24)),
+        ("none", "mean"): (NEITHER, (-12, 30)),
+    },
+}
+"""Points that are named in the figure, and where to: by federation, lift and rule."""
 FAIR, SAFE = 5.0, 5.0
 """Points below the ideal lift's worst group, and percent of attack success, that reach both."""
 
@@ -130,7 +157,7 @@ def figure(results: Path = runs.HERE) -> Figure:
     styles = {"none": "o", "jtt": "^", "agnostic": "s", "jtt_ideal": "*"}
     labels = {"none": "defence alone", "jtt": "with JTT", "agnostic": "with agnostic lift"}
     with house_style():
-        drawing = Figure(figsize=(11, 3.6), layout="constrained")
+        drawing = Figure(figsize=(11, 4), layout="constrained")
         panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, present, strict=True):
             own = rows[rows["federation"] == name]
@@ -146,12 +173,26 @@ def figure(results: Path = runs.HERE) -> Figure:
                     marker,
                     color=GROUP_COLOURS[place],
                     label=labels.get(lift, "ideal lift †"),
-                    markersize=11 if lift == "jtt_ideal" else 6,
+                    markersize=13 if lift == "jtt_ideal" else 6,
+                    mfc="none" if lift == "jtt_ideal" else None,
+                    zorder=3 if lift == "jtt_ideal" else 2,
                     alpha=0.8,
                 )
-            plain = own[(own["lift"] == "none") & (own["defence"] == "mean")]
-            at = (plain["attack_success"].mean(), plain["worst_group"].mean())
-            axes.plot(*at, "o", mfc="none", mec=FAINT, markersize=12, label="neither")
+            for (lift, defence), (text, shift) in NAMED.get(name, {}).items():
+                point = own[(own["lift"] == lift) & (own["defence"] == defence)]
+                at = (point["attack_success"].mean(), point["worst_group"].mean())
+                if lift == "none" and defence == "mean":
+                    axes.plot(*at, "o", mfc="none", mec=FAINT, markersize=12)
+                axes.annotate(
+                    text,
+                    at,
+                    shift,
+                    textcoords="offset points",
+                    fontsize=8,
+                    va="center",
+                    ha="right" if shift[0] < 0 else "left",
+                    arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.6, "shrinkB": 3},
+                )
             axes.set(title=runs.FEDERATIONS[name], xlabel="attack success, %")
             axes.set(xlim=(-4, 104), ylim=(-4, 104))
         panels[0].set_ylabel("worst group, %")
