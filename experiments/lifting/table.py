@@ -27,15 +27,15 @@ from fl_testbed.scenario import Scenario, load_scenarios
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE / "README.md", HERE / "results"
 POINTS = {
-    "fashion": "A, Fashion-MNIST",
-    "digits": "Q, digits",
-    "writers": "W, MNIST by writer",
-    "adult": "C, Adult",
-    "steady": "steady: A without a trigger",
+    "fashion": "Fashion-MNIST",
+    "digits": "digits",
+    "writers": "MNIST by writer",
+    "adult": "Adult",
+    "steady": "Fashion-MNIST without a trigger",
 }
 CONTROLS = {
-    "digits_spread": "Q, the minority spread over all clients",
-    "fashion_easy": "A, a backdoor that is easy to learn",
+    "digits_spread": "digits, the minority spread over all clients",
+    "fashion_easy": "Fashion-MNIST, a backdoor that is easy to learn",
 }
 METHODS = {"jtt": "JTT", "agnostic": "agnostic"}
 WORST, ASR = "final.worst_group_accuracy", "final.attack_success_rate"
@@ -104,16 +104,16 @@ def by_variant(table: pd.DataFrame) -> list[list[str]]:
 def tables() -> dict[str, str]:
     """Return the tables of the README, from the result files."""
     results = {name: pd.read_csv(RESULTS / f"{name}.csv") for name in POINTS}
-    heading = ["point", "method", "worst group: unlifted → lifted (ideal †)"]
+    heading = ["federation", "method", "worst group: unlifted → lifted (ideal †)"]
     heading += ["ASR: unlifted → lifted (ideal †, worst case †)"]
     heading += ["standard − ideal, points (least seed)", "of worst − ideal"]
     lifted = [heading, *(row for name in POINTS for row in gaps(name, results[name]))]
-    equal = [["point", "mean", "JTT", "agnostic", "JTT, ideal †"]]
+    equal = [["federation", "mean", "JTT", "agnostic", "JTT, ideal †"]]
     for name, table in results.items():
         rates = 100 * table.groupby("variant")["asr_at_equal_worst_group"].mean()
         unlifted = "mean_long" if "mean_long" in rates else "mean"
         shown = rates[[unlifted, "jtt", "agnostic", "jtt_ideal"]]
-        equal.append([_short(name), *map(pages.number, shown)])
+        equal.append([POINTS[name], *map(pages.number, shown)])
     made = {"lifted": lifted, "equal": equal, "controls": controls()}
     return {name: pages.markdown(rows) for name, rows in made.items()}
 
@@ -151,10 +151,6 @@ def controls() -> list[list[str]]:
         pairs = (map(pages.number, means.loc[v]) if v in means.index else "–" for v in variants)
         rows.append([title, *map(" / ".join, pairs)])
     return rows
-
-
-def _short(name: str) -> str:
-    return POINTS[name].partition(",")[0].partition(":")[0]
 
 
 def figure(runs: dict[tuple[str, int], RunResult], path: Path) -> None:

@@ -9,17 +9,49 @@ from matplotlib.patches import Rectangle
 from experiments import pages
 from experiments.oil_and_water_federated import runs
 from fl_testbed.report.figures.style import FAINT, GROUP_COLOURS, house_style
+from fl_testbed.report.statistics import estimate
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 LIFTS = ("none", "jtt", "agnostic")
+SUFFERING = ("fashion_mnist", "adult")
+"""Federations in which a group suffers without a lift, and defences cost it more."""
+NEITHER = "no defence, no lift"
+NAMED = {
+    "fashion_mnist": {
+        ("agnostic", "multi_krum"): ("agnostic, Multi-Krum", (14, 32)),
+        ("jtt", "mean"): ("JTT", (4, 22)),
+        ("jtt", "loss_rejection"): ("JTT, LFR", (14, -14)),
+        ("none", "mean"): (NEITHER, (14, 12)),
+        ("jtt", "multi_krum"): ("JTT, Multi-Krum", (12, -10)),
+        ("none", "multi_krum"): ("Multi-Krum", (14, 2)),
+    },
+    "adult": {
+        ("agnostic", "trimmed_mean"): ("agnostic, trimmed mean", (14, 44)),
+        ("agnostic", "multi_krum"): ("agnostic, Multi-Krum", (14, 0)),
+        ("jtt", "mean"): ("JTT", (12, 16)),
+        ("none", "mean"): (NEITHER, (32, 8)),
+        ("none", "multi_krum"): ("Multi-Krum", (14, -22)),
+    },
+    "writers": {
+        ("none", "mean"): (NEITHER, (14, 26)),
+        ("agnostic", "mean"): ("agnostic", (0, -26)),
+    },
+    "faces": {
+        ("none", "multi_krum"): ("Multi-Krum", (-4, -24)),
+        ("none", "mean"): (NEITHER, (-12, 30)),
+    },
+}
+"""Points that are named in the figure, and where to: by federation, lift and rule."""
 FAIR, SAFE = 5.0, 5.0
 """Points below the ideal lift's worst group, and percent of attack success, that reach both."""
 
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
-    """Return the tables of the page, one per federation."""
-    return runs.by_federation(plane(results), of)
+    """Return the tables of the page: one per federation, and how sure their verdicts are."""
+    rows = plane(results)
+    sure = {"verdicts": pages.markdown(verdicts(rows)), "open": pages.markdown(undecided(rows))}
+    return runs.by_federation(rows, of) | sure
 
 
 def plane(results: Path) -> pd.DataFrame:
@@ -49,6 +81,57 @@ def goal(rows: pd.DataFrame) -> tuple[float, float]:
     return ideal["worst_group"].mean() - FAIR, SAFE
 
 
+def verdict(own: pd.DataFrame, fair: float, safe: float) -> str:
+    """Return whether a combination is in the corner, outside it, or cannot be told from it.
+
+    It is outside if the 95 % interval of its worst group or of its attack success is.
+    """
+    worst, success = (estimate(own[c].to_numpy()) for c in ("worst_group", "attack_success"))
+    if worst.mean >= fair and success.mean <= safe:
+        return "in it"
+    below = worst.mean + worst.half_width < fair
+    return "outside" if below or success.mean - success.half_width > safe else "open"
+
+
+def suffering(rows: pd.DataFrame) -> list[tuple[str, str, str, pd.DataFrame, str]]:
+    """Return federation, lift, rule, runs and verdict of each combination where groups suffer."""
+    found = []
+    for name in [n for n in SUFFERING if n in set(rows["federation"])]:
+        there = rows[rows["federation"] == name]
+        both = there[there["lift"].isin(LIFTS[1:]) & (there["defence"] != "mean")]
+        for (lift, defence), own in both.groupby(["lift", "defence"], sort=False):
+            found.append((name, str(lift), str(defence), own, verdict(own, *goal(there))))
+    return found
+
+
+def verdicts(rows: pd.DataFrame) -> list[list[str]]:
+    """Return how many combinations are in the corner, outside it, or cannot be told from it."""
+    lines = [["", "combinations", "in the corner", "clearly outside it", "too close to call"]]
+    combinations = suffering(rows)
+    for name in runs.present(rows):
+        own = [kind for of, *_, kind in combinations if of == name]
+        if own:
+            counts = (own.count(kind) for kind in ("in it", "outside", "open"))
+            lines.append([runs.FEDERATIONS[name], str(len(own)), *map(str, counts)])
+    return lines
+
+
+def undecided(rows: pd.DataFrame) -> list[list[str]]:
+    """Return worst group / ASR by seed where intervals reach into the corner, means do not."""
+    seeds = sorted(rows["seed"].unique())
+    lines = [["worst group / ASR", "wanted", *(f"seed {seed}" for seed in seeds)]]
+    for name, lift, defence, own, kind in suffering(rows):
+        if kind != "open":
+            continue
+        fair, safe = goal(rows[rows["federation"] == name])
+        by_seed = own.sort_values("seed")[["worst_group", "attack_success"]].to_numpy()
+        label = f"{runs.FEDERATIONS[name]}: {runs.name_of(lift)}, {runs.name_of(defence)}"
+        wanted = f"≥ {pages.number(fair, 1)} / ≤ {pages.number(safe)}"
+        cells = [f"{pages.number(worst, 1)} / {pages.number(asr)}" for worst, asr in by_seed]
+        lines.append([label, wanted, *cells])
+    return lines
+
+
 def of(rows: pd.DataFrame) -> list[list[str]]:
     """Return worst group / ASR, bold where a method that is no oracle reaches both."""
     fair, safe = goal(rows)
@@ -74,7 +157,7 @@ def figure(results: Path = runs.HERE) -> Figure:
     styles = {"none": "o", "jtt": "^", "agnostic": "s", "jtt_ideal": "*"}
     labels = {"none": "defence alone", "jtt": "with JTT", "agnostic": "with agnostic lift"}
     with house_style():
-        drawing = Figure(figsize=(11, 3.6), layout="constrained")
+        drawing = Figure(figsize=(11, 4), layout="constrained")
         panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, present, strict=True):
             own = rows[rows["federation"] == name]
@@ -90,12 +173,26 @@ def figure(results: Path = runs.HERE) -> Figure:
                     marker,
                     color=GROUP_COLOURS[place],
                     label=labels.get(lift, "ideal lift †"),
-                    markersize=11 if lift == "jtt_ideal" else 6,
+                    markersize=13 if lift == "jtt_ideal" else 6,
+                    mfc="none" if lift == "jtt_ideal" else None,
+                    zorder=3 if lift == "jtt_ideal" else 2,
                     alpha=0.8,
                 )
-            plain = own[(own["lift"] == "none") & (own["defence"] == "mean")]
-            at = (plain["attack_success"].mean(), plain["worst_group"].mean())
-            axes.plot(*at, "o", mfc="none", mec=FAINT, markersize=12, label="neither")
+            for (lift, defence), (text, shift) in NAMED.get(name, {}).items():
+                point = own[(own["lift"] == lift) & (own["defence"] == defence)]
+                at = (point["attack_success"].mean(), point["worst_group"].mean())
+                if lift == "none" and defence == "mean":
+                    axes.plot(*at, "o", mfc="none", mec=FAINT, markersize=12)
+                axes.annotate(
+                    text,
+                    at,
+                    shift,
+                    textcoords="offset points",
+                    fontsize=8,
+                    va="center",
+                    ha="right" if shift[0] < 0 else "left",
+                    arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.6, "shrinkB": 3},
+                )
             axes.set(title=runs.FEDERATIONS[name], xlabel="attack success, %")
             axes.set(xlim=(-4, 104), ylim=(-4, 104))
         panels[0].set_ylabel("worst group, %")

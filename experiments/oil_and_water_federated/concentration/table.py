@@ -12,6 +12,7 @@ from fl_testbed.report.figures.style import GROUP_COLOURS, house_style
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 SHARES = (1.0, 0.5, 0.0)
+LIFTS = ("agnostic", "jtt")
 
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
@@ -52,10 +53,16 @@ def figure(results: Path = runs.HERE) -> Figure:
             own = rows[rows["federation"] == name]
             for place, method in enumerate(methods):
                 means = own[own["variant"] == method].groupby("concentration")["worst_group"].mean()
-                style = "o-" if place < len(GROUP_COLOURS) else "s--"
-                colour = GROUP_COLOURS[place % len(GROUP_COLOURS)]
-                axes.plot(means.index, means, style, color=colour, label=runs.name_of(method))
-            axes.set(title=runs.FEDERATIONS[name], xlabel="share of it in clients of its own")
+                style = "s--" if method in LIFTS else "o-"
+                colour = GROUP_COLOURS[place % 6]  # the seventh is pale
+                shares = 100 * means.index
+                axes.plot(shares, means, style, color=colour, label=runs.name_of(method))
+            axes.set(title=runs.FEDERATIONS[name])
+            axes.set_xticks([100 * share for share in SHARES])
+            axes.invert_xaxis()  # as in the tables: concentrated first
         panels[0].set_ylabel("worst group, %")
+        drawing.supxlabel(
+            "share of the minority's examples that is in clients of its own, %", size=9
+        )
         drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     return drawing

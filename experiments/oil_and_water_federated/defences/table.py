@@ -99,7 +99,7 @@ def figure(results: Path = runs.HERE) -> Figure:
     present = runs.present(rows)
     with house_style():
         drawing = Figure(figsize=(11, 6), layout="constrained")
-        panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
+        panels = drawing.subplots(1, len(present), sharex=True, sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, present, strict=True):
             own = rows[rows["federation"] == name].groupby("variant")
             for role, column, marker in (
@@ -113,5 +113,6 @@ def figure(results: Path = runs.HERE) -> Figure:
             axes.set(title=runs.FEDERATIONS[name], xlabel="weight over fair share")
             axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.5)
         panels[0].set_yticks(range(len(rules)), [runs.name_of(rule) for rule in rules])
-        panels[-1].legend(loc="lower right")
+        labels = panels[0].get_legend_handles_labels()
+        drawing.legend(*labels, loc="outside upper center", ncols=2)
     return drawing

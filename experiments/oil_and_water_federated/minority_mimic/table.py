@@ -8,7 +8,13 @@ from matplotlib.figure import Figure
 from clients.shard import Role
 from experiments import pages
 from experiments.oil_and_water_federated import runs
-from fl_testbed.report.figures.style import FAINT, ROLE_COLOURS, house_style
+from fl_testbed.report.figures.style import (
+    FAINT,
+    GROUP_COLOURS,
+    ROLE_COLOURS,
+    house_style,
+    role_name,
+)
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -18,6 +24,8 @@ ATTACKERS = {
     "close_mimic": "mimic, half as far",
     "box_mimic": "mimic, by coordinate",
 }
+MARKERS = "os^Dvo"  # of the methods in the figure
+WEIGHTS = {Role.HONEST_MINORITY: "weight_minority", Role.POISONED: "weight_poisoned"}
 
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
@@ -72,32 +80,45 @@ def figure(results: Path = runs.HERE) -> Figure:
     rows = against(results)
     present = runs.present(rows)
     methods = list(rows["variant"].unique())
+    tried = {
+        name: [a for a in ATTACKERS if a in set(rows.loc[rows["federation"] == name, "attacker"])]
+        for name in present
+    }
     with house_style():
-        drawing = Figure(figsize=(11, 5), layout="constrained")
-        panels = drawing.subplots(2, len(present), sharex=True, sharey="row", squeeze=False)
+        drawing = Figure(figsize=(11, 5.6), layout="constrained")
+        panels = drawing.subplots(
+            2,
+            len(present),
+            sharex="col",
+            sharey="row",
+            squeeze=False,
+            width_ratios=[len(attackers) for attackers in tried.values()],
+        )
         for column, name in enumerate(present):
             own = rows[rows["federation"] == name]
+            above, below = panels[0][column], panels[1][column]
+            xs = range(len(tried[name]))
             for place, method in enumerate(methods):
                 means = own[own["variant"] == method].groupby("attacker").mean(numeric_only=True)
-                means = means.reindex([*ATTACKERS])
-                xs = range(len(ATTACKERS))
-                panels[0][column].plot(
-                    xs, means["attack_success"], "o-", color=f"C{place}", label=runs.name_of(method)
-                )
+                means = means.reindex(tried[name])
+                style = {"marker": MARKERS[place], "color": GROUP_COLOURS[place]}
+                if method.endswith("_ideal"):  # hollow and dashed: others lie below it
+                    style |= {"mfc": "none", "linestyle": ":"}
+                label = runs.name_of(method)
+                above.plot(xs, means["attack_success"], label=label, **style)
                 if method == "multi_krum":
-                    for role, key in (
-                        (Role.HONEST_MINORITY, "weight_minority"),
-                        (Role.POISONED, "weight_poisoned"),
-                    ):
-                        label = "minority" if role is Role.HONEST_MINORITY else "attackers"
-                        panels[1][column].plot(
-                            xs, means[key], "s--", color=ROLE_COLOURS[role], label=label
-                        )
-            panels[0][column].set(title=f"{runs.FEDERATIONS[name]}: attack success, %")
-            panels[1][column].set(title="weights under Multi-Krum")
-            panels[1][column].axhline(1, color=FAINT, linewidth=0.8)
-            panels[1][column].set_xticks(xs, ["plain", "mimic", "close", "box"])
+                    for role, key in WEIGHTS.items():
+                        label = role_name(role) if role is Role.HONEST_MINORITY else "attackers"
+                        colour = ROLE_COLOURS[role]
+                        below.plot(xs, means[key], "s--", color=colour, label=label)
+            above.set_title(runs.FEDERATIONS[name])
+            below.axhline(1, color=FAINT, linewidth=0.8)
+            below.set_xticks(xs, [ATTACKERS[a].replace(", ", ",\n") for a in tried[name]])
+            below.set_xlim(-0.3, len(xs) - 0.7)
+        panels[0][0].set_ylabel("attack success, %")
+        panels[1][0].set_ylabel("weight under Multi-Krum\nover fair share")
         labels = panels[0][0].get_legend_handles_labels()
         drawing.legend(*labels, loc="outside upper center", ncols=len(methods))
-        panels[1][-1].legend(fontsize=7)
+        labels = panels[1][0].get_legend_handles_labels()
+        drawing.legend(*labels, loc="outside lower center", ncols=2, title="in the lower row")
     return drawing

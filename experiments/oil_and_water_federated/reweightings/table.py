@@ -31,7 +31,7 @@ def amplified(rows: pd.DataFrame) -> list[list[str]]:
     own = runs.own_backdoor(rows)
     present = list(own["federation"].unique())
     heads = [f"{runs.FEDERATIONS[n]}: {what}" for n in present for what in ("worst group", "ASR")]
-    lines = [["", *heads, "weight minority / attackers"]]
+    lines = [["", *heads, "weight minority / attackers, mean of the datasets"]]
     for variant in own["variant"].unique():
         chosen = own[own["variant"] == variant]
         cells = [

@@ -117,7 +117,7 @@ def figure(results: Path = runs.HERE) -> Figure:
                 means = own[own["setting"] == setting].groupby("score")["auc"].mean()
                 heights = [y + 0.14 * (1.5 - place) for y in range(len(names))]
                 style = "D" if setting == "poison_like_minority" else "o"
-                label = SETTINGS[setting]
+                label = SETTINGS[setting].removesuffix(" minority clients")
                 colour = GROUP_COLOURS[place]
                 axes.plot(means.reindex(names), heights, style, ms=5, color=colour, label=label)
             axes.axvline(0.5, color=FAINT, linewidth=0.8)
@@ -141,5 +141,6 @@ def figure(results: Path = runs.HERE) -> Figure:
             xlabel="assumed attackers (there are 2)",
             ylabel="weight of the minority (Fashion-MNIST)",
         )
-        panels[-1].legend(fontsize=7, loc="lower left")
+        panels[-1].set_xticks(sorted(told["told"].unique()))
+        panels[-1].legend(fontsize=8, loc="upper right", bbox_to_anchor=(1.0, 0.8))
     return drawing
