@@ -57,8 +57,9 @@ class ServerStep(NamedTuple):
 
     result: Aggregate
     contribution: Float[Tensor, " n"]
-    """Each client's share of the pull along the update: wᵢ⟨uᵢ, Δ⟩ / Σⱼ wⱼ⟨uⱼ, Δ⟩; NaN where
-    nothing moves."""
+    """Each client's share of the pull along the update: wᵢ⟨uᵢ, Δ⟩ / Σⱼ wⱼ⟨uⱼ, Δ⟩. NaN where that
+    sum is not positive: where nothing moves, and where the update is more than the updates' sum
+    and what else is in it (a centre that is carried over, turned signs, noise) outweighs them."""
     memory: Memory
     restart: bool
     lift: Float[Tensor, " n"]

@@ -33,11 +33,13 @@ def with_copies(shard: Shard, flagged: Bool[Tensor, " examples"], n_copies: int)
 
 @dataclass(frozen=True)
 class ExampleJtt:
-    """Flag one's own examples once, and train on copies of them beside the rest from then on.
+    """Flag one's own examples in a warm-up, and train on copies of them beside the rest after it.
 
-    Each client flags by the model that it receives in the last warm-up round, or the first after
-    it in which it takes part. The server's model goes on; together with the server's client-level
-    method at factor 1 it begins again, as in the paper.
+    Each client flags by the model that it receives in the last warm-up round in which it takes
+    part. One that the warm-up never asked waits for as many rounds again, and then flags by the
+    next model that it receives: that one is as well trained, whether or not the server began again.
+    The server's model goes on; together with the server's client-level method at factor 1 and with
+    as many warm-up rounds it begins again, as in the paper.
 
     References:
         Liu et al., Just Train Twice: Improving Group Robustness without Training Group Information,
@@ -52,12 +54,13 @@ class ExampleJtt:
 
     def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
         """Return the shard, and after the warm-up with copies."""
-        if round_ < self.warm_up_rounds:
-            return Lesson(shard)
         flags = memory.get(FLAGS)
-        if flags is None:
+        warming_up = round_ <= self.warm_up_rounds
+        # Right after a restart the model knows nothing: it would flag nearly all examples.
+        if warming_up or (flags is None and round_ >= 2 * self.warm_up_rounds):
             flags = flagged_by(model, shard, self.threshold)
+        if flags is None:
+            return Lesson(shard)
         flags = flags.to(shard.labels.device, torch.bool)
-        copied = round_ > self.warm_up_rounds
-        seen = with_copies(shard, flags, self.n_copies) if copied else shard
+        seen = shard if warming_up else with_copies(shard, flags, self.n_copies)
         return Lesson(seen, kept=lambda: {FLAGS: flags.to(torch.uint8)})

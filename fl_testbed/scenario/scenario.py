@@ -261,6 +261,18 @@ class Scenario(Spec):
                 "would be left to train with the copies"
             )
             found.append(("local_method.warm_up_rounds", text))
+        lift = None if isinstance(self.strategy, FlowerStrategySpec) else self.strategy.reweighting
+        if (
+            isinstance(local, ExampleJttSpec)
+            and isinstance(lift, JTTSpec)
+            and lift.restart
+            and local.warm_up_rounds != lift.warm_up_rounds
+        ):
+            text = (
+                f"needs the server's {lift.warm_up_rounds}, got {local.warm_up_rounds}: the model "
+                "begins again after them, and a new one gets nearly all examples wrong"
+            )
+            found.append(("local_method.warm_up_rounds", text))
         if local is not None and local.is_personal and self.engine.kind == "flower":
             text = "Flower's own engine keeps personal models where nobody can test them: take ray"
             found.append(("engine.kind", text))

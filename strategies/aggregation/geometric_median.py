@@ -45,8 +45,9 @@ def geometric_median(
 
     Ties:
         Where the minimum is not unique (collinear updates, even n) it is the point that the steps
-        lead to. Where most updates are one and the same point, and have half of the prior, it is
-        that point exactly.
+        lead to: the mean of two updates, or of two points at which half of the prior is each. Where
+        half of the updates or more are one and the same point, and it is the only minimum, as it is
+        with more than half of the prior, it is that point exactly.
 
     Variants:
         3 steps in the paper, ByzFL and FLPoison, 4 in BackFed, 8 in epfml, 100 in fedlib; ν in
@@ -61,7 +62,10 @@ def geometric_median(
     typical = distances.median()
     if typical == 0:  # half of the updates, or more, are one and the same point
         at_point = prior * (distances == 0)
-        if at_point.sum() >= (0.5 - 1e-12) * prior.sum():  # which is then the median
+        pulls = torch.where(distances > 0, prior / distances, 0.0)
+        resultant = (pulls @ gram @ pulls).clamp(min=0).sqrt()  # of the others' unit vectors
+        # Where others pull as hard, all one way, the points up to the next of them are medians too.
+        if resultant < (1 - 1e-6) * at_point.sum():  # which is then the median
             weights = normalised(at_point)
             return Aggregate(weighted_sum(updates, weights), weights, distances)
         typical = distances[distances > 0].median()

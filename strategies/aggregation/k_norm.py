@@ -28,7 +28,7 @@ def k_norm(
         stays is longer than the longest honest one.
 
     Ties:
-        Of equal norms the lowest rows stay; copies of the last share its weight.
+        Of equal norms the lowest rows stay; copies of any of them share its weight.
 
     Variants:
         Ditto's code takes f from the true share of corrupted clients.

@@ -78,18 +78,19 @@ def mean_of_lowest(
 ) -> Aggregate:
     """Average the ``count`` rows of the lowest scores; of equal ones the lowest rows.
 
-    Copies of a row of which some are chosen and some are not share the weight: the server heard
-    what they all say, and nobody can tell from whom.
+    Copies of a row of which some are chosen and some are not share the weight, whichever of the
+    tied rows it is: the server heard what they all say, and nobody can tell from whom.
     """
     chosen = lowest(scores, count)
     result = mean_of_selected(updates, chosen, prior, scores)
-    tied = scores == scores[chosen].max()
-    if (tied & ~chosen).any():
-        last = updates[tied & chosen][-1]
-        copies = tied.nonzero().squeeze(1)
-        copies = copies[(updates[copies] == last).all(dim=1)]
-        own = prior_or_uniform(updates, prior)[copies]
-        result.weights[copies] = result.weights[copies].sum() * normalised(own)
+    tied = (scores == scores[chosen].max()).nonzero().squeeze(1)
+    own = prior_or_uniform(updates, prior)
+    left_out = tied[~chosen[tied]]
+    while len(left_out):
+        is_copy = (updates[tied] == updates[left_out[0]]).all(dim=1)
+        copies, tied = tied[is_copy], tied[~is_copy]
+        result.weights[copies] = result.weights[copies].sum() * normalised(own[copies])
+        left_out = tied[~chosen[tied]]
     return result
 
 
@@ -156,7 +157,7 @@ def multi_krum(
         is for m <= n - f - 2.
 
     Ties:
-        Of equal scores the lowest rows are selected; copies of the last share its weight.
+        Of equal scores the lowest rows are selected; copies of any of them share its weight.
 
     Variants:
         m is n - f in ByzFL and BackFed, n - f - 2 in AggregaThor and SignGuard's code, a fifth of n

@@ -25,8 +25,8 @@ def sign_guard(
 
     The norm filter keeps lower <= norm / median norm <= upper. The sign filter describes each
     client by its shares of positive, zero and negative values among random coordinates, and keeps
-    the largest cluster of mean shift (bandwidth: the mean distance to the nearest half). Survivors
-    are clipped to the median norm.
+    the largest cluster of mean shift (bandwidth: the mean distance to the nearest half, which is
+    the client itself and one other at least). Survivors are clipped to the median norm.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -78,7 +78,10 @@ def _largest_cluster(features: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
     from sklearn.cluster import MeanShift, estimate_bandwidth  # a bare machine may lack it
 
     points = features.cpu().numpy()
-    bandwidth = estimate_bandwidth(points, quantile=0.5)  # of all points: nothing is drawn
+    n = len(points)
+    # Of two or three clients half would be one, the client itself, and row 0 alone would be kept.
+    quantile, wider = (0.5, 1.0) if n > 3 else (min(2 / n, 1.0), 1 + 1e-9)  # two lie just inside
+    bandwidth = wider * estimate_bandwidth(points, quantile=quantile)  # of all: nothing is drawn
     if bandwidth < 1e-9:  # half of the clients have the very same statistics
         gaps = torch.cdist(features, features) < 1e-9
         return gaps[gaps.sum(dim=1).argmax()]

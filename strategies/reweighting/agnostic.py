@@ -23,22 +23,27 @@ def agnostic(
 ) -> Lift:
     """Play the adversary's side of a minimax game over clients by exponentiated gradient.
 
-    Each client keeps the factor exp(step_size · Σ its losses so far); the weights of a round are
-    prior · factor, scaled to sum 1, with this round's losses counted already.
+    Each client keeps a factor, 1 until it is first met, which exp(step_size · loss) multiplies in
+    every round in which it takes part; the weights of a round are prior · factor, scaled to sum 1,
+    with this round's losses counted already. The factors are then scaled so that Σ prior · factor
+    over the round's clients is what it was before: where only some take part they share among
+    themselves what they had together, and nobody gains by being asked more often.
 
     Args:
         clients: Ids of the round's clients, shape (n,).
         losses: Mean loss of the received model on each client's data, shape (n,).
         prior: Weights before any lift, shape (n,), sum 1.
-        memory: The sum of each client's losses so far.
-        step_size: The ascent step η per unit of loss.
+        memory: Each client's log(factor) / step_size: the sum of its losses so far, less what was
+            taken from all clients of the same rounds.
+        step_size: The ascent step η per unit of loss, > 0.
 
     Returns:
         weights: prior · factor, scaled to sum 1.
         step: 1.
 
     Bound:
-        None: a client that reports a large loss takes all the weight.
+        None: a client that reports a large loss takes all the weight, and leaves the others of its
+        round little for later ones.
 
     Ties:
         None can arise.
@@ -51,7 +56,16 @@ def agnostic(
         Mohri et al., Agnostic Federated Learning, ICML 2019; the step is that of Sagawa et al.,
         Distributionally Robust Neural Networks for Group Shifts, ICLR 2020.
     """
-    # Losses are kept, not factors: those overflow after a few hundred rounds.
-    total_losses = recall(memory, "agnostic", clients, default=0.0) + losses
-    weights = exponentiated_gradient(prior, total_losses, step_size)
-    return Lift(weights, remember(memory, "agnostic", clients, total_losses))
+    # Losses are kept, not factors: those over- or underflow after a few hundred rounds.
+    before = recall(memory, "agnostic", clients, default=0.0)
+    after = before + losses
+    weights = exponentiated_gradient(prior, after, step_size)
+    gain = _log_mass(prior, after, step_size) - _log_mass(prior, before, step_size)
+    return Lift(weights, remember(memory, "agnostic", clients, after - gain / step_size))
+
+
+def _log_mass(
+    prior: Float[Tensor, " n"], total_losses: Float[Tensor, " n"], step_size: float
+) -> Tensor:
+    """Return the logarithm of Σ prior · factor."""
+    return torch.logsumexp(prior.log() + step_size * total_losses, dim=0)

@@ -46,17 +46,30 @@ class TestExampleJtt:
 
     def test_flags_are_set_in_the_last_warm_up_round_and_used_from_the_next(self):
         method, own = ExampleJtt(warm_up_rounds=2, n_copies=3), shard([0, 1])
-        assert method.lesson(Fixed(), own, 1, {}).kept() == {}
-        last = method.lesson(Fixed(), own, 2, {})
-        assert len(last.shard.labels) == 2
         flipped = own._replace(labels=1 - own.labels)  # another model would flag others
+        first = method.lesson(Fixed(), flipped, 1, {})
+        last = method.lesson(Fixed(), own, 2, first.kept())
+        assert len(first.shard.labels) == len(last.shard.labels) == 2
         later = method.lesson(Fixed(), flipped, 3, last.kept())
         assert later.shard.inputs.flatten().tolist() == [0, 1, 0, 0, 0]
         assert later.kept()["flagged"].tolist() == [1, 0]
 
-    def test_who_joins_after_the_warm_up_flags_at_once(self):
-        lesson = ExampleJtt(warm_up_rounds=2, n_copies=1).lesson(Fixed(), shard([0, 1]), 7, {})
+    def test_who_is_not_asked_in_the_last_warm_up_round_has_the_flags_of_an_earlier_one(self):
+        method, own = ExampleJtt(warm_up_rounds=3, n_copies=1), shard([0, 1])
+        early = method.lesson(Fixed(), own, 1, {})
+        begun_again = own._replace(labels=own.labels * 0)  # the model gets all of these wrong
+        lesson = method.lesson(Fixed(), begun_again, 4, early.kept())
         assert lesson.shard.inputs.flatten().tolist() == [0, 1, 0]
+
+    def test_who_was_never_asked_flags_when_the_model_has_trained_for_another_warm_up(self):
+        method, own = ExampleJtt(warm_up_rounds=2, n_copies=1), shard([0, 1])
+        early = method.lesson(Fixed(), own, 3, {})
+        assert early.shard.inputs.flatten().tolist() == [0, 1]
+        assert early.kept() == {}
+        for round_ in (4, 7):
+            lesson = method.lesson(Fixed(), own, round_, {})
+            assert lesson.shard.inputs.flatten().tolist() == [0, 1, 0]
+            assert lesson.kept()["flagged"].tolist() == [1, 0]
 
 
 class TestGroupDro:

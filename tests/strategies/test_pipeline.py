@@ -201,6 +201,13 @@ def test_contributions_are_missing_where_nothing_moves():
     assert step.contribution.isnan().all()
 
 
+def test_contributions_are_missing_where_all_pull_against_a_centre_that_is_carried_on():
+    pipeline = Pipeline(partial(centred_clipping, radius=1.0))
+    step = pipeline(torch.tensor([[-1.0], [-2.0]]), round_of(2), {"rule.centre": torch.ones(1) * 9})
+    assert step.result.update.tolist() == [8.0]
+    assert step.contribution.isnan().all()
+
+
 def test_a_rejected_giant_leaves_the_others_their_contributions():
     updates = torch.tensor([[3e38], [-3e38], [1.0], [1.1], [1.2], [1.3], [1.4]])
     step = Pipeline(partial(multi_krum, n_malicious=2))(updates, round_of(7), {})

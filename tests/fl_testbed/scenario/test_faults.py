@@ -430,6 +430,12 @@ def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
             "local_method.warm_up_rounds",
         ),
         (
+            "{kind: krum, n_malicious: 1}",
+            "{kind: mean}\n  reweighting: {kind: jtt, n_flagged: 2, factor: 1, warm_up_rounds: 4}\n"
+            "local_method: {kind: example_jtt, n_copies: 2, warm_up_rounds: 5}",
+            "local_method.warm_up_rounds",
+        ),
+        (
             "rounds: 6",
             "rounds: 6\nlocal_method: {kind: ditto}\nengine: {kind: flower}",
             "engine.kind",

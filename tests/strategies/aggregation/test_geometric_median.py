@@ -52,6 +52,29 @@ def test_where_most_are_one_point_that_point_is_the_median():
     assert result.weights.tolist() == [0.5, 0.5, 0.0]
 
 
+@pytest.mark.parametrize("size", [1.0, 1e6])
+def test_of_two_points_with_half_of_the_prior_each_it_is_the_mean(size):
+    two = torch.tensor([[0.0, 0.0], [0.0, size]])
+    for updates in (two, two.flip(0), two.repeat(2, 1), two.repeat_interleave(3, dim=0)):
+        result = geometric_median(updates)
+        torch.testing.assert_close(result.update, torch.tensor([0.0, size / 2]))
+        torch.testing.assert_close(
+            result.weights, torch.full_like(result.weights, 1 / len(updates))
+        )
+    uneven = torch.tensor([0.25, 0.5, 0.25])
+    result = geometric_median(two[[0, 1, 0]], prior=uneven)
+    torch.testing.assert_close(result.weights, uneven.double())
+
+
+def test_half_of_the_updates_at_one_point_decide_alone_where_the_others_disagree():
+    # The others' unit vectors come to 2 · 3/5 along the first axis, less than the two at the point.
+    updates = torch.tensor([[1.0, 1.0], [1.0, 1.0], [4.0, 5.0], [4.0, -3.0]])
+    assert geometric_median(updates).update.tolist() == [1.0, 1.0]
+    # In one direction all is a median from the point to the nearest other.
+    updates = torch.tensor([[1.0], [1.0], [4.0], [100.0]])
+    assert 1 < geometric_median(updates).update.item() < 4
+
+
 def test_one_point_that_most_send_is_not_the_median_where_it_has_little_weight():
     updates = torch.tensor([[2.0], [2.0], [2.0], [7.0], [7.0]])
     prior = torch.tensor([0.1, 0.1, 0.1, 0.35, 0.35])

@@ -52,3 +52,20 @@ def test_where_no_two_statistics_agree_the_densest_are_kept():
     weights = guard(updates).weights
     assert weights[0].item() == 0
     assert (weights > 0).sum() > 4
+
+
+def test_of_two_clients_nobody_can_tell_which_is_unusual():
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        updates = torch.randn(2, 500, generator=torch.Generator().manual_seed(seed))
+        assert sign_guard(updates, rng).suspicion.tolist() == [0, 0]
+
+
+def test_of_three_clients_the_two_that_are_close_are_kept_whatever_their_rows():
+    one, other, turned = (
+        UP.repeat(5),
+        UP.repeat(5).index_fill(0, torch.tensor([0]), -1.0),
+        -UP.repeat(5),
+    )
+    assert guard(torch.stack([one, other, turned])).suspicion.tolist() == [0, 0, 1]
+    assert guard(torch.stack([turned, one, other])).suspicion.tolist() == [1, 0, 0]
