@@ -104,8 +104,9 @@ def weighted_sum(
         term, exact = torch.empty(2, width, dtype=torch.float64, device=updates.device)
         return updates.new_empty(width), term, exact
 
-    width = d if updates.is_cuda else min(d, SUM_WIDTH)
-    for _ in each_block(column_blocks(updates, width), add_up, scratch, not updates.is_cuda):
+    on_cpu = updates.device.type == "cpu"
+    width = min(d, SUM_WIDTH) if on_cpu else d
+    for _ in each_block(column_blocks(updates, width), add_up, scratch, on_cpu):
         pass
     return result
 

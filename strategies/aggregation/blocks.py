@@ -29,7 +29,7 @@ def column_blocks(updates: Float[Tensor, "n d"], width: int | None = None) -> It
         width: Columns in a block; by default as many as make it of a good size.
     """
     n, d = updates.shape
-    size = GPU_BLOCK if updates.is_cuda else CPU_BLOCK
+    size = CPU_BLOCK if updates.device.type == "cpu" else GPU_BLOCK
     width = width or max(1, size // max(n, 1))
     for start in range(0, d, width):
         yield slice(start, min(start + width, d))
@@ -38,7 +38,7 @@ def column_blocks(updates: Float[Tensor, "n d"], width: int | None = None) -> It
 def row_blocks(updates: Float[Tensor, "n d"]) -> Iterator[slice]:
     """Cut the rows into blocks of one long row or several short ones."""
     n, d = updates.shape
-    height = max(1, (GPU_BLOCK if updates.is_cuda else ROW_BLOCK) // max(d, 1))
+    height = max(1, (ROW_BLOCK if updates.device.type == "cpu" else GPU_BLOCK) // max(d, 1))
     for start in range(0, n, height):
         yield slice(start, min(start + height, n))
 

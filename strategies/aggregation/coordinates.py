@@ -9,7 +9,6 @@ from strategies.aggregation.blocks import column_blocks, each_block
 from strategies.shapes import Float, Int, Tensor
 
 PIECE = 4_096  # columns added up in the type of the updates, before float64 sums them
-ROOM = 2.0**-32  # so small that no sum of a piece overflows, and no digit is lost
 
 Window = Callable[[Tensor], Tensor]
 """From a block's columns, each sorted, shape (columns, n), to the first rank kept in each."""
@@ -51,24 +50,18 @@ def mean_of_windows(
         survives = in_window(block, ordered, window(ordered), n_kept, by_row.view(block.shape))
         # Sums of at most n numbers of like size lose nothing in the type of the updates.
         totals = (prior.to(block) @ survives).clamp_(min=1e-30)
-        inverse = ROOM / totals
         survived = _sums_over_columns(survives, torch.ones_like(totals))
-        least = inverse.min()  # what all columns have in common needs no sum that could lose digits
-        share = _sums_over_columns(survives, inverse - least) + least * survived
+        share = _sums_over_columns(survives, 1 / totals)
         update[columns] = (prior.to(block) @ survives.mul_(block)) / totals
-        # A value of 1e20 times an update of that size is no float32: a power of two is set aside.
-        summed = update[columns]
-        exponent = summed.abs().max().frexp().exponent.clamp(-126, 126)
-        scale = torch.ldexp(one, exponent)
-        pulls = _sums_over_columns(survives, (summed / scale).mul_(inverse))
-        return torch.stack([survived, share, pulls * scale.double()]) / rooms
+        pulls = _sums_over_columns(survives, update[columns] / totals)
+        return torch.stack([survived, share, pulls])
 
-    rooms = torch.tensor([[1.0], [ROOM], [ROOM]], dtype=torch.float64, device=updates.device)
-    one = torch.ones_like(prior[0], dtype=updates.dtype)
     told = prior.new_zeros(3, len(prior))
     blocks = list(column_blocks(updates))
     size = len(updates) * (blocks[0].stop if blocks else 0)
-    found = each_block(blocks, average, lambda: updates.new_empty(2, size), not updates.is_cuda)
+    found = each_block(
+        blocks, average, lambda: updates.new_empty(2, size), updates.device.type == "cpu"
+    )
     for block in found:
         told += block
     n_survived, shares, pulls = told
@@ -111,8 +104,6 @@ def _sums_over_columns(
     """
     if block.device.type != "cpu":
         return dot_products(block, factors)
-    if len(factors) <= PIECE:
-        return block.mv(factors).double()
     pieces = zip(block.split(PIECE, dim=1), factors.split(PIECE), strict=True)
     return torch.stack([piece.mv(part) for piece, part in pieces]).double().sum(dim=0)
 

@@ -46,7 +46,9 @@ def clipping(
         return factors
 
     # Block by block: the rows just measured are still in a cache.
-    factors = list(each_block(row_blocks(updates), clip, lambda: None, not updates.is_cuda))
+    factors = list(
+        each_block(row_blocks(updates), clip, lambda: None, updates.device.type == "cpu")
+    )
     return Mixed(rows, torch.cat(factors).diag())
 
 
@@ -90,7 +92,7 @@ def adaptive_clipping(
     def clip(part: slice, _: None) -> None:
         _scale(updates[part], factors[part], rows[part])
 
-    list(each_block(row_blocks(updates), clip, lambda: None, not updates.is_cuda))
+    list(each_block(row_blocks(updates), clip, lambda: None, updates.device.type == "cpu"))
     return Mixed(rows, factors.diag())
 
 
