@@ -1,9 +1,12 @@
 """Pages point to what is there, and their tables are those of the result files."""
 
 import re
+import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from experiments import pages
 
@@ -29,6 +32,19 @@ def test_links_lead_somewhere(page):
 def test_tables_are_those_of_the_result_files(script):
     text = script.PAGE.read_text(encoding="utf-8")
     assert pages.filled(text, script.tables()) == text
+
+
+def test_the_table_of_federations_is_that_of_the_scenarios():
+    script = runpy.run_path(str(ROOT / "docs" / "federations.py"))
+    assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run `make docs`"
+
+
+def test_the_citation_names_the_version():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
 
 
 def test_every_page_with_marks_has_a_script():
