@@ -38,7 +38,7 @@ reads the first line of the files in `configs/` completes keys and underlines ty
 
 * A key that is not here is an error, with its file and line. *Needed* means that there is no default.
 * `kind` picks the method; its other keys stand beside it. A kind with a colon is code of your own: [extending](extending.md).
-* A *count or share* is a number of clients, or below 1 a fraction of the round's sample, rounded down.
+* `n_malicious` is a number of clients, or below 1 a fraction of the round's sample, rounded down. *As there*: the defaults in the table that the link leads to.
 * **`variants`** are named changes to the base, written as a mapping (`strategy: {aggregation: …}`, which goes into what is there) or with dotted keys (`strategy.aggregation: …`). A mapping with another `kind` replaces the old one.
 * **`sweep`** has lists of values by dotted key, or named values; every variant runs with every combination.
 * **`extends`** names a file, or several, that this one begins from, relative to it.
@@ -60,7 +60,9 @@ STRATEGIES = (
     "[rules.md](rules.md). `fltrust`, `error_rate_rejection`, `loss_rejection` and "
     "`union_rejection` need `server_data`, and so does `losses: measured`. With `order: "
     "filter_then_lift` the rule judges plain updates, and those it keeps are averaged by lifted "
-    "weights; with `lift_then_filter` it judges updates that are scaled by the lift first."
+    "weights; with `lift_then_filter` it judges updates that are scaled by the lift first. Before "
+    "both, clients weigh the same (`weight_by: clients`) or in proportion to their examples. Where "
+    "fewer usable replies come than the rule's bound needs, the round is skipped or the run stops."
 )
 PARTS = (
     Part("A scenario", Scenario),
