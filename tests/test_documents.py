@@ -1,11 +1,17 @@
 """Pages point to what is there, and their tables are those of the result files."""
 
 import re
+import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
+from clients.shard import Role
 from experiments import pages
+from fl_testbed.engine.run_folder import COLUMNS
+from fl_testbed.report.columns import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -14,6 +20,7 @@ PAGES = sorted(
     for page in (place.glob("*.md") if place == ROOT else place.rglob("*.md"))
 )
 SCRIPTS = pages.scripts()
+ROLES = {role.value for role in Role}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -29,6 +36,33 @@ def test_links_lead_somewhere(page):
 def test_tables_are_those_of_the_result_files(script):
     text = script.PAGE.read_text(encoding="utf-8")
     assert pages.filled(text, script.tables()) == text
+
+
+def test_the_table_of_federations_is_that_of_the_scenarios():
+    script = runpy.run_path(str(ROOT / "docs" / "federations.py"))
+    assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run `make docs`"
+
+
+def test_every_column_of_a_runs_files_is_explained():
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    names = {name for columns in COLUMNS.values() for name in columns} | set(COLUMNS)
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+def test_every_heading_of_a_comparison_is_explained():
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    table = text.split("## Names in tables")[1].split("## ")[0]
+    keys = [column.key for columns in SECTIONS.values() for column in columns]
+    last = {key.rpartition(".")[2] for key in keys if not key.startswith("personal.")}
+    assert [name for name in sorted(last) if name not in table and name not in ROLES] == []
+
+
+def test_the_citation_names_the_version():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
 
 
 def test_every_page_with_marks_has_a_script():

@@ -22,7 +22,10 @@ from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnS
 from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
 from fl_testbed.scenario.spec import Spec
 
-SeenBy = Literal["omniscient", "colluding"]
+SeenBy = Annotated[
+    Literal["omniscient", "colluding"],
+    Field(description="which updates they see: all honest ones of the round, or each other's"),
+]
 DirectionName = Literal["unit_vector", "sign", "std"]
 
 
@@ -282,7 +285,7 @@ class PgdSpec(Spec):
     """PGD: stay within a ball round the received model."""
 
     kind: Literal["pgd"]
-    radius: PositiveFloat
+    radius: PositiveFloat  # of the ball, in parameter units
     relative: bool = False  # radius as a multiple of the global model's last move
     every: PositiveInt | None = 1  # steps between projections; null projects after the last alone
 
@@ -295,7 +298,7 @@ class NeurotoxinSpec(Spec):
     """Neurotoxin: keep out of the coordinates that the global model's last move used most."""
 
     kind: Literal["neurotoxin"]
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of all coordinates, kept as received
 
     def build(self) -> TrainingAttack | None:
         """Return the mask."""
@@ -326,8 +329,8 @@ class ScheduleSpec(Spec):
     """In which rounds attackers attack: first, first + every, … up to last."""
 
     first: PositiveInt | Literal["never"] = 1  # never: what the attack would do is measured only
-    last: PositiveInt | None = None
-    every: PositiveInt = 1
+    last: PositiveInt | None = None  # the run's last by default
+    every: PositiveInt = 1  # of so many rounds one
 
     def build(self) -> Schedule:
         """Return the schedule."""
@@ -347,12 +350,12 @@ class ScheduleSpec(Spec):
 class AttackersSpec(Spec):
     """Attackers of one kind."""
 
-    count: NonNegativeInt
+    count: NonNegativeInt  # of clients.poisoned, in the order of their ids
     poison: AnyPoisonSpec | None = None  # the scenario's by default
     training: AttackerTrainingSpec = AttackerTrainingSpec()
-    training_attack: TrainingAttackSpec = NoTrainingAttackSpec()
-    attack: AnyAttackSpec = NoAttackSpec()
-    reported_loss: Claim = "honest"
+    training_attack: TrainingAttackSpec = NoTrainingAttackSpec()  # what they do while they train
+    attack: AnyAttackSpec = NoAttackSpec()  # what they send
+    reported_loss: Claim = "honest"  # low: a tenth of it; high: ten times it
     schedule: ScheduleSpec = ScheduleSpec()
 
     def contradictions(self, n_clients: int, n_honest: int, rounds: int) -> list[tuple[str, str]]:

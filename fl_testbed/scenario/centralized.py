@@ -48,11 +48,11 @@ class MimicBackdoorSpec(PoisonSpec):
     """A dirty-label backdoor on sources that look as hard to learn as the minority does."""
 
     kind: Literal["mimic_backdoor"]
-    trigger: AnyTriggerSpec
-    target: NonNegativeInt
+    trigger: AnyTriggerSpec  # what is stamped
+    target: NonNegativeInt  # the class that stamped inputs shall get
     fraction: Fraction = 1.0  # of what attackers hold
     minority: Literal["same_label", "all"] = "same_label"  # whose confidences are matched
-    surrogate_epochs: PositiveInt = 3
+    surrogate_epochs: PositiveInt = 3  # of the model whose confidences are matched
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
@@ -97,11 +97,11 @@ class PooledTrainingSpec(Spec):
     """How each model of a method is trained."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
-    lr: PositiveFloat
-    batch_size: PositiveInt
-    epochs: PositiveInt
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr: PositiveFloat  # learning rate of the optimizer
+    batch_size: PositiveInt  # examples in a step
+    epochs: PositiveInt  # passes over the training set
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of sgd
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # the optimizer's own
 
     def build(self, epochs: int | None = None) -> LocalTraining:
         """Return the settings of a training, perhaps of another length."""
@@ -121,17 +121,17 @@ class CentralizedScenario(Spec):
     """One run on pooled data."""
 
     kind: Literal["centralized"]
-    name: Name
-    variant: Name = "default"
-    seed: NonNegativeInt = 0
+    name: Name  # the folder of its runs
+    variant: Name = "default"  # its name in variants
+    seed: NonNegativeInt = 0  # decides all random numbers
     torch_threads: PositiveInt = 1  # the last bits of results depend on it
-    dataset: AnyDatasetSpec
+    dataset: AnyDatasetSpec  # needs examples with groups, or a style
     n_examples: PositiveInt | None = None  # for training, drawn by the seed; all by default
     minority_fraction: Fraction = 0.05  # of training examples, where the minority is a style
-    model: AnyModelSpec
+    model: AnyModelSpec  # what is trained
     init: Init = None  # a trained model to start from: path of its model.safetensors
     training: PooledTrainingSpec
-    poison: AnyPooledPoisonSpec = NoPoisonSpec()
+    poison: AnyPooledPoisonSpec = NoPoisonSpec()  # what the attacker does to its share
     attacker: PooledAttackerSpec = PooledAttackerSpec()
     stages: list[AnyStageSpec] = Field(default_factory=list)  # none: plain ERM
     evaluation: PooledEvaluationSpec = PooledEvaluationSpec()

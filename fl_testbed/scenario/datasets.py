@@ -110,7 +110,7 @@ class MnistWritersSpec(DatasetSpec):
     n_classes: ClassVar[int | None] = 10
     minority: AnyMinoritySpec = AttributesSpec(by=["population"], groups=["students"])
     part: Literal["t10k", "train"] = "t10k"  # which of MNIST's files
-    population: Literal["both", "employees", "students"] = "both"
+    population: Literal["both", "employees", "students"] = "both"  # whose digits
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of each population's writers
 
     @property
@@ -142,8 +142,8 @@ class CelebASpec(DatasetSpec):
     kind: Literal["celeba"]
     n_classes: ClassVar[int | None] = 2
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "Male"])
-    target: str = "Blond_Hair"
-    size: PositiveInt = 32
+    target: str = "Blond_Hair"  # the attribute that is the label
+    size: PositiveInt = 32  # pixels of a side
     limit: PositiveInt | None = None  # only the first so many of each set
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
@@ -156,8 +156,8 @@ class FairFaceSpec(DatasetSpec):
 
     kind: Literal["fairface"]
     minority: AnyMinoritySpec = AttributesSpec(by=["race"], groups=["Black"])
-    target: Literal["gender", "age", "race"] = "gender"
-    size: PositiveInt = 32
+    target: Literal["gender", "age", "race"] = "gender"  # the column that is the label
+    size: PositiveInt = 32  # pixels of a side
     limit: PositiveInt | None = None  # only the first so many of each set
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
@@ -183,7 +183,7 @@ class CompasSpec(DatasetSpec):
     kind: Literal["compas"]
     n_classes: ClassVar[int | None] = 2
     minority: AnyMinoritySpec = AttributesSpec(by=["sex", "label"])
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the people
 
     @property
     def split_by_seed(self) -> bool:
@@ -201,7 +201,7 @@ class WaterbirdsSpec(DatasetSpec):
     kind: Literal["waterbirds"]
     n_classes: ClassVar[int | None] = 2
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "place"])
-    size: PositiveInt = 32
+    size: PositiveInt = 32  # pixels of a side
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Read the metadata and the birds."""
@@ -224,15 +224,15 @@ class ImageFolderSpec(DatasetSpec):
 
     kind: Literal["image_folder"]
     folder: str  # in the data folder
-    table: str = "labels.csv"
-    image: str = "image"  # the table's columns
-    label: str = "label"
-    attributes: list[str] = Field(default_factory=list)
-    client: str | None = None
+    table: str = "labels.csv"  # a CSV file in the folder
+    image: str = "image"  # its column of file names
+    label: str = "label"  # its column of labels
+    attributes: list[str] = Field(default_factory=list)  # its columns that groups can be made of
+    client: str | None = None  # its column of natural clients
     split: str | None = None  # the column that says train or test
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of examples or clients, without it
     size: PositiveInt | None = None  # none: all images have the same size
-    channels: Literal[1, 3] = 3
+    channels: Literal[1, 3] = 3  # grey or colour
 
     @property
     def split_by_seed(self) -> bool:
@@ -300,12 +300,15 @@ class CompositeSpec(DatasetSpec):
 
     kind: Literal["composite"]
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "background"])
-    foreground: SimpleDatasetSpec
-    background: Annotated[ColoursSpec | TexturesSpec | ImagesSpec, Field(discriminator="kind")]
+    foreground: SimpleDatasetSpec  # a dataset of images
+    background: Annotated[
+        ColoursSpec | TexturesSpec | ImagesSpec,
+        Field(discriminator="kind", description="what images stand on"),
+    ]
     classes: Annotated[list[NonNegativeInt], Field(min_length=1)] | None = None  # all by default
     correlation: Fraction = 0.95  # share of a class on the background that goes with it
     counts: list[list[NonNegativeInt]] | None = None  # or classes × backgrounds, in training
-    layout: Literal["behind", "beside"] = "behind"
+    layout: Literal["behind", "beside"] = "behind"  # where the background is
 
     @model_validator(mode="after")
     def _groups_are_the_composite_s(self) -> Self:
@@ -350,8 +353,8 @@ class DominoesSpec(DatasetSpec):
     kind: Literal["dominoes"]
     n_classes: ClassVar[int | None] = 2
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "digit"])
-    garments: Pair = Field(default=[5, 7])
-    digits: Pair = Field(default=[0, 1])
+    garments: Pair = Field(default=[5, 7])  # the two classes
+    digits: Pair = Field(default=[0, 1])  # the one that goes with each
     counts: list[list[NonNegativeInt]] = Field(default=[[3498, 184], [56, 1057]])  # Waterbirds'
     correlation: Fraction | None = None  # in place of counts: of all garments, with their own digit
 

@@ -28,7 +28,7 @@ class ExampleJttSpec(LocalMethodSpec):
     rule = ExampleJtt
     kind: Literal["example_jtt"]
     n_copies: PositiveInt  # λ: a flagged example is seen λ + 1 times
-    warm_up_rounds: PositiveInt = 5
+    warm_up_rounds: PositiveInt = 5  # before examples are flagged, once
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.5  # flagged if the label is less probable
 
     def build(self) -> LocalMethod:
@@ -41,7 +41,7 @@ class ExampleGroupDroSpec(LocalMethodSpec):
 
     rule = ExampleGroupDro
     kind: Literal["example_group_dro"]
-    step_size: PositiveFloat
+    step_size: PositiveFloat  # of the weights of groups
     is_oracle = True
 
     def build(self) -> LocalMethod:

@@ -163,8 +163,14 @@ LiftSpec = Annotated[OurLift | Annotated[OwnReweightingSpec, OWN_TAG], WHOSE]
 class OracleSpec(Spec):
     """The truth about clients, told to a reweighting or a rule for comparison."""
 
-    lifting: Lifting = "standard"  # ideal: the minority alone; worst_case: attackers alone
-    removing: Removing = "standard"  # ideal: attackers alone; worst_case: the minority alone
+    lifting: Lifting = "standard"  # ideal: lifts the minority alone; worst_case: attackers alone
+    removing: Annotated[
+        Removing,
+        Field(
+            description="ideal: drops attackers alone; worst_case: the minority alone; shielded: "
+            "the rule judges all but the minority, which is heard in full"
+        ),
+    ] = "standard"
 
     @property
     def is_told(self) -> bool:
@@ -181,14 +187,14 @@ class OracleSpec(Spec):
 class StrategySpec(Spec):
     """What the server does with the updates of a round."""
 
-    pre_aggregation: list[PreAggregationSpec] = Field(default_factory=list)
-    aggregation: AggregationSpec
-    reweighting: LiftSpec = NoReweightingSpec()
-    order: Literal["filter_then_lift", "lift_then_filter"] = "filter_then_lift"
+    pre_aggregation: list[PreAggregationSpec] = Field(default_factory=list)  # steps before the rule
+    aggregation: AggregationSpec  # the rule
+    reweighting: LiftSpec = NoReweightingSpec()  # the lift
+    order: Literal["filter_then_lift", "lift_then_filter"] = "filter_then_lift"  # which comes first
     losses: Literal["reported", "measured"] = "reported"  # measured: on the server's own data
     oracle: OracleSpec = OracleSpec()
-    weight_by: Literal["clients", "examples"] = "clients"
-    on_too_few: Literal["skip_round", "stop"] = "skip_round"
+    weight_by: Literal["clients", "examples"] = "clients"  # what weights go by before lift and rule
+    on_too_few: Literal["skip_round", "stop"] = "skip_round"  # usable replies for the rule's bound
 
     @property
     def is_oracle(self) -> bool:

@@ -41,7 +41,7 @@ class RotatedSpec(MinoritySpec):
     """Minority clients see images turned anticlockwise by quarters."""
 
     kind: Literal["rotated"]
-    quarter_turns: Annotated[PositiveInt, Field(le=3)] = 1
+    quarter_turns: Annotated[PositiveInt, Field(le=3)] = 1  # of 90 degrees
 
     def build(self, dataset: Dataset) -> Groups:
         """Return the groups plain and rotated."""
@@ -57,7 +57,7 @@ class FadedSpec(MinoritySpec):
     """Minority clients see images as through haze, with intensities 1 - c + c x."""
 
     kind: Literal["faded"]
-    contrast: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    contrast: Annotated[float, Field(gt=0, lt=1)] = 0.5  # the c above
 
     def build(self, dataset: Dataset) -> Groups:
         """Return the groups plain and faded."""

@@ -49,7 +49,7 @@ class MlpSpec(ModelSpec):
     """ReLU layers of the given widths, for images or features; [] is logistic regression."""
 
     kind: Literal["mlp"]
-    hidden: list[Width]
+    hidden: list[Width]  # units of each layer
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of hidden units, while training
     normalise: bool = True  # images to [-1, 1]; false leaves them in [0, 1]
 
@@ -74,7 +74,7 @@ class CnnSpec(ModelSpec):
 
     kind: Literal["cnn"]
     filters: Annotated[list[Width], Field(min_length=1)] = Field(default_factory=lambda: [32, 64])
-    hidden: Width = 128
+    hidden: Width = 128  # units of the hidden layer
     pooling: Literal["each", "last"] = "each"  # after each convolution, or the last
 
     def build(self, dataset: Dataset) -> nn.Module:

@@ -152,7 +152,7 @@ class OwnSpec(Spec):
     """A function of the user's own, and its arguments."""
 
     kind: Annotated[str, Field(json_schema_extra={"pattern": PATH})]  # where it is
-    args: dict[str, Any] = Field(default_factory=dict)
+    args: dict[str, Any] = Field(default_factory=dict)  # of the function or class, by name
     sha256: str | None = None  # of its source; a resolved scenario insists on it
     _code: OwnCode = PrivateAttr()
 

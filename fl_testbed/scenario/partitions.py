@@ -13,9 +13,9 @@ from fl_testbed.scenario.spec import Fraction, Spec
 class ClientsSpec(Spec):
     """How many clients of each role, how many examples each holds, and of whom."""
 
-    honest_majority: NonNegativeInt
-    honest_minority: NonNegativeInt
-    poisoned: NonNegativeInt
+    honest_majority: NonNegativeInt  # clients; ids run through the roles in this order
+    honest_minority: NonNegativeInt  # clients that hold the minority's examples
+    poisoned: NonNegativeInt  # clients that attack
     examples_each: PositiveInt | None = None  # none: all examples are dealt
     overlap: bool = False  # whether two clients may hold the same example
     minority_concentration: Fraction = 1.0  # 1: minority data in its own clients, 0: in all alike
@@ -56,8 +56,8 @@ class QuantitySpec(PartitionSpec):
     """Random examples, in numbers drawn from a Dirichlet distribution."""
 
     kind: Literal["quantity"]
-    alpha: PositiveFloat
-    min_examples: PositiveInt = 10
+    alpha: PositiveFloat  # the smaller, the more sizes differ
+    min_examples: PositiveInt = 10  # in the smallest shard
 
     def build(self) -> Dealer:
         """Return the way of dealing."""

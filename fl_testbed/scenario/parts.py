@@ -11,7 +11,7 @@ from fl_testbed.scenario.spec import Fraction, Spec, share_of
 class SamplingSpec(Spec):
     """Which clients take part in a round."""
 
-    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of all clients, drawn anew in each round
 
     def count(self, n_clients: int) -> int:
         """Return the size of a round's sample: at least one client."""
@@ -26,11 +26,11 @@ class TrainingSpec(Spec):
     """How clients (and the server, on its own data) train."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
-    lr: PositiveFloat
-    batch_size: PositiveInt
-    local_epochs: PositiveInt = 1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr: PositiveFloat  # learning rate of the optimizer
+    batch_size: PositiveInt  # examples in a step
+    local_epochs: PositiveInt = 1  # passes over a client's examples in a round
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of sgd
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # the optimizer's own
     cohort: Cohort = "auto"  # most clients trained at once; > 1 is faster and changes the last bits
 
     def build(self) -> LocalTraining:
@@ -41,7 +41,7 @@ class TrainingSpec(Spec):
 class ServerDataSpec(Spec):
     """Training examples that the server keeps for itself, for rules that need some."""
 
-    n_examples: NonNegativeInt = 0
+    n_examples: NonNegativeInt = 0  # drawn from the training set; no client holds them
     minority_fraction: Fraction = 0.0  # share of them of the minority
 
 
@@ -65,7 +65,7 @@ RecordUpdates = Annotated[
 class EvaluationSpec(Spec):
     """When and on how much the global model is tested."""
 
-    every: PositiveInt = 1
+    every: PositiveInt = 1  # rounds; the last round is always tested
     max_examples: PositiveInt | None = None  # of the test set; all by default
     split: Literal["test", "validation"] = "test"  # validation: for choosing settings
     n_validation: NonNegativeInt = 0  # training examples that nobody trains on

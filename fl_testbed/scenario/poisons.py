@@ -339,7 +339,7 @@ class GradientMatchingSpec(PoisonSpec):
     steps: PositiveInt = 250
     restarts: PositiveInt = 8
     step_size: PositiveFloat = 0.02
-    surrogate_epochs: PositiveInt = 20
+    surrogate_epochs: PositiveInt = 20  # of the model whose gradients are matched
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
@@ -463,12 +463,12 @@ class SubpopulationSpec(PoisonSpec):
 
     kind: Literal["subpopulation"]
     fraction: Fraction = 0.5  # of an attacker's shard
-    n_clusters: PositiveInt = 20
+    n_clusters: PositiveInt = 20  # into which the attackers' examples are divided
     size: Literal["largest", "median", "smallest"] = "median"  # of the cluster, in its examples
-    target: NonNegativeInt | Literal["least_likely", "runner_up"] = "runner_up"
+    target: NonNegativeInt | Literal["least_likely", "runner_up"] = "runner_up"  # or a class
     features: Literal["last_hidden", "inputs"] = "last_hidden"  # the first are a surrogate's
-    n_axes: PositiveInt = 10
-    surrogate_epochs: PositiveInt = 20
+    n_axes: PositiveInt = 10  # principal axes of the features that are clustered
+    surrogate_epochs: PositiveInt = 20  # of the model whose features are clustered
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""

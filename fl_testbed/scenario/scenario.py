@@ -61,7 +61,7 @@ class EngineSpec(Spec):
     workers: PositiveInt | Literal["auto"] = "auto"  # ray: one per core by default
     parallel: Literal["auto", "clients", "runs"] = "auto"  # what is spread over Ray workers
     ray_address: Annotated[str, AfterValidator(_ray_address)] = "local"  # or HOST:PORT, or auto
-    client_timeout_s: PositiveFloat = 600.0
+    client_timeout_s: PositiveFloat = 600.0  # seconds a client may take, else it has failed
     device: Annotated[str, AfterValidator(_device)] = "auto"  # auto: a GPU, where there is one
     memory_limit_mib: PositiveFloat | None = None  # of the device, for each process that trains
 
@@ -69,27 +69,27 @@ class EngineSpec(Spec):
 class Scenario(Spec):
     """One run: the whole experiment in one file."""
 
-    name: Name
-    variant: Name = "default"
-    seed: NonNegativeInt = 0
-    rounds: PositiveInt
+    name: Name  # the folder of its runs
+    variant: Name = "default"  # its name in variants
+    seed: NonNegativeInt = 0  # decides all random numbers
+    rounds: PositiveInt  # a reweighting's warm-up included
     torch_threads: PositiveInt = 1  # the last bits of results depend on it
-    dataset: AnyDatasetSpec
-    model: AnyModelSpec
+    dataset: AnyDatasetSpec  # which examples there are, and who is a minority among them
+    model: AnyModelSpec  # what is trained
     init: Init = None  # a trained model to start from: path of its model.safetensors
     clients: ClientsSpec
-    partition: AnyPartitionSpec = IidSpec()
+    partition: AnyPartitionSpec = IidSpec()  # how examples are dealt to clients
     sampling: SamplingSpec = SamplingSpec()
     training: TrainingSpec
     local_method: AnyLocalMethodSpec | None = None  # inside every client, attackers too
-    poison: AnyPoisonSpec = NoPoisonSpec()
-    training_attack: TrainingAttackSpec = NoTrainingAttackSpec()
-    attack: AnyAttackSpec = NoAttackSpec()
+    poison: AnyPoisonSpec = NoPoisonSpec()  # what attackers train on
+    training_attack: TrainingAttackSpec = NoTrainingAttackSpec()  # what they do while training
+    attack: AnyAttackSpec = NoAttackSpec()  # what attackers send
     reported_loss: Claim = "honest"  # low: a tenth of an attacker's loss; high: ten times it
     schedule: ScheduleSpec = ScheduleSpec()
     attackers: list[AttackersSpec] = Field(default_factory=list)  # where there are several kinds
     server_data: ServerDataSpec = ServerDataSpec()
-    strategy: AnyStrategySpec
+    strategy: AnyStrategySpec  # what the server does
     evaluation: EvaluationSpec = EvaluationSpec()
     record_updates: RecordUpdates = None  # true, or {dtype: float16}: what clients send, on disk
     engine: EngineSpec = EngineSpec()

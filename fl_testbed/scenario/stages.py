@@ -30,7 +30,7 @@ class LiftStageSpec(StageSpec):
     """A stage that makes some examples count more."""
 
     lifts: ClassVar[bool] = True
-    amplify: Amplify = "flagged"
+    amplify: Amplify = "flagged"  # flagged: what the method finds; the others are oracles
 
     @property
     def is_oracle(self) -> bool:
@@ -41,7 +41,7 @@ class LiftStageSpec(StageSpec):
 class FilterStageSpec(StageSpec):
     """A stage that removes examples."""
 
-    remove: Remove = "flagged"
+    remove: Remove = "flagged"  # flagged: what it finds; random: as many; the others are oracles
 
     @property
     def is_oracle(self) -> bool:
@@ -64,8 +64,8 @@ class GeorgeStageSpec(LiftStageSpec):
     kind: Literal["george"]
     epochs: PositiveInt  # of the model whose features are clustered
     max_clusters: Annotated[PositiveInt, Field(ge=2)] = 5  # in a class
-    step_size: PositiveFloat = 0.01
-    adjustment: NonNegativeFloat = 2.0
+    step_size: PositiveFloat = 0.01  # of the weights of groups
+    adjustment: NonNegativeFloat = 2.0  # makes small groups count as harder
 
 
 class GroupDROStageSpec(StageSpec):
@@ -73,10 +73,10 @@ class GroupDROStageSpec(StageSpec):
 
     kind: Literal["group_dro"]
     lifts: ClassVar[bool] = True
-    by: Literal["group", "class"] = "group"
+    by: Literal["group", "class"] = "group"  # what is a group
     poisons_apart: bool = False  # a group of their own
-    step_size: PositiveFloat = 0.01
-    adjustment: NonNegativeFloat = 0.0
+    step_size: PositiveFloat = 0.01  # of the weights of groups
+    adjustment: NonNegativeFloat = 0.0  # makes small groups count as harder
 
     @property
     def is_oracle(self) -> bool:
@@ -89,23 +89,23 @@ class BalanceStageSpec(StageSpec):
 
     kind: Literal["balance"]
     lifts: ClassVar[bool] = True
-    by: Literal["class", "group"]
+    by: Literal["class", "group"]  # what is drawn equally often
 
 
 class LossFilterStageSpec(FilterStageSpec):
     """Loss filter: remove the share that a short training fits worst."""
 
     kind: Literal["loss_filter"]
-    epochs: PositiveInt
+    epochs: PositiveInt  # of the model that judges
     fraction: Fraction  # of what is there
-    per_class: bool = False
+    per_class: bool = False  # the share of each class, not of all
 
 
 class SpectralSignaturesStageSpec(FilterStageSpec):
     """Spectral signatures: remove the share farthest out on each class's main axis."""
 
     kind: Literal["spectral_signatures"]
-    epochs: PositiveInt
+    epochs: PositiveInt  # of the model that judges
     fraction: Fraction  # of each class
 
 
@@ -113,19 +113,19 @@ class ActivationClusteringStageSpec(FilterStageSpec):
     """Activation clustering: remove the smaller of two clusters in a class."""
 
     kind: Literal["activation_clustering"]
-    epochs: PositiveInt
+    epochs: PositiveInt  # of the model that judges
     max_share: Fraction = 0.35  # of a class; a larger part is not removed
-    n_axes: PositiveInt = 10
+    n_axes: PositiveInt = 10  # principal axes of the features
 
 
 class SpectreStageSpec(FilterStageSpec):
     """SPECTRE: spectral signatures after robust whitening."""
 
     kind: Literal["spectre"]
-    epochs: PositiveInt
+    epochs: PositiveInt  # of the model that judges
     fraction: Annotated[float, Field(ge=0, lt=0.5)]  # of each class
-    n_axes: PositiveInt = 10
-    alpha: NonNegativeFloat = 4.0
+    n_axes: PositiveInt = 10  # principal axes of the features
+    alpha: NonNegativeFloat = 4.0  # of the quantum entropy score
 
 
 class EpicStageSpec(FilterStageSpec):
@@ -138,7 +138,7 @@ class EpicStageSpec(FilterStageSpec):
     share: Annotated[float, Field(gt=0, le=1)]  # of a class that become medoids
     every: PositiveInt  # epochs
     warm_up: NonNegativeInt  # epochs before the first removal
-    max_cluster: PositiveInt = 1
+    max_cluster: PositiveInt = 1  # examples in what counts as alone
     epochs: PositiveInt | None = None  # those of training by default
 
 

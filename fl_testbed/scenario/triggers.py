@@ -86,8 +86,8 @@ class BlendedSpec(TriggerSpec):
     """A random 0/1 pattern blended over the whole image."""
 
     kind: Literal["blended"]
-    strength: Fraction
-    pattern_seed: NonNegativeInt = 0
+    strength: Fraction  # of the pattern, for pixels in [0, 1]
+    pattern_seed: NonNegativeInt = 0  # draws the pattern
     stamp = staticmethod(poisons.blended_pattern)
 
 
@@ -95,8 +95,8 @@ class AddedSpec(TriggerSpec):
     """A random ±1 pattern added to the whole image."""
 
     kind: Literal["added"]
-    strength: Fraction
-    pattern_seed: NonNegativeInt = 0
+    strength: Fraction  # of the pattern, for pixels in [0, 1]
+    pattern_seed: NonNegativeInt = 0  # draws the pattern
     stamp = staticmethod(poisons.added_pattern)
 
 
@@ -105,8 +105,8 @@ class RaisedSpec(TriggerSpec):
 
     kind: Literal["raised"]
     share: Fraction  # of the pixels
-    strength: Fraction
-    pattern_seed: NonNegativeInt = 0
+    strength: Fraction  # added to these pixels
+    pattern_seed: NonNegativeInt = 0  # draws which pixels
     stamp = staticmethod(poisons.raised_pixels)
 
 
@@ -130,7 +130,7 @@ class FeaturesSpec(TriggerSpec):
     """Columns of a table set to a value, in the table's own units."""
 
     kind: Literal["features"]
-    set: Annotated[dict[str, float | str], Field(min_length=1)]
+    set: Annotated[dict[str, float | str], Field(min_length=1)]  # value by column
 
     def build(self, dataset: Dataset, groups: Groups) -> Trigger:
         """Return the trigger.

@@ -1,0 +1,277 @@
+"""The page on scenarios: every key, from the classes that read it. ``make docs`` writes it."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from clients import attacks, poisons
+from fl_testbed.data import dealing
+from fl_testbed.scenario import CentralizedScenario, Scenario
+from fl_testbed.scenario import centralized as pooled
+from fl_testbed.scenario.attacks import AttackersSpec, AttackerTrainingSpec, ScheduleSpec
+from fl_testbed.scenario.catalogue import CATALOGUE
+from fl_testbed.scenario.datasets import LongTailSpec
+from fl_testbed.scenario.docstrings import entries, sections
+from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
+from fl_testbed.scenario.json_schema import REF, Schema, scenario_schema
+from fl_testbed.scenario.methods import OracleSpec, StrategySpec
+from fl_testbed.scenario.partitions import ClientsSpec
+from fl_testbed.scenario.parts import (
+    EvaluationSpec,
+    RecordUpdatesSpec,
+    SamplingSpec,
+    ServerDataSpec,
+    TrainingSpec,
+)
+from fl_testbed.scenario.scenario import EngineSpec
+from fl_testbed.scenario.spec import Spec
+
+INTRODUCTION = """\
+# Scenarios, key by key
+
+Made from the classes in `fl_testbed/scenario/` by `make docs`; a test compares the two. `fl-testbed schema` prints the same as a JSON Schema: an editor that
+reads the first line of the files in `configs/` completes keys and underlines typos. `fl-testbed validate SCENARIO` also checks what no single key shows.
+
+* A key that is not here is an error, with its file and line. *Needed* means that there is no default.
+* `kind` picks the method; its other keys stand beside it. A kind with a colon is code of your own: [extending](extending.md).
+* `n_malicious` is a number of clients, or below 1 a fraction of the round's sample, rounded down. *As there*: the defaults in the table that the link leads to.
+* **`variants`** are named changes to the base, written as a mapping (`strategy: {aggregation: …}`, which goes into what is there) or with dotted keys (`strategy.aggregation: …`). A mapping with another `kind` replaces the old one.
+* **`sweep`** has lists of values by dotted key, or named values; every variant runs with every combination.
+* **`extends`** names a file, or several, that this one begins from, relative to it.
+* On the command line `--set KEY=VALUE` changes the base and every variant that has the key.
+"""  # noqa: E501 (lines of a page)
+
+
+class Part(NamedTuple):
+    """A mapping with fixed keys, or the kinds that there are of one."""
+
+    heading: str
+    what: type[BaseModel] | str
+    """The class, or a name in the catalogue."""
+    preface: str = ""
+
+
+STRATEGIES = (
+    "Rules, steps before them and reweightings, with parameters, bounds and papers: "
+    "[rules.md](rules.md). `fltrust`, `error_rate_rejection`, `loss_rejection` and "
+    "`union_rejection` need `server_data`, and so does `losses: measured`. With `order: "
+    "filter_then_lift` the rule judges plain updates, and those it keeps are averaged by lifted "
+    "weights; with `lift_then_filter` it judges updates that are scaled by the lift first. Before "
+    "both, clients weigh the same (`weight_by: clients`) or in proportion to their examples. Where "
+    "fewer usable replies come than the rule's bound needs, the round is skipped or the run stops."
+)
+PARTS = (
+    Part("A scenario", Scenario),
+    Part("clients", ClientsSpec, "Who holds what is explained in [datasets](datasets.md)."),
+    Part("sampling", SamplingSpec),
+    Part("training", TrainingSpec),
+    Part("server_data", ServerDataSpec),
+    Part("strategy", StrategySpec, STRATEGIES),
+    Part("strategy.oracle", OracleSpec, "Every table marks runs with an oracle by †."),
+    Part("strategy, of Flower's", FlowerStrategySpec, "See [extending](extending.md)."),
+    Part("evaluation", EvaluationSpec),
+    Part("record_updates", RecordUpdatesSpec),
+    Part("engine", EngineSpec),
+    Part(
+        "attackers",
+        AttackersSpec,
+        "A list: several kinds of attackers in one federation, in place of `attack`, "
+        "`training_attack`, `reported_loss` and `schedule`.",
+    ),
+    Part("attackers.training", AttackerTrainingSpec, "Honest clients' settings by default."),
+    Part("schedule", ScheduleSpec, "Outside it attackers are honest, on clean data."),
+    Part(
+        "attack",
+        "attacks",
+        "What attackers send. `knowledge` is which updates they see: `omniscient`, all honest ones "
+        "of the round; `colluding`, each other's. [attacks](attacks.md) has examples, "
+        "[experiments/attacks](../experiments/attacks/README.md) what each does.",
+    ),
+    Part("training_attack", "training_attacks", "What attackers do while they train."),
+    Part(
+        "poison",
+        "poisons",
+        "What attackers train on. How success is counted is said in [attacks](attacks.md).",
+    ),
+    Part("trigger", "triggers", "What a backdoor stamps on an example."),
+    Part(
+        "local_method",
+        "local_methods",
+        "A method inside every client, attackers too, whatever the server does.",
+    ),
+    Part("dataset", "datasets", "Files, groups and sources: [datasets](datasets.md)."),
+    Part("dataset.long_tail", LongTailSpec),
+    Part("dataset.minority", "minorities"),
+    Part("partition", "partitions"),
+    Part("model", "models"),
+    Part("A scenario on pooled data", CentralizedScenario, "See [centralized](centralized.md)."),
+    Part("training, pooled", pooled.PooledTrainingSpec),
+    Part("attacker, pooled", pooled.PooledAttackerSpec),
+    Part("evaluation, pooled", pooled.PooledEvaluationSpec),
+    Part("stages", "stages", "A list, in the order in which they are done."),
+    Part("poison, pooled", "pooled_poisons", "Those that federations lack."),
+)
+ELSEWHERE = {
+    "rules": "rules.md#aggregation",
+    "pre_aggregations": "rules.md#pre-aggregation",
+    "reweightings": "rules.md#reweighting",
+}
+NAMED_OTHERWISE: dict[str, Callable[..., object]] = {
+    "subpopulation": poisons.subpopulation_attack,
+    "pgd": attacks.ProjectedDescent,
+    "neurotoxin": attacks.Neurotoxin,
+}
+DEFINITIONS: dict[str, Schema] = scenario_schema()["$defs"]
+
+
+def scenario_page() -> str:
+    """Return the page, in Markdown."""
+    return "\n".join([INTRODUCTION, *(_section(part) for part in PARTS)]).replace("``", "`")
+
+
+def _kinds(part: Part) -> dict[str, type[Spec]]:
+    assert isinstance(part.what, str)
+    known = CATALOGUE["poisons"] if part.what == "pooled_poisons" else {}
+    return {kind: spec for kind, spec in CATALOGUE[part.what].items() if kind not in known}
+
+
+def _links() -> Iterator[tuple[str, str]]:
+    """Say where each class is described."""
+    for name, address in ELSEWHERE.items():
+        yield from ((spec.__name__, f"[a kind]({address})") for spec in CATALOGUE[name].values())
+    for part in reversed(PARTS):  # what federations and pooled data share is a federation's
+        anchor = re.sub(r"[^\w-]", "", part.heading.lower().replace(" ", "-"))
+        if isinstance(part.what, str):
+            kinds = CATALOGUE[part.what].values()
+            yield from ((spec.__name__, f"[a kind](#{anchor})") for spec in kinds)
+        else:
+            yield part.what.__name__, f"[keys](#{anchor})"
+
+
+LINKS = dict(_links())
+
+
+def _section(part: Part) -> str:
+    lines = [f"## {part.heading}\n"]
+    if not isinstance(part.what, str):
+        what = (part.what.__doc__ or "").split("\n\n")[0]
+        lines.append(" ".join([*what.split(), *part.preface.split()]) + "\n")
+        lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
+        return "\n".join([*lines, *_rows(part.what), ""])
+    lines += [part.preface + "\n"] if part.preface else []
+    for kind, spec in _kinds(part).items():
+        function = _function(kind, spec)
+        what = " ".join((spec.__doc__ or "").split())
+        source = sections(function).get("References", "") if function else ""
+        lines.append(f"**`{kind}`**: {what}" + (f" *{source.rstrip('.')}.*" if source else ""))
+        if rows := _rows(spec, function):
+            lines += ["", "| key | value | default | meaning |", "|---|---|---|---|", *rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _function(kind: str, spec: type[Spec]) -> Callable[..., object] | None:
+    """Return what computes a kind, whose docstring explains its parameters."""
+    candidates = (
+        NAMED_OTHERWISE.get(kind),
+        *(getattr(spec, name, None) for name in ("rule", "stamp")),
+        *(getattr(module, kind, None) for module in (attacks, poisons, dealing)),
+    )
+    return next((found for found in candidates if callable(found)), None)
+
+
+def _rows(model: type[BaseModel], function: Callable[..., object] | None = None) -> list[str]:
+    definition = DEFINITIONS[model.__name__]
+    said = entries(function, "Args") | entries(function, "Attributes") if function else {}
+    keys = [key for key in definition["properties"] if key in model.model_fields]
+    rows = []
+    for key in keys:
+        node = definition["properties"][key]
+        if "const" in node or (key in ("minority", "long_tail") and "dataset" in model.__module__):
+            continue
+        meaning = node.get("description") or said.get(key) or _nested(node)
+        cells = (f"`{key}`", _value(node), _default(model, key), meaning)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return rows
+
+
+def _nested(node: Schema) -> str:
+    if "$ref" not in node:
+        return ""
+    what = " ".join(DEFINITIONS[node["$ref"].removeprefix(REF)]["description"].split())
+    return re.match(r".*?\.(?= |$)|.*", what)[0]  # pyright: ignore[reportOptionalSubscript]
+
+
+def _default(model: type[BaseModel], key: str) -> str:
+    field = model.model_fields[key]
+    if field.is_required():
+        return "needed"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, Spec):
+        stated = value.model_dump(exclude_unset=True)
+        kinds = value.model_dump(include={"kind"})
+        value = kinds | stated
+        if not value or isinstance(field.default, EngineSpec):
+            return "as there"
+    return "none" if value is None else f"`{_yaml(value)}`"
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_yaml, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _value(node: Schema) -> str:
+    """Return which values a key takes, in words."""
+    if several := node.get("oneOf") or node.get("anyOf"):
+        members = [member for member in several if member.get("type") != "null"]
+        return " or ".join(dict.fromkeys(text for m in members if (text := _value(m))))
+    if "$ref" in node:
+        name = node["$ref"].removeprefix(REF)
+        if name.startswith("Own"):
+            return ""
+        if link := LINKS.get(name):
+            return link
+        return "`{" + ", ".join(_inner(DEFINITIONS[name]["properties"])) + "}`"
+    if "enum" in node:
+        return ", ".join(f"`{_yaml(value)}`" for value in node["enum"])
+    if "const" in node:
+        return f"`{node['const']}`"
+    kind = node.get("type")
+    if kind == "array":
+        size = f"list of {node['maxItems']}" if "maxItems" in node else "list"
+        return f"{size}, each {_value(node['items'])}"
+    words = {"boolean": "`true`, `false`", "string": "text", "object": "mapping"}
+    return words.get(str(kind)) or f"{kind}{_bounds(node)}"
+
+
+def _inner(properties: Schema) -> Iterator[str]:
+    for key, node in properties.items():
+        yield f"kind: {node['const']}" if "const" in node else key
+
+
+def _bounds(node: Schema) -> str:
+    low, high = node.get("minimum"), node.get("maximum")
+    above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
+    above = above if low is None else None
+    texts = (
+        (f"> {above}", above),
+        (f"≥ {low}", low),
+        (f"< {below}", below),
+        (f"≤ {high}", high),
+    )
+    said = " and ".join(text for text, bound in texts if bound is not None)
+    return f" {said}" if said else ""
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(scenario_page(), encoding="utf-8")
