@@ -51,7 +51,7 @@ def test_this_would_show_a_number_that_the_host_waits_for():
     received = model().state_dict()
     hook = ProjectedDescent(radius=1.0).hook(received, None)  # looks at its own length
     rngs = [np.random.default_rng(0)]
-    with pytest.raises(RuntimeError, match="item"):
+    with pytest.raises(RuntimeError, match="no data"):
         train_rows(model(), received, [shard(7)], SETTINGS["sgd"], rngs, [hook])
 
 
