@@ -1,5 +1,5 @@
 # `make` sets up; `make quickstart` runs the main job; `make test` the tests; `make docs` writes what is generated: rules, scenario keys, schema,
-# federations, the pages' tables; `make experiments` runs experiments/oil_and_water_federated and experiments/escapes again.
+# the pages' tables; `make experiments` runs experiments/oil_and_water_federated and experiments/escapes again.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -27,7 +27,6 @@ docs: .venv/installed
 	$(BIN)/python -m fl_testbed.report.rules_page docs/rules.md
 	$(BIN)/python -m fl_testbed.report.scenario_page docs/scenario.md
 	$(BIN)/fl-testbed schema > configs/scenario.schema.json
-	$(BIN)/python docs/federations.py
 	$(BIN)/python -m experiments.pages
 
 experiments: .venv/installed

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, RecordDict
 
 
 class ArrayView(Array):
@@ -105,6 +105,18 @@ class UnusableReplyError(ValueError):
     """A client's reply that the server cannot use; the text says why."""
 
 
+def only_arrays(content: RecordDict) -> ArrayRecord:
+    """Return a reply's arrays.
+
+    Raises:
+        UnusableReplyError: If it has none, or several records of them.
+    """
+    arrays = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    if len(arrays) != 1:
+        raise UnusableReplyError(f"needs one ArrayRecord, got {len(arrays)}")
+    return arrays[0]
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where each floating-point array of a record stands in the flat vector.
@@ -140,13 +152,17 @@ class Layout:
             prod(shape) for shape, used in zip(self.shapes, self.floating, strict=True) if used
         )
 
+    def flat_of(self, record: ArrayRecord) -> np.ndarray | torch.Tensor | None:
+        """Return the vector that a record's arrays lie in, if they do in this layout."""
+        return record.flat_in(self) if isinstance(record, FlatRecord) else None
+
     def parts(self, record: ArrayRecord) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield where parameters stand in the flat vector, and a record's values of them, flat.
 
         Raises:
             UnusableReplyError: If the record's keys, shapes or types are not this layout's.
         """
-        flat = record.flat_in(self) if isinstance(record, FlatRecord) else None
+        flat = self.flat_of(record)
         if flat is not None:
             yield slice(self.size), flat if isinstance(flat, np.ndarray) else flat.cpu().numpy()
             return

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from strategies.aggregation.aggregate import Aggregator, TooFewClientsError
-from strategies.flower_arrays import Layout, UnusableReplyError
+from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays
 from strategies.memory import Memory, client_ids
 from strategies.oracle import Oracle
 from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep
@@ -271,8 +271,7 @@ class RobustFedAvg(FedAvg):
     def _read(self, reply: Message, row: int, entry: ClientEntry, rows: UpdateRows) -> MetricRecord:
         """Write the update into a row, and what the client claims into the ledger; return what it
         reports."""
-        records = list(reply.content.values())
-        arrays = [record for record in records if isinstance(record, ArrayRecord)]
+        records = reply.content.values()
         metrics = next((r for r in records if isinstance(r, MetricRecord)), MetricRecord())
         entry.n_examples = (
             self.n_examples(entry.client)
@@ -280,10 +279,9 @@ class RobustFedAvg(FedAvg):
             else _claimed_examples(metrics, self.weighted_by_key)
         )
         entry.train_loss = number_in(metrics, "train-loss", NAN)
-        if len(arrays) != 1:
-            raise UnusableReplyError(f"needs one ArrayRecord, got {len(arrays)}")
+        arrays = only_arrays(reply.content)
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
-            rows.write(row, arrays[0])
+            rows.write(row, arrays)
         return metrics
 
     def _check_updates(
@@ -360,7 +358,7 @@ class RobustFedAvg(FedAvg):
     def _home_of(self, name: str) -> torch.device:
         """Return where a tensor of the memory belongs: a rule's beside the updates."""
         is_rules = name.startswith(Pipeline.RULE_MEMORY)
-        return self.device if is_rules else torch.device("cpu")
+        return self.device if is_rules else CPU
 
     @staticmethod
     def _prior(entries: list[ClientEntry]) -> Tensor:

@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from strategies.aggregation.aggregate import norms_of
-from strategies.flower_arrays import FlatRecord, Layout
+from strategies.flower_arrays import Layout
 
 
 class UpdateRows(ABC):
@@ -71,7 +71,7 @@ class DeviceRows(UpdateRows):
 
     def write(self, row: int, arrays: ArrayRecord) -> None:
         """Write a reply's update into a row."""
-        flat = arrays.flat_in(self._layout) if isinstance(arrays, FlatRecord) else None
+        flat = self._layout.flat_of(arrays)
         if not isinstance(flat, Tensor) or flat.device != self.matrix.device:
             if self._staged is None:
                 self._staged = torch.empty(len(self._start), pin_memory=True)

@@ -1,7 +1,6 @@
 """Pages point to what is there, and their tables are those of the result files."""
 
 import re
-import runpy
 import tomllib
 from pathlib import Path
 
@@ -36,11 +35,6 @@ def test_links_lead_somewhere(page):
 def test_tables_are_those_of_the_result_files(script):
     text = script.PAGE.read_text(encoding="utf-8")
     assert pages.filled(text, script.tables()) == text
-
-
-def test_the_table_of_federations_is_that_of_the_scenarios():
-    script = runpy.run_path(str(ROOT / "docs" / "federations.py"))
-    assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run `make docs`"
 
 
 def test_every_column_of_a_runs_files_is_explained():

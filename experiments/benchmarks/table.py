@@ -14,12 +14,6 @@ PAGE = HERE / "README.md"
 NOT_MEASURED = ("no accelerator", "failed")
 FLOWER = ("200 clients x 100000", "1000 clients x 100000", "200 clients x 1000000")
 SGD = {"pfl: 20 of 100 clients x 60": "20 of 100 clients", "CNN: 200 clients x 60": "200 clients"}
-COHORTS = {
-    "1 local epoch, one process": "1000 x 20, 1 local epochs, inline",
-    "1 local epoch, two workers": "1000 x 20, 1 local epochs, 2 workers",
-    "5 local epochs, one process": "1000 x 20, 5 local epochs, inline",
-    "5 local epochs, two workers": "1000 x 20, 5 local epochs, 2 workers",
-}
 GROWTH = [(n, 100_000) for n in (100, 200, 500, 1_000, 2_000)] + [(100, 10_000), (100, 1_000_000)]
 
 
@@ -29,7 +23,6 @@ def tables() -> dict[str, str]:
         "flower": flower(),
         "memory": memory(),
         "sgd": sgd(),
-        "cohorts": cohorts(),
         "growth": growth(),
         "gpu": gpu(),
     }
@@ -75,17 +68,6 @@ def sgd() -> list[list[str]]:
         cells = ["–" if value is None else f"{value:.2f}" for value in seconds]
         cells += [with_range("engine_against_sgd", setting, of, 2) for of in ratios.values()]
         lines.append([name, *cells])
-    return lines
-
-
-def cohorts() -> list[list[str]]:
-    """Return seconds per round, one by one and in cohorts."""
-    found = latest("cohorts_on_cpu")
-    lines = [["seconds per round", "one by one", "cohorts of 100", "one by one / cohorts"]]
-    for name, setting in COHORTS.items():
-        times = [found[setting, f"{way}, per round"] for way in lines[0][1:3]]
-        ratio = found[setting, "one by one / cohorts"]
-        lines.append([name, *(f"{value:.2f}" for value in times), f"{ratio:.1f}"])
     return lines
 
 

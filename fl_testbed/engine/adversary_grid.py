@@ -13,12 +13,12 @@ from clients.app import CLEAN_ARRAYS
 from clients.attacks import FACTS, Attack, Forged, Knowledge, Schedule
 from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.grid import ClientGrid
-from strategies.flower_arrays import FlatRecord, Layout, UnusableReplyError
+from strategies.flower_arrays import Layout, UnusableReplyError
 from strategies.memory import Memory
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
+from strategies.robust import CPU
 
-CPU = torch.device("cpu")
 STATE = "attack/"  # prefix of what attackers carry over, among the grid's state
 
 Rule = Callable[[Tensor, np.random.Generator], Tensor]
@@ -281,7 +281,7 @@ class _Round:
         return update if update.isfinite().all() else None
 
     def _flat(self, arrays: ArrayRecord) -> Tensor:
-        flat = arrays.flat_in(self.layout) if isinstance(arrays, FlatRecord) else None
+        flat = self.layout.flat_of(arrays)
         if isinstance(flat, Tensor):
             return flat.to(self._device)
         values = np.empty(self.layout.size, dtype=np.float32)

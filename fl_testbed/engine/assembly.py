@@ -35,9 +35,7 @@ from strategies.flower_arrays import state_dict_of
 from strategies.observed import Observed
 from strategies.pipeline import Pipeline, RoundFacts
 from strategies.randomness import Purpose, generator
-from strategies.robust import RobustFedAvg
-
-CPU = torch.device("cpu")
+from strategies.robust import CPU, RobustFedAvg
 
 
 def load_dataset(scenario: AnyScenario, data_dir: Path | None) -> Dataset:

@@ -7,7 +7,7 @@ from typing import Any
 from clients.device_memory import release_gpus
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_client_app, build_federation
-from fl_testbed.engine.datasets import DatasetCache, by_dataset, check_data
+from fl_testbed.engine.datasets import DatasetCache, check_data
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.memory import check_memory
 from fl_testbed.engine.placement import largest_cohort, training_memory
@@ -29,9 +29,7 @@ class Federated:
     def check(self, scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
         """Check that data and memory suffice."""
         check_data(scenarios, datasets)
-        # Seeds cost the same memory: the last of each variant, whose datasets are still there.
-        last = {(s.name, s.variant): s for s in by_dataset(scenarios)}
-        check_memory(list(last.values()), datasets)
+        check_memory(scenarios, datasets)
 
     def records(
         self, dataset: Dataset, scenario: Scenario, done: int, state: State | None

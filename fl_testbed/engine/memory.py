@@ -8,7 +8,7 @@ import torch
 from clients.attacks import Knowledge
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import outlined_model
-from fl_testbed.engine.datasets import DatasetCache
+from fl_testbed.engine.datasets import DatasetCache, by_dataset
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
 from strategies.pipeline import Pipeline
@@ -58,7 +58,7 @@ def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
     """
     available = psutil.virtual_memory().available
     faults: dict[str, Fault] = {}
-    for scenario in scenarios:
+    for scenario in _one_of_each_variant(scenarios):
         d, needed = server_memory(scenario, datasets.get(scenario))
         if needed > SHARE_OF_FREE * available:
             copies = ", and the copies that attackers look at," if n_looked_at(scenario) else ""
@@ -76,5 +76,11 @@ def fits_side_by_side(
     scenarios: Sequence[Scenario], datasets: DatasetCache, n_workers: int
 ) -> bool:
     """Whether that many runs fit into free memory at once."""
-    largest = max(server_memory(scenario, datasets.get(scenario))[1] for scenario in scenarios)
+    each = _one_of_each_variant(scenarios)
+    largest = max(server_memory(scenario, datasets.get(scenario))[1] for scenario in each)
     return n_workers * largest < SHARE_OF_FREE * psutil.virtual_memory().available / 2
+
+
+def _one_of_each_variant(scenarios: Sequence[Scenario]) -> list[Scenario]:
+    """Leave out all seeds but one, for they cost the same: the last, whose dataset is kept."""
+    return list({(s.name, s.variant): s for s in by_dataset(scenarios)}.values())

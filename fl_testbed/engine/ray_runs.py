@@ -58,8 +58,7 @@ def _side_by_side(
     if engine.parallel != "auto":
         return engine.parallel == "runs"
     scenarios = [writer.scenario for writer in writers if isinstance(writer.scenario, Scenario)]
-    last = list({(s.name, s.variant): s for s in scenarios}.values())  # seeds cost the same
-    return len(writers) >= max(2, n_workers) and fits_side_by_side(last, datasets, n_workers)
+    return len(writers) >= max(2, n_workers) and fits_side_by_side(scenarios, datasets, n_workers)
 
 
 def _client_app(scenario: Scenario, n_workers: int, dataset: Dataset) -> ClientApp:

@@ -25,7 +25,13 @@ from fl_testbed.engine.run_folder import updates_file
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import read_table
 from fl_testbed.scenario import Scenario
-from strategies.flower_arrays import Layout, UnusableReplyError, record_of, state_dict_of
+from strategies.flower_arrays import (
+    Layout,
+    UnusableReplyError,
+    only_arrays,
+    record_of,
+    state_dict_of,
+)
 from strategies.robust import ClientEntry, RoundLedger
 
 DType = Literal["float16", "float32"]
@@ -101,12 +107,10 @@ class Recorder:
         Raises:
             UnusableReplyError: If it has none, or others than the model's.
         """
-        records = list(reply.content.array_records.values())
-        if len(records) != 1:
-            raise UnusableReplyError(f"needs one ArrayRecord, got {len(records)}")
+        arrays = only_arrays(reply.content)
         row = np.empty(self._layout.size, dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            self._layout.write_flat(records[0], row)
+            self._layout.write_flat(arrays, row)
         return row
 
 

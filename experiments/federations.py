@@ -1,11 +1,12 @@
-"""Write the table of docs/federations.md: the federations of the experiments, from their files.
+"""Writes the table of docs/federations.md, of the experiments' federations, from their files.
 
-python docs/federations.py
+python -m experiments.federations
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from experiments import pages
 from fl_testbed.scenario import Scenario, load_scenarios
 
 ROOT = Path(__file__).parents[1]
@@ -60,14 +61,14 @@ HEADING = (
 )
 
 
-def page() -> str:
-    """Return the page with its table, its last part, as the scenario files have it."""
-    text, _, _ = PAGE.read_text(encoding="utf-8").partition(f"| {HEADING[0]} |")
-    lines = [HEADING, ["---"] * len(HEADING)]
-    for address, (name, files) in PAGES.items():
-        for file in files:
-            lines.append([f"[{name}]({address}): [{Path(file).stem}](../{file})", *_of(file)])
-    return text + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def tables() -> dict[str, str]:
+    """Return the table of the page, from the scenario files."""
+    rows = [
+        [f"[{name}]({address}): [{Path(file).stem}](../{file})", *_of(file)]
+        for address, (name, files) in PAGES.items()
+        for file in files
+    ]
+    return {"federations": pages.markdown([HEADING, *rows])}
 
 
 def _of(file: str) -> list[str]:
@@ -106,4 +107,4 @@ def _several(values: Iterable[float | None]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    pages.write(PAGE, tables())
