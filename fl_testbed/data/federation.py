@@ -110,10 +110,9 @@ class Federation:
 
     def clean_shard(self, client: int) -> Shard:
         """Return what a client would train on if nobody attacked."""
-        role = self.population.role(client)
         rows = self.partition.client_rows(client)
-        restyled = self._as_attackers_decide(self._restyled(client, role), rows, role)
-        return _shard(self.groups.dress(self.dataset.train, rows, restyled), role)
+        examples = self.groups.dress(self.dataset.train, rows, self._restyled(client))
+        return _shard(examples, self.population.role(client))
 
     def server_shard(self) -> Shard:
         """Return the server's own data, what it has of the minority first."""
@@ -154,7 +153,7 @@ class Federation:
         if isinstance(self.groups, OwnGroups):
             codes, n_codes = self.groups.train, len(self.group_names)
             return self.partition.counts(codes, n_codes, range(client, client + 1))
-        restyled = int(self._restyled(client, self.population.role(client)).sum())
+        restyled = int(self._restyled(client).sum())
         return np.array([self.partition.size(client) - restyled, restyled])
 
     def group_table(
@@ -183,8 +182,7 @@ class Federation:
         counts = []
         for client in clients:
             rows = self.partition.client_rows(client)
-            restyled = self._restyled(client, self.population.role(client))
-            groups = self.groups.held_groups(rows, restyled)
+            groups = self.groups.held_groups(rows, self._restyled(client))
             cells = groups * n_classes + self.dataset.train.labels[rows]
             counts.append(np.bincount(cells, minlength=n_cells))
         return np.array(counts, dtype=np.int64).reshape(-1, n_cells)
@@ -193,14 +191,11 @@ class Federation:
         clients = self.population.clients(role)
         if isinstance(self.groups, OwnGroups):
             return self.partition.counts(self.groups.train, len(self.group_names), clients)
-        if self.restyle is not None:
-            marks = [self._restyled(c, role) for c in clients]
-            rows = [self.partition.client_rows(c) for c in clients]
-            pairs = zip(marks, rows, strict=True)
-            restyled = sum(int(self._as_attackers_decide(*pair, role).sum()) for pair in pairs)
-            return np.array([sum(map(len, rows)) - restyled, restyled])
         total = self.partition.before(clients.stop) - self.partition.before(clients.start)
-        restyled = round(self.division.minority_share(role) * total)
+        if self.restyle is None:
+            restyled = round(self.division.minority_share(role) * total)
+        else:
+            restyled = sum(int(self._restyled(client).sum()) for client in clients)
         return np.array([total - restyled, restyled])
 
     def _as_attackers_decide(
@@ -211,8 +206,15 @@ class Federation:
         labels = torch.from_numpy(self.dataset.train.labels[rows])
         return self.restyle(torch.from_numpy(restyled), labels, role).numpy()
 
-    def _restyled(self, client: int, role: Role) -> np.ndarray:
+    def _restyled(self, client: int) -> np.ndarray:
         """Mark which of a client's examples it sees in the minority's style."""
+        role = self.population.role(client)
+        marks = self._restyled_without_attack(client, role)
+        if self.restyle is None:
+            return marks
+        return self._as_attackers_decide(marks, self.partition.client_rows(client), role)
+
+    def _restyled_without_attack(self, client: int, role: Role) -> np.ndarray:
         size = self.partition.size(client)
         share = self.division.minority_share(role)
         before = self.partition.before(client)

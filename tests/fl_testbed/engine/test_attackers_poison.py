@@ -183,6 +183,9 @@ def test_an_edge_case_says_which_honest_clients_hold_the_rare_examples(held_by, 
     honest = [federation.shard(client) for client in range(6)]
     held = int(sum(shard.groups.sum() for shard in honest))
     assert federation.group_counts() == {"plain": 240 - held, "inverted": held}
+    assert federation.holdings()[:6, 1].tolist() == [int(s.groups.sum()) for s in honest]
+    cells = [torch.bincount(10 * s.groups + s.labels, minlength=20) for s in honest]
+    assert np.array_equal(federation.cell_counts(range(6)), torch.stack(cells))
     (goal,) = goals(federation).values()
     torch.testing.assert_close(goal.inputs, 1 - goal.unstamped)
 
