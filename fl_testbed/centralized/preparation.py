@@ -50,10 +50,8 @@ class Material:
     def poison(self) -> Plan | None:
         """What the attacker does with what it holds."""
         spec = self.scenario.poison
-        for key, label in spec.classes().items():
-            if label >= self.dataset.n_classes:
-                last = self.dataset.n_classes - 1
-                raise DataError(f"poison.{key} needs a class from 0 to {last}, got {label}")
+        for key, text in spec.unknown_classes(self.dataset.n_classes):
+            raise DataError(f"poison.{key} {text}")
         return spec.build(self._scene())
 
     @cached_property

@@ -154,12 +154,10 @@ class CentralizedScenario(Spec):
 
     def contradictions(self) -> list[tuple[str, str]]:
         """Return what no single key shows, as (key, text)."""
-        found: list[tuple[str, str]] = []
-        n_classes = self.dataset.n_classes
-        for key, label in self.poison.classes().items():
-            if n_classes is not None and label >= n_classes:
-                text = f"needs a class from 0 to {n_classes - 1}, got {label}"
-                found.append((f"poison.{key}", text))
+        poison, n_classes = self.poison, self.dataset.n_classes
+        about_poison = poison.equal_classes()
+        about_poison += [] if n_classes is None else poison.unknown_classes(n_classes)
+        found = [(f"poison.{key}", text) for key, text in about_poison]
         if self.engine.kind == "flower":
             text = "flower runs federations: take inline, or ray for whole runs side by side"
             found.append(("engine.kind", text))

@@ -90,11 +90,23 @@ class PoisonSpec(Spec):
     ) -> Found:
         """Return what no single key shows, as (key, text)."""
         del clients, minority, n_attackers
+        return self.equal_classes()
+
+    def equal_classes(self) -> Found:
+        """Return where the source is the target too."""
         named = self.classes()
         return [
             (key, f"is the target too ({label}): nothing to flip")
             for key, label in named.items()
             if key.endswith("source") and label == named.get(key.removesuffix("source") + "target")
+        ]
+
+    def unknown_classes(self, n_classes: int) -> Found:
+        """Return which of its classes the dataset lacks."""
+        return [
+            (key, f"needs a class from 0 to {n_classes - 1}, got {label}")
+            for key, label in self.classes().items()
+            if label >= n_classes
         ]
 
 

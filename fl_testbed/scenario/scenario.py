@@ -378,10 +378,9 @@ class Scenario(Spec):
     def class_contradictions(self, n_classes: int) -> list[tuple[str, str]]:
         """Return where poisons name a class that the dataset lacks, as (key, text)."""
         return [
-            (f"{key}.{inner}", f"needs a class from 0 to {n_classes - 1}, got {label}")
+            (f"{key}.{inner}", text)
             for key, poison in self._poisons_by_key().items()
-            for inner, label in poison.classes().items()
-            if label >= n_classes
+            for inner, text in poison.unknown_classes(n_classes)
         ]
 
     def identity(self) -> dict[str, Any]:

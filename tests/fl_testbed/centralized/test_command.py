@@ -127,6 +127,10 @@ CHANGES = {
         SCENARIO.replace("target: 1", "target: 7", 1),
         "pooled: dataset: poison.target needs a class from 0 to 1, got 7",
     ),
+    "a source that is the target": (
+        SCENARIO.replace("source: 0, target: 1", "source: 1, target: 1"),
+        "scenario.yaml:28: poison.source: is the target too (1): nothing to flip",
+    ),
     "a trigger that does not fit": (
         SCENARIO.replace("size: 3", "size: 9", 1),
         "pooled: poison: a 9 × 9 patch with margin 0 does not fit into 8 × 8 pixels",
