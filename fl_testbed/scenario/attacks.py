@@ -383,6 +383,7 @@ class AttackersSpec(Spec):
             text = "first_reply takes an honest client's model: it needs knowledge: omniscient"
             found.append(("attack.around", text))
         if isinstance(attack, MimicSpec) and (attack.client or 0) >= n_honest and self.count:
-            text = f"needs an honest client, from 0 to {n_honest - 1}, got {attack.client}"
+            known = f"from 0 to {n_honest - 1}, got {attack.client}" if n_honest else "got none"
+            text = f"needs an honest client, {known}"
             found.append(("attack.client", text))
         return found + self.schedule.contradictions(rounds)

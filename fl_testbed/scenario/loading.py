@@ -167,6 +167,9 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
                 faults.update(dict.fromkeys(error.faults))
     faults.update(dict.fromkeys(_repeated_runs(scenarios, draft.origin(("sweep",)))))
     faults.update(dict.fromkeys(_other_engines(scenarios, draft)))
+    if len({type(scenario) for scenario in scenarios}) > 1:
+        text = "federated and centralized runs need a file each"
+        faults[Fault(draft.origin(("variants",)), "kind", text)] = None
     if faults:
         raise ScenarioError(list(faults))
     return scenarios

@@ -233,8 +233,8 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
         if not minority.is_style:
             text = (
                 "edge_case_backdoor shows examples as the minority has them: it needs a "
-                "dataset.minority of the kind inverted or rotated (where examples have groups of "
-                "themselves, take label_flip and clients.poisoned_hold: minority)"
+                "dataset.minority of the kind inverted, rotated or faded (where examples have "
+                "groups of themselves, take label_flip and clients.poisoned_hold: minority)"
             )
             return [*found, ("kind", text)]
         if self.held_by == "minority" and not clients.honest_minority:

@@ -192,7 +192,7 @@ def as_minority(groups: Groups) -> Trigger:
     if not isinstance(groups, StyleGroups):
         raise DataError(
             "nobody can give an example another group than its own: the poison needs a "
-            "dataset.minority of the kind inverted or rotated"
+            "dataset.minority of the kind inverted, rotated or faded"
         )
     return partial(_restyled, style=groups.style)
 

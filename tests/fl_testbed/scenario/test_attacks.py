@@ -171,6 +171,12 @@ def test_a_rule_that_looks_at_more_than_updates_cannot_be_foreseen(load, faults_
     ]
 
 
+def test_mimic_needs_somebody_to_copy(faults_of):
+    nobody = ("clients.honest_majority=0", "clients.honest_minority=0")
+    fault = "attack.client: needs an honest client, got none"
+    assert faults_of("attack: {kind: mimic}\n", *nobody) == [fault]
+
+
 def test_alie_asks_for_z_where_attackers_are_no_minority(load, faults_of):
     half = "clients.honest_majority=1"
     assert faults_of("attack: {kind: alie}\n", half) == [

@@ -294,6 +294,19 @@ def test_runs_of_one_file_are_on_one_engine(load, expansion, where, key, values)
     assert line.endswith(f"scenario.yaml:{where}: {key}: {text} and sweep")
 
 
+def test_runs_of_one_file_are_of_one_kind(load):
+    pooled = "{kind: centralized, training: {lr: 0.1, batch_size: 5, epochs: 1}}"
+    federated = (
+        "{rounds: 3, training: {lr: 0.1, batch_size: 5}, strategy: {aggregation: {kind: mean}}, "
+        "clients: {honest_majority: 5, honest_minority: 2, poisoned: 0}}"
+    )
+    shared = "name: small\ndataset: {kind: digits}\nmodel: {kind: mlp, hidden: [4]}\n"
+    with pytest.raises(ScenarioError) as error:
+        load(f"{shared}variants:\n  a: {pooled}\n  b: {federated}\n")
+    (line,) = lines_of(error)
+    assert line.endswith("yaml:4: kind: federated and centralized runs need a file each")
+
+
 class TestSeveralFiles:
     @pytest.fixture
     def files(self, load, tmp_path):

@@ -81,8 +81,8 @@ def load(tmp_path):
             EDGE,
             "dataset={kind: digits, minority: {kind: attributes, by: [label], groups: ['3']}}",
             "poison.kind: edge_case_backdoor shows examples as the minority has them: it needs a "
-            "dataset.minority of the kind inverted or rotated (where examples have groups of "
-            "themselves, take label_flip and clients.poisoned_hold: minority)",
+            "dataset.minority of the kind inverted, rotated or faded (where examples have groups "
+            "of themselves, take label_flip and clients.poisoned_hold: minority)",
         ),
         (
             "kind: clean_label_backdoor, trigger: {kind: checks, corners: []}, target: 1",
