@@ -2,9 +2,8 @@
 
 import io
 import zipfile
-from contextlib import closing
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -23,44 +22,6 @@ UNREADABLE = (
     zipfile.BadZipFile,
     Image.DecompressionBombError,
 )
-
-
-class _Store(Protocol):
-    def has(self, name: str) -> bool: ...
-    def read(self, name: str) -> bytes: ...
-    def close(self) -> None: ...
-
-
-class _Folder:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def has(self, name: str) -> bool:
-        return (self._path / name).is_file()
-
-    def read(self, name: str) -> bytes:
-        return (self._path / name).read_bytes()
-
-    def close(self) -> None:
-        pass
-
-
-class _Archive:
-    def __init__(self, path: Path) -> None:
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as fault:
-            raise DataError(f"{path}: broken zip file ({fault}): copy it again") from fault
-        self._names = set(self._zip.namelist())
-
-    def has(self, name: str) -> bool:
-        return name in self._names
-
-    def read(self, name: str) -> bytes:
-        return self._zip.read(name)
-
-    def close(self) -> None:
-        self._zip.close()
 
 
 def read_images(
@@ -82,13 +43,18 @@ def read_images(
         DataError: With the table's line, if an image is missing, broken or of another size.
     """
     names = table.columns[column]
-    with closing(_Folder(store) if store.is_dir() else _Archive(store)) as images:
+    with nullcontext() if store.is_dir() else _opened(store) as archive:
+        images = store if archive is None else zipfile.Path(archive)
         for row, name in enumerate(names):
-            if not images.has(name):
+            if not (images / name).is_file():
                 raise table.fault(row, f"{name} is not in {store}")
         pixels: np.ndarray | None = None
         for row, name in enumerate(names):
-            image = _decoded(table, row, name, images, size, channels)
+            try:
+                image = _decoded((images / name).read_bytes(), size, channels)
+            except UNREADABLE:
+                text = f"{name} is not an image that can be read: copy it again"
+                raise table.fault(row, text) from None
             if pixels is None:
                 pixels = np.empty((len(names), *image.shape), dtype=np.uint8)
             elif image.shape != pixels.shape[1:]:
@@ -104,15 +70,17 @@ def read_images(
     return pixels
 
 
-def _decoded(
-    table: Table, row: int, name: str, images: _Store, size: int | None, channels: int
-) -> np.ndarray:
-    """Return one image as (channels, height, width)."""
+def _opened(archive: Path) -> zipfile.ZipFile:
     try:
-        with Image.open(io.BytesIO(images.read(name))) as image:
-            image = image.convert(MODES[channels])
-            if size is not None and image.size != (size, size):
-                image = image.resize((size, size), Image.Resampling.LANCZOS)
-            return np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
-    except UNREADABLE:
-        raise table.fault(row, f"{name} is not an image that can be read: copy it again") from None
+        return zipfile.ZipFile(archive)
+    except zipfile.BadZipFile as fault:
+        raise DataError(f"{archive}: broken zip file ({fault}): copy it again") from fault
+
+
+def _decoded(content: bytes, size: int | None, channels: int) -> np.ndarray:
+    """Return one image as (channels, height, width)."""
+    with Image.open(io.BytesIO(content)) as image:
+        image = image.convert(MODES[channels])
+        if size is not None and image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.LANCZOS)
+        return np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
