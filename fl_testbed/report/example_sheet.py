@@ -5,14 +5,11 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from fl_testbed.data.dataset import Feature
 from fl_testbed.data.specimens import Specimen, Strip
-
-matplotlib.use("Agg")  # no display is needed
 
 FORMATS = sorted(FigureCanvasBase.get_supported_filetypes())
 """What an image may end in."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from clients.shard import Role
@@ -45,7 +46,7 @@ def score_distributions(
                     BINS,
                     weights=np.full(len(own), 100 / len(own)),
                     histtype="stepfilled",
-                    facecolor=(*_rgb(ROLE_COLOURS[role]), 0.35),
+                    facecolor=to_rgba(ROLE_COLOURS[role], 0.35),
                     edgecolor=ROLE_COLOURS[role],
                     hatch=ROLE_HATCHES[role],
                     linewidth=1.4,
@@ -57,7 +58,3 @@ def score_distributions(
         figure.supylabel("% of the role's updates", fontsize=9)
         legend_of_panels(figure, axes, columns=2)
     return figure
-
-
-def _rgb(colour: str) -> tuple[float, ...]:
-    return tuple(int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))

@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 
 from clients.shard import Role
 
-matplotlib.use("Agg")  # no display is needed
-
 INK = "#222222"
 """Text and axes. In the report's SVG it becomes the page's own text colour."""
 NO_BREAK = "\N{NO-BREAK SPACE}"
