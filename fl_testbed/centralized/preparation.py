@@ -44,7 +44,8 @@ class Material:
         names = self.scenario.attacker.groups
         if names is None:
             return None
-        return frozenset(group_index(self.groups, name, "attacker.groups") for name in names)
+        known = self.groups.names
+        return frozenset(group_index(known, name, "attacker.groups") for name in names)
 
     @cached_property
     def poison(self) -> Plan | None:

@@ -95,11 +95,6 @@ class Federation:
         """What the groups are called."""
         return self.groups.names
 
-    @property
-    def minority_groups(self) -> frozenset[int]:
-        """Which groups are minorities."""
-        return self.groups.minority
-
     def shard(self, client: int) -> Shard:
         """Return what a client trains on."""
         shard = self.clean_shard(client)
@@ -128,7 +123,7 @@ class Federation:
 
     def majority(self, test: TestSet) -> TestSet:
         """Return the test examples that are of no minority group."""
-        minority = torch.tensor(sorted(self.minority_groups), dtype=torch.int64)
+        minority = torch.tensor(sorted(self.groups.minority), dtype=torch.int64)
         return test.where(~torch.isin(test.groups, minority))
 
     def validation_set(self) -> TestSet:
@@ -168,7 +163,7 @@ class Federation:
         counts = [self._counts(role) for role in Role]
         counts.append(np.bincount(tested, minlength=len(self.group_names)))
         return [
-            GroupRow(name, group in self.minority_groups, *(int(c[group]) for c in counts))
+            GroupRow(name, group in self.groups.minority, *(int(c[group]) for c in counts))
             for group, name in enumerate(self.group_names)
         ]
 

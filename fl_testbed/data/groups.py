@@ -6,7 +6,7 @@ holder sees it in (constructed minorities: every example exists in each style).
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -27,22 +27,23 @@ class GroupedExamples(NamedTuple):
     """Indices into the groups' names, int64, shape (n,)."""
 
 
-def minority_groups(counts: Sequence[int], n_groups: int | None = None) -> tuple[int, ...]:
-    """Return the groups that hold fewer than n / ``n_groups`` of the n examples.
+def minority_groups(counts: Sequence[int]) -> frozenset[int]:
+    """Return the groups that hold fewer than n / 2g of the n examples of g groups.
+
+    Twice the number of groups, since the paper whose definition this is counts the poisoned and
+    the clean examples of a group apart: 8 groups where there are 2 labels and 2 attributes
+    (inferred; see docs/datasets.md). n / 8 leaves the groups of 184 and 56 of Waterbirds' 4,795
+    birds, n / 4 would add the one of 1,057.
 
     Args:
         counts: Examples of each group in training.
-        n_groups: By default twice the number of counts: the paper whose definition this is counts
-            the poisoned and the clean examples of a group apart, so 8 groups where there are 2
-            labels and 2 attributes (inferred; see docs/datasets.md). n / 8 leaves the groups of
-            184 and 56 of Waterbirds' 4,795 birds, n / 4 would add the one of 1,057.
 
     References:
         Panaitescu-Liess et al., Like Oil and Water: Group Robustness Methods and Poisoning
         Defenses May Be at Odds, ICLR 2024.
     """
-    divisor = 2 * len(counts) if n_groups is None else n_groups
-    return tuple(g for g, count in enumerate(counts) if count * divisor < sum(counts))
+    divisor = 2 * len(counts)
+    return frozenset(g for g, count in enumerate(counts) if count * divisor < sum(counts))
 
 
 @dataclass(frozen=True)
@@ -148,24 +149,22 @@ def groups_by(
             )
     names = tuple(", ".join(parts) for parts in itertools.product(*(values[name] for name in by)))
     train, test = (_codes(part, by, values) for part in (dataset.train, dataset.test))
-    counts = np.bincount(train, minlength=len(names)).tolist()
-    rare = minority_groups(counts) if minority is None else ()
-    groups = OwnGroups(names, train, test, frozenset(rare))
     if minority is None:
-        return groups
-    indices = (group_index(groups, name, "dataset.minority.groups") for name in minority)
-    return replace(groups, minority=frozenset(indices))
+        rare = minority_groups(np.bincount(train, minlength=len(names)).tolist())
+    else:
+        rare = frozenset(group_index(names, name, "dataset.minority.groups") for name in minority)
+    return OwnGroups(names, train, test, rare)
 
 
-def group_index(groups: Groups, name: str, key: str) -> int:
+def group_index(names: Sequence[str], name: str, key: str) -> int:
     """Return the index of a group that a key of the scenario names.
 
     Raises:
         DataError: If there is none of this name.
     """
-    if name not in groups.names:
-        raise DataError(f"there is no group {name!r}: {key} can name {'; '.join(groups.names)}")
-    return groups.names.index(name)
+    if name not in names:
+        raise DataError(f"there is no group {name!r}: {key} can name {'; '.join(names)}")
+    return names.index(name)
 
 
 def _codes(

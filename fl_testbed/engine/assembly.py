@@ -87,7 +87,7 @@ def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
     minority_mix = None
     if clients.minority_mix is not None:
         minority_mix = {
-            group_index(groups, name, "clients.minority_mix"): share
+            group_index(groups.names, name, "clients.minority_mix"): share
             for name, share in clients.minority_mix.items()
         }
     server, hold = scenario.server_data, clients.poisoned_hold

@@ -83,7 +83,7 @@ def test_the_server_holds_as_much_of_the_minority_as_the_scenario_says(minority)
         server_data = {"n_examples": 20, "minority_fraction": fraction}
         federation = build(minority, server_data=server_data)
         in_minority = [
-            int(g) in federation.minority_groups for g in federation.server_shard().groups
+            int(g) in federation.groups.minority for g in federation.server_shard().groups
         ]
         assert (len(in_minority), sum(in_minority)) == (20, expected)
 

@@ -83,7 +83,7 @@ def test_attackers_are_honest_majority_clients_plus_poison(name, data_dir):
         assert shard.is_poisoned.sum() == round(scenario.poison.fraction * len(rows))
         assert np.array_equal(shard.labels.numpy()[clean], data.train.labels[rows][clean])
         assert np.array_equal(shard.inputs.numpy()[clean], data.train.unit_inputs(rows)[clean])
-        assert set(shard.groups.tolist()).isdisjoint(federation.minority_groups)
+        assert set(shard.groups.tolist()).isdisjoint(federation.groups.minority)
 
 
 def test_writers_are_whole_clients(data_dir):
