@@ -17,7 +17,7 @@ from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.placement import server_device
 from fl_testbed.engine.recorded_updates import Recorder
-from fl_testbed.engine.run_folder import Row
+from fl_testbed.engine.run_folder import FIGURES, Row
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import finite_or_none, lifting, read_table, suppression
 from fl_testbed.scenario import Scenario
@@ -27,16 +27,6 @@ from strategies.randomness import Purpose, generator
 from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
 
 FINAL_EVALUATIONS = 5  # averaged for the summary
-
-FIGURES = (
-    "accuracy",
-    "worst_group_accuracy",
-    "attack_success_rate",
-    "loss",
-    "client_accuracy_variance",
-    "worst_clients_accuracy",
-)
-"""What an evaluation finds, in the order of the columns of ``rounds.csv``."""
 
 State = dict[str, Tensor]
 """All that a run needs to go on after a round, as named tensors."""

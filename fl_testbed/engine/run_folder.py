@@ -18,15 +18,19 @@ from torch import Tensor
 
 from fl_testbed.engine.errors import TakenError
 
+FIGURES = (
+    "accuracy",
+    "worst_group_accuracy",
+    "attack_success_rate",
+    "loss",
+    "client_accuracy_variance",
+    "worst_clients_accuracy",
+)
+"""What an evaluation finds, in the order of the columns of ``rounds.csv``."""
 COLUMNS = {
     "rounds.csv": (
         "round",
-        "accuracy",
-        "worst_group_accuracy",
-        "attack_success_rate",
-        "loss",
-        "client_accuracy_variance",
-        "worst_clients_accuracy",
+        *FIGURES,
         "n_usable",
         "n_unusable",
         "restarted",

@@ -6,12 +6,13 @@ from fl_testbed.metrics.figures import finite_or_none
 from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy
 from fl_testbed.metrics.lifting import attack_success_at, lifting
 from fl_testbed.metrics.suppression import area_under_curve, suppression
-from fl_testbed.metrics.tables import read_table
+from fl_testbed.metrics.tables import answered, read_table
 
 __all__ = [
     "AttackSuccess",
     "ClientSpread",
     "GroupAccuracy",
+    "answered",
     "area_under_curve",
     "attack_success",
     "attack_success_at",

@@ -6,6 +6,7 @@ import pandas as pd
 
 from clients.shard import Role
 from fl_testbed.metrics.suppression import pairwise_auc
+from fl_testbed.metrics.tables import answered
 
 RAISED = 1 + 1e-9  # a lifted weight over the prior; above rounding
 
@@ -29,10 +30,10 @@ def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, A
         server went by. 0.5 means that the heuristic cannot tell them apart. Null where there is
         nothing to compute from.
     """
-    answered = clients[~clients["status"].str.startswith("failed")]
-    doubts = answered.assign(doubt=-answered["believed_confidence"])
-    after = answered[~(answered["round"] <= restart) & answered["lift"].notna()]
-    asked = answered["prior_weight"].groupby(answered["round"]).sum()
+    rows = answered(clients)
+    doubts = rows.assign(doubt=-rows["believed_confidence"])
+    after = rows[~(rows["round"] <= restart) & rows["lift"].notna()]
+    asked = rows["prior_weight"].groupby(rows["round"]).sum()
     usable = after["prior_weight"].groupby(after["round"]).sum()
     left = (usable / asked).where(usable > 0, 1.0)
     after = after.assign(prior_weight=after["prior_weight"] / after["round"].map(left))
@@ -48,7 +49,7 @@ def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, A
             "precision": float(own[raised].mean()) if raised.any() else None,
             "recall": float(raised[own].mean()) if own.any() else None,
         }
-    result["auc_by_loss"] = pairwise_auc(answered, "believed_loss")
+    result["auc_by_loss"] = pairwise_auc(rows, "believed_loss")
     result["auc_by_confidence"] = pairwise_auc(doubts, "doubt")
     return result
 

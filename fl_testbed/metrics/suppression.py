@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from clients.shard import Role
+from fl_testbed.metrics.tables import answered
 
 BOOTSTRAP_DRAWS = 1_000
 
@@ -23,23 +24,23 @@ def suppression(
 
     Returns:
         By role ``weight_ratio``, ``contribution_ratio``, ``retention`` and ``halved`` (see
-        DESIGN), each null where the role is never heard of (contributions also where the server
-        kept a running sum, which has none), and across roles ``minority_false_positive_rate``,
-        ``filter_bias`` with its 95 % interval, ``separability``.
+        docs/metrics.md), each null where the role is never heard of (contributions also where the
+        server kept a running sum, which has none), and across roles
+        ``minority_false_positive_rate``, ``filter_bias`` with its 95 % interval, ``separability``.
     """
-    answered = clients[~clients["status"].str.startswith("failed")]
+    rows = answered(clients)
     result: dict[str, Any] = {
-        role.value: _of_role(answered[answered["role"] == role.value], selects) for role in Role
+        role.value: _of_role(rows[rows["role"] == role.value], selects) for role in Role
     }
-    if answered["contribution"].isna().all() and (answered["weight"] > 0).any():
+    if rows["contribution"].isna().all() and (rows["weight"] > 0).any():
         for figures in result.values():
             figures["contribution_ratio"] = None
     minority = result[Role.HONEST_MINORITY.value]["retention"]
     result["minority_false_positive_rate"] = None if minority is None else 1 - minority
     result["filter_bias"], result["filter_bias_interval"] = (
-        _filter_bias(answered, rng) if selects else (None, None)
+        _filter_bias(rows, rng) if selects else (None, None)
     )
-    result["separability"] = pairwise_auc(answered, "suspicion")
+    result["separability"] = pairwise_auc(rows, "suspicion")
     return result
 
 

@@ -14,3 +14,8 @@ def read_table(source: Path | TextIO, columns: list[str] | None = None) -> pd.Da
         columns: Those to read; all by default.
     """
     return pd.read_csv(source, usecols=columns, keep_default_na=False, na_values=[""])
+
+
+def answered(clients: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of clients that gave an answer: the others took no part in their round."""
+    return clients[~clients["status"].str.startswith("failed")]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from clients.shard import Role
-from fl_testbed.metrics import read_table
+from fl_testbed.metrics import answered, read_table
 from fl_testbed.report.results import RunResult
 
 CLIENT_COLUMNS = ["round", "client", "role", "status", "prior_weight", "weight", "suspicion"]
@@ -16,11 +16,6 @@ CLIENT_COLUMNS = ["round", "client", "role", "status", "prior_weight", "weight",
 def client_history(folder: Path) -> pd.DataFrame:
     """Return a run's ``clients.csv``; clients that gave no answer are left out."""
     return answered(read_table(folder / "clients.csv", CLIENT_COLUMNS))
-
-
-def answered(clients: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of clients that gave an answer: the others took no part in their round."""
-    return clients[~clients["status"].str.startswith("failed")]
 
 
 def weight_ratios_by_round(clients: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from clients.shard import Role
+from fl_testbed.metrics import answered
 from fl_testbed.report.histories import (
-    answered,
     heard_by_round,
     suspicion_ranks,
     weight_ratios_by_round,
