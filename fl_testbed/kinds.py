@@ -16,6 +16,6 @@ def kind_of(scenarios: Sequence[AnyScenario]) -> "Kind":
         from fl_testbed.centralized import experiment
 
         return experiment
-    from fl_testbed.engine.federated import Federated
+    from fl_testbed.engine import federated
 
-    return Federated()
+    return federated

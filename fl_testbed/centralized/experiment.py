@@ -121,12 +121,15 @@ def check(scenarios: Sequence[CentralizedScenario], datasets: Datasets) -> None:
         raise ScenarioError(list(faults.values()))
 
 
-def check_poison(material: Material) -> None:
-    """Make the poison, or only bind it to its data where making it takes a training."""
-    if material.scenario.poison.kind in ("none", "dirty_label_backdoor", "label_flip"):
-        _ = material.poisoned
-    else:
-        _ = material.poison
+def check_poison(material: Material) -> bool:
+    """Make the poison, or only bind it to its data where making it takes a training.
+
+    Returns:
+        Whether it was made.
+    """
+    is_quick = material.scenario.poison.kind in ("none", "dirty_label_backdoor", "label_flip")
+    _ = material.poisoned if is_quick else material.poison
+    return is_quick
 
 
 def records(

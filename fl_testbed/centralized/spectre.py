@@ -67,9 +67,8 @@ def spectre_scores(
         support = max(1 - 2 * fraction, 0.5 + rank / len(rows))
         estimator = MinCovDet(support_fraction=support, random_state=int(rng.integers(2**31)))
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # that determinants of refined subsets may rise a little
+            # It warns that determinants of refined subsets may rise a little.
+            warnings.simplefilter("ignore")
             estimator.fit(points)
         lengths, turned = np.linalg.eigh(estimator.covariance_)
         scaled = (points - estimator.location_) @ turned / np.sqrt(lengths.clip(1e-12))

@@ -30,8 +30,7 @@ def group_table(scenario: CentralizedScenario, dataset: Dataset) -> Table:
     Poisons that take a training to make are not counted.
     """
     material = prepare(scenario, dataset)
-    check_poison(material)
-    made = "poisoned" in vars(material)
+    made = check_poison(material)
     pool = material.poisoned if made else material.clean
     names = material.groups.names
     tested = torch.bincount(material.test.groups, minlength=len(names))

@@ -1,8 +1,6 @@
-"""What runs of federated scenarios do."""
+"""Runs of federated scenarios, in the form that the launcher takes: check, compute, sum up."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from clients.device_memory import release_gpus
 from fl_testbed.data import Dataset
@@ -15,38 +13,29 @@ from fl_testbed.engine.rounds import RoundRecord, Run, State, summarise
 from fl_testbed.engine.run_folder import COLUMNS
 from fl_testbed.scenario import Scenario
 
+__all__ = ["check", "columns", "records", "spreads", "summarise"]
 
-class Federated:
-    """Federated scenarios."""
-
-    spreads = True
-
-    def columns(self, scenario: Scenario) -> Mapping[str, Sequence[str]]:
-        """Return the tables of a run, and their columns."""
-        del scenario
-        return COLUMNS
-
-    def check(self, scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
-        """Check that data and memory suffice."""
-        check_data(scenarios, datasets)
-        check_memory(scenarios, datasets)
-
-    def records(
-        self, dataset: Dataset, scenario: Scenario, done: int, state: State | None
-    ) -> Iterator[RoundRecord]:
-        """Run a scenario in this process."""
-        return inline_rounds(dataset, scenario, done, state)
-
-    def summarise(self, folder: Path, scenario: Scenario) -> dict[str, Any]:
-        """Return the summary of a run."""
-        return summarise(folder, scenario)
+spreads = True
 
 
-def inline_rounds(
-    dataset: Dataset,
-    scenario: Scenario,
-    done: int,
-    state: State | None,
+def columns(scenario: Scenario) -> Mapping[str, Sequence[str]]:
+    """Return the tables of a run, and their columns."""
+    del scenario
+    return COLUMNS
+
+
+def check(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
+    """Check that data and memory suffice.
+
+    Raises:
+        ScenarioError: If they do not.
+    """
+    check_data(scenarios, datasets)
+    check_memory(scenarios, datasets)
+
+
+def records(
+    dataset: Dataset, scenario: Scenario, done: int, state: State | None
 ) -> Iterator[RoundRecord]:
     """Run a scenario in this process."""
     federation = build_federation(scenario, dataset)

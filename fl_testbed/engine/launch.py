@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 
 from fl_testbed.data import Dataset
+from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, by_dataset
-from fl_testbed.engine.federated import Federated
 from fl_testbed.engine.placement import check_device, gpus
 from fl_testbed.engine.run_folder import RunFolder
 from fl_testbed.engine.run_writer import (
@@ -25,7 +25,7 @@ def launch(
     scenarios: Sequence[AnyScenario],
     options: Options,
     progress: Progress,
-    kind: Kind = Federated(),
+    kind: Kind = federated,
     compute: Compute | None = None,
 ) -> list[str]:
     """Run scenarios of one kind (federated by default), on the engine that they share.

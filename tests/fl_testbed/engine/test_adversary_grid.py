@@ -11,10 +11,10 @@ from safetensors.torch import load, save
 
 from clients.app import CLEAN_ARRAYS
 from clients.attacks import FACTS, UNTOLD, Forged, Knowledge, Schedule
+from fl_testbed.engine import federated
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Surroundings
 from fl_testbed.engine.assembly import load_dataset
 from fl_testbed.engine.client_work import Outcome, Task
-from fl_testbed.engine.federated import inline_rounds
 from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.memory import server_memory
@@ -336,10 +336,10 @@ def test_attacks_leave_the_same_bytes_on_ray(tmp_path):
 def test_a_resumed_run_attacks_as_if_it_had_never_stopped(tmp_path):
     scenario = load_scenarios(write_scenario(tmp_path, ATTACKED))[0]
     dataset = load_dataset(scenario, None)
-    records = list(inline_rounds(dataset, scenario, -1, None))
+    records = list(federated.records(dataset, scenario, -1, None))
     saved = load(save({k: v.contiguous() for k, v in records[2].state.items()}))
     assert any(name.startswith("client/attack/0/") for name in saved)
-    resumed = list(inline_rounds(dataset, scenario, 2, saved))
+    resumed = list(federated.records(dataset, scenario, 2, saved))
     for before, after in zip(records[3:], resumed, strict=True):
         assert before.state.keys() == after.state.keys()
         for name in before.state:

@@ -9,10 +9,9 @@ from clients.attacks import ProjectedDescent
 from clients.shard import Role
 from fl_testbed.data import DataError, Dataset, Examples, Federation
 from fl_testbed.data.dataset import CategoryFeature, NumberFeature
-from fl_testbed.engine import assembly
+from fl_testbed.engine import assembly, federated
 from fl_testbed.engine.assembly import ServerData, build_federation, build_model, outlined_model
 from fl_testbed.engine.datasets import DatasetCache
-from fl_testbed.engine.federated import Federated
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.scenario import Scenario, ScenarioError
 
@@ -179,7 +178,7 @@ def test_a_model_that_no_memory_holds_is_refused_before_it_is_built():
     widths = [1_000_000, 1_000_000]  # 10¹² numbers
     vast = scenario(model={"kind": "mlp", "hidden": widths})
     with pytest.raises(ScenarioError, match=r"GiB are free: .* take a smaller model"):
-        Federated().check([vast], DatasetCache(None))
+        federated.check([vast], DatasetCache(None))
 
 
 def test_a_trigger_may_be_values_of_a_table_s_columns():

@@ -79,7 +79,7 @@ def elsewhere(monkeypatch):
 
 
 def clients_of(made: Scenario) -> pd.DataFrame:
-    records = federated.inline_rounds(load_dataset(made, None), made, -1, None)
+    records = federated.records(load_dataset(made, None), made, -1, None)
     rows = [row for record in records for row in record.tables["clients.csv"]]
     return pd.DataFrame(rows, columns=list(COLUMNS["clients.csv"]))
 

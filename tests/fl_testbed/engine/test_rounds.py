@@ -9,9 +9,9 @@ import pytest
 import torch
 from flwr.app import ArrayRecord
 
+from fl_testbed.engine import federated
 from fl_testbed.engine.assembly import build_federation, build_model, load_dataset
 from fl_testbed.engine.evaluation import Evaluator
-from fl_testbed.engine.federated import inline_rounds
 from fl_testbed.engine.rounds import summarise
 from fl_testbed.engine.run_folder import COLUMNS, RunFolder
 from fl_testbed.scenario import Scenario
@@ -42,7 +42,7 @@ def scenario(**keys) -> Scenario:
 
 
 def client_tables(made: Scenario) -> pd.DataFrame:
-    records = inline_rounds(load_dataset(made, None), made, -1, None)
+    records = federated.records(load_dataset(made, None), made, -1, None)
     rows = [row for record in records for row in record.tables["clients.csv"]]
     return pd.DataFrame(rows, columns=list(COLUMNS["clients.csv"]))
 
@@ -59,7 +59,7 @@ class TestRun:
         keys = {"sampling": {"fraction": 0.5}, "local_method": {"kind": "ditto"}}
         made = scenario(**keys, strategy={"aggregation": {"kind": "mean"}})
         seen: set[int] = set()
-        for record in inline_rounds(load_dataset(made, None), made, -1, None):
+        for record in federated.records(load_dataset(made, None), made, -1, None):
             seen |= {row[1] for row in record.tables["clients.csv"]}
             assert [row[1] for row in record.tables["personal.csv"]] == sorted(seen)
         assert len(seen) > 5
@@ -78,7 +78,7 @@ class TestRun:
     def test_a_restart_is_noted_where_the_model_is_the_first_one_again(self):
         lift = {"kind": "jtt", "n_flagged": 2, "factor": 5, "warm_up_rounds": 2}
         made = scenario(strategy={"aggregation": {"kind": "mean"}, "reweighting": lift})
-        records = list(inline_rounds(load_dataset(made, None), made, -1, None))
+        records = list(federated.records(load_dataset(made, None), made, -1, None))
         place = COLUMNS["rounds.csv"].index("restarted")
         assert [r.tables["rounds.csv"][0][place] for r in records] == [0, 0, 1, 0]
         (name, *_) = (name for name in records[0].state if name.startswith("arrays/"))
@@ -87,7 +87,7 @@ class TestRun:
 
     def test_the_last_round_is_evaluated_whatever_the_interval(self):
         made = scenario(evaluation={"every": 2})
-        records = list(inline_rounds(load_dataset(made, None), made, -1, None))
+        records = list(federated.records(load_dataset(made, None), made, -1, None))
         assert [r.round_ for r in records if r.evaluation is not None] == [0, 2, 3]
         assert [bool(r.tables["groups.csv"]) for r in records] == [True, False, True, True]
 

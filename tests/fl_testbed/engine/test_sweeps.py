@@ -14,9 +14,9 @@ from commands import SCENARIO, assert_same_results, patches, run, succeed, write
 
 from fl_testbed.data import Federation
 from fl_testbed.engine import datasets as datasets_module
+from fl_testbed.engine import federated
 from fl_testbed.engine.assembly import load_dataset
 from fl_testbed.engine.datasets import DatasetCache, check_data
-from fl_testbed.engine.federated import Federated
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
 from fl_testbed.engine.run_writer import Options
@@ -137,13 +137,13 @@ def test_what_is_done_is_not_checked_again(tmp_path: Path, monkeypatch) -> None:
     scenarios = load_scenarios(write_scenario(tmp_path), ["rounds=1", "sweep.seed=[0, 1]"])
     options, seeds = Options(tmp_path / "out", None, ""), []
     launch(scenarios[:1], options, MagicMock())
-    check = Federated.check
+    check = federated.check
 
-    def noting(self, checked, datasets):
+    def noting(checked, datasets):
         seeds.extend(scenario.seed for scenario in checked)
-        check(self, checked, datasets)
+        check(checked, datasets)
 
-    monkeypatch.setattr(Federated, "check", noting)
+    monkeypatch.setattr(federated, "check", noting)
     progress = MagicMock()
     launch(scenarios, options, progress)
     assert seeds == [1]
@@ -156,18 +156,18 @@ def test_what_another_command_ran_meanwhile_is_left_as_it_is(
 ) -> None:
     scenarios = load_scenarios(write_scenario(tmp_path), ["rounds=1", "sweep.seed=[0, 1]"])
     options, folder = Options(tmp_path / "out", None, ""), tmp_path / "out/small/default/seed-0"
-    check = Federated.check
+    check = federated.check
 
-    def meanwhile(self, checked, datasets):  # after the folders were looked at
-        monkeypatch.setattr(Federated, "check", check)
+    def meanwhile(checked, datasets):  # after the folders were looked at
+        monkeypatch.setattr(federated, "check", check)
         launch(scenarios[:1], options, MagicMock())
         if not finished:
             (folder / "summary.json").unlink()
             RunFolder(folder).write_bytes(CHECKPOINT, b"theirs")
         (folder / "model.safetensors").write_bytes(b"theirs")
-        check(self, checked, datasets)
+        check(checked, datasets)
 
-    monkeypatch.setattr(Federated, "check", meanwhile)
+    monkeypatch.setattr(federated, "check", meanwhile)
     progress = MagicMock()
     failures = launch(scenarios, options, progress)
     unfinished = "holds an unfinished run: add --resume to go on, or remove the folder"
