@@ -32,13 +32,10 @@ class DatasetSpec(Spec):
 
     n_classes: ClassVar[int | None] = None
     """How many classes there are, where that is known before the data are read."""
+    split_by_seed: ClassVar[bool] = False
+    """Whether the seed decides which examples there are, or which of them are for testing."""
     minority: AnyMinoritySpec = InvertedSpec()
     long_tail: LongTailSpec | None = None  # none: all examples of each class
-
-    @property
-    def split_by_seed(self) -> bool:
-        """Whether the seed decides which examples are for testing."""
-        return False
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Read the files.
@@ -70,11 +67,7 @@ class DigitsSpec(DatasetSpec):
 
     kind: Literal["digits"]
     n_classes: ClassVar[int | None] = 10
-
-    @property
-    def split_by_seed(self) -> bool:
-        """The seed draws the test set."""
-        return True
+    split_by_seed: ClassVar[bool] = True
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Return the digits."""
@@ -108,15 +101,11 @@ class MnistWritersSpec(DatasetSpec):
 
     kind: Literal["mnist_writers"]
     n_classes: ClassVar[int | None] = 10
+    split_by_seed: ClassVar[bool] = True
     minority: AnyMinoritySpec = AttributesSpec(by=["population"], groups=["students"])
     part: Literal["t10k", "train"] = "t10k"  # which of MNIST's files
     population: Literal["both", "employees", "students"] = "both"  # whose digits
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of each population's writers
-
-    @property
-    def split_by_seed(self) -> bool:
-        """The seed draws the writers to test on."""
-        return True
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Read images, labels and the label table."""
@@ -182,13 +171,9 @@ class CompasSpec(DatasetSpec):
 
     kind: Literal["compas"]
     n_classes: ClassVar[int | None] = 2
+    split_by_seed: ClassVar[bool] = True
     minority: AnyMinoritySpec = AttributesSpec(by=["sex", "label"])
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the people
-
-    @property
-    def split_by_seed(self) -> bool:
-        """The seed draws the people to test on."""
-        return True
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Read ProPublica's table."""
@@ -235,7 +220,7 @@ class ImageFolderSpec(DatasetSpec):
     channels: Literal[1, 3] = 3  # grey or colour
 
     @property
-    def split_by_seed(self) -> bool:
+    def split_by_seed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The seed draws the test set where the table does not say."""
         return self.split is None
 
@@ -299,6 +284,7 @@ class CompositeSpec(DatasetSpec):
     """Images on backgrounds that go with their class; attribute background."""
 
     kind: Literal["composite"]
+    split_by_seed: ClassVar[bool] = True
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "background"])
     foreground: SimpleDatasetSpec  # a dataset of images
     background: Annotated[
@@ -321,11 +307,6 @@ class CompositeSpec(DatasetSpec):
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ValueError("classes needs each class once")
         return self
-
-    @property
-    def split_by_seed(self) -> bool:
-        """The seed draws who is on which background."""
-        return True
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Read the images and put them on their backgrounds."""
@@ -352,6 +333,7 @@ class DominoesSpec(DatasetSpec):
 
     kind: Literal["dominoes"]
     n_classes: ClassVar[int | None] = 2
+    split_by_seed: ClassVar[bool] = True
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "digit"])
     garments: Pair = Field(default=[5, 7])  # the two classes
     digits: Pair = Field(default=[0, 1])  # the one that goes with each
@@ -365,11 +347,6 @@ class DominoesSpec(DatasetSpec):
         if self.correlation is not None and "counts" in self.model_fields_set:
             raise ValueError("give counts or a correlation, not both")
         return self
-
-    @property
-    def split_by_seed(self) -> bool:
-        """The seed draws which garment stands beside which digit."""
-        return True
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Read both datasets and lay them side by side, 14 × 28; writers to test on are others."""
@@ -392,7 +369,7 @@ class OwnDatasetSpec(OwnSpec, DatasetSpec):
     facts = frozenset({"data_dir", "rng"})
 
     @property
-    def split_by_seed(self) -> bool:
+    def split_by_seed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether it asks for random numbers."""
         return self.names("rng")
 

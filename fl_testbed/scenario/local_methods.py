@@ -19,7 +19,7 @@ class LocalMethodSpec(Spec):
 
     def build(self) -> LocalMethod:
         """Return the method."""
-        raise NotImplementedError
+        return self.rule(**self.model_dump(exclude={"kind"}))
 
 
 class ExampleJttSpec(LocalMethodSpec):
@@ -31,10 +31,6 @@ class ExampleJttSpec(LocalMethodSpec):
     warm_up_rounds: PositiveInt = 5  # before examples are flagged, once
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.5  # flagged if the label is less probable
 
-    def build(self) -> LocalMethod:
-        """Return the method."""
-        return ExampleJtt(self.warm_up_rounds, self.n_copies, self.threshold)
-
 
 class ExampleGroupDroSpec(LocalMethodSpec):
     """Group DRO inside each client, over the groups of its own examples: an oracle for groups."""
@@ -44,10 +40,6 @@ class ExampleGroupDroSpec(LocalMethodSpec):
     step_size: PositiveFloat  # of the weights of groups
     is_oracle = True
 
-    def build(self) -> LocalMethod:
-        """Return the method."""
-        return ExampleGroupDro(self.step_size)
-
 
 class DittoSpec(LocalMethodSpec):
     """Ditto: a personal model in every client, pulled towards the common one."""
@@ -56,10 +48,6 @@ class DittoSpec(LocalMethodSpec):
     kind: Literal["ditto"]
     pull: NonNegativeFloat = 1.0  # λ; 0: each trains alone
     is_personal = True
-
-    def build(self) -> LocalMethod:
-        """Return the method."""
-        return Ditto(self.pull)
 
 
 AnyLocalMethodSpec = Annotated[

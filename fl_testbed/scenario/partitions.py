@@ -1,12 +1,13 @@
 """Who holds what: clients by role, and how examples are dealt to them."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fl_testbed.data import Population, dealing
-from fl_testbed.data.dealing import Dealer
+from fl_testbed.data.dealing import Dealer, Shares
 from fl_testbed.scenario.spec import Fraction, Spec
 
 
@@ -31,6 +32,7 @@ class ClientsSpec(Spec):
 class PartitionSpec(Spec):
     """What every way of dealing answers."""
 
+    deal: ClassVar[Callable[..., Shares]]
     by_natural_client: ClassVar[bool] = False
     """Whether natural clients stay whole."""
     can_overlap: ClassVar[bool] = False
@@ -38,7 +40,7 @@ class PartitionSpec(Spec):
 
     def build(self) -> Dealer:
         """Return the way of dealing, its parameters bound."""
-        raise TypeError(f"{type(self).__name__} has no dealer")
+        return partial(type(self).deal, **self.model_dump(exclude={"kind"}))
 
 
 class IidSpec(PartitionSpec):
@@ -46,10 +48,7 @@ class IidSpec(PartitionSpec):
 
     kind: Literal["iid"] = "iid"
     can_overlap: ClassVar[bool] = True
-
-    def build(self) -> Dealer:
-        """Return the way of dealing."""
-        return dealing.iid
+    deal = staticmethod(dealing.iid)
 
 
 class QuantitySpec(PartitionSpec):
@@ -58,10 +57,7 @@ class QuantitySpec(PartitionSpec):
     kind: Literal["quantity"]
     alpha: PositiveFloat  # the smaller, the more sizes differ
     min_examples: PositiveInt = 10  # in the smallest shard
-
-    def build(self) -> Dealer:
-        """Return the way of dealing."""
-        return partial(dealing.quantity_skew, alpha=self.alpha, min_examples=self.min_examples)
+    deal = staticmethod(dealing.quantity_skew)
 
 
 class DirichletSpec(PartitionSpec):
@@ -71,10 +67,7 @@ class DirichletSpec(PartitionSpec):
     alpha: PositiveFloat  # per class
     min_examples: PositiveInt = 10  # the smallest shard there may be, without examples_each
     can_overlap: ClassVar[bool] = True
-
-    def build(self) -> Dealer:
-        """Return the way of dealing."""
-        return partial(dealing.dirichlet, alpha=self.alpha, min_examples=self.min_examples)
+    deal = staticmethod(dealing.dirichlet)
 
 
 class PathologicalSpec(PartitionSpec):
@@ -82,10 +75,7 @@ class PathologicalSpec(PartitionSpec):
 
     kind: Literal["pathological"]
     shards_per_client: PositiveInt = 2
-
-    def build(self) -> Dealer:
-        """Return the way of dealing."""
-        return partial(dealing.pathological, shards_per_client=self.shards_per_client)
+    deal = staticmethod(dealing.pathological)
 
 
 class NaturalSpec(PartitionSpec):
@@ -95,10 +85,7 @@ class NaturalSpec(PartitionSpec):
     merge: bool = False  # several natural clients to one, until it has examples_each
     min_examples: PositiveInt = 10  # natural clients with fewer are left out, without examples_each
     by_natural_client: ClassVar[bool] = True
-
-    def build(self) -> Dealer:
-        """Return the way of dealing."""
-        return partial(dealing.natural, merge=self.merge, min_examples=self.min_examples)
+    deal = staticmethod(dealing.natural)
 
 
 AnyPartitionSpec = Annotated[
