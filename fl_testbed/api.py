@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -137,15 +137,11 @@ def load_results(*folders: PathLike) -> Results:
     Raises:
         FileNotFoundError: If a folder is not there, or holds no run.
     """
-    paths = [Path(folder) for folder in _checked(folders)]
+    paths = [Path(folder) for folder in folders]
+    for path in paths:
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is no folder")
     runs = find_runs(paths)
     if not runs:
         raise FileNotFoundError(f"no run in {', '.join(map(str, paths))}")
     return Results(runs)
-
-
-def _checked(folders: Iterable[PathLike]) -> Iterable[PathLike]:
-    for folder in folders:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"{folder} is no folder")
-        yield folder

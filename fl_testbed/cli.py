@@ -121,8 +121,8 @@ def run(
     chosen = {"kind": engine, "workers": workers, "ray_address": ray_address}
     if ray_address is not None and engine is None:
         chosen["kind"] = "ray"
-    overrides = {f"engine.{key}={value}" for key, value in chosen.items() if value is not None}
-    scenarios = load_files(files, [*(settings or []), *sorted(overrides)])
+    overrides = [f"engine.{key}={value}" for key, value in chosen.items() if value is not None]
+    scenarios = load_files(files, [*(settings or []), *overrides])
     console = make_console()
     trackers = start_trackers(tracker or [], out)
     command = shlex.join(["fl-testbed", *sys.argv[1:]])

@@ -21,11 +21,9 @@ PIPED_WIDTH = 160  # a table is not squeezed into 80 columns where nobody sees t
 def make_console(*, stderr: bool = False) -> Console:
     """Return a console that keeps tables wide where the output is piped."""
     console = Console(stderr=stderr, highlight=False)
-    return (
-        console
-        if console.is_terminal
-        else Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
-    )
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    return console
 
 
 class RunProgress:
@@ -77,9 +75,9 @@ class RunProgress:
 
     def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluation | None) -> None:
         """Show a round's figures."""
-        if evaluation is not None:
-            self._figures[self._label(scenario)] = _figures(evaluation)
         label = self._label(scenario)
+        if evaluation is not None:
+            self._figures[label] = _figures(evaluation)
         self._rounds_computed += int(round_ > 0)
         self._advance(label, int(round_ > 0), f"{label}  {self._figures.get(label, '')}")
 

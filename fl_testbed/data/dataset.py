@@ -41,10 +41,6 @@ class Examples:
             rows if self.ids is None else self.ids[rows],
         )
 
-    def numbered(self, ids: np.ndarray) -> "Examples":
-        """Return the same examples with their numbers in the publisher's files."""
-        return replace(self, ids=ids)
-
     def described(self, attribute: str, codes: np.ndarray) -> "Examples":
         """Return the same examples with one more attribute."""
         return replace(self, attributes={**self.attributes, attribute: codes})

@@ -61,13 +61,13 @@ def cnn(
         ValueError: If pooling leaves nothing of the image.
     """
     channels, height, width = input_shape
-    smallest = 2 ** len(filters) if pooling == "each" else 2 * len(filters) + 2
+    each = pooling == "each"
+    smallest = 2 ** len(filters) if each else 2 * len(filters) + 2
     if min(height, width) < smallest:
         raise ValueError(
             f"{len(filters)} layers of a cnn leave nothing of {height} × {width} images: "
             "give model.filters fewer entries"
         )
-    each = pooling == "each"
     layers: list[nn.Module] = [Normalise()]
     for before, after in pairwise([channels, *filters]):
         layers += [nn.Conv2d(before, after, 3, padding=int(each)), nn.ReLU()]

@@ -9,7 +9,7 @@ import numpy as np
 
 from fl_testbed.report.columns import ATTACK_SUCCESS, SECTIONS, WORST_GROUP, Column
 from fl_testbed.report.results import RunResult, Status
-from fl_testbed.report.statistics import Estimate, estimate, pareto_optimal
+from fl_testbed.report.statistics import NO_VALUE, Estimate, estimate, pareto_optimal
 
 
 @dataclass
@@ -146,8 +146,8 @@ def _mark_pareto(rows: list[Row]) -> None:
     competitors = [row for row in rows if row.competes]
     costs = [
         [
-            -row.estimates.get(WORST_GROUP.key, Estimate(math.nan, math.nan, 0)).mean,
-            row.estimates.get(ATTACK_SUCCESS.key, Estimate(math.nan, math.nan, 0)).mean,
+            -row.estimates.get(WORST_GROUP.key, NO_VALUE).mean,
+            row.estimates.get(ATTACK_SUCCESS.key, NO_VALUE).mean,
         ]
         for row in competitors
     ]
@@ -169,4 +169,5 @@ def _best(rows: list[Row], column: Column) -> list[str]:
     found = {label: value for label, value in found.items() if not math.isnan(value)}
     if len(set(found.values())) < 2:  # nobody is better than anybody
         return []
-    return [label for label, value in found.items() if value == min(found.values())]
+    least = min(found.values())
+    return [label for label, value in found.items() if value == least]

@@ -14,7 +14,7 @@ from rich.text import Text
 from fl_testbed.report.columns import LEGEND, Column
 from fl_testbed.report.comparison import Comparison, Row
 from fl_testbed.report.results import Status
-from fl_testbed.report.statistics import Estimate
+from fl_testbed.report.statistics import NO_VALUE, Estimate
 
 NOTHING = "–"
 PARETO, ORACLE, UNATTACKED, MARK = "◆", "†", "‡", "*"
@@ -282,8 +282,7 @@ def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
     for column in comparison.columns:
         values |= _plain_estimate(column.key, row.estimates[column.key])
         if comparison.baseline is not None:
-            nothing = Estimate(math.nan, math.nan, 0)
-            change = row.differences.get(column.key, nothing)
+            change = row.differences.get(column.key, NO_VALUE)
             values |= _plain_estimate(f"{column.key}.difference", change)
     return values
 

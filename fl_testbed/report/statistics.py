@@ -20,12 +20,15 @@ class Estimate(NamedTuple):
     """Seeds that have a value."""
 
 
+NO_VALUE = Estimate(math.nan, math.nan, 0)
+
+
 def estimate(values: np.ndarray) -> Estimate:
     """Return the mean over seeds with its 95 % interval by Student's t; NaNs are left out."""
     present = values[~np.isnan(values)]
     n = len(present)
     if n == 0:
-        return Estimate(math.nan, math.nan, 0)
+        return NO_VALUE
     mean = float(present.mean())
     if n == 1:
         return Estimate(mean, math.nan, 1)

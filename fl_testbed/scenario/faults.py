@@ -92,8 +92,7 @@ def _text(error: ErrorDetails, path: Path, owner: type[BaseModel] | None) -> str
     kinds = _kinds(owner, path)
     match error["type"]:
         case "extra_forbidden":
-            known = [] if owner is None else list(owner.model_fields)
-            return f"unknown key{_suggestion(str(path[-1]), known)}"
+            return unknown_key(str(path[-1]), owner.model_fields if owner is not None else ())
         case "missing":
             return "is missing: it has no default"
         case "union_tag_invalid":

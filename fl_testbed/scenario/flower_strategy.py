@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field
 
 from fl_testbed.scenario.methods import StrategySpec
-from fl_testbed.scenario.own_code import OURS_TAG, OWN, OWN_TAG, PATH, OwnCodeError, OwnSpec
+from fl_testbed.scenario.own_code import OURS, OURS_TAG, OWN, OWN_TAG, PATH, OwnCodeError, OwnSpec
 from strategies.memory import can_go_on
 
 # All clients that the engine has sampled train, and nobody evaluates: the engine does.
@@ -93,7 +93,7 @@ class FlowerStrategySpec(OwnSpec):
 
 def _which(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return OWN if kind == "flower" else OURS_TAG.tag
+    return OWN if kind == "flower" else OURS
 
 
 AnyStrategySpec = Annotated[

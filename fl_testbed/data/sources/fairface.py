@@ -67,15 +67,9 @@ def load_fairface(
         table.check_unique("file")
     tables = [table.take(range(min(len(table), limit or len(table)))) for table in tables]
     store = _store(paths[0].parent, tables[0])
-    train, test = (_examples(table, store, target, size) for table in tables)
-    ids = np.arange(len(train) + len(test))
-    return Dataset(
-        "fairface",
-        train.numbered(ids[: len(train)]),
-        test.numbered(ids[len(train) :]),
-        VALUES[target],
-        VALUES,
-    )
+    train = _examples(tables[0], store, target, size, 0)
+    test = _examples(tables[1], store, target, size, len(train))
+    return Dataset("fairface", train, test, VALUES[target], VALUES)
 
 
 def _store(folder: Path, table: Table) -> Path:
@@ -93,8 +87,9 @@ def _store(folder: Path, table: Table) -> Path:
     return archives[0]
 
 
-def _examples(table: Table, store: Path, target: str, size: int) -> Examples:
+def _examples(table: Table, store: Path, target: str, size: int, first_id: int) -> Examples:
     codes = {name: table.codes(name, values) for name, values in VALUES.items()}
     if not len(table):
         raise DataError(f"{table.path}: has no rows")
-    return Examples(read_images(table, "file", store, size), codes[target], codes)
+    ids = np.arange(first_id, first_id + len(table))
+    return Examples(read_images(table, "file", store, size), codes[target], codes, ids=ids)
