@@ -20,7 +20,7 @@ from clients.reporting import Claim
 from clients.training import LocalTraining
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.spec import Contradictions, Spec
 
 SeenBy = Annotated[
     Literal["omniscient", "colluding"],
@@ -338,7 +338,7 @@ class ScheduleSpec(Spec):
             return Schedule(last=0)
         return Schedule(self.first, self.last, self.every)
 
-    def contradictions(self, rounds: int) -> list[tuple[str, str]]:
+    def contradictions(self, rounds: int) -> Contradictions:
         """Return that attackers would not attack, and nobody said so."""
         last = rounds if self.last is None else min(self.last, rounds)
         if self.first == "never" or self.first <= last:
@@ -358,9 +358,9 @@ class AttackersSpec(Spec):
     reported_loss: Claim = "honest"  # low: a tenth of it; high: ten times it
     schedule: ScheduleSpec = ScheduleSpec()
 
-    def contradictions(self, n_clients: int, n_honest: int, rounds: int) -> list[tuple[str, str]]:
+    def contradictions(self, n_clients: int, n_honest: int, rounds: int) -> Contradictions:
         """Return what no single key shows, as (key, text), for a scenario of that size."""
-        found: list[tuple[str, str]] = []
+        found: Contradictions = []
         attack = self.attack
         alone = self.count == 1 and attack.seen is Knowledge.COLLUDING and attack.needs_spread
         if alone:

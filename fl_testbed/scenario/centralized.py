@@ -30,7 +30,7 @@ from fl_testbed.scenario.poisons import (
     stamped,
 )
 from fl_testbed.scenario.scenario import EngineSpec, Name
-from fl_testbed.scenario.spec import Fraction, Spec
+from fl_testbed.scenario.spec import Contradictions, Fraction, Spec
 from fl_testbed.scenario.stages import AnyStageSpec
 from fl_testbed.scenario.triggers import AnyTriggerSpec
 
@@ -152,7 +152,7 @@ class CentralizedScenario(Spec):
         """Whether a stage is told the truth about examples: marked in every table."""
         return any(stage.is_oracle for stage in self.stages)
 
-    def contradictions(self) -> list[tuple[str, str]]:
+    def contradictions(self) -> Contradictions:
         """Return what no single key shows, as (key, text)."""
         poison, n_classes = self.poison, self.dataset.n_classes
         about_poison = poison.equal_classes()

@@ -17,12 +17,9 @@ from fl_testbed.data import DataError, Dataset, Goal, Groups, TestSet
 from fl_testbed.scenario.minorities import MinoritySpec
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.partitions import ClientsSpec
-from fl_testbed.scenario.spec import Fraction, Spec
+from fl_testbed.scenario.spec import Contradictions, Fraction, Spec
 from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
 from strategies.randomness import Purpose, generator
-
-Found = list[tuple[str, str]]
-"""Contradictions, as (key, text)."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +84,12 @@ class PoisonSpec(Spec):
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
-    ) -> Found:
+    ) -> Contradictions:
         """Return what no single key shows, as (key, text)."""
         del clients, minority, n_attackers
         return self.equal_classes()
 
-    def equal_classes(self) -> Found:
+    def equal_classes(self) -> Contradictions:
         """Return where the source is the target too."""
         named = self.classes()
         return [
@@ -101,7 +98,7 @@ class PoisonSpec(Spec):
             if key.endswith("source") and label == named.get(key.removesuffix("source") + "target")
         ]
 
-    def unknown_classes(self, n_classes: int) -> Found:
+    def unknown_classes(self, n_classes: int) -> Contradictions:
         """Return which of its classes the dataset lacks."""
         return [
             (key, f"needs a class from 0 to {n_classes - 1}, got {label}")
@@ -186,7 +183,7 @@ class DistributedBackdoorSpec(PoisonSpec):
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
-    ) -> Found:
+    ) -> Contradictions:
         """Return also that some piece is nobody's."""
         found = super().contradictions(clients, minority, n_attackers)
         if 0 < n_attackers < self.n_pieces:
@@ -227,7 +224,7 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
-    ) -> Found:
+    ) -> Contradictions:
         """Return also that there is nobody to hold the rare examples, or no way to make them."""
         found = super().contradictions(clients, minority, n_attackers)
         if not minority.is_style:

@@ -32,7 +32,7 @@ from fl_testbed.scenario.parts import (
     TrainingSpec,
 )
 from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoPoisonSpec
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.spec import Contradictions, Spec
 from strategies.aggregation import TooFewClientsError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$", max_length=255)]
@@ -179,9 +179,9 @@ class Scenario(Spec):
         told = self.local_method is not None and self.local_method.is_oracle
         return told or self.strategy.is_oracle
 
-    def contradictions(self) -> list[tuple[str, str]]:
+    def contradictions(self) -> Contradictions:
         """Return what no single key shows, as (key, text)."""
-        found: list[tuple[str, str]] = []
+        found: Contradictions = []
         n_clients = len(self.clients.population)
         if n_clients == 0:
             found.append(("clients", "needs at least one client"))
@@ -215,8 +215,8 @@ class Scenario(Spec):
             found += self.class_contradictions(self.dataset.n_classes)
         return found
 
-    def _lift_contradictions(self, n_clients: int) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
+    def _lift_contradictions(self, n_clients: int) -> Contradictions:
+        found: Contradictions = []
         if isinstance(self.strategy, FlowerStrategySpec):
             return found  # it has no parts
         lift, oracle = self.strategy.reweighting, self.strategy.oracle
@@ -253,7 +253,7 @@ class Scenario(Spec):
                 )
         return found
 
-    def _local_contradictions(self) -> list[tuple[str, str]]:
+    def _local_contradictions(self) -> Contradictions:
         local, found = self.local_method, []
         if isinstance(local, ExampleJttSpec) and local.warm_up_rounds >= self.rounds:
             text = (
@@ -281,7 +281,7 @@ class Scenario(Spec):
             found.append(("local_method", f"{text}: leave it out"))
         return found
 
-    def _attacker_contradictions(self) -> list[tuple[str, str]]:
+    def _attacker_contradictions(self) -> Contradictions:
         found = []
         counts = [kind.count for kind in self.attackers]
         if self.attackers and sum(counts) != self.clients.poisoned:
@@ -310,9 +310,9 @@ class Scenario(Spec):
                 found.append((f"{inside}attack", text))
         return found
 
-    def _data_contradictions(self) -> list[tuple[str, str]]:
+    def _data_contradictions(self) -> Contradictions:
         clients, minority, partition = self.clients, self.dataset.minority, self.partition
-        found: list[tuple[str, str]] = []
+        found: Contradictions = []
         if minority.kind == "none" and clients.honest_minority:
             text = f"needs 0 where dataset.minority is none, got {clients.honest_minority}"
             found.append(("clients.honest_minority", text))
@@ -343,7 +343,7 @@ class Scenario(Spec):
             found.append(("evaluation.n_validation", "is 0: there is nothing to validate on"))
         return found
 
-    def _own_code_contradictions(self) -> list[tuple[str, str]]:
+    def _own_code_contradictions(self) -> Contradictions:
         files: dict[str, str | None] = {}
         codes = [own.code for own in own_specs(self) if own.code.source is not None]
         clashing = {
@@ -352,7 +352,7 @@ class Scenario(Spec):
         text = "two files of this name: rename one, for the run's folder keeps a copy of both"
         return [("", f"{name}: {text}") for name in sorted(clashing)]
 
-    def _poison_contradictions(self) -> list[tuple[str, str]]:
+    def _poison_contradictions(self) -> Contradictions:
         found = []
         for key, poison in self._poisons_by_key().items():
             n_attackers = self.poisons.count(poison)
@@ -375,7 +375,7 @@ class Scenario(Spec):
                 by_key[f"attackers.{place}.poison"] = kind.poison
         return by_key
 
-    def class_contradictions(self, n_classes: int) -> list[tuple[str, str]]:
+    def class_contradictions(self, n_classes: int) -> Contradictions:
         """Return where poisons name a class that the dataset lacks, as (key, text)."""
         return [
             (f"{key}.{inner}", text)

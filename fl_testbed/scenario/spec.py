@@ -12,6 +12,10 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+Contradictions = list[tuple[str, str]]
+"""What no single key shows, as (key, text)."""
+
+
 def _count_or_fraction(value: float) -> float:
     if value >= 1 and value != int(value):
         raise ValueError(
