@@ -363,32 +363,31 @@ def _pools(
     if groups is None or not groups.minority:
         return [(everybody, order, None)]
     ids = {role: np.array(population.clients(role), dtype=np.int64) for role in Role}
-    kinds = (Role.HONEST_MAJORITY, Role.HONEST_MINORITY)
-    clients = {
-        kind: np.concatenate([ids[kind], ids[Role.POISONED]])
-        if division.attackers_hold is kind
-        else ids[kind]
-        for kind in kinds
-    }
+    majority, minority = Role.HONEST_MAJORITY, Role.HONEST_MINORITY
+    clients = {kind: ids[kind] for kind in (majority, minority)}
+    theirs = clients[division.attackers_hold]
+    clients[division.attackers_hold] = np.concatenate([theirs, ids[Role.POISONED]])
     codes = groups.train[order]
     if division.by_natural_client and natural_clients is not None:
         inverse = np.unique(natural_clients[order], return_inverse=True)[1]
         in_minority = np.isin(codes, list(groups.minority))
         share = np.bincount(inverse, in_minority) / np.bincount(inverse)
-        mask = share[inverse] >= 0.5
-        return [(clients[kind], order[mask == (kind is kinds[1])], None) for kind in kinds]
+        in_minority = share[inverse] >= 0.5  # of natural clients, whole
+        return [
+            (clients[majority], order[~in_minority], None),
+            (clients[minority], order[in_minority], None),
+        ]
     sizes = np.bincount(codes, minlength=len(groups.names))
     counts = _pool_counts(division, groups, sizes, {k: len(c) for k, c in clients.items()})
     rank = _rank_within(codes, len(groups.names))
-    ends = counts[kinds[0]]
-    mine = {kinds[0]: rank < ends[codes]}
-    mine[kinds[1]] = ~mine[kinds[0]] & (rank < (ends + counts[kinds[1]])[codes])
-    unclaimed = ~mine[kinds[0]] & ~mine[kinds[1]]
+    to_majority = rank < counts[majority][codes]
+    claimed = rank < (counts[majority] + counts[minority])[codes]
+    rows = {majority: order[to_majority], minority: order[claimed & ~to_majority]}
     held_by_attackers = np.flatnonzero(counts[division.attackers_hold])
-    spare = order[unclaimed & np.isin(codes, held_by_attackers)]
+    spare = order[~claimed & np.isin(codes, held_by_attackers)]
     return [
-        (clients[kind], order[mine[kind]], spare if kind is division.attackers_hold else None)
-        for kind in kinds
+        (clients[kind], rows[kind], spare if kind is division.attackers_hold else None)
+        for kind in (majority, minority)
     ]
 
 
@@ -430,21 +429,19 @@ def _pool_counts(
     division: Division, groups: OwnGroups, sizes: np.ndarray, n_clients: dict[Role, int]
 ) -> dict[Role, np.ndarray]:
     """Return how many examples of each group majority and minority clients are dealt together."""
-    kinds = (Role.HONEST_MAJORITY, Role.HONEST_MINORITY)
+    majority, minority = Role.HONEST_MAJORITY, Role.HONEST_MINORITY
     if division.examples_each is None:
         is_minority = np.isin(np.arange(len(sizes)), list(groups.minority))
-        share = n_clients[kinds[1]] / sum(n_clients.values())
+        share = n_clients[minority] / sum(n_clients.values())
         c = division.concentration if 0 < share < 1 else 0.0  # else one kind is dealt everything
         to_minority = np.rint(sizes * (c * is_minority + (1 - c) * share)).astype(np.int64)
-        return {kinds[0]: sizes - to_minority, kinds[1]: to_minority}
+        return {majority: sizes - to_minority, minority: to_minority}
     mixes = _mixes(division, groups, sizes)
     counts = {
-        kind: apportioned(n_clients[kind] * division.examples_each, mixes[kind])
-        if n_clients[kind]
-        else np.zeros_like(sizes)
-        for kind in kinds
+        kind: apportioned(n * division.examples_each, mixes[kind]) if n else np.zeros_like(sizes)
+        for kind, n in n_clients.items()
     }
-    needed = counts[kinds[0]] + counts[kinds[1]]
+    needed = counts[majority] + counts[minority]
     for name, n, there in zip(groups.names, needed, sizes, strict=True):
         if n > there:
             raise DataError(

@@ -8,6 +8,7 @@ from numpy.random import Generator
 from fl_testbed.data.dataset import DataError, Dataset, Examples
 from fl_testbed.data.sources.fetching import remedy
 from fl_testbed.data.sources.files import find_files
+from fl_testbed.data.sources.splitting import n_tested
 from fl_testbed.data.sources.tables import Table, encode, fit_features, read_table
 
 NUMERIC = ("age",)
@@ -41,7 +42,7 @@ def load_compas(data_dir: Path | None, rng: Generator, test_fraction: float = 0.
     if len(kept) < 2:
         raise DataError(f"{path}: has {len(kept)} rows that ProPublica's filter keeps")
     order = kept[rng.permutation(len(kept))]
-    n_test = min(len(kept) - 1, max(1, round(test_fraction * len(kept))))
+    n_test = n_tested(len(kept), test_fraction)
     rows = {"test": order[:n_test], "train": order[n_test:]}
     tables = {part: whole.take(own) for part, own in rows.items()}
     features = fit_features(tables["train"], NUMERIC, LOGARITHMIC, CATEGORIES)

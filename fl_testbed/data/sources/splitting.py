@@ -6,12 +6,17 @@ from numpy.random import Generator
 from fl_testbed.data.dataset import DataError, Examples
 
 
+def n_tested(n: int, test_fraction: float) -> int:
+    """Return how many of n are for testing: at least one, and never all."""
+    return min(n - 1, max(1, round(test_fraction * n)))
+
+
 def split_rows(
     examples: Examples, test_fraction: float, rng: Generator
 ) -> tuple[Examples, Examples]:
     """Return training and test examples, drawn at random."""
     order = rng.permutation(len(examples))
-    n_test = max(1, round(test_fraction * len(examples)))
+    n_test = n_tested(len(examples), test_fraction)
     return examples.take(order[n_test:]), examples.take(order[:n_test])
 
 
@@ -39,7 +44,7 @@ def split_clients(
             raise DataError(
                 "a population of one natural client cannot be split into training and testing"
             )
-        tested.append(own[: min(len(own) - 1, max(1, round(test_fraction * len(own))))])
+        tested.append(own[: n_tested(len(own), test_fraction)])
     is_test = np.isin(examples.clients, np.concatenate(tested))
     order = rng.permutation(len(examples))
     return examples.take(order[~is_test[order]]), examples.take(order[is_test[order]])

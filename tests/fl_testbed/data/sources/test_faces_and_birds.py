@@ -247,6 +247,7 @@ class TestImageFolder:
         leaves = self.load(folder, test_fraction=0.25)
         assert_sound(leaves)
         assert (len(leaves.train), len(leaves.test)) == (6, 2)
+        assert len(self.load(folder, test_fraction=0.99).train) == 1  # never none at all
         drawn = {tuple(self.load(folder, seed).test.ids) for seed in range(4)}
         assert len(drawn) > 1
 
