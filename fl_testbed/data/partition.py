@@ -370,9 +370,8 @@ def _pools(
     codes = groups.train[order]
     if division.by_natural_client and natural_clients is not None:
         inverse = np.unique(natural_clients[order], return_inverse=True)[1]
-        in_minority = np.isin(codes, list(groups.minority))
-        share = np.bincount(inverse, in_minority) / np.bincount(inverse)
-        in_minority = share[inverse] >= 0.5  # of natural clients, whole
+        n_minority = np.bincount(inverse, np.isin(codes, list(groups.minority)))
+        in_minority = (n_minority / np.bincount(inverse) >= 0.5)[inverse]
         return [
             (clients[majority], order[~in_minority], None),
             (clients[minority], order[in_minority], None),

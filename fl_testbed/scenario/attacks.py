@@ -27,6 +27,8 @@ SeenBy = Annotated[
     Field(description="which updates they see: all honest ones of the round, or each other's"),
 ]
 DirectionName = Literal["unit_vector", "sign", "std"]
+OF_THE_OMNISCIENT = ("include_own", "stretch", "values")
+"""Keys of attacks that say nothing to the colluding, who estimate from their own updates alone."""
 
 
 class AttackSpec(Spec):
@@ -382,6 +384,11 @@ class AttackersSpec(Spec):
         ):
             text = "first_reply takes an honest client's model: it needs knowledge: omniscient"
             found.append(("attack.around", text))
+        if attack.seen is Knowledge.COLLUDING:
+            text = "is for omniscient attackers: leave it out"
+            for key, field in type(attack).model_fields.items():
+                if key in OF_THE_OMNISCIENT and getattr(attack, key) != field.default:
+                    found.append((f"attack.{key}", text))
         if isinstance(attack, MimicSpec) and (attack.client or 0) >= n_honest and self.count:
             known = f"from 0 to {n_honest - 1}, got {attack.client}" if n_honest else "got none"
             text = f"needs an honest client, {known}"

@@ -156,6 +156,14 @@ attackers:
             "attack.around: first_reply takes an honest client's model: it needs knowledge: "
             "omniscient",
         ),
+        (
+            "attack: {kind: fang_trimmed_mean, knowledge: colluding, stretch: 3}\n",
+            "attack.stretch: is for omniscient attackers: leave it out",
+        ),
+        (
+            "attack: {kind: min_max, knowledge: colluding, include_own: true}\n",
+            "attack.include_own: is for omniscient attackers: leave it out",
+        ),
     ],
 )
 def test_attackers_that_cannot_be_are_refused(faults_of, more, fault):
