@@ -7,6 +7,7 @@ from strategies.reweighting.lift import Lift
 from strategies.shapes import Float, Int, Tensor
 
 WEIGHTS = "group_dro.weights"
+LEAST = 1e-300  # a weight that an absurd loss elsewhere took to 0 has no logarithm to step from
 
 
 def group_dro(
@@ -62,7 +63,7 @@ def group_dro(
     q = memory.get(WEIGHTS, torch.full_like(sizes, 1 / len(sizes)))
     gain = step_size * (group_losses + adjustment / sizes[present].sqrt())
     mass = q[present].sum()  # groups that nobody holds this round keep their weight
-    stepped = torch.softmax(q[present].log() + gain, dim=0)
+    stepped = torch.softmax(q[present].clamp(min=LEAST).log() + gain, dim=0)
     q = q.clone()
     q[present] = mass * stepped
     return Lift(within @ stepped, {**memory, WEIGHTS: q})

@@ -49,8 +49,10 @@ def q_fedavg(
         Li et al., Fair Resource Allocation in Federated Learning, ICLR 2020, algorithm 2.
     """
     losses = losses + 1e-10  # the authors' guard: F^(q-1) of a perfect client
-    # All powers are divided by the largest: one client that claims 1e38 would make them inf.
-    powered = prior * (losses / losses.max()) ** q
+    # All powers are divided by the largest that counts: a claim of 1e38 would make them inf, or,
+    # from a client of prior 0, all others 0.
+    largest = losses[prior > 0].max()
+    powered = prior * (losses / largest).clamp(max=1) ** q
     if not own_step:
         return Lift(normalised(powered), memory)
     curvature = powered * (q * lipschitz**2 * squared_norms / losses + lipschitz)

@@ -67,3 +67,12 @@ def test_the_adjustment_favours_small_groups():
     counts = torch.tensor([[16, 0], [0, 3], [0, 1]])
     lift = group_dro(TWO, doubles(0, 0), HALF, {}, counts, 1.0, adjustment=4 * log(3))
     torch.testing.assert_close(lift.weights, doubles(0.25, 0.75))
+
+
+def test_a_group_that_an_absurd_loss_left_without_weight_trains_when_it_comes_alone():
+    step = partial(group_dro, counts=CONCENTRATED, step_size=1.0)
+    memory = step(TWO, doubles(1, 1e30), HALF, {}).memory
+    alone = step(torch.tensor([0, 2]), doubles(1, 1), HALF, memory)
+    torch.testing.assert_close(alone.weights, HALF)
+    back = step(TWO, doubles(1, 1), HALF, alone.memory)
+    torch.testing.assert_close(back.weights, doubles(0, 1))

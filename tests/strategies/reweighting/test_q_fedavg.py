@@ -50,3 +50,11 @@ def test_an_absurd_claim_takes_all_the_weight_and_breaks_nothing():
     lift = q_fedavg(doubles(1, 3e38), SQUARES, PRIOR, {}, q=10.0, lipschitz=10.0)
     assert lift.weights.tolist() == [0.0, 1.0]
     assert 0 < lift.step <= 1
+
+
+def test_an_absurd_claim_of_a_client_that_does_not_count_changes_nothing():
+    claims, prior = doubles(1, 3, 3e38), doubles(0.5, 0.5, 0)
+    lift = q_fedavg(claims, doubles(0.25, 0.5, 1), prior, {}, q=10.0, lipschitz=2.0)
+    others = q_fedavg(LOSSES, SQUARES, PRIOR, {}, q=10.0, lipschitz=2.0)
+    torch.testing.assert_close(lift.weights, doubles(*others.weights.tolist(), 0))
+    assert lift.step == pytest.approx(others.step)
