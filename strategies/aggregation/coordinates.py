@@ -9,6 +9,7 @@ from strategies.aggregation.blocks import column_blocks, each_block
 from strategies.shapes import Float, Int, Tensor
 
 PIECE = 4_096  # columns added up in the type of the updates, before float64 sums them
+LIGHT = 1e-25  # a prior below it is summed in float64
 
 Window = Callable[[Tensor], Tensor]
 """From a block's columns, each sorted, shape (columns, n), to the first rank kept in each."""
@@ -40,6 +41,7 @@ def mean_of_windows(
     d = updates.shape[1]
     everyone = prior_or_uniform(updates, prior)
     prior = everyone if rows is None else everyone[rows]
+    own, least = _as_summed(prior, updates.dtype)
     update = torch.empty_like(updates[0])
 
     def average(columns: slice, scratch: Float[Tensor, "2 size"]) -> Float[Tensor, "3 n"]:
@@ -48,11 +50,11 @@ def mean_of_windows(
         by_column, by_row = (part[: block.numel()] for part in scratch)
         ordered = sorted_columns(block, by_column.view(block.T.shape))
         survives = in_window(block, ordered, window(ordered), n_kept, by_row.view(block.shape))
-        # Sums of at most n numbers of like size lose nothing in the type of the updates.
-        totals = (prior.to(block) @ survives).clamp_(min=1e-30)
+        survives = survives.to(own.dtype)
+        totals = (own @ survives).clamp_(min=least)
         survived = _sums_over_columns(survives, torch.ones_like(totals))
         share = _sums_over_columns(survives, 1 / totals)
-        update[columns] = (prior.to(block) @ survives.mul_(block)) / totals
+        update[columns] = (own @ survives.mul_(block)) / totals
         pulls = _sums_over_columns(survives, update[columns] / totals)
         return torch.stack([survived, share, pulls])
 
@@ -72,6 +74,17 @@ def mean_of_windows(
             for own, others in ((weights, 0), (dropped, 1), (pulls, 0))
         )
     return Aggregate(update, weights, dropped, pulls=pulls)
+
+
+def _as_summed(prior: Float[Tensor, " n"], dtype: torch.dtype) -> tuple[Float[Tensor, " n"], float]:
+    """Return a prior in the type in which it is summed, and the least sum to divide by.
+
+    Sums of at most n numbers of like size lose nothing in the type of the updates. But a lift may
+    leave clients e^-100 beside others: where they alone survive, the mean is still theirs.
+    """
+    if (prior.where(prior > 0, torch.inf) < LIGHT).any():
+        return prior, 1e-300
+    return prior.to(dtype), 1e-30
 
 
 def nearest_to_median(ordered: Float[Tensor, "columns n"], n_kept: int) -> Int[Tensor, " columns"]:

@@ -72,6 +72,15 @@ def test_somebody_must_be_left():
         trimmed_mean(UPDATES, n_malicious=3)
 
 
+def test_a_lift_of_those_who_are_trimmed_leaves_the_survivors_their_mean():
+    prior = torch.tensor([1.0, 1e-60, 2e-60, 1e-60, 1e-20], dtype=torch.float64)
+    result = trimmed_mean(torch.tensor([[0.0], [1.0], [2.0], [7.0], [9.0]]), 1, prior)
+    assert result.update.tolist() == [3.0]
+    torch.testing.assert_close(result.weights, torch.tensor([0, 0.25, 0.5, 0.25, 0]).double())
+    assert result.pulls is not None
+    assert result.pulls.sum().item() == pytest.approx(9)
+
+
 def test_where_only_clients_of_prior_zero_survive_nothing_moves():
     prior = torch.tensor([0.5, 0.0, 0.0, 0.0, 0.5])
     result = trimmed_mean(torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]]), 1, prior)
