@@ -33,7 +33,8 @@ class Oracle:
         """Return a lift of the true minority alone, or of attackers alone.
 
         A method that flags lifts all of them by its factor. Otherwise they keep the ratio of lifted
-        weight to prior that the method gave them, and everybody else gets the majority's.
+        weight to prior that the method gave them, and everybody else gets the majority's. Where it
+        left neither of these any weight, all keep their prior.
         """
         if self.lifting == "standard":
             return lift
@@ -43,10 +44,12 @@ class Oracle:
             ratios = torch.where(lifted, lift.flag_factor, 1.0)
         else:
             majority = ~(minority | attackers)
-            usual = lift.weights[majority].sum() / prior[majority].sum() if majority.any() else 1.0
+            heard = prior[majority].any()
+            usual = lift.weights[majority].sum() / prior[majority].sum() if heard else 1.0
             own = torch.where(prior > 0, lift.weights / prior, 0.0)
             ratios = torch.where(lifted, own, usual)
-        return lift._replace(weights=normalised(prior * ratios))
+        weights = prior * ratios
+        return lift._replace(weights=normalised(weights) if weights.any() else prior)
 
     def judged(
         self,

@@ -58,6 +58,15 @@ class TestLifting:
         expected = doubles(*weights)
         torch.testing.assert_close(told.weights, expected / expected.sum())
 
+    def test_where_the_method_gave_all_weight_to_others_nobody_is_lifted(self):
+        told = oracle(lifting="ideal").corrected(Lift(doubles(0, 0, 0, 1), {}), CLIENTS, PRIOR)
+        assert torch.equal(told.weights, PRIOR)
+
+    def test_where_the_majority_does_not_count_others_keep_their_prior(self):
+        lift = Lift(doubles(0, 0, 0.75, 0.25), {})
+        told = oracle(lifting="ideal").corrected(lift, CLIENTS, doubles(0, 0, 0.5, 0.5))
+        torch.testing.assert_close(told.weights, doubles(0, 0, 0.6, 0.4))
+
     @pytest.mark.parametrize(
         ("lifting", "ratios"), [("ideal", (1, 1, 5, 1)), ("worst_case", (1, 1, 1, 5))]
     )
