@@ -217,7 +217,7 @@ class Pipeline:
             updates,
             facts.clients,
             known["prior"],
-            lambda rows: self._judged(updates, rows, known, clipped),
+            lambda rows: self._judged(updates, rows, known, clipped, scales),
         )
         pulls = result.pulls
         if pulls is None:
@@ -227,7 +227,8 @@ class Pipeline:
                 pulls = pulls / clipped
         total = pulls.sum()
         contribution = pulls / total if total > 0 else torch.full_like(pulls, torch.nan)
-        if scales is not None:  # the ledger speaks of the updates that clients sent
+        if scales is not None and not result.of_directions:
+            # The ledger speaks of the updates that clients sent.
             result = result._replace(weights=normalised(result.weights * scales))
         result = result._replace(update=result.update * step)
         # A restart begins the training again, and the rule with it.
@@ -240,20 +241,23 @@ class Pipeline:
         chosen: Bool[Tensor, " n"],
         known: dict[str, Any],
         clipped: Float[Tensor, " n"] | None,
+        scales: Float[Tensor, " n"] | None,
     ) -> Aggregate:
         """Run the pre-aggregations and the rule on the chosen rows alone.
 
-        Where there is ``clipped``, rows may be overwritten, and it tells by which factors.
+        Where there is ``clipped``, rows may be overwritten, and it tells by which factors;
+        ``scales``, where a lift came first, by what it multiplied them.
         """
         known = dict(known)
         if not chosen.all():
             updates = updates[chosen.to(updates.device)]  # a copy, which nobody else needs
             clipped = _ones(updates)
+            scales = None if scales is None else scales[chosen.to(scales.device)]
             known |= {name: known[name][chosen] for name in self.ROW_FACTS}
             known["prior"] = normalised(known["prior"])
         rows, mixing = self._mixed(updates, known, clipped)
         result = self.aggregate(rows, **{name: known[name] for name in self._aggregate_asks})
-        return result if mixing is None else pulled_back(result, mixing)
+        return result if mixing is None else pulled_back(result, mixing, scales)
 
     def _mixed(
         self,

@@ -34,6 +34,8 @@ class Aggregate(NamedTuple):
     """What the update multiplies each row by, where that is not its weight."""
     pulls: Float[Tensor, " n"] | None = None
     """⟨part, update⟩ for each row's part of the update, where that is no multiple of the row."""
+    of_directions: bool = False
+    """Whether weights are of rows brought to one length, so that no step before can scale them."""
 
 
 Aggregator = Callable[..., Aggregate]

@@ -54,4 +54,4 @@ def fltrust(
     trust = normalised(prior_or_uniform(updates, prior) * cosines.clamp(min=0))
     rescaled = torch.where(norms > 0, trust * reference_norm / norms, 0.0)
     update = weighted_sum(updates, rescaled)
-    return Aggregate(update, trust, -cosines, multipliers=rescaled)
+    return Aggregate(update, trust, -cosines, multipliers=rescaled, of_directions=True)

@@ -66,15 +66,27 @@ def _pulls_of_clients(
     return pulls.double() @ part_of.double() if alone else None
 
 
-def pulled_back(result: Aggregate, mixing: Float[Tensor, "m n"]) -> Aggregate:
+def pulled_back(
+    result: Aggregate, mixing: Float[Tensor, "m n"], scales: Float[Tensor, " n"] | None = None
+) -> Aggregate:
     """Say of clients what a rule said of mixed rows.
 
     A client's weight is what reaches the update of it through all rows, scaled to sum 1; its
     suspicion is that of the rows it is in, averaged by how much of it is in each.
+
+    Args:
+        result: What the rule said.
+        mixing: How much of each client is in each row.
+        scales: By what a lift multiplied the clients before. It counts only where weights are of
+            directions, and each row's is its clients' by what they have in it.
     """
     shares = mixing / mixing.sum(dim=0).clamp(min=1e-300)
+    parts = mixing
+    if result.of_directions:
+        parts = mixing if scales is None else mixing * scales
+        parts = parts / parts.sum(dim=1, keepdim=True).clamp(min=1e-300)
     return result._replace(
-        weights=normalised(result.weights.double() @ mixing),
+        weights=normalised(result.weights.double() @ parts),
         suspicion=result.suspicion.double() @ shares,
         pulls=None if result.pulls is None else _pulls_of_clients(result.pulls, mixing),
         multipliers=None if result.multipliers is None else result.multipliers.double() @ mixing,

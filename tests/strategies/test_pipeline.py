@@ -157,6 +157,22 @@ def test_contributions_to_fltrust_are_of_updates_brought_to_one_length(max_norm,
     updates = torch.tensor([[1.0], [100.0], [-5.0]])
     step = pipeline(updates, round_of(3), {}, overwrite=overwrite)
     torch.testing.assert_close(step.contribution, doubles(0.5, 0.5, 0))
+    torch.testing.assert_close(step.result.weights, doubles(0.5, 0.5, 0))
+
+
+def test_a_lift_does_nothing_to_updates_that_are_brought_to_one_length():
+    rule, lift = partial(fltrust, reference=torch.tensor([2.0])), lift_to(0.3, 0.6, 0.1)
+    step = Pipeline(rule, lift, "lift_then_filter")(torch.ones(3, 1), round_of(3), {})
+    torch.testing.assert_close(step.result.weights, doubles(1, 1, 1) / 3)
+    torch.testing.assert_close(step.contribution, doubles(1, 1, 1) / 3)
+
+
+def test_a_lift_shares_out_the_direction_of_a_bucket():
+    rule, lift = partial(fltrust, reference=torch.tensor([2.0])), lift_to(0.3, 0.6, 0.1)
+    one_bucket = [partial(bucketing, size=3)]
+    pipeline = Pipeline(rule, lift, "lift_then_filter", one_bucket)
+    step = pipeline(torch.ones(3, 1), round_of(3), {})
+    torch.testing.assert_close(step.result.weights, doubles(0.3, 0.6, 0.1))
 
 
 UNLIKE = torch.tensor([[1.0, 4.0, 20.0, 9.0], [2.0, 2.0, 30.0, 20.0], [3.0, -9.0, 10.0, 50.0]])
