@@ -1,14 +1,14 @@
 """The Flower strategy around a server step: it checks replies, aggregates, and keeps a ledger."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
@@ -207,6 +207,21 @@ class RobustFedAvg(FedAvg):
         target = self._initial if step.restart else start + step.result.update.cpu().numpy()
         assert target is not None  # kept since the first round where a reweighting may restart
         return self._layout.read_flat(target, self._arrays), self._metrics(ledger)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Average what clients report, as Flower does, which would raise if they did not all report
+        the same: whoever differs in form from most, or sends no finite numbers, is left out."""
+        replies = list(replies)
+        failed = [reply for reply in replies if reply.has_error()]  # Flower tells of them
+        by_form: dict[Hashable, list[Message]] = {}
+        for reply in replies:
+            form = None if reply.has_error() else _form_of(reply.content, self.weighted_by_key)
+            if form is not None:
+                by_form.setdefault(form, []).append(reply)
+        most = max(by_form.values(), key=len, default=[])
+        return super().aggregate_evaluate(server_round, [*most, *failed])
 
     def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:
         """Whether replies are added up as they come, in the order of node ids."""
@@ -411,6 +426,21 @@ def _claimed_examples(metrics: MetricRecord, key: str) -> int:
     if not 0 <= claimed <= LARGEST_COUNT:
         raise UnusableReplyError(f"needs {key} >= 0, got {claimed}")
     return int(claimed)
+
+
+def _form_of(content: RecordDict, weight: str) -> Hashable:
+    """Return which numbers, and how many of each, a client reports; None if they are of no use."""
+    if len(content.metric_records) != 1:
+        return None
+    ((name, metrics),) = content.metric_records.items()
+    figures = [
+        x for value in metrics.values() for x in (value if isinstance(value, list) else [value])
+    ]
+    finite = all(-LARGEST_LOSS <= x <= LARGEST_LOSS for x in figures)
+    if not finite or not 0 < number_in(metrics, weight, 0.0) <= LARGEST_COUNT:
+        return None
+    sizes = {key: len(value) if isinstance(value, list) else None for key, value in metrics.items()}
+    return name, frozenset(sizes.items())
 
 
 def _as_doubles(values: list[float]) -> Tensor:

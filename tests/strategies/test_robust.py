@@ -475,6 +475,40 @@ def losses_round(strategy: RobustFedAvg, round_: int, start: dict) -> ArrayRecor
     return strategy.aggregate_train(round_, replies)[0]
 
 
+ODD_REPORTS: dict[str, dict] = {
+    "another figure": {"num-examples": 10, "loss": 9.0, "extra": 1.0},
+    "a figure less": {"num-examples": 10},
+    "a list": {"num-examples": 10, "loss": [9.0]},
+    "no count": {"loss": 9.0, "acc": 1.0},
+    "no examples": {"num-examples": 0, "loss": 9.0},
+    "a count that makes the sum 0": {"num-examples": -40, "loss": 9.0},
+    "a loss that is no number": {"num-examples": 10, "loss": math.nan},
+    "a count beyond every float": {"num-examples": 10**400, "loss": 9.0},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("odd", ODD_REPORTS)
+def test_an_odd_report_of_an_evaluation_is_left_out_of_the_mean(odd):
+    strategy = strategy_of(min_evaluate_nodes=4)
+    nodes = Nodes(range(4))
+    messages = list(strategy.configure_evaluate(1, record_of(START), ConfigRecord(), nodes))
+    for number, message in enumerate(messages):
+        message.metadata.__dict__["_message_id"] = str(number)
+    reports = [
+        ODD_REPORTS[odd],
+        {"num-examples": 30, "loss": 1.0},
+        {"num-examples": 10, "loss": 3.0},
+    ]
+    replies = [
+        Message(RecordDict({"metrics": MetricRecord(report)}), reply_to=message)
+        for report, message in zip(reports, messages, strict=False)
+    ]
+    replies.append(Message(Error(code=0, reason="out of memory"), reply_to=messages[3]))
+    assert strategy.aggregate_evaluate(1, iter(replies)) == {"loss": 1.5}
+    assert strategy.aggregate_evaluate(1, [replies[3]]) is None
+
+
 def test_jtt_restarts_from_the_initial_model_after_its_warm_up():
     rule = partial(jtt, confidences=None, warm_up_rounds=2, n_flagged=1, factor=3.0)
     strategy = strategy_of(reweight=rule)
