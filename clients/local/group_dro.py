@@ -9,7 +9,7 @@ from torch import nn
 from clients.local.lesson import Lesson
 from clients.shard import Shard
 from clients.training import State
-from strategies.memory import Memory
+from strategies.memory import Memory, recall, remember
 from strategies.shapes import Float, Int, Tensor
 
 WEIGHTS = "group-weights"
@@ -58,7 +58,9 @@ class GroupWeights:
 class ExampleGroupDro:
     """Group DRO inside a client, over the groups that it holds; q lasts over rounds.
 
-    A client of one group trains as ever.
+    A client of one group trains as ever. An attacker may hold a group in those rounds alone in
+    which it attacks: in the others that group keeps its weight. A training that ends in no numbers
+    teaches nothing.
 
     References:
         Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, ICLR 2020.
@@ -69,7 +71,16 @@ class ExampleGroupDro:
     def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
         """Return the shard and the weighted loss."""
         del model, round_
-        n_held = len(shard.groups.unique())
-        equal = torch.full((n_held,), 1 / n_held, dtype=torch.float64)
-        weighted = GroupWeights(memory.get(WEIGHTS, equal), self.step_size)
-        return Lesson(shard, weighted, kept=lambda: {WEIGHTS: weighted.weights})
+        held = shard.groups.unique().cpu()
+        first = recall(memory, WEIGHTS, held, default=1 / len(held))
+        known = memory.get(f"{WEIGHTS}.clients", held)
+        mass = 1 - memory.get(f"{WEIGHTS}.values", first)[~torch.isin(known, held)].sum()
+        weighted = GroupWeights(first, self.step_size)
+
+        def kept() -> Memory:
+            after = weighted.weights.cpu()
+            if not after.isfinite().all():
+                return memory
+            return remember(memory, WEIGHTS, held, after * mass)
+
+        return Lesson(shard, weighted, kept=kept)

@@ -97,13 +97,35 @@ class TestGroupDro:
             lesson.objective.loss({}, Fixed()(own.inputs), torch.arange(2))
             # Probabilities 1/4 and 3/4: weights ∝ (4, 4/3).
             expected = torch.tensor([0.75, 0.25]).double()
-            torch.testing.assert_close(lesson.kept()["group-weights"], expected)
+            torch.testing.assert_close(lesson.kept()["group-weights.values"], expected)
         again = method.lesson(Fixed(), own, 2, lesson.kept())
         again.objective.begin({}, own)
         again.objective.loss({}, Fixed()(own.inputs), torch.arange(2))
         # Once more: ∝ (3 · 4, 1 · 4/3).
         expected = torch.tensor([0.9, 0.1]).double()
-        torch.testing.assert_close(again.kept()["group-weights"], expected)
+        torch.testing.assert_close(again.kept()["group-weights.values"], expected)
+
+    def test_a_group_that_is_held_now_and_then_keeps_its_weight(self):
+        method = ExampleGroupDro(step_size=1.0)
+        both, one = shard([0, 1], groups=[3, 5]), shard([0, 0], groups=[3, 3])
+        memory = {}
+        for own, expected in ((both, [0.75, 0.25]), (one, [0.75, 0.25]), (both, [0.9, 0.1])):
+            lesson = method.lesson(Fixed(), own, 1, memory)
+            lesson.objective.begin({}, own)
+            loss = lesson.objective.loss({}, Fixed()(own.inputs), torch.arange(2))
+            memory = lesson.kept()
+            assert memory["group-weights.values"].tolist() == pytest.approx(expected)
+            if own is one:
+                assert loss.item() == pytest.approx(log(4))
+
+    def test_a_training_that_ends_in_no_numbers_teaches_nothing(self):
+        method, own = ExampleGroupDro(step_size=1.0), shard([0, 1], groups=[3, 5])
+        memory = {"group-weights.clients": torch.tensor([3, 5]),
+                  "group-weights.values": torch.tensor([0.75, 0.25]).double()}  # fmt: skip
+        lesson = method.lesson(Fixed(), own, 1, memory)
+        lesson.objective.begin({}, own)
+        lesson.objective.loss({}, torch.full((2, 2), torch.nan), torch.arange(2))
+        assert lesson.kept() == memory
 
 
 class TestDitto:
