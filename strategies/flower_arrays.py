@@ -265,6 +265,12 @@ class FlatRecord(ArrayRecord):
         self.__dict__["_flat"] = None, None
         super().__delitem__(key)
 
+    def copy(self) -> "FlatRecord":
+        """Return a shallow copy."""
+        copied = super().copy()
+        copied.__dict__["_flat"] = self.__dict__["_flat"]
+        return copied
+
     def __reduce__(self) -> tuple[Callable[..., ArrayRecord], tuple[Any, ...]]:
         layout, flat = self.__dict__["_flat"]
         if layout is None:

@@ -66,6 +66,16 @@ def test_a_flat_record_of_another_layout_is_refused():
         flat(packed(other, layout_of(other)), layout_of(linear()))
 
 
+def test_a_copy_of_a_flat_record_is_one_and_may_be_changed():
+    layout = layout_of(linear())
+    record = packed(linear(), layout)
+    copied = record.copy()
+    assert flat(copied, layout) == flat(pickle.loads(pickle.dumps(copied)), layout)
+    copied["bias"] = record_of({"bias": np.array([9, 9], np.float32)})["bias"]
+    assert flat(copied, layout) == [1, 2, 3, 4, 9, 9]
+    assert flat(record, layout) == [1, 2, 3, 4, 5, 6]
+
+
 def test_integer_arrays_are_kept_beside_parameters():
     state = {**linear(), "count": torch.tensor(3)}
     record = packed(state, layout_of(state))
