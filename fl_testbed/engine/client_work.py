@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 
-from fl_testbed.engine.flower_internals import RUN_ID, message_from, with_views
+from fl_testbed.engine.flower_internals import RUN_ID, message_from, with_views, without_views
 from fl_testbed.scenario.own_code import described
 
 
@@ -63,6 +63,8 @@ def run_chunk(
     An exception in a client, or more than ``timeout_s`` seconds, is that client's outcome and
     nobody else's: a cohort that fails is trained one by one.
     """
+    if not hasattr(app, "train_many"):  # as Flower has it, what a client gets is its own
+        content = without_views(content)
     while len(tasks) > 1 and cohort_size(app) > 1 and tasks[0].metadata.message_type == "train":
         outcomes = _run_cohort(app, content, tasks, timeout_s * len(tasks))  # pyright: ignore[reportArgumentType]
         if outcomes is None:

@@ -3,7 +3,7 @@
 import logging
 import os
 
-from flwr.app import ArrayRecord, Message, Metadata, RecordDict
+from flwr.app import Array, ArrayRecord, Message, Metadata, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore import telemetry
@@ -52,6 +52,17 @@ def with_views(content: RecordDict) -> RecordDict:
             result[key] = viewed
         else:
             result[key] = record
+    return result
+
+
+def without_views(content: RecordDict) -> RecordDict:
+    """Return a record dict of Flower's own arrays, each of whose readers gets numbers of its own;
+    other records are the same objects."""
+    result = RecordDict()
+    for key, record in content.items():
+        if isinstance(record, ArrayRecord):
+            record = ArrayRecord({name: Array(array.numpy()) for name, array in record.items()})
+        result[key] = record
     return result
 
 

@@ -1,12 +1,14 @@
 """What clients keep is committed at the end of a round, and only where all went well."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fl_testbed.engine.inline_grid import InlineGrid
+from strategies.flower_arrays import record_of
 
 
 class Counting(ClientApp):
@@ -59,6 +61,25 @@ def test_a_client_may_forget_all_it_kept() -> None:
     list(grid.send_and_receive([grid.create_message(RecordDict(), "train", 0, "1")]))
     grid.end_round()
     assert not grid.states[0]
+
+
+@pytest.mark.parametrize("sent", [record_of, lambda arrays: ArrayRecord([*arrays.values()])])
+def test_what_a_client_writes_into_its_arrays_no_other_reads(sent: Callable) -> None:
+    def train(message: Message, context: Context) -> Message:
+        (weight,) = message.content.array_records["arrays"].to_numpy_ndarrays()
+        weight += 1
+        return Message(RecordDict({"arrays": ArrayRecord([weight])}), reply_to=message)
+
+    app = ClientApp()
+    app.train()(train)
+    grid = InlineGrid(app, client_timeout_s=60.0)
+    content = RecordDict({"arrays": sent({"weight": np.zeros(2, np.float32)})})
+    replies = grid.send_and_receive(
+        [grid.create_message(content, "train", client, "1") for client in range(2)]
+    )
+    for reply in replies:
+        (weight,) = reply.content.array_records["arrays"].to_numpy_ndarrays()
+        assert weight.tolist() == [1, 1]
 
 
 def test_replies_are_to_the_messages_that_were_pushed() -> None:
