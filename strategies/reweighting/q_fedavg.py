@@ -36,7 +36,8 @@ def q_fedavg(
         step: L Σ p_k F_k^q / Σ p_k h_k, in (0, 1]; 1 without the paper's step.
 
     Bound:
-        None: a client that reports a large loss takes all the weight.
+        None: a client that reports a large loss takes all the weight, and one that sends a large
+        update makes the step as short as it likes, even where a rule rejects it.
 
     Ties:
         None can arise.
