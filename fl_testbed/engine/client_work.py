@@ -13,6 +13,8 @@ from flwr.clientapp import ClientApp
 from fl_testbed.engine.flower_internals import RUN_ID, message_from, with_views, without_views
 from fl_testbed.scenario.own_code import described
 
+LOOK_AGAIN_S = 0.05  # whether an import is done that a client's time limit shall not cut in half
+
 
 class Task(NamedTuple):
     """One message to one client, without its content, which the whole chunk shares."""
@@ -92,7 +94,9 @@ def _run_cohort(
     try:
         with _time_limit(timeout_s):
             replies = app.train_many(messages, contexts)
-    except (Exception, ClientTimeout):  # one by one will show the client at fault
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # one by one will show the client at fault
         return None
     return [_outcome(r, c) for r, c in zip(replies, contexts, strict=False)]
 
@@ -105,7 +109,9 @@ def _run_one(app: ClientApp, content: RecordDict, task: Task, timeout_s: float) 
         return _outcome(reply, context)
     except ClientTimeout:
         reason = f"no reply within {timeout_s:g} s"
-    except Exception as fault:  # a client may raise anything; it must not end the run
+    except KeyboardInterrupt:
+        raise
+    except BaseException as fault:  # such as sys.exit's: whatever a client does, the run goes on
         reason = described(fault)
     return Outcome(task.metadata.dst_node_id, None, reason, task.state)
 
@@ -122,7 +128,10 @@ def _time_limit(seconds: float) -> Iterator[None]:
         return
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise ClientTimeout
+        if _is_importing(frame):  # cut in half, a module would fail all clients to come
+            signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN_S)
+        else:
+            raise ClientTimeout
 
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -131,6 +140,15 @@ def _time_limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether the client at work, whose frames are inside this file's, imports something."""
+    while frame is not None and frame.f_code.co_filename != __file__:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _message(content: RecordDict, task: Task) -> Message:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -84,6 +85,8 @@ class _Worker:
     """What lives in a worker process."""
 
     def __init__(self, n_sharing: int) -> None:
+        # Ray would raise SystemExit in whatever client trains: it would seem to have failed.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         keep_freed_memory()
         share_memory(n_sharing)
         self._app = ClientApp()

@@ -28,6 +28,7 @@ from fl_testbed.scenario.spec import Spec, count_of
 from strategies.aggregation import TooFewClientsError
 
 OURS, OWN = "(ours)", "(own)"
+LONGEST_TEXT = 1000  # characters of an exception, which go into a table for each client and round
 PATH = r"^[^:\s][^:]*:[A-Za-z_]\w*$"
 
 _BESIDE: dict[str, Path] = {}
@@ -99,7 +100,12 @@ class OwnCode:
 
 
 def _described(fault: BaseException) -> str:
-    return " ".join(f"{type(fault).__name__}: {fault}".split())
+    try:
+        text = str(fault)
+    except Exception:  # it is a user's class, whose text may fail as well
+        text = "(it has no text)"
+    text = " ".join(f"{type(fault).__name__}: {text}".split())
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} …"
 
 
 def described(fault: BaseException) -> str:

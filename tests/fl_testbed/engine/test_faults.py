@@ -100,7 +100,7 @@ def patch(app):
         marker = pathlib.Path(__file__).parent / "killed"
         if client == 3 and server_round == 2 and ({always} or not marker.exists()):
             marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.{signal})
         return train(self, message, context)
 
     app.ShardClientApp._train = fatal
@@ -158,12 +158,13 @@ def test_too_few_usable_replies_skip_the_round_or_stop_as_the_scenario_says(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("parallel", ["clients", "runs"])
+@pytest.mark.parametrize(("parallel", "how_killed"), [("clients", "SIGTERM"), ("runs", "SIGKILL")])
 def test_a_worker_killed_in_mid_round_changes_nothing(
-    undisturbed: Path, tmp_path: Path, parallel: str
+    undisturbed: Path, tmp_path: Path, parallel: str, how_killed: str
 ) -> None:
     write_scenario(tmp_path)
-    fatal = patches(tmp_path, "clients.app", KILLED_WORKER.format(always=False))
+    killed = KILLED_WORKER.format(always=False, signal=how_killed)
+    fatal = patches(tmp_path, "clients.app", killed)
     how = ("--engine", "ray", "--workers", 2, "--set", f"engine.parallel={parallel}")
     succeed("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path, patches=fatal)
     assert (fatal / "killed").exists()
@@ -181,7 +182,7 @@ def test_a_run_whose_workers_die_goes_on_as_long_as_it_makes_progress(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     write_scenario(tmp_path)
-    fatal = patches(tmp_path, "clients.app", EACH_ROUND.format(always=False))
+    fatal = patches(tmp_path, "clients.app", EACH_ROUND.format(always=False, signal="SIGKILL"))
     how = ("--engine", "ray", "--workers", 1, "--set", "engine.parallel=runs")
     succeed("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path, patches=fatal)
     assert len(list(fatal.glob("killed-*"))) == 4
@@ -190,7 +191,7 @@ def test_a_run_whose_workers_die_goes_on_as_long_as_it_makes_progress(
 
 def test_rounds_that_were_done_before_are_no_progress(tmp_path: Path) -> None:
     write_scenario(tmp_path)
-    fatal = patches(tmp_path, "clients.app", KILLED_WORKER.format(always=True))
+    fatal = patches(tmp_path, "clients.app", KILLED_WORKER.format(always=True, signal="SIGKILL"))
     how = ("--engine", "ray", "--workers", 1, "--set", "engine.parallel=runs")
     forgetful = "strategy={kind: flower, path: 'flwr.serverapp.strategy:FedAvg'}"
     arguments = ("run", "scenario.yaml", "--out", "out", *how, "--set", forgetful)
@@ -202,7 +203,7 @@ def test_rounds_that_were_done_before_are_no_progress(tmp_path: Path) -> None:
 
 def test_a_client_that_kills_every_worker_is_given_up_and_the_run_goes_on(tmp_path: Path) -> None:
     write_scenario(tmp_path)
-    fatal = patches(tmp_path, "clients.app", KILLED_WORKER.format(always=True))
+    fatal = patches(tmp_path, "clients.app", KILLED_WORKER.format(always=True, signal="SIGKILL"))
     how = ("--engine", "ray", "--workers", 2, "--set", "engine.parallel=clients")
     succeed("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path, patches=fatal)
     clients = clients_of(tmp_path / "out")

@@ -1,6 +1,9 @@
 """What clients keep is committed at the end of a round, and only where all went well."""
 
+import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,3 +103,66 @@ def test_replies_are_to_the_messages_that_were_pushed() -> None:
     assert pull(first) == 1
     third = push(3)
     assert (pull(third), pull(second)) == (3, 2)
+
+
+class UntoldError(Exception):
+    """Has no text either."""
+
+    def __str__(self) -> str:
+        raise ValueError("nor has its text")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (SystemExit(0), "SystemExit: 0"),
+        (GeneratorExit(), "GeneratorExit:"),
+        (UntoldError(), "UntoldError: (it has no text)"),
+        (RuntimeError("no " * 10**6), "RuntimeError: no no no"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_a_client_raises_is_its_own_failure(fault: BaseException, reason: str) -> None:
+    def answer(message: Message, context: Context) -> Message:
+        if context.node_config["partition-id"] == 1:
+            raise fault
+        return Message(RecordDict(), reply_to=message)
+
+    replies = ask_three(answer, timeout_s=60.0)
+    assert [reply.has_error() for reply in replies] == [False, True, False]
+    told = str(replies[1].error.reason)
+    assert told.startswith(reason)
+    assert len(told) < 2000
+
+
+def test_a_time_limit_cuts_no_import_in_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its parts are there the second time, and Python does not run them again: it stays half done.
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "__init__.py").write_text("from slow import part\nwhole = part.whole\n")
+    (tmp_path / "slow" / "part.py").write_text("import time\ntime.sleep(0.4)\nwhole = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def answer(message: Message, context: Context) -> Message:
+        import slow  # pyright: ignore[reportMissingImports]
+
+        assert slow.whole
+        if context.node_config["partition-id"] == 0:
+            time.sleep(60)
+        return Message(RecordDict(), reply_to=message)
+
+    replies = ask_three(answer, timeout_s=0.1)
+    assert "slow" in sys.modules
+    assert [reply.has_error() for reply in replies] == [True, False, False]
+    assert replies[0].error.reason == "no reply within 0.1 s"
+
+
+def ask_three(answer: Callable[[Message, Context], Message], timeout_s: float) -> list[Message]:
+    app = ClientApp()
+    app.train()(answer)
+    grid = InlineGrid(app, client_timeout_s=timeout_s)
+    content = RecordDict()
+    return list(
+        grid.send_and_receive(grid.create_message(content, "train", n, "1") for n in range(3))
+    )
