@@ -20,7 +20,7 @@ from clients.reporting import Claim
 from clients.training import LocalTraining
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
-from fl_testbed.scenario.spec import Contradictions, Spec
+from fl_testbed.scenario.spec import ClientCount, Contradictions, Spec
 
 SeenBy = Annotated[
     Literal["omniscient", "colluding"],
@@ -352,7 +352,7 @@ class ScheduleSpec(Spec):
 class AttackersSpec(Spec):
     """Attackers of one kind."""
 
-    count: NonNegativeInt  # of clients.poisoned, in the order of their ids
+    count: ClientCount  # of clients.poisoned, in the order of their ids
     poison: AnyPoisonSpec | None = None  # the scenario's by default
     training: AttackerTrainingSpec = AttackerTrainingSpec()
     training_attack: TrainingAttackSpec = NoTrainingAttackSpec()  # what they do while they train

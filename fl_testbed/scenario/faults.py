@@ -1,6 +1,7 @@
 """What is wrong with a scenario, one readable line per fault."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, get_args
@@ -10,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from fl_testbed.scenario.own_code import OURS, OWN, OwnSpec
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 Path = tuple[str | int, ...]
 
 
@@ -25,7 +27,8 @@ class Fault:
     """What is needed, what was given, and what to do."""
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.where, self.key, self.text) if part)
+        line = ": ".join(part for part in (self.where, self.key, self.text) if part)
+        return CONTROL.sub(lambda found: repr(found[0])[1:-1], line)  # one line, whatever is named
 
 
 class ScenarioError(ValueError):
@@ -88,7 +91,7 @@ def describe(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> list[tup
 
 def _text(error: ErrorDetails, path: Path, owner: type[BaseModel] | None) -> str:
     context = error.get("ctx", {})
-    given = _short(error["input"])
+    given = short(error["input"])
     kinds = _kinds(owner, path)
     match error["type"]:
         case "extra_forbidden":
@@ -145,7 +148,8 @@ def _suggestion(name: str, known: Sequence[str]) -> str:
     return f", known: {', '.join(known)}" if known else ""
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a value as a fault shows it."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

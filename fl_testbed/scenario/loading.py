@@ -12,13 +12,14 @@ import yaml
 from pydantic import ValidationError
 
 from fl_testbed.scenario.centralized import CentralizedScenario
-from fl_testbed.scenario.faults import Fault, ScenarioError, describe, unknown_key
+from fl_testbed.scenario.faults import Fault, ScenarioError, describe, short, unknown_key
 from fl_testbed.scenario.files import beside
 from fl_testbed.scenario.own_code import is_own, look_beside
 from fl_testbed.scenario.scenario import Scenario
 
 TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))
 EXPANSION_KEYS = ("extends", "variants", "sweep")
+MOST_VALUES = 1_000_000  # in one file
 Key = tuple[str, ...]
 AnyScenario = Scenario | CentralizedScenario
 """The kinds of scenario; ``kind`` picks the class, and without it a scenario is federated."""
@@ -301,13 +302,13 @@ def _read(draft: _Draft, path: Path, seen: tuple[str, ...]) -> None:
 
 def _extend(draft: _Draft, path: Path, base: Any, where: str, seen: tuple[str, ...]) -> None:
     if not isinstance(base, str) or not base:
-        text = f"needs the name of a file, or a list of names, got {base!r}"
+        text = f"needs the name of a file, or a list of names, got {short(base)}"
         raise ScenarioError([Fault(where, "extends", text)])
     base_path = path.parent / base
+    if not os.path.exists(base_path):  # nor is there one of a name that no file can have
+        raise ScenarioError([Fault(where, "extends", f"{base_path}: {_no_such_file(base_path)}")])
     if os.path.realpath(base_path) in seen:
         raise ScenarioError([Fault(where, "extends", "a file cannot extend itself")])
-    if not base_path.exists():
-        raise ScenarioError([Fault(where, "extends", f"{base_path}: {_no_such_file(base_path)}")])
     _read(draft, base_path, seen)
 
 
@@ -329,6 +330,9 @@ def _compose(text: str, where: str) -> yaml.Node | None:
     """Return the tree of a YAML text, its keys unique and all of them text."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None and _n_values(root, {}) > MOST_VALUES:
+            text = f"has more than {MOST_VALUES:,} values, those that *names repeat included"
+            raise ScenarioError([Fault(where, "", text)])
         faults = [] if root is None else list(_prepared(root, (), where, ()))
     except yaml.YAMLError as fault:
         raise ScenarioError([_yaml_fault(where, fault)]) from None
@@ -368,6 +372,17 @@ def _origins(node: yaml.Node, key: Key, where: str) -> Iterator[tuple[Key, str]]
             inner = (*key, str(name.value))
             yield inner, f"{where}:{name.start_mark.line + 1}"
             yield from _origins(value, inner, where)
+
+
+def _n_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a tree is once its aliases are written out: nine lines may be 9^9."""
+    if id(node) not in known:
+        known[id(node)] = 1  # of one that contains itself
+        if isinstance(node, yaml.MappingNode):
+            known[id(node)] += sum(_n_values(value, known) for _, value in node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            known[id(node)] += sum(_n_values(value, known) for value in node.value)
+    return known[id(node)]
 
 
 def _prepared(
@@ -428,7 +443,7 @@ def _parse_setting(text: str) -> tuple[Key, Any]:
 def _mapping(draft: _Draft, key: str) -> dict[str, Any]:
     value = draft.data.get(key)
     if value is not None and not isinstance(value, dict):
-        text = f"needs a mapping (key: value), got {value!r}"
+        text = f"needs a mapping (key: value), got {short(value)}"
         raise ScenarioError([Fault(draft.origin((key,)), key, text)])
     return dict(value or {})
 
@@ -438,7 +453,7 @@ def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[
     for key, values in sweep.items():
         where, dotted = draft.origin(("sweep", key)), f"sweep.{key}"
         if not isinstance(values, list | dict) or not values:
-            text = f"needs a list of values, or a mapping of names to values, got {values!r}"
+            text = f"needs a list of values, or a mapping of names to values, got {short(values)}"
             raise ScenarioError([Fault(where, dotted, text)])
         known = _class_of(draft).model_fields
         if key.split(".")[0] not in known:

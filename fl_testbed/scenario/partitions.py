@@ -4,19 +4,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fl_testbed.data import Population, dealing
 from fl_testbed.data.dealing import Dealer, Shares
-from fl_testbed.scenario.spec import Fraction, Spec
+from fl_testbed.scenario.spec import ClientCount, Fraction, Spec
 
 
 class ClientsSpec(Spec):
     """How many clients of each role, how many examples each holds, and of whom."""
 
-    honest_majority: NonNegativeInt  # clients; ids run through the roles in this order
-    honest_minority: NonNegativeInt  # clients that hold the minority's examples
-    poisoned: NonNegativeInt  # clients that attack
+    honest_majority: ClientCount  # clients; ids run through the roles in this order
+    honest_minority: ClientCount  # clients that hold the minority's examples
+    poisoned: ClientCount  # clients that attack
     examples_each: PositiveInt | None = None  # none: all examples are dealt
     overlap: bool = False  # whether two clients may hold the same example
     minority_concentration: Fraction = 1.0  # 1: minority data in its own clients, 0: in all alike

@@ -27,6 +27,8 @@ def _count_or_fraction(value: float) -> float:
 CountOrFraction = Annotated[float, Field(ge=0), AfterValidator(_count_or_fraction)]
 """A number of clients: a count, or a fraction below 1 of the round's sample, rounded down."""
 
+ClientCount = Annotated[int, Field(ge=0, le=10_000_000)]
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 

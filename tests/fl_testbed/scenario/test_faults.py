@@ -265,6 +265,13 @@ def test_a_wrong_file_is_refused_with_one_line(faults_of, old, new, fault):
         (b"small\n", "wrong.yaml:1: needs a mapping (key: value), got a single value"),
         (b"name: \xff\n", "wrong.yaml: is not UTF-8 text (byte 6): save it as UTF-8"),
         (b"a: " + b"[" * 5000 + b"]" * 5000, "wrong.yaml: is nested too deeply"),
+        (
+            b"a: &a [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n"
+            + b"".join(
+                b"%c: &%c [%s]\n" % (k, k, b", ".join([b"*%c" % (k - 1)] * 10)) for k in b"bcdefgh"
+            ),
+            "wrong.yaml: has more than 1,000,000 values, those that *names repeat included",
+        ),
         (b"rounds: 0x_\n", "wrong.yaml: is not YAML: invalid literal for int() with base 16: ''"),
     ],
 )
@@ -279,6 +286,24 @@ def test_a_file_that_is_missing_is_told_beside_those_that_are_there(tmp_path):
     assert str(error.value) == (
         f"{tmp_path / 'quikstart.yaml'}: no such file; {tmp_path} holds quickstart.yaml"
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "fault"),
+    [
+        ("extends", r"a\0b\nc", r"a\x00b\nc: no such file"),
+        ("extends", "a" * 300, f"{'a' * 300}: no such file"),
+        ("init", "a" * 300, f"{'a' * 300} cannot be read: File name too long"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_readable_line(faults_of, key, name, fault):
+    (line,) = faults_of(f'{key}: "{name}"\n{GOOD}')
+    assert line.startswith(f"wrong.yaml:1: {key}: {fault}")
+
+
+def test_more_clients_than_could_ever_be_is_one_readable_line(faults_of):
+    (fault,) = faults_of(GOOD + "attackers: [{count: 2000000000}]\n")
+    assert fault == "wrong.yaml:9: attackers.0.count: needs <= 10000000, got 2000000000"
 
 
 def test_a_folder_is_no_scenario(tmp_path):
