@@ -12,7 +12,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, TextIO
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -162,11 +162,17 @@ class RunFolder:
         """Take up the last checkpoint: cut the tables to it and return its round and tensors.
 
         Raises:
-            ValueError: If a table is missing or has lost rows that the checkpoint counts.
+            ValueError: If the checkpoint is damaged, or a table is missing or has lost rows that it
+                counts.
         """
         (self.path / FAILURE).unlink(missing_ok=True)
-        with safe_open(self.path / CHECKPOINT, framework="pt") as file:
-            position = json.loads(file.metadata()["position"])
+        try:
+            with safe_open(self.path / CHECKPOINT, framework="pt") as file:
+                position = json.loads(file.metadata()["position"])
+            state = load_file(self.path / CHECKPOINT)
+        except (SafetensorError, ValueError, LookupError, TypeError) as fault:
+            text = f"is no whole checkpoint ({fault}): remove the folder to run it again"
+            raise ValueError(f"{self.path / CHECKPOINT} {text}") from None
         for name, size in position["bytes"].items():
             path = self.path / name
             if not path.exists():
@@ -180,7 +186,7 @@ class RunFolder:
                 raise ValueError(f"{path} {text}")
             table.truncate(size)  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
-        return position["round"], load_file(self.path / CHECKPOINT)
+        return position["round"], state
 
     @property
     def has_checkpoint(self) -> bool:

@@ -24,7 +24,7 @@ from fl_testbed.report.histories import (
     suspicion_ranks,
     weight_ratios_by_round,
 )
-from fl_testbed.report.results import RunResult, Status, scenario_in
+from fl_testbed.report.results import RunResult, Status, as_written, scenario_in
 
 PER_PAGE = 12  # panels in a figure with one for each variant
 MOST_VARIANTS = 24  # that have panels of their own
@@ -108,19 +108,22 @@ def _heat_maps(
 def factors(folder: Path) -> dict[str, str]:
     """Return what a run's scenario has for defence, attack and reweighting, in a word or two."""
     scenario = scenario_in(folder)
-    strategy = scenario.get("strategy", {})
-    steps = [*strategy.get("pre_aggregation", []), strategy.get("aggregation", {})]
-    kinds = scenario.get("attackers") or [scenario]
-    attacks = [
-        _kind(kind, "attack") or _kind(kind, "poison") or _kind(scenario, "poison")
-        for kind in kinds
-    ]
-    attacked = scenario.get("clients", {}).get("poisoned", 0)
-    return {
-        "defence": " + ".join(str(step.get("kind", "?")) for step in steps),
-        "attack": " + ".join(dict.fromkeys(a or "none" for a in attacks)) if attacked else "none",
-        "reweighting": _kind(strategy, "reweighting") or "none",
-    }
+    with as_written(folder / "scenario.yaml"):
+        strategy = scenario.get("strategy", {})
+        steps = [*strategy.get("pre_aggregation", []), strategy.get("aggregation", {})]
+        kinds = scenario.get("attackers") or [scenario]
+        attacks = [
+            _kind(kind, "attack") or _kind(kind, "poison") or _kind(scenario, "poison")
+            for kind in kinds
+        ]
+        attacked = scenario.get("clients", {}).get("poisoned", 0)
+        return {
+            "defence": " + ".join(str(step.get("kind", "?")) for step in steps),
+            "attack": " + ".join(dict.fromkeys(a or "none" for a in attacks))
+            if attacked
+            else "none",
+            "reweighting": _kind(strategy, "reweighting") or "none",
+        }
 
 
 def _kind(mapping: Mapping[str, Any], key: str) -> str | None:

@@ -8,14 +8,16 @@ import pandas as pd
 
 from clients.shard import Role
 from fl_testbed.metrics import answered, read_table
-from fl_testbed.report.results import RunResult
+from fl_testbed.report.results import RunResult, as_written
 
 CLIENT_COLUMNS = ["round", "client", "role", "status", "prior_weight", "weight", "suspicion"]
 
 
 def client_history(folder: Path) -> pd.DataFrame:
     """Return a run's ``clients.csv``; clients that gave no answer are left out."""
-    return answered(read_table(folder / "clients.csv", CLIENT_COLUMNS))
+    path = folder / "clients.csv"
+    with as_written(path):
+        return answered(read_table(path, CLIENT_COLUMNS))
 
 
 def weight_ratios_by_round(clients: pd.DataFrame) -> pd.DataFrame:
@@ -39,7 +41,10 @@ def suspicion_ranks(clients: pd.DataFrame) -> pd.DataFrame:
 
 def group_accuracy_by_round(runs: Sequence[RunResult]) -> pd.DataFrame:
     """Return accuracy by group, mean over runs; index: round, columns: groups in their order."""
-    tables = [read_table(run.folder / "groups.csv") for run in runs]
+    tables = []
+    for path in (run.folder / "groups.csv" for run in runs):
+        with as_written(path):
+            tables.append(read_table(path, ["round", "group", "accuracy"]))
     order = list(dict.fromkeys(tables[0]["group"]))
     joined = pd.concat(tables).groupby(["round", "group"])["accuracy"].mean().unstack("group")
     return joined.reindex(columns=order)

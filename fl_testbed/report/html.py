@@ -123,7 +123,7 @@ def _scenarios(
 def _command(folder: Path, first: RunResult | None) -> str:
     """Return the command that made the runs; how often it was resumed is no part of it."""
     plan = read_json(folder / PLAN)
-    if plan is not None:
+    if plan is not None and "command" in plan:
         return shlex.join(part for part in shlex.split(plan["command"]) if part != "--resume")
     return f"fl-testbed run {first.folder / 'scenario.yaml'}" if first else ""
 

@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,13 @@ from typing import Any, NamedTuple
 import yaml
 
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
+from fl_testbed.scenario.faults import short
 from fl_testbed.scenario.leaves import leaves
 
 PLAN = "sweep.json"  # beside the variants: which runs belong to the sweep
 SEED_FOLDER = re.compile(r"seed-(\d+)")
 RUN_AGAIN = "remove the file, then run the scenario again"
+RUN_ANEW = "remove its folder, then run the scenario again"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, in C
 
 
@@ -74,7 +77,9 @@ def finished_runs(scenarios: Iterable[AnyScenario], out: Path) -> Iterator[RunRe
 
 def scenario_in(folder: Path) -> dict[str, Any]:
     """Return a run's resolved scenario as plain data."""
-    return yaml.load((folder / "scenario.yaml").read_bytes(), LOADER) or {}
+    path = folder / "scenario.yaml"
+    with as_written(path):
+        return dict(yaml.load(path.read_bytes(), LOADER) or {})
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -96,25 +101,47 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part or -1), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
 
 
-def _planned(sweep: Path) -> Iterator[Path]:
-    for variant, seed in (read_json(sweep / PLAN) or {}).get("runs", []):
-        yield sweep / variant / f"seed-{seed}"
+def _planned(sweep: Path) -> list[Path]:
+    with as_written(sweep / PLAN):
+        runs = (read_json(sweep / PLAN) or {}).get("runs", [])
+        return [sweep / variant / f"seed-{seed}" for variant, seed in runs]
 
 
 def _run(folder: Path) -> RunResult:
     whole = folder.resolve()
     seed = SEED_FOLDER.fullmatch(whole.name)
     place = (whole.parent.parent.name, whole.parent.name, int(seed[1]) if seed else 0)
-    summary = read_json(folder / "summary.json")
-    if summary is not None:
-        names = summary.get("name", place[0]), summary.get("variant", place[1])
-        seed_number = int(summary.get("seed", place[2]))
-        return RunResult(folder, *names, seed_number, Status.DONE, "", numbers(summary))
+    with as_written(folder / "summary.json"):
+        summary = read_json(folder / "summary.json")
+        if summary is not None:
+            names = str(summary.get("name", place[0])), str(summary.get("variant", place[1]))
+            seed_number = int(summary.get("seed", place[2]))
+            return RunResult(folder, *names, seed_number, Status.DONE, "", numbers(summary))
     failure = read_json(folder / "failure.json")
     if failure is not None:
-        return RunResult(folder, *place, Status.FAILED, failure["reason"], {})
+        reason = str(failure.get("reason", "for no reason that it gives"))
+        return RunResult(folder, *place, Status.FAILED, reason, {})
     begun = (folder / "scenario.yaml").exists()
     return RunResult(folder, *place, Status.UNFINISHED if begun else Status.WAITING, "", {})
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Read a run folder's file.
+
+    Raises:
+        ScenarioError: If it turns out not to be what runs write: disks and editors damage files.
+    """
+    try:
+        yield
+    except ScenarioError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as fault:
+        text = f"is not what a run writes ({short(str(fault))}): {RUN_ANEW}"
+        raise ScenarioError([Fault(str(path), "", text)]) from fault
+    except yaml.YAMLError as fault:
+        text = f"is not YAML ({short(str(fault))}): {RUN_ANEW}"
+        raise ScenarioError([Fault(str(path), "", text)]) from fault
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -127,7 +154,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise ScenarioError([Fault(str(path), "", f"is not JSON ({fault}): {RUN_AGAIN}")]) from None
     if not isinstance(content, dict):
         raise ScenarioError([Fault(str(path), "", f"needs a mapping: {RUN_AGAIN}")])

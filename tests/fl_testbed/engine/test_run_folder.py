@@ -20,3 +20,16 @@ def test_a_table_that_lost_rows_is_not_filled_up(tmp_path: Path) -> None:
     (tmp_path / "rounds.csv").unlink()
     with pytest.raises(ValueError, match="is missing, which its checkpoint counts on"):
         RunFolder(tmp_path).resume()
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start({"rounds.csv": ("round", "loss")})
+    folder.record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)})
+    folder.close()
+    checkpoint = tmp_path / "checkpoint" / "state.safetensors"
+    whole = checkpoint.read_bytes()
+    for damaged in (b"", b"\0" * 200, whole[:-3], whole.replace(b"position", b"petition")):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"state.safetensors is no whole checkpoint .* remove"):
+            RunFolder(tmp_path).resume()

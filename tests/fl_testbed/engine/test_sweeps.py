@@ -95,23 +95,30 @@ def test_compare_says_what_is_wrong_with_its_folders(undisturbed: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("command", "file"),
+    ("command", "file", "content", "said"),
     [
-        ("compare", "small/mean/seed-0/summary.json"),
-        ("compare", "small/sweep.json"),
-        ("report", "small/mean/seed-0/environment.json"),
+        ("compare", "mean/seed-0/summary.json", "{", "is not JSON"),
+        ("compare", "mean/seed-0/summary.json", "[" * 10**5, "is not JSON"),
+        ("compare", "mean/seed-0/summary.json", "[]", "needs a mapping"),
+        ("compare", "mean/seed-0/summary.json", '{"seed": null}', "is not what a run writes"),
+        ("compare", "mean/seed-0/summary.json", f'{{"a": {"9" * 400}}}', "is not what a run"),
+        ("compare", "sweep.json", "{", "is not JSON"),
+        ("compare", "sweep.json", '{"runs": [[1]]}', "is not what a run writes"),
+        ("report", "mean/seed-0/environment.json", "[]", "needs a mapping"),
+        ("report", "mean/seed-0/scenario.yaml", "a: [", "is not YAML"),
+        ("report", "mean/seed-0/scenario.yaml", "strategy: 3", "is not what a run writes"),
+        ("report", "mean/seed-0/clients.csv", "\0" * 100, "is not what a run writes"),
     ],
 )
 def test_a_broken_file_of_a_run_is_one_readable_line(
-    undisturbed: Path, tmp_path: Path, command: str, file: str
+    undisturbed: Path, tmp_path: Path, command: str, file: str, content: str, said: str
 ) -> None:
     copytree(undisturbed, tmp_path / "out")
-    for content, said in (("{", "is not JSON"), ("[]", "needs a mapping")):
-        (tmp_path / "out" / file).write_text(content)
-        done = run(command, "out/small", cwd=tmp_path)
-        assert done.returncode == 2
-        assert done.stderr.startswith(f"out/{file}: {said}")
-        assert len(done.stderr.splitlines()) == 1
+    (tmp_path / "out" / "small" / file).write_text(content)
+    done = run(command, "out/small", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"out/small/{file}: {said}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_finished_run_lets_go_of_its_model(tmp_path: Path, monkeypatch) -> None:
