@@ -206,7 +206,8 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     rounds, groups, attacks, clients = (
         read_table(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks", "clients")
     )
-    evaluated = rounds[rounds["accuracy"].notna()]["round"].tail(FINAL_EVALUATIONS)
+    trained = rounds[(rounds["round"] > 0) & rounds["accuracy"].notna()]  # 0: the initial model
+    evaluated = trained["round"].tail(FINAL_EVALUATIONS)
     final = rounds[rounds["round"].isin(evaluated)]
     restarts = rounds.loc[rounds["restarted"] == 1, "round"]
     by_group = groups[groups["round"].isin(evaluated)].groupby("group", sort=False)["accuracy"]

@@ -156,6 +156,13 @@ class TestSummary:
         assert backdoor["attack_success_rate"] == pytest.approx(0.92)
         assert (summary["skipped_rounds"], summary["unusable_replies"]) == (1, 2)
 
+    def test_the_initial_model_is_no_result_of_a_short_run(self, folder: Path):
+        rounds = pd.read_csv(folder / "rounds.csv")
+        rounds[rounds["round"] <= 6].to_csv(folder / "rounds.csv", index=False)
+        summary = summarise(folder, scenario())
+        assert summary["final_rounds"] == [2, 4, 6]
+        assert summary["final"]["accuracy"] == pytest.approx(0.04)
+
     def test_what_is_no_number_or_was_driven_to_infinity_is_null(self, folder: Path):
         summary = summarise(folder, scenario())
         assert summary["final"]["loss"] is None
