@@ -238,7 +238,7 @@ def described(scenario: Scenario) -> dict[str, Any]:
         "seed": scenario.seed,
         "rounds": scenario.rounds,
         "oracle": scenario.is_oracle,
-        "n_poisoned": scenario.clients.poisoned,
+        "n_poisoned": sum(kind.count for kind in scenario.attacker_kinds if kind.ever_attacks),
     }
 
 

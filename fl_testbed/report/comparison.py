@@ -30,7 +30,7 @@ class Row:
     is_oracle: bool = False
     """Told the truth about clients: never marked as best."""
     is_unattacked: bool = False
-    """Without attackers, where other variants have some: never marked as best."""
+    """Nobody attacks it, where others are attacked: never marked as best."""
     is_pareto: bool = False
     estimates: dict[str, Estimate] = field(default_factory=dict)
     """By the columns' keys."""

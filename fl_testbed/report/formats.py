@@ -226,11 +226,14 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
     if any(not math.isnan(e.half_width) for row in rows for e in row.estimates.values()):
         yield "mean ± 95 % interval over seeds (Student's t)"
     if any(row.is_pareto for row in rows):
-        yield f"{PARETO} Pareto-optimal: no other has both a better worst group and a lower ASR"
+        yield (
+            f"{PARETO} Pareto-optimal: no other is as good in worst group and in ASR, and better "
+            "in one"
+        )
     if any(row.is_oracle for row in rows):
         yield f"{ORACLE} oracle: told the truth about clients, not in the running for best"
     if any(row.is_unattacked for row in rows):
-        yield f"{UNATTACKED} without attackers, not in the running for best"
+        yield f"{UNATTACKED} nobody attacks, not in the running for best"
     for row in rows:
         if row.n_skipped:
             share = f"{row.n_skipped:,} of {row.n_rounds:,}"

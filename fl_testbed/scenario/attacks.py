@@ -360,6 +360,14 @@ class AttackersSpec(Spec):
     reported_loss: Claim = "honest"  # low: a tenth of it; high: ten times it
     schedule: ScheduleSpec = ScheduleSpec()
 
+    @property
+    def ever_attacks(self) -> bool:
+        """Whether they do anything in any round that an honest client would not."""
+        means = (self.poison, self.training_attack, self.attack)
+        armed = any(own is not None and own.kind != "none" for own in means)
+        lies = self.reported_loss != "honest" or self.training != AttackerTrainingSpec()
+        return self.schedule.first != "never" and (armed or lies)
+
     def contradictions(self, n_clients: int, n_honest: int, rounds: int) -> Contradictions:
         """Return what no single key shows, as (key, text), for a scenario of that size."""
         found: Contradictions = []

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord
 from fl_testbed.engine import federated
 from fl_testbed.engine.assembly import build_federation, build_model, load_dataset
 from fl_testbed.engine.evaluation import Evaluator
-from fl_testbed.engine.rounds import summarise
+from fl_testbed.engine.rounds import described, summarise
 from fl_testbed.engine.run_folder import COLUMNS, RunFolder
 from fl_testbed.scenario import Scenario
 
@@ -118,6 +118,22 @@ class TestEvaluation:
             rate = (model(stamped).argmax(dim=1) == 3).double().mean().item()
         assert found.attacks["dirty_label_backdoor"].n_examples == int(shown.sum())
         assert found.attack_success_rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("keys", "n_poisoned"),
+    [
+        ({}, 2),
+        ({"schedule": {"first": "never"}}, 0),
+        ({"poison": {"kind": "none"}}, 0),
+        ({"poison": {"kind": "none"}, "attack": {"kind": "sign_flip"}}, 2),
+        ({"poison": {"kind": "none"}, "reported_loss": "high"}, 2),
+        ({"attackers": [{"count": 1, "schedule": {"first": "never"}}, {"count": 1}]}, 1),
+        ({"poison": {"kind": "none"}, "attackers": [{"count": 2, "training": {"lr": 9.0}}]}, 2),
+    ],
+)
+def test_who_never_attacks_is_no_attacker_in_a_comparison(keys, n_poisoned):
+    assert described(scenario(**keys))["n_poisoned"] == n_poisoned
 
 
 class TestSummary:
