@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from clients.shard import Role
-from fl_testbed.metrics.tables import answered
+from fl_testbed.metrics.tables import answered, weighed
 
 BOOTSTRAP_DRAWS = 1_000
 
@@ -18,7 +18,8 @@ def suppression(
 
     Args:
         clients: ``clients.csv``, one row per round and sampled client. Rows without an answer
-            (``failed``) are left out; a rejected answer counts as weight 0.
+            (``failed``) are left out, and those whose weight nobody can tell; a rejected answer
+            counts as weight 0.
         rng: Draws the bootstrap over clients.
         selects: Whether the rule chooses clients; only then is a weight of 0 a choice.
 
@@ -28,7 +29,7 @@ def suppression(
         server kept a running sum, which has none), and across roles
         ``minority_false_positive_rate``, ``filter_bias`` with its 95 % interval, ``separability``.
     """
-    rows = answered(clients)
+    rows = weighed(answered(clients))
     result: dict[str, Any] = {
         role.value: _of_role(rows[rows["role"] == role.value], selects) for role in Role
     }
@@ -55,7 +56,7 @@ def _of_role(rows: pd.DataFrame, selects: bool) -> dict[str, float | None]:
     prior = rows["prior_weight"].sum()
     if not prior > 0:
         return dict.fromkeys(("weight_ratio", "contribution_ratio", "retention", "halved"))
-    weights, priors = rows["weight"].fillna(0), rows["prior_weight"]
+    weights, priors = rows["weight"], rows["prior_weight"]
     return {
         "weight_ratio": float(weights.sum() / prior),
         "contribution_ratio": float(rows["contribution"].fillna(0).sum() / prior),

@@ -19,3 +19,9 @@ def read_table(source: Path | TextIO, columns: list[str] | None = None) -> pd.Da
 def answered(clients: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of clients that gave an answer: the others took no part in their round."""
     return clients[~clients["status"].str.startswith("failed")]
+
+
+def weighed(clients: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of clients whose weight is known: a rejected answer has weight 0."""
+    known = clients["weight"].notna() | clients["status"].str.startswith("rejected")
+    return clients[known].fillna({"weight": 0})

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from clients.shard import Role
-from fl_testbed.metrics import answered, read_table
+from fl_testbed.metrics import answered, read_table, weighed
 from fl_testbed.report.results import RunResult, as_written
 
 CLIENT_COLUMNS = ["round", "client", "role", "status", "prior_weight", "weight", "suspicion"]
@@ -22,10 +22,9 @@ def client_history(folder: Path) -> pd.DataFrame:
 
 def weight_ratios_by_round(clients: pd.DataFrame) -> pd.DataFrame:
     """Return each role's weight over its prior weight; index: round, columns: roles."""
-    known = clients.assign(weight=clients["weight"].fillna(0))
-    sums = known.groupby(["round", "role"])[["weight", "prior_weight"]].sum()
+    sums = weighed(clients).groupby(["round", "role"])[["weight", "prior_weight"]].sum()
     ratios = (sums["weight"] / sums["prior_weight"]).unstack("role")
-    return ratios.reindex(columns=[role.value for role in Role])
+    return ratios.reindex(clients["round"].unique(), columns=[role.value for role in Role])
 
 
 def suspicion_ranks(clients: pd.DataFrame) -> pd.DataFrame:

@@ -55,6 +55,11 @@ class TestRoles:
         assert [result[role]["contribution_ratio"] for role in (MAJORITY, MINORITY)] == [None, None]
         assert result[MAJORITY]["weight_ratio"] == pytest.approx(1.6)
 
+    @pytest.mark.parametrize("status", ["ok", "unmeasured: update is not finite"])
+    def test_a_weight_that_nobody_can_tell_is_not_a_weight_of_nothing(self, status):
+        untold = [row(3, client, math.nan, status=status) for client in range(4)]
+        assert figures(*TWO_ROUNDS, *untold) == figures(*TWO_ROUNDS)
+
     def test_ratios_are_sums_over_rounds(self):
         result = figures(*TWO_ROUNDS)
         # Majority: 1.6 of a prior 1.0. Minority: 0.1 of 0.5. Poisoned: 0.3 of 0.5.

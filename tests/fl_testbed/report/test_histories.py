@@ -33,6 +33,8 @@ def test_a_roles_weight_ratio_of_a_round_is_its_weight_over_its_fair_share() -> 
     ratios = weight_ratios_by_round(answered(CLIENTS))
     assert ratios.loc[1].tolist() == pytest.approx([1.5, 0.2, 0.8])
     assert ratios.loc[2].tolist() == pytest.approx([2.0, 0.0, math.nan], nan_ok=True)
+    untold = answered(CLIENTS).assign(weight=math.nan, status="unmeasured: update is not finite")
+    assert weight_ratios_by_round(untold).isna().to_numpy().tolist() == [[True] * 3] * 2
 
 
 def test_suspicion_ranks_run_from_0_to_1_within_a_round_and_ties_share_theirs() -> None:
