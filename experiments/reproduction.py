@@ -53,7 +53,10 @@ def lines() -> list[list[str]]:
     ]
     shielded = per_variant(HERE / "shielding" / "results" / "fashion.csv", ["variant"], [WORST])
     costs = [shielded[WORST][f"{rule}_shielded"] - shielded[WORST][rule] for rule in RULES]
-    pooled_gap = rate.loc["jtt"] - rate.loc["jtt_ideal"]
+    pooled_gaps = {
+        label: rate.loc[lift] - rate.loc[f"{lift}_ideal"]
+        for lift, label in (("jtt", "JTT"), ("george", "GEORGE"))
+    }
     clients = ", ".join(
         f"{own['mean']:.0f} → {own['jtt']:.0f} ({FEDERATIONS[name]})"
         for name, own in lifted.items()
@@ -71,7 +74,8 @@ def lines() -> list[list[str]]:
         [
             "standard − ideal, points",
             "6.7 to 97.4 over settings",
-            f"{pooled_gap.min():.0f} to {pooled_gap.max():.0f} over three poisons",
+            "over three poisons: "
+            + ", ".join(f"{v.min():.0f} to {v.max():.0f} ({k})" for k, v in pooled_gaps.items()),
             oil,
         ],
         [
