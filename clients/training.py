@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from inspect import unwrap
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +17,26 @@ from clients.shard import Shard
 from strategies.shapes import Float, Int, Tensor
 
 EVALUATION_BATCH = 1_000
+
+
+_Kind = TypeVar("_Kind", bound=type[torch.optim.Optimizer])
+
+
+def _without_compiler(kind: _Kind) -> _Kind:
+    """Return an optimizer without what torch wraps around its methods for ``torch.compile``.
+
+    It computes the same, and no process imports the compiler, which takes almost as long as the
+    rest of torch.
+    """
+    methods = {
+        "add_param_group": unwrap(kind.add_param_group),
+        "zero_grad": unwrap(kind.zero_grad),
+        "step": torch.no_grad()(unwrap(kind.step)),
+    }
+    return cast(_Kind, type(kind.__name__, (kind,), methods))
+
+
+_SGD, _Adam = _without_compiler(torch.optim.SGD), _without_compiler(torch.optim.Adam)
 
 
 class DrawsError(RuntimeError):
@@ -40,10 +61,8 @@ class LocalTraining:
     def build_optimizer(self, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
         """Return a new optimizer: its state lasts for one client and one round."""
         if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
-        return torch.optim.SGD(
-            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+            return _Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        return _SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 State = dict[str, Tensor]

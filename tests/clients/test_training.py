@@ -1,6 +1,7 @@
 """Local training: one client after the other, and a cohort at once."""
 
 import copy
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -88,6 +89,26 @@ def one_by_one(model: nn.Module, shards: list[Shard], settings: LocalTraining):
 
 def as_cohort(model: nn.Module, shards: list[Shard], settings: LocalTraining):
     return train_cohort(model, model.state_dict(), shards, settings, generators(len(shards)))
+
+
+@every_setting
+def test_optimizers_are_torchs_and_do_without_its_compiler(
+    settings: LocalTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[settings.optimizer]
+    given = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    given |= {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
+    ours, theirs = small_model(), small_model()
+    optimizer = kind(theirs.parameters(), **given)
+    shard = random_shard(7, seed=0)
+    for rows in batches(7, settings, generators(1)[0]):
+        optimizer.zero_grad()
+        F.cross_entropy(theirs(shard.inputs[rows]), shard.labels[rows]).backward()
+        optimizer.step()
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # so that importing it fails
+    train(ours, shard, settings, generators(1)[0])
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 class TestBatches:
