@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,7 +29,7 @@ BIN = Path(sys.executable).parent
 SETTINGS = (
     "rounds=1",
     "variants={few: {strategy: {on_too_few: stop, aggregation: "
-    "{kind: strategies.aggregation:krum, args: {n_malicious: 20}}}}, mean: {}}",
+    "{kind: strategies.aggregation:krum, args: {n_malicious: 20}}}}, mean: {}, done: {}}",
     "clients.examples_each=10",
     "server_data.n_examples=20",
 )
@@ -108,28 +109,28 @@ def config(out: Path, more: str = "") -> str:
     return f'set="{shlex.join(SETTINGS)}" out="{out}" {more}'
 
 
-def test_a_scenario_gives_the_results_of_our_own_engine_and_one_failure_ends_no_other(
+def test_a_sweep_goes_on_gives_the_results_of_our_own_engine_and_one_failure_ends_no_other(
     flwr: Flwr, tmp_path: Path
 ) -> None:
-    said = flwr(REPOSITORY, 26, config(tmp_path / "flower"))
-    folder = Path("quickstart") / "mean" / "seed-0"
-    assert (tmp_path / "flower" / folder / "summary.json").exists(), said
     scenarios = load_scenarios(REPOSITORY / "configs" / "quickstart.yaml", SETTINGS)
     (failure,) = launch(scenarios, Options(tmp_path / "ours", None, ""), _Silent())
     assert "krum needs n >= 2f + 3 clients" in failure
+    out = tmp_path / "flower"
+    shutil.copytree(tmp_path / "ours", out)
+    shutil.rmtree(out / "quickstart" / "mean")
+    said = flwr(REPOSITORY, 26, config(out, "resume=true"))
+    folder = Path("quickstart") / "mean" / "seed-0"
+    assert (out / folder / "summary.json").exists(), said
     assert failure.replace("/ours/", "/flower/") in said
+    assert "done seed 0 done before" in " ".join(said.split())
+    events = (out / "quickstart" / "few" / "seed-0" / "events.log").read_text()
+    assert "resumed after round 0" in events
     theirs, ours = (
         pd.read_csv(tmp_path / out / folder / "clients.csv") for out in ("flower", "ours")
     )
     assert len(theirs) == 26
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-3)
-
-    out = tmp_path / "flower"
-    assert len(json.loads((out / "quickstart" / "sweep.json").read_text())["runs"]) == 2
-    said = flwr(REPOSITORY, 26, config(out, "resume=true"))
-    assert "mean seed 0 done before" in " ".join(said.split())
-    events = (out / "quickstart" / "few" / "seed-0" / "events.log").read_text()
-    assert "resumed after round 0" in events
+    assert len(json.loads((out / "quickstart" / "sweep.json").read_text())["runs"]) == 3
 
 
 def test_a_federation_of_another_size_is_told_how_large_to_be(flwr: Flwr, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """TensorBoard and MLflow hold what the run folder holds, also after a run was interrupted."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from unittest.mock import MagicMock, patch
 
 import pandas as pd
 import pytest
-from commands import SCENARIO, assert_same_results, patches, run, write_scenario
+from commands import SCENARIO, assert_same_results, run, write_scenario
 
 from fl_testbed.engine.errors import TrackerError
 from fl_testbed.engine.launch import launch
@@ -119,19 +120,13 @@ def test_a_tracker_changes_nothing_even_where_it_fails(scenarios, tmp_path: Path
     progress.note.assert_any_call("the server has gone: runs go on untracked")
 
 
-HIDDEN = """
-import sys
-sys.modules["mlflow"] = None
-
-def patch(module):
-    pass
-"""
-
-
-def test_one_that_is_not_installed_says_how_to_get_it(tmp_path: Path) -> None:
+def test_one_that_is_not_installed_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_scenario(tmp_path)
-    hidden = patches(tmp_path, "fl_testbed.trackers", HIDDEN)
-    done = run("run", "scenario.yaml", "--tracker", "mlflow", cwd=tmp_path, patches=hidden)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.delitem(sys.modules, "fl_testbed.trackers.mlflow", raising=False)
+    done = run("run", "scenario.yaml", "--tracker", "mlflow", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "--tracker mlflow: needs mlflow: pip install 'fl-testbed[mlflow]'\n"
     assert not (tmp_path / "runs").exists()

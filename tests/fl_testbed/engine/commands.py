@@ -33,6 +33,22 @@ server_data: {n_examples: 20}
 strategy: {aggregation: {kind: mean}}
 """
 
+ATTACKED = (
+    SCENARIO.replace("poisoned: 2", "poisoned: 4").replace("name: small", "name: attacked")
+    + """
+attackers:
+  - {count: 1, attack: {kind: mimic, warm_up_rounds: 2}}
+  - count: 1
+    attack: {kind: gaussian, std: 0.01, convention: add}
+    training_attack: {kind: neurotoxin, share: 0.2}
+    training: {local_epochs: 2}
+  - {count: 2, attack: {kind: minority_mimic}, schedule: {first: 2, every: 2}}
+variants:
+  plain: {}
+  cohort: {training: {cohort: 5}}
+"""
+)
+
 PATCH_ON_IMPORT = """
 import importlib.abc, importlib.util, sys
 
@@ -87,8 +103,8 @@ def run(
     *arguments: object, cwd: Path, patches: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end: in this process, which has imported all it needs, unless it is to
-    be patched or has processes of its own."""
-    if patches is None and not {"ray", "flower"} & {*arguments}:
+    be patched or runs Flower's engine, which changes what Python does with warnings and logs."""
+    if patches is None and "flower" not in arguments:
         return _run_here([str(argument) for argument in arguments], cwd)
     process = start(*arguments, cwd=cwd, patches=patches)
     out, err = process.communicate(timeout=240)

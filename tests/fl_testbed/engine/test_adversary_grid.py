@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from commands import SCENARIO, assert_same_results, succeed, write_scenario
+from commands import ATTACKED, write_scenario
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors.torch import load, save
 
@@ -306,31 +306,6 @@ def test_what_attackers_keep_is_saved_with_what_clients_keep():
     one_round(again)
     assert int(again.state_dict()["attack/1/rounds"]) == 2
     assert again.states[2].config_records["kept"]["x"] == 1
-
-
-ATTACKED = (
-    SCENARIO.replace("poisoned: 2", "poisoned: 4")
-    + """
-attackers:
-  - {count: 1, attack: {kind: mimic, warm_up_rounds: 2}}
-  - count: 1
-    attack: {kind: gaussian, std: 0.01, convention: add}
-    training_attack: {kind: neurotoxin, share: 0.2}
-    training: {local_epochs: 2}
-  - {count: 2, attack: {kind: minority_mimic}, schedule: {first: 2, every: 2}}
-variants:
-  plain: {}
-  cohort: {training: {cohort: 5}}
-"""
-)
-
-
-def test_attacks_leave_the_same_bytes_on_ray(tmp_path):
-    write_scenario(tmp_path, ATTACKED)
-    succeed("run", "scenario.yaml", "--out", "inline", cwd=tmp_path)
-    how = ("--engine", "ray", "--workers", 2, "--set", "engine.parallel=clients")
-    succeed("run", "scenario.yaml", "--out", "ray", *how, cwd=tmp_path)
-    assert_same_results(tmp_path / "inline", tmp_path / "ray")
 
 
 def test_a_resumed_run_attacks_as_if_it_had_never_stopped(tmp_path):

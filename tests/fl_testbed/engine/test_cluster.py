@@ -79,7 +79,7 @@ def test_a_node_lost_in_mid_run_changes_nothing_even_with_a_users_own_code(
     cluster: tuple[str, subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     address, other = cluster
-    rounds = ("--set", "rounds=60", "--set", "training.local_epochs=2")
+    rounds = ("--set", "rounds=30", "--set", "training.local_epochs=2")
     write_own_scenario(tmp_path)
     succeed("run", "scenario.yaml", "--out", "inline", *rounds, cwd=tmp_path)
     arguments = ("run", "scenario.yaml", "--out", "cluster", "--ray-address", address)

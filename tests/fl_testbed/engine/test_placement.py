@@ -8,6 +8,7 @@ import pytest
 import torch
 from commands import SCENARIO, run, run_folders, succeed, write_scenario
 
+from clients import trainer
 from fl_testbed.engine.placement import largest_cohort
 from fl_testbed.engine.ray_pool import gpu_share
 from fl_testbed.scenario import ScenarioError, load_scenarios
@@ -15,12 +16,6 @@ from fl_testbed.scenario import ScenarioError, load_scenarios
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 COHORT = ("--set", "training.cohort=12", "--set", "rounds=2", "--set", "engine.device=cpu")
 TINY = ("--set", "engine.memory_limit_mib=0.3")
-
-# Lets the first plan be far too large, as where other processes take memory in the meantime.
-OPTIMISM = """
-import clients.trainer
-clients.trainer.SHARE_OF_FREE = 100.0
-"""
 
 
 def decisions(folder: Path) -> list[str]:
@@ -42,13 +37,13 @@ def test_a_tiny_limit_ends_in_a_finished_run_with_smaller_cohorts_and_a_line_tha
     assert json.loads((folder / "summary.json").read_text())["unusable_replies"] == 0
 
 
-def test_running_out_of_memory_in_a_round_halves_the_cohorts(tmp_path: Path) -> None:
+def test_running_out_of_memory_in_a_round_halves_the_cohorts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_scenario(tmp_path)
-    patches = tmp_path / "patches"
-    patches.mkdir()
-    (patches / "sitecustomize.py").write_text(OPTIMISM)
-    how = ("run", "scenario.yaml", "--out", "out", *COHORT, *TINY)
-    said = succeed(*how, cwd=tmp_path, patches=patches)
+    # The first plan is far too large, as where other processes take memory in the meantime.
+    monkeypatch.setattr(trainer, "SHARE_OF_FREE", 100.0)
+    said = succeed("run", "scenario.yaml", "--out", "out", *COHORT, *TINY, cwd=tmp_path)
     folder = run_folders(tmp_path / "out")["small/default/seed-0"]
     assert decisions(folder) == ["cpu: out of memory, cohorts of 6 instead of 12"]
     assert "cpu: out of memory, cohorts of 6 instead of 12" in said
