@@ -5,6 +5,7 @@ finds it, or beside the scenario. Workers get the code by value (:func:`users_mo
 nothing has to be packaged or copied to them. The hash of its source is part of the run's identity.
 """
 
+import ast
 import difflib
 import hashlib
 import importlib
@@ -30,6 +31,8 @@ from strategies.aggregation import TooFewClientsError
 OURS, OWN = "(ours)", "(own)"
 LONGEST_TEXT = 1000  # characters of an exception, which go into a table for each client and round
 PATH = r"^[^:\s][^:]*:[A-Za-z_]\w*$"
+
+OUR_PACKAGES = ("clients", "fl_testbed", "strategies")  # the testbed's own packages
 
 _BESIDE: dict[str, Path] = {}
 """The folder of the scenario that named a package last, by the package's name."""
@@ -119,7 +122,7 @@ def described(fault: BaseException) -> str:
 
 
 def _is_users(file: Path) -> bool:
-    ours = (Path(sys.modules[name].__path__[0]) for name in ("fl_testbed", "clients", "strategies"))
+    ours = (Path(sys.modules[name].__path__[0]) for name in OUR_PACKAGES)
     return (
         file.is_absolute() and not _is_installed(file) and not any(map(file.is_relative_to, ours))
     )
@@ -272,6 +275,8 @@ def load(kind: str) -> OwnCode:
     if not where or not name.isidentifier():
         raise ValueError(f"needs package.module:name or file.py:name, got {kind!r}")
     source = _read(Path(where)) if where.endswith(".py") else None
+    if source is not None:
+        _insist_on_no_neighbour(Path(where).absolute(), source, itself=Path(where).stem)
     module = _from_package(where) if source is None else _from_file(Path(where), source)
     path = Path(module.__file__ or where)
     function = getattr(module, name, None)
@@ -288,6 +293,9 @@ def load(kind: str) -> OwnCode:
         return OwnCode(_defined_in(function, path), name, "", None, None, function)
     package, contents = _package_of(where), {file: file.read_bytes() for file in _sources(module)}
     _insist_on_what_runs(package, contents)
+    for place in _places(sys.modules[package]):
+        for file, text in contents.items():
+            _insist_on_no_neighbour(file, text, itself=package, folder=Path(place).parent)
     digest = hashlib.sha256(b"".join(contents.values())).hexdigest()
     return OwnCode(path, name, package, digest, None, function)
 
@@ -319,6 +327,42 @@ def _insist_on_what_runs(package: str, contents: Mapping[Path, bytes]) -> None:
         digest = hashlib.sha256(contents[file]).hexdigest() if file in contents else "gone"
         if known.setdefault(file, digest) != digest:
             raise ValueError(f"{file} has changed since it was imported: start again")
+
+
+def _insist_on_no_neighbour(
+    file: Path, source: bytes, *, itself: str, folder: Path | None = None
+) -> None:
+    """Refuse a file that imports from its folder what its hash does not cover.
+
+    Python would find such a module only from some folders, and a change in it would leave runs as
+    done before.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return  # who imports the file says where
+    folder = folder or file.parent
+    covered = {itself, *OUR_PACKAGES, *sys.stdlib_module_names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        else:
+            continue
+        for name in map(_package_of, names):
+            if name not in covered and _lies_in(folder, name):
+                raise ValueError(
+                    f"{file}:{node.lineno}: imports {name!r}, which lies beside it and is no part "
+                    "of the run's hash: put both into one package, package.module:name"
+                )
+
+
+def _lies_in(folder: Path, module: str) -> bool:
+    """Whether a module is in a folder, and Python finds none of its name elsewhere."""
+    elsewhere = [place for place in sys.path if Path(place).absolute() != folder]
+    there = (folder / f"{module}.py").is_file() or (folder / module / "__init__.py").is_file()
+    return there and PathFinder.find_spec(module, elsewhere) is None
 
 
 def _places(package: types.ModuleType) -> list[str]:

@@ -260,3 +260,17 @@ def test_an_installed_function_needs_no_file(tmp_path):
     result = rule(torch.arange(8.0)[:, None])
     assert isinstance(result, Aggregate)
     assert result.update.tolist() == [3.5]
+
+
+@pytest.mark.parametrize("neighbour", ["a_file_beside.py", "a_package_beside/__init__.py"])
+def test_what_lies_beside_and_is_not_in_the_hash_cannot_be_imported(folder, neighbour):
+    (folder / neighbour).parent.mkdir(exist_ok=True)
+    (folder / neighbour).write_text("x = 1\n")
+    name = neighbour.split("/")[0].removesuffix(".py")
+    imports = f"from {name} import x\n{RULE}"
+    sys.path.append(str(folder))  # as in a notebook, so that Python would find it
+    package = write_package(folder, f"importer_of_{name}", imports)
+    for kind in (GOOD, from_package(package.name)):
+        with pytest.raises(ScenarioError) as error:
+            load(folder, kind, imports)
+        assert f"py:1: imports {name!r}, which lies beside it" in str(error.value)
