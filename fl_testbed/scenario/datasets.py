@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
 from numpy.random import Generator
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -378,8 +379,53 @@ class OwnDatasetSpec(OwnSpec, DatasetSpec):
         return self.called(data_dir=data_dir, rng=rng)
 
     def complaint(self, result: Any, *args: Any) -> str:
-        """Need a Dataset."""
-        return misshapen(result, Dataset, {})
+        """Need a Dataset, in the types that its description names."""
+        return misshapen(result, Dataset, {}) or _flaw_of(result)
+
+
+def _flaw_of(dataset: Dataset) -> str:
+    """Return what is wrong with the arrays of a user's dataset, or nothing."""
+    for part, examples in (("train", dataset.train), ("test", dataset.test)):
+        unknown = sorted(set(examples.attributes) - set(dataset.attributes))
+        if unknown:
+            return f"must say in attributes what the codes of {unknown[0]!r} stand for"
+        n = len(examples.inputs)
+        found = _flaw_of_codes(examples.labels, n, dataset.n_classes, "int64", (np.int64,))
+        if found:
+            return f"must return {part}.labels {found}"
+        for name, codes in examples.attributes.items():
+            n_values = len(dataset.attributes[name])
+            found = _flaw_of_codes(codes, n, n_values, "whole numbers", (np.bool_, np.integer))
+            if found:
+                return f"must return {part}.attributes[{name!r}] {found}"
+        found = _flaw_of_inputs(examples.inputs, is_image=dataset.holds_images)
+        if found:
+            return f"must return {part}.inputs {found}"
+    return ""
+
+
+def _flaw_of_codes(codes: Any, n: int, n_values: int, needed: str, kinds: tuple[type, ...]) -> str:
+    needs = f"as an array of {needed}, shape ({n},), returned"
+    if not isinstance(codes, np.ndarray):
+        return f"{needs} {type(codes).__name__}"
+    if not any(np.issubdtype(codes.dtype, kind) for kind in kinds) or codes.shape != (n,):
+        return f"{needs} {codes.dtype}, shape {codes.shape}"
+    if n and not 0 <= codes.min() <= codes.max() < n_values:
+        return f"from 0 to {n_values - 1}, returned {codes.min()} to {codes.max()}"
+    return ""
+
+
+def _flaw_of_inputs(inputs: Any, *, is_image: bool) -> str:
+    if not isinstance(inputs, np.ndarray):
+        return f"as an array, returned {type(inputs).__name__}"
+    if inputs.dtype.kind != "f" or not inputs.size:
+        return ""
+    least, most = inputs.min(), inputs.max()
+    if not np.isfinite([least, most]).all():
+        return "without NaN or infinity"
+    if is_image and not -1e-6 <= least <= most <= 1 + 1e-6:
+        return f"as bytes or from 0 to 1, returned {least:.4g} to {most:.4g}"
+    return ""
 
 
 OurDataset = Annotated[

@@ -1,5 +1,7 @@
 """What decides on a dataset's examples, and datasets made of others."""
 
+import re
+
 import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -7,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from fl_testbed.data import Dataset
 from fl_testbed.scenario.datasets import AnyDatasetSpec, DatasetSpec
 from fl_testbed.scenario.minorities import AttributesSpec
+from fl_testbed.scenario.own_code import OwnCodeError
 
 
 def spec(**keys) -> DatasetSpec:
@@ -120,3 +123,29 @@ class TestDominoes:
     def test_what_makes_no_sense_is_refused(self, keys, fault):
         with pytest.raises(ValidationError, match=fault):
             spec(kind="dominoes", **keys)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("labels = labels > 0", "train.labels as an array of int64, shape (4,), returned bool"),
+        ("labels = labels - 100", "from 0 to 1, returned -100 to -99"),
+        ("codes = codes + 1", "train.attributes['site'] from 0 to 1, returned 1 to 2"),
+        ("inputs = 255 * inputs.reshape(4, 1, 1, 2)", "bytes or from 0 to 1, returned 255 to 255"),
+        ("inputs[0, 0] = np.nan", "train.inputs without NaN"),
+    ],
+)
+def test_a_users_dataset_that_is_ill_formed_is_refused(tmp_path, change, told):
+    (tmp_path / "mine.py").write_text(f"""
+import numpy as np
+from fl_testbed.data import Dataset, Examples
+
+def table():
+    inputs = np.ones((4, 2), dtype=np.float32)
+    labels = codes = np.array([0, 1, 0, 1])
+    {change}
+    part = Examples(inputs, labels, attributes={{"site": codes}})
+    return Dataset("table", part, part, ("a", "b"), {{"site": ("here", "there")}})
+""")
+    with pytest.raises(OwnCodeError, match=re.escape(told)):
+        load(kind=f"{tmp_path / 'mine.py'}:table")
