@@ -1,5 +1,6 @@
 """Local training: on one shard, and on a cohort of shards at once."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -53,6 +54,9 @@ class LocalTraining:
     batch_size: int
     """Examples per step; the last batch of an epoch may be smaller."""
     local_epochs: int = 1
+    """Passes over the examples."""
+    local_steps: int | None = None
+    """Steps in place of epochs; 1 is what sends a single gradient."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.0
     """Of SGD."""
@@ -97,13 +101,19 @@ class Objective(Protocol):
 def batches(
     n_examples: int, settings: LocalTraining, rng: np.random.Generator
 ) -> list[Int[np.ndarray, " batch"]]:
-    """Return the examples of every step, in order: a new permutation each epoch."""
-    size = settings.batch_size
-    return [
+    """Return the examples of every step, in order: a new permutation each epoch.
+
+    A number of steps cuts the last epoch short.
+    """
+    size, n_steps = settings.batch_size, settings.local_steps
+    in_an_epoch = range(0, n_examples, size)
+    n_epochs = settings.local_epochs if n_steps is None else math.ceil(n_steps / len(in_an_epoch))
+    steps = [
         order[start : start + size]
-        for order in (rng.permutation(n_examples) for _ in range(settings.local_epochs))
-        for start in range(0, n_examples, size)
+        for order in (rng.permutation(n_examples) for _ in range(n_epochs))
+        for start in in_an_epoch
     ]
+    return steps[:n_steps]
 
 
 def train(

@@ -177,7 +177,7 @@ def train_surrogate(scenario: Scenario, dataset: Dataset, shard: Shard, epochs: 
     """Return the model that clients are sent first, trained on what attackers hold."""
     limit_threads(scenario.torch_threads)
     model = build_model(scenario, dataset)
-    settings = replace(scenario.training.build(), local_epochs=epochs)
+    settings = replace(scenario.training.build(), local_epochs=epochs, local_steps=None)
     train(model, shard, settings, generator(scenario.seed, Purpose.POISON_PLAN, 1))
     return model
 

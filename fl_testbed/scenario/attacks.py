@@ -319,12 +319,16 @@ class AttackerTrainingSpec(Spec):
     lr: PositiveFloat | None = None
     batch_size: PositiveInt | None = None
     local_epochs: PositiveInt | None = None
+    local_steps: PositiveInt | None = None  # in place of local_epochs
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
 
     def build(self, honest: LocalTraining) -> LocalTraining:
         """Return the attackers' settings."""
-        return LocalTraining(**{**vars(honest), **self.model_dump(exclude_none=True)})
+        own = self.model_dump(exclude_none=True)
+        if self.local_epochs is not None:  # then honest clients' steps are not theirs
+            own.setdefault("local_steps", None)
+        return LocalTraining(**{**vars(honest), **own})
 
 
 class ScheduleSpec(Spec):

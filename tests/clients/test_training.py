@@ -134,6 +134,14 @@ class TestBatches:
         first, second = batches(30, settings, np.random.default_rng(0))
         assert not np.array_equal(first, second)
 
+    @pytest.mark.parametrize("n_steps", [1, 3, 7])
+    def test_steps_in_place_of_epochs_are_the_first_of_as_many_epochs_as_they_need(self, n_steps):
+        def of(**length):
+            settings = LocalTraining(lr=1.0, batch_size=4, **length)
+            return [step.tolist() for step in batches(10, settings, np.random.default_rng(0))]
+
+        assert of(local_steps=n_steps, local_epochs=9) == of(local_epochs=3)[:n_steps]
+
 
 class TestOneClient:
     def test_one_step_of_sgd_is_the_gradient_times_the_learning_rate(self):

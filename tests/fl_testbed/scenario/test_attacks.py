@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from clients.attacks import FACTS, UNTOLD, Knowledge
+from clients.training import LocalTraining
 from fl_testbed.scenario import ScenarioError, load_scenarios
-from fl_testbed.scenario.attacks import AttackersSpec
+from fl_testbed.scenario.attacks import AttackersSpec, AttackerTrainingSpec
 from fl_testbed.scenario.catalogue import CATALOGUE
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
@@ -215,3 +216,12 @@ def test_an_attack_of_ones_own_that_names_what_it_is_not_told_is_refused(
             f"attack: {tmp_path / 'mine.py'}:1: needs needs '{fact}', which blind attackers are "
             "not told: let knowledge be omniscient or colluding"
         ]
+
+
+def test_attackers_own_epochs_take_the_place_of_honest_clients_steps():
+    honest = LocalTraining(lr=0.1, batch_size=5, local_steps=1)
+    lengths = [
+        AttackerTrainingSpec(**own).build(honest) for own in ({}, {"local_epochs": 6}, {"lr": 1.0})
+    ]
+    assert [length.local_steps for length in lengths] == [1, None, 1]
+    assert lengths[1].local_epochs == 6
