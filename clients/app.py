@@ -17,7 +17,6 @@ from clients.shard import Shard
 from clients.trainer import Job, Trained, Trainer, device_of, moved
 from clients.training import LocalTraining, State, StepHook
 from strategies.flower_arrays import Layout, flat_record, packed, record_of, state_dict_of
-from strategies.memory import Memory
 from strategies.randomness import Purpose, generator
 
 ARRAYS = "arrays"
@@ -48,8 +47,8 @@ class _Plan(NamedTuple):
     work: Work
     jobs: dict[str, Job]
     """The models to train, by the name of the record that each becomes."""
-    kept: Callable[[], Memory]
-    """Returns, after the training, what the client's method remembers."""
+    received: State
+    lesson: Lesson
 
 
 class ShardClientApp(ClientApp):
@@ -155,7 +154,7 @@ class ShardClientApp(ClientApp):
             jobs[PERSONAL] = Job(
                 lesson.shard, work.settings, make_rng, objective=lesson.personal, start=start
             )
-        return _Plan(work, jobs, lesson.kept)
+        return _Plan(work, jobs, received, lesson)
 
     def _lesson(self, work: Work, received: State, round_: int, context: Context) -> Lesson:
         if self._local is None:
@@ -196,7 +195,13 @@ class ShardClientApp(ClientApp):
         extra: dict[str, float],
     ) -> Message:
         """Return the reply, and only now note what the client keeps: all went well."""
-        done = {name: self._sent(next(trained)) for name in plan.jobs}
+        done: dict[str, tuple[ArrayRecord, float]] = {}
+        for name in plan.jobs:
+            made = next(trained)
+            if name == ARRAYS and plan.lesson.revise is not None:
+                with torch.no_grad():
+                    plan.lesson.revise(plan.received, made.state)
+            done[name] = self._sent(made)
         metrics = {
             "num-examples": len(plan.work.shard.labels),
             "train-loss": done[ARRAYS][1],
@@ -209,7 +214,7 @@ class ShardClientApp(ClientApp):
             context.state[PERSONAL] = done[PERSONAL][0]
         if plan.work.keeps_received:
             context.state[LAST_RECEIVED] = message.content[ARRAYS]
-        if memory := plan.kept():
+        if memory := plan.lesson.kept():
             arrays = {name: value.cpu().numpy() for name, value in memory.items()}
             context.state[LOCAL_MEMORY] = record_of(arrays)
         return Message(content, reply_to=message)

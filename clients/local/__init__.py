@@ -1,9 +1,10 @@
-"""Group-robust and personal training inside a client."""
+"""Group-robust, personal and averaged training inside a client."""
 
 from clients.local.ditto import Ditto, PulledTowards
 from clients.local.example_jtt import ExampleJtt, flagged_by, with_copies
 from clients.local.group_dro import ExampleGroupDro, GroupWeights
 from clients.local.lesson import Lesson, LocalMethod
+from clients.local.worker_momentum import WorkerMomentum
 
 __all__ = [
     "Ditto",
@@ -13,6 +14,7 @@ __all__ = [
     "Lesson",
     "LocalMethod",
     "PulledTowards",
+    "WorkerMomentum",
     "flagged_by",
     "with_copies",
 ]

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from torch import nn
 
 from clients.shard import Shard
-from clients.training import Objective
+from clients.training import Objective, State
 from strategies.memory import Memory
 
 
@@ -18,6 +18,9 @@ class Lesson(NamedTuple):
     """Of the model that is sent; the mean cross-entropy by default."""
     personal: Objective | None = None
     """Of the client's own model, which never leaves it; by default there is none."""
+    revise: Callable[[State, State], None] | None = None
+    """Told the received parameters and the trained ones, changes these in place before they are
+    sent."""
     kept: Callable[[], Memory] = dict
     """Returns, after the training, what the client remembers until its next round."""
 

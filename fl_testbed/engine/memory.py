@@ -34,7 +34,7 @@ def server_memory(
     n_copies = n_looked_at(scenario)
     if scenario.record_updates is not None:
         n_copies += 3 * n  # what came, the rows of the file, the file
-    if scenario.local_method is not None and scenario.local_method.is_personal:
+    if scenario.local_method is not None and scenario.local_method.keeps_parameters:
         n_copies += len(scenario.clients.population)
     return d, server_bytes(pipeline, n, d, device) + 4 * d * n_copies
 

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from clients.local import Ditto, ExampleGroupDro, ExampleJtt, LocalMethod
+from clients.local import Ditto, ExampleGroupDro, ExampleJtt, LocalMethod, WorkerMomentum
 from fl_testbed.scenario.spec import Spec
 
 
@@ -16,6 +16,8 @@ class LocalMethodSpec(Spec):
     """Whether clients are told which group their examples are of."""
     is_personal: ClassVar[bool] = False
     """Whether every client keeps a model of its own."""
+    keeps_parameters: ClassVar[bool] = False
+    """Whether every client keeps as many numbers as the model has."""
 
     def build(self) -> LocalMethod:
         """Return the method."""
@@ -48,8 +50,23 @@ class DittoSpec(LocalMethodSpec):
     kind: Literal["ditto"]
     pull: NonNegativeFloat = 1.0  # λ; 0: each trains alone
     is_personal = True
+    keeps_parameters = True
+
+
+class WorkerMomentumSpec(LocalMethodSpec):
+    """Worker momentum: each client sends a running average of its updates."""
+
+    rule = WorkerMomentum
+    kind: Literal["worker_momentum"]
+    beta: Annotated[float, Field(ge=0, lt=1)] = 0.9  # what the average keeps of the round before
+    keeps_parameters = True
+
+    def build(self) -> LocalMethod:
+        """Return the method."""
+        return WorkerMomentum(self.beta)
 
 
 AnyLocalMethodSpec = Annotated[
-    ExampleJttSpec | ExampleGroupDroSpec | DittoSpec, Field(discriminator="kind")
+    ExampleJttSpec | ExampleGroupDroSpec | DittoSpec | WorkerMomentumSpec,
+    Field(discriminator="kind"),
 ]

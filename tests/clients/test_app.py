@@ -10,7 +10,7 @@ from torch import nn
 
 from clients.app import CLEAN_ARRAYS, ShardClientApp, Work
 from clients.attacks import Neurotoxin, ProjectedDescent
-from clients.local import Ditto, ExampleGroupDro, ExampleJtt
+from clients.local import Ditto, ExampleGroupDro, ExampleJtt, WorkerMomentum
 from clients.reporting import report_of
 from clients.shard import Role, Shard
 from clients.training import LocalTraining, train
@@ -232,7 +232,12 @@ def test_attackers_in_a_cohort_answer_as_they_would_one_by_one():
         assert metrics_of(reply)["num-examples"] == metrics_of(alone)["num-examples"]
 
 
-LOCAL = {"ditto": Ditto(1.0), "jtt": ExampleJtt(1, 2, 0.9), "group_dro": ExampleGroupDro(0.5)}
+LOCAL = {
+    "ditto": Ditto(1.0),
+    "jtt": ExampleJtt(1, 2, 0.9),
+    "group_dro": ExampleGroupDro(0.5),
+    "worker_momentum": WorkerMomentum(0.5),
+}
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -262,7 +267,25 @@ def test_a_method_inside_a_client_lasts_over_rounds_and_does_the_same_in_a_cohor
             np.testing.assert_allclose(other, values.numpy(), rtol=0, atol=1e-5)
     plain = app()(message(1, server_round=2), context(1))
     same = all(np.array_equal(alone[array], v) for array, v in arrays_of(plain).items())
-    assert same == (name != "jtt")  # Ditto sends FedAvg's model; the one group has all the weight
+    # Ditto sends FedAvg's model; the one group has all the weight.
+    assert same == (name in {"ditto", "group_dro"})
+
+
+def test_with_worker_momentum_a_client_sends_an_average_of_its_updates():
+    received = {round_: build_model(round_).state_dict() for round_ in (1, 2, 4)}
+    averaging = ShardClientApp(shard_of, build_model, SETTINGS, SEED, local=WorkerMomentum(0.75))
+    plain, there = app(), context(1)
+    average: dict[str, np.ndarray] = {}
+    for round_, before in received.items():
+        update = {
+            name: value - before[name].numpy()
+            for name, value in arrays_of(plain(message(1, round_, round_), context(1))).items()
+        }
+        sent = arrays_of(averaging(message(1, round_, round_), there))
+        for name, u in update.items():
+            average[name] = 0.75 * average[name] + 0.25 * u if name in average else u
+        for name, m in average.items():
+            np.testing.assert_allclose(sent[name] - before[name].numpy(), m, rtol=0, atol=1e-6)
 
 
 def test_a_personal_model_goes_on_where_it_stopped_and_is_not_sent():

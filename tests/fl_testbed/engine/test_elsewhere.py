@@ -64,6 +64,7 @@ SCENARIOS = {
     "neurotoxin": scenario(training_attack={"kind": "neurotoxin"}, poison=BACKDOOR),
     "personal": scenario(local_method={"kind": "ditto", "pull": 1.0}),
     "group_dro": scenario(local_method={"kind": "example_group_dro", "step_size": 0.1}),
+    "worker_momentum": scenario(local_method={"kind": "worker_momentum"}),
 }
 
 

@@ -19,7 +19,7 @@ variants:
   fltrust: {strategy.aggregation: {kind: fltrust}}
   jtt: {strategy.reweighting: {kind: jtt, n_flagged: 4, factor: 5, warm_up_rounds: 2}}
   ditto: {local_method: {kind: ditto}, sampling: {fraction: 0.5}}
-  cohort: {training: {cohort: 5}}
+  cohort: {training: {cohort: 5, local_steps: 3}, local_method: {kind: worker_momentum}}
 """
 
 

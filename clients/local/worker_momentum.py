@@ -1,0 +1,45 @@
+"""Worker momentum: a client sends a running average of its updates."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from clients.local.lesson import Lesson
+from clients.shard import Shard
+from clients.training import State
+from strategies.memory import Memory
+
+
+@dataclass(frozen=True)
+class WorkerMomentum:
+    """Send m ← β m + (1 - β) u in place of the round's update u; the first m is the first u.
+
+    Updates of honest clients spread less when they are averages over rounds, and robust rules go by
+    how far updates are apart. A client that sits out a round keeps its m until the next one. With
+    one local step a round, u is -lr times a gradient, as in the paper; with more it is FedAvg's
+    update.
+
+    References:
+        Karimireddy et al., Learning from History for Byzantine Robust Optimization, ICML 2021, as
+        in the authors' code; Farhadkhani et al., Byzantine Machine Learning Made Easy By Resilient
+        Averaging of Momentums, ICML 2022, and ByzFL begin at m = 0, which makes first steps
+        smaller.
+    """
+
+    beta: float = 0.9
+
+    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+        """Return the shard, and what becomes of the update."""
+        del round_
+        names = [name for name, value in model.named_parameters() if value.requires_grad]
+        average: State = {}
+
+        def revise(received: State, trained: State) -> None:
+            for name in names:
+                before, after = received[name].to(trained[name].device), trained[name]
+                average[name] = after - before
+                if memory:
+                    average[name].lerp_(memory[name].to(after), self.beta)
+                after.copy_(before + average[name])
+
+        return Lesson(shard, revise=revise, kept=lambda: average)
