@@ -73,8 +73,10 @@ class ExampleGroupDro:
         del model, round_
         held = shard.groups.unique().cpu()
         first = recall(memory, WEIGHTS, held, default=1 / len(held))
-        known = memory.get(f"{WEIGHTS}.clients", held)
-        mass = 1 - memory.get(f"{WEIGHTS}.values", first)[~torch.isin(known, held)].sum()
+        mass = 1.0  # less what groups keep that are not held now
+        if memory:
+            others = ~torch.isin(memory[f"{WEIGHTS}.clients"], held)
+            mass -= memory[f"{WEIGHTS}.values"][others].sum().item()
         weighted = GroupWeights(first, self.step_size)
 
         def kept() -> Memory:

@@ -61,10 +61,6 @@ class WorkerMomentumSpec(LocalMethodSpec):
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.9  # what the average keeps of the round before
     keeps_parameters = True
 
-    def build(self) -> LocalMethod:
-        """Return the method."""
-        return WorkerMomentum(self.beta)
-
 
 AnyLocalMethodSpec = Annotated[
     ExampleJttSpec | ExampleGroupDroSpec | DittoSpec | WorkerMomentumSpec,

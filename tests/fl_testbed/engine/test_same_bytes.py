@@ -36,9 +36,14 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("parallel", ["clients", "runs"])  # on one worker: see test_faults.py
-def test_ray_gives_the_bytes_of_inline(reference: Path, tmp_path: Path, parallel: str) -> None:
-    run_all(tmp_path, "--engine", "ray", "--workers", 2, "--set", f"engine.parallel={parallel}")
+@pytest.mark.parametrize(
+    ("workers", "parallel"), [(1, "clients"), (2, "clients"), (2, "runs")], ids=str
+)
+def test_ray_gives_the_bytes_of_inline(
+    reference: Path, tmp_path: Path, workers: int, parallel: str
+) -> None:
+    how = ("--engine", "ray", "--workers", workers, "--set", f"engine.parallel={parallel}")
+    run_all(tmp_path, *how)
     assert_same_results(reference / "out", tmp_path / "out")
 
 
