@@ -3,9 +3,10 @@
     fl-testbed run experiments/published/flanders_fashion_mnist_no_attack.yaml
     fl-testbed run experiments/published/flanders_fashion_mnist.yaml
     fl-testbed run experiments/published/long_tail_fashion_mnist.yaml
+    fl-testbed run experiments/published/long_tail_single_gradients.yaml
     python -m experiments.published.table [--out RUNS]
 
-Reads the runs that are there, writes a CSV file for each of the two settings, and the tables of the
+Reads the runs that are there, writes a CSV file for each of the settings, and the tables of the
 README. FLANDERS reports the best accuracy from the round on in which attackers begin, of one run;
 bold is what is more than 0.1 apart.
 """
@@ -22,6 +23,7 @@ from fl_testbed.scenario import Scenario, load_scenarios
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
+FILES = ("flanders_fashion_mnist", "long_tail_fashion_mnist", "long_tail_single_gradients")
 FIRST_ROUND = 3
 FLANDERS = {
     "mean": {"none": 0.68, "gaussian": 0.25, "lie": 0.17, "fang": 0.57, "min_max": 0.11},
@@ -96,10 +98,10 @@ def flanders(out: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def long_tail(out: Path) -> pd.DataFrame:
-    """Return one row per run: rule, partition and the last accuracy."""
+def long_tail(name: str, out: Path) -> pd.DataFrame:
+    """Return one row per run of a scenario: rule, partition and the last accuracy."""
     rows = []
-    for scenario, folder in finished("long_tail_fashion_mnist", out):
+    for scenario, folder in finished(name, out):
         rule, partition = scenario.strategy.aggregation.kind, scenario.partition.kind
         rounds = pd.read_csv(folder / "rounds.csv").dropna(subset=["accuracy"])
         rows.append(
@@ -116,10 +118,12 @@ def long_tail(out: Path) -> pd.DataFrame:
 
 def tables() -> dict[str, str]:
     """Return the tables of the README, from the result files."""
-    flanders, long_tail = (
-        pd.read_csv(HERE / f"{name}_fashion_mnist.csv") for name in ("flanders", "long_tail")
-    )
-    made = {"flanders": beside_flanders(flanders), "long_tail": beside_long_tail(long_tail)}
+    flanders, long_tail, single = (pd.read_csv(HERE / f"{name}.csv") for name in FILES)
+    made = {
+        "flanders": beside_flanders(flanders),
+        "long_tail": beside_long_tail(long_tail),
+        "single_gradients": by_class(single, long_tail),
+    }
     return {name: pages.markdown(rows) for name, rows in made.items()}
 
 
@@ -154,16 +158,34 @@ def beside_long_tail(runs: pd.DataFrame) -> list[list[str]]:
     return rows
 
 
+def by_class(single: pd.DataFrame, epochs: pd.DataFrame) -> list[list[str]]:
+    """Return what rules lose against the mean by class, with single gradients and with epochs."""
+    rows = [["rule", "single gradients", "gap to the mean: single gradients", "epochs", "theirs"]]
+    ours, before, theirs = (
+        runs[runs["partition"] == "pathological"].pivot_table(key, "seed", "rule")
+        for runs, key in (
+            (single, "accuracy %"),
+            (epochs, "accuracy %"),
+            (single, "published, MNIST %"),
+        )
+    )
+    for rule in (rule for rule in RULES if rule in ours):
+        gaps = (of["mean"] - of[rule] for of in (ours, before, theirs))
+        row = [RULES[rule], pages.mean_range(ours[rule], 1)]
+        rows.append([*row, *(pages.mean(gap, 1) for gap in gaps)])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     out = parser.parse_args().out
-    measured = {"flanders": flanders(out), "long_tail": long_tail(out)}
-    for name, table in measured.items():
+    measured = [flanders(out), *(long_tail(name, out) for name in FILES[1:])]
+    for name, table in zip(FILES, measured, strict=True):
         if not table.empty:
-            path = HERE / f"{name}_fashion_mnist.csv"
+            path = HERE / f"{name}.csv"
             table.to_csv(path, index=False, float_format="%.4f", lineterminator="\n")
     pages.write(PAGE, tables())
 

@@ -67,14 +67,18 @@ def run_chunk(
     """
     if not hasattr(app, "train_many"):  # as Flower has it, what a client gets is its own
         content = without_views(content)
+    failure: tuple[str, ...] = ()
     while len(tasks) > 1 and cohort_size(app) > 1 and tasks[0].metadata.message_type == "train":
         outcomes = _run_cohort(app, content, tasks, timeout_s * len(tasks))  # pyright: ignore[reportArgumentType]
-        if outcomes is None:
+        if isinstance(outcomes, str):
+            failure = (f"a cohort failed, its clients train one by one: {outcomes}",)
             break
         yield from _with_notes(app, outcomes)
         tasks = tasks[len(outcomes) :]
     for task in tasks:
-        yield from _with_notes(app, [_run_one(app, content, task, timeout_s)])
+        (outcome,) = _with_notes(app, [_run_one(app, content, task, timeout_s)])
+        yield outcome._replace(notes=failure + outcome.notes)
+        failure = ()
 
 
 def _with_notes(app: ClientApp, outcomes: list[Outcome]) -> list[Outcome]:
@@ -88,16 +92,19 @@ def _with_notes(app: ClientApp, outcomes: list[Outcome]) -> list[Outcome]:
 
 def _run_cohort(
     app: CohortApp, content: RecordDict, tasks: Sequence[Task], timeout_s: float
-) -> list[Outcome] | None:
+) -> list[Outcome] | str:
+    """Return what comes of the first of some tasks, or why nothing does."""
     contexts = [_context(task) for task in tasks]
     messages = [_message(content, task) for task in tasks]
     try:
         with _time_limit(timeout_s):
             replies = app.train_many(messages, contexts)
+    except ClientTimeout:
+        return f"no reply within {timeout_s:g} s"
     except KeyboardInterrupt:
         raise
-    except BaseException:  # one by one will show the client at fault
-        return None
+    except BaseException as fault:  # one by one will show the client at fault
+        return described(fault)
     return [_outcome(r, c) for r, c in zip(replies, contexts, strict=False)]
 
 

@@ -36,7 +36,8 @@ class ClientGrid(Grid):
         """Whether outcomes come in client order, for a strategy that sums replies in that order:
         no work is handed out far ahead of the oldest unfinished."""
         self.notes: list[str] = []
-        """What apps decided on the way, in the order of replies."""
+        """What apps decided on the way, in the order of replies, each once."""
+        self._noted: set[str] = set()
         self.states: dict[int, RecordDict] = {}
         self._new_states: dict[int, RecordDict] = {}
         self._outbox: dict[str, Message] = {}
@@ -63,7 +64,8 @@ class ClientGrid(Grid):
             Task(m.metadata, self.states.get(client, RecordDict())) for client, m in asked.items()
         ]
         for outcome in self.execute(with_views(messages[0].content), tasks):
-            self.notes += outcome.notes
+            self.notes += [note for note in outcome.notes if note not in self._noted]
+            self._noted.update(outcome.notes)
             if outcome.state or outcome.client in self.states:  # it may have forgotten all
                 self._new_states[outcome.client] = outcome.state
             reply = self._reply(asked[outcome.client], outcome)

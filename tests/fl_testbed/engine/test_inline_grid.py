@@ -15,7 +15,7 @@ from strategies.flower_arrays import record_of
 
 
 class Counting(ClientApp):
-    """Counts in each client how often it trained. Client 1 fails in round 2, having counted."""
+    """Counts in each client how often it trained. Client 1 fails after round 1, having counted."""
 
     def __init__(self, cohort: int) -> None:
         super().__init__()
@@ -26,12 +26,26 @@ class Counting(ClientApp):
         kept = context.state.config_records.get("kept", ConfigRecord({"n": 0}))
         context.state["kept"] = ConfigRecord({"n": int(str(kept["n"])) + 1})
         config = message.content.config_records["config"]
-        if context.node_config["partition-id"] == 1 and config["server-round"] == 2:
+        if context.node_config["partition-id"] == 1 and config["server-round"] != 1:
             raise RuntimeError("out of battery")
         return Message(RecordDict(), reply_to=message)
 
     def train_many(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         return [self.answer(*pair) for pair in zip(messages, contexts, strict=True)]
+
+
+def test_why_a_cohort_is_trained_one_by_one_is_told_once() -> None:
+    grid = InlineGrid(Counting(cohort=3), client_timeout_s=60.0)
+    told = []
+    for server_round in (1, 2, 3):
+        content = RecordDict({"config": ConfigRecord({"server-round": server_round})})
+        messages = [grid.create_message(content, "train", client, "1") for client in range(3)]
+        list(grid.send_and_receive(messages))
+        told.append(grid.notes[:])
+        grid.notes.clear()
+    reason = "a cohort failed, its clients train one by one: RuntimeError: out of battery"
+    assert [len(notes) for notes in told] == [0, 1, 0]
+    assert told[1][0].startswith(reason)
 
 
 @pytest.mark.parametrize("cohort", [1, 3])
