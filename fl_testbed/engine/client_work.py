@@ -2,10 +2,10 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
@@ -14,6 +14,8 @@ from fl_testbed.engine.flower_internals import RUN_ID, message_from, with_views,
 from fl_testbed.scenario.own_code import described
 
 LOOK_AGAIN_S = 0.05  # whether an import is done that a client's time limit shall not cut in half
+
+Done = TypeVar("Done")
 
 
 class Task(NamedTuple):
@@ -96,31 +98,33 @@ def _run_cohort(
     """Return what comes of the first of some tasks, or why nothing does."""
     contexts = [_context(task) for task in tasks]
     messages = [_message(content, task) for task in tasks]
-    try:
-        with _time_limit(timeout_s):
-            replies = app.train_many(messages, contexts)
-    except ClientTimeout:
-        return f"no reply within {timeout_s:g} s"
-    except KeyboardInterrupt:
-        raise
-    except BaseException as fault:  # one by one will show the client at fault
-        return described(fault)
-    return [_outcome(r, c) for r, c in zip(replies, contexts, strict=False)]
+
+    def work() -> list[Outcome]:
+        replies = app.train_many(messages, contexts)
+        return [_outcome(r, c) for r, c in zip(replies, contexts, strict=False)]
+
+    return _attempt(work, timeout_s)
 
 
 def _run_one(app: ClientApp, content: RecordDict, task: Task, timeout_s: float) -> Outcome:
     context = _context(task)
+    done = _attempt(lambda: _outcome(app(_message(content, task), context), context), timeout_s)
+    if isinstance(done, str):
+        return Outcome(task.metadata.dst_node_id, None, done, task.state)
+    return done
+
+
+def _attempt(work: Callable[[], Done], timeout_s: float) -> Done | str:
+    """Return what a client's work returns, or why it returns nothing."""
     try:
         with _time_limit(timeout_s):
-            reply = app(_message(content, task), context)
-        return _outcome(reply, context)
+            return work()
     except ClientTimeout:
-        reason = f"no reply within {timeout_s:g} s"
+        return f"no reply within {timeout_s:g} s"
     except KeyboardInterrupt:
         raise
     except BaseException as fault:  # such as sys.exit's: whatever a client does, the run goes on
-        reason = described(fault)
-    return Outcome(task.metadata.dst_node_id, None, reason, task.state)
+        return described(fault)
 
 
 class ClientTimeout(BaseException):
