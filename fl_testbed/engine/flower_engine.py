@@ -21,6 +21,7 @@ from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.flower_internals import quiet_flower
 from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.ray_pool import keep_others_out
 from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.engine.threads import limit_threads
@@ -153,6 +154,7 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
             faults.append(fault)
 
     quiet_flower()
+    keep_others_out()
     for module in users_modules(scenario):
         cloudpickle.register_pickle_by_value(module)
     run_simulation(

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -33,6 +35,16 @@ RAY_SETTINGS = {
     "RAY_free_objects_period_milliseconds": "5",
     "RAY_free_objects_batch_size": "1",
 }
+
+
+def keep_others_out() -> None:
+    """Let a local cluster, which listens on all interfaces, answer this process and its own only.
+
+    Ray (2.60) asks for a token by default, and writes one that everybody can read into the user's
+    home. Where one is there already it stays in use: the user's other clusters ask for it.
+    """
+    if not (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _check_answers(address: str) -> None:
@@ -139,6 +151,8 @@ class RayPool:
     ) -> None:
         for name, value in RAY_SETTINGS.items():
             os.environ.setdefault(name, value)
+        if address == "local":
+            keep_others_out()
         _check_answers(address)
         local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)

@@ -1,6 +1,10 @@
 """Workers that come up, or cannot."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import ray
@@ -9,7 +13,7 @@ from ray.exceptions import RayTaskError
 
 from fl_testbed.engine import ray_pool
 from fl_testbed.engine.errors import PoolError
-from fl_testbed.engine.ray_pool import RayPool
+from fl_testbed.engine.ray_pool import RayPool, keep_others_out
 
 
 @pytest.fixture
@@ -48,3 +52,42 @@ def test_workers_that_never_come_up_are_given_up_and_the_reason_is_told(
     pool = RayPool(1)
     with pytest.raises(PoolError, match=r"3 were lost, the last of them: .*no /dev/shm"):
         pool.wait_for_workers()
+
+
+INTRUDED = """
+import os, subprocess, sys, time
+import ray
+from fl_testbed.engine.ray_pool import RayPool
+
+RayPool(1)
+print(os.listdir(os.environ["HOME"]))
+others = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
+address = ray.get_runtime_context().gcs_address
+intrude = f"from ray._raylet import GcsClient; GcsClient(address={address!r})"
+subprocess.run([sys.executable, "-c", intrude], env=others)
+"""
+
+
+def test_a_local_cluster_answers_this_command_alone(tmp_path: Path) -> None:
+    own = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
+    done = subprocess.run(
+        [sys.executable, "-c", INTRUDED],
+        env=own | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "[]\n"  # a token there would be for everybody to read
+    assert "token is missing or incorrect" in done.stderr
+
+
+def test_a_users_own_token_stays_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("theirs")
+    keep_others_out()
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    (tmp_path / ".ray" / "auth_token").unlink()
+    keep_others_out()
+    assert len(os.environ.pop("RAY_AUTH_TOKEN")) == 64
