@@ -5,6 +5,7 @@ Exit status: 0 done; 2 the input is wrong; 1 a run failed; 130 interrupted.
 
 import io
 import json
+import os
 import shlex
 import sys
 from enum import StrEnum
@@ -405,6 +406,8 @@ def fetch_(
 
 def main() -> None:
     """Run the command line and turn what went wrong into a message and an exit status."""
+    # Of a lost worker Ray prints a paragraph among the tables; events.log tells of it.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed")
     runs = sys.argv[1:2] == ["run"]  # the other commands have no rounds to keep
     for stream in (sys.stdout, sys.stderr):  # of a user whose encoding has no ± or †
         if isinstance(stream, io.TextIOWrapper):

@@ -203,7 +203,8 @@ def test_a_client_that_kills_every_worker_is_given_up_and_the_run_goes_on(tmp_pa
     write_scenario(tmp_path)
     fatal = patches(tmp_path, "clients.app", KILLED_WORKER.format(always=True, signal="SIGKILL"))
     how = ("--engine", "ray", "--workers", 2, "--set", "engine.parallel=clients")
-    succeed("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path, patches=fatal)
+    shown = succeed("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path, patches=fatal)
+    assert "raylet" not in shown
     clients = clients_of(tmp_path / "out")
     bad = clients[clients["status"] != "ok"]
     assert bad[["round", "client", "status"]].values.tolist() == [
