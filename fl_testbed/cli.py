@@ -406,8 +406,8 @@ def fetch_(
 
 def main() -> None:
     """Run the command line and turn what went wrong into a message and an exit status."""
-    # Of a lost worker Ray prints a paragraph among the tables; events.log tells of it.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed")
+    # Of a lost worker Ray prints paragraphs among the tables; events.log has a line.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     runs = sys.argv[1:2] == ["run"]  # the other commands have no rounds to keep
     for stream in (sys.stdout, sys.stderr):  # of a user whose encoding has no ± or †
         if isinstance(stream, io.TextIOWrapper):
