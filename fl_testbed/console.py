@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the engine brings Flower and pandas, which --help can do wi
     from fl_testbed.engine.evaluation import Evaluation
     from fl_testbed.scenario import AnyScenario
 
+QUIET_S = 60.0  # after so long without a line, one says how far runs are
 PIPED_WIDTH = 160  # a table is not squeezed into 80 columns where nobody sees the terminal
 
 
@@ -27,13 +28,14 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 class RunProgress:
-    """Tells how runs go: one bar for all rounds of all runs, or a line per run when piped."""
+    """Tells how runs go: one bar for all rounds of all runs; piped, a line per run and minute."""
 
     def __init__(self, console: Console, scenarios: Sequence[AnyScenario]) -> None:
         self._console, self._n_runs, self._n_done = console, len(scenarios), 0
         n_rounds = sum(scenario.rounds for scenario in scenarios)
         self._several = len({scenario.name for scenario in scenarios}) > 1
         self._start, self._rounds_left, self._rounds_computed = monotonic(), n_rounds, 0
+        self._last_line = self._start
         self._rounds_of: dict[str, int] = {}  # done of a run, by run: several may go side by side
         self._began: dict[str, float] = {}
         self._figures: dict[str, str] = {}
@@ -79,7 +81,10 @@ class RunProgress:
         if evaluation is not None:
             self._figures[label] = _figures(evaluation)
         self._rounds_computed += int(round_ > 0)
-        self._advance(label, int(round_ > 0), f"{label}  {self._figures.get(label, '')}")
+        description = f"{label}  {self._figures.get(label, '')}"
+        self._advance(label, int(round_ > 0), description)
+        if self._bar is None and monotonic() - self._last_line > QUIET_S:
+            self._print(f"{description}  round {round_} of {scenario.rounds}{self._time_left()}")
 
     def note(self, text: str) -> None:
         """Print a decision of the engine, the first time that it is taken."""
@@ -95,9 +100,11 @@ class RunProgress:
         if outcome == "done":
             took = monotonic() - self._began.pop(label)
             outcome = f"{self._figures.pop(label, '')}  {took:.1f} s{self._time_left()}"
-        self._console.print(
-            f"[{self._n_done}/{self._n_runs}] {label}  {outcome}", markup=False, soft_wrap=True
-        )
+        self._print(f"[{self._n_done}/{self._n_runs}] {label}  {outcome}")
+
+    def _print(self, line: str) -> None:
+        self._last_line = monotonic()
+        self._console.print(line, markup=False, soft_wrap=True)
 
     def _label(self, scenario: AnyScenario) -> str:
         name = f"{scenario.name}: " if self._several else ""

@@ -3,9 +3,11 @@
 import io
 from pathlib import Path
 
+import pytest
 from commands import write_scenario
 from rich.console import Console
 
+from fl_testbed import console as console_module
 from fl_testbed.console import RunProgress
 from fl_testbed.scenario import load_scenarios
 
@@ -25,3 +27,25 @@ def test_rounds_of_a_run_that_begins_again_count_once(tmp_path: Path) -> None:
         assert task.completed == 4
         progress.begin(second, 2)  # resumed
         assert task.completed == 6
+
+
+def test_piped_long_runs_are_heard_of_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(console_module, "monotonic", lambda: now)
+    (scenario,) = load_scenarios(write_scenario(tmp_path), ["rounds=300"])
+    shown = io.StringIO()
+    with RunProgress(Console(file=shown), [scenario]) as progress:
+        progress.begin(scenario, 0)
+        for round_ in range(201):
+            progress.round(scenario, round_, None)
+            now += 1.0
+        progress.end(scenario, "done")
+    label = f"{scenario.variant} seed {scenario.seed}"
+    assert shown.getvalue().splitlines() == [
+        f"{label}    round 61 of 300, about 4 min left",
+        f"{label}    round 122 of 300, about 3 min left",
+        f"{label}    round 183 of 300, about 2 min left",
+        f"[1/1] {label}    201.0 s",
+    ]
