@@ -20,7 +20,7 @@ from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep
 from strategies.pre_aggregation.mixed import PreAggregator
 from strategies.randomness import Purpose, generator
 from strategies.reweighting.lift import Reweighter
-from strategies.running_sum import RunningSum
+from strategies.running_sum import KEEP_MIB, RunningSum
 from strategies.shapes import Tensor
 from strategies.update_rows import DeviceRows, HostRows, UpdateRows
 
@@ -28,7 +28,6 @@ OK = "ok"
 NO_REPLY = "failed: no reply"
 NAN = math.nan
 CPU = torch.device("cpu")
-RUNNING_SUM_BYTES = 256 * 2**20  # a larger matrix is not kept where a running sum will do
 LARGEST_COUNT = 2**53  # a claim beyond it is no count of examples
 LARGEST_LOSS = float(np.finfo(np.float32).max)  # so that sums and products of losses stay finite
 
@@ -73,19 +72,27 @@ class RoundLedger:
 
 
 def takes_running_sum(
-    pipeline: Pipeline, n_clients: int, n_parameters: int, device: torch.device = CPU
+    pipeline: Pipeline,
+    n_clients: int,
+    n_parameters: int,
+    device: torch.device = CPU,
+    keep_mib: float = KEEP_MIB,
 ) -> bool:
     """Whether updates are added up as they come, and no matrix of them is kept."""
     # On a GPU rows would have to leave it to be added up here.
-    large = 4 * n_clients * n_parameters > RUNNING_SUM_BYTES and device.type == "cpu"
+    large = 4 * n_clients * n_parameters > keep_mib * 2**20 and device.type == "cpu"
     return large and n_clients > 1 and pipeline.row_by_row is not None
 
 
 def server_bytes(
-    pipeline: Pipeline, n_clients: int, n_parameters: int, device: torch.device = CPU
+    pipeline: Pipeline,
+    n_clients: int,
+    n_parameters: int,
+    device: torch.device = CPU,
+    keep_mib: float = KEEP_MIB,
 ) -> int:
     """Return what the server keeps of a round: the matrix of updates, or a running sum."""
-    if takes_running_sum(pipeline, n_clients, n_parameters, device):
+    if takes_running_sum(pipeline, n_clients, n_parameters, device, keep_mib):
         return (8 + 8 + 4) * n_parameters
     matrix = 4 * n_clients * n_parameters
     return 2 * matrix if pipeline.oracle.removing == "shielded" else matrix
@@ -123,6 +130,8 @@ class RobustFedAvg(FedAvg):
             this process that trained on that device never travel through the host.
         on_too_few: What to do when fewer usable replies come than the rule's bound needs:
             ``skip_round`` keeps the model as it is, ``stop`` raises.
+        keep_mib: A mean of more updates than this, in MiB on a CPU, adds them up as they come and
+            keeps none: then nobody's contribution is known.
         fedavg: Arguments of Flower's FedAvg (sampling, record keys).
     """
 
@@ -142,6 +151,7 @@ class RobustFedAvg(FedAvg):
         seed: int = 0,
         on_too_few: Literal["skip_round", "stop"] = "skip_round",
         device: torch.device | str = "cpu",
+        keep_mib: float = KEEP_MIB,
         **fedavg: Any,
     ) -> None:
         super().__init__(**fedavg)
@@ -161,6 +171,7 @@ class RobustFedAvg(FedAvg):
         self._layout = Layout.of(self._arrays)
         self._sampled: list[int] = []
         self.device = torch.device(device)
+        self.keep_mib = keep_mib
         self._matrix = torch.empty(0, 0)
         self._sum: RunningSum | None = None
 
@@ -225,7 +236,7 @@ class RobustFedAvg(FedAvg):
 
     def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:
         """Whether replies are added up as they come, in the order of node ids."""
-        return takes_running_sum(self.pipeline, n_clients, n_parameters, self.device)
+        return takes_running_sum(self.pipeline, n_clients, n_parameters, self.device, self.keep_mib)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the strategy carries from round to round."""

@@ -17,6 +17,7 @@ class RowByRow(NamedTuple):
     suspicion: Callable[[float], float]
 
 
+KEEP_MIB = 256.0  # more of updates is not kept where a running sum will do
 BLOCK = 2**16  # entries whose float64 copy stays in a core's cache
 
 

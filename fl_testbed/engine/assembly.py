@@ -350,6 +350,7 @@ def build_strategy(
         seed=scenario.seed,
         on_too_few=spec.on_too_few,
         device=device,
+        keep_mib=spec.keep_mib,
         fraction_train=1.0,
         fraction_evaluate=0.0,
         min_train_nodes=1,

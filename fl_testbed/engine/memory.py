@@ -36,7 +36,7 @@ def server_memory(
         n_copies += 3 * n  # what came, the rows of the file, the file
     if scenario.local_method is not None and scenario.local_method.keeps_parameters:
         n_copies += len(scenario.clients.population)
-    return d, server_bytes(pipeline, n, d, device) + 4 * d * n_copies
+    return d, server_bytes(pipeline, n, d, device, spec.keep_mib) + 4 * d * n_copies
 
 
 def n_looked_at(scenario: Scenario) -> int:

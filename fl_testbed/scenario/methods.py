@@ -20,6 +20,7 @@ from strategies.oracle import Lifting, Oracle, Removing
 from strategies.pipeline import Pipeline
 from strategies.pre_aggregation import PreAggregator
 from strategies.reweighting import Lift, Reweighter
+from strategies.running_sum import KEEP_MIB
 
 Holdings = Callable[[], Tensor]
 """Returns how many examples of each group every client holds, shape (clients, groups)."""
@@ -195,6 +196,7 @@ class StrategySpec(Spec):
     oracle: OracleSpec = OracleSpec()
     weight_by: Literal["clients", "examples"] = "clients"  # what weights go by before lift and rule
     on_too_few: Literal["skip_round", "stop"] = "skip_round"  # usable replies for the rule's bound
+    keep_mib: NonNegativeFloat = KEEP_MIB  # a mean of more keeps no updates, nor contributions
 
     @property
     def is_oracle(self) -> bool:

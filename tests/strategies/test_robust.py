@@ -12,7 +12,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fl_testbed.engine.flower_internals import become_server
-from strategies import robust
 from strategies.aggregation import (
     TooFewClientsError,
     centred_clipping,
@@ -348,10 +347,9 @@ def test_clients_that_claim_no_examples_count_equally(rejected):
 
 @pytest.mark.parametrize("weight_by", ["clients", "examples"])
 @pytest.mark.parametrize("rule", [mean, partial(norm_clipping, max_norm=4.0)])
-def test_rows_that_are_too_many_to_keep_are_added_up_in_any_order(rule, weight_by, monkeypatch):
-    def outcome(order: Iterable[int], largest_matrix: int) -> tuple[dict, list]:
-        monkeypatch.setattr("strategies.robust.RUNNING_SUM_BYTES", largest_matrix)
-        strategy = strategy_of(rule, weight_by=weight_by)
+def test_rows_that_are_too_many_to_keep_are_added_up_in_any_order(rule, weight_by):
+    def outcome(order: Iterable[int], largest_matrix: float) -> tuple[dict, list]:
+        strategy = strategy_of(rule, weight_by=weight_by, keep_mib=largest_matrix)
         messages = asked(strategy, range(6))
         moves = [0.3, math.nan, 1.7, None, 5.1, 0.9]  # client 1 is rejected, client 3 fails
         replies = [
@@ -365,10 +363,10 @@ def test_rows_that_are_too_many_to_keep_are_added_up_in_any_order(rule, weight_b
         assert strategy.ledger is not None
         return parameters(result), [vars(entry) for entry in strategy.ledger.clients]
 
-    kept, told = outcome(range(6), 2**20)
+    kept, told = outcome(range(6), 1.0)
     for order in (range(6), (5, 2, 4, 1, 3, 0), (3, 4, 0, 5, 1, 2)):
-        summed, said = outcome(order, 0)
-        assert summed == outcome(range(6), 0)[0]  # to the last bit
+        summed, said = outcome(order, 0.0)
+        assert summed == outcome(range(6), 0.0)[0]  # to the last bit
         for name, values in kept.items():
             np.testing.assert_allclose(summed[name], values, rtol=1e-6)
         for entry, other in zip(said, told, strict=True):
@@ -646,11 +644,10 @@ def test_pre_aggregations_run_before_the_rule():
         {"oracle": Oracle({1}, {2}, removing="ideal")},
     ],
 )
-def test_what_needs_all_rows_keeps_them(arguments, monkeypatch):
-    monkeypatch.setattr(robust, "RUNNING_SUM_BYTES", 0)
-    strategy = strategy_of(**arguments)
+def test_what_needs_all_rows_keeps_them(arguments):
+    strategy = strategy_of(**arguments, keep_mib=0.0)
     assert not strategy.keeps_running_sum(5, 3)
-    assert server_bytes(strategy.pipeline, 5, 3) >= 4 * 5 * 3
+    assert server_bytes(strategy.pipeline, 5, 3, keep_mib=0.0) >= 4 * 5 * 3
 
 
 def test_memory_of_a_running_sum_does_not_grow_with_clients():

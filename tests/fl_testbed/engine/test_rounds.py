@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord
 from fl_testbed.engine import federated
 from fl_testbed.engine.assembly import build_federation, build_model, load_dataset
 from fl_testbed.engine.evaluation import Evaluator
+from fl_testbed.engine.memory import server_memory
 from fl_testbed.engine.rounds import described, summarise
 from fl_testbed.engine.run_folder import COLUMNS, RunFolder
 from fl_testbed.scenario import Scenario
@@ -63,6 +64,17 @@ class TestRun:
             seen |= {row[1] for row in record.tables["clients.csv"]}
             assert [row[1] for row in record.tables["personal.csv"]] == sorted(seen)
         assert len(seen) > 5
+
+    def test_a_mean_that_keeps_no_updates_needs_less_memory_and_knows_no_contributions(self):
+        strategy = {"aggregation": {"kind": "mean"}}
+        kept = scenario(rounds=1, strategy=strategy)
+        summed = scenario(rounds=1, strategy=strategy | {"keep_mib": 0})
+        dataset = load_dataset(kept, None)
+        assert server_memory(summed, dataset) < server_memory(kept, dataset)
+        before, after = client_tables(kept), client_tables(summed)
+        assert before["contribution"].notna().all()
+        assert after["contribution"].isna().all()
+        assert before["weight"].tolist() == after["weight"].tolist()
 
     def test_clients_weigh_by_what_they_hold_where_the_scenario_says_so(self):
         strategy = {"aggregation": {"kind": "mean"}, "weight_by": "examples"}
