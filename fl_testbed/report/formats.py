@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,6 +164,16 @@ def marked_label(row: Row) -> str:
     """Return a variant's name with what is to be known of it."""
     marks = ((row.is_pareto, PARETO), (row.is_oracle, ORACLE), (row.is_unattacked, UNATTACKED))
     return " ".join([row.label, *(mark for is_so, mark in marks if is_so)])
+
+
+def marks_explained(rows: Sequence[Row]) -> list[str]:
+    """Return what the marks of these variants mean, in a word or two, for a figure."""
+    meanings = {
+        f"{PARETO} Pareto-optimal": any(row.is_pareto for row in rows),
+        f"{ORACLE} oracle": any(row.is_oracle for row in rows),
+        f"{UNATTACKED} nobody attacks": any(row.is_unattacked for row in rows),
+    }
+    return [meaning for meaning, is_there in meanings.items() if is_there]
 
 
 def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds: bool) -> Grid:

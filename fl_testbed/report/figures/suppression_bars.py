@@ -14,6 +14,7 @@ from fl_testbed.report.figures.style import (
     house_style,
     role_name,
 )
+from fl_testbed.report.formats import marked_label, marks_explained
 
 HEIGHT = 0.27  # of a bar; three make a variant
 
@@ -46,15 +47,15 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
                 error_kw={"ecolor": FAINT, "elinewidth": 1},
             )
             for y, mean, half in zip(at, means, halves, strict=True):
-                text = "none there" if np.isnan(mean) else f"{mean:.2f}"
+                text = "nobody" if np.isnan(mean) else f"{mean:.2f}"
                 end = np.nan_to_num(mean) + half
                 style = {"fontsize": 6.5, "va": "center", "color": INK}
                 axes.annotate(text, (end, y), (3, 0), textcoords="offset points", **style)
-        labels = [f"{row.label}{'' if row.competes else '  ◇'}" for row in rows]
-        axes.set_yticks(np.arange(len(rows)), labels)
+        axes.set_yticks(np.arange(len(rows)), [marked_label(row) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.axvline(1, color=INK, linewidth=1)
-        axes.set_xlabel("← silenced    weight over fair share    amplified →")
+        scale = "← silenced    weight over fair share    amplified →"
+        axes.set_xlabel("\n".join([scale, "   ".join(marks_explained(rows))]).strip())
         axes.margins(x=0.08)
         axes.set_xlim(left=0)
         axes.grid(axis="x", alpha=0.25)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from fl_testbed.report.columns import ATTACK_SUCCESS, WORST_GROUP
 from fl_testbed.report.comparison import Comparison, Row
 from fl_testbed.report.figures.style import FAINT, INK, house_style
+from fl_testbed.report.formats import marked_label, marks_explained
 
 FRONT = "#009E73"
 CLOSE = (6.5, 4.0)  # percent points across and up: points nearer than this share a label
@@ -76,14 +77,18 @@ def _draw(axes: Axes, points: list[Point]) -> None:
             point.x,
             point.y,
             s=46,
-            marker="o" if point.row.competes else "D",
+            marker="D" if point.row.is_pareto else "o",
             facecolors=FRONT if point.row.is_pareto else INK if point.row.competes else "none",
             edgecolors=FRONT if point.row.is_pareto else INK,
             linewidths=1.4,
             zorder=3,
         )
     for x, y, label, level in _levelled(_joined(points)):
-        place = _label_place(x, y, level)
+        rises = any(
+            abs(x - corner) < CLOSE[0] / 2 and low <= y < high - 2
+            for corner, low, high in zip(xs, ys, ys[1:], strict=False)
+        )
+        place = _label_place(x, y, level, beside=rises)  # where the front would cross it
         axes.annotate(
             label, (x, y), textcoords="offset points", fontweight="bold", zorder=4, **place
         )
@@ -111,11 +116,11 @@ def _levelled(
     return placed
 
 
-def _label_place(x: float, y: float, level: int) -> dict[str, Any]:
+def _label_place(x: float, y: float, level: int, *, beside: bool) -> dict[str, Any]:
     """Put a label above its point, or below or inwards where it would leave the axes."""
     up = y < 88
-    side = "left" if x < 8 else "right" if x > 92 else "center"
-    shift = {"left": -3, "right": 3, "center": 0}[side]
+    side = "left" if x < 8 or beside else "right" if x > 92 else "center"
+    shift = 4 if beside else {"left": -3, "right": 3, "center": 0}[side]
     return {
         "xytext": (shift, (7 if up else -8) + (11 if up else -11) * level),
         "ha": side,
@@ -143,10 +148,8 @@ def _key(axes: Axes, points: list[Point], n_missing: int) -> None:
     for place, point in enumerate(points):
         y, colour = 1 - (place + 0.5) * step, FRONT if point.row.is_pareto else INK
         axes.text(0.06, y, point.number, ha="right", va="center", weight="bold", color=colour)
-        axes.text(0.1, y, point.row.label, va="center", color=colour)
-    notes = ["★: fair and safe", "green: Pareto-optimal"]
-    if not all(point.row.competes for point in points):
-        notes.append("◇: oracle, or no attackers")
+        axes.text(0.1, y, marked_label(point.row), va="center", color=colour)
+    notes = ["★ fair and safe", *marks_explained([point.row for point in points])]
     if any(not math.isnan(p.x_half) for p in points):
         notes.append("bars: 95 % intervals over seeds")
     if n_missing:
