@@ -59,6 +59,12 @@ def test_the_citation_names_the_version():
     assert citation["license"] == project["license"]
 
 
+def test_the_top_page_shows_the_quickstart_as_it_is():
+    scenario = (ROOT / "configs" / "quickstart.yaml").read_text(encoding="utf-8")
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"```yaml\n{scenario[scenario.index('name:') :]}```" in page
+
+
 def test_every_page_with_marks_has_a_script():
     marked = [page for page in PAGES if pages.MARK.search(page.read_text(encoding="utf-8"))]
     assert marked == sorted(script.PAGE for script in SCRIPTS)
