@@ -113,8 +113,8 @@ def rows_of(worst: pd.DataFrame, success: pd.DataFrame, both: pd.DataFrame) -> l
 def figure(table: pd.DataFrame, path: Path) -> None:
     """Draw a matrix per poison: its colour is worst-group accuracy less attack success."""
     with house_style():
-        drawing = Figure(figsize=(16.5, 5.2), layout="constrained")
-        for axes, (poison, title) in zip(drawing.subplots(1, 2), POISONS.items(), strict=True):
+        drawing = Figure(figsize=(9, 8.6), layout="constrained")
+        for axes, (poison, title) in zip(drawing.subplots(2, 1), POISONS.items(), strict=True):
             worst, success = cells_of(table, poison)
             both = reaches_both(worst, success, worst.loc["jtt_ideal", "mean"]).to_numpy()
             image = axes.imshow(worst - success, cmap="RdYlBu", vmin=-100, vmax=100, aspect="auto")
@@ -127,8 +127,9 @@ def figure(table: pd.DataFrame, path: Path) -> None:
                     axes.add_patch(Rectangle(corner, 0.94, 0.9, fill=False, lw=2.5, ec="0.1"))
             names = [LIFTS.get(lift, lift) for lift in worst.index]
             axes.set_yticks(range(len(names)), names)
-            axes.set_xticks(range(len(worst.columns)), worst.columns, rotation=25, ha="right")
-            axes.set(title=f"{title}: worst group / attack success, %")
+            defences = [DEFENCES[name].replace(", f", "\nf") for name in worst.columns]
+            axes.set_xticks(range(len(defences)), defences, fontsize=8)
+            axes.set_title(f"{title}: worst group / attack success, %; framed: reaches both")
         drawing.colorbar(image, ax=drawing.axes, label="worst group − attack success, points")
         save(drawing, path, (".png",))
 
