@@ -30,7 +30,8 @@ def tailored(
         own: What the attackers would send, local minus global parameters.
         seen: The honest updates, with mean μ and standard deviation σ.
         defence: Gives the server's update if every attacker sent the given one.
-        direction: What p is, see :func:`clients.attacks.perturbation.perturbation`.
+        direction: p, the way from the honest mean μ: -μ / ‖μ‖ (``unit_vector``), -sign(μ)
+            (``sign``) or minus the standard deviation, -σ (``std``).
         n_evaluations: How often the defence is asked; ByzFL asks 20 times.
 
     References:

@@ -76,9 +76,9 @@ def patch(
         images: What is stamped.
         size: Height and width in pixels, or both at once.
         value: Of every channel, or of each.
-        corner: See :func:`place`.
-        margin: See :func:`place`.
-        at: See :func:`place`.
+        corner: Where the rectangle is.
+        margin: Pixels between it and the image's edges.
+        at: Row and column of its upper left pixel, in place of corner and margin.
 
     Raises:
         ValueError: If the rectangle does not fit, or there are more or fewer values than channels.
@@ -228,9 +228,9 @@ def minority_look(
         as_minority: What makes the minority's images look different.
         strength: v, in [0, 1]. Inversion at ½ leaves nothing but grey.
         size: Of the rectangle; by default the whole image.
-        corner: See :func:`place`.
-        margin: See :func:`place`.
-        at: See :func:`place`.
+        corner: Where the rectangle is.
+        margin: Pixels between it and the image's edges.
+        at: Row and column of its upper left pixel, in place of corner and margin.
 
     Raises:
         ValueError: If the rectangle does not fit.
