@@ -28,6 +28,13 @@ COLUMNS = {
     "weight_poisoned": "suppression.poisoned.weight_ratio",
     "personal_minority": "personal.honest_minority.accuracy",
 }
+SETTINGS = {
+    "none": "plain",
+    "minority_mimic": "minority-mimic",
+    "1.0": "own clients",
+    "0.0": "spread",
+}
+"""Who attacks, or where the minority is, as the page calls it."""
 SAFE, FAIR = 5.0, 5.0  # percent, points
 
 
@@ -56,8 +63,9 @@ def tables() -> dict[str, str]:
 def by_method(table: pd.DataFrame) -> list[list[str]]:
     """Return a row per method: worst group and attack success by setting, weights in the first."""
     settings = list(table["setting"].unique())
-    heads = [f"{setting}: {what}" for setting in settings for what in ("worst group", "ASR")]
-    lines = [["", *heads, "weight minority / poisoned"]]
+    names = [SETTINGS[str(setting)] for setting in settings]
+    heads = [f"{name}: {what}" for name in names for what in ("worst group", "ASR")]
+    lines = [["", *heads, f"{names[0]}: weight minority / poisoned"]]
     means = table.groupby(["method", "setting"])[["worst_group", "attack_success"]].mean()
     for method, own in table.groupby("method", sort=False):
         name = f"{method} †" if own["oracle"].any() else str(method)
