@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from pretended_device import ELSEWHERE, PretendedDevice
 
 from fl_testbed import api
 
@@ -30,6 +32,16 @@ def test_all_examples_run_together_and_in_a_notebook(tmp_path, monkeypatch):
     assert results.compare().loc["own_rule", "final.attack_success_rate.mean"] >= 0
     flower = results.rounds[results.rounds["variant"] == "flower"]
     assert (flower["weight_residual"][1:] < 1e-4).all()
+
+
+def test_the_rules_work_where_the_updates_are(tmp_path):
+    (tmp_path / "my_rule.py").write_text(FILES["my_rule.py"])
+    rules = runpy.run_path(str(tmp_path / "my_rule.py"))
+    prior = torch.tensor([0.25, 0.25, 0.5], dtype=torch.float64)
+    with PretendedDevice():  # as on a GPU
+        updates = torch.tensor([[1.0], [-2.0], [4.0]]).to(ELSEWHERE)
+        assert rules["without_longest"](updates, prior, 1).weights.tolist() == [0.5, 0.5, 0]
+        assert rules["unit_length"](updates).updates.tolist() == [[2], [-2], [2]]
 
 
 def test_a_wrong_scenario_and_a_missing_folder_are_told(tmp_path):

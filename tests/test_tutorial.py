@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import torch
+from pretended_device import ELSEWHERE, PretendedDevice
 
 from fl_testbed.scenario import load_scenarios
 
@@ -13,9 +14,12 @@ TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial"
 
 def test_the_rule_keeps_who_is_near_the_median():
     rule = runpy.run_path(str(TUTORIAL / "my_defence.py"))["near_the_median"]
-    result = rule(torch.tensor([[0.0], [1.0], [9.0]]), n_malicious=1)
-    assert result.weights.tolist() == [0.5, 0.5, 0]
-    assert result.update.tolist() == [0.5]
+    prior = torch.tensor([0.25, 0.25, 0.5], dtype=torch.float64)
+    with PretendedDevice():  # as on a GPU
+        updates = torch.tensor([[0.0], [1.0], [9.0]]).to(ELSEWHERE)
+        result = rule(updates, prior, n_malicious=1)
+        assert result.weights.tolist() == [0.5, 0.5, 0]
+        assert result.update.tolist() == [0.5]
 
 
 def test_the_page_shows_the_rule_as_it_is():

@@ -248,7 +248,7 @@ class OwnAttackSpec(OwnSpec, AttackSpec):
         """Return the function with its arguments bound."""
         return self.with_args()
 
-    def complaint(self, result: Any, *args: Any) -> str:
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need an update for each attacker."""
         return misshapen(result, Forged, {"updates": tuple(args[0].shape)})
 
@@ -384,7 +384,7 @@ class AttackersSpec(Spec):
             )
             found.append(("attack.knowledge", text))
         if attack.needs_twin and isinstance(self.poison, NoPoisonSpec) and self.count:
-            found.append(("attack", "minority_mimic hides a poison: give the attackers one"))
+            found.append(("attack", f"{attack.kind} hides a poison: give the attackers one"))
         if isinstance(attack, AlieSpec) and attack.z == "quantile" and 2 * self.count >= n_clients:
             text = (
                 f"alie derives z for a minority of attackers, got {self.count} of {n_clients}: "

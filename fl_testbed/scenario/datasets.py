@@ -378,7 +378,7 @@ class OwnDatasetSpec(OwnSpec, DatasetSpec):
         """Call the function."""
         return self.called(data_dir=data_dir, rng=rng)
 
-    def complaint(self, result: Any, *args: Any) -> str:
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Dataset, in the types that its description names."""
         return misshapen(result, Dataset, {}) or _flaw_of(result)
 

@@ -84,7 +84,7 @@ class FlowerStrategySpec(OwnSpec):
         accepted = inspect.signature(self.code.function).parameters
         return self.guarded()(**{k: v for k, v in DEFAULTS.items() if k in accepted} | self.args)
 
-    def complaint(self, result: Any, *args: Any) -> str:
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need the five methods that the round loop calls."""
         methods = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
         missing = [name for name in methods if not callable(getattr(result, name, None))]

@@ -11,9 +11,17 @@ from torch import Tensor
 from clients.shard import Role
 from clients.training import LocalTraining
 from fl_testbed.data import Population
-from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
+from fl_testbed.scenario.own_code import (
+    BY_KIND,
+    OURS_TAG,
+    OWN_TAG,
+    WHOSE,
+    OwnSpec,
+    ill_weighted,
+    misshapen,
+)
 from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.spec import Contradictions, Spec
 from strategies import reweighting
 from strategies.aggregation import Aggregator
 from strategies.oracle import Lifting, Oracle, Removing
@@ -141,9 +149,11 @@ class OwnReweightingSpec(OwnSpec, ReweightingSpec):
         """Return the function with its arguments bound."""
         return self.with_args()
 
-    def complaint(self, result: Any, *args: Any) -> str:
-        """Need a Lift."""
-        return misshapen(result, Lift, {})
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+        """Need a Lift, with a weight for each client."""
+        n_clients = [len(named[fact]) for fact in ("prior", "losses", "clients") if fact in named]
+        wrong = misshapen(result, Lift, {"weights": (n_clients[0],)} if n_clients else {})
+        return wrong or ill_weighted(result.weights, may_be_none=False)
 
 
 OurLift = Annotated[
@@ -240,6 +250,22 @@ class StrategySpec(Spec):
             step.check(rows, n)
             rows = step.n_rows(rows)
         self.aggregation.check(rows, n)
+
+    def contradictions(self) -> Contradictions:
+        """Return where its parts do not go together, as (key, text)."""
+        asked = inspect.signature(self.aggregation.rule).parameters.keys()
+        found: Contradictions = []
+        if self.pre_aggregation and "clients" in asked:
+            text = f"{self.rule_name} remembers clients, and this mixes them: use it without any"
+            found.append(("pre_aggregation", text))
+        lifts_rows = self.order == "lift_then_filter"
+        if self.reweighting.kind != "none" and not lifts_rows and "prior" not in asked:
+            text = (
+                f"would change nothing: {self.rule_name} has no parameter prior, the lifted "
+                "weights. Let it weigh those it keeps by them, or take order: lift_then_filter"
+            )
+            found.append(("reweighting", text))
+        return found
 
     def build_pre_aggregation(self, n: int) -> list[PreAggregator]:
         """Return the steps before the rule for samples of n clients."""

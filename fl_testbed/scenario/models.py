@@ -124,15 +124,16 @@ class OwnModelSpec(OwnSpec, ModelSpec):
                 model(torch.zeros(2, *shape))
         except Exception as fault:  # a user's code may raise anything
             raise OwnCodeError(self.code.blame(fault)) from fault
-        if logits.shape != (2, n_classes):
-            text = f"turns {(2, *shape)} into {tuple(logits.shape)}, not into {(2, n_classes)}"
+        given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if given != (2, n_classes):
+            text = f"turns {(2, *shape)} into {given}, not into {(2, n_classes)}"
             raise OwnCodeError(f"{self.code.place}: {self.code.name} {text}: one logit for a class")
         if not torch.equal(torch.get_rng_state(), before):
             text = "draws random numbers when it is tested too: ask self.training in forward"
             raise OwnCodeError(f"{self.code.place}: {self.code.name} {text}")
         return model.train()
 
-    def complaint(self, result: Any, *args: Any) -> str:
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a module."""
         return misshapen(result, nn.Module, {})
 

@@ -21,6 +21,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
+import torch
 from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from fl_testbed.data import DataError
@@ -147,7 +148,7 @@ class Guarded:
         """Call the function."""
         try:
             result = self._code.function(*args, **kwargs)
-            wrong = self._complaint(result, *args)
+            wrong = self._complaint(result, *args, **kwargs)
         except (TooFewClientsError, DataError):
             raise  # those say what to do
         except (Exception, SystemExit) as fault:  # a user's code may raise anything
@@ -240,7 +241,7 @@ class OwnSpec(Spec):
         """Whether the function has a parameter for one of these facts."""
         return any(fact in self._code.parameters for fact in facts)
 
-    def complaint(self, result: Any, *args: Any) -> str:
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Return what is wrong with what the function returned for some arguments, or nothing."""
         return ""
 
@@ -446,15 +447,32 @@ def _is_installed(path: Path) -> bool:
 
 
 def misshapen(result: Any, needed: type, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Return what is wrong with a result that should be a named tuple with tensors of such shapes;
-    nothing if it is one."""
+    """Return what is wrong with a result that should be a named tuple with tensors of such shapes,
+    and with what it wants to remember; nothing if all is well."""
     if not isinstance(result, needed):
         return f"must return {needed.__name__}, returned {type(result).__name__}"
     for name, shape in shapes.items():
-        given = getattr(getattr(result, name), "shape", None)
-        if given is None or tuple(given) != shape:
-            what = "no tensor" if given is None else f"{tuple(given)}"
+        given = getattr(result, name)
+        if not isinstance(given, torch.Tensor) or tuple(given.shape) != shape:
+            what = tuple(given.shape) if isinstance(given, torch.Tensor) else "no tensor"
             return f"must return {name} of shape {shape}, returned {what}"
+        if given.requires_grad:
+            return f"must return {name} without a gradient: detach it"
+    memory = getattr(result, "memory", {})
+    if not isinstance(memory, dict):
+        return f"must return memory as a dict, returned {type(memory).__name__}"
+    for name, value in memory.items():
+        if not isinstance(value, torch.Tensor):
+            return f"must return memory of tensors, returned {type(value).__name__} as {name!r}"
+    return ""
+
+
+def ill_weighted(weights: torch.Tensor, *, may_be_none: bool) -> str:
+    """Return what is wrong with the weights of clients, or nothing."""
+    total = weights.double().sum().item()
+    if (weights < 0).any() or not (abs(total - 1) < 1e-3 or (may_be_none and total == 0)):
+        needed = "weights >= 0 of sum 1" + (", or all 0" if may_be_none else "")
+        return f"must return {needed}, returned a sum of {total:.4g}"
     return ""
 
 

@@ -574,7 +574,7 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
 
         return Plan(poison, goal)
 
-    def complaint(self, result: Any, *args: Any) -> str:
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a shard of such inputs."""
         if not isinstance(result, Shard):
             return misshapen(result, Shard, {})

@@ -6,7 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
+from fl_testbed.scenario.own_code import (
+    BY_KIND,
+    OURS_TAG,
+    OWN_TAG,
+    WHOSE,
+    OwnSpec,
+    ill_weighted,
+    misshapen,
+)
 from fl_testbed.scenario.spec import CountOrFraction, Fraction, Spec, count_of
 from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers
@@ -328,7 +336,7 @@ class OwnRuleSpec(OwnSpec, RuleSpec):
         """Return the function's arguments."""
         return self.arguments(n)
 
-    def complaint(self, result: Any, *args: Any) -> str:
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need an Aggregate of one update and a weight and a suspicion for each."""
         n, d = args[0].shape
         needed = {"update": (d,), "weights": (n,), "suspicion": (n,)}
@@ -338,10 +346,13 @@ class OwnRuleSpec(OwnSpec, RuleSpec):
             return wrong
         if not result.update.isfinite().all():
             return "returned an update that is not finite"
-        total = result.weights.double().sum().item()
-        if (result.weights < 0).any() or not (abs(total - 1) < 1e-3 or total == 0):
-            return f"must return weights >= 0 of sum 1, or all 0, returned a sum of {total:.4g}"
-        return ""
+        for name in needed:
+            here, there = getattr(result, name).device, args[0].device
+            if here != there:
+                return (
+                    f"must return {name} on {there}, where the updates are, returned it on {here}"
+                )
+        return ill_weighted(result.weights, may_be_none=True)
 
 
 OurRule = Annotated[
@@ -436,12 +447,15 @@ class OwnPreAggregationSpec(OwnSpec, PreAggregation):
         """Return the function's arguments."""
         return self.arguments(n)
 
-    def complaint(self, result: Any, *args: Any) -> str:
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need new rows, and how much of each old one is in each."""
         if not isinstance(result, Mixed):
             return misshapen(result, Mixed, {})
         (n, d), m = args[0].shape, len(result.updates)
-        return misshapen(result, Mixed, {"updates": (m, d), "mixing": (m, n)})
+        wrong = misshapen(result, Mixed, {"updates": (m, d), "mixing": (m, n)})
+        return wrong or (
+            "" if result.updates.isfinite().all() else "returned rows that are not finite"
+        )
 
 
 OurPreAggregation = Annotated[

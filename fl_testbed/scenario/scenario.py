@@ -219,6 +219,7 @@ class Scenario(Spec):
         found: Contradictions = []
         if isinstance(self.strategy, FlowerStrategySpec):
             return found  # it has no parts
+        found += [(f"strategy.{key}", text) for key, text in self.strategy.contradictions()]
         lift, oracle = self.strategy.reweighting, self.strategy.oracle
         if self.strategy.losses == "measured" and self.server_data.n_examples == 0:
             text = "the server measures losses on data of its own: give it some"

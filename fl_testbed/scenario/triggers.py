@@ -161,7 +161,7 @@ class OwnTriggerSpec(OwnSpec, TriggerSpec):
         del dataset, groups
         return self.with_args()
 
-    def complaint(self, result: Any, *args: Any) -> str:
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need inputs like those that came in."""
         shape = tuple(args[0].shape)
         given = tuple(getattr(result, "shape", ()))

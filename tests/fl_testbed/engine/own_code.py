@@ -33,10 +33,11 @@ with Path(f"{__file__}.imports").open("a") as file:
     file.write("x")
 
 
-def without_largest(updates, n_malicious):
+def without_largest(updates, prior, n_malicious):
     norms = updates.norm(dim=1)
     kept = norms <= norms.sort().values[-1 - n_malicious]
-    weights = kept / kept.sum()
+    weights = kept * prior.to(updates)
+    weights = weights / weights.sum()
     return Aggregate(weights @ updates, weights, norms)
 
 

@@ -1,5 +1,6 @@
 """A user's own code runs wherever ours does, with no packaging step."""
 
+import re
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -94,10 +95,21 @@ def test_the_command_tells_of_a_users_model_that_cannot_be_trained(tmp_path: Pat
     assert said.splitlines().count(told) == 1
 
 
-def test_a_users_model_that_draws_while_it_is_tested_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (
+            "images = images + torch.rand(1)\n        return ",
+            "draws random numbers when it is tested",
+        ),
+        ("return 1, ", "turns (2, 1, 8, 8) into tuple, not into (2, 3): one logit for a class"),
+    ],
+)
+def test_a_users_model_that_cannot_be_tested_is_refused(
+    returned: str, told: str, tmp_path: Path
+) -> None:
     scenario = write_own_scenario(tmp_path)
     code = tmp_path / "sub" / "mine.py"
-    noisy = "images = images + torch.rand(1)\n        return self.last("
-    code.write_text(code.read_text().replace("return self.last(", noisy))
-    with pytest.raises(ScenarioError, match="Net draws random numbers when it is tested too: ask"):
+    code.write_text(code.read_text().replace("return self.last(", f"{returned}self.last("))
+    with pytest.raises((ScenarioError, OwnCodeError), match=re.escape(f"Net {told}")):
         launch(load_scenarios(scenario), Options(tmp_path / "out", None, ""), MagicMock())

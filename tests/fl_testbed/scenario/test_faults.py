@@ -470,6 +470,11 @@ def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
             "rounds: 6\nlocal_method: {kind: ditto}\nattack: {kind: minority_mimic}\n" + BACKDOOR,
             "local_method",
         ),
+        (
+            "{kind: krum, n_malicious: 1}",
+            "{kind: foolsgold}\n  pre_aggregation: [{kind: bucketing}]",
+            "strategy.pre_aggregation",
+        ),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(faults_of, old, new, key):

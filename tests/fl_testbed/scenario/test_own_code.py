@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretended_device import ELSEWHERE, PretendedDevice
 
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.own_code import OwnCodeError
@@ -237,6 +238,12 @@ def test_what_does_not_fit_is_refused_with_the_users_line(tmp_path, kind, code, 
         ),
         ("return", "exit(0); return", "8: first_only raised SystemExit: 0"),
         ("* scale", "/ 0", "5: first_only returned an update that is not finite"),
+        ("weights[0] = 1", "weights.requires_grad_()", "5: first_only must return weights without"),
+        (
+            "return",
+            "return Aggregate(updates[0], weights, weights, {'t': 1}) or",
+            "5: first_only must return memory of tensors, returned int as 't'",
+        ),
     ],
 )
 def test_what_goes_wrong_inside_is_told_with_the_users_line(tmp_path, old, new, fault):
@@ -245,6 +252,47 @@ def test_what_goes_wrong_inside_is_told_with_the_users_line(tmp_path, old, new, 
         rule(torch.ones(8, 3), prior=torch.ones(8) / 8)
     said = str(error.value).replace(f"{tmp_path}{os.sep}", "")
     assert said.startswith(f"mine.py:{fault}")
+
+
+def test_what_a_rule_returns_must_lie_where_the_updates_do(tmp_path):
+    rule = load(tmp_path, GOOD).strategy.build_aggregation(8)
+    with PretendedDevice():
+        updates = torch.ones(8, 3).to(ELSEWHERE)
+        with pytest.raises(OwnCodeError, match="must return weights on meta, where the updates"):
+            rule(updates, prior=torch.ones(8) / 8)
+
+
+@pytest.mark.parametrize(
+    ("returned", "fault"),
+    [
+        ("prior * 2", "weights >= 0 of sum 1, returned a sum of 2"),
+        ("prior * float('nan')", "weights >= 0 of sum 1, returned a sum of nan"),
+        ("prior - 2 * prior[0] * torch.eye(8)[0]", "weights >= 0 of sum 1, returned a sum of"),
+        ("prior[:3]", "weights of shape (8,), returned (3,)"),
+        ("prior, {'t': 1}", "memory of tensors, returned int as 't'"),
+    ],
+)
+def test_a_users_lift_that_is_none_is_told_with_its_line(tmp_path, returned, fault):
+    returned = returned if "{" in returned else f"{returned}, {{}}"
+    imports = "import torch\nfrom strategies.reweighting import Lift\n\n\n"
+    (tmp_path / "lift.py").write_text(f"{imports}def lift(prior):\n    return Lift({returned})\n")
+    scenario = load(tmp_path, f"{GOOD}}}\n  reweighting: {{kind: 'lift.py:lift'")
+    reweight = scenario.strategy.reweighting.build(scenario.training.build(), lambda: None)
+    with pytest.raises(OwnCodeError) as error:
+        reweight(prior=torch.ones(8) / 8)
+    said = str(error.value).replace(f"{tmp_path}{os.sep}", "")
+    assert said.startswith(f"lift.py:5: lift must return {fault}")
+
+
+def test_a_lift_that_a_users_rule_would_not_hear_is_refused(tmp_path):
+    deaf = RULE.replace("prior, ", "")
+    with_lift = f"{GOOD}}}\n  reweighting: {{kind: agnostic, step_size: 0.1"
+    load(tmp_path, with_lift)
+    load(tmp_path, f"{with_lift}}}\n  order: lift_then_filter\n  oracle: {{", deaf)
+    with pytest.raises(ScenarioError) as error:
+        load(tmp_path, with_lift, deaf)
+    fault = "strategy.reweighting: would change nothing: mine.py:first_only has no parameter prior"
+    assert fault in str(error.value)
 
 
 def test_a_users_module_of_a_library_s_name_hides_none(tmp_path):
