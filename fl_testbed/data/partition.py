@@ -251,7 +251,14 @@ def disjoint_shards(
             spare,
             natural_clients,
         )
-        shares.append((clients, deal(pool, rng)))
+        try:
+            shares.append((clients, deal(pool, rng)))
+        except DataError as fault:
+            if len(clients) == len(population):
+                raise
+            of_minority = np.isin(clients, np.array(population.clients(Role.HONEST_MINORITY))).any()
+            who = "minority" if of_minority else "majority"
+            raise DataError(f"data of the {who}: {fault}") from None
     return _joined(shares, len(population), server, validation)
 
 

@@ -55,6 +55,12 @@ def divisions(draw) -> Division:
     )
 
 
+def test_where_data_is_short_it_is_told_whose():
+    division = Division(Population(2, 3, 0), 10, GROUPS, by_natural_client=True)
+    with pytest.raises(DataError, match="data of the minority: 0 clients have 10 examples or more"):
+        share_out(division, deal=natural, writers=WRITERS)  # each has more of the majority's
+
+
 @given(division=divisions(), seed=seeds)
 def test_clients_server_and_validation_share_no_example(division, seed):
     shards = share_out(division, seed)
