@@ -5,6 +5,7 @@ and fixes no order of replies. So nodes are asked who they are, the app is a nam
 process resolves once, and results agree with ours up to the order of sums only.
 """
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
@@ -167,6 +168,7 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
                 "address": "local",  # else it joins whatever cluster it finds, dead ones too
                 "include_dashboard": False,
                 "log_to_driver": False,
+                "logging_level": logging.ERROR,
             },
         },
     )
