@@ -258,8 +258,12 @@ class StrategySpec(Spec):
         if self.pre_aggregation and "clients" in asked:
             text = f"{self.rule_name} remembers clients, and this mixes them: use it without any"
             found.append(("pre_aggregation", text))
-        lifts_rows = self.order == "lift_then_filter"
-        if self.reweighting.kind != "none" and not lifts_rows and "prior" not in asked:
+        is_heard = (
+            "prior" in asked
+            or self.order == "lift_then_filter"
+            or self.oracle.removing in ("ideal", "worst_case")  # which weigh by it themselves
+        )
+        if self.reweighting.kind != "none" and not is_heard:
             text = (
                 f"would change nothing: {self.rule_name} has no parameter prior, the lifted "
                 "weights. Let it weigh those it keeps by them, or take order: lift_then_filter"
