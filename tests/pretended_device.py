@@ -104,6 +104,8 @@ class PretendedDevice(TorchDispatchMode):
         if func in INDEXING:
             if not isinstance(args[0], Elsewhere):
                 raise RuntimeError(f"{func}: the index is on a device, and what it is for is not")
+            masks = (index for index in _tensors(args[1], Elsewhere) if index.dtype == torch.bool)
+            self.reads += [Read("mask", 0) for _ in masks]
             args = (args[0], *args[2:])  # an index may be on the host
         here = [value for value in _tensors((args, kwargs)) if not isinstance(value, Elsewhere)]
         if any(value.dim() for value in here):  # a number alone may come from anywhere

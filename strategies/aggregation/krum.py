@@ -45,9 +45,10 @@ def krum_order(
     left = torch.arange(len(distances), device=distances.device)
     chosen = []
     for _ in range(n_chosen):
-        best = left[_by_score(distances[left][:, left], n_malicious)[:1]]
-        chosen.append(best)
-        left = left[left != best]
+        place = _by_score(distances[left][:, left], n_malicious)[:1]
+        chosen.append(left[place])
+        others = torch.arange(len(left) - 1, device=left.device)
+        left = left[others + (others >= place)]  # a mask would make the host wait for a GPU
     return torch.cat([*chosen, left[_by_score(distances[left][:, left], n_malicious)]])
 
 

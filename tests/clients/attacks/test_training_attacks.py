@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from pretended_device import ELSEWHERE, PretendedDevice
 from torch import nn
 
 from clients.attacks import Neurotoxin, ProjectedDescent, TrainingAttack
@@ -104,6 +105,19 @@ class TestNeurotoxin:
         for name, mask in marked.items():
             assert torch.equal(after[name][mask], start[name][mask])
             assert bool((after[name][~mask] != start[name][~mask]).all())
+
+    def test_the_host_waits_for_no_step(self):
+        with PretendedDevice() as device:
+            received = {
+                "a": torch.arange(4.0).to(ELSEWHERE),
+                "buffer": torch.zeros(1).to(ELSEWHERE),
+            }
+            hook = Neurotoxin(share=0.4).hook(received, {n: 2 * v for n, v in received.items()})
+            parameters = {"a": torch.full((4,), 9.0).to(ELSEWHERE)}
+            device.reads.clear()
+            hook(parameters, 1, False)
+            assert not device.reads
+            assert parameters["a"].tolist() == [9, 9, 2, 3]
 
     def test_the_first_time_nothing_is_kept_out(self):
         free, after = trained(None).state_dict(), trained(Neurotoxin()).state_dict()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from pretended_device import ELSEWHERE, PretendedDevice
 from scipy.spatial.distance import cdist
 
 from strategies.aggregation import (
@@ -9,6 +10,7 @@ from strategies.aggregation import (
     krum,
     multi_krum,
 )
+from strategies.aggregation.krum import krum_order
 
 # Squared gaps to the two nearest others: 1+36, 1+25, 9+25, 9+16, 16+49.
 LINE = torch.tensor([[0.0], [1.0], [6.0], [9.0], [13.0]])
@@ -120,3 +122,13 @@ def test_scores_agree_with_sorted_distances_of_scipy(n_malicious):
     torch.testing.assert_close(result.suspicion, torch.from_numpy(scores), rtol=1e-5, atol=0)
     chosen = np.sort(np.argsort(scores)[: 20 - n_malicious])
     assert result.weights.nonzero().squeeze(1).tolist() == chosen.tolist()
+
+
+def test_the_host_waits_for_none_of_the_choices():
+    distances = torch.cdist(SIX, SIX).square()
+    with PretendedDevice() as device:
+        there = distances.to(ELSEWHERE)
+        device.reads.clear()
+        order = krum_order(there, n_malicious=1, n_chosen=2)
+        assert not device.reads
+        assert order.tolist() == [2, 1, 4, 3, 0, 5]
