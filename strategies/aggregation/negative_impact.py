@@ -188,7 +188,10 @@ def _measured(evaluate: Evaluate, update: Float[Tensor, " d"]) -> Float[Tensor, 
 def _updates_without_each(
     updates: Float[Tensor, "n d"], aggregate: Aggregator, prior: Float[Tensor, " n"]
 ) -> Iterator[Float[Tensor, " d"]]:
-    """Aggregate, for each client in turn, the updates of all others."""
+    """Aggregate, for each client in turn, the updates of all others: without any nothing moves."""
+    if len(updates) == 1:
+        yield torch.zeros_like(updates[0])
+        return
     if aggregate is mean and prior.count_nonzero() > 1:  # somebody counts whoever is left out
         nothing = torch.zeros(updates.shape[1], dtype=torch.float64, device=updates.device)
         for i, total in enumerate(_sums_without_each(updates, prior, nothing)):

@@ -132,3 +132,13 @@ def test_where_one_client_alone_counts_the_others_count_equally_without_it():
 
     loss_rejection(UPDATES, evaluate, 1, prior=torch.tensor([0.0, 0.0, 0.0, 1.0]))
     assert losses == [9.0, 9.0, 9.0, 9.0, 1.0]
+
+
+@pytest.mark.parametrize("rule", [error_rate_rejection, loss_rejection, union_rejection])
+def test_a_client_alone_has_the_impact_of_its_update_on_the_received_model(rule):
+    result = rule(UPDATES[3:], distance_from_zero, n_malicious=0)
+    assert result.update.tolist() == [9.0]
+    assert result.weights.tolist() == [1.0]
+    assert result.suspicion.tolist() == {loss_rejection: [9], error_rate_rejection: [1]}.get(
+        rule, [0]
+    )
