@@ -1,5 +1,6 @@
 """The Flower strategy around a server step: it checks replies, aggregates, and keeps a ledger."""
 
+import logging
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from strategies.running_sum import KEEP_MIB, RunningSum
 from strategies.shapes import Tensor
 from strategies.update_rows import DeviceRows, HostRows, UpdateRows
 
+LOG = logging.getLogger("flwr")  # where FedAvg tells of failures
 OK = "ok"
 NO_REPLY = "failed: no reply"
 NAN = math.nan
@@ -132,7 +134,9 @@ class RobustFedAvg(FedAvg):
             ``skip_round`` keeps the model as it is, ``stop`` raises.
         keep_mib: A mean of more updates than this, in MiB on a CPU, adds them up as they come and
             keeps none: then nobody's contribution is known.
-        fedavg: Arguments of Flower's FedAvg (sampling, record keys).
+        averages_metrics: Whether to average, as FedAvg does, what clients report of their training:
+            whoever reads the ledger need not wait for it.
+        fedavg: Arguments of Flower's FedAvg (sampling, record keys, how to average metrics).
     """
 
     def __init__(
@@ -152,6 +156,7 @@ class RobustFedAvg(FedAvg):
         on_too_few: Literal["skip_round", "stop"] = "skip_round",
         device: torch.device | str = "cpu",
         keep_mib: float = KEEP_MIB,
+        averages_metrics: bool = True,
         **fedavg: Any,
     ) -> None:
         super().__init__(**fedavg)
@@ -163,6 +168,7 @@ class RobustFedAvg(FedAvg):
         self.server_evaluate = server_evaluate
         self.seed = seed
         self.on_too_few = on_too_few
+        self.averages_metrics = averages_metrics
         self.memory: Memory = {}
         self.ledger: RoundLedger | None = None
         """The last round's ledger."""
@@ -199,8 +205,11 @@ class RobustFedAvg(FedAvg):
         """
         ledger = self.ledger = RoundLedger(server_round)
         start = self._flat(self._arrays)
-        self._receive(replies, start, ledger)
+        reports = self._receive(replies, start, ledger)
         self._set_prior(ledger)
+        for entry in ledger.clients:
+            if entry.status != OK:
+                LOG.info("\t> node %d: %s", entry.client, entry.status)
         usable = [row for row, entry in enumerate(ledger.clients) if entry.status == OK]
         try:
             if not usable:
@@ -210,14 +219,15 @@ class RobustFedAvg(FedAvg):
             if self.on_too_few == "stop":
                 raise
             ledger.skipped = str(fault)
+            LOG.warning("aggregate_train: round %d moves nothing: %s", server_round, fault)
             for row in usable:
                 ledger.clients[row].weight = 0.0
-            return None, self._metrics(ledger)
+            return None, self._metrics(ledger, reports)
         self.memory, ledger.restarted = step.memory, step.restart
         self._record([ledger.clients[row] for row in usable], step)
         target = self._initial if step.restart else start + step.result.update.cpu().numpy()
         assert target is not None  # kept since the first round where a reweighting may restart
-        return self._layout.read_flat(target, self._arrays), self._metrics(ledger)
+        return self._layout.read_flat(target, self._arrays), self._metrics(ledger, reports)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -226,13 +236,9 @@ class RobustFedAvg(FedAvg):
         the same: whoever differs in form from most, or sends no finite numbers, is left out."""
         replies = list(replies)
         failed = [reply for reply in replies if reply.has_error()]  # Flower tells of them
-        by_form: dict[Hashable, list[Message]] = {}
-        for reply in replies:
-            form = None if reply.has_error() else _form_of(reply.content, self.weighted_by_key)
-            if form is not None:
-                by_form.setdefault(form, []).append(reply)
-        most = max(by_form.values(), key=len, default=[])
-        return super().aggregate_evaluate(server_round, [*most, *failed])
+        answers = [reply for reply in replies if not reply.has_error()]
+        alike = _alike([reply.content for reply in answers], self.weighted_by_key)
+        return super().aggregate_evaluate(server_round, [answers[i] for i in alike] + failed)
 
     def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:
         """Whether replies are added up as they come, in the order of node ids."""
@@ -259,8 +265,11 @@ class RobustFedAvg(FedAvg):
         self._layout.write_flat(arrays, flat)
         return flat
 
-    def _receive(self, replies: Iterable[Message], start: np.ndarray, ledger: RoundLedger) -> None:
-        """Check each reply and write its update into its row, or add it to the running sum."""
+    def _receive(
+        self, replies: Iterable[Message], start: np.ndarray, ledger: RoundLedger
+    ) -> dict[int, RecordDict]:
+        """Check each reply and write its update into its row, or add it to the running sum; return
+        what is to be averaged of replies, by the client's place."""
         n, d = len(self._sampled), len(start)
         n_rows = 1 if self.keeps_running_sum(n, d) else n
         if self._matrix.shape != (n_rows, d):
@@ -272,6 +281,7 @@ class RobustFedAvg(FedAvg):
         places = {client: place for place, client in enumerate(self._sampled)}
         ledger.clients = [ClientEntry(client, NO_REPLY) for client in self._sampled]
         read: dict[int, tuple[ClientEntry, MetricRecord]] = {}  # by the row of the update
+        reports: dict[int, RecordDict] = {}
         for reply in replies:
             place = places.pop(reply.metadata.src_node_id, None)
             if place is None:
@@ -283,6 +293,8 @@ class RobustFedAvg(FedAvg):
             else:
                 with _told(entry):
                     read[row] = entry, self._read(reply, row, entry, rows)
+                    if self.averages_metrics:
+                        reports[place] = RecordDict({**reply.content.metric_records})
             del reply  # its arrays lie in memory that the next ones need
             if self._sum is None:
                 continue
@@ -293,6 +305,7 @@ class RobustFedAvg(FedAvg):
             else:
                 self._sum.skip(place)
         self._check_updates(start, rows, read)
+        return reports
 
     def _read(self, reply: Message, row: int, entry: ClientEntry, rows: UpdateRows) -> MetricRecord:
         """Write the update into a row, and what the client claims into the ledger; return what it
@@ -415,10 +428,14 @@ class RobustFedAvg(FedAvg):
             raise TypeError("this strategy needs validation data: pass server_evaluate")
         return self.server_evaluate(self._layout.read_flat(flat, self._arrays))
 
-    @staticmethod
-    def _metrics(ledger: RoundLedger) -> MetricRecord:
-        used = sum(entry.status == OK for entry in ledger.clients)
-        return MetricRecord({"n-usable": used, "n-unusable": len(ledger.clients) - used})
+    def _metrics(self, ledger: RoundLedger, reports: dict[int, RecordDict]) -> MetricRecord:
+        """Count usable replies, and average what they report."""
+        usable = [place for place, entry in enumerate(ledger.clients) if entry.status == OK]
+        told = [reports[place] for place in usable if place in reports]
+        alike = [told[i] for i in _alike(told, self.weighted_by_key)]
+        averages = self.train_metrics_aggr_fn(alike, self.weighted_by_key) if alike else {}
+        counts = {"n-usable": len(usable), "n-unusable": len(ledger.clients) - len(usable)}
+        return MetricRecord({**averages, **counts})
 
 
 @contextmanager
@@ -437,6 +454,16 @@ def _claimed_examples(metrics: MetricRecord, key: str) -> int:
     if not 0 <= claimed <= LARGEST_COUNT:
         raise UnusableReplyError(f"needs {key} >= 0, got {claimed}")
     return int(claimed)
+
+
+def _alike(reports: Sequence[RecordDict], weight: str) -> list[int]:
+    """Return the places of the reports of the form that most have."""
+    by_form: dict[Hashable, list[int]] = {}
+    for place, report in enumerate(reports):
+        form = _form_of(report, weight)
+        if form is not None:
+            by_form.setdefault(form, []).append(place)
+    return max(by_form.values(), key=len, default=[])
 
 
 def _form_of(content: RecordDict, weight: str) -> Hashable:

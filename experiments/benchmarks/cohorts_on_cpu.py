@@ -44,6 +44,7 @@ def rounds(grid: ClientGrid) -> Iterator[float]:
     """Yield the seconds of each round."""
     strategy = RobustFedAvg(
         mean,
+        averages_metrics=False,  # as in the engine's runs
         fraction_evaluate=0.0,
         min_train_nodes=1,
         min_evaluate_nodes=0,

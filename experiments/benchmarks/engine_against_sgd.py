@@ -55,6 +55,7 @@ def engine_seconds(
     grid = RayGrid(pool, cohort, client_timeout_s=600.0)
     strategy = RobustFedAvg(
         rule,
+        averages_metrics=False,  # as in the engine's runs
         fraction_evaluate=0.0,
         min_train_nodes=1,
         min_evaluate_nodes=0,

@@ -351,6 +351,7 @@ def build_strategy(
         on_too_few=spec.on_too_few,
         device=device,
         keep_mib=spec.keep_mib,
+        averages_metrics=False,  # the engine reads the ledger
         fraction_train=1.0,
         fraction_evaluate=0.0,
         min_train_nodes=1,

@@ -507,6 +507,39 @@ def test_an_odd_report_of_an_evaluation_is_left_out_of_the_mean(odd):
     assert strategy.aggregate_evaluate(1, [replies[3]]) is None
 
 
+def test_what_clients_report_of_their_training_is_averaged_as_flower_does():
+    def largest(records: list[RecordDict], weight: str) -> MetricRecord:
+        assert weight == "num-examples"
+        reports = [record.metric_records["metrics"] for record in records]
+        return MetricRecord({"largest": max(float(r["train-loss"]) for r in reports)})
+
+    for arguments, averages in (
+        ({}, {"train-loss": 1.5}),
+        ({"train_metrics_aggr_fn": largest}, {"largest": 3.0}),
+        ({"averages_metrics": False}, {}),
+    ):
+        strategy = strategy_of(**arguments)
+        a, b, c, d, _ = asked(strategy, [1, 2, 3, 4, 5])
+        not_finite = reply(d, {**START, "bias": np.array([np.nan], np.float32)}, train_loss=9.0)
+        replies = [
+            moved(b, 1.0, train_loss=1.0, num_examples=30),
+            moved(a, 1.0, train_loss=3.0),
+            moved(c, 1.0, loss_of_training=9.0),
+            not_finite,
+        ]
+        _, metrics = strategy.aggregate_train(1, iter(replies))
+        assert metrics == {**averages, "n-usable": 3, "n-unusable": 2}
+
+
+def test_whoever_reads_flowers_log_sees_who_was_left_out_and_that_nothing_moved(caplog):
+    strategy = strategy_of(partial(krum, n_malicious=1))
+    with caplog.at_level("INFO", logger="flwr"):
+        (message,) = asked(strategy, [7])
+        strategy.aggregate_train(1, [moved(message, math.nan)])
+    assert "node 7: rejected: update is not finite" in caplog.text
+    assert "round 1 moves nothing: no client sent a usable reply" in caplog.text
+
+
 def test_jtt_restarts_from_the_initial_model_after_its_warm_up():
     rule = partial(jtt, confidences=None, warm_up_rounds=2, n_flagged=1, factor=3.0)
     strategy = strategy_of(reweight=rule)
