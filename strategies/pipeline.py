@@ -224,7 +224,7 @@ class Pipeline:
             heard = result.weights if result.multipliers is None else result.multipliers
             pulls = heard * dot_products(updates, result.update)
             if clipped is not None:  # back to the updates as clients sent them
-                pulls = pulls / clipped
+                pulls = torch.where(clipped > 0, pulls / clipped, 0.0)
         total = pulls.sum()
         contribution = pulls / total if total > 0 else torch.full_like(pulls, torch.nan)
         if scales is not None and not result.of_directions:

@@ -21,6 +21,7 @@ from strategies.aggregation import (
 )
 from strategies.pipeline import Pipeline, RoundFacts
 from strategies.pre_aggregation import (
+    Mixed,
     adaptive_clipping,
     bucketing,
     clipping,
@@ -351,6 +352,19 @@ def test_a_server_that_owns_the_matrix_clips_in_place_and_reports_the_same():
     assert torch.equal(step.result.update, expected.result.update)
     assert torch.equal(step.result.weights, expected.result.weights)
     torch.testing.assert_close(step.contribution, expected.contribution)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_row_that_was_taken_out_contributes_nothing(overwrite):
+    def without_the_first(updates, out):
+        kept = torch.diag(torch.tensor([0.0, 1.0, 1.0]))
+        rows = updates if out is None else out
+        return Mixed(rows.copy_(kept @ rows) if overwrite else kept @ rows, kept)
+
+    step = Pipeline(mean, pre_aggregate=[without_the_first])
+    updates = torch.tensor([[9.0], [1.0], [3.0]])
+    contribution = step(updates, round_of(3), {}, overwrite=overwrite).contribution
+    torch.testing.assert_close(contribution, doubles(0, 0.25, 0.75))
 
 
 def test_a_rule_that_remembers_clients_cannot_follow_a_pre_aggregation():
