@@ -2,5 +2,6 @@
 
 ``aggregation``, ``pre_aggregation`` and ``reweighting`` hold the pure rules, ``memory`` what they
 carry over rounds, and ``pipeline`` composes them. ``robust`` wraps the composition as a Flower
-strategy; it and ``flower_arrays`` are the only modules here that import Flower.
+strategy and ``observed`` watches any other; they and what they read replies with,
+``flower_arrays`` and ``update_rows``, are the only modules here that import Flower.
 """

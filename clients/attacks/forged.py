@@ -61,7 +61,7 @@ attackers know it is handed what its other parameters name:
 * ``n_clients``, ``n_attackers``: how many were asked in this round, and how many of these attack;
 * ``n_assumed``: how many malicious clients the server's rule assumes;
 * ``received`` (d,): the global parameters;
-* ``defence``: from one update that all attackers would send to the server's update;
+* ``defence``: from one update that all attackers would send to what the server's rule makes of it;
 * ``memory``, ``rng``.
 """
 
