@@ -25,7 +25,8 @@ class Aggregate(NamedTuple):
     update: Float[Tensor, " d"]
     """Combined update, in parameter units: the server adds it to the global model."""
     weights: Float[Tensor, " n"]
-    """Each client's share: >= 0, sum 1, or all 0 where the rule moves nothing."""
+    """Each client's share: >= 0, sum 1, or all 0 where the rule moves nothing. Those of a rule by
+    coordinates sum to less where in some of them nobody survives whose prior is above 0."""
     suspicion: Float[Tensor, " n"]
     """The rule's own score: higher means less trusted; constant where a rule has none."""
     memory: Memory = {}  # noqa: RUF012 (nobody writes into it)

@@ -25,7 +25,8 @@ def bulyan(
         prior: Weights among the survivors of a coordinate; equal by default.
 
     Returns:
-        update: Per coordinate, the mean of the survivors in proportion to their prior.
+        update: Per coordinate, the mean of the survivors in proportion to their prior; 0 where all
+            of them have prior 0.
         weights: Each client's share in that mean, averaged over coordinates.
         suspicion: The share of coordinates in which the client is dropped; 1 if not selected.
 

@@ -17,7 +17,7 @@ def coordinate_median(
         prior: Weights between the two middle values; equal by default.
 
     Returns:
-        update: The median of each coordinate.
+        update: The median of each coordinate; 0 where those in the middle have prior 0.
         weights: The share of the coordinates in which the client is the median, half where it is
             one of two.
         suspicion: The share of coordinates in which it is not.

@@ -21,7 +21,8 @@ def mean_around_median(
         prior: Weights among the survivors of a coordinate; equal (the paper's) by default.
 
     Returns:
-        update: Per coordinate, the mean of the survivors in proportion to their prior.
+        update: Per coordinate, the mean of the survivors in proportion to their prior; 0 where all
+            of them have prior 0.
         weights: Each client's share in that mean, averaged over coordinates.
         suspicion: The share of coordinates in which the client is dropped.
 

@@ -114,3 +114,13 @@ def test_blocks_give_the_same_bits_on_any_number_of_threads():
         torch.set_num_threads(before)
     for alone, together in zip(results[0][:3], results[1][:3], strict=True):
         assert torch.equal(alone, together)
+
+
+def test_weights_are_shares_of_the_coordinates_in_which_something_moves():
+    prior = torch.tensor([0.5, 0.0, 0.5])
+    result = trimmed_mean(torch.tensor([[1.0, 3.0], [2.0, 2.0], [0.0, 2.5]]), 1, prior)
+    assert result.update.tolist() == [1.0, 2.5]  # clients 0 and 2 are in the middle
+    assert result.weights.tolist() == [0.5, 0, 0.5]
+    result = trimmed_mean(torch.tensor([[1.0, 1.0], [2.0, 2.0], [0.0, 4.0]]), 1, prior)
+    assert result.update.tolist() == [1.0, 0.0]  # in the second client 1
+    assert result.weights.tolist() == [0.5, 0, 0]
