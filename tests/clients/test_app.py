@@ -157,6 +157,23 @@ def test_a_cohort_answers_as_its_clients_would_one_by_one(config):
         assert reply.metadata.src_node_id == received.metadata.dst_node_id == client
 
 
+def test_a_cohort_sends_what_it_does_not_train_as_well():
+    def with_buffer() -> nn.Module:
+        model = build_model()
+        model.register_buffer("scale", torch.tensor([2.0]))
+        return model
+
+    received = {**build_model(9).state_dict(), "scale": torch.tensor([5.0])}
+    content = RecordDict(
+        {"arrays": ArrayRecord(received), "config": ConfigRecord({"server-round": 1})}
+    )
+    messages = [Message(content, dst_node_id=c, message_type=MessageType.TRAIN) for c in (0, 1)]
+    cohort = ShardClientApp(shard_of, with_buffer, SETTINGS, SEED, cohort=2)
+    for reply in cohort.train_many(messages, [context(0), context(1)]):
+        assert list(arrays_of(reply)) == ["weight", "bias", "scale"]
+        assert arrays_of(reply)["scale"].tolist() == [5.0]
+
+
 def test_a_model_of_another_shape_is_refused_by_name():
     wrong = message(1)
     wrong.content["arrays"] = ArrayRecord({"weight": torch.zeros(2, 2), "bias": torch.zeros(3)})

@@ -185,13 +185,12 @@ class TestFangOnKrum:
         assert not chosen(2 * sent[0])
 
     def test_the_search_begins_at_the_papers_bound(self):
-        # One coordinate, n = 5, c = 1: Σ over the n - c - 2 = 2 nearest of ‖uₗ - uᵢ‖ is 2 for the
-        # client at 1 (to 0 and 2), / (n - 2c - 1) √1 = 2 gives 1; the longest update is 6. Krum
-        # does not choose -7 or -3.5 or -1.75; at -0.875 (2 nearest: 0.875² + 1.875² = 4.28, the
-        # client at 1 has 2) neither, nor at any less: its own like is missing.
-        honest = torch.tensor([[0.0], [1.0], [2.0], [6.0]])
-        sent = fang_krum(torch.zeros(1, 1), honest, torch.zeros(1), 1, {}, threshold=0.1).updates
-        assert float(sent) == pytest.approx(-7 / 2**7)
+        # Nine equal coordinates, n = 5, c = 1: Σ over the n - c - 2 = 2 nearest of ‖uₗ - uᵢ‖ is
+        # 3 · 3 for the client at 1 (to 0 and 3), / (n - 2c - 1) √9 = 6 gives 1.5; the longest
+        # update is 3 · 7, / √9. Krum chooses none of -8.5, -4.25, …: the client at 0 is closer.
+        honest = torch.tensor([[0.0], [1.0], [3.0], [7.0]]).expand(4, 9)
+        sent = fang_krum(torch.zeros(1, 9), honest, torch.zeros(9), 1, {}, threshold=0.1).updates
+        torch.testing.assert_close(sent, torch.full((1, 9), -8.5 / 2**7))
 
     def test_the_flanders_variant_stays_at_the_first_honest_model(self):
         honest, received = torch.tensor([[1.0, -3.0], [2.0, 0.0], [0.0, 1.0]]), torch.ones(2)
@@ -214,6 +213,12 @@ class TestFangOnKrum:
 
         assert chosen(sent[0])
         assert not chosen(2 * sent[0])
+
+    def test_colluders_add_copies_until_krum_chooses_one(self):
+        # A copy at -λ is (1 + λ)² from its nearest, they are 1 from theirs; two copies are at one
+        # place, whatever λ is: its upper bound, 1 (the nearest) + 3 (the longest).
+        own = torch.tensor([[1.0], [2.0], [3.0]])
+        assert fang_krum_partial(torch.zeros(3, 1), own).updates.tolist() == [[-4.0]] * 3
 
 
 class TestFangOnTrimmedMean:

@@ -23,6 +23,16 @@ def test_across_the_step_the_curvature_is_that_of_bfgs():
     torch.testing.assert_close(product, torch.tensor([-0.1875, -0.03125]))
 
 
+def test_after_several_steps_the_curvature_is_that_of_bfgs_step_by_step():
+    results = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)).double()
+    steps, changes = results[:-1], results.diff(dim=0)
+    hessian = torch.eye(6).double() * (changes[-1] @ steps[-1]) / (steps[-1] @ steps[-1])
+    for s, y in zip(steps, changes, strict=True):
+        moved = hessian @ s
+        hessian += torch.outer(y, y) / (y @ s) - torch.outer(moved, moved) / (s @ moved)
+    torch.testing.assert_close(hessian_product(results), hessian @ results[-1])
+
+
 def test_equal_steps_foretell_no_change():
     product = hessian_product(torch.ones(4, 3))
     torch.testing.assert_close(product, torch.zeros(3), rtol=0, atol=1e-6)
@@ -37,6 +47,12 @@ def test_two_separate_groups_of_scores_are_told_apart():
 def test_evenly_spread_or_equal_scores_are_one_group():
     assert not worse_cluster(torch.linspace(0, 1, 12), np.random.default_rng(0)).any()
     assert not worse_cluster(torch.ones(5), np.random.default_rng(0)).any()
+
+
+def test_a_gap_nearly_as_wide_as_the_groups_tells_them_apart_and_half_of_it_does_not():
+    for end, found in ((0.35, 6), (0.4, 0)):
+        scores = torch.cat([torch.linspace(0, end, 6), torch.linspace(1 - end, 1, 6)])
+        assert worse_cluster(scores, np.random.default_rng(0)).sum() == found
 
 
 def test_two_scores_are_no_groups():
@@ -95,6 +111,32 @@ def test_scores_are_shares_of_the_distances_averaged_over_the_window():
     assert results[0].suspicion.tolist() == [0] * 10
     assert results[2].suspicion.sum().item() == pytest.approx(1)
     assert results[2].suspicion[8:].min() > results[2].suspicion[:8].max()
+
+
+def test_a_score_is_the_share_of_all_distances():
+    memory, clients = {}, torch.arange(3)
+    for round_ in range(3):  # equal steps foretell no change
+        updates = torch.ones(3, 2)
+        if round_ == 2:
+            updates += torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+        result = fldetector(updates, clients, memory, np.random.default_rng(0))
+        memory = result.memory
+    torch.testing.assert_close(result.suspicion, torch.tensor([0, 0.25, 0.75]).double())
+
+
+def test_those_left_count_by_their_prior():
+    memory, prior = train(n_rounds=10)[-1].memory, torch.arange(1, 11).double() / 55
+    updates, draws = torch.ones(10, 5), np.random.default_rng(0)
+    weights = fldetector(updates, torch.arange(10), memory, draws, window=3, prior=prior).weights
+    torch.testing.assert_close(weights[:8], prior[:8] / prior[:8].sum())
+
+
+def test_whoever_sat_out_a_round_of_the_window_can_be_detected():
+    memory, draws = train(n_rounds=4)[-1].memory, np.random.default_rng(0)
+    memory["scores.values"] = torch.tensor([0.01] * 8 + [0.46] * 2).double().repeat(3, 1).T
+    memory["scores.values"][9, 1] = torch.nan
+    result = fldetector(memory["last.values"] + 1, torch.arange(10), memory, draws, window=3)
+    assert result.weights[8:].tolist() == [0, 0]
 
 
 def test_a_new_client_is_not_scored():

@@ -59,3 +59,11 @@ def test_clients_that_all_agree_are_all_taken_for_sybils():
 def test_only_the_last_parameters_may_be_compared():
     updates = torch.tensor([[5.0, 1.0, 0.0], [5.0, 0.0, 1.0]])
     assert foolsgold(updates, torch.tensor([0, 1]), {}, n_last=2).suspicion.tolist() == [0, 0]
+
+
+def test_the_least_suspect_counts_in_full_and_the_others_beside_it():
+    # The first is pardoned (0.4 · 0.4 / 0.6): 1 - cs is 11/15, 2/5 and 2/5, scaled 1, 6/11, 6/11.
+    updates = with_cosines([[1, 0.4, 0.4], [0.4, 1, 0.6], [0.4, 0.6, 1]])
+    low = log(6 / 5) + 0.5
+    expected = torch.tensor([1, low, low]).double() / (1 + 2 * low)
+    torch.testing.assert_close(foolsgold(updates, THREE, {}).weights, expected, rtol=1e-5, atol=0)

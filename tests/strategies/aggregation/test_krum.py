@@ -47,10 +47,25 @@ def test_copies_of_the_last_selected_share_what_those_selected_have():
     assert result.weights.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 0])
 
 
-def test_krum_needs_two_f_plus_three_clients():
-    krum(LINE, n_malicious=1)
+def test_copies_of_a_choice_share_though_another_scores_better():
+    # Scores: 11.25, 4.25, 1.5, 2.5, 2.5: the best is alone, and one of the copies is chosen.
+    updates = torch.tensor([[0.0], [1.0], [2.0], [2.5], [2.5]])
+    result = multi_krum(updates, n_malicious=0, n_selected=2)
+    assert result.weights.tolist() == [0, 0, 0.5, 0.25, 0.25]
+
+
+def test_rows_of_equal_score_that_agree_in_some_coordinates_are_no_copies():
+    updates = torch.tensor([[0.0, 1.0], [0.0, -1.0], [1.0, 0.0], [-1.0, 0.0], [9.0, 9.0]])
+    result = krum(updates, n_malicious=1)
+    assert result.suspicion[:4].tolist() == [4.0] * 4
+    assert result.weights.tolist() == [1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("rule", [krum, multi_krum])
+def test_krum_needs_two_f_plus_three_clients(rule):
+    rule(LINE, n_malicious=1)
     with pytest.raises(TooFewClientsError, match="n=5 and f=2: sample at least 7 clients"):
-        krum(LINE, n_malicious=2)
+        rule(LINE, n_malicious=2)
 
 
 def test_a_client_of_prior_zero_adds_nothing_even_when_chosen():
@@ -77,6 +92,7 @@ def test_multi_krum_weighs_the_selected_by_their_prior():
 
 
 def test_multi_krum_cannot_select_more_than_came():
+    assert multi_krum(LINE, n_malicious=1, n_selected=5).weights.count_nonzero() == 5
     with pytest.raises(TooFewClientsError, match="n_selected=6 of n=5"):
         multi_krum(LINE, n_malicious=1, n_selected=6)
 

@@ -74,6 +74,7 @@ def test_any_rule_can_be_guarded():
     # Trimmed means: of all 1.5, without each in turn 2, 1, 2 and 1. Ties: 9 goes, not 2.
     assert result.suspicion.tolist() == [-0.5, 0.5, -0.5, 0.5]
     assert result.update.tolist() == [1.0]
+    assert result.weights.tolist() == [0, 0, 1, 0]
 
 
 def test_a_model_that_only_one_client_makes_infinite_is_that_clients_fault():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from strategies.pre_aggregation import mixed
-from strategies.pre_aggregation.mixed import mixed_rows
+from strategies.pre_aggregation.mixed import mixed_rows, prior_of_rows
 
 
 @pytest.mark.parametrize("sparse", [0, 100])
@@ -11,3 +11,11 @@ def test_new_rows_are_combinations_of_the_old_ones_however_they_are_added_up(mon
     updates = torch.tensor([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]])
     mixing = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     assert mixed_rows(updates, mixing).tolist() == [[5.5, 11.0], [100.0, 200.0]]
+
+
+def test_buckets_have_their_members_prior_together_and_any_other_row_keeps_its_own():
+    prior = torch.tensor([0.5, 0.3, 0.2])
+    buckets = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    torch.testing.assert_close(prior_of_rows(buckets, prior), torch.tensor([0.8, 0.2]))
+    neighbours = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])
+    assert prior_of_rows(neighbours, prior).tolist() == prior.tolist()
