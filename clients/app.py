@@ -58,6 +58,7 @@ class ShardClientApp(ClientApp):
     ``arrays`` and the metrics ``num-examples``, ``train-loss`` and, where the server's config asks
     for it with ``report-loss``, ``received-loss`` and ``received-confidence``: the mean loss of the
     received model on the client's own data, and the mean probability that it gives their labels.
+    It evaluates nothing: a server of Flower's needs ``fraction_evaluate=0``.
 
     Args:
         shard_of: Returns a client's shard.

@@ -3,10 +3,7 @@
 import numpy as np
 import torch
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    mean_of_selected,
-)
+from strategies.aggregation.aggregate import Aggregate, mean_of_selected, weighted_sum
 from strategies.aggregation.blocks import column_blocks
 from strategies.memory import Memory, places, recall, remember
 from strategies.shapes import Bool, Float, Int, Tensor
@@ -94,21 +91,29 @@ def hessian_product(results: Float[Tensor, "k d"]) -> Float[Tensor, " d"]:
         results: The averages of past rounds. Each is also the step that the model then made, and
             its difference to the next is how the average update changed on that step.
     """
-    steps, changes = results[:-1].double(), results.diff(dim=0).double()
-    step = results[-1].double()
-    products = steps @ changes.T
-    curvature = products[-1, -1] / (steps[-1] @ steps[-1]).clamp(min=1e-300)
+    n_steps = len(results) - 1
+    largest = torch.finfo(results.dtype).max  # what giants change by stays finite
+    changes = results.diff(dim=0).clamp_(-largest, largest)
+    rows = torch.cat([results, changes])
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for columns in column_blocks(rows):  # in float64 they would be dozens of rows at once
+        block = rows[:, columns].double()
+        gram += block @ block.T
+    products = gram[:n_steps, n_steps + 1 :]
+    curvature = products[-1, -1] / gram[n_steps - 1, n_steps - 1].clamp(min=1e-300)
     lower = products.tril(diagonal=-1)
     middle = torch.cat(
         [
-            torch.cat([curvature * steps @ steps.T, lower], dim=1),
+            torch.cat([curvature * gram[:n_steps, :n_steps], lower], dim=1),
             torch.cat([lower.T, -products.diagonal().diag()], dim=1),
         ]
     )
-    sides = torch.cat([curvature * steps, changes])
+    along = gram[:, n_steps]  # of all rows, along the last step
+    sides = torch.cat([curvature * along[:n_steps], along[n_steps + 1 :]])
     # Equal steps make it singular; the least solution then leaves them out.
-    inner = torch.linalg.pinv(middle, hermitian=True) @ (sides @ step)
-    return (curvature * step - inner @ sides).to(results)
+    inner = torch.linalg.pinv(middle, hermitian=True) @ sides
+    shares = torch.cat([-curvature * inner[:n_steps], curvature[None], -inner[n_steps:]])
+    return weighted_sum(rows, shares, torch.float64).to(results)
 
 
 def worse_cluster(scores: Float[Tensor, " n"], rng: np.random.Generator) -> Bool[Tensor, " n"]:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from clients.device_memory import counted_tensors
 from strategies.aggregation import fldetector
 from strategies.aggregation.fldetector import hessian_product, worse_cluster
 
@@ -31,6 +32,18 @@ def test_after_several_steps_the_curvature_is_that_of_bfgs_step_by_step():
         moved = hessian @ s
         hessian += torch.outer(y, y) / (y @ s) - torch.outer(moved, moved) / (s @ moved)
     torch.testing.assert_close(hessian_product(results), hessian @ results[-1])
+
+
+def test_it_takes_memory_for_its_rows_and_not_for_float64_copies_of_them():
+    results = torch.randn(11, 400_000, generator=torch.Generator().manual_seed(0))
+    with counted_tensors() as count:
+        hessian_product(results)
+    assert count.peak < 40 * results[0].nbytes  # 10 changes, twice while they are put below 11
+
+
+def test_what_giants_change_by_is_finite():
+    giants = 3e38 * torch.tensor([[1.0], [-1.0], [1.0]])
+    assert hessian_product(giants).isfinite().all()
 
 
 def test_equal_steps_foretell_no_change():
