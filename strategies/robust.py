@@ -105,7 +105,8 @@ class RobustFedAvg(FedAvg):
 
     One strategy serves every rule and reweighting, because they are arguments. Every reply is
     checked by itself: a client that fails, or sends what cannot be used, is recorded in the ledger
-    and left out, and never ends the run. Rows stand in the order of the clients' node ids.
+    and left out, and never ends the run. Rows stand in the order of the clients' node ids. It
+    computes in float32, and returns arrays of the types that the model has.
 
     Args:
         aggregate: An aggregation rule with its parameters bound, such as
