@@ -49,7 +49,8 @@ class RoundFacts:
     """Error rate and mean loss, on the server's validation set, of the model that an update would
     give."""
     rng: np.random.Generator
-    """The round's random numbers; pre-aggregations draw first, in their order."""
+    """The round's random numbers: the reweighting draws first, then pre-aggregations, in their
+    order."""
 
 
 class ServerStep(NamedTuple):
@@ -167,6 +168,16 @@ class Pipeline:
                 suspicion=lambda norm: norm,
             )
         return None
+
+    @property
+    def n_copies(self) -> int:
+        """How many matrices as large as that of the updates there are beside it, at most: rows that
+        a pre-aggregation mixes, or that are judged without those that are shielded, and what a
+        rule remembers of each client, before the round and after it."""
+        mixes = any("out" not in asks for asks in self._pre_aggregate_asks)
+        few = getattr(self.aggregate, "keywords", {}).get("n_last")  # columns that it remembers
+        remembers = {"clients", "memory"} <= self._aggregate_asks and few is None
+        return mixes + (self.oracle.removing == "shielded") + 2 * remembers
 
     def __call__(
         self,

@@ -93,11 +93,11 @@ def server_bytes(
     device: torch.device = CPU,
     keep_mib: float = KEEP_MIB,
 ) -> int:
-    """Return what the server keeps of a round: the matrix of updates, or a running sum."""
+    """Return what the server keeps of a round: the matrix of updates and its copies, or a running
+    sum."""
     if takes_running_sum(pipeline, n_clients, n_parameters, device, keep_mib):
         return (8 + 8 + 4) * n_parameters
-    matrix = 4 * n_clients * n_parameters
-    return 2 * matrix if pipeline.oracle.removing == "shielded" else matrix
+    return 4 * n_clients * n_parameters * (1 + pipeline.n_copies)
 
 
 class RobustFedAvg(FedAvg):

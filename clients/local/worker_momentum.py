@@ -15,9 +15,9 @@ class WorkerMomentum:
     """Send m ← β m + (1 - β) u in place of the round's update u; the first m is the first u.
 
     Updates of honest clients spread less when they are averages over rounds, and robust rules go by
-    how far updates are apart. A client that sits out a round keeps its m until the next one. With
-    one local step a round, u is -lr times a gradient, as in the paper; with more it is FedAvg's
-    update.
+    how far updates are apart. A client that sits out a round keeps its m until the next one, and it
+    does not notice where a server begins again (JTT): m goes on. With one local step a round, u is
+    -lr times a gradient, as in the paper; with more it is FedAvg's update.
 
     References:
         Karimireddy et al., Learning from History for Byzantine Robust Optimization, ICML 2021, as

@@ -17,6 +17,7 @@ from strategies.aggregation import (
     centred_clipping,
     coordinate_median,
     fltrust,
+    foolsgold,
     krum,
     loss_rejection,
     mean,
@@ -27,7 +28,7 @@ from strategies.aggregation import (
 from strategies.flower_arrays import record_of
 from strategies.observed import Observed
 from strategies.oracle import Oracle
-from strategies.pre_aggregation import clipping
+from strategies.pre_aggregation import clipping, nearest_neighbour_mixing
 from strategies.reweighting import agnostic, jtt
 from strategies.robust import RobustFedAvg, server_bytes
 
@@ -681,6 +682,21 @@ def test_what_needs_all_rows_keeps_them(arguments):
     strategy = strategy_of(**arguments, keep_mib=0.0)
     assert not strategy.keeps_running_sum(5, 3)
     assert server_bytes(strategy.pipeline, 5, 3, keep_mib=0.0) >= 4 * 5 * 3
+
+
+@pytest.mark.parametrize(
+    ("n_matrices", "arguments"),
+    [
+        (1, {"rule": coordinate_median, "pre_aggregate": [partial(clipping, max_norm=1.0)]}),
+        (2, {"pre_aggregate": [partial(nearest_neighbour_mixing, n_malicious=1)]}),
+        (2, {"rule": coordinate_median, "oracle": Oracle({1}, {2}, removing="shielded")}),
+        (3, {"rule": foolsgold}),
+        (1, {"rule": partial(foolsgold, n_last=10)}),
+    ],
+)
+def test_copies_of_the_updates_count_as_memory(n_matrices, arguments):
+    strategy = strategy_of(**arguments)
+    assert server_bytes(strategy.pipeline, 5, 300) == n_matrices * 4 * 5 * 300
 
 
 def test_memory_of_a_running_sum_does_not_grow_with_clients():
