@@ -1,19 +1,32 @@
 """Tables as run folders hold them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
 import pandas as pd
 
+NAMES = dict.fromkeys(("name", "variant", "group", "poison"), str)
+"""Columns whose text may look like a number."""
 
-def read_table(source: Path | TextIO, columns: list[str] | None = None) -> pd.DataFrame:
+
+def read_table(source: Path | TextIO, columns: Mapping[str, type] | None = None) -> pd.DataFrame:
     """Return a CSV file. Only an empty cell is a missing value: a group may be called None, or NA.
 
     Args:
         source: The file.
-        columns: Those to read; all by default.
+        columns: Those to read and what they hold; all by default.
+
+    Raises:
+        ValueError: If a column is not there, or a cell holds something else.
     """
-    return pd.read_csv(source, usecols=columns, keep_default_na=False, na_values=[""])
+    return pd.read_csv(
+        source,
+        usecols=None if columns is None else list(columns),
+        dtype=dict(columns or NAMES),
+        keep_default_na=False,
+        na_values=[""],
+    )
 
 
 def answered(clients: pd.DataFrame) -> pd.DataFrame:

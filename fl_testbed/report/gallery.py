@@ -187,7 +187,11 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
         "heard",
         "Who was heard when",
         "The first seed of each variant, a row for each client that was ever sampled." + left_out,
-        {label: heard_by_round(tables[0]) for label, tables in histories.items()},
+        {
+            label: heard_by_round(tables[0])
+            for label, tables in histories.items()
+            if len(tables[0])  # else nobody ever answered
+        },
         heard_map,
     )
 

@@ -10,14 +10,24 @@ from clients.shard import Role
 from fl_testbed.metrics import answered, read_table, weighed
 from fl_testbed.report.results import RunResult, as_written
 
-CLIENT_COLUMNS = ["round", "client", "role", "status", "prior_weight", "weight", "suspicion"]
+CLIENT_COLUMNS = {
+    "round": int,
+    "client": int,
+    "role": str,
+    "status": str,
+    "prior_weight": float,
+    "weight": float,
+    "suspicion": float,
+}
+GROUP_COLUMNS = {"round": int, "group": str, "accuracy": float}
 
 
 def client_history(folder: Path) -> pd.DataFrame:
     """Return a run's ``clients.csv``; clients that gave no answer are left out."""
     path = folder / "clients.csv"
     with as_written(path):
-        return answered(read_table(path, CLIENT_COLUMNS))
+        clients = answered(read_table(path, CLIENT_COLUMNS))
+        return clients.assign(role=clients["role"].map(Role))
 
 
 def weight_ratios_by_round(clients: pd.DataFrame) -> pd.DataFrame:
@@ -43,7 +53,7 @@ def group_accuracy_by_round(runs: Sequence[RunResult]) -> pd.DataFrame:
     tables = []
     for path in (run.folder / "groups.csv" for run in runs):
         with as_written(path):
-            tables.append(read_table(path, ["round", "group", "accuracy"]))
+            tables.append(read_table(path, GROUP_COLUMNS))
     order = list(dict.fromkeys(tables[0]["group"]))
     joined = pd.concat(tables).groupby(["round", "group"])["accuracy"].mean().unstack("group")
     return joined.reindex(columns=order)

@@ -1,17 +1,25 @@
 """What figures show of the rounds of a run, from hand-made client tables."""
 
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from run_folders import write_run
 
 from clients.shard import Role
 from fl_testbed.metrics import answered
+from fl_testbed.report.comparison import compare
+from fl_testbed.report.gallery import pictures
 from fl_testbed.report.histories import (
+    client_history,
+    group_accuracy_by_round,
     heard_by_round,
     suspicion_ranks,
     weight_ratios_by_round,
 )
+from fl_testbed.report.results import find_runs
+from fl_testbed.scenario import ScenarioError
 
 MAJORITY, MINORITY, POISONED = (role.value for role in Role)
 # Client 5 is a minority client, 7 an attacker; in round 2 one fails and one is rejected.
@@ -50,3 +58,31 @@ def test_who_was_heard_is_a_row_for_every_client_that_was_ever_sampled() -> None
     assert ratio.tolist() == [pytest.approx(row, nan_ok=True) for row in expected]
     assert rounds.tolist() == [1, 2]
     assert [role.value for role in roles] == [MAJORITY, MAJORITY, MINORITY, POISONED]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"), [("weight", "abc"), ("role", "bystander"), ("round", ""), ("client", "x")]
+)
+def test_a_client_table_that_no_run_writes_is_named(column: str, cell: str, tmp_path: Path) -> None:
+    damaged = CLIENTS.astype(object)
+    damaged.loc[0, column] = cell
+    damaged.to_csv(tmp_path / "clients.csv", index=False)
+    with pytest.raises(ScenarioError, match=r"clients\.csv: is not what a run writes"):
+        client_history(tmp_path)
+
+
+def test_a_group_table_that_no_run_writes_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "sweep", "mean", 0, {})
+    (run / "groups.csv").write_text("round,group,n_examples,accuracy\n0,all,1,good\n")
+    with pytest.raises(ScenarioError, match=r"groups\.csv: is not what a run writes"):
+        group_accuracy_by_round(find_runs([run]))
+
+
+def test_a_run_in_which_nobody_ever_answered_has_figures_of_what_there_is(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "sweep", "mean", 0, {"final.accuracy": 0.1})
+    CLIENTS.assign(status="failed: no reply").to_csv(run / "clients.csv", index=False)
+    (run / "groups.csv").write_text("round,group,n_examples,accuracy\n0,all,1,0.1\n")
+    (run / "rounds.csv").write_text("round\n0\n")
+    runs = find_runs([run])
+    names = [picture.name for picture in pictures(compare(runs), runs)]
+    assert names == ["weights", "groups"]
