@@ -42,7 +42,7 @@ reads the first line of the files in `configs/` completes keys and underlines ty
 * **`variants`** are named changes to the base, written as a mapping (`strategy: {aggregation: …}`, which goes into what is there) or with dotted keys (`strategy.aggregation: …`). A mapping with another `kind` replaces the old one.
 * **`sweep`** has lists of values by dotted key, or named values; every variant runs with every combination.
 * **`extends`** names a file, or several, that this one begins from, relative to it.
-* On the command line `--set KEY=VALUE` changes the base and every variant that has the key.
+* On the command line `--set KEY=VALUE` changes the base, and every variant and swept value that has the key.
 """  # noqa: E501 (lines of a page)
 
 

@@ -45,6 +45,12 @@ class _Draft:
             node = node[part]
         return True
 
+    def at(self, key: Key) -> Any:
+        node: Any = self.data
+        for part in key:
+            node = node[part]
+        return node
+
     def replace(self, key: Key, value: Any, origin: str) -> None:
         """Set a dotted key to a value, whatever was there."""
         self._around(key, origin)[key[-1]] = deepcopy(value)
@@ -134,7 +140,7 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
     Args:
         path: The YAML file.
         settings: ``KEY=VALUE`` texts of the command line, values in YAML. They replace the value
-            in the base and in every variant that has the key, and a sweep of that key.
+            in the base, in every variant and swept value that has the key, and a sweep of that key.
 
     Raises:
         ScenarioError: With every fault found.
@@ -152,20 +158,26 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
         draft.data.pop(key, None)
     overlaid = [_overlaid(draft, name, overrides) for name, overrides in variants.items()]
     for key, value in plain:
-        if ".".join(key) in sweep:
-            sweep[".".join(key)] = [value]
+        if (dotted := ".".join(key)) in sweep:
+            sweep[dotted], draft.origins["sweep", dotted] = [value], "--set"
         # A parameter of a method that only variants name is not the base's.
         if draft.has(key) or not any(variant.has(key) for variant in overlaid):
             draft.replace(key, value, "--set")
 
     scenarios: list[AnyScenario] = []
     faults: dict[Fault, None] = {}  # ordered, without repetitions
+    unused = [key for key, _ in plain]
     for name, overrides in variants.items():
-        for fields in _sweep_points(draft, sweep):
+        for point in _sweep_points(draft, sweep):
             try:
-                scenarios.append(_build(draft, name, overrides, plain, fields))
+                run = _one_run(draft, name, overrides, plain, point)
+                unused = [key for key in unused if run.origins.get(key) != "--set"]
+                scenarios.append(_build(run))
             except ScenarioError as error:
                 faults.update(dict.fromkeys(error.faults))
+    if not faults:  # else a key may be missing because of them
+        text = "is in no run: variants, a sweep or a later --set put something else in its place"
+        faults.update({Fault("--set", ".".join(key), text): None for key in unused})
     faults.update(dict.fromkeys(_repeated_runs(scenarios, draft.origin(("sweep",)))))
     faults.update(dict.fromkeys(_other_engines(scenarios, draft)))
     if len({type(scenario) for scenario in scenarios}) > 1:
@@ -176,25 +188,38 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
     return scenarios
 
 
-def _build(
+def _one_run(
     base: _Draft,
     variant: str,
     overrides: Any,
     settings: list[tuple[Key, Any]],
-    sweep_point: dict[str, tuple[str, Any]],
-) -> AnyScenario:
+    sweep_point: dict[str, tuple[str | None, Any]],
+) -> _Draft:
+    """Return the base with a variant, settings of the command line and swept values laid over."""
     draft = _overlaid(base, variant, overrides)
-    where = base.origin(("variants", variant))
-    for key, value in settings:
-        if draft.has(key):
-            draft.replace(key, value, "--set")
+
+    def set_inside(outer: Key) -> None:
+        for key, value in settings:
+            if key[: len(outer)] == outer and draft.has(key):
+                draft.replace(key, value, "--set")
+
+    set_inside(())
     suffix = ""
-    for dotted, (label, value) in sweep_point.items():
-        draft.replace(tuple(dotted.split(".")), value, base.origin(("sweep", dotted)))
+    for dotted, (name, value) in sweep_point.items():
+        swept = tuple(dotted.split("."))
+        draft.replace(swept, value, base.origin(("sweep", dotted)))
+        set_inside(swept)
         if dotted != "seed":
-            suffix += f",{dotted.split('.')[-1]}={label}"
+            label = _label(draft.at(swept)) if name is None else name
+            suffix += f",{swept[-1]}={label}"
     if variant != "default" or suffix:
+        where = base.origin(("variants", variant))
         draft.replace(("variant",), (variant + suffix).removeprefix("default,"), where)
+    return draft
+
+
+def _build(draft: _Draft) -> AnyScenario:
+    """Return the typed scenario of one run."""
     _locate_own_code(draft, draft.data, ())
     _locate_initial_model(draft)
     model = _class_of(draft)
@@ -437,6 +462,12 @@ def _parse_setting(text: str) -> tuple[Key, Any]:
         raise ScenarioError(
             [Fault("--set", fault.key or name, f"the value {fault.text}") for fault in error.faults]
         ) from None
+    outer, dot, inner = name.strip().partition(".")
+    if outer == "extends":
+        text = "is a file's own: write a file that extends others, and run that"
+        raise ScenarioError([Fault("--set", name, text)])
+    if outer == "sweep" and dot:
+        return (outer, inner), data  # a sweep's keys are dotted themselves
     return tuple(name.strip().split(".")), data
 
 
@@ -448,8 +479,8 @@ def _mapping(draft: _Draft, key: str) -> dict[str, Any]:
     return dict(value or {})
 
 
-def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[str, Any]]]:
-    """Return every combination of swept keys' values, each value with its name."""
+def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[str | None, Any]]]:
+    """Return every combination of swept keys' values, each value with its name if it has one."""
     for key, values in sweep.items():
         where, dotted = draft.origin(("sweep", key)), f"sweep.{key}"
         if not isinstance(values, list | dict) or not values:
@@ -460,7 +491,7 @@ def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[
             text = unknown_key(key.split(".")[0], known)
             raise ScenarioError([Fault(where, dotted, text)])
     named = [
-        list(values.items()) if isinstance(values, dict) else [(_label(v), v) for v in values]
+        list(values.items()) if isinstance(values, dict) else [(None, v) for v in values]
         for values in sweep.values()
     ]
     return [dict(zip(sweep, point, strict=True)) for point in itertools.product(*named)]

@@ -215,6 +215,36 @@ class TestSettings:
         assert [s.variant for s in load(text, "variants={}")] == ["default"]
         assert [s.variant for s in load(text, "variants.c={rounds: 1}")] == ["a", "b", "c"]
 
+    def test_they_reach_into_what_is_swept_and_its_name_says_so(self, load):
+        rules = "[{kind: krum, n_malicious: 1}, {kind: mean}]"
+        text = BASE + f"sweep: {{strategy.aggregation: {rules}}}\n"
+        krum, mean = load(text, "strategy.aggregation.n_malicious=2")
+        assert krum.strategy.aggregation.model_dump() == {"kind": "krum", "n_malicious": 2}
+        assert (krum.variant, mean.variant) == ("aggregation=krum-2", "aggregation=mean")
+        with pytest.raises(ScenarioError) as error:
+            load(text, "strategy.aggregation.n_malicious=-1")
+        (fault,) = lines_of(error)
+        assert fault == "--set: strategy.aggregation.n_malicious: needs >= 0.0, got -1"
+
+    @pytest.mark.parametrize(
+        ("expansion", "setting"),
+        [
+            ("variants: {a: {strategy.aggregation: {kind: mean}}}", "strategy.aggregation.n=2"),
+            ("sweep: {strategy.aggregation: [{kind: mean}]}", "strategy.aggregation.n=2"),
+            ("variants: {a: {}}", "variant=b"),
+        ],
+    )
+    def test_one_that_no_run_would_have_is_refused(self, load, expansion, setting):
+        with pytest.raises(ScenarioError) as error:
+            load(BASE + expansion + "\n", setting)
+        key = setting.partition("=")[0]
+        (fault,) = lines_of(error)
+        assert fault.startswith(f"--set: {key}: is in no run: variants, a sweep or a later --set")
+
+    def test_a_sweep_of_a_key_inside_a_mapping_can_be_added(self, load):
+        scenarios = load(BASE, "sweep.training.lr=[0.1, 0.2]")
+        assert [s.training.lr for s in scenarios] == [0.1, 0.2]
+
     def test_a_later_one_wins(self, load):
         assert the_one(load(BASE, "rounds=7", "rounds=8")).rounds == 8
 
@@ -228,6 +258,10 @@ class TestSettings:
             ("rounds.x=3", "--set: rounds: needs a whole number, got {'x': 3}"),
             ("ronds=3", "--set: ronds: unknown key, did you mean 'rounds'?"),
             ("sweep=3", "--set: sweep: needs a mapping (key: value), got 3"),
+            (
+                "extends=other.yaml",
+                "--set: extends: is a file's own: write a file that extends others, and run that",
+            ),
         ],
     )
     def test_a_wrong_one_is_one_readable_line(self, load, setting, fault):
