@@ -142,14 +142,9 @@ class Federation:
 
     def holdings(self) -> Tensor:
         """Return how many training examples of each group every client holds, (clients, groups)."""
-        return torch.from_numpy(np.stack([self._held(c) for c in range(len(self.population))]))
-
-    def _held(self, client: int) -> np.ndarray:
-        if isinstance(self.groups, OwnGroups):
-            codes, n_codes = self.groups.train, len(self.group_names)
-            return self.partition.counts(codes, n_codes, range(client, client + 1))
-        restyled = int(self._restyled(client).sum())
-        return np.array([self.partition.size(client) - restyled, restyled])
+        cells = self.cell_counts(range(len(self.population)))
+        by_group = cells.reshape(len(cells), len(self.group_names), self.dataset.n_classes)
+        return torch.from_numpy(by_group.sum(axis=2))
 
     def group_table(
         self, split: Literal["test", "validation"] = "test", max_examples: int | None = None

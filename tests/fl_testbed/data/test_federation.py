@@ -242,3 +242,13 @@ def test_overlapping_shards_are_made_on_demand():
     assert len(fed.shard(99_999).labels) == EACH
     assert sum(fed.group_counts().values()) == 99_000 * EACH
     assert fed.shard(95_000).groups.sum() in (2, 3)
+
+
+def test_holdings_of_overlapping_shards_are_what_each_client_drew():
+    # By expected numbers, a half of each group, a client with one example would hold none.
+    who = Division(POPULATION, 1, groups=HALVES, concentration=0.0)
+    partition = overlapping_shards(who, None, DATASET.train.labels, seed=0)
+    fed = Federation(DATASET, HALVES, who, partition, None, 0)
+    drawn = [fed.clean_shard(client).groups.item() for client in range(len(POPULATION))]
+    assert fed.holdings().argmax(dim=1).tolist() == drawn
+    assert fed.holdings().sum(dim=1).tolist() == [1] * len(POPULATION)
