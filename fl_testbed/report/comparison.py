@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from fl_testbed.report.columns import ATTACK_SUCCESS, SECTIONS, WORST_GROUP, Column
 from fl_testbed.report.results import RunResult, Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate, estimate, pareto_optimal
+from fl_testbed.scenario import Fault, ScenarioError
 
 
 @dataclass
@@ -83,6 +84,8 @@ def compare(
         sections: Columns by section; by default all that are known.
 
     Raises:
+        ScenarioError: If two runs are of one variant and seed: as two they would make intervals
+            narrow.
         UnknownVariantError: If there is no such baseline.
     """
     names = list(dict.fromkeys(run.name for run in runs))
@@ -90,6 +93,8 @@ def compare(
     by_label: dict[str, list[RunResult]] = {}
     for label, run in zip(labels, runs, strict=True):
         by_label.setdefault(label, []).append(run)
+    if faults := list(_repeated(by_label)):
+        raise ScenarioError(faults)
     if baseline is not None and baseline not in by_label:
         known = list(by_label)
         near = difflib.get_close_matches(baseline, known, n=1)
@@ -125,6 +130,15 @@ def compare(
     _mark_pareto(rows)
     best = {column.key: _best(rows, column) for columns in shown.values() for column in columns}
     return Comparison(" and ".join(names), shown, rows, best, baseline)
+
+
+def _repeated(by_label: Mapping[str, Sequence[RunResult]]) -> Iterator[Fault]:
+    for label, runs in by_label.items():
+        first: dict[int, RunResult] = {}
+        for run in runs:
+            if (other := first.setdefault(run.seed, run)) is not run:
+                text = f"is {label} with seed {run.seed}, as {other.folder} is: name one of the two"
+                yield Fault(str(run.folder), "", text)
 
 
 def _values(runs: Sequence[RunResult], key: str) -> np.ndarray:

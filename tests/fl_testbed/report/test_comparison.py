@@ -3,6 +3,7 @@ import io
 import json
 import math
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from rich.console import Console
@@ -15,6 +16,7 @@ from fl_testbed.report.figures.suppression_bars import suppression_bars
 from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
 from fl_testbed.report.gallery import pictures
 from fl_testbed.report.results import Status, find_runs
+from fl_testbed.scenario import ScenarioError
 
 
 def figures(accuracy: float, worst: float | None = 0.5, rate: float | None = 0.1) -> dict:
@@ -60,6 +62,13 @@ def test_runs_that_no_plan_has_come_after_those_planned(sweep: Path) -> None:
 def test_a_run_that_is_named_twice_counts_once(sweep: Path) -> None:
     runs = find_runs([sweep, sweep / "mean", sweep / "mean" / "seed-0"])
     assert len(runs) == len(find_runs([sweep]))
+
+
+def test_a_copy_of_a_run_is_no_second_seed(sweep: Path) -> None:
+    copytree(sweep / "mean" / "seed-0", sweep.parent / "copy" / "mean" / "seed-0")
+    runs = find_runs([sweep, sweep.parent / "copy"])
+    with pytest.raises(ScenarioError, match=r"copy/mean/seed-0: is mean with seed 0, as .*: name"):
+        compare(runs)
 
 
 def test_failed_runs_are_shown_and_leave_the_means_alone(sweep: Path) -> None:
