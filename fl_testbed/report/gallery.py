@@ -111,29 +111,35 @@ def factors(folder: Path) -> dict[str, str]:
     with as_written(folder / "scenario.yaml"):
         strategy = scenario.get("strategy", {})
         steps = [*strategy.get("pre_aggregation", []), strategy.get("aggregation", {})]
-        kinds = scenario.get("attackers") or [scenario]
-        attacks = [
-            _kind(kind, "attack") or _kind(kind, "poison") or _kind(scenario, "poison")
-            for kind in kinds
-        ]
-        attacked = scenario.get("clients", {}).get("poisoned", 0)
+        there = scenario.get("clients", {}).get("poisoned", 0) > 0
+        kinds = (scenario.get("attackers") or [scenario]) if there else []
+        attacks = dict.fromkeys(_attack({**scenario, **kind}) for kind in kinds)
+        defence = " + ".join(str(step.get("kind", "?")) for step in steps)
+        lift = _kind(strategy, "reweighting") or "none"
+        told = strategy.get("oracle", {})
         return {
-            "defence": " + ".join(str(step.get("kind", "?")) for step in steps),
-            "attack": " + ".join(dict.fromkeys(a or "none" for a in attacks))
-            if attacked
-            else "none",
-            "reweighting": _kind(strategy, "reweighting") or "none",
+            "defence": _corrected(defence, told.get("removing")),
+            "attack": " + ".join(attacks) or "none",
+            "reweighting": _corrected(lift, told.get("lifting")),
         }
+
+
+def _corrected(method: str, by: str | None) -> str:
+    """Say also what an oracle makes of a method."""
+    return method if by in (None, "standard") else f"{method} ({by})"
+
+
+def _attack(attackers: Mapping[str, Any]) -> str:
+    """Return what attackers do, by their attack on the update or else by their poison."""
+    if attackers.get("schedule", {}).get("first") == "never":
+        return "none"
+    return _kind(attackers, "attack") or _kind(attackers, "poison") or "none"
 
 
 def _kind(mapping: Mapping[str, Any], key: str) -> str | None:
     """Return the kind of a mapping's part, None for none."""
-    part = mapping.get(key) or {}
-    kind = part.get("kind")
-    if kind in (None, "none"):
-        return None
-    oracle = part.get("oracle")
-    return f"{kind} ({oracle})" if isinstance(oracle, str) else str(kind)
+    kind = (mapping.get(key) or {}).get("kind")
+    return None if kind in (None, "none") else str(kind)
 
 
 def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> Iterator[Picture]:

@@ -14,7 +14,7 @@ from fl_testbed.report.columns import ACCURACY, ATTACK_SUCCESS, WORST_GROUP, Col
 from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
 from fl_testbed.report.figures.suppression_bars import suppression_bars
 from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
-from fl_testbed.report.gallery import pictures
+from fl_testbed.report.gallery import factors, pictures
 from fl_testbed.report.results import Status, find_runs
 from fl_testbed.scenario import ScenarioError
 
@@ -243,6 +243,45 @@ def test_a_heat_map_is_drawn_of_a_grid_and_never_averages_variants(tmp_path: Pat
     assert drawn("c", "mean", "sign_flip")  # three of four cells
     assert drawn("d", "krum", "sign_flip")
     assert not drawn("another_f", "krum", "sign_flip")
+
+
+@pytest.mark.parametrize(
+    ("attackers", "attack"),
+    [
+        ("clients: {poisoned: 0}\nattack: {kind: mimic}", "none"),
+        ("attack: {kind: mimic}\npoison: {kind: label_flip}", "mimic"),
+        ("attack: {kind: none}\npoison: {kind: label_flip}", "label_flip"),
+        ("attack: {kind: mimic}\nschedule: {first: never}", "none"),
+        (
+            "poison: {kind: label_flip}\nattackers: [{poison: {kind: none}}, {}]",
+            "none + label_flip",
+        ),
+    ],
+)
+def test_a_heat_map_calls_attackers_by_what_they_do(
+    attackers: str, attack: str, tmp_path: Path
+) -> None:
+    (tmp_path / "scenario.yaml").write_text(
+        "clients: {poisoned: 2}\n" * ("clients" not in attackers) + attackers
+    )
+    assert factors(tmp_path)["attack"] == attack
+
+
+@pytest.mark.parametrize(
+    ("oracle", "defence", "lift"),
+    [
+        ("{lifting: standard, removing: standard}", "krum", "jtt"),
+        ("{lifting: ideal, removing: standard}", "krum", "jtt (ideal)"),
+        ("{removing: shielded}", "krum (shielded)", "jtt"),
+    ],
+)
+def test_a_heat_map_sets_a_method_that_an_oracle_corrects_apart(
+    oracle: str, defence: str, lift: str, tmp_path: Path
+) -> None:
+    methods = "aggregation: {kind: krum}, reweighting: {kind: jtt}"
+    (tmp_path / "scenario.yaml").write_text(f"strategy: {{{methods}, oracle: {oracle}}}")
+    found = factors(tmp_path)
+    assert (found["defence"], found["reweighting"]) == (defence, lift)
 
 
 def test_bars_of_a_single_seed_have_no_intervals(tmp_path: Path) -> None:
