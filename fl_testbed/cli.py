@@ -311,6 +311,9 @@ def show(
     one = variants[chosen][0]
     federation = checked_federation(one, DatasetCache(data_dir))
     strips = specimens(federation, one.attackers_by_poison, columns, one.evaluation.max_examples)
+    if not strips:
+        text = "hold nothing to show: there is no honest client and no poison"
+        raise ScenarioError([Fault(str(scenario), "clients", text)])
     path = Path(f"{one.name}-{chosen}") if out is None else out
     if federation.dataset.holds_images:
         path = path.with_name(f"{path.name}.png") if out is None else path

@@ -117,7 +117,8 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
         folder = RunFolder(options.out / name)
         runs = [(item.variant, item.seed) for item in scenarios if item.name == name]
         try:
-            earlier = [(v, s) for v, s in json.loads(folder.read(PLAN) or '{"runs": []}')["runs"]]
+            plan = json.loads(folder.read(PLAN) or '{"runs": []}')
+            earlier = [(str(variant), int(seed)) for variant, seed in plan["runs"]]
         except (ValueError, TypeError, KeyError) as fault:
             text = f"is no plan of a sweep ({fault}): remove it, or choose another --out"
             raise ScenarioError([Fault(str(folder.path / PLAN), "", text)]) from None

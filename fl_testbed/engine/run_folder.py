@@ -119,7 +119,7 @@ class RunFolder:
     def read(self, name: str) -> str | None:
         """Return a file's text, or None if it is not there."""
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            return (self.path / name).read_text("utf-8", "replace")  # of a damaged one
         except FileNotFoundError:
             return None
 

@@ -15,7 +15,7 @@ from fl_testbed.report.comparison import Comparison, compare
 from fl_testbed.report.figures.style import INK, save
 from fl_testbed.report.formats import grids, notes_with
 from fl_testbed.report.gallery import pictures
-from fl_testbed.report.results import PLAN, RunResult, Status, read_json, scenario_in
+from fl_testbed.report.results import PLAN, RunResult, Status, as_written, read_json, scenario_in
 from fl_testbed.scenario.leaves import leaves
 
 PARTS = Path(__file__).parent / "page"
@@ -71,7 +71,7 @@ def _page(
         command=_command(folder, first),
         first_variant=first.variant if first else "–",
         first_seed=first.seed if first else "–",
-        scenario=(first.folder / "scenario.yaml").read_text(encoding="utf-8") if first else "",
+        scenario=(first.folder / "scenario.yaml").read_text("utf-8", "replace") if first else "",
         differences=differences,
         environment=list(_environments(runs)),
     )
@@ -124,7 +124,9 @@ def _command(folder: Path, first: RunResult | None) -> str:
     """Return the command that made the runs; how often it was resumed is no part of it."""
     plan = read_json(folder / PLAN)
     if plan is not None and "command" in plan:
-        return shlex.join(part for part in shlex.split(plan["command"]) if part != "--resume")
+        with as_written(folder / PLAN):
+            parts = shlex.split(str(plan["command"]))
+        return shlex.join(part for part in parts if part != "--resume")
     return f"fl-testbed run {first.folder / 'scenario.yaml'}" if first else ""
 
 

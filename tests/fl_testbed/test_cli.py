@@ -87,6 +87,15 @@ def test_a_file_that_cannot_be_written_is_named_and_nothing_said_of_rounds(tmp_p
     assert (done.returncode, done.stderr) == (1, "nowhere/sheet.png: No such file or directory\n")
 
 
+def test_clients_that_hold_nothing_to_show_are_a_fault(tmp_path: Path) -> None:
+    nobody = "honest_majority: 0, honest_minority: 0"
+    text = SCENARIO.replace("honest_majority: 8, honest_minority: 2", nobody)
+    (tmp_path / "scenario.yaml").write_text(text)
+    done = run("show", "scenario.yaml", "--set", "poison={kind: none}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("scenario.yaml: clients: hold nothing to show")
+
+
 def test_a_picture_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     done = run("show", "scenario.yaml", "--out", "sheet.xyz", cwd=tmp_path)

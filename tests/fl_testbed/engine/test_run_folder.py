@@ -33,3 +33,8 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
         checkpoint.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"state.safetensors is no whole checkpoint .* remove"):
             RunFolder(tmp_path).resume()
+
+
+def test_a_file_that_is_no_text_any_more_is_there_and_is_another(tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_bytes(b"name: \xff")
+    assert RunFolder(tmp_path).read("scenario.yaml") not in (None, "name: ")

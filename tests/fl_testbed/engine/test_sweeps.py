@@ -104,6 +104,7 @@ def test_compare_says_what_is_wrong_with_its_folders(undisturbed: Path, tmp_path
         ("compare", "mean/seed-0/summary.json", f'{{"a": {"9" * 400}}}', "is not what a run"),
         ("compare", "sweep.json", "{", "is not JSON"),
         ("compare", "sweep.json", '{"runs": [[1]]}', "is not what a run writes"),
+        ("report", "sweep.json", '{"command": "\'"}', "is not what a run writes"),
         ("report", "mean/seed-0/environment.json", "[]", "needs a mapping"),
         ("report", "mean/seed-0/scenario.yaml", "a: [", "is not YAML"),
         ("report", "mean/seed-0/scenario.yaml", "strategy: 3", "is not what a run writes"),
@@ -251,7 +252,7 @@ def test_one_seed_of_a_variant_tries_the_poison(tmp_path: Path, monkeypatch) -> 
     assert seeds == [0, 0, 0]
 
 
-@pytest.mark.parametrize("torn", ["{", "[]", '{"runs": [3]}'])
+@pytest.mark.parametrize("torn", ["{", "[]", '{"runs": [3]}', '{"runs": [[1, "a"]]}'])
 def test_a_plan_that_is_none_is_a_fault(tmp_path: Path, torn: str) -> None:
     write_scenario(tmp_path)
     (tmp_path / "runs/small").mkdir(parents=True)
