@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fl_testbed.data import DataError
+from fl_testbed.data import DataError, Federation
 from fl_testbed.engine.datasets import DatasetCache, checked_federation
+from fl_testbed.engine.errors import TakenError
 from fl_testbed.engine.recorded_updates import replayed
 from fl_testbed.engine.rounds import client_row, described, heard_and_lifted
 from fl_testbed.engine.run_folder import COLUMNS, UPDATES, RunFolder
@@ -94,7 +95,18 @@ def _changed(folder: Path, settings: Sequence[str]) -> Scenario:
 
 def _replay_one(source: Path, scenario: Scenario, out: Path, datasets: DatasetCache) -> None:
     federation = checked_federation(scenario, datasets, poison=False)
-    folder: RunFolder = run_folder(out, scenario)
+    folder = run_folder(out, scenario)
+    try:
+        folder.claim()
+    except TakenError as fault:
+        raise ScenarioError([Fault(str(folder.path), "", str(fault))]) from None
+    try:
+        _write(folder, source, scenario, federation)
+    finally:
+        folder.release()
+
+
+def _write(folder: RunFolder, source: Path, scenario: Scenario, federation: Federation) -> None:
     folder.write("scenario.yaml", scenario.to_yaml())
     folder.start({"clients.csv": COLUMNS["clients.csv"]})
     restarts: list[int] = []
@@ -106,8 +118,7 @@ def _replay_one(source: Path, scenario: Scenario, out: Path, datasets: DatasetCa
                 restarts.append(ledger.round_)
     except (DataError, TooFewClientsError) as fault:
         raise ScenarioError([Fault(str(source), "", str(fault))]) from None
-    finally:
-        folder.close()
+    folder.close()
     folder.write_json("summary.json", _summary(folder, scenario, source, restarts))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from clients.app import ShardClientApp
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.recorded_updates import Recorder, halved, restored
-from fl_testbed.engine.run_folder import updates_file
+from fl_testbed.engine.run_folder import RunFolder, updates_file
 from strategies.flower_arrays import ArrayView, record_of
 
 RECORDED = """
@@ -129,6 +129,18 @@ def test_no_replay_takes_the_place_of_another(recorded: Path, tmp_path: Path) ->
     done = run("replay", "two", cwd=tmp_path)
     assert done.returncode == 2
     assert "replay=same/seed-0: holds a run of another scenario" in done.stderr
+
+
+def test_a_replay_that_another_command_is_writing_is_left_to_it(
+    recorded: Path, tmp_path: Path
+) -> None:
+    first = RunFolder(tmp_path / "replays/small/mean,replay=same/seed-0")
+    first.claim()
+    second = run("replay", recorded / "small" / "mean", cwd=tmp_path)
+    first.release()
+    assert second.returncode == 2
+    assert "replay=same/seed-0: another command is writing this run" in second.stderr
+    assert not (first.path / "clients.csv").exists()
 
 
 def test_a_replay_without_data_says_what_it_needs(recorded: Path, tmp_path: Path) -> None:
