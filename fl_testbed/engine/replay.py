@@ -1,8 +1,9 @@
 """Other rules on the very updates that a run recorded: whom would each have heard?"""
 
+import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fl_testbed.data import DataError, Federation
 from fl_testbed.engine.datasets import DatasetCache, checked_federation
@@ -16,6 +17,7 @@ from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, loa
 from fl_testbed.scenario.loading import label_of_settings
 from strategies.aggregation import TooFewClientsError
 
+REPLAYED = "replay_of.sha256"  # which run it is the replay of, by its clients.csv
 FREE = ("variant", "strategy", "record_updates")  # what a replay may have otherwise than its run
 
 
@@ -67,7 +69,19 @@ def _check_targets(
             faults.append(Fault(str(source), "", text))
     if faults:
         raise ScenarioError(faults)
-    return check_folders(scenarios, Options(out, None, ""))
+    left = check_folders(scenarios, Options(out, None, ""))
+    for target, source in sources.items():
+        if RunFolder(target).read(REPLAYED) not in (None, _digest(source)):
+            text = "holds a replay of another run: choose another --out, or remove the folder"
+            faults.append(Fault(str(target), "", text))
+    if faults:
+        raise ScenarioError(faults)
+    return left
+
+
+def _digest(source: Path) -> str:
+    """Tell a run from others of the same scenario, made by other code or on another device."""
+    return hashlib.sha256((source / "clients.csv").read_bytes()).hexdigest() + "\n"
 
 
 def _changed(folder: Path, settings: Sequence[str]) -> Scenario:
@@ -108,6 +122,7 @@ def _replay_one(source: Path, scenario: Scenario, out: Path, datasets: DatasetCa
 
 def _write(folder: RunFolder, source: Path, scenario: Scenario, federation: Federation) -> None:
     folder.write("scenario.yaml", scenario.to_yaml())
+    folder.write(REPLAYED, _digest(source))
     folder.start({"clients.csv": COLUMNS["clients.csv"]})
     restarts: list[int] = []
     try:
@@ -119,15 +134,7 @@ def _write(folder: RunFolder, source: Path, scenario: Scenario, federation: Fede
     except (DataError, TooFewClientsError) as fault:
         raise ScenarioError([Fault(str(source), "", str(fault))]) from None
     folder.close()
-    folder.write_json("summary.json", _summary(folder, scenario, source, restarts))
-
-
-def _summary(
-    folder: RunFolder, scenario: Scenario, source: Path, restarts: list[int]
-) -> dict[str, Any]:
     clients = read_table(folder.path / "clients.csv")
-    return {
-        **described(scenario),
-        "replay_of": source.parent.name,
-        **heard_and_lifted(scenario, clients, max(restarts, default=float("nan"))),
-    }
+    restart = max(restarts, default=math.nan)
+    figures = {**described(scenario), **heard_and_lifted(scenario, clients, restart)}
+    folder.write_json("summary.json", figures)
