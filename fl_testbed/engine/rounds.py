@@ -200,16 +200,16 @@ def client_row(federation: Federation, round_: int, entry: ClientEntry) -> Row:
 def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     """Compute a run's summary from its tables alone, so that a resumed run has the same.
 
-    Rounds before a restart are left out of the suppression figures: nothing of them is in the
-    final model.
+    Rounds before a restart are left out, as nothing of them is in the final model, and so is the
+    model that a restart leaves, which is the initial one. Only what a lift goes by counts in all.
     """
     rounds, groups, attacks, clients = (
         read_table(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks", "clients")
     )
-    trained = rounds[(rounds["round"] > 0) & rounds["accuracy"].notna()]  # 0: the initial model
-    evaluated = trained["round"].tail(FINAL_EVALUATIONS)
+    restart = rounds.loc[rounds["restarted"] == 1, "round"].max()  # the last, NaN without any
+    is_trained = (rounds["round"] > 0) & ~(rounds["round"] <= restart)
+    evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(FINAL_EVALUATIONS)
     final = rounds[rounds["round"].isin(evaluated)]
-    restarts = rounds.loc[rounds["restarted"] == 1, "round"]
     by_group = groups[groups["round"].isin(evaluated)].groupby("group", sort=False)["accuracy"]
     by_poison = attacks[attacks["round"].isin(evaluated)].groupby("poison", sort=False)
     success = by_poison[["attack_success_rate", "flip_rate", "accuracy"]].mean()
@@ -226,7 +226,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
         **_personal(read_table(folder / "personal.csv"), evaluated),
         "skipped_rounds": int(rounds["skipped"].notna().sum()),
         "unusable_replies": int(rounds["n_unusable"].sum()),
-        **heard_and_lifted(scenario, clients, restarts.max()),
+        **heard_and_lifted(scenario, clients, restart),
     }
 
 

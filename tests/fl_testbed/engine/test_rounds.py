@@ -186,10 +186,14 @@ class TestSummary:
 
     def test_the_initial_model_is_no_result_of_a_short_run(self, folder: Path):
         rounds = pd.read_csv(folder / "rounds.csv")
-        rounds[rounds["round"] <= 6].to_csv(folder / "rounds.csv", index=False)
+        short = rounds[rounds["round"] <= 6]
+        short.assign(restarted=0).to_csv(folder / "rounds.csv", index=False)
         summary = summarise(folder, scenario())
         assert summary["final_rounds"] == [2, 4, 6]
         assert summary["final"]["accuracy"] == pytest.approx(0.04)
+        restarted = (short["round"] == 4).astype(int)
+        short.assign(restarted=restarted).to_csv(folder / "rounds.csv", index=False)
+        assert summarise(folder, scenario())["final_rounds"] == [6]
 
     def test_what_is_no_number_or_was_driven_to_infinity_is_null(self, folder: Path):
         summary = summarise(folder, scenario())
