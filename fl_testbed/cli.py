@@ -97,8 +97,12 @@ def run(
     engine: Annotated[
         Literal["inline", "ray", "flower"] | None, typer.Option(help="Where clients run.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Ray worker processes.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Ray worker processes; implies --engine ray.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster to join; implies --engine ray.")
+    ] = None,
     with_report: Annotated[
         bool, typer.Option("--report", help="Write the report page at the end.")
     ] = False,
@@ -120,7 +124,7 @@ def run(
     from fl_testbed.trackers import start_trackers
 
     chosen = {"kind": engine, "workers": workers, "ray_address": ray_address}
-    if ray_address is not None and engine is None:
+    if engine is None and (workers is not None or ray_address is not None):
         chosen["kind"] = "ray"
     overrides = [f"engine.{key}={value}" for key, value in chosen.items() if value is not None]
     scenarios = load_files(files, [*(settings or []), *overrides])

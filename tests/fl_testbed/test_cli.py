@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from commands import SCENARIO, patches, run, succeed
 
+from fl_testbed.scenario import Fault, Scenario, ScenarioError
+
 CHANGES = {
     "a typo in a key": (
         SCENARIO.replace("rounds:", "ronds:"),
@@ -85,6 +87,26 @@ def test_a_file_that_cannot_be_written_is_named_and_nothing_said_of_rounds(tmp_p
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     done = run("show", "scenario.yaml", "--out", "nowhere/sheet.png", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "nowhere/sheet.png: No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "engine"),
+    [
+        ([], "inline"),
+        (["--workers", "2"], "ray"),
+        (["--ray-address", "auto"], "ray"),
+        (["--workers", "2", "--engine", "inline"], "inline"),
+    ],
+)
+def test_whoever_asks_for_ray_s_workers_asks_for_ray(
+    options: list[str], engine: str, tmp_path: Path, monkeypatch
+) -> None:
+    def chosen(scenarios: list[Scenario], *_: object) -> None:
+        raise ScenarioError([Fault("", "", scenarios[0].engine.kind)])
+
+    monkeypatch.setattr("fl_testbed.engine.launch.launch", chosen)
+    (tmp_path / "scenario.yaml").write_text(SCENARIO)
+    assert run("run", "scenario.yaml", *options, cwd=tmp_path).stderr == f"{engine}\n"
 
 
 def test_clients_that_hold_nothing_to_show_are_a_fault(tmp_path: Path) -> None:
