@@ -35,8 +35,7 @@ def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, A
     after = rows[~(rows["round"] <= restart) & rows["lift"].notna()]
     asked = rows["prior_weight"].groupby(rows["round"]).sum()
     usable = after["prior_weight"].groupby(after["round"]).sum()
-    left = (usable / asked).where(usable > 0, 1.0)
-    after = after.assign(prior_weight=after["prior_weight"] / after["round"].map(left))
+    after = after.assign(prior_weight=after["prior_weight"] / after["round"].map(usable / asked))
     raised = after["lift"] > after["prior_weight"] * RAISED
     result: dict[str, Any] = {"ratio": {}}
     for role in Role:

@@ -55,6 +55,10 @@ class TestRoles:
         assert [result[role]["contribution_ratio"] for role in (MAJORITY, MINORITY)] == [None, None]
         assert result[MAJORITY]["weight_ratio"] == pytest.approx(1.6)
 
+    def test_contributions_to_rounds_that_moved_nothing_are_nothing(self):
+        idle = [{**line, "weight": 0.0, "contribution": math.nan} for line in TWO_ROUNDS]
+        assert figures(*idle)[MAJORITY]["contribution_ratio"] == 0
+
     @pytest.mark.parametrize("status", ["ok", "unmeasured: update is not finite"])
     def test_a_weight_that_nobody_can_tell_is_not_a_weight_of_nothing(self, status):
         untold = [row(3, client, math.nan, status=status) for client in range(4)]
