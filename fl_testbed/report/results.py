@@ -96,9 +96,9 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield from _walk(folder / name)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural(name: str) -> list[tuple[str, int]]:
     """Order names as people do: seed-2 before seed-10."""
-    return [(int(part or -1), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
+    return [(text, int(number or -1)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _planned(sweep: Path) -> list[Path]:

@@ -59,6 +59,13 @@ def test_runs_that_no_plan_has_come_after_those_planned(sweep: Path) -> None:
     assert len(find_runs([sweep])) == 7
 
 
+def test_without_a_plan_runs_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for variant in ("krum-10", "mean-2", "krum-9", "krum"):
+        write_run(tmp_path / "sweep", variant, 0, figures(0.5))
+    found = [run.variant for run in find_runs([tmp_path])]
+    assert found == ["krum", "krum-9", "krum-10", "mean-2"]
+
+
 def test_a_run_that_is_named_twice_counts_once(sweep: Path) -> None:
     runs = find_runs([sweep, sweep / "mean", sweep / "mean" / "seed-0"])
     assert len(runs) == len(find_runs([sweep]))
