@@ -11,6 +11,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from clients.shard import Role
 from fl_testbed.centralized.judging import Verdict, judge
 from fl_testbed.centralized.ledger import flagged_shares, ledger_figures
 from fl_testbed.centralized.plan import Plan
@@ -279,6 +280,7 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
         "variant": scenario.variant,
         "seed": scenario.seed,
         "oracle": scenario.is_oracle,
+        "n_poisoned": int((examples["role"] == Role.POISONED.value).sum()),
         "final": final,
         "group_accuracy": {
             str(name): finite_or_none(value)

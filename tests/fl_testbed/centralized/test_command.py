@@ -102,7 +102,8 @@ def test_retention_and_flags_agree_with_the_ledger(reference: Path):
 def test_every_poison_leaves_its_mark(reference: Path):
     for variant in ("mimic", "subpopulation", "matched"):
         ledger = pd.read_csv(reference / "pooled" / variant / "seed-0" / "examples.csv")
-        assert (ledger["role"] == "poisoned").sum() > 0, variant
+        n_poisoned = (ledger["role"] == "poisoned").sum()
+        assert summary(reference, variant)["n_poisoned"] == n_poisoned > 0, variant
         assert "damage" in summary(reference, variant)["final"]
 
 
