@@ -18,7 +18,8 @@ from fl_testbed.metrics import read_table
 from fl_testbed.report.comparison import compare
 from fl_testbed.report.formats import comma_separated
 from fl_testbed.report.results import RunResult, find_runs
-from fl_testbed.scenario import AnyScenario, ScenarioError, load_files
+from fl_testbed.scenario import AnyScenario, Fault, ScenarioError, load_files
+from fl_testbed.scenario.faults import short
 
 __all__ = ["Results", "RunFailedError", "ScenarioError", "load_results", "run"]
 
@@ -45,6 +46,8 @@ class Results:
         Raises:
             UnknownVariantError: If there is no such variant.
         """
+        if not self.runs:
+            return pd.DataFrame()
         text = comma_separated(compare(self.runs, baseline))
         return read_table(io.StringIO(text)).set_index("variant").dropna(axis=1, how="all")
 
@@ -111,7 +114,7 @@ def run(
         RunFailedError: If runs failed; the text says which, and why.
     """
     changes = dict(settings or {}) | ({} if engine is None else {"engine.kind": engine})
-    texts = [f"{key}={yaml.safe_dump(value)}" for key, value in changes.items()]
+    texts = [f"{key}={_as_yaml(key, value)}" for key, value in changes.items()]
     files = [scenario] if isinstance(scenario, str | Path) else scenario
     scenarios = [s for s in load_files([*map(Path, files)], texts) if only is None or only(s)]
     named = ", ".join(map(str, files))
@@ -126,6 +129,14 @@ def run(
     if failures:
         raise RunFailedError("\n".join(failures))
     return Results(find_runs(run_folder(Path(out), item).path for item in scenarios))
+
+
+def _as_yaml(key: str, value: object) -> str:
+    try:
+        return yaml.safe_dump(value)
+    except yaml.YAMLError:
+        text = f"needs numbers, text, lists and mappings of Python's own, got {short(value)}"
+        raise ScenarioError([Fault("settings", key, text)]) from None
 
 
 def load_results(*folders: PathLike) -> Results:

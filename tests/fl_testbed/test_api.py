@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from commands import SCENARIO
@@ -25,7 +26,16 @@ def test_of_several_files_only_those_runs_that_are_wanted(files, tmp_path):
     done = api.run(files, out=out, only=lambda run: run.seed == 1)
     assert [(run.name, run.seed) for run in done.runs] == [("small", 1), ("other", 1)]
     assert not list(out.rglob("seed-0"))
-    assert api.run(files, out=out, only=lambda run: False).runs == []
+    nothing = api.run(files, out=out, only=lambda run: False)
+    assert nothing.runs == []
+    assert nothing.compare().empty
+
+
+def test_a_setting_that_yaml_does_not_have_is_a_fault(files):
+    with pytest.raises(
+        api.ScenarioError, match=r"settings: training\.lr: needs numbers, .* got np"
+    ):
+        api.run(files[0], {"training.lr": np.float64(0.1)})
 
 
 def test_an_unfinished_run_says_how_a_notebook_goes_on_with_it(files, tmp_path):

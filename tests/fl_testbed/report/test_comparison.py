@@ -147,6 +147,14 @@ def test_oracles_and_runs_without_attack_are_never_best_nor_on_the_front(tmp_pat
     assert not calm.rows[0].is_unattacked  # nobody attacks any of them
 
 
+def test_of_two_one_may_be_on_the_front_and_one_alone_is_not_marked(tmp_path: Path) -> None:
+    write_run(tmp_path / "two", "good", 0, figures(0.5, 0.9, 0.0))
+    assert not compare(find_runs([tmp_path])).rows[0].is_pareto
+    write_run(tmp_path / "two", "bad", 0, figures(0.5, 0.1, 0.9))
+    comparison = compare(find_runs([tmp_path]))
+    assert {row.label: row.is_pareto for row in comparison.rows} == {"good": True, "bad": False}
+
+
 def test_the_best_is_highest_lowest_or_nearest_0_as_the_column_has_it(tmp_path: Path) -> None:
     bias, variance = "suppression.filter_bias", "final.client_accuracy_variance"
     write_run(tmp_path / "s", "one", 0, {bias: -0.5, variance: 0.04, ACCURACY.key: 0.5})
