@@ -127,6 +127,30 @@ def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
     assert text.is_marked
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_marked"),
+    [((-0.2, -0.2), True), ((0.0, 0.0), False), ((-0.3, 0.1), False), ((0.2,), False)],
+)
+def test_a_difference_is_marked_where_its_interval_leaves_out_0(
+    changes: tuple[float, ...], is_marked: bool, tmp_path: Path
+) -> None:
+    for seed, change in enumerate(changes):
+        write_run(tmp_path / "pairs", "mean", seed, figures(0.5))
+        write_run(tmp_path / "pairs", "other", seed, figures(0.5 + change))
+    table = grids(compare(find_runs([tmp_path]), "mean"))[1]
+    assert table.cells[0][1].is_marked is is_marked
+
+
+def test_a_cell_says_of_how_many_seeds_it_is_where_some_have_no_such_figure(
+    tmp_path: Path,
+) -> None:
+    for seed, rate in enumerate((None, 0.25)):
+        write_run(tmp_path / "some", "now_and_then", seed, figures(0.5, rate=rate))
+        write_run(tmp_path / "some", "never", seed, figures(0.5, rate=None))
+    (table,) = grids(compare(find_runs([tmp_path])))
+    assert [row[3].text for row in table.cells] == ["–", "25.0 (n=1)"]
+
+
 def test_an_unknown_baseline_names_the_nearest(sweep: Path) -> None:
     with pytest.raises(UnknownVariantError, match="did you mean 'mean'"):
         compare(find_runs([sweep]), "maen")
