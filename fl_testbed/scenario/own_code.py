@@ -290,9 +290,10 @@ def load(kind: str) -> OwnCode:
     if source is not None:
         digest = hashlib.sha256(source).hexdigest()
         return OwnCode(path, name, module.__name__, digest, source, function)
-    if _is_installed(path):  # its version is the environment's
+    package = _package_of(where)
+    if _is_installed(path) or package in OUR_PACKAGES:  # its version is the environment's
         return OwnCode(_defined_in(function, path), name, "", None, None, function)
-    package, contents = _package_of(where), {file: file.read_bytes() for file in _sources(module)}
+    contents = {file: file.read_bytes() for file in _sources(module)}
     _insist_on_what_runs(package, contents)
     for place in _places(sys.modules[package]):
         for file, text in contents.items():

@@ -9,8 +9,8 @@ import torch
 from pretended_device import ELSEWHERE, PretendedDevice
 
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
-from fl_testbed.scenario.own_code import OwnCodeError
-from strategies.aggregation import Aggregate
+from fl_testbed.scenario.own_code import OwnCodeError, described, own_specs, users_modules
+from strategies.aggregation import Aggregate, TooFewClientsError
 
 SCENARIO = """\
 name: small
@@ -175,6 +175,12 @@ def test_two_files_of_one_name_are_refused(tmp_path):
             "there is no module 'mime' beside the scenario, and none is installed; a file is named "
             "with its ending, file.py:name",
         ),
+        (
+            "kind: 'mime.rules:first_only'",
+            RULE,
+            "there is no module 'mime' beside the scenario, and none is installed; a file is named "
+            "with its ending, file.py:name",
+        ),
         (GOOD, RULE.replace(")))", "))"), "mine.py:8: SyntaxError: '(' was never closed"),
         (
             GOOD,
@@ -213,10 +219,26 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_users_line(tmp_path, kind, code, fault):
-    with pytest.raises(ScenarioError) as error:
-        load(tmp_path, kind, code)
-    said = str(error.value).replace(f"{tmp_path}{os.sep}", "").replace(str(tmp_path), "FOLDER")
-    assert said == f"own.yaml:8: strategy.aggregation: {fault}"
+    for _ in range(2):  # nor does half a module stay behind
+        with pytest.raises(ScenarioError) as error:
+            load(tmp_path, kind, code)
+        said = str(error.value).replace(f"{tmp_path}{os.sep}", "").replace(str(tmp_path), "FOLDER")
+        assert said == f"own.yaml:8: strategy.aggregation: {fault}"
+
+
+def test_a_function_may_take_whatever_args_give(tmp_path):
+    code = RULE.replace("prior, n_malicious, scale=1.0", "*rest, scale=1.0, **others")
+    scenario = load(tmp_path, "kind: 'mine.py:first_only', args: {scale: 2.0, other: 3}", code)
+    rule = scenario.strategy.build_aggregation(2)
+    assert rule(torch.ones(2, 3)).update.tolist() == [2, 2, 2]
+
+
+def test_a_users_rule_may_ask_for_more_clients(tmp_path):
+    code = RULE.replace("return", "raise TooFewClientsError('needs 9')\n    return", 1)
+    code = f"from strategies.aggregation import TooFewClientsError\n{code}"
+    rule = load(tmp_path, GOOD, code).strategy.build_aggregation(8)
+    with pytest.raises(TooFewClientsError, match="needs 9"):
+        rule(torch.ones(8, 3), prior=torch.ones(8) / 8)
 
 
 @pytest.mark.parametrize(
@@ -295,6 +317,28 @@ def test_a_lift_that_a_users_rule_would_not_hear_is_refused(tmp_path):
     assert fault in str(error.value)
 
 
+def test_the_innermost_of_the_users_lines_is_named_and_no_text_is_endless(tmp_path):
+    code = f"def inner():\n    raise ValueError('x' * 9999)\n\n\n{RULE}"
+    code = code.replace("return", "inner()\n    return")
+    rule = load(tmp_path, GOOD, code).strategy.build_aggregation(8)
+    with pytest.raises(OwnCodeError) as error:
+        rule(torch.ones(8, 3), prior=torch.ones(8) / 8)
+    said = str(error.value).replace(f"{tmp_path}{os.sep}", "")
+    assert said.startswith("mine.py:2: first_only raised ValueError: xxx")
+    assert len(said) < 1100
+    assert error.value.__cause__ is not None
+    assert described(error.value.__cause__).endswith("xxx … (mine.py:2)")
+
+
+def test_code_in_a_list_is_the_users_too(tmp_path):
+    (tmp_path / "mine.py").write_text("def whole(rows): ...\n")
+    text = SCENARIO.replace("KIND", "kind: mean") + "  pre_aggregation: [{kind: 'mine.py:whole'}]\n"
+    (tmp_path / "own.yaml").write_text(text)
+    (scenario,) = load_scenarios(tmp_path / "own.yaml")
+    assert [own.kind for own in own_specs(scenario)] == ["mine.py:whole"]
+    assert [hasattr(module, "whole") for module in users_modules(scenario)] == [True]
+
+
 def test_a_users_module_of_a_library_s_name_hides_none(tmp_path):
     (tmp_path / "random.py").write_text(RULE)
     scenario = load(tmp_path, GOOD.replace("mine.py", "random.py"))
@@ -304,6 +348,7 @@ def test_a_users_module_of_a_library_s_name_hides_none(tmp_path):
 
 def test_an_installed_function_needs_no_file(tmp_path):
     scenario = load(tmp_path, "kind: 'strategies.aggregation:trimmed_mean', args: {n_malicious: 1}")
+    assert not users_modules(scenario)  # nor do workers need it by value
     rule = scenario.strategy.build_aggregation(8)
     result = rule(torch.arange(8.0)[:, None])
     assert isinstance(result, Aggregate)
@@ -322,3 +367,20 @@ def test_what_lies_beside_and_is_not_in_the_hash_cannot_be_imported(folder, neig
         with pytest.raises(ScenarioError) as error:
             load(folder, kind, imports)
         assert f"py:1: imports {name!r}, which lies beside it" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["time", "numpy"])
+def test_what_python_finds_before_what_lies_beside_can_be_imported(tmp_path, name):
+    (tmp_path / f"{name}.py").write_text("x = 1\n")
+    assert load(tmp_path, GOOD, f"import {name}\n{RULE}").strategy.aggregation.code.sha256
+
+
+def test_a_package_may_import_its_own_parts(folder):
+    package = write_package(
+        folder,
+        "of_parts",
+        f"from .helpers import x\nfrom of_parts.helpers import x\n{RULE}",
+    )
+    (package / "helpers.py").write_text("x = 1\n")
+    (folder / "helpers.py").write_text("x = 2\n")  # another
+    assert load(folder, from_package(package.name)).strategy.aggregation.code.sha256
