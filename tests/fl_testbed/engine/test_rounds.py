@@ -97,6 +97,17 @@ class TestRun:
         parameters = [record.state[name] for record in records]
         assert [torch.equal(parameters[0], own) for own in parameters] == [True, False, True, False]
 
+    def test_replies_of_no_use_are_counted_and_complained_of_once(self):
+        made = scenario(engine={"client_timeout_s": 1e-6})
+        records = list(federated.records(load_dataset(made, None), made, -1, None))
+        places = [COLUMNS["rounds.csv"].index(name) for name in ("n_usable", "n_unusable")]
+        counts = [[r.tables["rounds.csv"][0][place] for place in places] for r in records]
+        assert counts == [[0, 0], [0, 10], [0, 10], [0, 10]]
+        complaints = [[note for note in r.notes if "no use" in note] for r in records]
+        assert [len(own) for own in complaints] == [0, 1, 0, 0]
+        told = "default seed 0, round 1, 10 of 10 replies are of no use: client 0 failed: no reply"
+        assert complaints[1][0].startswith(told)
+
     def test_the_last_round_is_evaluated_whatever_the_interval(self):
         made = scenario(evaluation={"every": 2})
         records = list(federated.records(load_dataset(made, None), made, -1, None))
@@ -199,6 +210,10 @@ class TestSummary:
         summary = summarise(folder, scenario())
         assert summary["final"]["loss"] is None
         assert summary["attacks"]["backdoor"]["flip_rate"] is None
+
+    def test_a_rule_that_does_not_choose_keeps_and_drops_nobody(self, folder: Path):
+        summary = summarise(folder, scenario(strategy={"aggregation": {"kind": "mean"}}))
+        assert summary["suppression"][MINORITY]["retention"] is None
 
     def test_nothing_counts_that_came_before_a_restart(self, folder: Path):
         suppression = summarise(folder, scenario())["suppression"]
