@@ -5,7 +5,14 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fl_testbed.report.figures.style import FAINT, GROUP_COLOURS, house_style, panels, set_variant
+from fl_testbed.report.figures.style import (
+    FAINT,
+    GROUP_COLOURS,
+    house_style,
+    legend_of_panels,
+    panels,
+    set_variant,
+)
 
 DASHES = ("-", "--", "-.", ":")
 NAMED = len(GROUP_COLOURS)  # with more groups, the worst ones at the end are named
@@ -46,7 +53,6 @@ def group_curves(accuracies: Mapping[str, pd.DataFrame]) -> Figure:
         axes[0].set_ylim(-3, 103)
         figure.supxlabel("round", fontsize=9)
         figure.supylabel("accuracy, %", fontsize=9)
-        handles, labels = axes[0].get_legend_handles_labels()
         title = f"the {NAMED} worst of {len(groups)} groups" if len(groups) > NAMED else None
-        figure.legend(handles, labels, loc="outside upper right", ncols=4, title=title)
+        legend_of_panels(figure, axes, columns=4, title=title)
     return figure

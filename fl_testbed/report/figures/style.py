@@ -94,13 +94,16 @@ def set_variant(panel: Axes, variant: str, figure: str = "") -> None:
     panel.set_title("\n".join(lines).replace(", ", ","))
 
 
-def legend_of_panels(figure: Figure, axes: Sequence[Axes], *, columns: int) -> None:
+def legend_of_panels(
+    figure: Figure, axes: Sequence[Axes], *, columns: int, title: str | None = None
+) -> None:
     """Give a figure one legend, with everything once that any of its panels shows."""
     handles: dict[str, Any] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles, loc="outside upper right", ncols=columns)
+    place = "outside upper right"
+    figure.legend(handles.values(), handles, loc=place, ncols=columns, title=title)
 
 
 def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg")) -> list[Path]:

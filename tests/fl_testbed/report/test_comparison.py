@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from shutil import copytree
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from run_folders import write_plan, write_run
@@ -12,6 +13,7 @@ from run_folders import write_plan, write_run
 from clients.shard import Role
 from fl_testbed.report.columns import ACCURACY, ATTACK_SUCCESS, WORST_GROUP, Column
 from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
+from fl_testbed.report.figures.group_curves import group_curves
 from fl_testbed.report.figures.suppression_bars import suppression_bars
 from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
 from fl_testbed.report.gallery import factors, pictures
@@ -321,6 +323,12 @@ def test_a_heat_map_sets_a_method_that_an_oracle_corrects_apart(
     (tmp_path / "scenario.yaml").write_text(f"strategy: {{{methods}, oracle: {oracle}}}")
     found = factors(tmp_path)
     assert (found["defence"], found["reweighting"]) == (defence, lift)
+
+
+def test_a_legend_names_the_groups_of_all_variants() -> None:
+    one, other = (pd.DataFrame({"plain": [0.9], group: [0.5]}) for group in ("faded", "turned"))
+    (legend,) = group_curves({"one": one, "other": other}).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["plain", "faded", "turned"]
 
 
 def test_bars_of_a_single_seed_have_no_intervals(tmp_path: Path) -> None:
