@@ -211,6 +211,22 @@ class TestSummary:
         assert summary["final"]["loss"] is None
         assert summary["attacks"]["backdoor"]["flip_rate"] is None
 
+    def test_what_a_lift_goes_by_counts_before_a_restart_too(self, folder: Path):
+        clients = pd.read_csv(folder / "clients.csv")
+        lower = (clients["role"] == MAJORITY) & (clients["round"] <= 3)  # 3 of 12 rounds
+        clients["believed_loss"] = clients["believed_loss"].where(~lower, 0.1)
+        clients["role"] = clients["role"].replace(MAJORITY, "poisoned")
+        clients.to_csv(folder / "clients.csv", index=False)
+        assert summarise(folder, scenario())["lifting"]["auc_by_loss"] == 0.75 * 0.5
+
+    def test_residuals_of_inferred_weights_are_summed_up_where_there_are_any(self, folder: Path):
+        assert "weight_residual" not in summarise(folder, scenario())
+        rounds = pd.read_csv(folder / "rounds.csv")
+        rounds.loc[[1, 2], "weight_residual"] = 0.1, 0.3
+        rounds.to_csv(folder / "rounds.csv", index=False)
+        expected = pytest.approx({"mean": 0.2, "max": 0.3})
+        assert summarise(folder, scenario())["weight_residual"] == expected
+
     def test_a_rule_that_does_not_choose_keeps_and_drops_nobody(self, folder: Path):
         summary = summarise(folder, scenario(strategy={"aggregation": {"kind": "mean"}}))
         assert summary["suppression"][MINORITY]["retention"] is None
