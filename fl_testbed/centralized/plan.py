@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fl_testbed.centralized.group_dro import GroupDRO
+from fl_testbed.data import DataError
 from strategies.shapes import Bool, Float, Int, Tensor
 
 
@@ -44,7 +45,12 @@ class Plan(NamedTuple):
 
         Equal chances make it a permutation; others draw with replacement, so that the number of
         steps does not depend on the weights.
+
+        Raises:
+            DataError: If none are left.
         """
+        if not self.kept.any():
+            raise DataError("filters have removed every example: let them remove fewer")
         chances = self.chances().numpy()
         rows = np.flatnonzero(chances)
         if np.allclose(chances[rows], chances[rows[0]], rtol=1e-9, atol=0):

@@ -23,6 +23,7 @@ from fl_testbed.centralized.plan import everything
 from fl_testbed.centralized.separation import separation
 from fl_testbed.centralized.spectral_signatures import spectral_scores
 from fl_testbed.centralized.spectre import quantum_entropy_scores, spectre_scores
+from fl_testbed.data import DataError
 
 
 def rng() -> np.random.Generator:
@@ -73,6 +74,11 @@ class TestPlan:
     def test_equal_weights_are_a_permutation_of_what_is_left(self):
         plan = everything(5).without(marks(".x..."))
         assert sorted(plan.epoch(rng()).tolist()) == [0, 2, 3, 4]
+
+    def test_nothing_left_is_told_before_it_is_drawn_from(self):
+        plan = everything(2).without(marks("xx"))
+        with pytest.raises(DataError, match="filters have removed every example"):
+            plan.epoch(rng())
 
     def test_other_weights_are_drawn_in_proportion_and_as_often(self):
         plan = everything(4).times(torch.tensor([1.0, 1, 1, 97])).without(marks("x..."))
