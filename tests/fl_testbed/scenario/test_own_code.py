@@ -330,6 +330,14 @@ def test_the_innermost_of_the_users_lines_is_named_and_no_text_is_endless(tmp_pa
     assert described(error.value.__cause__).endswith("xxx … (mine.py:2)")
 
 
+def test_an_exception_whose_text_fails_is_named_all_the_same():
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert described(MuteError()) == "MuteError: (it has no text)"
+
+
 def test_code_in_a_list_is_the_users_too(tmp_path):
     (tmp_path / "mine.py").write_text("def whole(rows): ...\n")
     text = SCENARIO.replace("KIND", "kind: mean") + "  pre_aggregation: [{kind: 'mine.py:whole'}]\n"
