@@ -21,16 +21,19 @@ Scratch = TypeVar("Scratch")
 _ALONE = threading.Lock()  # how many threads torch uses is a setting of the whole process
 
 
-def column_blocks(updates: Float[Tensor, "n d"], width: int | None = None) -> Iterator[slice]:
+def column_blocks(
+    updates: Float[Tensor, "n d"], width: int | None = None, least: int = 1
+) -> Iterator[slice]:
     """Cut the columns into blocks, so that temporary copies stay small whatever n and d are.
 
     Args:
         updates: The matrix, shape (n, d).
         width: Columns in a block; by default as many as make it of a good size.
+        least: The fewest columns that a block of a good size has.
     """
     n, d = updates.shape
     size = CPU_BLOCK if updates.device.type == "cpu" else GPU_BLOCK
-    width = width or max(1, size // max(n, 1))
+    width = width or max(least, size // max(n, 1))
     for start in range(0, d, width):
         yield slice(start, min(start + width, d))
 

@@ -6,6 +6,7 @@ from strategies.aggregation.aggregate import norms_of
 from strategies.aggregation.blocks import column_blocks
 from strategies.shapes import Bool, Float, Int, Tensor
 
+GRAM_BLOCK = 1_000  # columns at least: each block's (n, n) products are added to those before
 CANCELLATION = 1e-2  # below this share of the two squared norms, a difference has lost 2 digits
 
 
@@ -64,9 +65,9 @@ def cosines(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     norms = norms_of(updates)
     shrink = torch.where(norms > 0, 1 / norms, 0.0)[:, None]
     result = torch.zeros(len(updates), len(updates), dtype=torch.float64, device=updates.device)
-    for columns in column_blocks(updates):
+    for columns in column_blocks(updates, least=GRAM_BLOCK):
         block = (updates[:, columns].double() * shrink).to(updates.dtype)
-        result += _products(block).double()
+        result += _products(block)
     return ((result + result.T) / 2).clamp_(-1, 1)  # products of blocks are not quite symmetric
 
 
@@ -96,11 +97,11 @@ def _gram_around(
     shrink = (1 / scales).to(updates.dtype)[:, None]
     gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=updates.device)
     whole = len(rows) == len(updates)
-    for columns in column_blocks(updates):
+    for columns in column_blocks(updates, least=GRAM_BLOCK):
         block = updates[:, columns] if whole else updates[rows, columns]
         block = torch.addcmul(block * shrink, updates[centre, columns], shrink, value=-1)
-        gram += _products(block).double()
-    return gram * (scales[:, None] * scales[None, :])
+        gram += _products(block)
+    return gram.mul_(scales[:, None]).mul_(scales)
 
 
 def _distances_within(
@@ -109,5 +110,5 @@ def _distances_within(
     """Return squared distances from inner products, and which of them lost digits."""
     squares = gram.diagonal()
     sums = squares[:, None] + squares[None, :]
-    distances = (sums - gram - gram.T).clamp_(min=0).fill_diagonal_(0)
-    return distances, (distances < CANCELLATION * sums).fill_diagonal_(False)
+    distances = (sums - gram).sub_(gram.T).clamp_(min=0).fill_diagonal_(0)
+    return distances, (distances < sums.mul_(CANCELLATION)).fill_diagonal_(False)
