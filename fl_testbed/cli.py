@@ -197,7 +197,10 @@ def replay_(
     found = [*done, *find_runs(folder for folder, _ in replays)]
     console.print(terminal(compare(found, sections=HEARD)))
     n_same = sum(same for _, same in replays)
-    console.print(f"weights as in the run itself, to the byte: {n_same} of {len(replays)} replays")
+    if n_same or not settings:  # of another rule nobody expects it
+        console.print(
+            f"weights as in the run itself, to the byte: {n_same} of {len(replays)} replays"
+        )
     console.print(f"replays: {out / done[0].name}", soft_wrap=True)
 
 

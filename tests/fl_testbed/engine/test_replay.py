@@ -74,7 +74,7 @@ def test_a_recorded_round_is_the_same_bytes_every_time() -> None:
 def test_another_rule_hears_whom_it_would_have_heard(recorded: Path, tmp_path: Path) -> None:
     rule = "strategy.aggregation={kind: multi_krum, n_malicious: 2}"
     done = run("replay", recorded / "small" / "mean", "--set", rule, cwd=tmp_path)
-    assert "to the byte: 0 of 1 replays" in done.stdout
+    assert "to the byte" not in done.stdout
     assert done.stderr == ""
     folder = tmp_path / "replays/small/mean,replay=aggregation=multi_krum-2/seed-0"
     other = pd.read_csv(folder / "clients.csv")
