@@ -8,6 +8,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
+from strategies.aggregation import (
+    bulyan,
+    caf,
+    dnc,
+    flame,
+    foolsgold,
+    geometric_median,
+    iterative_multi_krum,
+    krum,
+    mean,
+    minimum_diameter,
+    multi_krum,
+    norm_clipping,
+)
 from strategies.aggregation.aggregate import (
     Aggregate,
     Aggregator,
@@ -15,16 +29,30 @@ from strategies.aggregation.aggregate import (
     normalised,
     norms_of,
 )
-from strategies.aggregation.mean import mean
-from strategies.aggregation.norm_clipping import norm_clipping
 from strategies.memory import Memory
 from strategies.oracle import Oracle
+from strategies.pre_aggregation import nearest_neighbour_mixing
 from strategies.pre_aggregation.mixed import Mixed, PreAggregator, prior_of_rows, pulled_back
 from strategies.reweighting.lift import Reweighter
 from strategies.running_sum import RowByRow
 from strategies.shapes import Bool, Float, Int, Tensor
 
 Order = Literal["filter_then_lift", "lift_then_filter"]
+
+COMPARE_PAIRS = {
+    bulyan,
+    caf,
+    dnc,
+    flame,
+    foolsgold,
+    geometric_median,
+    iterative_multi_krum,
+    krum,
+    minimum_diameter,
+    multi_krum,
+    nearest_neighbour_mixing,
+}
+"""What works on a figure for every pair of clients: five (n, n) matrices of float64 at most."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +206,12 @@ class Pipeline:
         few = getattr(self.aggregate, "keywords", {}).get("n_last")  # columns that it remembers
         remembers = {"clients", "memory"} <= self._aggregate_asks and few is None
         return mixes + (self.oracle.removing == "shielded") + 2 * remembers
+
+    @property
+    def compares_pairs(self) -> bool:
+        """Whether a step works on a figure for every pair of clients."""
+        parts = (self.aggregate, *self.pre_aggregate)
+        return any(getattr(part, "func", part) in COMPARE_PAIRS for part in parts)
 
     def __call__(
         self,

@@ -93,11 +93,12 @@ def server_bytes(
     device: torch.device = CPU,
     keep_mib: float = KEEP_MIB,
 ) -> int:
-    """Return what the server keeps of a round: the matrix of updates and its copies, or a running
-    sum."""
+    """Return what the server keeps of a round: the matrix of updates, its copies and what compares
+    clients, or a running sum."""
     if takes_running_sum(pipeline, n_clients, n_parameters, device, keep_mib):
         return (8 + 8 + 4) * n_parameters
-    return 4 * n_clients * n_parameters * (1 + pipeline.n_copies)
+    pairs = 5 * 8 * n_clients**2 if pipeline.compares_pairs else 0
+    return 4 * n_clients * n_parameters * (1 + pipeline.n_copies) + pairs
 
 
 class RobustFedAvg(FedAvg):

@@ -696,7 +696,8 @@ def test_what_needs_all_rows_keeps_them(arguments):
 )
 def test_copies_of_the_updates_count_as_memory(n_matrices, arguments):
     strategy = strategy_of(**arguments)
-    assert server_bytes(strategy.pipeline, 5, 300) == n_matrices * 4 * 5 * 300
+    pairs = 5 * 8 * 5**2 if strategy.pipeline.compares_pairs else 0
+    assert server_bytes(strategy.pipeline, 5, 300) == n_matrices * 4 * 5 * 300 + pairs
 
 
 def test_memory_of_a_running_sum_does_not_grow_with_clients():

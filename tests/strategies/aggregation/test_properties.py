@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretended_device import ELSEWHERE, PretendedDevice
 
+from clients.device_memory import counted_tensors
 from strategies import aggregation
 from strategies.aggregation import (
     Aggregate,
@@ -305,6 +306,15 @@ def test_a_client_of_prior_zero_does_not_count(name):
     facts.prior[3] = 0
     facts.prior.div_(facts.prior.sum())
     assert Pipeline(RULES[name])(updates, facts, {}).result.weights[3] == 0
+
+
+@every_rule()
+def test_what_compares_every_pair_of_clients_is_known_to_and_takes_five_matrices(name):
+    n, pipeline = 200, Pipeline(RULES[name])
+    with counted_tensors() as count:
+        pipeline(gaussian_updates(8, n), round_facts(n), {})
+    assert count.peak < 8 * (5 * n**2 + 40 * n)  # and a few vectors
+    assert pipeline.compares_pairs == (count.peak > 8 * n**2)
 
 
 @every_rule()
