@@ -61,9 +61,9 @@ def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
     for scenario in _one_of_each_variant(scenarios):
         d, needed = server_memory(scenario, datasets.get(scenario))
         if needed > SHARE_OF_FREE * available:
-            copies = ", and copies of them," if needed > 4 * scenario.n_sampled * d else ""
+            more = ", and what is made of them," if needed > 4 * scenario.n_sampled * d else ""
             text = (
-                f"the updates of {scenario.n_sampled:,} clients × {d:,} parameters{copies} take "
+                f"the updates of {scenario.n_sampled:,} clients × {d:,} parameters{more} take "
                 f"{needed / 2**30:,.1f} GiB, {available / 2**30:,.1f} GiB are free: lower "
                 "sampling.fraction or take a smaller model"
             )
