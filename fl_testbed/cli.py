@@ -416,7 +416,8 @@ def fetch_(
 
 def main() -> None:
     """Run the command line and turn what went wrong into a message and an exit status."""
-    # Of a lost worker Ray prints paragraphs among the tables; events.log has a line.
+    # Of a lost worker Ray prints paragraphs among the tables; events.log has a line. Here, since
+    # Ray reads it when it is imported.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     runs = sys.argv[1:2] == ["run"]  # the other commands have no rounds to keep
     for stream in (sys.stdout, sys.stderr):  # of a user whose encoding has no ± or †

@@ -8,20 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from strategies.aggregation import (
-    bulyan,
-    caf,
-    dnc,
-    flame,
-    foolsgold,
-    geometric_median,
-    iterative_multi_krum,
-    krum,
-    mean,
-    minimum_diameter,
-    multi_krum,
-    norm_clipping,
-)
+from strategies.aggregation import COMPARE_PAIRS, mean, norm_clipping
 from strategies.aggregation.aggregate import (
     Aggregate,
     Aggregator,
@@ -38,21 +25,6 @@ from strategies.running_sum import RowByRow
 from strategies.shapes import Bool, Float, Int, Tensor
 
 Order = Literal["filter_then_lift", "lift_then_filter"]
-
-COMPARE_PAIRS = {
-    bulyan,
-    caf,
-    dnc,
-    flame,
-    foolsgold,
-    geometric_median,
-    iterative_multi_krum,
-    krum,
-    minimum_diameter,
-    multi_krum,
-    nearest_neighbour_mixing,
-}
-"""What works on a figure for every pair of clients: five (n, n) matrices of float64 at most."""
 
 
 @dataclass(frozen=True)
@@ -210,8 +182,8 @@ class Pipeline:
     @property
     def compares_pairs(self) -> bool:
         """Whether a step works on a figure for every pair of clients."""
-        parts = (self.aggregate, *self.pre_aggregate)
-        return any(getattr(part, "func", part) in COMPARE_PAIRS for part in parts)
+        parts = [getattr(part, "func", part) for part in (self.aggregate, *self.pre_aggregate)]
+        return nearest_neighbour_mixing in parts or any(part in COMPARE_PAIRS for part in parts)
 
     def __call__(
         self,

@@ -1,7 +1,7 @@
 """Server side of a scenario: reweightings, and how they combine with rules."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -238,10 +238,14 @@ class StrategySpec(Spec):
         return self.aggregation.parameters(n).get("n_malicious")
 
     @property
+    def _asked(self) -> Set[str]:
+        """The facts and parameters that the rule names."""
+        return inspect.signature(self.aggregation.rule).parameters.keys()
+
+    @property
     def can_be_foreseen(self) -> bool:
         """Whether the rule looks at nothing but the updates of the round."""
-        asked = inspect.signature(self.aggregation.rule).parameters.keys()
-        return not asked & {"clients", "evaluate", "losses", "memory", "reference"}
+        return not self._asked & {"clients", "evaluate", "losses", "memory", "reference"}
 
     def check(self, n: int) -> None:
         """Raise TooFewClientsError if a step cannot work on what a sample of n clients leaves."""
@@ -253,13 +257,12 @@ class StrategySpec(Spec):
 
     def contradictions(self) -> Contradictions:
         """Return where its parts do not go together, as (key, text)."""
-        asked = inspect.signature(self.aggregation.rule).parameters.keys()
         found: Contradictions = []
-        if self.pre_aggregation and "clients" in asked:
+        if self.pre_aggregation and "clients" in self._asked:
             text = f"{self.rule_name} remembers clients, and this mixes them: use it without any"
             found.append(("pre_aggregation", text))
         is_heard = (
-            "prior" in asked
+            "prior" in self._asked
             or self.order == "lift_then_filter"
             or self.oracle.removing in ("ideal", "worst_case")  # which weigh by it themselves
         )

@@ -453,9 +453,9 @@ class OwnPreAggregationSpec(OwnSpec, PreAggregation):
             return misshapen(result, Mixed, {})
         (n, d), m = args[0].shape, len(result.updates)
         wrong = misshapen(result, Mixed, {"updates": (m, d), "mixing": (m, n)})
-        return wrong or (
-            "" if result.updates.isfinite().all() else "returned rows that are not finite"
-        )
+        if not wrong and not result.updates.isfinite().all():
+            return "returned rows that are not finite"
+        return wrong
 
 
 OurPreAggregation = Annotated[

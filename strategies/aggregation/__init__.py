@@ -86,3 +86,17 @@ __all__ = [
     "union_rejection_bound",
     "weak_dp",
 ]
+
+COMPARE_PAIRS = {
+    bulyan,
+    caf,
+    dnc,
+    flame,
+    foolsgold,
+    geometric_median,
+    iterative_multi_krum,
+    krum,
+    minimum_diameter,
+    multi_krum,
+}
+"""What works on a figure for every pair of clients: five (n, n) matrices of float64 at most."""

@@ -71,6 +71,20 @@ def cosines(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     return ((result + result.T) / 2).clamp_(-1, 1)  # products of blocks are not quite symmetric
 
 
+def gram_in_float64(
+    updates: Float[Tensor, "n d"], *, centred: bool = False
+) -> Float[Tensor, "n n"]:
+    """Return the inner products of the rows, or of the rows less their mean, worked out in float64:
+    squares of giants are finite, and only a block of columns is held in it at a time."""
+    gram = torch.zeros(len(updates), len(updates), dtype=torch.float64, device=updates.device)
+    for columns in column_blocks(updates, least=GRAM_BLOCK):
+        block = updates[:, columns].double()
+        if centred:
+            block = block - block.mean(dim=0)
+        gram += block @ block.T
+    return gram
+
+
 def _products(block: Float[Tensor, "n b"]) -> Float[Tensor, "n n"]:
     """Return the inner products of rows.
 

@@ -7,8 +7,8 @@ from strategies.aggregation.aggregate import (
     Aggregate,
     mean_of_selected,
 )
-from strategies.aggregation.blocks import column_blocks
 from strategies.aggregation.bound import Bound
+from strategies.aggregation.distances import gram_in_float64
 from strategies.aggregation.krum import lowest
 from strategies.shapes import Float, Int, Tensor
 
@@ -83,12 +83,7 @@ def _squared_projections(
     updates: Float[Tensor, "n d"], drawn: Int[Tensor, " k"]
 ) -> Float[Tensor, " n"]:
     """Return each row's share of the squared projections on the direction of largest spread."""
-    gram = torch.zeros(len(updates), len(updates), dtype=torch.float64, device=updates.device)
-    sample = updates[:, drawn]
-    for columns in column_blocks(sample):
-        block = sample[:, columns].double()  # squares of giants are finite here
-        block -= block.mean(dim=0)
-        gram += block @ block.T
+    gram = gram_in_float64(updates[:, drawn], centred=True)
     return (
         torch.linalg.eigh(gram / gram.diagonal().max().clamp(min=1e-300)).eigenvectors[:, -1] ** 2
     )

@@ -5,6 +5,7 @@ import torch
 
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected, weighted_sum
 from strategies.aggregation.blocks import column_blocks
+from strategies.aggregation.distances import gram_in_float64
 from strategies.memory import Memory, places, recall, remember
 from strategies.shapes import Bool, Float, Int, Tensor
 
@@ -95,10 +96,7 @@ def hessian_product(results: Float[Tensor, "k d"]) -> Float[Tensor, " d"]:
     largest = torch.finfo(results.dtype).max  # what giants change by stays finite
     changes = results.diff(dim=0).clamp_(-largest, largest)
     rows = torch.cat([results, changes])
-    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
-    for columns in column_blocks(rows):  # in float64 they would be dozens of rows at once
-        block = rows[:, columns].double()
-        gram += block @ block.T
+    gram = gram_in_float64(rows)
     products = gram[:n_steps, n_steps + 1 :]
     curvature = products[-1, -1] / gram[n_steps - 1, n_steps - 1].clamp(min=1e-300)
     lower = products.tril(diagonal=-1)

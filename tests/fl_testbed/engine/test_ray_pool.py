@@ -55,7 +55,7 @@ def test_workers_that_never_come_up_are_given_up_and_the_reason_is_told(
 
 
 INTRUDED = """
-import os, subprocess, sys, time
+import os, subprocess, sys
 import ray
 from fl_testbed.engine.ray_pool import RayPool
 
