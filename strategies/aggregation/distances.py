@@ -81,7 +81,7 @@ def gram_in_float64(
         block = updates[:, columns].double()
         if centred:
             block = block - block.mean(dim=0)
-        gram += block @ block.T
+        gram += _products(block)
     return gram
 
 

@@ -12,6 +12,8 @@ from strategies.aggregation.distances import gram_in_float64
 from strategies.aggregation.krum import lowest
 from strategies.shapes import Float, Int, Tensor
 
+MANY = 500  # rows from which one eigenvector is sought alone, in a tenth of the time of all
+
 
 def n_dropped(n_malicious: int, filter_fraction: float) -> int:
     """Return c · f, rounded down: how many clients each repeat drops."""
@@ -84,6 +86,18 @@ def _squared_projections(
 ) -> Float[Tensor, " n"]:
     """Return each row's share of the squared projections on the direction of largest spread."""
     gram = gram_in_float64(updates[:, drawn], centred=True)
-    return (
-        torch.linalg.eigh(gram / gram.diagonal().max().clamp(min=1e-300)).eigenvectors[:, -1] ** 2
-    )
+    gram /= gram.diagonal().max().clamp(min=1e-300)
+    return _top_eigenvector(gram) ** 2
+
+
+def _top_eigenvector(gram: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
+    if len(gram) >= MANY and gram.device.type == "cpu":
+        # here, since a bare machine may lack it
+        from scipy.sparse.linalg import ArpackError, eigsh
+
+        start = np.random.default_rng(0).standard_normal(len(gram))  # so that it is repeatable
+        try:
+            return torch.from_numpy(eigsh(gram.numpy(), k=1, which="LA", v0=start)[1][:, 0])
+        except ArpackError:  # does not converge, or nobody moves
+            pass
+    return torch.linalg.eigh(gram).eigenvectors[:, -1]

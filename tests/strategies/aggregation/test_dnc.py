@@ -49,11 +49,19 @@ def test_a_majority_must_be_left():
         dnc(torch.ones(4, 1), rng(), n_malicious=2)
 
 
-def test_suspicion_agrees_with_the_singular_vectors_of_numpy():
-    updates = torch.randn(9, 60, generator=torch.Generator().manual_seed(3)).double()
+@pytest.mark.parametrize("n", [9, 600])  # of many rows, one eigenvector is sought alone
+def test_suspicion_agrees_with_the_singular_vectors_of_numpy(n):
+    updates = torch.randn(n, 60, generator=torch.Generator().manual_seed(3)).double()
     centred = (updates - updates.mean(dim=0)).numpy()
     _, values, directions = np.linalg.svd(centred, full_matrices=False)
     expected = torch.from_numpy((centred @ directions[0]) ** 2 / values[0] ** 2)
     result = dnc(updates, rng(), n_malicious=2, n_repeats=1)
     torch.testing.assert_close(result.suspicion, expected)
-    assert set(result.weights.topk(7).indices.tolist()) == set(expected.argsort()[:7].tolist())
+    heard = result.weights.nonzero().squeeze(1)
+    assert set(heard.tolist()) == set(expected.argsort()[: n - 2].tolist())
+
+
+def test_many_clients_that_all_send_nothing_are_heard_alike():
+    result = dnc(torch.zeros(600, 3), rng(), n_malicious=0)
+    assert result.update.tolist() == [0, 0, 0]
+    assert result.weights.unique().tolist() == [1 / 600]
