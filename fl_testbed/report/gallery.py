@@ -48,8 +48,8 @@ def pictures(comparison: Comparison, runs: Sequence[RunResult]) -> Iterator[Pict
         yield Picture(
             "tension",
             "The tension",
-            "Right is fair, down is safe. A defence that silences the minority lies left, a lift "
-            "that amplifies attackers lies up. Bars: 95 % intervals over seeds.",
+            "Up is fair, left is safe. A defence that silences the minority lies low, a lift that "
+            "amplifies attackers lies to the right. Bars: 95 % intervals over seeds.",
             plane,
         )
     bars = suppression_bars(comparison)

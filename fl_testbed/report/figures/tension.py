@@ -1,7 +1,7 @@
 """The tension plane: worst-group accuracy against attack success, one point per variant."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,17 +13,20 @@ from fl_testbed.report.figures.style import FAINT, INK, house_style
 from fl_testbed.report.formats import marked_label, marks_explained
 
 FRONT = "#009E73"
-CLOSE = (6.5, 4.0)  # percent points across and up: points nearer than this share a label
+CLOSE = 4.0  # percent points: variants nearer than this share a label
 
-CHARACTER = 1.5  # percent points that a character of a label is wide
+CHARACTER, LINE = 2.0, 4.4  # percent points that a character of a label is wide, and a label high
+GAP = 1.8  # between a point and its label, which stands off the bars through the point
 
 
 class Point(NamedTuple):
     """One variant in the plane, in percent."""
 
     x: float
+    """Attack success."""
     x_half: float
     y: float
+    """The worst group's accuracy."""
     y_half: float
     number: str
     row: Row
@@ -32,7 +35,7 @@ class Point(NamedTuple):
 def tension_plane(comparison: Comparison) -> Figure | None:
     """Draw all variants that have both figures; None if there are none.
 
-    Points are numbered as in the key beside them. The corner of fair and safe is bottom right.
+    Points are numbered as in the key beside them. The corner of fair and safe is top left.
     """
     points = _points(comparison)
     if not points:
@@ -49,7 +52,7 @@ def tension_plane(comparison: Comparison) -> Figure | None:
 def _points(comparison: Comparison) -> list[Point]:
     points = []
     for row in comparison.rows:
-        x, y = row.estimates.get(WORST_GROUP.key), row.estimates.get(ATTACK_SUCCESS.key)
+        x, y = row.estimates.get(ATTACK_SUCCESS.key), row.estimates.get(WORST_GROUP.key)
         if x is None or y is None or math.isnan(x.mean) or math.isnan(y.mean):
             continue
         values = (100 * x.mean, 100 * x.half_width, 100 * y.mean, 100 * y.half_width)
@@ -58,10 +61,10 @@ def _points(comparison: Comparison) -> list[Point]:
 
 
 def _draw(axes: Axes, points: list[Point]) -> None:
-    axes.scatter(100, 0, marker="*", s=220, color=FRONT, clip_on=False, zorder=1)
+    axes.scatter(0, 100, marker="*", s=220, color=FRONT, clip_on=False, zorder=1)
     front = sorted((p for p in points if p.row.is_pareto), key=lambda p: p.x)
     xs, ys = [p.x for p in front], [p.y for p in front]
-    axes.step(xs, ys, where="pre", color=FRONT, linewidth=1.5, zorder=1, label="Pareto front")
+    axes.step(xs, ys, where="post", color=FRONT, linewidth=1.5, zorder=1, label="Pareto front")
     for point in points:
         axes.errorbar(
             point.x,
@@ -83,18 +86,11 @@ def _draw(axes: Axes, points: list[Point]) -> None:
             linewidths=1.4,
             zorder=3,
         )
-    for x, y, label, level in _levelled(_joined(points)):
-        rises = any(
-            abs(x - corner) < CLOSE[0] / 2 and low <= y < high - 2
-            for corner, low, high in zip(xs, ys, ys[1:], strict=False)
-        )
-        place = _label_place(x, y, level, beside=rises)  # where the front would cross it
-        axes.annotate(
-            label, (x, y), textcoords="offset points", fontweight="bold", zorder=4, **place
-        )
+    for x, y, label in _placed(points):
+        axes.text(x, y, label, ha="center", va="center", fontweight="bold", zorder=4)
     axes.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal")
-    axes.set_xlabel("worst-group accuracy, %    fair →")
-    axes.set_ylabel("attack success rate, %    ← safe")
+    axes.set_xlabel("attack success rate, %    ← safe")
+    axes.set_ylabel("worst-group accuracy, %    fair →")
     axes.grid(alpha=0.25)
 
 
@@ -104,28 +100,34 @@ def _within_bounds(mean: float, half: float) -> np.ndarray:
     return np.array([[min(half, mean)], [min(half, 100 - mean)]]).clip(min=0)
 
 
-def _levelled(
-    labels: list[tuple[float, float, str]],
-) -> list[tuple[float, float, str, int]]:
-    """Give each label the lowest level above its point on which it covers no other label."""
-    placed: list[tuple[float, float, str, int]] = []
-    for x, y, label in sorted(labels):
-        near = [p for p in placed if abs(p[1] - y) < 2 * CLOSE[1]]
-        taken = {p[3] for p in near if x - p[0] < CHARACTER * (len(label) + len(p[2])) / 2 + 1}
-        placed.append((x, y, label, min(set(range(len(taken) + 1)) - taken)))
-    return placed
+def _placed(points: list[Point]) -> list[tuple[float, float, str]]:
+    """Put each label beside its points, in the corner between their bars where least is covered."""
+    taken = [(p.x, p.y, 2.0, 2.0) for p in points]  # middle, and half of width and height
+    labels = []
+    for x, y, label in _joined(points):
+        width, height = CHARACTER * len(label) / 2, LINE / 2
+        corners = [
+            (x + across * (GAP + width), y + up * (GAP + height))
+            for across in (1, -1)
+            for up in (1, -1)
+        ]
+        best = min(corners, key=lambda at: _covered((*at, width, height), taken))
+        taken.append((*best, width, height))
+        labels.append((*best, label))
+    return labels
 
 
-def _label_place(x: float, y: float, level: int, *, beside: bool) -> dict[str, Any]:
-    """Put a label above its point, or below or inwards where it would leave the axes."""
-    up = y < 88
-    side = "left" if x < 8 or beside else "right" if x > 92 else "center"
-    shift = 4 if beside else {"left": -3, "right": 3, "center": 0}[side]
-    return {
-        "xytext": (shift, (7 if up else -8) + (11 if up else -11) * level),
-        "ha": side,
-        "va": "bottom" if up else "top",
-    }
+def _covered(
+    box: tuple[float, float, float, float], taken: list[tuple[float, float, float, float]]
+) -> float:
+    """Return what of a box, given by its middle and half sizes, others cover or lies outside."""
+    x, y, width, height = box
+    outside = max(0.0, abs(x - 50) + width - 54) + max(0.0, abs(y - 50) + height - 54)
+    overlaps = (
+        max(0.0, width + w - abs(x - other_x)) * max(0.0, height + h - abs(y - other_y))
+        for other_x, other_y, w, h in taken
+    )
+    return 100 * outside + sum(overlaps)
 
 
 def _joined(points: list[Point]) -> list[tuple[float, float, str]]:
@@ -133,8 +135,8 @@ def _joined(points: list[Point]) -> list[tuple[float, float, str]]:
     joined: list[tuple[float, float, str]] = []
     for x, _, y, _, label, _ in points:
         for place, (other_x, other_y, other) in enumerate(joined):
-            if abs(x - other_x) < CLOSE[0] and abs(y - other_y) < CLOSE[1]:
-                joined[place] = ((x + other_x) / 2, max(y, other_y), f"{other}, {label}")
+            if abs(x - other_x) < CLOSE and abs(y - other_y) < CLOSE:
+                joined[place] = (max(x, other_x), (y + other_y) / 2, f"{other}, {label}")
                 break
         else:
             joined.append((x, y, label))
