@@ -210,18 +210,21 @@ def report(
         Path, typer.Argument(metavar="RUN_DIR", help="A sweep's folder, or a run's.")
     ],
     baseline: Baseline = None,
+    with_pdf: Annotated[
+        bool, typer.Option("--pdf", help="Write figures as PDF as well, for LaTeX.")
+    ] = False,
 ) -> None:
     """Write report.html, one page that holds tables, figures and scenario, and figures/."""
-    page = _reported(folder, baseline)
+    page = _reported(folder, baseline, with_pdf=with_pdf)
     make_console().print(f"report: {page}", soft_wrap=True)
 
 
-def _reported(folder: Path, baseline: str | None = None) -> Path:
+def _reported(folder: Path, baseline: str | None = None, *, with_pdf: bool = False) -> Path:
     from fl_testbed.report.comparison import UnknownVariantError
     from fl_testbed.report.html import write_report
 
     try:
-        return write_report(folder, _found_runs([folder]), baseline)
+        return write_report(folder, _found_runs([folder]), baseline, with_pdf=with_pdf)
     except UnknownVariantError as fault:
         raise ScenarioError([Fault("", "--baseline", str(fault))]) from None
 

@@ -5,7 +5,7 @@ figures of its own by writing them into its summary and naming them here.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from clients.shard import Role
@@ -105,6 +105,23 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
 HEARD = {title: SECTIONS[title] for title in list(SECTIONS)[2:]}
 """What a replay can say: all but how well models do."""
 
+GROUP = "group_accuracy."
+"""What the keys of groups begin with."""
+
+
+def sections_with_groups(runs: Iterable[Mapping[str, float]]) -> dict[str, tuple[Column, ...]]:
+    """Return the sections with one that has a column for each group of the runs' test examples.
+
+    Two groups have none: accuracy and worst group say it all.
+    """
+    keys = dict.fromkeys(key for figures in runs for key in figures if key.startswith(GROUP))
+    columns = tuple(Column(key, key.removeprefix(GROUP), "%", "highest") for key in keys)
+    if len(columns) <= 2:
+        return SECTIONS
+    first, *others = SECTIONS.items()
+    return dict([first, ("how well the model does by group", columns), *others])
+
+
 LEGEND = {
     ACCURACY.key: "accuracy, worst group, ASR (attack success rate): mean of the last five "
     "evaluations",
@@ -117,8 +134,9 @@ LEGEND = {
     "groups and classes that it holds; mean over the clients of a role",
     WEIGHT_RATIOS[0].key: "weight: share of the aggregate over fair share, below 1 silenced, above "
     "1 amplified; contribution: the same of the pull along the update",
-    "lifting.ratio.honest_majority": "lift: weight before the rule over fair share; AUC by loss: "
-    "how often an attacker has a larger loss than a minority client, 0.5 cannot tell them apart",
+    "lifting.ratio.honest_majority": "lift: weight before the rule over fair share",
+    "lifting.auc_by_loss": "AUC by loss: how often an attacker has a larger loss than a minority "
+    "client, 0.5 cannot tell them apart",
     f"{MAJORITY}.retention": "kept: share of a role's updates with any weight, for rules that "
     "choose; minority FPR: minority updates thrown out; filter bias: that minus the majority's",
     SEPARABILITY.key: "separability: AUC of the rule's suspicion, poisoned against "

@@ -87,6 +87,7 @@ LATEX = str.maketrans(
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         **{character: f"\\{character}" for character in "_%&#${}"},
+        **{character: f"${character}$" for character in "<>|"},
         "±": r"$\pm$",
         "²": r"$^2$",
         "–": "--",

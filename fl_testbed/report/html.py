@@ -21,7 +21,13 @@ from fl_testbed.scenario.leaves import leaves
 PARTS = Path(__file__).parent / "page"
 
 
-def write_report(folder: Path, runs: Sequence[RunResult], baseline: str | None = None) -> Path:
+def write_report(
+    folder: Path,
+    runs: Sequence[RunResult],
+    baseline: str | None = None,
+    *,
+    with_pdf: bool = False,
+) -> Path:
     """Write ``report.html`` and the figures of some runs into a folder; return the page's path.
 
     Runs that are done in the same way give the same page.
@@ -30,9 +36,10 @@ def write_report(folder: Path, runs: Sequence[RunResult], baseline: str | None =
         UnknownVariantError: If there is no such baseline.
     """
     comparison = compare(runs, baseline)
+    suffixes = (".svg", ".png", *([".pdf"] if with_pdf else []))
     shown = []
     for picture in pictures(comparison, runs):
-        _, drawing = save(picture.figure, folder / "figures" / picture.name, (".png", ".svg"))
+        drawing, *_ = save(picture.figure, folder / "figures" / picture.name, suffixes)
         svg = Markup(_inline(drawing.read_text(encoding="utf-8"), picture.name))
         shown.append({"title": picture.title, "caption": picture.caption, "svg": svg})
     page = folder / "report.html"

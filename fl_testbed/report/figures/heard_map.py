@@ -59,6 +59,10 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
                 if bottom < n - 0.5:
                     panel.axhline(bottom, color="white", linewidth=1.2)
                     panel.axhline(bottom, color=INK, linewidth=0.6)
+            if np.isnan(ratio).any():
+                panel.fill_between(
+                    [], [], color=ABSENT, linewidth=0, label="not asked, or no answer"
+                )
             panel.set_xlim(first - 0.5 - 1.6 * width, last + 0.5)
             panel.set_ylim(max(panel.get_ylim()[0], n - 0.5), -0.5)
             panel.spines[:].set_visible(False)
@@ -67,5 +71,5 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
         figure.supylabel("client", fontsize=9)
         bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="max", pad=0.01)
         bar.set_label("weight over fair share")
-        legend_of_panels(figure, axes, columns=3)
+        legend_of_panels(figure, axes, columns=4)
     return figure

@@ -46,6 +46,7 @@ SETTINGS: dict[Any, Any] = {
     "axes.facecolor": "none",
     "hatch.linewidth": 0.6,
     "legend.frameon": False,
+    "pdf.fonttype": 42,  # TrueType: publishers refuse the default, Type 3
     "savefig.dpi": 150,
     "svg.fonttype": "none",  # text stays text: small files, and readers can search it
     "svg.hashsalt": "fl-testbed",  # the same figure is the same file
@@ -53,6 +54,9 @@ SETTINGS: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+
+DATES = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+"""What would make the same figure another file each time."""
 
 
 @contextmanager
@@ -114,7 +118,7 @@ def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg"))
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     for file in files:
-        metadata = {"Date": None} if file.suffix == ".svg" else None
+        metadata = DATES.get(file.suffix)
         with house_style():
             figure.savefig(file, facecolor="white", metadata=metadata)
     return files

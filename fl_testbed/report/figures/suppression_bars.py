@@ -1,11 +1,13 @@
 """Weight ratio by role, one group of bars per variant."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 
 from clients.shard import Role
 from fl_testbed.report.columns import WEIGHT_RATIOS
-from fl_testbed.report.comparison import Comparison
+from fl_testbed.report.comparison import Comparison, Row
 from fl_testbed.report.figures.style import (
     FAINT,
     INK,
@@ -26,14 +28,15 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
     rows = [row for row in rows if any(row.estimates[k].n for k in keys if k in row.estimates)]
     if not rows:
         return None
+    shown = [(role, key) for role, key in zip(Role, keys, strict=True) if _is_there(rows, key)]
     with house_style():
         figure = Figure(figsize=(7.2, 1.1 + 0.46 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        for place, (role, key) in enumerate(zip(Role, keys, strict=True)):
+        for place, (role, key) in enumerate(shown):
             stats = [row.estimates.get(key) for row in rows]
             means = np.array([s.mean if s else np.nan for s in stats])
             halves = np.nan_to_num([s.half_width if s else np.nan for s in stats])
-            at = np.arange(len(rows)) + (place - 1) * HEIGHT
+            at = np.arange(len(rows)) + (place - (len(shown) - 1) / 2) * HEIGHT
             axes.barh(
                 at,
                 np.nan_to_num(means),
@@ -61,3 +64,8 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
         axes.grid(axis="x", alpha=0.25)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure
+
+
+def _is_there(rows: Sequence[Row], key: str) -> bool:
+    """Whether some run has clients of a role: an unattacked study has no place for attackers."""
+    return any(row.estimates[key].n for row in rows if key in row.estimates)

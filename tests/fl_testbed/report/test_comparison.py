@@ -5,8 +5,10 @@ import math
 from pathlib import Path
 from shutil import copytree
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Annotation
 from rich.console import Console
 from run_folders import write_plan, write_run
 
@@ -14,6 +16,8 @@ from clients.shard import Role
 from fl_testbed.report.columns import ACCURACY, ATTACK_SUCCESS, WORST_GROUP, Column
 from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
 from fl_testbed.report.figures.group_curves import group_curves
+from fl_testbed.report.figures.heard_map import heard_map
+from fl_testbed.report.figures.style import save
 from fl_testbed.report.figures.suppression_bars import suppression_bars
 from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
 from fl_testbed.report.gallery import factors, pictures
@@ -213,6 +217,19 @@ def test_another_kind_of_run_brings_columns_of_its_own(tmp_path: Path) -> None:
     assert grids(comparison)[0].cells[0][1].text == "25.0"
 
 
+def test_more_than_two_groups_have_a_table_of_their_own(tmp_path: Path) -> None:
+    groups = {"group_accuracy.Female, >50K": 0.2, "group_accuracy.Female, <=50K": 0.9}
+    write_run(tmp_path / "two", "mean", 0, figures(0.5) | groups)
+    write_run(tmp_path / "three", "mean", 0, figures(0.5) | groups | {"group_accuracy.Male": 0.4})
+    titles = [grid.title for grid in grids(compare(find_runs([tmp_path / "two"])))]
+    assert titles == ["two: how well the model does"]
+    comparison = compare(find_runs([tmp_path / "three"]))
+    by_group = grids(comparison)[1]
+    assert by_group.headings == ["Female, >50K %", "Female, <=50K %", "Male %"]
+    assert [cell.text for cell in by_group.cells[0]] == ["20.0", "90.0", "40.0"]
+    assert r"Female, $>$50K \% & Female, $<$=50K \%" in latex(comparison)  # text has ¿ and ¡ there
+
+
 def test_a_narrow_terminal_breaks_cells_and_cuts_nothing_off(sweep: Path) -> None:
     write_run(sweep, "a_variant_of_a_long_name", 0, figures(0.87654))
     comparison = compare(find_runs([sweep]))
@@ -256,7 +273,7 @@ def test_markdown_and_latex_have_as_many_cells_in_every_row(tmp_path: Path) -> N
     tex = latex(comparison)
     body = [line for line in tex.splitlines() if line.endswith(r" \\")]
     assert {line.replace(r"\&", "").count("&") for line in body} == {4}
-    assert r"a\_b|c" in tex
+    assert r"a\_b$|$c" in tex
     assert r"50\%" in tex
     assert r"\textbf{60.0}" in tex
 
@@ -331,6 +348,26 @@ def test_a_legend_names_the_groups_of_all_variants() -> None:
     assert [text.get_text() for text in legend.get_texts()] == ["plain", "faded", "turned"]
 
 
+def test_a_map_of_who_was_heard_says_what_its_empty_cells_are() -> None:
+    roles = [Role.HONEST_MAJORITY, Role.HONEST_MINORITY]
+    rounds = np.array([1, 2])
+    always, sometimes = np.ones((2, 2)), np.array([[1.0, np.nan], [np.nan, 1.0]])
+    for ratio, more in ((always, []), (sometimes, ["not asked, or no answer"])):
+        (legend,) = heard_map({"mean": (ratio, rounds, roles)}).legends
+        texts = [text.get_text() for text in legend.get_texts()]
+        assert texts == ["honest majority", "honest minority", *more]
+
+
+def test_a_figure_as_pdf_is_the_same_bytes_each_time_with_fonts_that_publishers_take(
+    tmp_path: Path,
+) -> None:
+    curves = {"one": pd.DataFrame({"plain": [0.9], "faded": [0.5]})}
+    one, again = (save(group_curves(curves), tmp_path / name, (".pdf",))[0] for name in "ab")
+    assert one.read_bytes() == again.read_bytes()
+    assert b"/Subtype /Type0" in one.read_bytes()
+    assert b"/Type3" not in one.read_bytes()
+
+
 def test_bars_of_a_single_seed_have_no_intervals(tmp_path: Path) -> None:
     shares = {f"suppression.{role.value}.weight_ratio": 0.5 for role in Role}
     write_run(tmp_path / "one", "mean", 0, shares)
@@ -339,3 +376,15 @@ def test_bars_of_a_single_seed_have_no_intervals(tmp_path: Path) -> None:
     lines = [line for bars in figure.axes[0].collections for line in bars.get_segments()]
     assert len(lines) == 3
     assert all(start[0] == end[0] for start, end in lines)
+
+
+def test_bars_leave_no_place_for_a_role_that_nobody_has(tmp_path: Path) -> None:
+    weights = {f"suppression.{role}.weight_ratio": 1.0 for role in list(Role)[:2]}
+    write_run(tmp_path / "sweep", "mean", 0, weights)
+    figure = suppression_bars(compare(find_runs([tmp_path])))
+    assert figure is not None
+    (axes,) = figure.axes
+    assert axes.get_legend_handles_labels()[1] == ["honest majority", "honest minority"]
+    assert [text.get_text() for text in axes.texts] == ["1.00", "1.00"]
+    at = [text.xy[1] for text in axes.texts if isinstance(text, Annotation)]
+    assert sum(at) == pytest.approx(0)  # on both sides of the variant's name
