@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from fl_testbed.scenario.own_code import OURS, OWN, OwnSpec
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+DEPTH = 3  # of keys that a fault looks through for one that is elsewhere
 Path = tuple[str | int, ...]
 
 
@@ -52,6 +53,7 @@ NEEDED = {
     "dict_type": "a mapping (key: value)",
     "model_type": "a mapping (key: value)",
     "model_attributes_type": "a mapping (key: value)",
+    "union_tag_not_found": "a mapping (key: value)",
     "finite_number": "a finite number",
 }
 BOUNDS = {
@@ -73,7 +75,7 @@ def describe(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> list[tup
     mistyped: set[Path] = set()
     for error in errors:
         path, owner = _resolve(error["loc"], model)
-        text = _text(error, path, owner)
+        text = _text(error, path, owner, model)
         if error["type"] == "union_tag_invalid":
             path = (*path, "kind")
         texts.setdefault(path, []).append(text)
@@ -89,13 +91,15 @@ def describe(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> list[tup
     ]
 
 
-def _text(error: ErrorDetails, path: Path, owner: type[BaseModel] | None) -> str:
+def _text(
+    error: ErrorDetails, path: Path, owner: type[BaseModel] | None, root: type[BaseModel]
+) -> str:
     context = error.get("ctx", {})
     given = short(error["input"])
     kinds = _kinds(owner, path)
     match error["type"]:
         case "extra_forbidden":
-            return unknown_key(str(path[-1]), owner.model_fields if owner is not None else ())
+            return _unknown_key(path, owner, root)
         case "missing":
             return "is missing: it has no default"
         case "union_tag_invalid":
@@ -132,9 +136,35 @@ def _as_number(kind: str, value: Any) -> str:
     return f": YAML takes that for text, write {with_dot}"
 
 
-def unknown_key(name: str, known: Iterable[str]) -> str:
-    """Return the text of a fault about a key that does not exist."""
-    return f"unknown key{_suggestion(name, list(known))}"
+def unknown_key(name: str, root: type[BaseModel]) -> str:
+    """Return the text of a fault about a key that does not exist at the top of a scenario."""
+    return _unknown_key((name,), root, root)
+
+
+def _unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel]) -> str:
+    known = list(owner.model_fields) if owner is not None else []
+    name = str(path[-1])
+    elsewhere = [place for place in _places(name, root) if place[:-1] != path[:-1]]
+    if elsewhere and (len(path) == 1 or not _close(name, known)):
+        named = [".".join(place) if len(place) > 1 else f"{name} at the top" for place in elsewhere]
+        return f"unknown key here, known as {' or '.join(named)}"
+    return f"unknown key{_suggestion(name, known)}"
+
+
+def _places(name: str, root: type[BaseModel]) -> list[tuple[str, ...]]:
+    """Return where a scenario has a key of that name, as far out as there is any."""
+    level: list[tuple[tuple[str, ...], type[BaseModel]]] = [((), root)]
+    for _ in range(DEPTH):
+        found = [(*path, name) for path, model in level if name in model.model_fields]
+        if found:
+            return list(dict.fromkeys(found)) if name != "kind" else []
+        level = [
+            ((*path, key), inner)
+            for path, model in level
+            for key, field in model.model_fields.items()
+            for inner in models_in(field.annotation)
+        ]
+    return []
 
 
 def _close(name: str, known: Iterable[str]) -> list[str]:
@@ -142,9 +172,9 @@ def _close(name: str, known: Iterable[str]) -> list[str]:
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:
-    close = _close(name, known)
-    if close:
-        return f", did you mean {close[0]!r}?"
+    longer = [other for other in known if set(name.split("_")) < set(other.split("_"))]
+    if close := longer or _close(name, known):
+        return f", did you mean {' or '.join(map(repr, close))}?"
     return f", known: {', '.join(known)}" if known else ""
 
 
@@ -183,9 +213,10 @@ def _resolve(
 
 def _kinds(owner: type[BaseModel] | None, path: Path) -> str:
     field = owner.model_fields.get(str(path[-1])) if owner is not None and path else None
-    tags = (
-        [tag for model in models_in(field.annotation) for tag in kinds_of(model)] if field else []
-    )
+    models = models_in(field.annotation) if field else []
+    if not all("kind" in model.model_fields for model in models):
+        return ""  # one may be meant that needs none
+    tags = [tag for model in models for tag in kinds_of(model)]
     return f" ({', '.join(tags)})" if tags else ""
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fl_testbed.scenario.centralized import CentralizedScenario
-from fl_testbed.scenario.faults import Fault, ScenarioError, describe, short, unknown_key
+from fl_testbed.scenario.faults import Fault, ScenarioError, describe, models_in, short, unknown_key
 from fl_testbed.scenario.files import beside
 from fl_testbed.scenario.own_code import is_own, look_beside
 from fl_testbed.scenario.scenario import Scenario
@@ -486,15 +486,27 @@ def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[
         if not isinstance(values, list | dict) or not values:
             text = f"needs a list of values, or a mapping of names to values, got {short(values)}"
             raise ScenarioError([Fault(where, dotted, text)])
-        known = _class_of(draft).model_fields
-        if key.split(".")[0] not in known:
-            text = unknown_key(key.split(".")[0], known)
+        model = _class_of(draft)
+        outer, _, inner = key.partition(".")
+        if outer not in model.model_fields:
+            raise ScenarioError([Fault(where, dotted, unknown_key(outer, model))])
+        if not inner and (
+            nested := _nested(values, models_in(model.model_fields[outer].annotation))
+        ):
+            text = f"a swept key is written with dots: {key}.{nested}"
             raise ScenarioError([Fault(where, dotted, text)])
     named = [
         list(values.items()) if isinstance(values, dict) else [(None, v) for v in values]
         for values in sweep.values()
     ]
     return [dict(zip(sweep, point, strict=True)) for point in itertools.product(*named)]
+
+
+def _nested(values: list[Any] | dict[str, Any], models: Sequence[type[BaseModel]]) -> str | None:
+    """Return a key of one of the models for which swept values are given inside of another's."""
+    known = {name for model in models for name in model.model_fields}
+    named = values.items() if isinstance(values, dict) else ()
+    return next((k for k, v in named if k in known and isinstance(v, list)), None)
 
 
 def _repeated_runs(scenarios: Sequence[AnyScenario], where: str) -> Iterator[Fault]:

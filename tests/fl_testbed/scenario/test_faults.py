@@ -73,6 +73,37 @@ def with_change(old: str, new: str) -> str:
         ),
         pytest.param(
             "rounds: 6",
+            "rounds: 6\naggregation: {kind: mean}",
+            "wrong.yaml:3: aggregation: unknown key here, known as strategy.aggregation",
+            id="a key that belongs further in",
+        ),
+        pytest.param(
+            "poisoned: 1",
+            "poisoned: 1, fraction: 0.5",
+            "wrong.yaml:5: clients.fraction: unknown key here, known as sampling.fraction or "
+            "poison.fraction",
+            id="a key of other mappings",
+        ),
+        pytest.param(
+            "batch_size: 5",
+            "batch_size: 5, seed: 3",
+            "wrong.yaml:6: training.seed: unknown key here, known as seed at the top",
+            id="a key that belongs further out",
+        ),
+        pytest.param(
+            "rounds: 6",
+            "rounds: 6\nsweep: {lr: [0.1, 0.2]}",
+            "wrong.yaml:3: sweep.lr: unknown key here, known as training.lr",
+            id="a swept key without its mapping",
+        ),
+        pytest.param(
+            "rounds: 6",
+            "rounds: 6\nsweep: {training: {lr: [0.1, 0.2]}}",
+            "wrong.yaml:3: sweep.training: a swept key is written with dots: training.lr",
+            id="a swept key inside of its mapping",
+        ),
+        pytest.param(
+            "rounds: 6",
             "rounds: many",
             "wrong.yaml:2: rounds: needs a whole number, got 'many'",
             id="text for a number",
@@ -133,6 +164,20 @@ def with_change(old: str, new: str) -> str:
             "digit",
             "wrong.yaml:3: dataset.kind: unknown kind 'digit', did you mean 'digits'?",
             id="a typo in a kind",
+        ),
+        pytest.param(
+            "krum, n_malicious: 1",
+            "median",
+            "wrong.yaml:8: strategy.aggregation.kind: unknown kind 'median', did you mean "
+            "'coordinate_median' or 'mean_around_median' or 'geometric_median'?",
+            id="a part of a kind",
+        ),
+        pytest.param(
+            "  aggregation: {kind: krum, n_malicious: 1}",
+            "  - aggregation: {kind: krum, n_malicious: 1}",
+            "wrong.yaml:7: strategy: needs a mapping (key: value), got "
+            "[{'aggregation': {'kind': 'krum', 'n_malicious': 1}}]",
+            id="a list where a mapping with or without a kind belongs",
         ),
         pytest.param(
             "digits",
@@ -286,6 +331,17 @@ def test_a_file_that_is_missing_is_told_beside_those_that_are_there(tmp_path):
     assert str(error.value) == (
         f"{tmp_path / 'quikstart.yaml'}: no such file; {tmp_path} holds quickstart.yaml"
     )
+
+
+def test_of_many_files_those_of_a_like_name_are_told(tmp_path):
+    for name in ("small", "smaller", *map(str, range(12))):
+        (tmp_path / f"{name}.yaml").write_text(GOOD)
+    with pytest.raises(
+        ScenarioError, match=r"no such file; .* holds small.yaml, smaller.yaml and 12 more$"
+    ):
+        load_scenarios(tmp_path / "smal.yaml")
+    with pytest.raises(ScenarioError, match=r"holds 0.yaml, 1.yaml, .*, 9.yaml and 2 more$"):
+        load_scenarios(tmp_path / "quickstart.yml")
 
 
 @pytest.mark.parametrize(
