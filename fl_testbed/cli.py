@@ -264,7 +264,10 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
         console.print(pooled_groups(pooled[0], datasets.get(pooled[0])))
         return
     check_data(scenarios, datasets)
-    table = Table(title=f"{scenarios[0].name}: {len(scenarios)} runs", title_justify="left")
+    table = Table(
+        title=f"{scenarios[0].name}: {len(scenarios)} run{'s' * (len(scenarios) != 1)}",
+        title_justify="left",
+    )
     for heading in (
         "variant",
         "seeds",

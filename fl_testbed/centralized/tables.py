@@ -11,7 +11,7 @@ from fl_testbed.scenario import CentralizedScenario
 
 def variant_table(scenarios: list[CentralizedScenario]) -> Table:
     """Return the variants with their stages and seeds."""
-    title = f"{scenarios[0].name}: {len(scenarios)} runs"
+    title = f"{scenarios[0].name}: {len(scenarios)} run{'s' * (len(scenarios) != 1)}"
     variant = Column("variant", overflow="fold")
     table = Table(variant, "seeds", "stages", "poison", title=title, title_justify="left")
     seeds: dict[str, list[str]] = {}

@@ -244,6 +244,7 @@ def test_a_run_that_recorded_nothing_is_refused(recorded: Path, tmp_path: Path) 
 def test_validate_says_how_much_will_be_recorded(tmp_path: Path) -> None:
     write_scenario(tmp_path, SCENARIO + "record_updates: {dtype: float16}\n")
     said = succeed("validate", "scenario.yaml", cwd=tmp_path)
+    assert "small: 1 run " in said
     # 4 rounds × 1,210 parameters × (12 clients × 2 bytes + 4 bytes of the model)
     assert f"{4 * 1210 * 28 / 2**20:.1f} MiB" in said
 
