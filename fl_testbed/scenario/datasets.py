@@ -389,6 +389,9 @@ def _flaw_of(dataset: Dataset) -> str:
         unknown = sorted(set(examples.attributes) - set(dataset.attributes))
         if unknown:
             return f"must say in attributes what the codes of {unknown[0]!r} stand for"
+        missing = sorted(set(dataset.attributes) - set(examples.attributes))
+        if missing:
+            return f"must return {part}.attributes[{missing[0]!r}], which its attributes name"
         n = len(examples.inputs)
         found = _flaw_of_codes(examples.labels, n, dataset.n_classes, "int64", (np.int64,))
         if found:
@@ -398,26 +401,36 @@ def _flaw_of(dataset: Dataset) -> str:
             found = _flaw_of_codes(codes, n, n_values, "whole numbers", (np.bool_, np.integer))
             if found:
                 return f"must return {part}.attributes[{name!r}] {found}"
-        found = _flaw_of_inputs(examples.inputs, is_image=dataset.holds_images)
+        for name, numbers in (("clients", examples.clients), ("ids", examples.ids)):
+            found = numbers is not None and _flaw_of_codes(
+                numbers, n, None, "whole numbers", (np.integer,)
+            )
+            if found:
+                return f"must return {part}.{name} {found}"
+        found = _flaw_of_inputs(examples.inputs, dataset.input_shape, is_image=dataset.holds_images)
         if found:
             return f"must return {part}.inputs {found}"
     return ""
 
 
-def _flaw_of_codes(codes: Any, n: int, n_values: int, needed: str, kinds: tuple[type, ...]) -> str:
+def _flaw_of_codes(
+    codes: Any, n: int, n_values: int | None, needed: str, kinds: tuple[type, ...]
+) -> str:
     needs = f"as an array of {needed}, shape ({n},), returned"
     if not isinstance(codes, np.ndarray):
         return f"{needs} {type(codes).__name__}"
     if not any(np.issubdtype(codes.dtype, kind) for kind in kinds) or codes.shape != (n,):
         return f"{needs} {codes.dtype}, shape {codes.shape}"
-    if n and not 0 <= codes.min() <= codes.max() < n_values:
+    if n_values is not None and n and not 0 <= codes.min() <= codes.max() < n_values:
         return f"from 0 to {n_values - 1}, returned {codes.min()} to {codes.max()}"
     return ""
 
 
-def _flaw_of_inputs(inputs: Any, *, is_image: bool) -> str:
+def _flaw_of_inputs(inputs: Any, shape: tuple[int, ...], *, is_image: bool) -> str:
     if not isinstance(inputs, np.ndarray):
         return f"as an array, returned {type(inputs).__name__}"
+    if inputs.shape[1:] != shape:
+        return f"each of shape {shape}, as in training, returned {inputs.shape[1:]}"
     if inputs.dtype.kind != "f" or not inputs.size:
         return ""
     least, most = inputs.min(), inputs.max()

@@ -133,6 +133,10 @@ class TestDominoes:
         ("codes = codes + 1", "train.attributes['site'] from 0 to 1, returned 1 to 2"),
         ("inputs = 255 * inputs.reshape(4, 1, 1, 2)", "bytes or from 0 to 1, returned 255 to 255"),
         ("inputs[0, 0] = np.nan", "train.inputs without NaN"),
+        ("test['inputs'] = inputs[:, :1]", "test.inputs each of shape (2,), as in training"),
+        ("test['attributes'] = {}", "test.attributes['site'], which its attributes name"),
+        ("train['clients'] = codes[:3]", "train.clients as an array of whole numbers, shape (4,)"),
+        ("train['ids'] = inputs[:, 0]", "train.ids as an array of whole numbers, shape (4,)"),
     ],
 )
 def test_a_users_dataset_that_is_ill_formed_is_refused(tmp_path, change, told):
@@ -143,9 +147,11 @@ from fl_testbed.data import Dataset, Examples
 def table():
     inputs = np.ones((4, 2), dtype=np.float32)
     labels = codes = np.array([0, 1, 0, 1])
+    train, test = {{}}, {{}}
     {change}
-    part = Examples(inputs, labels, attributes={{"site": codes}})
-    return Dataset("table", part, part, ("a", "b"), {{"site": ("here", "there")}})
+    part = {{"inputs": inputs, "labels": labels, "attributes": {{"site": codes}}}}
+    train, test = Examples(**{{**part, **train}}), Examples(**{{**part, **test}})
+    return Dataset("table", train, test, ("a", "b"), {{"site": ("here", "there")}})
 """)
     with pytest.raises(OwnCodeError, match=re.escape(told)):
         load(kind=f"{tmp_path / 'mine.py'}:table")
