@@ -101,9 +101,9 @@ class OverlappingShards:
     alpha: float | None
     """Dirichlet concentration of each client's mix of classes; None for the pile's own mix."""
     wanted_pool: np.ndarray
-    """Rows that attackers draw their first ``n_wanted`` examples from."""
+    """Rows that attackers can poison, of those that they draw from."""
     n_wanted: np.ndarray
-    """By attacker."""
+    """How many of them each attacker must hold: what it lacks it draws in exchange for others."""
     seed: int
     server: np.ndarray
     validation: np.ndarray
@@ -112,15 +112,17 @@ class OverlappingShards:
         """Return one client's rows; no client holds an example twice."""
         rng = generator(self.seed, Purpose.PARTITION, 2, client)
         role = self.population.role(client)
+        rows = self._drawn(role, rng)
         if role is not Role.POISONED:
-            return self._drawn(role, rng)
+            return rows
         n_wanted = self.n_wanted[client - self.population.clients(role).start]
-        if n_wanted == 0:
-            return self._drawn(role, rng)
-        first = rng.choice(self.wanted_pool, n_wanted, replace=False)
-        more = self._drawn(role, rng)
-        others = more[~np.isin(more, first)]
-        return np.concatenate([first, others])[: self.examples_each]
+        useless = np.flatnonzero(~np.isin(rows, self.wanted_pool))
+        n_missing = n_wanted - (len(rows) - len(useless))
+        if n_missing > 0:
+            others = self.wanted_pool[~np.isin(self.wanted_pool, rows)]
+            places = rng.choice(useless, n_missing, replace=False)  # of all kinds of its examples
+            rows[places] = rng.choice(others, n_missing, replace=False)
+        return rows
 
     def _drawn(self, role: Role, rng: np.random.Generator) -> np.ndarray:
         piles, shares, by_class = self.strata[role]

@@ -252,6 +252,29 @@ class TestOverlapping:
             in_minority = np.isin(CODES[shards.client_rows(client)], [2, 3])
             assert (in_minority == (hold is Role.HONEST_MINORITY)).all()
 
+    def test_attackers_give_examples_of_all_kinds_for_those_that_they_poison(self):
+        population = Population(6, 2, 60)
+        division = Division(population, 20, GROUPS, wanted=Wanted(LABELS == 3, 0.5))
+        shards = overlapping_shards(division, 100.0, LABELS, 0)
+        attackers = population.clients(Role.POISONED)
+        rows = np.concatenate([shards.client_rows(client) for client in attackers])
+        rest = rows[LABELS[rows] != 3]
+        # Three of four majority examples are of the first group, and four classes are left.
+        assert (CODES[rest] == 0).mean() == pytest.approx(0.75, abs=0.06)
+        shares = np.bincount(LABELS[rest], minlength=5) / len(rest)
+        assert shares == pytest.approx([0.25, 0.25, 0.25, 0, 0.25], abs=0.06)
+
+    def test_attackers_who_can_poison_nearly_anything_keep_mixes_of_their_own(self):
+        population = Population(6, 2, 9)
+        division = Division(population, 20, wanted=Wanted(LABELS != 0, 1.0))
+        shards = overlapping_shards(division, 0.05, LABELS, 0)
+        held = [
+            np.bincount(LABELS[shards.client_rows(client)], minlength=5)
+            for client in population.clients(Role.POISONED)
+        ]
+        assert np.max(held, axis=1).mean() > 12  # of four classes alike it would be 7
+        assert not np.sum(held, axis=0)[0]
+
     def test_clients_draw_from_everything_the_server_left(self):
         division = Division(Population(60, 0, 0), 20, n_server=100)
         shards = overlapping_shards(division, None, LABELS, 0)
