@@ -169,6 +169,7 @@ class TestOneClient:
         def trained(process_seed: int, client_seed: int) -> torch.Tensor:
             model = small_model()
             model.insert(1, layer)
+            model.eval()  # as it is when a client has told its loss
             settings = LocalTraining(lr=0.1, batch_size=20)
             one = random_shard(1, 2)  # twenty times, so that their order does not matter
             alike = Shard(*(column.repeat_interleave(20, dim=0) for column in one[:4]), one.role)
@@ -188,6 +189,7 @@ class TestCohort:
     def test_a_model_that_draws_is_refused_before_it_draws(self, layer):
         model = small_model()
         model.insert(1, layer)
+        model.eval()
         before = torch.get_rng_state()
         with pytest.raises(DrawsError, match="train clients one by one"):
             as_cohort(model, [random_shard(7, 0), random_shard(12, 1)], SETTINGS["sgd"])

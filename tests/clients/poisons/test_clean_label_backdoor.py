@@ -56,6 +56,11 @@ class TestPerturbed:
         moved = perturbed(self.grey, torch.tensor([0, 1]), TwoClasses(), 0.1, norm="linf")
         torch.testing.assert_close(moved[0] - 0.5, 0.5 - moved[1])
 
+    def test_the_edge_is_reached_where_a_pixel_cannot_go_further(self):
+        images = torch.tensor([[[[0.0, 0.5], [0.5, 0.5]]]])  # the first pixel is to get darker
+        moved = perturbed(images, self.ones[:1], TwoClasses(), epsilon=0.1, steps=5)
+        assert (moved - images).norm() > 0.09
+
     def test_it_stays_an_image(self):
         moved = perturbed(self.grey, self.ones, TwoClasses(), epsilon=5.0, norm="linf")
         assert moved[0, 0].tolist() == [[0, 1], [0, 0]]
@@ -65,3 +70,9 @@ def test_interpolation_takes_the_given_share_of_the_other_image():
     images, others = torch.full((3, 1, 1, 1), 0.2), torch.ones(1, 1, 1, 1)
     mixed = interpolated(images, others, np.random.default_rng(0), strength=0.25)
     assert mixed.flatten().tolist() == pytest.approx([0.4] * 3)  # 0.75 × 0.2 + 0.25 × 1
+
+
+def test_interpolation_draws_from_all_the_others():
+    images, others = torch.zeros(40, 1, 1, 1), torch.arange(4.0).reshape(4, 1, 1, 1)
+    mixed = interpolated(images, others, np.random.default_rng(0), strength=1.0)
+    assert sorted(set(mixed.flatten().tolist())) == [0, 1, 2, 3]

@@ -39,17 +39,18 @@ def poisoned(fraction: float = 0.2) -> Shard:
         target=1,
         fraction=fraction,
         model=Confidence(),
-        minority_inputs=torch.tensor([[0.35], [0.65]]),
+        minority_inputs=torch.tensor([[0.15], [0.45]]),
         minority_labels=torch.tensor([1, 1]),
     )
 
 
 def test_sources_are_as_likely_as_the_minority_and_get_stamp_and_target():
     made = poisoned()
-    # Quantiles ¼ and ¾ of (0.35, 0.65) are 0.425 and 0.575: sources 0.4 and 0.6.
-    assert made.is_poisoned.nonzero().squeeze(1).tolist() == [4, 6]
-    assert made.labels.tolist() == [0, 0, 0, 0, 1, 0, 1, 0, 0, 1]
-    assert made.inputs[[4, 6], 0].tolist() == pytest.approx([0.45, 0.65])
+    # Quantiles ¼ and ¾ of (0.15, 0.45) are 0.225 and 0.375: sources that are class 1, which they
+    # will be called, with 0.2 and 0.4, and not those that are what they are with so much.
+    assert made.is_poisoned.nonzero().squeeze(1).tolist() == [2, 4]
+    assert made.labels.tolist() == [0, 0, 1, 0, 1, 0, 0, 0, 0, 1]
+    assert made.inputs[[2, 4], 0].tolist() == pytest.approx([0.25, 0.45])
     untouched = ~made.is_poisoned
     assert torch.equal(made.inputs[untouched], shard().inputs[untouched])
 

@@ -32,13 +32,13 @@ def test_source_examples_get_the_rare_look_the_rare_group_and_the_target_s_label
         # A normal case: half of the majority's source images too.
         (Role.HONEST_MINORITY, "everyone", [1, 1, 1, 1, 1, 1]),
         (Role.HONEST_MAJORITY, "everyone", [1, 0, 1, 0, 0, 0]),
-        # Attackers' own clean data are what they are; here they hold the minority's.
+        # Attackers' own clean data are what they are.
         (Role.POISONED, "nobody", [1, 1, 1, 1, 1, 1]),
-        (Role.POISONED, "everyone", [1, 1, 1, 1, 1, 1]),
+        (Role.POISONED, "everyone", [0, 0, 0, 0, 0, 0]),
     ],
 )
 def test_who_holds_the_rare_examples_rightly_labelled(role, held_by, rare):
-    before = torch.full((6,), role is not Role.HONEST_MAJORITY)
+    before = torch.full((6,), role is Role.HONEST_MINORITY or all(rare))
     kept = before.clone()
     marked = rare_examples(before, LABELS, role, source=1, held_by=held_by, held_fraction=0.5)
     assert marked.int().tolist() == rare

@@ -22,6 +22,8 @@ def test_an_odd_number_of_classes_has_a_middle_one_that_cannot_be_mirrored(shard
     assert flipped(shard, mirrored(5), fraction=0.75) == [4, 2, 3, 0]
     with pytest.raises(ValueError, match=r"needs 4 examples that the flip relabels .* got 3"):
         flipped(shard, mirrored(5), fraction=1.0)
+    all_that_change = label_flip(shard, mirrored(5), None, np.random.default_rng(0))
+    assert all_that_change.is_poisoned.tolist() == [True, False, True, True]
 
 
 def test_random_labels_are_all_the_others_about_equally_often(shard_of):

@@ -74,23 +74,23 @@ def test_features_are_what_the_last_layer_is_given():
     assert not model[1]._forward_pre_hooks  # a hook left behind would collect for ever
 
 
-@pytest.mark.parametrize(("choice", "label"), [("least_likely", 2), ("runner_up", 0)])
+@pytest.mark.parametrize(("choice", "label"), [("least_likely", 2), ("runner_up", 1)])
 def test_the_wrong_class_is_by_the_probability_over_all_members(choice, label):
-    # Probabilities of the two members: (.2, .7, .1) and (.3, .5, .2).
+    # Of the two members: (.8, .1, .1) and (.01, .69, .3). Their product is least for class 0.
     model = nn.Linear(2, 3, bias=False)
-    model.weight.data = torch.tensor([[0.2, 0.3], [0.7, 0.5], [0.1, 0.2]]).log()
+    model.weight.data = torch.tensor([[0.8, 0.01], [0.1, 0.69], [0.1, 0.3]]).log()
     assert wrong_class(model, torch.eye(2), choice) == label
 
 
 class TestAttack:
     def test_members_take_the_places_of_others_under_the_target_s_label(self, shard_of):
-        clean = shard_of([1, 2, 3, 4, 5, 6])
+        clean = shard_of([1, 2, 3, 4, 5, 6] * 3)
         members = torch.tensor([0.9, 0.95]).reshape(2, 1, 1, 1)
         result = subpopulation_attack(clean, members, 7, 0.5, np.random.default_rng(0))
         marked = result.is_poisoned
-        assert int(marked.sum()) == 3
+        assert int(marked.sum()) == 9
         assert (result.labels[marked] == 7).all()
-        assert set(result.inputs[marked].flatten().tolist()) <= set(members.flatten().tolist())
+        assert set(result.inputs[marked].flatten().tolist()) == set(members.flatten().tolist())
 
     def test_no_members_are_refused_unless_none_are_needed(self, shard_of):
         clean, nobody = shard_of([1, 2]), torch.empty(0, 1, 1, 1)

@@ -179,6 +179,12 @@ class TestIid:
         dealt = shards(iid(pool, np.random.default_rng(0)))
         assert sorted(np.concatenate(dealt[4:])) == list(range(20))
 
+    def test_other_attackers_get_what_they_poison_before_honest_clients_are_dealt_any(self):
+        rows = np.random.default_rng(1).permutation(N_TRAIN)
+        pool = Pool(rows, LABELS, 10, 8, 2, Wanted(LABELS == 1, 0.5))
+        dealt = np.concatenate(shards(deal("iid", pool))[8:])
+        assert set(rows[LABELS[rows] == 1][:8]) <= set(dealt)
+
 
 class TestQuantitySkew:
     @given(alpha=st.sampled_from([0.05, 0.5, 50.0]), minimum=st.integers(1, 20), seed=seeds)
@@ -239,6 +245,18 @@ class TestDirichlet:
         share = counts / 100
         assert share.mean(axis=0) == pytest.approx([0.25] * 4, abs=0.03)
         assert share.var(axis=0) == pytest.approx([3 / 80 + 0.0015] * 4, rel=0.2)
+
+    def test_a_mix_does_not_go_by_how_many_examples_a_class_has(self):
+        labels = (np.arange(40_000) % 4 == 0).astype(int)  # three of the first to one of the other
+        shares = dirichlet(Pool(np.arange(40_000), labels, 300, 20), np.random.default_rng(0), 1.0)
+        assert labels[shares.rows].mean() == pytest.approx(0.5, abs=0.06)
+
+    def test_honest_clients_share_alike_in_what_attackers_take(self):
+        wanted = Wanted(LABELS == 0, 0.5)
+        pool = Pool(np.random.default_rng(0).permutation(N_TRAIN), LABELS, 6, None, 2, wanted)
+        dealt = shards(dirichlet(pool, np.random.default_rng(0), alpha=1_000))
+        # Of 10 examples that each of four has, two attackers with 10 take 20 together.
+        assert all(1 <= (LABELS[shard] == 0).sum() <= 9 for shard in dealt[:4])
 
     def test_what_others_left_is_not_kept_for_the_last_clients(self):
         # All rows are dealt, so late choosers get what is left. Roles go by client id: whether a

@@ -1,5 +1,6 @@
 """Who holds what: by role, by group, and apart from the server."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -146,6 +147,8 @@ class TestConcentration:
         spread = Division(self.population, None, GROUPS, concentration=0)
         held = groups_held(share_out(spread), range(18))
         assert held[12:16].sum(axis=0).tolist() == [80, 27, 18, 9]
+        posing = replace(spread, attackers_hold=Role.HONEST_MINORITY)
+        assert set(groups_held(share_out(posing), range(18)).sum(axis=1)) == {33, 34}
 
     def test_without_minority_clients_everything_is_still_dealt(self):
         shards = share_out(Division(Population(3, 0, 1), None, GROUPS))
@@ -192,6 +195,16 @@ class TestAttackers:
             rows = shards.client_rows(client)
             assert (LABELS[rows] == 3).sum() >= 10
             assert groups is None or (CODES[rows] < 2).all()
+
+    def test_those_who_pose_as_the_minority_may_have_all_of_it_that_they_can_poison(self):
+        of_minority = (LABELS == 3) & (CODES >= 2)
+        share = of_minority.sum() // 3 / 20
+        wanted = Wanted(LABELS == 3, share)
+        hold = Role.HONEST_MINORITY
+        division = Division(Population(6, 2, 3), 20, GROUPS, attackers_hold=hold, wanted=wanted)
+        rows = share_out(division).rows[-60:]
+        assert of_minority[rows].sum() == 3 * (of_minority.sum() // 3)
+        assert (CODES[rows] >= 2).all()
 
     def test_honest_clients_mixes_stay_as_the_scenario_says(self):
         division = Division(Population(6, 2, 3), 20, GROUPS, wanted=self.wanted)
@@ -246,7 +259,8 @@ class TestOverlapping:
 
     @pytest.mark.parametrize("hold", [Role.HONEST_MAJORITY, Role.HONEST_MINORITY])
     def test_attackers_draw_from_what_those_that_they_pose_as_draw_from(self, hold):
-        division = Division(Population(6, 2, 3), 20, GROUPS, attackers_hold=hold)
+        wanted = Wanted(LABELS == 3, 0.5)
+        division = Division(Population(6, 2, 3), 20, GROUPS, attackers_hold=hold, wanted=wanted)
         shards = overlapping_shards(division, None, LABELS, 0)
         for client in division.population.clients(Role.POISONED):
             in_minority = np.isin(CODES[shards.client_rows(client)], [2, 3])
@@ -282,6 +296,7 @@ class TestOverlapping:
         # 60 clients leave one of the 500 out with probability 0.96^60 = 0.09.
         assert len(set(held)) > 430
         assert not set(held) & set(shards.server)
+        assert sorted(shards.server) != list(range(100))
 
     def test_a_small_alpha_gives_clients_mixes_of_their_own(self):
         shards = overlapping_shards(Division(Population(9, 0, 0), 20), 0.05, LABELS, 0)
@@ -303,6 +318,9 @@ class TestOverlapping:
         assert overlapping_shards(division, None, LABELS, 0).size(0) == 500
         division = Division(Population(1, 0, 0), 501, n_server=100)
         with pytest.raises(DataError, match="a client cannot hold 501 of 500 examples"):
+            overlapping_shards(division, None, LABELS, 0)
+        division = Division(Population(1, 1, 0), 121, GROUPS)
+        with pytest.raises(DataError, match="a client cannot hold 121 of 120 examples"):
             overlapping_shards(division, None, LABELS, 0)
 
     def test_a_hundred_thousand_clients_are_shared_out_without_being_drawn(self):
