@@ -66,10 +66,12 @@ def heard_by_round(clients: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[
         Weight over prior weight by client (rows, those that were ever sampled, by id) and round
         (columns), NaN where the client took no part; the rounds; and each row's role.
     """
+    rounds = range(clients["round"].min(), clients["round"].max() + 1)  # without answers too
     weight, prior = (
         clients.pivot_table(index="client", columns="round", values=name, dropna=False)
         for name in ("weight", "prior_weight")
     )
+    weight = weight.reindex(columns=rounds)
     ratio = (weight / prior).to_numpy()
     roles = clients.drop_duplicates("client").set_index("client")["role"].loc[weight.index]
     return ratio, weight.columns.to_numpy(), [Role(role) for role in roles]

@@ -220,6 +220,9 @@ class TestEpic:
         labels = torch.tensor([0, 0, 0, 0, 1, 1])
         found = isolated(proxies, labels, ALL, share=0.5)
         assert found.tolist() == marks("...x..").tolist()
+        pair = torch.tensor([[0.0], [0.01], [0.02], [5.0], [5.01], [0.0]])
+        found = isolated(pair, torch.zeros(6, dtype=torch.int64), ALL, share=0.33, max_cluster=2)
+        assert found.tolist() == marks("...xx.").tolist()
 
     def test_who_is_gone_is_neither_medoid_nor_neighbour(self):
         proxies = torch.tensor([[0.0], [0.01], [0.02], [5.0], [5.0], [9.0]])

@@ -60,6 +60,13 @@ def test_who_was_heard_is_a_row_for_every_client_that_was_ever_sampled() -> None
     assert [role.value for role in roles] == [MAJORITY, MAJORITY, MINORITY, POISONED]
 
 
+def test_a_round_in_which_nobody_answered_has_its_place_on_the_map() -> None:
+    later = CLIENTS[CLIENTS["round"] == 1].assign(round=4)
+    ratio, rounds, _ = heard_by_round(answered(pd.concat([CLIENTS, later])))
+    assert rounds.tolist() == [1, 2, 3, 4]
+    assert ratio[2].tolist() == pytest.approx([0.2, 0.0, math.nan, 0.2], nan_ok=True)
+
+
 @pytest.mark.parametrize(
     ("column", "cell"), [("weight", "abc"), ("role", "bystander"), ("round", ""), ("client", "x")]
 )
