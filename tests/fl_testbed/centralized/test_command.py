@@ -81,6 +81,13 @@ def test_a_summary_has_the_figures_of_a_federated_one_and_those_of_the_twin(refe
     assert jtt["suppression"]["poisoned"]["weight_ratio"] > 1
     assert erm["final"]["attack_success_rate"] > erm["final"]["trigger_rate_unpoisoned"]
     assert jtt["final"].keys() == erm["final"].keys()
+    outcome = pd.read_csv(reference / "pooled" / "erm" / "seed-0" / "outcome.csv")
+    rightly = outcome.set_index("trained_on")["attacked_accuracy"]
+    assert erm["final"]["damage"] == pytest.approx(rightly["clean"] - rightly["poisoned"])
+    assert erm["final"]["damage"] > 0
+    epochs = pd.read_csv(reference / "pooled" / "jtt" / "seed-0" / "epochs.csv")
+    identified = epochs[epochs["training"] == "1_jtt"].iloc[-1]
+    assert jtt["separation"]["auc_all"] == pytest.approx(identified["auc_all"])
     assert set(jtt["flagged"]["1_jtt"]) == {"honest_majority", "honest_minority", "poisoned"}
     filtered = summary(reference, "filtered")["suppression"]
     assert filtered["honest_majority"]["retention"] > 0

@@ -12,6 +12,7 @@ from fl_testbed.centralized.judging import judge
 from fl_testbed.centralized.preparation import Material, prepare
 from fl_testbed.centralized.stages import Result
 from fl_testbed.data import Dataset
+from fl_testbed.metrics import area_under_curve
 from fl_testbed.scenario import CentralizedScenario
 from strategies.randomness import Purpose, generator
 
@@ -248,6 +249,19 @@ def test_the_ledger_says_of_every_example_what_became_of_it(dataset):
     assert {e["role"] for e in examples} == {role.value for role in Role}
     scores = record.tables["scores.csv"]
     assert len(scores) == len(examples) * (1 + 1 + 2)  # a short training for each stage, then two
+
+
+def test_where_no_stage_ranks_examples_doubt_in_their_labels_does(dataset):
+    given = scenario()
+    tables = experiment.compute(given, dataset).tables
+    doubts = {example: 1 - c for _, example, epoch, c in tables["scores.csv"] if epoch == 2}
+    place = experiment.columns(given)["examples.csv"].index
+    scores: dict[str, list[float]] = {role.value: [] for role in Role}
+    for row in tables["examples.csv"]:
+        assert row[place("score")] == pytest.approx(doubts[row[0]])
+        scores[row[place("role")]].append(row[place("score")])
+    poisons, minority = np.array(scores["poisoned"]), np.array(scores["honest_minority"])
+    assert tables["epochs.csv"][-1][2] == pytest.approx(area_under_curve(poisons, minority))
 
 
 def test_an_unpoisoned_pool_has_no_poisoned_group(dataset):

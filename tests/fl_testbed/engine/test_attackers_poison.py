@@ -6,7 +6,7 @@ import torch
 
 from clients.shard import Role
 from fl_testbed.data import DataError, Federation, Goal
-from fl_testbed.data.dataset import Dataset, Examples, NumberFeature
+from fl_testbed.data.dataset import CategoryFeature, Dataset, Examples, NumberFeature
 from fl_testbed.engine.assembly import build_federation
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.catalogue import CATALOGUE
@@ -106,7 +106,7 @@ def test_what_a_poison_is_after_is_not_there_yet(name):
     assert not (goal.labels == goal.target).any()
     if goal.unstamped is not None:
         assert (goal.inputs != goal.unstamped).flatten(1).any(dim=1).all()
-    if POISONS[name].get("source") == 3:
+    if {**POISONS[name], **POISONS[name].get("relabel", {})}.get("source") == 3:
         assert (goal.labels == 3).all()
 
 
@@ -122,6 +122,24 @@ def test_gradient_matching_is_after_a_few_test_images_that_its_attackers_know(mo
     federation.shard(6)
     assert torch.equal(goals(federation)["gradient_matching"].inputs, known[0])
     assert len(known[0]) == 2
+    others = goals(build(POISONS["matching"], seed=1))
+    assert not torch.equal(others["gradient_matching"].inputs, known[0])
+
+
+def test_images_are_mixed_with_those_of_other_classes(monkeypatch):
+    mixed_with = []
+
+    def interpolated(images, others, rng, strength):
+        mixed_with.append(others)
+        return images
+
+    monkeypatch.setattr("clients.poisons.interpolated", interpolated)
+    federation = build(POISONS["clean label, mixed"])
+    federation.shard(6)
+    held = [federation.clean_shard(client) for client in range(6, 9)]
+    assert torch.equal(
+        mixed_with[0], torch.cat([shard.inputs[shard.labels != 0] for shard in held])
+    )
 
 
 def test_a_subpopulation_is_a_small_part_of_the_test_set_and_what_attackers_hold():
@@ -205,9 +223,10 @@ def test_the_server_holds_no_rare_example_that_nobody_holds():
 
 
 class TestTables:
-    ROWS = Examples(np.random.default_rng(0).random((200, 3), np.float32), np.arange(200) % 4)
+    ROWS = Examples(np.random.default_rng(0).random((200, 4), np.float32), np.arange(200) % 4)
     AGE = NumberFeature(1, mean=40.0, scale=10.0, is_log=False)
-    TABLE = Dataset("people", ROWS, ROWS, tuple("abcd"), features={"age": AGE})
+    SEX = CategoryFeature(2, ("f", "m"))
+    TABLE = Dataset("people", ROWS, ROWS, tuple("abcd"), features={"age": AGE, "sex": SEX})
 
     def build(self, poison) -> Federation:
         made = scenario(
@@ -216,13 +235,13 @@ class TestTables:
         return build_federation(made, self.TABLE)
 
     def test_a_column_is_set_in_its_own_units(self):
-        trigger = {"kind": "features", "set": {"age": 65.0}}
+        trigger = {"kind": "features", "set": {"age": 65.0, "sex": "m"}}
         federation = self.build(
             {"kind": "clean_label_backdoor", "trigger": trigger, "target": 1,
              "harden": {"kind": "interpolated"}}
         )  # fmt: skip
         shard = federation.shard(4)
-        assert (shard.inputs[shard.is_poisoned, 1] == 2.5).all()
+        assert (shard.inputs[shard.is_poisoned, 1:] == torch.tensor([2.5, 0.0, 1.0])).all()
 
     @pytest.mark.parametrize("name", ["subpopulation", "flip a pair"])
     def test_poisons_that_stamp_nothing_take_tables(self, name):

@@ -225,3 +225,15 @@ def test_attackers_own_epochs_take_the_place_of_honest_clients_steps():
     ]
     assert [length.local_steps for length in lengths] == [1, None, 1]
     assert lengths[1].local_epochs == 6
+
+
+@pytest.mark.parametrize("schedule", ["first: 6", "first: 3, last: 3", "first: 6, last: 9"])
+def test_a_single_round_is_enough_to_attack_in(load, schedule):
+    schedule = load(f"schedule: {{{schedule}}}\n").schedule.build()
+    assert sum(schedule.is_active(round_) for round_ in range(1, 7)) == 1
+
+
+@pytest.mark.parametrize("kind", ["alie", "min_max"])
+def test_attackers_count_themselves_only_where_they_are_told_to(load, kind):
+    assert not load(f"attack: {{kind: {kind}}}\n").attack.samples_everybody
+    assert load(f"attack: {{kind: {kind}, include_own: true}}\n").attack.samples_everybody

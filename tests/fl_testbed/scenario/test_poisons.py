@@ -98,6 +98,10 @@ def test_a_poison_that_cannot_be_is_refused(load, poison, setting, fault):
     assert told.startswith(fault)
 
 
+def test_as_many_pieces_as_attackers_are_enough(load):
+    assert load(f"poison: {{kind: distributed_backdoor, {PATCH}, target: 0, n_pieces: 4}}\n")
+
+
 def test_the_poison_of_one_kind_of_attackers_is_checked_where_it_stands(load):
     with pytest.raises(ScenarioError) as error:
         load(
