@@ -63,8 +63,9 @@ class TestGroupDRO:
         # The group that is not in the batch has its adjustment alone: 2/√4; the other 1 + 2/√1.
         assert loss.item() == pytest.approx((1 + 3) / 2)
 
-    def test_a_removed_group_gets_no_weight(self):
+    def test_a_training_begins_anew_and_gives_a_removed_group_no_weight(self):
         dro = GroupDRO(torch.tensor([0, 1, 2]))
+        dro.loss(torch.tensor([9.0]), torch.tensor([1]))
         dro.start(torch.tensor([1.0, 0.0, 1.0]))
         assert dro.mean_weights().tolist() == pytest.approx([0.5, 0, 0.5])
         assert dro.n_present == 2
@@ -117,11 +118,19 @@ class TestGeorge:
         assert (parts == parts[:, :1]).all()
         assert len(found.unique()) == 5
 
+    def test_who_is_gone_has_no_cluster_of_its_own(self):
+        points = torch.tensor([0.0, 10.0, 60.0]).repeat_interleave(20)
+        points += torch.from_numpy(rng().normal(size=60))
+        kept = torch.arange(60) < 40
+        labels = torch.zeros(60, dtype=torch.int64)
+        found = clusters_within_classes(points[:, None], labels, kept, 3, rng())
+        assert len(found.unique()) == 2
+
     def test_small_clusters_are_those_below_their_class_s_mean(self):
-        clusters = torch.tensor([0, 0, 0, 1, 2, 3, 3])
-        labels = torch.tensor([0, 0, 0, 0, 1, 1, 1])
-        found = smaller_clusters(clusters, labels, torch.ones(7, dtype=torch.bool))
-        assert found.tolist() == marks("...xx..").tolist()
+        clusters = torch.tensor([0, 0, 0, 1, 2, 2, 2, 3, 3, 3, 3])
+        labels = torch.tensor([0] * 4 + [1] * 7)
+        found = smaller_clusters(clusters, labels, torch.ones(11, dtype=torch.bool))
+        assert found.tolist() == marks("...xxxx....").tolist()
 
     def test_a_perfect_identifier_sets_marked_examples_of_each_class_apart(self):
         found = marked_within_classes(marks("x..x"), torch.tensor([0, 0, 1, 1]))

@@ -223,6 +223,9 @@ class TestJudging:
         clean_rows = [row for row in verdict.rows if not row.is_poisoned]
         assert sum(r.n_train for r in clean_rows) + row.n_train == len(material.poisoned)
         assert verdict.groups.worst == min(r.accuracy for r in clean_rows)
+        mix = torch.bincount(material.clean.groups, minlength=4).numpy()
+        expected = np.average(verdict.groups.accuracies, weights=mix)
+        assert verdict.groups.accuracy == pytest.approx(expected)
         assert verdict.worst_with_poisoned == min(r.accuracy for r in verdict.rows)
 
 

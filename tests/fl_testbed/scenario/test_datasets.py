@@ -45,6 +45,23 @@ class TestIdentity:
         assert (spec(**keys).identity(0) != spec(**keys).identity(1)) == drawn
 
 
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("mnist_writers", {"part": "train", "population": "students", "test_fraction": 0.3}),
+        ("celeba", {"target": "Male", "size": 16, "limit": 5}),
+        ("fairface", {"target": "age", "size": 16, "limit": 5}),
+        ("waterbirds", {"size": 16}),
+        ("compas", {"test_fraction": 0.3}),
+    ],
+)
+def test_every_key_reaches_who_reads_the_files(kind, keys, monkeypatch):
+    told = []
+    monkeypatch.setattr(f"fl_testbed.data.sources.load_{kind}", lambda *args: told.extend(args))
+    spec(kind=kind, **keys).read(None, np.random.default_rng(0))
+    assert told[-len(keys) :] == list(keys.values())
+
+
 def test_classes_are_thinned_out_where_asked_for():
     full, thinned = load(kind="digits"), load(kind="digits", long_tail={"ratio": 100})
     sizes = np.bincount(thinned.train.labels)
@@ -73,6 +90,11 @@ class TestComposite:
         assert made.attributes == {"background": names}
         assert made.input_shape == shape
         assert len(made.test) == len(names) * np.isin(load(kind="digits").test.labels, [3, 5]).sum()
+
+    def test_textures_are_as_bright_as_asked_for(self):
+        checks = {"kind": "textures", "textures": ["checks"], "brightness": 0.2}
+        made = load(kind="composite", foreground=self.digits, background=checks)
+        assert (made.train.inputs == 51).any()
 
     @pytest.mark.parametrize(
         ("change", "fault"),

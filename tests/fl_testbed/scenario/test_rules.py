@@ -1,9 +1,10 @@
-"""Every rule and pre-aggregation that a scenario can name runs."""
+"""Every rule and pre-aggregation that a scenario can name runs; reweightings get what they ask."""
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+from clients.training import LocalTraining
 from fl_testbed.scenario.catalogue import CATALOGUE
 from fl_testbed.scenario.methods import StrategySpec
 from strategies.aggregation import TooFewClientsError
@@ -12,6 +13,7 @@ from strategies.randomness import Purpose, generator
 
 N, D = 11, 40
 NEEDED = {"n_malicious": 2, "radius": 1.0, "max_norm": 1.0, "noise_std": 0.1, "threshold": 3}
+NEEDED |= {"step_size": 0.3, "local_steps": 4, "q": 0.5, "tilt": 2.0, "factor": 3.0}
 
 
 def with_needed_parameters(kind: str, catalogue: str) -> dict[str, object]:
@@ -80,6 +82,24 @@ def test_a_scenario_is_refused_exactly_where_the_method_is(
         strategy.check(least - 1)
     with pytest.raises(TooFewClientsError, match=f"{kind} needs"):
         one_round(strategy, least - 1)
+
+
+def test_dnc_is_refused_by_how_many_clients_it_drops() -> None:
+    rule = {"kind": "dnc", "n_malicious": 2, "filter_fraction": 2.0}
+    strategy = StrategySpec.model_validate({"aggregation": rule})
+    strategy.check(9)
+    with pytest.raises(TooFewClientsError, match="dnc needs"):
+        strategy.check(8)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CATALOGUE["reweightings"] if kind != "none"])
+def test_a_reweighting_is_told_all_that_the_scenario_says(kind: str) -> None:
+    spec = CATALOGUE["reweightings"][kind](**with_needed_parameters(kind, "reweightings"))
+    rule = spec.build(LocalTraining(lr=0.1, batch_size=5), lambda: torch.ones(2, 3))  # pyright: ignore[reportAttributeAccessIssue]
+    given = spec.model_dump(exclude={"kind"}, exclude_none=True)
+    assert {key: rule.keywords[key] for key in given} == given
+    if kind == "q_fedavg":
+        assert rule.keywords["lipschitz"] == 10  # 1 / lr
 
 
 def test_a_fraction_is_of_the_sample_even_after_bucketing() -> None:
