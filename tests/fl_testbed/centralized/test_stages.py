@@ -79,6 +79,19 @@ class TestPool:
         assert torch.equal(pool.inputs[untouched], clean.inputs[untouched])
         assert torch.equal(pool.labels[untouched], clean.labels[untouched])
 
+    def test_what_it_is_after_is_of_the_groups_that_it_holds(self, dataset):
+        groups = {"kind": "attributes", "by": ["label", "background"], "groups": ["5, red"]}
+        keys = yaml.safe_load(SCENARIO)["dataset"] | {"minority": groups}
+        material = prepare(scenario(dataset=keys), dataset)
+        assert material.goal is not None
+        # Threes on green are of the majority too, and the attacker has none.
+        assert len(material.goal.labels) == (material.test.groups == 0).sum()
+
+    def test_what_it_is_after_is_never_of_the_minority(self, dataset):
+        material = prepare(scenario(attacker={}), dataset)
+        assert material.goal is not None
+        assert len(material.goal.labels) == (material.test.groups == 0).sum()
+
     def test_annotations_go_by_the_given_label(self, dataset):
         # "3, red" relabelled as 5 is taken for "5, red", which is a minority.
         pool = prepare(scenario(), dataset).poisoned

@@ -183,6 +183,9 @@ def test_kinds_of_attackers_get_the_examples_that_their_own_poison_needs():
         flips, *stamps = (federation.clean_shard(client) for client in range(6, 9))
         assert len(flips.labels.unique()) > 3
         assert all((shard.labels == 3).all() for shard in stamps)
+    flip = POISONS["flip a pair"] | {"relabel": {"kind": "pairwise", "source": 5, "target": 0}}
+    federation = build(attackers=[kinds[1], {"count": 1, "poison": flip}])
+    assert len(federation.clean_shard(8).labels.unique()) > 3  # what another kind wants is not its
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,16 @@ class TestSettings:
             {"kind": "mean"},
         ]
 
+    def test_the_base_is_spared_what_only_a_variant_s_method_has(self, load):
+        krum = "{kind: krum, n_malicious: 1}"
+        variants = f"variants: {{mean: {{}}, krum: {{strategy.aggregation: {krum}}}}}\n"
+        text = BASE.replace(krum, "{kind: mean}") + variants
+        rules = [s.strategy.aggregation for s in load(text, "strategy.aggregation.n_malicious=2")]
+        assert [rule.model_dump() for rule in rules] == [
+            {"kind": "mean"},
+            {"kind": "krum", "n_malicious": 2},
+        ]
+
     def test_variants_can_be_taken_away_and_added(self, load):
         text = BASE + "variants: {a: {}, b: {}}\n"
         assert [s.variant for s in load(text, "variants={}")] == ["default"]
