@@ -9,7 +9,7 @@ from torch import nn
 from clients.shard import Role
 from fl_testbed.centralized import experiment
 from fl_testbed.centralized.judging import judge
-from fl_testbed.centralized.preparation import Material, prepare
+from fl_testbed.centralized.preparation import Material, initialised, prepare
 from fl_testbed.centralized.stages import Result
 from fl_testbed.data import Dataset
 from fl_testbed.metrics import area_under_curve
@@ -109,6 +109,13 @@ class TestPool:
         few = prepare(scenario(n_examples=50), dataset)
         assert len(few.clean) == 50
         assert set(few.dataset.train.ids) <= set(dataset.train.ids)
+        assert few.dataset.train.ids.tolist() != dataset.train.ids[:50].tolist()
+
+    def test_every_training_starts_from_a_model_of_its_own(self, dataset):
+        models = [initialised(scenario(), dataset, training) for training in (0, 1, 1)]
+        final, first, again = (nn.utils.parameters_to_vector(m.parameters()) for m in models)
+        assert torch.equal(first, again)
+        assert not torch.equal(first, final)
 
 
 class TestOracles:
@@ -272,12 +279,16 @@ def test_where_no_stage_ranks_examples_doubt_in_their_labels_does(dataset):
     tables = experiment.compute(given, dataset).tables
     doubts = {example: 1 - c for _, example, epoch, c in tables["scores.csv"] if epoch == 2}
     place = experiment.columns(given)["examples.csv"].index
-    scores: dict[str, list[float]] = {role.value: [] for role in Role}
+    scores: dict[str, list[float]] = {"poisoned": [], "honest_minority": [], "same label": []}
     for row in tables["examples.csv"]:
-        assert row[place("score")] == pytest.approx(doubts[row[0]])
-        scores[row[place("role")]].append(row[place("score")])
-    poisons, minority = np.array(scores["poisoned"]), np.array(scores["honest_minority"])
-    assert tables["epochs.csv"][-1][2] == pytest.approx(area_under_curve(poisons, minority))
+        score, role = row[place("score")], row[place("role")]
+        assert score == pytest.approx(doubts[row[0]])
+        scores.get(role, []).append(score)
+        if role == Role.HONEST_MINORITY and row[place("label")] == 1:  # the target
+            scores["same label"].append(score)
+    poisons, minority, same = map(np.array, scores.values())
+    areas = [area_under_curve(poisons, minority), area_under_curve(poisons, same)]
+    assert tables["epochs.csv"][-1][2:4] == pytest.approx(areas)
 
 
 def test_an_unpoisoned_pool_has_no_poisoned_group(dataset):

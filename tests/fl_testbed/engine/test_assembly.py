@@ -264,6 +264,16 @@ def test_attackers_are_told_who_is_who_and_what_the_rule_assumes(monkeypatch):
     assert around.n_assumed(10) == 3
 
 
+def test_attackers_train_their_surrogate_for_its_own_epochs():
+    shard = build().clean_shard(0)
+    hasty = scenario(training={"lr": 0.1, "batch_size": 5, "local_steps": 1})
+    one, other = (
+        assembly.train_surrogate(made, DATASET, shard, 3).state_dict()
+        for made in (scenario(), hasty)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_the_server_trains_anew_in_each_round_and_judges_without_dropout():
     model = {"kind": "mlp", "hidden": [8], "dropout": 0.5}
     made = scenario(model=model, server_data={"n_examples": 20})

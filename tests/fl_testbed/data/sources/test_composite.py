@@ -52,6 +52,11 @@ class TestGroups:
         # The third class goes with the first background again.
         assert np.bincount(groups.train).tolist() == [90, 10, 10, 90, 90, 10]
 
+    def test_a_background_goes_with_the_place_of_a_class_and_not_with_its_number(self):
+        made = composite(classes=[2, 0], correlation=1.0)
+        assert made.classes == ("c", "a")
+        assert np.array_equal(made.train.attributes["background"], made.train.labels)
+
     @pytest.mark.parametrize(("correlation", "expected"), [(1.0, [100, 0]), (0.0, [0, 100])])
     def test_the_correlation_may_be_complete_or_turned_round(self, correlation, expected):
         made = composite(classes=[0, 1], correlation=correlation)

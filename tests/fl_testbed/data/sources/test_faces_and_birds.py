@@ -125,10 +125,9 @@ class TestCelebA:
             folder / "list_eval_partition.txt",
             "".join(f"{n} {s}\n" for n, s in zip(names, "00122", strict=True)),
         )
-        write(
-            folder / "identity_CelebA.txt",
-            "".join(f"{n} {i}\n" for n, i in zip(names, (2880, 55, 2880, 55, 2880), strict=True)),
-        )
+        people = zip(names, (2880, 55, 2880, 55, 2880), strict=True)
+        lines = [f"{name} {person}\n" for name, person in people]
+        write(folder / "identity_CelebA.txt", "".join(reversed(lines)))
         for value, name in enumerate(names):
             write_image(folder / "img_align_celeba" / name, 10 * value)
         return folder
