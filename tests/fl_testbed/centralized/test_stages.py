@@ -124,6 +124,8 @@ class TestOracles:
             material, result = run(dataset, {**JTT, "amplify": amplify})
             weights = result.findings[0].plan.weights
             assert torch.equal(weights == 10, getattr(material.poisoned, role))
+            # What the heuristic found is told as ever.
+            assert torch.equal(result.findings[0].flagged, result.findings[0].scores > 0.5)
 
     def test_a_standard_lift_lifts_what_it_flags(self, dataset):
         _, result = run(dataset, JTT)
@@ -182,6 +184,20 @@ class TestOrder:
         _, before = run(dataset, EPIC, JTT)
         assert before.trained is not before.findings[0].trained
 
+    def test_epic_drops_again_and_again_and_flags_all_that_it_dropped(self, dataset, monkeypatch):
+        training = {"lr": 0.1, "batch_size": 16, "epochs": 6}
+        asked = []
+
+        def first_left(proxies, labels, kept, share, max_cluster):
+            asked.append(kept)
+            return torch.arange(len(kept)) == kept.nonzero()[0]
+
+        monkeypatch.setattr("fl_testbed.centralized.stages.isolated", first_left)
+        _, result = run(dataset, {**EPIC, "every": 3}, training=training)
+        assert len(asked) == 2  # before the epochs 1 and 4, counted from 0
+        assert result.findings[0].flagged.nonzero().squeeze(1).tolist() == [0, 1]
+        assert torch.equal(result.findings[0].flagged, ~result.trained.plan.kept)
+
     def test_no_stage_is_plain_erm(self, dataset):
         _, result = run(dataset)
         assert result.findings == ()
@@ -214,6 +230,29 @@ class TestOrder:
         flagged = result.findings[0].flagged
         if "fraction" in stage:
             assert 0 < flagged.sum() < len(flagged) / 4
+
+
+def test_groups_of_a_dro_are_those_annotated_and_poisons_may_be_told_apart(dataset):
+    material, result = run(dataset, {"kind": "group_dro"})
+    assert torch.equal(result.findings[0].plan.dro.groups, material.poisoned.annotated)
+    _, result = run(dataset, {"kind": "george", "epochs": 1, "amplify": "flagged_and_poisons"})
+    groups, poisons = result.findings[0].plan.dro.groups, material.poisoned.is_poisoned
+    assert not torch.isin(groups[~poisons], groups[poisons]).any()
+
+
+def test_a_group_that_a_filter_has_removed_gets_no_weight_in_a_dro(dataset):
+    apart = {"kind": "group_dro", "poisons_apart": True}
+    _, result = run(dataset, {**LOSS, "remove": "poisons"}, apart)
+    dro = result.trained.plan.dro
+    assert dro.n_present == 4
+    assert dro.mean_weights()[-1] == 0
+
+
+def test_a_loss_filter_takes_its_share_of_each_class_where_asked_for(dataset):
+    material, result = run(dataset, {**LOSS, "per_class": True})
+    labels, flagged = material.poisoned.labels, result.findings[0].flagged
+    taken = [(int(flagged[labels == c].sum()), int((labels == c).sum())) for c in (0, 1)]
+    assert all(n == round(0.1 * of) for n, of in taken)
 
 
 def test_balanced_groups_share_alike(dataset):
