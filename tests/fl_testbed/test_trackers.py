@@ -54,7 +54,14 @@ def expected(folder: Path) -> dict[str, pd.Series]:
     """The figures of a run by round, from its folder."""
     rounds = pd.read_csv(folder / "rounds.csv", index_col="round")
     weights = weight_ratios_by_round(client_history(folder))
-    return {ACCURACY: rounds[ACCURACY], WEIGHT: weights["honest_minority"]}
+    groups = pd.read_csv(folder / "groups.csv").pivot(
+        index="round", columns="group", values="accuracy"
+    )
+    return {
+        ACCURACY: rounds[ACCURACY],
+        WEIGHT: weights["honest_minority"],
+        "group_accuracy/inverted": groups["inverted"],
+    }
 
 
 def test_tensorboard_shows_every_round_once(scenarios, tmp_path: Path) -> None:
@@ -87,7 +94,27 @@ def test_mlflow_holds_one_run_with_every_round(scenarios, tmp_path: Path) -> Non
         history = client.get_metric_history(kept.info.run_id, name)
         assert [metric.step for metric in history] == sorted([*values.index, 2])  # told twice
         assert {metric.step: metric.value for metric in history} == pytest.approx(dict(values))
-    assert "summary.final.accuracy" in kept.data.metrics
+    (final,) = client.get_metric_history(kept.info.run_id, "summary.final.accuracy")
+    assert final.step == 4
+
+
+def test_mlflow_goes_on_with_the_run_that_was_begun_last(scenarios, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    (start,) = start_trackers(["mlflow"], tmp_path)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+    def runs() -> list[str]:
+        (experiment,) = client.search_experiments(filter_string="name = 'small'")
+        newest_first = client.search_runs([experiment.experiment_id])
+        return [run.info.status for run in newest_first]
+
+    start(scenarios[0], tmp_path / "run", -1).failed("for a reason")
+    start(scenarios[0], tmp_path / "run", 0).failed("for another")  # after round 0: the same run
+    assert runs() == ["FAILED"]
+    start(scenarios[0], tmp_path / "run", -1).failed("its folder had been removed")
+    assert runs() == ["FAILED", "FAILED"]
+    start(scenarios[0], tmp_path / "run", 2)
+    assert runs() == ["RUNNING", "FAILED"]
 
 
 class Unreachable:

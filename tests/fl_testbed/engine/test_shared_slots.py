@@ -103,6 +103,15 @@ def test_a_lost_worker_that_goes_on_writing_changes_no_reply() -> None:
     assert_same(outcomes_of(flat_reply(0)), received)
 
 
+def test_a_worker_that_goes_on_with_another_run_writes_into_its_new_slots() -> None:
+    writer = SlotWriter(NODE)
+    for client in range(2):
+        slots = SharedSlots(NODE)
+        slot = lent(slots)
+        received = slots.read(writer.put(outcomes_of(flat_reply(client)), slot), slot)
+        assert_same(outcomes_of(flat_reply(client)), received)
+
+
 def test_replies_outlive_the_slots_of_a_worker_that_is_lost_later() -> None:
     slots, writer = SharedSlots(NODE), SlotWriter(NODE)
     slot = lent(slots)

@@ -13,7 +13,7 @@ from rich.console import Console
 from run_folders import write_plan, write_run
 
 from clients.shard import Role
-from fl_testbed.report.columns import ACCURACY, ATTACK_SUCCESS, WORST_GROUP, Column
+from fl_testbed.report.columns import ACCURACY, ATTACK_SUCCESS, SECTIONS, WORST_GROUP, Column
 from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
 from fl_testbed.report.figures.group_curves import group_curves
 from fl_testbed.report.figures.heard_map import heard_map
@@ -194,6 +194,13 @@ def test_the_best_is_highest_lowest_or_nearest_0_as_the_column_has_it(tmp_path: 
     assert {key: comparison.best[key] for key in best} == best
     texts = [[cell.text for cell in cells[1:]] for cells in grids(comparison)[0].cells]
     assert texts == [["50.0", "400"], ["40.0", "100"]]  # percent, and percent squared
+
+
+def test_what_is_a_role_s_is_called_by_its_name() -> None:
+    for column in (column for columns in SECTIONS.values() for column in columns):
+        for role in Role:
+            if role.value in column.key.split("."):
+                assert role.value.removeprefix("honest_") in column.title
 
 
 def test_where_all_are_the_same_none_is_best(tmp_path: Path) -> None:
