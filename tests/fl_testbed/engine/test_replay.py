@@ -1,5 +1,6 @@
 """Recorded updates: the rule that a run used does the same again, and others can be tried."""
 
+import json
 from pathlib import Path
 from shutil import copytree
 
@@ -55,6 +56,8 @@ def test_the_rule_that_a_run_used_gives_its_weights_to_the_byte(
         variant = folder.parent.name
         twin = replays[key.replace(variant, f"{variant},replay=same")]
         assert (folder / "clients.csv").read_text() == (twin / "clients.csv").read_text(), key
+        own, its = (json.loads((f / "summary.json").read_text()) for f in (folder, twin))
+        assert {k: own[k] for k in ("suppression", "lifting")}.items() <= its.items(), key
 
 
 def test_recording_whole_updates_changes_nothing(recorded: Path, tmp_path: Path) -> None:
@@ -96,6 +99,7 @@ def test_a_rule_that_asks_for_losses_finds_them_recorded(recorded: Path, tmp_pat
     ("variant", "settings", "expected"),
     [
         ("mean", ["rounds=2"], "--set: rounds: a replay can change the strategy alone"),
+        ("mean", ["seed=1"], "--set: seed: a replay can change the strategy alone"),
         ("mean", ["strategy.aggregation.n_maliciuos=1"], "unknown key"),
         ("mean", ["variants={a: {}, b: {}}"], "--set: gives 2 runs, and a replay is one"),
         ("mean", ["sweep.seed=[0, 1]"], "--set: gives 2 runs, and a replay is one"),

@@ -112,6 +112,18 @@ def test_a_figure_that_a_run_could_not_have_is_no_zero(tmp_path: Path) -> None:
     assert row.estimates[ACCURACY.key].n == 2
 
 
+def test_a_variant_is_in_a_table_where_it_has_any_of_its_figures(tmp_path: Path) -> None:
+    majority, minority = (
+        f"suppression.honest_{who}.weight_ratio" for who in ("majority", "minority")
+    )
+    plain = figures(0.5, rate=None)
+    write_run(tmp_path / "one", "both", 0, {**plain, majority: 1.1, minority: 0.4})
+    write_run(tmp_path / "one", "majority", 0, {**plain, majority: 1.0, minority: None})
+    write_run(tmp_path / "one", "neither", 0, plain)
+    model, heard = grids(compare(find_runs([tmp_path])))
+    assert (len(model.labels), heard.labels) == (3, ["both", "majority"])
+
+
 def test_a_sweep_of_which_nothing_has_finished_shows_its_runs(tmp_path: Path) -> None:
     write_run(tmp_path / "young", "mean", 0)
     comparison = compare(find_runs([tmp_path]))
@@ -128,7 +140,8 @@ def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
     comparison = compare(find_runs([sweep]), "mean")
     assert row_of(comparison, "other").differences[ACCURACY.key] == pytest.approx((0.1, 0, 2))
     assert not row_of(comparison, "mean").differences
-    text = grids(comparison)[1].cells[0][1]
+    n_pairs, text = grids(comparison)[1].cells[0][:2]
+    assert n_pairs.text == "2"
     assert text.text.startswith("+10.0 ± 0.0")
     assert text.is_marked
 
