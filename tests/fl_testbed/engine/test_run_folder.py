@@ -1,5 +1,6 @@
 """A run's files by themselves."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,12 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
 def test_a_file_that_is_no_text_any_more_is_there_and_is_another(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_bytes(b"name: \xff")
     assert RunFolder(tmp_path).read("scenario.yaml") not in (None, "name: ")
+
+
+def test_a_cell_has_nine_digits_and_nothing_where_there_is_no_number(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start({"table.csv": ("number", "text")})
+    folder.append("table.csv", [(2 / 3, "a, b"), (math.nan, ""), (123456789012.0, "x"), (7, "y")])
+    folder.close()
+    rows = 'number,text\n0.666666667,"a, b"\n,\n1.23456789e+11,x\n7,y\n'
+    assert (tmp_path / "table.csv").read_text() == rows
