@@ -8,6 +8,7 @@ from shutil import copytree
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.text import Annotation
 from rich.console import Console
 from run_folders import write_plan, write_run
@@ -19,6 +20,7 @@ from fl_testbed.report.figures.group_curves import group_curves
 from fl_testbed.report.figures.heard_map import heard_map
 from fl_testbed.report.figures.style import save
 from fl_testbed.report.figures.suppression_bars import suppression_bars
+from fl_testbed.report.figures.tension import tension_plane
 from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
 from fl_testbed.report.gallery import factors, pictures
 from fl_testbed.report.results import Status, find_runs
@@ -360,6 +362,23 @@ def test_a_heat_map_sets_a_method_that_an_oracle_corrects_apart(
     (tmp_path / "scenario.yaml").write_text(f"strategy: {{{methods}, oracle: {oracle}}}")
     found = factors(tmp_path)
     assert (found["defence"], found["reweighting"]) == (defence, lift)
+
+
+def test_a_heat_map_names_the_steps_before_a_rule(tmp_path: Path) -> None:
+    steps = "pre_aggregation: [{kind: bucketing}], aggregation: {kind: krum}"
+    (tmp_path / "scenario.yaml").write_text(f"strategy: {{{steps}}}")
+    assert factors(tmp_path)["defence"] == "bucketing + krum"
+
+
+def test_the_plane_has_attack_success_across_and_the_worst_group_up(sweep: Path) -> None:
+    plane = tension_plane(compare(find_runs([sweep])))
+    assert plane is not None
+    axes = plane.axes[0]
+    drawn = [dots.get_offsets() for dots in axes.collections if isinstance(dots, PathCollection)]
+    points = [tuple(np.asarray(offsets).ravel().tolist()) for offsets in drawn]
+    assert points == [(0, 100), pytest.approx((50, 70)), pytest.approx((0, 20))]
+    assert axes.get_xlabel().startswith("attack success rate")
+    assert axes.get_ylabel().startswith("worst-group accuracy")
 
 
 def test_a_legend_names_the_groups_of_all_variants() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from run_folders import write_run
 
 from clients.shard import Role
@@ -94,6 +95,26 @@ def test_a_group_table_that_no_run_writes_is_named(tmp_path: Path) -> None:
     (run / "groups.csv").write_text("round,group,n_examples,accuracy\n0,all,1,good\n")
     with pytest.raises(ScenarioError, match=r"groups\.csv: is not what a run writes"):
         group_accuracy_by_round(find_runs([run]))
+
+
+def test_suspicions_are_ranked_within_each_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked: dict[str, pd.DataFrame] = {}
+
+    def score_distributions(page: dict[str, pd.DataFrame], areas: dict[str, float]) -> Figure:
+        ranked.update(page)
+        return Figure()
+
+    monkeypatch.setattr("fl_testbed.report.gallery.score_distributions", score_distributions)
+    for seed, scale in ((0, 1.0), (1, 100.0)):  # scores of different runs are not on one scale
+        run = write_run(tmp_path / "sweep", "mean", seed, {"suppression.separability": 0.5})
+        clients = CLIENTS[CLIENTS["round"] == 1]
+        scaled = clients.assign(suspicion=scale * clients["suspicion"])
+        scaled.to_csv(run / "clients.csv", index=False)
+    runs = find_runs([tmp_path / "sweep"])
+    list(pictures(compare(runs), runs))
+    assert ranked["mean"]["rank"].tolist() == pytest.approx([0, 0.5, 0.5, 1] * 2)
 
 
 def test_a_run_in_which_nobody_ever_answered_has_figures_of_what_there_is(tmp_path: Path) -> None:
