@@ -119,7 +119,7 @@ class TestGeorge:
         assert len(found.unique()) == 5
 
     def test_who_is_gone_has_no_cluster_of_its_own(self):
-        points = torch.tensor([0.0, 10.0, 60.0]).repeat_interleave(20)
+        points = torch.tensor([0.0, 30.0, 60.0]).repeat_interleave(20)
         points += torch.from_numpy(rng().normal(size=60))
         kept = torch.arange(60) < 40
         labels = torch.zeros(60, dtype=torch.int64)

@@ -185,7 +185,8 @@ def test_kinds_of_attackers_get_the_examples_that_their_own_poison_needs():
         assert all((shard.labels == 3).all() for shard in stamps)
     flip = POISONS["flip a pair"] | {"relabel": {"kind": "pairwise", "source": 5, "target": 0}}
     federation = build(attackers=[kinds[1], {"count": 1, "poison": flip}])
-    assert len(federation.clean_shard(8).labels.unique()) > 3  # what another kind wants is not its
+    # It gets whatever comes, and not half a shard of what the first kind wants.
+    assert (federation.clean_shard(8).labels == 3).sum() < 10
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ class TestCelebA:
         )
         people = zip(names, (2880, 55, 2880, 55, 2880), strict=True)
         lines = [f"{name} {person}\n" for name, person in people]
-        write(folder / "identity_CelebA.txt", "".join(reversed(lines)))
+        write(folder / "identity_CelebA.txt", "".join([lines[0], *reversed(lines[1:])]))
         for value, name in enumerate(names):
             write_image(folder / "img_align_celeba" / name, 10 * value)
         return folder

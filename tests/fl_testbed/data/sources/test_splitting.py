@@ -4,7 +4,7 @@ from fl_testbed.data import Examples
 from fl_testbed.data.sources.splitting import split_clients
 
 
-def tested_clients(seed: int) -> set[int]:
+def clients_for_testing(seed: int) -> set[int]:
     clients = np.arange(120) // 3
     every = Examples(np.zeros((120, 1)), np.zeros(120, dtype=int), clients=clients)
     train, test = split_clients(every, clients // 20, 0.2, np.random.default_rng(seed))
@@ -15,7 +15,7 @@ def tested_clients(seed: int) -> set[int]:
 
 
 def test_the_seed_draws_a_share_of_each_population_s_clients():
-    drawn = [tested_clients(seed) for seed in range(10)]
+    drawn = [clients_for_testing(seed) for seed in range(10)]
     for tested in drawn:
         assert sorted(client // 20 for client in tested) == [0] * 4 + [1] * 4
     assert len(set.union(*drawn)) > 30  # of 40: one is spared ten times with probability 0.1
