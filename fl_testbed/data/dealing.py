@@ -348,6 +348,7 @@ def _exchanged(
     """
     if pool.wanted is None or pool.n_attackers == 0:
         return shares
+    is_by_class = unused is None
     if unused is None:
         unused = pool.rows[~np.isin(pool.rows, shares.rows)]
     if pool.spare is not None:
@@ -366,10 +367,13 @@ def _exchanged(
     donors = np.concatenate([rng.permutation(free), rng.permutation(honest)])
     if missing.sum() > len(donors):
         raise _too_few_to_poison(pool.n_attackers, wanted, int(fits.sum()))
-    owner = np.repeat(np.arange(pool.n_attackers), sizes)
-    useless = ~fits[first:n_dealt]
-    rank = useless.cumsum() - np.repeat(np.append(0, useless.cumsum())[bounds[:-1] - first], sizes)
-    given = first + np.flatnonzero(useless & (rank <= missing[owner]))
+    useless = first + np.flatnonzero(~fits[first:n_dealt])
+    if is_by_class:  # then a shard's first examples are all of its first classes
+        useless = rng.permutation(useless)
+    owner = np.searchsorted(bounds, useless, side="right") - 1
+    order = np.argsort(owner, kind="stable")
+    useless, owner = useless[order], owner[order]
+    given = useless[np.arange(len(owner)) - np.searchsorted(owner, owner) < missing[owner]]
     taken = donors[: len(given)]
     rows[given], rows[taken] = rows[taken], rows[given]
     return Shares(rows[:n_dealt], shares.starts)

@@ -258,6 +258,16 @@ class TestDirichlet:
         # Of 10 examples that each of four has, two attackers with 10 take 20 together.
         assert all(1 <= (LABELS[shard] == 0).sum() <= 9 for shard in dealt[:4])
 
+    def test_attackers_give_examples_of_all_classes_for_those_that_they_poison(self):
+        left = np.zeros(N_CLASSES, dtype=int)
+        for seed in range(10):
+            rng = np.random.default_rng(seed)
+            wanted = Wanted(LABELS == 3, 0.5)
+            pool = Pool(rng.permutation(N_TRAIN), LABELS, 6, 20, 4, wanted)
+            dealt = shards(dirichlet(pool, rng, alpha=1_000))
+            left += np.bincount(LABELS[np.concatenate(dealt[2:])], minlength=N_CLASSES)
+        assert left[:3] / left[:3].sum() == pytest.approx([1 / 3] * 3, abs=0.06)
+
     def test_what_others_left_is_not_kept_for_the_last_clients(self):
         # All rows are dealt, so late choosers get what is left. Roles go by client id: whether a
         # client's mix is like the leftovers must not depend on it.
