@@ -200,6 +200,16 @@ class Layout:
         for part, values in self.parts(record):
             np.copyto(out[part], values, casting="same_kind")
 
+    def flattened(self, record: ArrayRecord) -> np.ndarray:
+        """Return a copy of a record's parameters, shape (d,), float32.
+
+        Raises:
+            UnusableReplyError: If the record's keys, shapes or types are not this layout's.
+        """
+        flat = np.empty(self.size, dtype=np.float32)
+        self.write_flat(record, flat)
+        return flat
+
     def read_flat(self, flat: np.ndarray | torch.Tensor, others: ArrayRecord) -> ArrayRecord:
         """Return a record with parameters from ``flat`` and integer arrays from ``others``.
 

@@ -169,8 +169,7 @@ class Observed(Strategy):
         """Copy the updates, which a strategy may write into; return the global parameters, the
         matrix, and the entry of each of its rows."""
         layout = Layout.of(self._arrays)
-        start = np.empty(layout.size, dtype=np.float32)
-        layout.write_flat(self._arrays, start)
+        start = layout.flattened(self._arrays)
         entries = {client: ClientEntry(client, NO_REPLY) for client in self._asked}
         ledger.clients = list(entries.values())
         matrix = torch.empty(len(answers), layout.size)
@@ -246,10 +245,7 @@ class Observed(Strategy):
         torch.manual_seed(third)
 
     def _step(self, arrays: ArrayRecord, start: np.ndarray) -> Tensor:
-        step = np.empty_like(start)
-        Layout.of(self._arrays).write_flat(arrays, step)
-        step -= start
-        return torch.from_numpy(step)
+        return torch.from_numpy(Layout.of(self._arrays).flattened(arrays) - start)
 
 
 def _distance(step: Tensor, other: Tensor) -> float:

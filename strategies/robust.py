@@ -189,7 +189,7 @@ class RobustFedAvg(FedAvg):
         """Address the round's clients, in the order of their node ids."""
         self._arrays, self._layout = arrays, Layout.of(arrays)
         if self._initial is None and self.pipeline.reweight is not None:
-            self._initial = self._flat(arrays)
+            self._initial = self._layout.flattened(arrays)
         if self.pipeline.needs_losses and self.losses == "reported":
             config["report-loss"] = True
         messages = list(super().configure_train(server_round, arrays, config, grid))
@@ -206,7 +206,7 @@ class RobustFedAvg(FedAvg):
             TooFewClientsError: If too few usable replies came and ``on_too_few`` is ``stop``.
         """
         ledger = self.ledger = RoundLedger(server_round)
-        start = self._flat(self._arrays)
+        start = self._layout.flattened(self._arrays)
         reports = self._receive(replies, start, ledger)
         self._set_prior(ledger)
         for entry in ledger.clients:
@@ -261,11 +261,6 @@ class RobustFedAvg(FedAvg):
             if name.startswith("memory/")
         }
         self._initial = state["initial"].numpy() if "initial" in state else None
-
-    def _flat(self, arrays: ArrayRecord) -> np.ndarray:
-        flat = np.empty(self._layout.size, dtype=np.float32)
-        self._layout.write_flat(arrays, flat)
-        return flat
 
     def _receive(
         self, replies: Iterable[Message], start: np.ndarray, ledger: RoundLedger
@@ -423,7 +418,7 @@ class RobustFedAvg(FedAvg):
         if self.server_update is None:
             raise TypeError("this aggregation rule needs server data: pass server_update")
         trained = self.server_update(self._arrays, server_round)
-        return torch.from_numpy(self._flat(trained) - start).to(self.device)
+        return torch.from_numpy(self._layout.flattened(trained) - start).to(self.device)
 
     def _evaluate(self, flat: np.ndarray) -> tuple[float, float, float]:
         if self.server_evaluate is None:

@@ -284,9 +284,7 @@ class _Round:
         flat = self.layout.flat_of(arrays)
         if isinstance(flat, Tensor):
             return flat.to(self._device)
-        values = np.empty(self.layout.size, dtype=np.float32)
-        self.layout.write_flat(arrays, values)
-        return torch.from_numpy(values).to(self._device)
+        return torch.from_numpy(self.layout.flattened(arrays)).to(self._device)
 
 
 def _arrays_of(message: Message) -> tuple[str, ArrayRecord]:

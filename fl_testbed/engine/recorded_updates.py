@@ -57,6 +57,7 @@ class Recorder:
     def passing(self, replies: Iterable[Message], start: ArrayRecord) -> Iterator[Message]:
         """Yield replies to the model ``start``, and keep them."""
         self._start, self._layout = start, Layout.of(start)
+        self._flat = self._layout.flattened(start)
         self._clients, self._rows = {}, {}
         for reply in replies:
             yield self._kept(reply)
@@ -83,35 +84,22 @@ class Recorder:
         kept: dict[str, Any] = {"metrics": dict(metrics)}
         self._clients[client] = kept
         try:
-            row = self._row(reply)
+            with np.errstate(over="ignore", invalid="ignore"):
+                row = self._layout.flattened(only_arrays(reply.content))
         except UnusableReplyError as fault:
             kept["complaint"] = str(fault)  # it will be rejected, now and in a replay
             return reply
+        kept["has_row"] = True
         if self._dtype == "float32":
             self._rows[client] = row
-            kept["has_row"] = True
             return reply
-        start = np.empty(self._layout.size, dtype=np.float32)
-        self._layout.write_flat(self._start, start)
         with np.errstate(over="ignore", invalid="ignore"):
-            halves, exponent = halved(row - start)
+            halves, kept["exponent"] = halved(row - self._flat)
         self._rows[client] = halves
-        kept |= {"has_row": True, "exponent": exponent}
+        sent = restored(self._flat, halves, kept["exponent"])
         name = next(iter(reply.content.array_records))
-        reply.content[name] = self._layout.read_flat(restored(start, halves, exponent), self._start)
+        reply.content[name] = self._layout.read_flat(sent, self._start)
         return reply
-
-    def _row(self, reply: Message) -> np.ndarray:
-        """Return a reply's parameters.
-
-        Raises:
-            UnusableReplyError: If it has none, or others than the model's.
-        """
-        arrays = only_arrays(reply.content)
-        row = np.empty(self._layout.size, dtype=np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._layout.write_flat(arrays, row)
-        return row
 
 
 def halved(update: np.ndarray) -> tuple[np.ndarray, int]:
@@ -154,8 +142,7 @@ class Recorded:
         rows = iter(tensors["rows"].numpy())
         self._rows = {c: next(rows) for c, r in self.replies.items() if r.get("has_row")}
         self._layout = Layout.of(self.start)
-        self._flat = np.empty(self._layout.size, dtype=np.float32)
-        self._layout.write_flat(self.start, self._flat)
+        self._flat = self._layout.flattened(self.start)
 
     def outcome(self, client: int) -> Outcome:
         """Return what a client answered."""

@@ -91,11 +91,10 @@ def test_tensors_on_a_device_are_numbers_to_whoever_asks_for_them() -> None:
     assert array.numpy().tolist() == [1.5, 2.5]
     assert array.dtype == "float32"
     assert array.shape == (2,)
-    flat = np.empty(6, dtype=np.float32)
     with PretendedDevice():
         reply = on_a_device(moved_by(1.0))
         pickled = pickle.dumps(reply)
     for record in (reply, pickle.loads(pickled)):
         with PretendedDevice():
-            LAYOUT.write_flat(record, flat)
+            flat = LAYOUT.flattened(record)
         assert flat.tolist() == [2, 3, 4, 5, 0, 0]
