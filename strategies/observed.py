@@ -85,12 +85,11 @@ class Observed(Strategy):
         An exception in it, or a result that is no such model, is the round's outcome: the model
         stays as it is, the ledger says why.
         """
-        ledger = self.ledger = RoundLedger(server_round)
+        ledger = self.ledger = RoundLedger(server_round, skipped=self._unasked)
+        if self._unasked:
+            return None, None
         answers = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
         start, updates, measured = self._read(answers, ledger)
-        if self._unasked:  # only now: a recorder of replies must have seen that there are none
-            ledger.skipped = self._unasked
-            return None, None
         arrays = metrics = step = None
         with _older_objects_spared():
             without = self._without_each(server_round, answers, start) if self.leave_one_out else {}

@@ -45,20 +45,20 @@ class Recorder:
     float32 keeps what clients sent. float16 keeps updates, each scaled by a power of two so that
     none overflows or vanishes, and *replaces* what clients sent by what it kept: as if they had
     sent half precision. So what the strategy sees is what a replay sees, with either.
+
+    Args:
+        dtype: Which of the two.
+        start: The model that clients were sent.
     """
 
-    def __init__(self, dtype: DType) -> None:
-        self._dtype = dtype
-        self._start = ArrayRecord()
-        self._layout = Layout.of(self._start)
+    def __init__(self, dtype: DType, start: ArrayRecord) -> None:
+        self._dtype, self._start, self._layout = dtype, start, Layout.of(start)
+        self._flat = self._layout.flattened(start)
         self._clients: dict[int, dict[str, Any]] = {}
         self._rows: dict[int, np.ndarray] = {}
 
-    def passing(self, replies: Iterable[Message], start: ArrayRecord) -> Iterator[Message]:
-        """Yield replies to the model ``start``, and keep them."""
-        self._start, self._layout = start, Layout.of(start)
-        self._flat = self._layout.flattened(start)
-        self._clients, self._rows = {}, {}
+    def passing(self, replies: Iterable[Message]) -> Iterator[Message]:
+        """Yield replies, and keep them."""
         for reply in replies:
             yield self._kept(reply)
 

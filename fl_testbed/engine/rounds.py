@@ -57,8 +57,7 @@ class Run:
         self._grid.notes += [where] if where else []
         self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation, device)
         self._evaluate = Evaluator(scenario, federation, device)
-        recording = scenario.record_updates
-        self._recorder = Recorder(recording.dtype) if recording is not None else None
+        self._recorder: Recorder | None = None  # of the last round, if updates are recorded
         model = build_model(scenario, federation.dataset)
         self._n_parameters = sum(parameter.numel() for parameter in model.parameters())
         self._arrays = ArrayRecord(model.state_dict())
@@ -84,7 +83,7 @@ class Run:
             evaluation = self._evaluate(self._arrays) if self._is_evaluated(round_) else None
             tables = self._tables(round_, evaluation)
             tables["timings.csv"] = [(round_, trained - began, perf_counter() - trained)]
-            updates = self._recorder.content() if self._recorder and round_ > 0 else b""
+            updates = b"" if self._recorder is None else self._recorder.content()
             notes = (*self._grid.notes, *self._complaints(round_))
             self._grid.notes.clear()
             yield RoundRecord(round_, tables, self._state(), evaluation, updates, notes)
@@ -107,13 +106,14 @@ class Run:
         grid = self._grid
         grid.sample = self._sample(round_)
         grid.keep_order = self._strategy.keeps_running_sum(len(grid.sample), self._n_parameters)
-        recorder = self._recorder
+        recording = self._scenario.record_updates
         # A rule that is tried on the record later may ask for losses.
-        config = ConfigRecord({} if recorder is None else {"report-loss": True})
+        config = ConfigRecord({} if recording is None else {"report-loss": True})
         messages = self._strategy.configure_train(round_, self._arrays, config, grid)
         replies = grid.send_and_receive(messages)
-        if recorder is not None:
-            replies = recorder.passing(replies, self._arrays)
+        if recording is not None:
+            self._recorder = Recorder(recording.dtype, self._arrays)
+            replies = self._recorder.passing(replies)
         arrays, _ = self._strategy.aggregate_train(round_, replies)
         grid.end_round()
         if arrays is not None:
