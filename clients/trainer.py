@@ -17,7 +17,7 @@ from clients.training import (
     StepHook,
     parameters_in,
     train,
-    train_rows,
+    train_cohort,
     trainable,
 )
 from strategies.shapes import Tensor
@@ -223,7 +223,7 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         received = moved(received, self.device)
         hooks = [job.make_hook(received) if job.make_hook is not None else None for job in jobs]
-        return train_rows(
+        return train_cohort(
             self.model,
             received,
             [job.shard.to(self.device) for job in jobs],

@@ -198,26 +198,6 @@ def train_cohort(
     settings: LocalTraining,
     rngs: Sequence[np.random.Generator],
     hooks: Sequence[StepHook | None] | None = None,
-) -> tuple[State, Float[Tensor, " clients"]]:
-    """Train a cohort of clients at once from the same model.
-
-    See :func:`train_rows`, whose matrix this cuts into parameters.
-
-    Returns:
-        The trained parameters, stacked along a first axis of clients, and each client's mean loss
-        over all examples seen.
-    """
-    rows, losses = train_rows(model, start, shards, settings, rngs, hooks)
-    return parameters_in(rows, trainable(model, start)), losses
-
-
-def train_rows(
-    model: nn.Module,
-    start: State,
-    shards: Sequence[Shard],
-    settings: LocalTraining,
-    rngs: Sequence[np.random.Generator],
-    hooks: Sequence[StepHook | None] | None = None,
     most_steps: int | None = None,
 ) -> tuple[Float[Tensor, "clients d"], Float[Tensor, " clients"]]:
     """Train a cohort of clients at once from the same model.

@@ -19,7 +19,7 @@ from measure import report
 from torch import nn
 
 from clients.shard import Role, Shard
-from clients.training import LocalTraining, train, train_rows
+from clients.training import LocalTraining, train, train_cohort
 from fl_testbed import api
 from fl_testbed.models import cnn, mlp, resnet18
 
@@ -85,7 +85,7 @@ def trained(kind: str, settings: LocalTraining, dtype: torch.dtype) -> Trained:
 
     def in_cohort(clients: Sequence[int]) -> torch.Tensor:
         rngs = [np.random.default_rng(client) for client in clients]
-        return train_rows(model, start, [held[client] for client in clients], settings, rngs)[0]
+        return train_cohort(model, start, [held[client] for client in clients], settings, rngs)[0]
 
     alone = []
     for client, shard in enumerate(held):

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clients.convolutions import ConvolutionsAsProducts
 from clients.shard import Role, Shard
-from clients.training import LocalTraining, train_rows
+from clients.training import LocalTraining, train_cohort
 
 N_MODELS, N_IMAGES = 3, 4
 LAYERS = {
@@ -92,7 +92,7 @@ def test_a_cohort_trains_the_same_models_either_way():
     def trained() -> Tensor:
         rngs = [np.random.default_rng(client) for client in range(len(shards))]
         settings = LocalTraining(lr=0.1, batch_size=5, local_epochs=2)
-        return train_rows(model, model.state_dict(), shards, settings, rngs)[0]
+        return train_cohort(model, model.state_dict(), shards, settings, rngs)[0]
 
     expected = trained()
     with ConvolutionsAsProducts(), Convolutions() as torchs_own:

@@ -11,7 +11,7 @@ from torch import nn
 
 from clients.attacks import ProjectedDescent
 from clients.shard import Role, Shard
-from clients.training import LocalTraining, train_rows
+from clients.training import LocalTraining, train_cohort
 
 ELSEWHERE = torch.device("meta")
 SETTINGS = {
@@ -42,7 +42,7 @@ def model() -> nn.Module:
 def test_a_cohort_trains_where_its_data_are_and_the_host_never_waits(settings: LocalTraining):
     shards = [shard(size) for size in (7, 23, 1, 23)]
     rngs = [np.random.default_rng(client) for client in range(4)]
-    rows, losses = train_rows(model(), model().state_dict(), shards, settings, rngs)
+    rows, losses = train_cohort(model(), model().state_dict(), shards, settings, rngs)
     assert rows.device == losses.device == ELSEWHERE
     assert rows.shape == (4, sum(p.numel() for p in model().parameters()))
 
@@ -52,12 +52,12 @@ def test_this_would_show_a_number_that_the_host_waits_for():
     hook = ProjectedDescent(radius=1.0).hook(received, None)  # looks at its own length
     rngs = [np.random.default_rng(0)]
     with pytest.raises(RuntimeError, match="no data"):
-        train_rows(model(), received, [shard(7)], SETTINGS["sgd"], rngs, [hook])
+        train_cohort(model(), received, [shard(7)], SETTINGS["sgd"], rngs, [hook])
 
 
 def test_this_would_show_data_that_are_elsewhere():
     own = shard(7)._replace(labels=torch.zeros(7, dtype=torch.int64))
     with pytest.raises(RuntimeError, match="device"):
-        train_rows(
+        train_cohort(
             model(), model().state_dict(), [own], SETTINGS["sgd"], [np.random.default_rng(0)]
         )

@@ -12,7 +12,7 @@ from torch import nn
 from clients.device_memory import DeviceMemory, HostMemory
 from clients.shard import Role, Shard
 from clients.trainer import Job, Trained, Trainer
-from clients.training import LocalTraining, State, train_rows
+from clients.training import LocalTraining, State, train_cohort
 
 SETTINGS = LocalTraining(lr=0.1, batch_size=5, local_epochs=2, momentum=0.9)
 SIZES = (7, 23, 10, 1, 16, 12, 5, 30)
@@ -127,7 +127,7 @@ def test_the_second_step_takes_as_much_as_any_later_one(optimizer: str):
     def peak(most_steps: int | None) -> int:
         rngs = [np.random.default_rng(i) for i in range(2)]
         return HostMemory().peak_of(
-            lambda: train_rows(model(), start, shards, settings, rngs, None, most_steps)
+            lambda: train_cohort(model(), start, shards, settings, rngs, None, most_steps)
         )
 
     # At the end the schedule's own copies are no more, so that the last row may be the peak.

@@ -14,7 +14,16 @@ from torch import nn
 
 from clients.reporting import report_of
 from clients.shard import Role, Shard
-from clients.training import DrawsError, LocalTraining, batches, train, train_cohort
+from clients.training import (
+    DrawsError,
+    LocalTraining,
+    State,
+    batches,
+    parameters_in,
+    train,
+    train_cohort,
+    trainable,
+)
 
 RAGGED = (7, 23, 10, 1, 16)  # with batches of 5: ends mid-batch, on a batch, in the first batch
 SETTINGS = {
@@ -87,8 +96,16 @@ def one_by_one(model: nn.Module, shards: list[Shard], settings: LocalTraining):
     return stacked, torch.tensor(losses, dtype=torch.float64)
 
 
-def as_cohort(model: nn.Module, shards: list[Shard], settings: LocalTraining):
-    return train_cohort(model, model.state_dict(), shards, settings, generators(len(shards)))
+def as_cohort(
+    model: nn.Module,
+    shards: list[Shard],
+    settings: LocalTraining,
+    start: State | None = None,
+    rngs: list[np.random.Generator] | None = None,
+):
+    start, rngs = start or model.state_dict(), rngs or generators(len(shards))
+    rows, losses = train_cohort(model, start, shards, settings, rngs)
+    return parameters_in(rows, trainable(model, start)), losses
 
 
 @every_setting
@@ -231,7 +248,7 @@ class TestCohort:
         shards = [random_shard(size, 0) for size in (3, 30, 12)]
         trained, losses = as_cohort(model, shards, settings)
         for row, (shard, rng) in enumerate(zip(shards, generators(3), strict=True)):
-            alone, loss = train_cohort(model, model.state_dict(), [shard], settings, [rng])
+            alone, loss = as_cohort(model, [shard], settings, rngs=[rng])
             torch.testing.assert_close(trained["1.weight"][row], alone["1.weight"][0])
             torch.testing.assert_close(losses[row], loss[0])
 
@@ -241,7 +258,7 @@ class TestCohort:
         start = {name: value.clone() for name, value in model.state_dict().items()}
         before = {name: value.clone() for name, value in start.items()}
         shards = [random_shard(size, seed) for seed, size in enumerate(RAGGED)]
-        train_cohort(model, start, shards, settings, generators(len(shards)))
+        as_cohort(model, shards, settings, start)
         for name in before:
             assert torch.equal(start[name], before[name])
             assert torch.equal(model.state_dict()[name], before[name])
@@ -253,8 +270,7 @@ class TestCohort:
             received.get_parameter("1.weight").add_(1)
         shards = [random_shard(6, 0), random_shard(9, 1)]
         expected, _ = one_by_one(received, shards, settings)
-        rngs = generators(2)
-        trained, _ = train_cohort(model, received.state_dict(), shards, settings, rngs)
+        trained, _ = as_cohort(model, shards, settings, received.state_dict())
         torch.testing.assert_close(trained["1.weight"], expected["1.weight"], rtol=0, atol=1e-10)
 
     @every_setting

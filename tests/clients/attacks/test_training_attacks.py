@@ -11,7 +11,14 @@ from clients.attacks import Neurotoxin, ProjectedDescent, TrainingAttack
 from clients.attacks.neurotoxin import most_moved
 from clients.attacks.pgd import distance, project_onto_ball
 from clients.shard import Role, Shard
-from clients.training import LocalTraining, State, train, train_cohort
+from clients.training import (
+    LocalTraining,
+    State,
+    parameters_in,
+    train,
+    train_cohort,
+    trainable,
+)
 from strategies.randomness import Purpose, generator
 
 SETTINGS = LocalTraining(lr=0.1, batch_size=5, local_epochs=2, momentum=0.9, weight_decay=0.1)
@@ -133,7 +140,8 @@ def test_a_cohort_runs_the_hooks_of_its_attackers_and_of_nobody_else(attack):
     received = model().state_dict()
     hooks = [None, attack.hook(received, previous), attack.hook(received, previous), None]
     rngs = [generator(0, Purpose.TRAINING, 1, client) for client in range(4)]
-    together, _ = train_cohort(model(), received, shards, SETTINGS, rngs, hooks)
+    rows, _ = train_cohort(model(), received, shards, SETTINGS, rngs, hooks)
+    together = parameters_in(rows, trainable(model(), received))
     for client, (own, hook) in enumerate(zip(shards, hooks, strict=True)):
         alone = model()
         train(alone, own, SETTINGS, generator(0, Purpose.TRAINING, 1, client), hook)

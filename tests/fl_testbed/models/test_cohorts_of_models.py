@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from clients.shard import Role, Shard
-from clients.training import LocalTraining, train, train_rows
+from clients.training import LocalTraining, train, train_cohort
 from fl_testbed.models import cnn, mlp, resnet18
 
 SHAPE, N_CLASSES = (1, 8, 8), 3
@@ -60,7 +60,7 @@ def trained(model: nn.Module, settings: LocalTraining, dtype: torch.dtype):
     """Return every client's parameters: trained in a cohort, and one by one."""
     held, start = shards(dtype), flat(model.state_dict())
     rngs = [np.random.default_rng(client) for client in range(len(held))]
-    together, _ = train_rows(model, model.state_dict(), held, settings, rngs)
+    together, _ = train_cohort(model, model.state_dict(), held, settings, rngs)
     alone = []
     for client, own in enumerate(held):
         local = copy.deepcopy(model)
