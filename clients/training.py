@@ -17,7 +17,7 @@ from clients.convolutions import ConvolutionsAsProducts
 from clients.shard import Shard
 from strategies.shapes import Float, Int, Tensor
 
-EVALUATION_BATCH = 1_000
+EVALUATION_BATCH = 1_000  # examples tested at a time
 
 
 _Kind = TypeVar("_Kind", bound=type[torch.optim.Optimizer])
@@ -173,6 +173,20 @@ def own_draws(device: torch.device, rng: np.random.Generator) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n classes"]:
+    """Return a model's outputs as it is tested."""
+    model.eval()
+    return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)])
+
+
+def confidences_in(
+    logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Return I(x)_y, the probability that a model gives each example's label."""
+    return logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
 
 
 class _Schedule(NamedTuple):

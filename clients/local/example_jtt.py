@@ -3,25 +3,20 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from clients.local.lesson import Lesson
 from clients.shard import Shard
-from clients.training import EVALUATION_BATCH
+from clients.training import confidences_in, logits_of
 from strategies.memory import Memory
 from strategies.shapes import Bool, Tensor
 
 FLAGS = "flagged"
 
 
-@torch.no_grad()
 def flagged_by(model: nn.Module, shard: Shard, threshold: float) -> Bool[Tensor, " examples"]:
     """Mark the examples whose label the model gives a probability below a threshold."""
-    model.eval()
-    logits = torch.cat([model(part) for part in shard.inputs.split(EVALUATION_BATCH)])
-    confidences = F.softmax(logits, dim=1).gather(1, shard.labels[:, None]).squeeze(1)
-    return confidences < threshold
+    return confidences_in(logits_of(model, shard.inputs), shard.labels) < threshold
 
 
 def with_copies(shard: Shard, flagged: Bool[Tensor, " examples"], n_copies: int) -> Shard:

@@ -6,6 +6,7 @@ from torch import nn
 from clients.poisons.choosing import changed
 from clients.poisons.triggers import Trigger
 from clients.shard import Shard
+from clients.training import confidences_in
 from strategies.shapes import Float, Int, Tensor
 
 
@@ -75,5 +76,4 @@ def confidence_matched_backdoor(
 @torch.no_grad()
 def _confidence(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     model.eval()
-    probabilities = model(inputs).softmax(dim=1)
-    return probabilities.gather(1, labels.expand(len(inputs))[:, None]).squeeze(1)
+    return confidences_in(model(inputs), labels.expand(len(inputs)))

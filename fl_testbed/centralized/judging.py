@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clients.training import logits_of
 from fl_testbed.centralized.preparation import Material
-from fl_testbed.centralized.training import logits_of
 from fl_testbed.data import Goal
 from fl_testbed.metrics import AttackSuccess, GroupAccuracy, attack_success, group_accuracy
 

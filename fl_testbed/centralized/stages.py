@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.training import logits_of
 from fl_testbed.centralized.activation_clustering import smaller_activation_cluster
 from fl_testbed.centralized.balancing import balanced
 from fl_testbed.centralized.epic import gradient_proxies, isolated
@@ -23,7 +24,7 @@ from fl_testbed.centralized.plan import Plan, everything
 from fl_testbed.centralized.pool import Pool
 from fl_testbed.centralized.spectral_signatures import spectral_scores
 from fl_testbed.centralized.spectre import spectre_scores
-from fl_testbed.centralized.training import Revise, Trained, features_of, logits_of
+from fl_testbed.centralized.training import Revise, Trained, features_of
 from fl_testbed.scenario import stages as specs
 from strategies.shapes import Bool, Float, Tensor
 

@@ -9,10 +9,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from clients.poisons import last_hidden
-from clients.training import EVALUATION_BATCH, LocalTraining, own_draws
+from clients.training import (
+    EVALUATION_BATCH,
+    LocalTraining,
+    confidences_in,
+    logits_of,
+    own_draws,
+)
 from fl_testbed.centralized.plan import Plan
 from fl_testbed.centralized.pool import Pool
-from strategies.shapes import Float, Int, Tensor
+from strategies.shapes import Float, Tensor
 
 Revise = Callable[[int, nn.Module, Plan], Plan]
 """Before an epoch, counted from 0, returns the plan to go on with."""
@@ -65,24 +71,10 @@ def fit(
                     loss = plan.dro.loss(F.cross_entropy(logits, labels, reduction="none"), rows)
                 loss.backward()
                 optimizer.step()
-            confidences[epoch] = confidence(logits_of(model, pool.inputs), pool.labels)
+            confidences[epoch] = confidences_in(logits_of(model, pool.inputs), pool.labels)
     return Trained(model, plan, confidences)
-
-
-@torch.no_grad()
-def logits_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n classes"]:
-    """Return a model's outputs."""
-    model.eval()
-    return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)])
 
 
 def features_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n features"]:
     """Return what a model's last layer is given."""
     return torch.cat([last_hidden(model, part) for part in inputs.split(EVALUATION_BATCH)])
-
-
-def confidence(
-    logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]
-) -> Float[Tensor, " n"]:
-    """Return I(x)_y, the probability that a model gives each example's label."""
-    return logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from flwr.app import ArrayRecord
-from torch import Tensor, nn
+from torch import Tensor
 
-from clients.training import EVALUATION_BATCH
+from clients.training import logits_of
 from fl_testbed.data import Federation, Goal
 from fl_testbed.engine.assembly import CPU, build_model, test_set
 from fl_testbed.metrics import (
@@ -66,7 +66,7 @@ class Evaluator:
     def __call__(self, arrays: ArrayRecord) -> Evaluation:
         """Test a model."""
         self._model.load_state_dict(state_dict_of(arrays))
-        logits = _logits(self._model, self._inputs)
+        logits = logits_of(self._model, self._inputs).cpu()
         labels = self._test.labels
         correct = (logits.argmax(dim=1) == labels).numpy()
         groups = group_accuracy(correct, self._test.groups.numpy(), self._training_counts)
@@ -92,7 +92,7 @@ class Evaluator:
     def _called(self, inputs: Tensor) -> np.ndarray:
         if not len(inputs):
             return np.empty(0, dtype=np.int64)
-        return _logits(self._model, inputs).argmax(dim=1).numpy()
+        return logits_of(self._model, inputs).cpu().argmax(dim=1).numpy()
 
 
 def _judged(federation: Federation, most: int) -> list[int]:
@@ -109,9 +109,3 @@ def _judged(federation: Federation, most: int) -> list[int]:
 def _shown_on(device: torch.device, goal: Goal) -> Goal:
     unstamped = None if goal.unstamped is None else goal.unstamped.to(device)
     return goal._replace(inputs=goal.inputs.to(device), unstamped=unstamped)
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    model.eval()
-    return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)]).cpu()
