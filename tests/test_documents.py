@@ -9,7 +9,7 @@ import yaml
 
 from clients.shard import Role
 from experiments import pages
-from fl_testbed.engine.run_folder import COLUMNS
+from fl_testbed.engine.rounds import COLUMNS
 from fl_testbed.report.columns import SECTIONS
 
 ROOT = Path(__file__).parents[1]

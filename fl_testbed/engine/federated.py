@@ -9,8 +9,8 @@ from fl_testbed.engine.datasets import DatasetCache, check_data
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.memory import check_memory
 from fl_testbed.engine.placement import largest_cohort, training_memory
-from fl_testbed.engine.rounds import RoundRecord, Run, State, summarise
-from fl_testbed.engine.run_folder import COLUMNS
+from fl_testbed.engine.rounds import COLUMNS, RoundRecord, Run, State
+from fl_testbed.engine.summary import summarise
 from fl_testbed.scenario import Scenario
 
 __all__ = ["check", "columns", "records", "spreads", "summarise"]

@@ -9,9 +9,10 @@ from fl_testbed.data import DataError, Federation
 from fl_testbed.engine.datasets import DatasetCache, checked_federation
 from fl_testbed.engine.errors import TakenError
 from fl_testbed.engine.recorded_updates import replayed
-from fl_testbed.engine.rounds import client_row, described, heard_and_lifted
-from fl_testbed.engine.run_folder import COLUMNS, UPDATES, RunFolder
+from fl_testbed.engine.rounds import COLUMNS, client_row
+from fl_testbed.engine.run_folder import UPDATES, RunFolder
 from fl_testbed.engine.run_writer import Options, check_folders, run_folder
+from fl_testbed.engine.summary import described, heard_and_lifted
 from fl_testbed.metrics import read_table
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.loading import label_of_settings

@@ -1,12 +1,10 @@
-"""The round loop of one run, and its summary."""
+"""The round loop of one run, and the rows that it leaves in the tables."""
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor
 
@@ -17,16 +15,63 @@ from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.placement import server_device
 from fl_testbed.engine.recorded_updates import Recorder
-from fl_testbed.engine.run_folder import FIGURES, Row
+from fl_testbed.engine.run_folder import Row
 from fl_testbed.engine.threads import limit_threads
-from fl_testbed.metrics import finite_or_none, lifting, read_table, suppression
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import state_dict_of
 from strategies.observed import Observed
 from strategies.randomness import Purpose, generator
 from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
 
-FINAL_EVALUATIONS = 5  # averaged for the summary
+FIGURES = (
+    "accuracy",
+    "worst_group_accuracy",
+    "attack_success_rate",
+    "loss",
+    "client_accuracy_variance",
+    "worst_clients_accuracy",
+)
+"""What an evaluation finds, in the order of the columns of ``rounds.csv``."""
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "rounds.csv": (
+        "round",
+        *FIGURES,
+        "n_usable",
+        "n_unusable",
+        "restarted",
+        "skipped",
+        "weight_residual",
+    ),
+    "groups.csv": ("round", "group", "n_examples", "accuracy"),
+    "attacks.csv": (
+        "round",
+        "poison",
+        "n_examples",
+        "attack_success_rate",
+        "flip_rate",
+        "accuracy",
+    ),
+    "clients.csv": (
+        "round",
+        "client",
+        "role",
+        "n_examples",
+        "status",
+        "prior_weight",
+        "weight",
+        "contribution",
+        "suspicion",
+        "update_norm",
+        "train_loss",
+        "lift",
+        "believed_loss",
+        "believed_confidence",
+        "influence",
+    ),
+    "personal.csv": ("round", "client", "role", "accuracy", "attack_success_rate"),
+    "timings.csv": ("round", "train_s", "evaluate_s"),
+}
+"""The tables of a run, and their columns."""
 
 State = dict[str, Tensor]
 """All that a run needs to go on after a round, as named tensors."""
@@ -178,102 +223,6 @@ class Run:
 
 def client_row(federation: Federation, round_: int, entry: ClientEntry) -> Row:
     """Return a line of ``clients.csv``."""
-    return (
-        round_,
-        entry.client,
-        federation.population.role(entry.client).value,
-        entry.n_examples,
-        entry.status,
-        entry.prior_weight,
-        entry.weight,
-        entry.contribution,
-        entry.suspicion,
-        entry.update_norm,
-        entry.train_loss,
-        entry.lift,
-        entry.believed_loss,
-        entry.believed_confidence,
-        entry.influence,
-    )
-
-
-def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
-    """Compute a run's summary from its tables alone, so that a resumed run has the same.
-
-    Rounds before a restart are left out, as nothing of them is in the final model, and so is the
-    model that a restart leaves, which is the initial one. Only what a lift goes by counts in all.
-    """
-    rounds, groups, attacks, clients = (
-        read_table(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks", "clients")
-    )
-    restart = rounds.loc[rounds["restarted"] == 1, "round"].max()  # the last, NaN without any
-    is_trained = (rounds["round"] > 0) & ~(rounds["round"] <= restart)
-    evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(FINAL_EVALUATIONS)
-    final = rounds[rounds["round"].isin(evaluated)]
-    by_group = groups[groups["round"].isin(evaluated)].groupby("group", sort=False)["accuracy"]
-    by_poison = attacks[attacks["round"].isin(evaluated)].groupby("poison", sort=False)
-    success = by_poison[["attack_success_rate", "flip_rate", "accuracy"]].mean()
-    return {
-        **described(scenario),
-        "final_rounds": [int(r) for r in evaluated],
-        "final": {name: finite_or_none(final[name].mean()) for name in FIGURES},
-        "group_accuracy": {str(k): finite_or_none(v) for k, v in by_group.mean().items()},
-        "attacks": {
-            str(poison): {name: finite_or_none(value) for name, value in row.items()}
-            for poison, row in success.iterrows()
-        },
-        **_inferred(rounds["weight_residual"]),
-        **_personal(read_table(folder / "personal.csv"), evaluated),
-        "skipped_rounds": int(rounds["skipped"].notna().sum()),
-        "unusable_replies": int(rounds["n_unusable"].sum()),
-        **heard_and_lifted(scenario, clients, restart),
-    }
-
-
-def described(scenario: Scenario) -> dict[str, Any]:
-    """Return what a summary says of a scenario."""
-    return {
-        "name": scenario.name,
-        "variant": scenario.variant,
-        "seed": scenario.seed,
-        "rounds": scenario.rounds,
-        "oracle": scenario.is_oracle,
-        "n_poisoned": sum(kind.count for kind in scenario.attacker_kinds if kind.ever_attacks),
-    }
-
-
-def heard_and_lifted(scenario: Scenario, clients: pd.DataFrame, restart: float) -> dict[str, Any]:
-    """Return a summary's figures of whom the strategy heard and lifted.
-
-    Args:
-        scenario: Whose strategy.
-        clients: The table ``clients.csv``.
-        restart: The last round before the model began again, NaN where it never did.
-    """
-    kept = clients[~(clients["round"] <= restart)]
-    rng = generator(scenario.seed, Purpose.BOOTSTRAP)
-    return {
-        "suppression": suppression(kept, rng, selects=scenario.strategy.selects),
-        "lifting": lifting(clients, restart),
-    }
-
-
-def _personal(models: pd.DataFrame, evaluated: pd.Series) -> dict[str, Any]:
-    """Return how well clients' own models do by role; nothing where they have none."""
-    if models.empty:
-        return {}
-    final = models[models["round"].isin(evaluated)].groupby("role", sort=False)
-    means = final[["accuracy", "attack_success_rate"]].mean()
-    return {
-        "personal": {
-            str(role): {name: finite_or_none(value) for name, value in row.items()}
-            for role, row in means.iterrows()
-        }
-    }
-
-
-def _inferred(residuals: pd.Series) -> dict[str, Any]:
-    """Return how well inferred weights explain the rounds; nothing where weights are exact."""
-    if residuals.isna().all():
-        return {}
-    return {"weight_residual": {"mean": float(residuals.mean()), "max": float(residuals.max())}}
+    role = federation.population.role(entry.client).value
+    known = {"round": round_, "role": role, **vars(entry)}
+    return tuple(known[name] for name in COLUMNS["clients.csv"])

@@ -18,54 +18,6 @@ from torch import Tensor
 
 from fl_testbed.engine.errors import TakenError
 
-FIGURES = (
-    "accuracy",
-    "worst_group_accuracy",
-    "attack_success_rate",
-    "loss",
-    "client_accuracy_variance",
-    "worst_clients_accuracy",
-)
-"""What an evaluation finds, in the order of the columns of ``rounds.csv``."""
-COLUMNS = {
-    "rounds.csv": (
-        "round",
-        *FIGURES,
-        "n_usable",
-        "n_unusable",
-        "restarted",
-        "skipped",
-        "weight_residual",
-    ),
-    "groups.csv": ("round", "group", "n_examples", "accuracy"),
-    "attacks.csv": (
-        "round",
-        "poison",
-        "n_examples",
-        "attack_success_rate",
-        "flip_rate",
-        "accuracy",
-    ),
-    "clients.csv": (
-        "round",
-        "client",
-        "role",
-        "n_examples",
-        "status",
-        "prior_weight",
-        "weight",
-        "contribution",
-        "suspicion",
-        "update_norm",
-        "train_loss",
-        "lift",
-        "believed_loss",
-        "believed_confidence",
-        "influence",
-    ),
-    "personal.csv": ("round", "client", "role", "accuracy", "attack_success_rate"),
-    "timings.csv": ("round", "train_s", "evaluate_s"),
-}
 Row = tuple[Any, ...]
 CHECKPOINT = "checkpoint/state.safetensors"
 FAILURE = "failure.json"
@@ -149,7 +101,7 @@ class RunFolder:
         with (self.path / "events.log").open("a", encoding="utf-8") as file:
             file.write(f"{now} {text}\n")
 
-    def start(self, columns: Mapping[str, Sequence[str]] = COLUMNS) -> None:
+    def start(self, columns: Mapping[str, Sequence[str]]) -> None:
         """Begin with empty tables of the given columns."""
         for stale in ("summary.json", "model.safetensors", FAILURE, CHECKPOINT):
             (self.path / stale).unlink(missing_ok=True)

@@ -13,8 +13,9 @@ from fl_testbed.engine import federated
 from fl_testbed.engine.assembly import build_federation, build_model, load_dataset
 from fl_testbed.engine.evaluation import Evaluator
 from fl_testbed.engine.memory import server_memory
-from fl_testbed.engine.rounds import described, summarise
-from fl_testbed.engine.run_folder import COLUMNS, RunFolder
+from fl_testbed.engine.rounds import COLUMNS
+from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.summary import described, summarise
 from fl_testbed.scenario import Scenario
 
 MAJORITY, MINORITY, POISONED = "honest_majority", "honest_minority", "poisoned"
@@ -164,7 +165,7 @@ class TestSummary:
     def folder(self, tmp_path: Path) -> Path:
         """Twelve rounds, every second evaluated; a restart after round 3, a skipped round 5."""
         folder = RunFolder(tmp_path)
-        folder.start()
+        folder.start(COLUMNS)
         for r in range(13):
             x = r / 100 if r % 2 == 0 else math.nan
             loss = math.inf if r == 12 else x

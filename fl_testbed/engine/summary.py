@@ -1,0 +1,95 @@
+"""What a run comes to, from its tables alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fl_testbed.engine.rounds import FIGURES
+from fl_testbed.metrics import finite_or_none, lifting, read_table, suppression
+from fl_testbed.scenario import Scenario
+from strategies.randomness import Purpose, generator
+
+FINAL_EVALUATIONS = 5  # whose mean the final figures are
+
+
+def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
+    """Compute a run's summary from its tables alone, so that a resumed run has the same.
+
+    Rounds before a restart are left out, as nothing of them is in the final model, and so is the
+    model that a restart leaves, which is the initial one. Only what a lift goes by counts in all.
+    """
+    rounds, groups, attacks, clients = (
+        read_table(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks", "clients")
+    )
+    restart = rounds.loc[rounds["restarted"] == 1, "round"].max()  # the last, NaN without any
+    is_trained = (rounds["round"] > 0) & ~(rounds["round"] <= restart)
+    evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(FINAL_EVALUATIONS)
+    final = rounds[rounds["round"].isin(evaluated)]
+    by_group = groups[groups["round"].isin(evaluated)].groupby("group", sort=False)["accuracy"]
+    by_poison = attacks[attacks["round"].isin(evaluated)].groupby("poison", sort=False)
+    success = by_poison[["attack_success_rate", "flip_rate", "accuracy"]].mean()
+    return {
+        **described(scenario),
+        "final_rounds": [int(r) for r in evaluated],
+        "final": {name: finite_or_none(final[name].mean()) for name in FIGURES},
+        "group_accuracy": {str(k): finite_or_none(v) for k, v in by_group.mean().items()},
+        "attacks": {
+            str(poison): {name: finite_or_none(value) for name, value in row.items()}
+            for poison, row in success.iterrows()
+        },
+        **_inferred(rounds["weight_residual"]),
+        **_personal(read_table(folder / "personal.csv"), evaluated),
+        "skipped_rounds": int(rounds["skipped"].notna().sum()),
+        "unusable_replies": int(rounds["n_unusable"].sum()),
+        **heard_and_lifted(scenario, clients, restart),
+    }
+
+
+def described(scenario: Scenario) -> dict[str, Any]:
+    """Return what a summary says of a scenario."""
+    return {
+        "name": scenario.name,
+        "variant": scenario.variant,
+        "seed": scenario.seed,
+        "rounds": scenario.rounds,
+        "oracle": scenario.is_oracle,
+        "n_poisoned": sum(kind.count for kind in scenario.attacker_kinds if kind.ever_attacks),
+    }
+
+
+def heard_and_lifted(scenario: Scenario, clients: pd.DataFrame, restart: float) -> dict[str, Any]:
+    """Return a summary's figures of whom the strategy heard and lifted.
+
+    Args:
+        scenario: Whose strategy.
+        clients: The table ``clients.csv``.
+        restart: The last round before the model began again, NaN where it never did.
+    """
+    kept = clients[~(clients["round"] <= restart)]
+    rng = generator(scenario.seed, Purpose.BOOTSTRAP)
+    return {
+        "suppression": suppression(kept, rng, selects=scenario.strategy.selects),
+        "lifting": lifting(clients, restart),
+    }
+
+
+def _personal(models: pd.DataFrame, evaluated: pd.Series) -> dict[str, Any]:
+    """Return how well clients' own models do by role; nothing where they have none."""
+    if models.empty:
+        return {}
+    final = models[models["round"].isin(evaluated)].groupby("role", sort=False)
+    means = final[["accuracy", "attack_success_rate"]].mean()
+    return {
+        "personal": {
+            str(role): {name: finite_or_none(value) for name, value in row.items()}
+            for role, row in means.iterrows()
+        }
+    }
+
+
+def _inferred(residuals: pd.Series) -> dict[str, Any]:
+    """Return how well inferred weights explain the rounds; nothing where weights are exact."""
+    if residuals.isna().all():
+        return {}
+    return {"weight_residual": {"mean": float(residuals.mean()), "max": float(residuals.max())}}
