@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from fl_testbed.scenario.poisons import (
     stamped,
 )
 from fl_testbed.scenario.scenario import EngineSpec, Name
-from fl_testbed.scenario.spec import Contradictions, Fraction, Spec
+from fl_testbed.scenario.spec import Contradictions, Fraction, Spec, WholeScenario
 from fl_testbed.scenario.stages import AnyStageSpec
 from fl_testbed.scenario.triggers import AnyTriggerSpec
 
@@ -117,7 +116,7 @@ class PooledEvaluationSpec(Spec):
     scores: bool = True  # write every example's confidence after every epoch
 
 
-class CentralizedScenario(Spec):
+class CentralizedScenario(WholeScenario):
     """One run on pooled data."""
 
     kind: Literal["centralized"]
@@ -162,11 +161,3 @@ class CentralizedScenario(Spec):
             text = "flower runs federations: take inline, or ray for whole runs side by side"
             found.append(("engine.kind", text))
         return found
-
-    def identity(self) -> dict[str, Any]:
-        """Return everything that decides the results, as plain data."""
-        return self.model_dump(mode="json", exclude={"engine"}, exclude_none=True)
-
-    def to_yaml(self) -> str:
-        """Return the resolved scenario: running it again gives the same results."""
-        return yaml.safe_dump(self.identity(), sort_keys=False, allow_unicode=True)

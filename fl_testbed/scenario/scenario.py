@@ -2,9 +2,8 @@
 
 import itertools
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from clients.reporting import Claim
@@ -32,7 +31,7 @@ from fl_testbed.scenario.parts import (
     TrainingSpec,
 )
 from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoPoisonSpec
-from fl_testbed.scenario.spec import Contradictions, Spec
+from fl_testbed.scenario.spec import Contradictions, Spec, WholeScenario
 from strategies.aggregation import TooFewClientsError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$", max_length=255)]
@@ -66,7 +65,7 @@ class EngineSpec(Spec):
     memory_limit_mib: PositiveFloat | None = None  # of the device, for each process that trains
 
 
-class Scenario(Spec):
+class Scenario(WholeScenario):
     """One run: the whole experiment in one file."""
 
     name: Name  # the folder of its runs
@@ -383,11 +382,3 @@ class Scenario(Spec):
             for key, poison in self._poisons_by_key().items()
             for inner, text in poison.unknown_classes(n_classes)
         ]
-
-    def identity(self) -> dict[str, Any]:
-        """Return everything that decides the results, as plain data."""
-        return self.model_dump(mode="json", exclude={"engine"}, exclude_none=True)
-
-    def to_yaml(self) -> str:
-        """Return the resolved scenario: running it again gives the same results."""
-        return yaml.safe_dump(self.identity(), sort_keys=False, allow_unicode=True)

@@ -1,8 +1,9 @@
 """What every mapping of a scenario has in common."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
@@ -10,6 +11,18 @@ class Spec(BaseModel):
     """One mapping of a scenario: a typo is an error, and no value is silently converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class WholeScenario(Spec):
+    """What scenarios of all kinds have in common."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that decides the results, as plain data."""
+        return self.model_dump(mode="json", exclude={"engine"}, exclude_none=True)
+
+    def to_yaml(self) -> str:
+        """Return the resolved scenario: running it again gives the same results."""
+        return yaml.safe_dump(self.identity(), sort_keys=False, allow_unicode=True)
 
 
 Contradictions = list[tuple[str, str]]
