@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -135,16 +135,8 @@ class CentralizedScenario(WholeScenario):
     stages: list[AnyStageSpec] = Field(default_factory=list)  # none: plain ERM
     evaluation: PooledEvaluationSpec = PooledEvaluationSpec()
     engine: EngineSpec = EngineSpec()
-
-    @property
-    def rounds(self) -> int:
-        """A run is one piece of work."""
-        return 1
-
-    @property
-    def can_resume(self) -> bool:
-        """True: an unfinished run has left nothing to go on from, and is made anew."""
-        return True
+    rounds: ClassVar[int] = 1  # a run is one piece of work
+    can_resume: ClassVar[bool] = True  # an unfinished one has left nothing, and is made anew
 
     @property
     def is_oracle(self) -> bool:

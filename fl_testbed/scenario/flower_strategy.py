@@ -28,31 +28,15 @@ class FlowerStrategySpec(OwnSpec):
     weight_by: Literal["clients", "examples"] = "examples"  # of the weights that it is compared to
     leave_one_out: bool = False  # ask what it would do without each client: n more aggregations
     place: ClassVar[str] = "path"
+    is_oracle: ClassVar[bool] = False
+    can_be_foreseen: ClassVar[bool] = False  # it may remember, or draw random numbers
+    selects: ClassVar[bool] = False  # inferred weights are never quite 0 by choice
+    needs_server_data: ClassVar[bool] = False  # it could not be given any
 
     @property
     def rule_name(self) -> str:
         """The class's name."""
         return self.code.name
-
-    @property
-    def is_oracle(self) -> bool:
-        """False: nobody tells it anything."""
-        return False
-
-    @property
-    def can_be_foreseen(self) -> bool:
-        """False: it may remember, or draw random numbers."""
-        return False
-
-    @property
-    def selects(self) -> bool:
-        """False: inferred weights are never quite 0 by choice."""
-        return False
-
-    @property
-    def needs_server_data(self) -> bool:
-        """False: it could not be given any."""
-        return False
 
     @property
     def can_resume(self) -> bool:

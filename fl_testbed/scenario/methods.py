@@ -207,6 +207,7 @@ class StrategySpec(Spec):
     weight_by: Literal["clients", "examples"] = "clients"  # what weights go by before lift and rule
     on_too_few: Literal["skip_round", "stop"] = "skip_round"  # usable replies for the rule's bound
     keep_mib: NonNegativeFloat = KEEP_MIB  # a mean of more keeps no updates, nor contributions
+    can_resume: ClassVar[bool] = True  # all that rules carry from round to round is named
 
     @property
     def is_oracle(self) -> bool:
@@ -227,11 +228,6 @@ class StrategySpec(Spec):
     def needs_server_data(self) -> bool:
         """Whether the rule trains or judges models on the server's own data."""
         return self.aggregation.needs_server_data
-
-    @property
-    def can_resume(self) -> bool:
-        """True: all that rules carry from round to round is named."""
-        return True
 
     def n_assumed(self, n: int) -> int | None:
         """Return how many malicious clients the rule assumes in a sample of n, if it assumes."""
