@@ -28,10 +28,10 @@ from fl_testbed.scenario import (
     load_scenarios,
 )
 from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
+from fl_testbed.scenario.loading import by_variant
 from fl_testbed.scenario.own_code import OwnCodeError
 
 if TYPE_CHECKING:
-    from fl_testbed.data import Federation
     from fl_testbed.report.results import RunResult
 
 INTERRUPTED = 130
@@ -245,58 +245,23 @@ def _found_runs(folders: list[Path]) -> "list[RunResult]":
 @app.command()
 def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDir = None) -> None:
     """Check a scenario and print its variants, its groups, and what a run costs in memory."""
-    from fl_testbed.engine.assembly import build_federation
     from fl_testbed.engine.datasets import DatasetCache, check_data
-    from fl_testbed.engine.memory import server_memory
-    from fl_testbed.engine.recorded_updates import recorded_bytes
 
     loaded = load_scenarios(scenario, settings or [])
     datasets = DatasetCache(data_dir)
     console = make_console()
-    scenarios = [item for item in loaded if isinstance(item, Scenario)]
-    if not scenarios:
-        from fl_testbed.centralized.tables import group_table as pooled_groups
-        from fl_testbed.centralized.tables import variant_table
+    if federated := [item for item in loaded if isinstance(item, Scenario)]:
+        from fl_testbed.engine.tables import group_table, variant_table
 
-        pooled = [item for item in loaded if isinstance(item, CentralizedScenario)]
-        kind_of(loaded).check(pooled, datasets)
-        console.print(variant_table(pooled))
-        console.print(pooled_groups(pooled[0], datasets.get(pooled[0])))
-        return
-    check_data(scenarios, datasets)
-    table = Table(
-        title=f"{scenarios[0].name}: {len(scenarios)} run{'s' * (len(scenarios) != 1)}",
-        title_justify="left",
-    )
-    for heading in (
-        "variant",
-        "seeds",
-        "rounds",
-        "clients",
-        "sampled",
-        "parameters",
-        "server memory",
-        "updates on disk",
-    ):
-        justify = "left" if heading == "variant" else "right"
-        table.add_column(heading, justify=justify, overflow="fold")
-    for items in by_variant(scenarios).values():
-        first = items[0]
-        n_parameters, memory = server_memory(first, datasets.get(first))
-        recorded = len(items) * recorded_bytes(first, n_parameters)
-        counts = (first.rounds, len(first.clients.population), first.n_sampled)
-        seeds = ", ".join(str(item.seed) for item in items)
-        table.add_row(
-            first.variant,
-            seeds,
-            *map(str, counts),
-            f"{n_parameters:,}",
-            f"{memory / 2**20:,.1f} MiB",
-            f"{recorded / 2**20:,.1f} MiB" if recorded else "–",
-        )
-    console.print(table)
-    federation = build_federation(scenarios[0], datasets.get(scenarios[0]))
-    console.print(group_table(federation, scenarios[0]))
+        check_data(federated, datasets)
+        console.print(variant_table(federated, datasets))
+        console.print(group_table(federated[0], datasets.get(federated[0])))
+    elif pooled := [item for item in loaded if isinstance(item, CentralizedScenario)]:
+        from fl_testbed.centralized import tables
+
+        kind_of(pooled).check(pooled, datasets)
+        console.print(tables.variant_table(pooled))
+        console.print(tables.group_table(pooled[0], datasets.get(pooled[0])))
 
 
 @app.command()
@@ -338,36 +303,6 @@ def show(
         path = path.with_name(f"{path.name}.csv") if out is None else path
         table_sheet(strips, federation.dataset.features, path)
     make_console().print(f"examples: {path}", soft_wrap=True)
-
-
-def group_table(federation: "Federation", scenario: Scenario) -> Table:
-    """Return who holds how many examples of each group."""
-    split = scenario.evaluation.split
-    rows = federation.group_table(split, scenario.evaluation.max_examples)
-    honest = sum(row.honest_majority + row.honest_minority for row in rows)
-    table = Table(
-        title=f"examples by group and holder ({scenario.variant}, seed {scenario.seed})",
-        title_justify="left",
-    )
-    headings = ("group", "share", "majority", "minority", "poisoned", split)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "group" else "right")
-    for row in rows:
-        held = row.honest_majority + row.honest_minority
-        counts = (row.honest_majority, row.honest_minority, row.poisoned, row.test)
-        name = f"{row.name} (minority)" if row.is_minority else row.name
-        table.add_row(name, f"{held / max(1, honest):.1%}", *(f"{count:,}" for count in counts))
-    table.caption = "share: of the honest clients' examples"
-    table.caption_justify = "left"
-    return table
-
-
-def by_variant(scenarios: list[Scenario]) -> dict[str, list[Scenario]]:
-    """Group the runs of a scenario file by variant, in order."""
-    groups: dict[str, list[Scenario]] = {}
-    for scenario in scenarios:
-        groups.setdefault(scenario.variant, []).append(scenario)
-    return groups
 
 
 @app.command("list")

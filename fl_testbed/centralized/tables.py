@@ -7,6 +7,7 @@ from fl_testbed.centralized.experiment import check_poison
 from fl_testbed.centralized.preparation import prepare
 from fl_testbed.data import Dataset
 from fl_testbed.scenario import CentralizedScenario
+from fl_testbed.scenario.loading import by_variant
 
 
 def variant_table(scenarios: list[CentralizedScenario]) -> Table:
@@ -14,13 +15,10 @@ def variant_table(scenarios: list[CentralizedScenario]) -> Table:
     title = f"{scenarios[0].name}: {len(scenarios)} run{'s' * (len(scenarios) != 1)}"
     variant = Column("variant", overflow="fold")
     table = Table(variant, "seeds", "stages", "poison", title=title, title_justify="left")
-    seeds: dict[str, list[str]] = {}
-    for scenario in scenarios:
-        seeds.setdefault(scenario.variant, []).append(str(scenario.seed))
-    first = {scenario.variant: scenario for scenario in reversed(scenarios)}
-    for name, own in seeds.items():
-        stages = " → ".join(stage.kind for stage in first[name].stages) or "ERM"
-        table.add_row(name, ", ".join(own), stages, first[name].poison.kind)
+    for name, own in by_variant(scenarios).items():
+        seeds = ", ".join(str(scenario.seed) for scenario in own)
+        stages = " → ".join(stage.kind for stage in own[0].stages) or "ERM"
+        table.add_row(name, seeds, stages, own[0].poison.kind)
     return table
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,6 +23,7 @@ MOST_VALUES = 1_000_000  # in one file
 Key = tuple[str, ...]
 AnyScenario = Scenario | CentralizedScenario
 """The kinds of scenario; ``kind`` picks the class, and without it a scenario is federated."""
+S = TypeVar("S", bound=AnyScenario)
 
 
 class _Draft:
@@ -127,6 +128,14 @@ def load_files(paths: Sequence[Path], settings: Sequence[str] = ()) -> list[AnyS
     if faults:
         raise ScenarioError(faults)
     return [scenario for _, scenarios in loaded for scenario in scenarios]
+
+
+def by_variant(scenarios: Sequence[S]) -> dict[str, list[S]]:
+    """Return the runs of a scenario file by variant, in order."""
+    groups: dict[str, list[S]] = {}
+    for scenario in scenarios:
+        groups.setdefault(scenario.variant, []).append(scenario)
+    return groups
 
 
 def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario]:

@@ -1,0 +1,67 @@
+"""What ``validate`` shows of federated scenarios."""
+
+from rich.table import Table
+
+from fl_testbed.data import Dataset
+from fl_testbed.engine.assembly import build_federation
+from fl_testbed.engine.datasets import DatasetCache
+from fl_testbed.engine.memory import server_memory
+from fl_testbed.engine.recorded_updates import recorded_bytes
+from fl_testbed.scenario import Scenario
+from fl_testbed.scenario.loading import by_variant
+
+VARIANT_HEADINGS = (
+    "variant",
+    "seeds",
+    "rounds",
+    "clients",
+    "sampled",
+    "parameters",
+    "server memory",
+    "updates on disk",
+)
+
+
+def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
+    """Return the variants with their seeds and sizes, and what a run of each costs."""
+    title = f"{scenarios[0].name}: {len(scenarios)} run{'s' * (len(scenarios) != 1)}"
+    table = Table(title=title, title_justify="left")
+    for heading in VARIANT_HEADINGS:
+        justify = "left" if heading == "variant" else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
+    for variant, own in by_variant(scenarios).items():
+        first = own[0]
+        n_parameters, memory = server_memory(first, datasets.get(first))
+        recorded = len(own) * recorded_bytes(first, n_parameters)
+        counts = (first.rounds, len(first.clients.population), first.n_sampled)
+        table.add_row(
+            variant,
+            ", ".join(str(scenario.seed) for scenario in own),
+            *map(str, counts),
+            f"{n_parameters:,}",
+            f"{memory / 2**20:,.1f} MiB",
+            f"{recorded / 2**20:,.1f} MiB" if recorded else "–",
+        )
+    return table
+
+
+def group_table(scenario: Scenario, dataset: Dataset) -> Table:
+    """Return who holds how many examples of each group."""
+    split = scenario.evaluation.split
+    federation = build_federation(scenario, dataset)
+    rows = federation.group_table(split, scenario.evaluation.max_examples)
+    honest = sum(row.honest_majority + row.honest_minority for row in rows)
+    table = Table(
+        title=f"examples by group and holder ({scenario.variant}, seed {scenario.seed})",
+        title_justify="left",
+        caption="share: of the honest clients' examples",
+        caption_justify="left",
+    )
+    for heading in ("group", "share", "majority", "minority", "poisoned", split):
+        table.add_column(heading, justify="left" if heading == "group" else "right")
+    for row in rows:
+        held = row.honest_majority + row.honest_minority
+        counts = (row.honest_majority, row.honest_minority, row.poisoned, row.test)
+        name = f"{row.name} (minority)" if row.is_minority else row.name
+        table.add_row(name, f"{held / max(1, honest):.1%}", *(f"{count:,}" for count in counts))
+    return table
