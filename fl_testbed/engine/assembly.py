@@ -109,16 +109,18 @@ def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
 def _wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
     """Return what attackers must be dealt. Where they want different kinds of examples, those who
     do not want what the first of them wants get whatever comes."""
-    wants = [p and p.wanted(dataset.train.labels) for p in scenario.poisons]
+    kinds = [kind for kind in scenario.attacker_kinds if kind.count]
+    wants = [kind.poison and kind.poison.wanted(dataset.train.labels) for kind in kinds]
     masks = [want[0] for want in wants if want is not None]
     if not masks:
         return None
-    fractions = [
+    shares = [
         want[1] if want is not None and np.array_equal(want[0], masks[0]) else 0.0 for want in wants
     ]
+    fractions = np.repeat(shares, [kind.count for kind in kinds])
     # Who else holds the rare class is what an edge case is about.
-    spares_honest = any(isinstance(p, EdgeCaseBackdoorSpec) for p in scenario.poisons)
-    return Wanted(masks[0], np.array(fractions), spares_honest)
+    spares_honest = any(isinstance(kind.poison, EdgeCaseBackdoorSpec) for kind in kinds)
+    return Wanted(masks[0], fractions, spares_honest)
 
 
 def _restyle(scenario: Scenario) -> Restyle | None:

@@ -126,15 +126,6 @@ class Scenario(WholeScenario):
         return list(zip(ids, kinds, strict=True))
 
     @property
-    def poisons(self) -> list[AnyPoisonSpec | None]:
-        """The poison of each attacker, None where it trains on clean data."""
-        return [
-            None if isinstance(kind.poison, NoPoisonSpec) else kind.poison
-            for kind in self.attacker_kinds
-            for _ in range(kind.count)
-        ]
-
-    @property
     def named_poisons(self) -> dict[str, AnyPoisonSpec]:
         """The poisons that differ, by what results call them, whether or not anybody attacks."""
         named: dict[str, AnyPoisonSpec] = {}
@@ -355,7 +346,7 @@ class Scenario(WholeScenario):
     def _poison_contradictions(self) -> Contradictions:
         found = []
         for key, poison in self._poisons_by_key().items():
-            n_attackers = self.poisons.count(poison)
+            n_attackers = sum(kind.count for kind in self.attacker_kinds if kind.poison == poison)
             texts = poison.contradictions(self.clients, self.dataset.minority, n_attackers)
             found += [(f"{key}.{inner}", text) for inner, text in texts]
         rarities = {

@@ -126,9 +126,11 @@ def test_poisons_that_differ_have_names_that_differ(load):
     kinds = [*backdoors, backdoors[0], "{kind: none}"]
     counted = ", ".join(f"{{count: 1, poison: {poison}}}" for poison in kinds)
     scenario = load(f"attackers: [{counted}]\n")
-    named = scenario.named_poisons
-    assert list(named) == ["dirty_label_backdoor", "dirty_label_backdoor.2"]
-    assert scenario.poisons == [*named.values(), named["dirty_label_backdoor"], None]
+    first = len(scenario.clients.population) - 4
+    assert scenario.attackers_by_poison == {
+        "dirty_label_backdoor": [first, first + 2],
+        "dirty_label_backdoor.2": [first + 1],
+    }
 
 
 def test_a_poison_is_measured_where_nobody_attacks(load):
