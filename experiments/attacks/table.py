@@ -21,6 +21,7 @@ import pandas as pd
 from experiments import pages
 from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import Scenario, load_scenarios
+from fl_testbed.scenario.places import place_of_run
 
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE / "README.md", HERE / "results"
@@ -157,7 +158,7 @@ def measured(scenarios: Iterable[Scenario], out: Path) -> pd.DataFrame:
     """Read finished runs, one row each; figures in percent."""
     rows = []
     for scenario in scenarios:
-        folder = out / scenario.name / scenario.variant / f"seed-{scenario.seed}"
+        folder = place_of_run(out / scenario.name, scenario.variant, scenario.seed)
         if not (folder / "summary.json").exists():
             print(f"not there: {folder}")
             continue

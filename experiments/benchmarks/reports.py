@@ -19,6 +19,7 @@ from measure import report
 from playwright.sync_api import sync_playwright
 
 from fl_testbed.report.results import Status, find_runs
+from fl_testbed.scenario.places import place_of_run
 
 COMMAND = [sys.executable, "-c", "from fl_testbed.cli import main; main()"]
 REPEATS = 5
@@ -44,7 +45,7 @@ def copies(sweep: Path, n: int, out: Path) -> Path:
     for number in range(n):
         run = done[number % len(done)]
         variant = f"{run.variant}-{number // len(done)}"
-        folder = out / sweep.name / variant / f"seed-{run.seed}"
+        folder = place_of_run(out / sweep.name, variant, run.seed)
         shutil.copytree(run.folder, folder, copy_function=os.link)
         summary = json.loads((folder / "summary.json").read_text()) | {"variant": variant}
         (folder / "summary.json").unlink()  # a link so far

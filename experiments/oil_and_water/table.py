@@ -17,6 +17,7 @@ from experiments import pages
 from fl_testbed.metrics import area_under_curve
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
+from fl_testbed.scenario.places import place_of_run
 
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE / "README.md", HERE / "results"
@@ -307,7 +308,8 @@ def epochs_of(name: str, out: Path, method: str) -> pd.DataFrame:
     parts = []
     for scenario in load_scenarios(HERE / f"{name}.yaml", []):
         own, _, swept = scenario.variant.partition(",")
-        file = out / scenario.name / scenario.variant / f"seed-{scenario.seed}" / "epochs.csv"
+        folder = place_of_run(out / scenario.name, scenario.variant, scenario.seed)
+        file = folder / "epochs.csv"
         if own == method and file.exists():
             parts.append(
                 pd.read_csv(file).assign(poison=swept.partition("=")[2], seed=scenario.seed)

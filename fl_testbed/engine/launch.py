@@ -17,8 +17,7 @@ from fl_testbed.engine.run_writer import (
     check_folders,
 )
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
-
-PLAN = "sweep.json"
+from fl_testbed.scenario.places import PLAN, place_of_run
 
 
 def launch(
@@ -125,6 +124,6 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
         runs += [
             (variant, seed)
             for variant, seed in earlier
-            if (variant, seed) not in runs and (folder.path / variant / f"seed-{seed}").exists()
+            if (variant, seed) not in runs and place_of_run(folder.path, variant, seed).exists()
         ]
         folder.write_json(PLAN, {"command": options.command, "runs": runs})

@@ -25,6 +25,7 @@ from fl_testbed.engine.run_folder import RunFolder
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.initial_model import COPY
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
+from fl_testbed.scenario.places import place_of_run
 from strategies.aggregation import TooFewClientsError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
@@ -111,7 +112,7 @@ class Kind(Protocol):
 
 def run_folder(out: Path, scenario: AnyScenario) -> RunFolder:
     """Return the folder of a run."""
-    return RunFolder(out / scenario.name / scenario.variant / f"seed-{scenario.seed}")
+    return RunFolder(place_of_run(out / scenario.name, scenario.variant, scenario.seed))
 
 
 def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[AnyScenario]:

@@ -15,8 +15,9 @@ from fl_testbed.report.comparison import Comparison, compare
 from fl_testbed.report.figures.style import INK, save
 from fl_testbed.report.formats import grids, notes_with
 from fl_testbed.report.gallery import pictures
-from fl_testbed.report.results import PLAN, RunResult, Status, as_written, read_json, scenario_in
+from fl_testbed.report.results import RunResult, Status, as_written, read_json, scenario_in
 from fl_testbed.scenario.leaves import leaves
+from fl_testbed.scenario.places import PLAN
 
 PARTS = Path(__file__).parent / "page"
 

@@ -15,8 +15,8 @@ import yaml
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.faults import short
 from fl_testbed.scenario.leaves import leaves
+from fl_testbed.scenario.places import PLAN, place_of_run
 
-PLAN = "sweep.json"  # beside the variants: which runs belong to the sweep
 SEED_FOLDER = re.compile(r"seed-(\d+)")
 RUN_AGAIN = "remove the file, then run the scenario again"
 RUN_ANEW = "remove its folder, then run the scenario again"
@@ -104,7 +104,7 @@ def _natural(name: str) -> list[tuple[str, int]]:
 def _planned(sweep: Path) -> list[Path]:
     with as_written(sweep / PLAN):
         runs = (read_json(sweep / PLAN) or {}).get("runs", [])
-        return [sweep / variant / f"seed-{seed}" for variant, seed in runs]
+        return [place_of_run(sweep, variant, seed) for variant, seed in runs]
 
 
 def _run(folder: Path) -> RunResult:

@@ -1,0 +1,11 @@
+"""Where the runs of a sweep lie: the engine writes them there, and reports look for them."""
+
+from pathlib import Path
+
+PLAN = "sweep.json"
+"""Beside the variants: which runs belong to the sweep."""
+
+
+def place_of_run(sweep: Path, variant: str, seed: int) -> Path:
+    """Return the folder of one of a sweep's runs."""
+    return sweep / variant / f"seed-{seed}"
