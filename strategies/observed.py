@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from strategies.aggregation.aggregate import dot_products
-from strategies.flower_arrays import Layout, UnusableReplyError
+from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays
 from strategies.inferred_weights import inferred_weights
 from strategies.memory import can_go_on
 from strategies.randomness import Purpose, generator
@@ -187,12 +187,11 @@ class Observed(Strategy):
             entry.train_loss = number_in(metrics, "train-loss", math.nan)
             try:
                 with np.errstate(over="ignore", invalid="ignore"):
-                    arrays = next(iter(reply.content.array_records.values()))
-                    rows.write(len(measured), arrays)
+                    rows.write(len(measured), only_arrays(reply.content))
                 entry.update_norm = rows.norms()[len(measured)]
                 if not math.isfinite(entry.update_norm):
                     raise UnusableReplyError("update is not finite")
-            except (UnusableReplyError, StopIteration) as fault:
+            except UnusableReplyError as fault:
                 entry.status = f"unmeasured: {fault}"  # the strategy gets it all the same
                 continue
             entry.status = OK

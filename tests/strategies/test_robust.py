@@ -336,6 +336,16 @@ def test_whoever_watches_another_strategy_survives_a_claim_that_is_no_count(clai
     assert [client.n_examples for client in watched.ledger.clients] == [7, 0]
 
 
+def test_of_a_watched_reply_without_arrays_it_is_said_that_there_are_none():
+    watched = Observed(strategy_of())
+    a, b = asked(watched, [1, 2])
+    bare = Message(RecordDict({"metrics": MetricRecord({"num-examples": 10})}), reply_to=b)
+    watched.aggregate_train(1, [moved(a, 1.0), bare])
+    assert watched.ledger is not None
+    told = [client.status for client in watched.ledger.clients]
+    assert told == ["ok", "unmeasured: needs one ArrayRecord, got 0"]
+
+
 @pytest.mark.parametrize("rejected", [0, 10])
 def test_clients_that_claim_no_examples_count_equally(rejected):
     strategy = strategy_of(weight_by="examples")
