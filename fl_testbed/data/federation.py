@@ -47,8 +47,8 @@ class Goal(NamedTuple):
 class Poison(Protocol):
     """What attackers do to their data, and what they are after with it."""
 
-    def __call__(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-        """Turn the clean shard of an attacker, the how-manieth from 0, into what it trains on."""
+    def __call__(self, shard: Shard, client: int, rng: np.random.Generator) -> Shard:
+        """Turn the clean shard of an attacker into what it trains on."""
         ...
 
     def goals(self, test: TestSet) -> Mapping[str, Goal]:
@@ -99,8 +99,7 @@ class Federation:
         """Return what a client trains on."""
         shard = self.clean_shard(client)
         if shard.role is Role.POISONED and self.poison is not None:
-            attacker = client - self.population.clients(Role.POISONED)[0]
-            shard = self.poison(shard, attacker, generator(self.seed, Purpose.POISON, client))
+            shard = self.poison(shard, client, generator(self.seed, Purpose.POISON, client))
         return shard
 
     def clean_shard(self, client: int) -> Shard:

@@ -136,10 +136,9 @@ class AttackersPoison:
     """The poisons of all kinds of attackers, each made from what its attackers know."""
 
     def __init__(self, scenario: Scenario, federation: Federation) -> None:
-        first = federation.population.clients(Role.POISONED).start
         clients = scenario.attackers_by_poison
         self._own = {
-            client - first: (name, place)
+            client: (name, place)
             for name, ids in clients.items()
             for place, client in enumerate(ids)
         }
@@ -149,11 +148,11 @@ class AttackersPoison:
             if plan is not None:
                 self._plans[name] = plan
 
-    def __call__(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-        """Poison the shard of an attacker, counted from 0 over all kinds."""
-        if attacker not in self._own:
+    def __call__(self, shard: Shard, client: int, rng: np.random.Generator) -> Shard:
+        """Poison the shard of an attacker, if it has a poison."""
+        if client not in self._own:
             return shard
-        name, among_its_kind = self._own[attacker]
+        name, among_its_kind = self._own[client]
         return self._plans[name].poison(shard, among_its_kind, rng)
 
     def goals(self, test: TestSet) -> dict[str, Goal]:
