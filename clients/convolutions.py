@@ -47,8 +47,7 @@ def convolution(
     """
     is_plain = x.dim() == 4 and _pair(dilation) == (1, 1) and groups == 1
     if isinstance(padding, str) or not is_plain:
-        # Its stubs have an overload for either kind of padding, none for both
-        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     (down, across), (above, beside) = _pair(stride), _pair(padding)
     if above or beside:
         x = F.pad(x, (beside, beside, above, above))

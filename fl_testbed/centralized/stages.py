@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.poisons import last_layer
 from clients.training import logits_of
 from fl_testbed.centralized.activation_clustering import smaller_activation_cluster
 from fl_testbed.centralized.balancing import balanced
@@ -239,11 +240,6 @@ def _epic(stage: specs.EpicStageSpec, plan: Plan, place: Workplace) -> Finding:
 
     trained = place.train(place.number, plan, stage.epochs, revise)
     return Finding(trained.plan, flagged, None, trained, is_result=True)
-
-
-def last_layer(model: nn.Module) -> nn.Linear:
-    """Return a model's last linear layer."""
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
 
 
 STAGES: dict[type[specs.StageSpec], Callable[..., Finding]] = {

@@ -1,4 +1,4 @@
-"""How many clients there are of each role, and what kind of data each role holds."""
+"""The clients of each role."""
 
 from dataclasses import dataclass
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clients.training import logits_of
 from fl_testbed.data import Federation, Goal
-from fl_testbed.engine.assembly import CPU, build_model, test_set
+from fl_testbed.engine.assembly import build_model, test_set
 from fl_testbed.metrics import (
     AttackSuccess,
     ClientSpread,
@@ -24,6 +24,7 @@ from fl_testbed.metrics import (
 )
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import state_dict_of
+from strategies.robust import CPU
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def launch(
         compute: Computes one run and writes it, in place of their engine.
 
     Returns:
-        What went wrong, a line for each run that failed.
+        A line for each run that failed, or that another command has in hand.
 
     Raises:
         ScenarioError: If something is wrong that shows before the first run.
@@ -62,11 +62,6 @@ def launch(
     finally:  # a notebook goes on after a Ctrl-C
         for writer in writers:
             writer.folder.release()
-    return failures(writers)
-
-
-def failures(writers: Sequence[RunWriter]) -> list[str]:
-    """Return a line for each run that failed, or that another command has in hand."""
     return [
         f"{writer.folder.path}: {writer.failure}"
         for writer in writers
