@@ -27,7 +27,7 @@ from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.shard_cache import ShardCache, cache_bytes
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import AnyScenario, Scenario
-from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
+from fl_testbed.scenario.flower_strategy import TAKES_ALL, FlowerStrategySpec
 from fl_testbed.scenario.methods import StrategySpec
 from fl_testbed.scenario.models import OwnModelSpec
 from fl_testbed.scenario.poisons import EdgeCaseBackdoorSpec, Plan, Scene
@@ -353,11 +353,7 @@ def build_strategy(
         device=device,
         keep_mib=spec.keep_mib,
         averages_metrics=False,  # the engine reads the ledger
-        fraction_train=1.0,
-        fraction_evaluate=0.0,
-        min_train_nodes=1,
-        min_evaluate_nodes=0,
-        min_available_nodes=1,
+        **TAKES_ALL,
     )
 
 

@@ -10,14 +10,15 @@ from fl_testbed.scenario.methods import StrategySpec
 from fl_testbed.scenario.own_code import OURS, OURS_TAG, OWN, OWN_TAG, PATH, OwnCodeError, OwnSpec
 from strategies.memory import can_go_on
 
-# All clients that the engine has sampled train, and nobody evaluates: the engine does.
-DEFAULTS = {
+TAKES_ALL = {
     "fraction_train": 1.0,
     "fraction_evaluate": 0.0,
     "min_train_nodes": 1,
     "min_evaluate_nodes": 0,
     "min_available_nodes": 1,
 }
+"""Arguments of Flower's strategies: all clients that the engine has sampled train, and nobody
+evaluates, for the engine does."""
 
 
 class FlowerStrategySpec(OwnSpec):
@@ -64,9 +65,9 @@ class FlowerStrategySpec(OwnSpec):
 
     def build(self) -> Any:
         """Return the strategy."""
-        logging.getLogger("flwr").setLevel(logging.ERROR)  # it warns of what DEFAULTS say
+        logging.getLogger("flwr").setLevel(logging.ERROR)  # it warns of what TAKES_ALL says
         accepted = inspect.signature(self.code.function).parameters
-        return self.guarded()(**{k: v for k, v in DEFAULTS.items() if k in accepted} | self.args)
+        return self.guarded()(**{k: v for k, v in TAKES_ALL.items() if k in accepted} | self.args)
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need the five methods that the round loop calls."""
