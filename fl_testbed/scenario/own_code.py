@@ -26,7 +26,7 @@ from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, model_va
 
 from fl_testbed.data import DataError
 from fl_testbed.scenario.files import beside
-from fl_testbed.scenario.spec import Spec, count_of
+from fl_testbed.scenario.spec import Spec
 from strategies.aggregation import TooFewClientsError
 
 OURS, OWN = "(ours)", "(own)"
@@ -252,13 +252,6 @@ class OwnSpec(Spec):
     def with_args(self) -> Callable[..., Any]:
         """Return the function with its arguments bound."""
         return partial(self.guarded(), **self.args)
-
-    def arguments(self, n: int) -> dict[str, Any]:
-        """Return the arguments for samples of n clients: n_malicious may be a share of them."""
-        assumed = self.args.get("n_malicious")
-        if isinstance(assumed, float):
-            return {**self.args, "n_malicious": count_of(assumed, n)}
-        return self.args
 
     def called(self, *args: Any, **facts: Any) -> Any:
         """Call the function with its arguments and those of the facts that it names."""

@@ -57,6 +57,22 @@ class AssumesMalicious(MethodSpec):
     n_malicious: CountOrFraction  # what the defence assumes; a fraction is of the sample
 
 
+class OwnMethodSpec(OwnSpec, MethodSpec):
+    """A method of one's own."""
+
+    @property
+    def rule(self) -> Callable[..., Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The function."""
+        return self.guarded()
+
+    def parameters(self, n: int) -> dict[str, Any]:
+        """Return the function's arguments; n_malicious may be a share of the clients."""
+        assumed = self.args.get("n_malicious")
+        if isinstance(assumed, float):
+            return {**self.args, "n_malicious": count_of(assumed, n)}
+        return self.args
+
+
 class RuleSpec(MethodSpec):
     """A rule, and the facts of the scenario that it needs."""
 
@@ -310,17 +326,12 @@ class CafSpec(RuleSpec, AssumesMalicious):
     bound = rules.caf_bound
 
 
-class OwnRuleSpec(OwnSpec, RuleSpec):
+class OwnRuleSpec(OwnMethodSpec, RuleSpec):
     """A rule of one's own, file.py:name or package.module:name."""
 
     is_selection: bool = False  # whether a weight of 0 is its choice: retention is figured then
     facts = Pipeline.AGGREGATE_FACTS
     first = "the updates"
-
-    @property
-    def rule(self) -> Callable[..., Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The function."""
-        return self.guarded()
 
     @property
     def selects(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -331,10 +342,6 @@ class OwnRuleSpec(OwnSpec, RuleSpec):
     def needs_server_data(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether it names what only the server's own data give."""
         return self.names("reference", "evaluate")
-
-    def parameters(self, n: int) -> dict[str, Any]:
-        """Return the function's arguments."""
-        return self.arguments(n)
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need an Aggregate of one update and a weight and a suspicion for each."""
@@ -432,20 +439,11 @@ class NearestNeighbourMixingSpec(PreAggregation, AssumesMalicious):
     bound = mixers.nearest_neighbour_mixing_bound
 
 
-class OwnPreAggregationSpec(OwnSpec, PreAggregation):
+class OwnPreAggregationSpec(OwnMethodSpec, PreAggregation):
     """A pre-aggregation of one's own, file.py:name or package.module:name."""
 
     facts = Pipeline.PRE_AGGREGATE_FACTS
     first = "the rows"
-
-    @property
-    def rule(self) -> Callable[..., Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The function."""
-        return self.guarded()
-
-    def parameters(self, n: int) -> dict[str, Any]:
-        """Return the function's arguments."""
-        return self.arguments(n)
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need new rows, and how much of each old one is in each."""
