@@ -17,6 +17,7 @@ from fl_testbed.report.figures.style import (
     role_name,
 )
 from fl_testbed.report.formats import marked_label, marks_explained
+from fl_testbed.report.statistics import NO_VALUE
 
 HEIGHT = 0.27  # of a bar; three make a variant
 
@@ -24,8 +25,7 @@ HEIGHT = 0.27  # of a bar; three make a variant
 def suppression_bars(comparison: Comparison) -> Figure | None:
     """Draw who was silenced and who amplified; None where no run says."""
     keys = [column.key for column in WEIGHT_RATIOS]
-    rows = [row for row in comparison.rows if any(row.estimates.get(k) for k in keys)]
-    rows = [row for row in rows if any(row.estimates[k].n for k in keys if k in row.estimates)]
+    rows = [r for r in comparison.rows if any(r.estimates.get(k, NO_VALUE).n for k in keys)]
     if not rows:
         return None
     shown = [(role, key) for role, key in zip(Role, keys, strict=True) if _is_there(rows, key)]
@@ -33,9 +33,9 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
         figure = Figure(figsize=(7.2, 1.1 + 0.46 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for place, (role, key) in enumerate(shown):
-            stats = [row.estimates.get(key) for row in rows]
-            means = np.array([s.mean if s else np.nan for s in stats])
-            halves = np.nan_to_num([s.half_width if s else np.nan for s in stats])
+            stats = [row.estimates.get(key, NO_VALUE) for row in rows]
+            means = np.array([value.mean for value in stats])
+            halves = np.nan_to_num([value.half_width for value in stats])
             at = np.arange(len(rows)) + (place - (len(shown) - 1) / 2) * HEIGHT
             axes.barh(
                 at,
@@ -68,4 +68,4 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
 
 def _is_there(rows: Sequence[Row], key: str) -> bool:
     """Whether some run has clients of a role: an unattacked study has no place for attackers."""
-    return any(row.estimates[key].n for row in rows if key in row.estimates)
+    return any(row.estimates.get(key, NO_VALUE).n for row in rows)
