@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
@@ -39,10 +39,12 @@ class Outcome(NamedTuple):
     """What the app decided on the way, such as to train fewer clients at once."""
 
 
+@runtime_checkable
 class CohortApp(Protocol):
     """A ClientApp that can also train several clients at once."""
 
     notes: list[str]
+    """What it decided on the way."""
 
     @property
     def cohort(self) -> int:
@@ -56,7 +58,7 @@ class CohortApp(Protocol):
 
 def cohort_size(app: ClientApp) -> int:
     """Return how many clients the app wants to train at once."""
-    return getattr(app, "cohort", 1)
+    return app.cohort if isinstance(app, CohortApp) else 1
 
 
 def run_chunk(
@@ -67,16 +69,17 @@ def run_chunk(
     An exception in a client, or more than ``timeout_s`` seconds, is that client's outcome and
     nobody else's: a cohort that fails is trained one by one.
     """
-    if not hasattr(app, "train_many"):  # as Flower has it, what a client gets is its own
-        content = without_views(content)
     failure: tuple[str, ...] = ()
-    while len(tasks) > 1 and cohort_size(app) > 1 and tasks[0].metadata.message_type == "train":
-        outcomes = _run_cohort(app, content, tasks, timeout_s * len(tasks))  # pyright: ignore[reportArgumentType]
-        if isinstance(outcomes, str):
-            failure = (f"a cohort failed, its clients train one by one: {outcomes}",)
-            break
-        yield from _with_notes(app, outcomes)
-        tasks = tasks[len(outcomes) :]
+    if not isinstance(app, CohortApp):
+        content = without_views(content)  # as Flower has it, what a client gets is its own
+    else:
+        while len(tasks) > 1 and app.cohort > 1 and tasks[0].metadata.message_type == "train":
+            outcomes = _run_cohort(app, content, tasks, timeout_s * len(tasks))
+            if isinstance(outcomes, str):
+                failure = (f"a cohort failed, its clients train one by one: {outcomes}",)
+                break
+            yield from _with_notes(app, outcomes)
+            tasks = tasks[len(outcomes) :]
     for task in tasks:
         (outcome,) = _with_notes(app, [_run_one(app, content, task, timeout_s)])
         yield outcome._replace(notes=failure + outcome.notes)
@@ -85,10 +88,9 @@ def run_chunk(
 
 def _with_notes(app: ClientApp, outcomes: list[Outcome]) -> list[Outcome]:
     """Return outcomes, the first with what the app noted since the last time."""
-    notes: list[str] | None = getattr(app, "notes", None)
-    if notes:
-        outcomes[0] = outcomes[0]._replace(notes=tuple(notes))
-        notes.clear()
+    if isinstance(app, CohortApp) and app.notes:
+        outcomes[0] = outcomes[0]._replace(notes=tuple(app.notes))
+        app.notes.clear()
     return outcomes
 
 

@@ -19,7 +19,7 @@ class Counting(ClientApp):
 
     def __init__(self, cohort: int) -> None:
         super().__init__()
-        self.cohort = cohort
+        self.cohort, self.notes = cohort, []
         self.train()(self.answer)
 
     def answer(self, message: Message, context: Context) -> Message:
