@@ -92,7 +92,7 @@ edge case, everyone does (half of the class) | edge_case_everyone | \
 everyone holds a tenth | edge_case_everyone_0.1
 label flip, one class, 32 % of the shard | flip_pair | all of the shard | flip_pair_only
 gradient matching, one victim, ε = 16/255 | gradient_matching | \
-ε = 0.3, boosted × 3 | gradient_matching_0.3_boosted
+ε = 0.3, boosted × 5 | gradient_matching_0.3_boosted
 the same, ε = 0.3 | gradient_matching_0.3
 subpopulation | subpopulation | counted by accuracy on the cluster lost | subpopulation
 """
