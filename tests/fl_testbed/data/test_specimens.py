@@ -15,11 +15,11 @@ DATASET = Dataset("numbered", EXAMPLES, EXAMPLES, ("even", "odd"))
 
 
 class Fake:
-    """Attacker 0 relabels its first two examples, attacker 1 overwrites its first with another."""
+    """Client 2 relabels its first two examples, client 3 overwrites its first with another."""
 
-    def __call__(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-        marks = torch.arange(len(shard.labels)) < 2 - attacker
-        if attacker == 0:
+    def __call__(self, shard: Shard, client: int, rng: np.random.Generator) -> Shard:
+        marks = torch.arange(len(shard.labels)) < 4 - client
+        if client == 2:
             labels = torch.where(marks, 1 - shard.labels, shard.labels)
             return shard._replace(labels=labels, is_poisoned=marks)
         inputs, labels = shard.inputs.clone(), shard.labels.clone()
