@@ -249,19 +249,23 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
 
     loaded = load_scenarios(scenario, settings or [])
     datasets = DatasetCache(data_dir)
-    console = make_console()
     if federated := [item for item in loaded if isinstance(item, Scenario)]:
         from fl_testbed.engine.tables import group_table, variant_table
 
         check_data(federated, datasets)
-        console.print(variant_table(federated, datasets))
-        console.print(group_table(federated[0], datasets.get(federated[0])))
-    elif pooled := [item for item in loaded if isinstance(item, CentralizedScenario)]:
+        variants = variant_table(federated, datasets)
+        groups = group_table(federated[0], datasets.get(federated[0]))
+    else:
         from fl_testbed.centralized import tables
 
+        pooled = [item for item in loaded if isinstance(item, CentralizedScenario)]
         kind_of(pooled).check(pooled, datasets)
-        console.print(tables.variant_table(pooled))
-        console.print(tables.group_table(pooled[0], datasets.get(pooled[0])))
+        variants = tables.variant_table(pooled)
+        groups = tables.group_table(pooled[0], datasets.get(pooled[0]))
+    variants.title = f"{loaded[0].name}: {len(loaded)} run{'s' * (len(loaded) != 1)}"
+    console = make_console()
+    console.print(variants)
+    console.print(groups)
 
 
 @app.command()

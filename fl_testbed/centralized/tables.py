@@ -12,9 +12,8 @@ from fl_testbed.scenario.loading import by_variant
 
 def variant_table(scenarios: list[CentralizedScenario]) -> Table:
     """Return the variants with their stages and seeds."""
-    title = f"{scenarios[0].name}: {len(scenarios)} run{'s' * (len(scenarios) != 1)}"
     variant = Column("variant", overflow="fold")
-    table = Table(variant, "seeds", "stages", "poison", title=title, title_justify="left")
+    table = Table(variant, "seeds", "stages", "poison", title_justify="left")
     for name, own in by_variant(scenarios).items():
         seeds = ", ".join(str(scenario.seed) for scenario in own)
         stages = " → ".join(stage.kind for stage in own[0].stages) or "ERM"

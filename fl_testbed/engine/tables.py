@@ -24,8 +24,7 @@ VARIANT_HEADINGS = (
 
 def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
     """Return the variants with their seeds and sizes, and what a run of each costs."""
-    title = f"{scenarios[0].name}: {len(scenarios)} run{'s' * (len(scenarios) != 1)}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title_justify="left")
     for heading in VARIANT_HEADINGS:
         justify = "left" if heading == "variant" else "right"
         table.add_column(heading, justify=justify, overflow="fold")
