@@ -28,6 +28,7 @@ ANSWER_TIMEOUT_S = 10.0  # for a cluster's head node
 START_ATTEMPTS = 3  # for each worker, in a row without any success
 OTHERS_TIMEOUT_S = 20.0  # for the others, before work begins without them
 
+TOKEN = secrets.token_hex(32)  # one for all clusters of this process: Ray reads it once
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Replies are let go as soon as they are read; by default Ray collects them for a second, in
@@ -44,7 +45,7 @@ def keep_others_out() -> None:
     home. Where one is there already it stays in use: the user's other clusters ask for it.
     """
     if not (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
 
 
 def _check_answers(address: str) -> None:
