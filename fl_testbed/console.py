@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 if TYPE_CHECKING:  # the engine brings Flower and pandas, which --help can do without
-    from fl_testbed.engine.evaluation import Evaluation
+    from fl_testbed.engine.run_folder import Evaluated
     from fl_testbed.scenario import AnyScenario
 
 QUIET_S = 60.0  # after so long without a line, one says how far runs are
@@ -75,7 +75,7 @@ class RunProgress:
         self._began[label] = monotonic()
         self._advance(label, first_round - self._rounds_of.get(label, 0), label)
 
-    def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluation | None) -> None:
+    def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluated | None) -> None:
         """Show a round's figures."""
         label = self._label(scenario)
         if evaluation is not None:
@@ -134,7 +134,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _figures(evaluation: Evaluation) -> str:
+def _figures(evaluation: Evaluated) -> str:
     figures = {
         "accuracy": evaluation.groups.accuracy,
         "worst group": evaluation.groups.worst,

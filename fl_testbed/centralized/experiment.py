@@ -4,11 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from clients.shard import Role
@@ -16,36 +14,19 @@ from fl_testbed.centralized.judging import Verdict, judge
 from fl_testbed.centralized.ledger import flagged_shares, ledger_figures
 from fl_testbed.centralized.plan import Plan
 from fl_testbed.centralized.pool import Pool
-from fl_testbed.centralized.preparation import Material, initialised, prepare
+from fl_testbed.centralized.preparation import Material, model_of, prepare
 from fl_testbed.centralized.separation import separations
 from fl_testbed.centralized.stages import FINAL, Result, run_stages
 from fl_testbed.centralized.training import Revise, Trained, fit
-from fl_testbed.data import DataError, Dataset
+from fl_testbed.data import Dataset
+from fl_testbed.engine.datasets import DatasetCache, check_each, data_faults
+from fl_testbed.engine.run_folder import Record, Row, State
+from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import finite_or_none, read_table
-from fl_testbed.scenario import CentralizedScenario, Fault, ScenarioError
-from fl_testbed.scenario.initial_model import InitialModelError
+from fl_testbed.scenario import CentralizedScenario
 from strategies.randomness import Purpose, generator
 
-Row = tuple[Any, ...]
 spreads = False  # over workers: a run is one piece of work
-
-
-class Record(NamedTuple):
-    """What a run leaves behind."""
-
-    round_: int
-    tables: dict[str, list[Row]]
-    state: dict[str, Tensor]
-    evaluation: "Shown"
-    updates: bytes = b""  # nobody sends any
-    notes: tuple[str, ...] = ()
-
-
-class Shown(NamedTuple):
-    """What a progress bar shows of a run."""
-
-    groups: Any
-    attack_success_rate: float
 
 
 def stage_names(scenario: CentralizedScenario) -> list[str]:
@@ -92,34 +73,20 @@ def columns(scenario: CentralizedScenario) -> dict[str, tuple[str, ...]]:
     return tables
 
 
-class Datasets(Protocol):
-    """Keeps datasets that scenarios share."""
-
-    def get(self, scenario: CentralizedScenario, /) -> Dataset:
-        """Return a scenario's dataset."""
-        ...
-
-
-def check(scenarios: Sequence[CentralizedScenario], datasets: Datasets) -> None:
+def check(scenarios: Sequence[CentralizedScenario], datasets: DatasetCache) -> None:
     """Build what runs start from, as far as that needs no training.
 
     Raises:
         ScenarioError: With a fault for each scenario that its data do not suffice for.
     """
-    faults = {}
-    for scenario in scenarios:
-        try:
+
+    def check_one(scenario: CentralizedScenario) -> None:
+        with data_faults(scenario):
             material = prepare(scenario, datasets.get(scenario))
-            initialised(scenario, material.dataset, FINAL)  # may not take such inputs
+            model_of(scenario, material.dataset, FINAL)  # may not take such inputs
             check_poison(material)
-        except DataError as fault:
-            faults[str(fault)] = Fault(scenario.name, "dataset", str(fault))
-        except InitialModelError as fault:
-            faults |= {text: Fault(scenario.name, "init", text) for text in fault.texts}
-        except ValueError as fault:
-            faults[str(fault)] = Fault(scenario.name, "poison", str(fault))
-    if faults:
-        raise ScenarioError(list(faults.values()))
+
+    check_each(scenarios, check_one)
 
 
 def check_poison(material: Material) -> bool:
@@ -134,15 +101,14 @@ def check_poison(material: Material) -> bool:
 
 
 def records(
-    dataset: Dataset, scenario: CentralizedScenario, done: int, state: dict[str, Tensor] | None
+    dataset: Dataset, scenario: CentralizedScenario, done: int, state: State | None
 ) -> Iterator[Record]:
     """Compute a run, as one record."""
     del state
     if done >= 0:
         return
-    torch.set_num_threads(scenario.torch_threads)
-    with threadpool_limits(scenario.torch_threads):
-        yield compute(scenario, dataset)
+    limit_threads(scenario.torch_threads)
+    yield compute(scenario, dataset)
 
 
 def compute(scenario: CentralizedScenario, dataset: Dataset) -> Record:
@@ -171,8 +137,7 @@ def compute(scenario: CentralizedScenario, dataset: Dataset) -> Record:
     if scenario.evaluation.scores:
         tables["scores.csv"] = _score_rows(scenario, result)
     model = {f"arrays/{k}": v for k, v in result.trained.model.state_dict().items()}
-    shown = Shown(verdict.groups, verdict.attack.rate)
-    return Record(0, tables, model, shown)
+    return Record(0, tables, model, verdict)
 
 
 def train(material: Material, pool: Pool) -> Result:
@@ -180,7 +145,7 @@ def train(material: Material, pool: Pool) -> Result:
     scenario = material.scenario
 
     def train_model(number: int, plan: Plan, epochs: int | None, revise: Revise | None) -> Trained:
-        model = initialised(scenario, material.dataset, number)
+        model = model_of(scenario, material.dataset, number)
         rng = generator(scenario.seed, Purpose.TRAINING, number)
         return fit(model, pool, plan, scenario.training.build(epochs), rng, revise)
 

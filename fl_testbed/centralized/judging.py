@@ -40,6 +40,11 @@ class Verdict(NamedTuple):
     """Mean cross-entropy over the test set."""
 
     @property
+    def attack_success_rate(self) -> float:
+        """How often stamped test examples are called what the attacker wants."""
+        return self.attack.rate
+
+    @property
     def worst_with_poisoned(self) -> float:
         """Lowest accuracy over clean and poisoned groups."""
         present = [row.accuracy for row in self.rows if not math.isnan(row.accuracy)]

@@ -13,6 +13,7 @@ from fl_testbed.centralized.pool import Pool, attackable, shard_of, with_shard
 from fl_testbed.centralized.training import fit
 from fl_testbed.data import DataError, Dataset, Examples, Goal, Groups, TestSet
 from fl_testbed.data.groups import OwnGroups, group_index
+from fl_testbed.engine.models import initialised
 from fl_testbed.scenario.centralized import CentralizedScenario, PooledScene
 from fl_testbed.scenario.poisons import Plan
 from strategies.randomness import Purpose, generator
@@ -126,7 +127,7 @@ class Material:
 
     def _surrogate(self, shard: Shard, epochs: int) -> nn.Module:
         """Return the attacker's own model of some examples."""
-        model = initialised(self.scenario, self.dataset, SURROGATE)
+        model = model_of(self.scenario, self.dataset, SURROGATE)
         none = torch.zeros(len(shard.labels), dtype=torch.bool)
         pool = Pool(shard.inputs, shard.labels, shard.groups, shard.groups, none, none)
         rng = generator(self.scenario.seed, Purpose.POISON_PLAN, SURROGATE)
@@ -167,17 +168,11 @@ def prepare(scenario: CentralizedScenario, dataset: Dataset) -> Material:
     return Material(scenario, dataset, groups, clean, test)
 
 
-def initialised(scenario: CentralizedScenario, dataset: Dataset, training: int) -> nn.Module:
+def model_of(scenario: CentralizedScenario, dataset: Dataset, training: int) -> nn.Module:
     """Return the model that a training starts from: fresh, by the seed and the training's number,
     or the trained one that the scenario names, then the same for every training.
 
     Raises:
         InitialModelError: If that one does not fit.
     """
-    seed = int(generator(scenario.seed, Purpose.MODEL, training).integers(2**63))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = scenario.model.build(dataset)
-    if scenario.init is not None:
-        scenario.init.load_into(model)
-    return model
+    return initialised(scenario, dataset, generator(scenario.seed, Purpose.MODEL, training))

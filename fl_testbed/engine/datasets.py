@@ -1,16 +1,28 @@
 """The datasets of a command, and whether there are data enough for its scenarios."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fl_testbed.data import DataError, Dataset, Federation
-from fl_testbed.engine.assembly import build_federation, load_dataset, outlined_model
+from fl_testbed.engine.assembly import build_federation
+from fl_testbed.engine.models import outlined_model
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError
 from fl_testbed.scenario.initial_model import InitialModelError
 from fl_testbed.scenario.own_code import OwnCodeError
+from strategies.randomness import Purpose, generator
 
 S = TypeVar("S", bound=AnyScenario)
+
+
+def load_dataset(scenario: AnyScenario, data_dir: Path | None) -> Dataset:
+    """Load the scenario's dataset.
+
+    Raises:
+        DataError: If its files are not there or are broken.
+    """
+    return scenario.dataset.load(data_dir, generator(scenario.seed, Purpose.PARTITION, 0))
 
 
 class DatasetCache:
@@ -52,16 +64,26 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
     Raises:
         ScenarioError: With a fault for each scenario that its data do not suffice for.
     """
-    faults: dict[Fault, None] = {}  # ordered, without repetitions
     poisoned: set[tuple[str, str]] = set()
-    for scenario in by_dataset(scenarios):
+
+    def check(scenario: Scenario) -> None:
+        # Of the seeds one alone tries the poison: to make some takes a training.
         run = scenario.name, scenario.variant
+        is_first = run not in poisoned
+        poisoned.add(run)
+        checked_federation(scenario, datasets, poison=is_first)
+
+    check_each(scenarios, check)
+
+
+def check_each(scenarios: Sequence[S], check: Callable[[S], None]) -> None:
+    """Check scenarios dataset by dataset, and raise the faults of all of them together."""
+    faults: dict[Fault, None] = {}  # ordered, without repetitions
+    for scenario in by_dataset(scenarios):
         try:
-            # Of the seeds one alone tries the poison: to make some takes a training.
-            checked_federation(scenario, datasets, poison=run not in poisoned)
+            check(scenario)
         except ScenarioError as error:
             faults.update(dict.fromkeys(error.faults))
-        poisoned.add(run)
     if faults:
         raise ScenarioError(list(faults))
 
@@ -79,12 +101,24 @@ def checked_federation(
     Raises:
         ScenarioError: If there are not.
     """
-    try:
+    with data_faults(scenario):
         federation = build_federation(scenario, datasets.get(scenario))
         outlined_model(scenario, federation.dataset)  # may not take such inputs
         for ids, _ in scenario.attackers_by_id if poison else ():
             for attacker in ids[:1]:
                 federation.shard(attacker)  # a trigger may not fit, or examples be missing
+        return federation
+
+
+@contextmanager
+def data_faults(scenario: AnyScenario) -> Iterator[None]:
+    """Name the scenario's key in whatever shows once its data are dealt.
+
+    Raises:
+        ScenarioError: In place of what was raised inside.
+    """
+    try:
+        yield
     except DataError as fault:
         faults = [Fault(scenario.name, "dataset", str(fault))]
     except InitialModelError as fault:
@@ -94,5 +128,5 @@ def checked_federation(
     except ValueError as fault:
         faults = [Fault(scenario.name, "poison", str(fault))]
     else:
-        return federation
+        return
     raise ScenarioError(faults)

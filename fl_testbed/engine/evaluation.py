@@ -11,8 +11,8 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from clients.training import logits_of
-from fl_testbed.data import Federation, Goal
-from fl_testbed.engine.assembly import build_model, test_set
+from fl_testbed.data import Federation, Goal, TestSet
+from fl_testbed.engine.models import build_model
 from fl_testbed.metrics import (
     AttackSuccess,
     ClientSpread,
@@ -44,6 +44,13 @@ class Evaluation:
         """That of the first poison; NaN where none is after anything but damage."""
         first = next(iter(self.attacks.values()), None)
         return math.nan if first is None else first.rate
+
+
+def test_set(scenario: Scenario, federation: Federation) -> TestSet:
+    """Return what the global model is tested on."""
+    if scenario.evaluation.split == "validation":
+        return federation.validation_set()
+    return federation.test_set(scenario.evaluation.max_examples)
 
 
 class Evaluator:

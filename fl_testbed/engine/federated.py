@@ -9,7 +9,8 @@ from fl_testbed.engine.datasets import DatasetCache, check_data
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.memory import check_memory
 from fl_testbed.engine.placement import largest_cohort, training_memory
-from fl_testbed.engine.rounds import COLUMNS, RoundRecord, Run, State
+from fl_testbed.engine.rounds import COLUMNS, Run
+from fl_testbed.engine.run_folder import Record, State
 from fl_testbed.engine.summary import summarise
 from fl_testbed.scenario import Scenario
 
@@ -36,7 +37,7 @@ def check(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
 
 def records(
     dataset: Dataset, scenario: Scenario, done: int, state: State | None
-) -> Iterator[RoundRecord]:
+) -> Iterator[Record]:
     """Run a scenario in this process."""
     federation = build_federation(scenario, dataset)
     memory = training_memory(scenario.engine)

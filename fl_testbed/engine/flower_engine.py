@@ -17,8 +17,9 @@ from flwr.simulation import run_simulation
 from ray import cloudpickle
 
 from fl_testbed.data import Dataset
-from fl_testbed.engine.assembly import build_client_app, build_federation, load_dataset
+from fl_testbed.engine.assembly import build_client_app, build_federation
 from fl_testbed.engine.client_work import Outcome, Task
+from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.flower_internals import quiet_flower
 from fl_testbed.engine.grid import ClientGrid

@@ -7,8 +7,8 @@ import torch
 
 from clients.attacks import Knowledge
 from fl_testbed.data import Dataset
-from fl_testbed.engine.assembly import outlined_model
 from fl_testbed.engine.datasets import DatasetCache, by_dataset
+from fl_testbed.engine.models import outlined_model
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
 from strategies.pipeline import Pipeline

@@ -18,7 +18,8 @@ from fl_testbed.engine.memory import fits_side_by_side
 from fl_testbed.engine.placement import check_device, largest_cohort, training_memory
 from fl_testbed.engine.ray_grid import RayGrid
 from fl_testbed.engine.ray_pool import RayPool
-from fl_testbed.engine.rounds import RoundRecord, Run, State
+from fl_testbed.engine.rounds import Run
+from fl_testbed.engine.run_folder import Record, State
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.scenario import EngineSpec, Scenario
 from fl_testbed.scenario.own_code import users_modules
@@ -139,7 +140,7 @@ def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool
         for refs in ready:
             stream = streams[refs]
             try:
-                record = cast(RoundRecord, ray.get(next(refs)))
+                record = cast(Record, ray.get(next(refs)))
             except StopIteration:
                 with stream.writer.survived():
                     stream.writer.finish()

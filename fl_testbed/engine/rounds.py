@@ -3,19 +3,19 @@
 import math
 from collections.abc import Iterator
 from time import perf_counter
-from typing import NamedTuple
 
 from flwr.app import ArrayRecord, ConfigRecord
-from torch import Tensor
 
 from clients.app import PERSONAL
 from fl_testbed.data import Federation
-from fl_testbed.engine.assembly import build_model, build_strategy, with_attackers
+from fl_testbed.engine.assembly import build_strategy
+from fl_testbed.engine.attackers import with_attackers
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.models import build_model
 from fl_testbed.engine.placement import server_device
 from fl_testbed.engine.recorded_updates import Recorder
-from fl_testbed.engine.run_folder import Row
+from fl_testbed.engine.run_folder import Record, Row, State
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import state_dict_of
@@ -73,23 +73,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """The tables of a run, and their columns."""
 
-State = dict[str, Tensor]
-"""All that a run needs to go on after a round, as named tensors."""
-
-
-class RoundRecord(NamedTuple):
-    """What a round leaves behind."""
-
-    round_: int
-    tables: dict[str, list[Row]]
-    """New rows of the run folder's tables, by file name."""
-    state: State
-    evaluation: Evaluation | None
-    updates: bytes = b""
-    """What clients sent, as a file, where the scenario wants it recorded."""
-    notes: tuple[str, ...] = ()
-    """What was decided on the way: devices, sizes of cohorts."""
-
 
 class Run:
     """One scenario on one grid. It computes; whoever iterates over it writes."""
@@ -108,7 +91,7 @@ class Run:
         self._arrays = ArrayRecord(model.state_dict())
         self._has_complained = False
 
-    def rounds(self, done: int = -1, state: State | None = None) -> Iterator[RoundRecord]:
+    def rounds(self, done: int = -1, state: State | None = None) -> Iterator[Record]:
         """Yield a record for each round; round 0 is the initial model.
 
         Args:
@@ -131,7 +114,7 @@ class Run:
             updates = b"" if self._recorder is None else self._recorder.content()
             notes = (*self._grid.notes, *self._complaints(round_))
             self._grid.notes.clear()
-            yield RoundRecord(round_, tables, self._state(), evaluation, updates, notes)
+            yield Record(round_, tables, self._state(), evaluation, updates, notes)
 
     def _state(self) -> State:
         state = {f"arrays/{k}": v for k, v in state_dict_of(self._arrays).items()}

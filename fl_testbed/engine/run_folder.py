@@ -10,15 +10,18 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fl_testbed.engine.errors import TakenError
+from fl_testbed.metrics import GroupAccuracy
 
 Row = tuple[Any, ...]
+State = dict[str, Tensor]
+"""All that a run needs to go on after a record, as named tensors."""
 CHECKPOINT = "checkpoint/state.safetensors"
 FAILURE = "failure.json"
 UPDATES = "updates"
@@ -27,6 +30,34 @@ UPDATES = "updates"
 def updates_file(round_: int) -> str:
     """Return the name of the file that holds what clients sent in a round."""
     return f"{UPDATES}/round-{round_:05d}.safetensors"
+
+
+class Evaluated(Protocol):
+    """What whoever watches a run is told of a model."""
+
+    @property
+    def groups(self) -> GroupAccuracy:
+        """Its accuracy by group."""
+        ...
+
+    @property
+    def attack_success_rate(self) -> float:
+        """That of the first poison; NaN where none is after anything but damage."""
+        ...
+
+
+class Record(NamedTuple):
+    """What a round leaves behind; a run on pooled data is one record."""
+
+    round_: int
+    tables: dict[str, list[Row]]
+    """New rows of the run folder's tables, by file name."""
+    state: State
+    evaluation: Evaluated | None
+    updates: bytes = b""
+    """What clients sent, as a file, where the scenario wants it recorded."""
+    notes: tuple[str, ...] = ()
+    """What was decided on the way: devices, sizes of cohorts."""
 
 
 class RunFolder:
@@ -110,7 +141,7 @@ class RunFolder:
             self._tables[name] = (self.path / name).open("w", encoding="utf-8", newline="")
             self.append(name, [tuple(headings)])
 
-    def resume(self) -> tuple[int, dict[str, Tensor]]:
+    def resume(self) -> tuple[int, State]:
         """Take up the last checkpoint: cut the tables to it and return its round and tensors.
 
         Raises:
@@ -145,24 +176,18 @@ class RunFolder:
         """Whether the run was begun and can be resumed."""
         return (self.path / CHECKPOINT).is_file()
 
-    def record(
-        self,
-        round_: int,
-        tables: Mapping[str, Iterable[Row]],
-        state: Mapping[str, Tensor],
-        updates: bytes = b"",
-    ) -> None:
-        """Add a round's rows and make everything up to it last."""
-        for name, rows in tables.items():
+    def record(self, record: Record) -> None:
+        """Add a record's rows and make everything up to it last."""
+        for name, rows in record.tables.items():
             self.append(name, rows)
-        if updates:
-            self.write_bytes(updates_file(round_), updates)
+        if record.updates:
+            self.write_bytes(updates_file(record.round_), record.updates)
         sizes = {}
         for name, table in self._tables.items():
             table.flush()
             sizes[name] = table.tell()
-        position = json.dumps({"round": round_, "bytes": sizes})
-        self.write_bytes(CHECKPOINT, save(_apart(state), metadata={"position": position}))
+        position = json.dumps({"round": record.round_, "bytes": sizes})
+        self.write_bytes(CHECKPOINT, save(_apart(record.state), metadata={"position": position}))
 
     def append(self, name: str, rows: Iterable[Row]) -> None:
         """Add rows to a table."""

@@ -18,10 +18,8 @@ import pandas as pd
 from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache
 from fl_testbed.engine.errors import PoolError, TakenError, TrackerError
-from fl_testbed.engine.evaluation import Evaluation
 from fl_testbed.engine.placement import gpus
-from fl_testbed.engine.rounds import RoundRecord, State
-from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.run_folder import Evaluated, Record, RunFolder, State
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.initial_model import COPY
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
@@ -37,7 +35,7 @@ class Progress(Protocol):
     def begin(self, scenario: AnyScenario, first_round: int) -> None:
         """Be told that a run begins."""
 
-    def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluation | None) -> None:
+    def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluated | None) -> None:
         """Be told that a round is done."""
 
     def note(self, text: str) -> None:
@@ -101,7 +99,7 @@ class Kind(Protocol):
 
     def records(
         self, dataset: Dataset, scenario: Any, done: int, state: State | None, /
-    ) -> Iterator[Any]:
+    ) -> Iterator[Record]:
         """Compute a run and yield its records, of rounds after ``done``, in this process."""
         ...
 
@@ -241,13 +239,13 @@ class RunWriter:
                 tracker.failed(reason)
         self._progress.end(self.scenario, f"failed: {reason}")
 
-    def write(self, records: Iterable[RoundRecord]) -> None:
+    def write(self, records: Iterable[Record]) -> None:
         """Write records as they come, and the summary after the last."""
         for record in records:
             self.record(record)
         self.finish()
 
-    def record(self, record: RoundRecord) -> None:
+    def record(self, record: Record) -> None:
         """Write one record."""
         if self._trackers:
             columns = self.kind.columns(self.scenario)
@@ -258,7 +256,7 @@ class RunWriter:
             for tracker in list(self._trackers):
                 with self._untracked_on_error(tracker):
                     tracker.round(record.round_, tables)
-        self.folder.record(record.round_, record.tables, record.state, record.updates)
+        self.folder.record(record)
         self._state = record.state
         self._note(record.notes)
         self._progress.round(self.scenario, record.round_, record.evaluation)

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest.mock import MagicMock, patch
 
 import pandas as pd
@@ -12,7 +11,7 @@ from commands import SCENARIO, assert_same_results, run, write_scenario
 
 from fl_testbed.engine.errors import TrackerError
 from fl_testbed.engine.launch import launch
-from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.run_folder import Record, RunFolder
 from fl_testbed.engine.run_writer import Options, StartTracker
 from fl_testbed.report.histories import client_history, weight_ratios_by_round
 from fl_testbed.scenario import AnyScenario, load_scenarios
@@ -39,10 +38,10 @@ def launch_twice(
     """Kill a run when trackers have been told of round 2 and its folder has not, and go on."""
     record = RunFolder.record
 
-    def killed(self: RunFolder, round_: int, *rest: Any) -> None:
-        if round_ == 2:
+    def killed(self: RunFolder, content: Record) -> None:
+        if content.round_ == 2:
             raise KeyboardInterrupt
-        record(self, round_, *rest)
+        record(self, content)
 
     with patch.object(RunFolder, "record", killed), pytest.raises(KeyboardInterrupt):
         launch(scenarios, Options(out, None, "", trackers=trackers()), MagicMock())

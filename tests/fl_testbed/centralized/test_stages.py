@@ -9,7 +9,7 @@ from torch import nn
 from clients.shard import Role
 from fl_testbed.centralized import experiment
 from fl_testbed.centralized.judging import judge
-from fl_testbed.centralized.preparation import Material, initialised, prepare
+from fl_testbed.centralized.preparation import Material, model_of, prepare
 from fl_testbed.centralized.stages import Result
 from fl_testbed.data import Dataset
 from fl_testbed.metrics import area_under_curve
@@ -112,7 +112,7 @@ class TestPool:
         assert few.dataset.train.ids.tolist() != dataset.train.ids[:50].tolist()
 
     def test_every_training_starts_from_a_model_of_its_own(self, dataset):
-        models = [initialised(scenario(), dataset, training) for training in (0, 1, 1)]
+        models = [model_of(scenario(), dataset, training) for training in (0, 1, 1)]
         final, first, again = (nn.utils.parameters_to_vector(m.parameters()) for m in models)
         assert torch.equal(first, again)
         assert not torch.equal(first, final)

@@ -13,8 +13,8 @@ from clients.app import CLEAN_ARRAYS
 from clients.attacks import FACTS, UNTOLD, Forged, Knowledge, Schedule
 from fl_testbed.engine import federated
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Surroundings
-from fl_testbed.engine.assembly import load_dataset
 from fl_testbed.engine.client_work import Outcome, Task
+from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.memory import server_memory

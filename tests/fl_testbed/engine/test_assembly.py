@@ -9,10 +9,12 @@ from clients.attacks import ProjectedDescent
 from clients.shard import Role
 from fl_testbed.data import DataError, Dataset, Examples, Federation
 from fl_testbed.data.dataset import CategoryFeature, NumberFeature
-from fl_testbed.engine import assembly, federated
-from fl_testbed.engine.assembly import ServerData, build_federation, build_model, outlined_model
+from fl_testbed.engine import assembly, attackers, federated
+from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.datasets import DatasetCache
 from fl_testbed.engine.inline_grid import InlineGrid
+from fl_testbed.engine.models import build_model, outlined_model
+from fl_testbed.engine.server_data import ServerData
 from fl_testbed.scenario import Scenario, ScenarioError
 
 N_TRAIN, N_TEST = 400, 100
@@ -254,9 +256,9 @@ def test_attackers_are_told_who_is_who_and_what_the_rule_assumes(monkeypatch):
         **ATTACKED,
         strategy={"aggregation": {"kind": "multi_krum", "n_malicious": 3}},
     )
-    monkeypatch.setattr(assembly, "AdversaryGrid", lambda grid, *told: told[:2])
+    monkeypatch.setattr(attackers, "AdversaryGrid", lambda grid, *told: told[:2])
     app = assembly.build_client_app(made, build(**ATTACKED))
-    (mimics, flippers), around = assembly.with_attackers(InlineGrid(app, 1.0), made)
+    (mimics, flippers), around = attackers.with_attackers(InlineGrid(app, 1.0), made)
     assert (mimics.clients, flippers.clients) == (range(8, 9), range(9, 10))
     assert (mimics.schedule.first, flippers.schedule.first) == (2, 1)
     assert (mimics.knowledge, flippers.knowledge) == ("omniscient", "blind")
@@ -268,7 +270,7 @@ def test_attackers_train_their_surrogate_for_its_own_epochs():
     shard = build().clean_shard(0)
     hasty = scenario(training={"lr": 0.1, "batch_size": 5, "local_steps": 1})
     one, other = (
-        assembly.train_surrogate(made, DATASET, shard, 3).state_dict()
+        attackers.train_surrogate(made, DATASET, shard, 3).state_dict()
         for made in (scenario(), hasty)
     )
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -6,7 +6,7 @@ from pretended_device import ELSEWHERE, PretendedDevice, Read
 
 from clients.device_memory import HostMemory
 from fl_testbed.engine import assembly, federated, rounds
-from fl_testbed.engine.assembly import load_dataset
+from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.engine.rounds import COLUMNS
 from fl_testbed.scenario import Scenario
 

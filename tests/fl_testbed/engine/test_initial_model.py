@@ -19,10 +19,10 @@ from commands import (
 from safetensors.torch import load_file, save_file
 
 from fl_testbed.centralized import experiment
-from fl_testbed.centralized.preparation import initialised
+from fl_testbed.centralized.preparation import model_of
 from fl_testbed.engine.datasets import DatasetCache
 from fl_testbed.engine.launch import launch
-from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.run_folder import Record, RunFolder
 from fl_testbed.engine.run_writer import Options
 from fl_testbed.scenario import CentralizedScenario, ScenarioError, load_scenarios
 
@@ -91,10 +91,10 @@ def test_a_resumed_run_is_the_same_and_refuses_another_file(
     options = Options(tmp_path / "out", None, "", resume=True)
     record = RunFolder.record
 
-    def killed(self: RunFolder, round_: int, *content: object) -> None:
-        if round_ == 2:
+    def killed(self: RunFolder, content: Record) -> None:
+        if content.round_ == 2:
             raise KeyboardInterrupt
-        record(self, round_, *content)  # pyright: ignore[reportArgumentType]
+        record(self, content)
 
     scenarios = load_scenarios(continued / "scenario.yaml", settings)
     with patch.object(RunFolder, "record", killed), pytest.raises(KeyboardInterrupt):
@@ -198,7 +198,7 @@ def test_on_pooled_data_every_training_starts_from_it(continued: Path, tmp_path:
     scenario, datasets = pooled(tmp_path, "{kind: mlp, hidden: [16]}"), DatasetCache(None)
     experiment.check([scenario], datasets)
     for training in (0, 1):
-        model = initialised(scenario, datasets.get(scenario), training).state_dict()
+        model = model_of(scenario, datasets.get(scenario), training).state_dict()
         torch.testing.assert_close(model, load_file(path), rtol=0, atol=0, check_stride=False)
     with pytest.raises(ScenarioError, match=r"pooled: init: .*init.safetensors has 2.weight as"):
         experiment.check([pooled(tmp_path, "{kind: mlp, hidden: [8]}")], datasets)

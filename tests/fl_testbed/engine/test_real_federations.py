@@ -8,7 +8,8 @@ import pytest
 
 from clients.shard import Role
 from fl_testbed.data import Dataset
-from fl_testbed.engine.assembly import build_federation, load_dataset
+from fl_testbed.engine.assembly import build_federation
+from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.scenario import Scenario, load_scenarios
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -10,9 +10,11 @@ import torch
 from flwr.app import ArrayRecord
 
 from fl_testbed.engine import federated
-from fl_testbed.engine.assembly import build_federation, build_model, load_dataset
+from fl_testbed.engine.assembly import build_federation
+from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.engine.evaluation import Evaluator
 from fl_testbed.engine.memory import server_memory
+from fl_testbed.engine.models import build_model
 from fl_testbed.engine.rounds import COLUMNS
 from fl_testbed.engine.run_folder import RunFolder
 from fl_testbed.engine.summary import described, summarise

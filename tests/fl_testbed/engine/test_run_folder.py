@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.run_folder import Record, RunFolder
 
 
 def test_a_table_that_lost_rows_is_not_filled_up(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.start({"rounds.csv": ("round", "loss")})
-    folder.record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)})
+    folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
     folder.close()
     assert RunFolder(tmp_path).resume()[0] == 0
     (tmp_path / "rounds.csv").write_text("round,loss\n")
@@ -26,7 +26,7 @@ def test_a_table_that_lost_rows_is_not_filled_up(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.start({"rounds.csv": ("round", "loss")})
-    folder.record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)})
+    folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
     folder.close()
     checkpoint = tmp_path / "checkpoint" / "state.safetensors"
     whole = checkpoint.read_bytes()

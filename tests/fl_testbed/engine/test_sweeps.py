@@ -15,8 +15,7 @@ from commands import SCENARIO, assert_same_results, patches, run, succeed, write
 from fl_testbed.data import Federation
 from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine import federated
-from fl_testbed.engine.assembly import load_dataset
-from fl_testbed.engine.datasets import DatasetCache, check_data
+from fl_testbed.engine.datasets import DatasetCache, check_data, load_dataset
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
 from fl_testbed.engine.run_writer import Options

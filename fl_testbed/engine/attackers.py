@@ -1,0 +1,156 @@
+"""From a scenario to its attackers: what they are dealt, what they hold, what they send."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clients.poisons import rare_examples
+from clients.shard import Role, Shard, pooled
+from clients.training import train
+from fl_testbed.data import Dataset, Federation, Goal, TestSet
+from fl_testbed.data.dealing import Wanted
+from fl_testbed.data.federation import Restyle
+from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Rule, Surroundings
+from fl_testbed.engine.evaluation import test_set
+from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.models import build_model
+from fl_testbed.engine.threads import limit_threads
+from fl_testbed.scenario import Scenario
+from fl_testbed.scenario.methods import StrategySpec
+from fl_testbed.scenario.poisons import EdgeCaseBackdoorSpec, Plan, Scene
+from strategies.pipeline import Pipeline, RoundFacts
+from strategies.randomness import Purpose, generator
+from strategies.robust import CPU
+
+
+def wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
+    """Return what attackers must be dealt. Where they want different kinds of examples, those who
+    do not want what the first of them wants get whatever comes."""
+    kinds = [kind for kind in scenario.attacker_kinds if kind.count]
+    wants = [kind.poison and kind.poison.wanted(dataset.train.labels) for kind in kinds]
+    masks = [want[0] for want in wants if want is not None]
+    if not masks:
+        return None
+    shares = [
+        want[1] if want is not None and np.array_equal(want[0], masks[0]) else 0.0 for want in wants
+    ]
+    fractions = np.repeat(shares, [kind.count for kind in kinds])
+    # Who else holds the rare class is what an edge case is about.
+    spares_honest = any(isinstance(kind.poison, EdgeCaseBackdoorSpec) for kind in kinds)
+    return Wanted(masks[0], fractions, spares_honest)
+
+
+def restyle(scenario: Scenario) -> Restyle | None:
+    """Return which examples an edge case lets honest clients hold as the minority has them."""
+    for poison in scenario.named_poisons.values():
+        if isinstance(poison, EdgeCaseBackdoorSpec):
+            source, held_by, fraction = poison.rarity()
+            return partial(rare_examples, source=source, held_by=held_by, held_fraction=fraction)
+    return None
+
+
+class AttackersPoison:
+    """The poisons of all kinds of attackers, each made from what its attackers know."""
+
+    def __init__(self, scenario: Scenario, federation: Federation) -> None:
+        clients = scenario.attackers_by_poison
+        self._own = {
+            client: (name, place)
+            for name, ids in clients.items()
+            for place, client in enumerate(ids)
+        }
+        self._plans: dict[str, Plan] = {}
+        for name, poison in scenario.named_poisons.items():
+            plan = poison.build(_scene(clients[name], scenario, federation))
+            if plan is not None:
+                self._plans[name] = plan
+
+    def __call__(self, shard: Shard, client: int, rng: np.random.Generator) -> Shard:
+        """Poison the shard of an attacker, if it has a poison."""
+        if client not in self._own:
+            return shard
+        name, among_its_kind = self._own[client]
+        return self._plans[name].poison(shard, among_its_kind, rng)
+
+    def goals(self, test: TestSet) -> dict[str, Goal]:
+        """Return what each poison is after, by its name."""
+        goals = {name: plan.goal(test) for name, plan in self._plans.items()}
+        return {name: goal for name, goal in goals.items() if goal is not None}
+
+
+def _scene(attackers: Sequence[int], scenario: Scenario, federation: Federation) -> Scene:
+    """Return what attackers with a poison in common can plan it with."""
+    return Scene(
+        dataset=federation.dataset,
+        groups=federation.groups,
+        seed=scenario.seed,
+        n_attackers=len(attackers),
+        held=lambda: pooled([federation.clean_shard(a) for a in attackers], Role.POISONED),
+        surrogate=partial(train_surrogate, scenario, federation.dataset),
+        test=lambda: federation.majority(test_set(scenario, federation)),
+    )
+
+
+def train_surrogate(scenario: Scenario, dataset: Dataset, shard: Shard, epochs: int) -> nn.Module:
+    """Return the model that clients are sent first, trained on what attackers hold."""
+    limit_threads(scenario.torch_threads)
+    model = build_model(scenario, dataset)
+    settings = replace(scenario.training.build(), local_epochs=epochs, local_steps=None)
+    train(model, shard, settings, generator(scenario.seed, Purpose.POISON_PLAN, 1))
+    return model
+
+
+def with_attackers(grid: ClientGrid, scenario: Scenario, device: torch.device = CPU) -> ClientGrid:
+    """Put the scenario's attackers around a grid, if they do anything to updates."""
+    kinds = [
+        Attackers(
+            clients=ids,
+            attack=attack,
+            knowledge=kind.attack.seen,
+            schedule=kind.schedule.build(),
+            samples_everybody=kind.attack.samples_everybody,
+        )
+        for ids, kind in scenario.attackers_by_id
+        if ids and (attack := kind.attack.build()) is not None
+    ]
+    if not kinds:
+        return grid
+    population = scenario.clients.population
+    knows_rule = any(kind.attack.knows_defence for kind in scenario.attacker_kinds)
+    surroundings = Surroundings(
+        attackers=population.clients(Role.POISONED),
+        minority=population.clients(Role.HONEST_MINORITY),
+        n_assumed=scenario.strategy.n_assumed,
+        rule=known_rule(scenario) if knows_rule else None,
+        seed=scenario.seed,
+    )
+    return AdversaryGrid(grid, kinds, surroundings, device)
+
+
+def known_rule(scenario: Scenario) -> Rule:
+    """Return pre-aggregations and rule, for attackers who know them, on plain updates."""
+    spec, n_sampled = scenario.strategy, scenario.n_sampled
+    assert isinstance(spec, StrategySpec)  # others cannot be foreseen
+    mixers = spec.build_pre_aggregation(n_sampled)
+    pipeline = Pipeline(spec.build_aggregation(n_sampled), pre_aggregate=mixers)
+
+    def rule(updates: Tensor, rng: np.random.Generator) -> Tensor:
+        n = len(updates)
+        facts = RoundFacts(
+            round_=0,
+            clients=torch.arange(n),
+            prior=torch.full((n,), 1 / n, dtype=torch.float64),
+            losses=torch.full((n,), torch.nan),
+            confidences=torch.full((n,), torch.nan),
+            server_update=partial(torch.zeros_like, updates[0]),
+            evaluate=lambda update: (math.nan, math.nan),
+            rng=rng,
+        )
+        return pipeline(updates, facts, {}).result.update
+
+    return rule

@@ -1,0 +1,47 @@
+"""The model that a run starts from."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from fl_testbed.data import Dataset
+from fl_testbed.scenario import AnyScenario, Scenario
+from fl_testbed.scenario.models import OwnModelSpec
+from strategies.randomness import Purpose, generator
+
+
+def initialised(scenario: AnyScenario, dataset: Dataset, rng: np.random.Generator) -> nn.Module:
+    """Return the scenario's model: with random parameters, or as it was trained before.
+
+    Raises:
+        InitialModelError: If the trained model that the scenario names is not such a one.
+    """
+    seed = int(rng.integers(2**63))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = scenario.model.build(dataset)
+    if scenario.init is not None:
+        scenario.init.load_into(model)
+    return model
+
+
+def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
+    """Return the scenario's model as a run starts: from its seed alone, or trained before.
+
+    Raises:
+        InitialModelError: If the trained model that the scenario names is not such a one.
+    """
+    model = initialised(scenario, dataset, generator(scenario.seed, Purpose.MODEL))
+    return model.to(memory_format=torch.channels_last)  # as clients hold it: faster on a CPU
+
+
+def outlined_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
+    """Return the scenario's model, to look at its shapes: without numbers, which may not fit.
+
+    Raises:
+        InitialModelError: If the trained model that the scenario names is not such a one.
+    """
+    if scenario.init is not None or isinstance(scenario.model, OwnModelSpec):
+        return build_model(scenario, dataset)  # code of a user's may need numbers
+    with torch.device("meta"):
+        return scenario.model.build(dataset)
