@@ -36,8 +36,13 @@ class Evaluation:
     """By name of a poison, what it brings about among the majority's test examples."""
     loss: float
     """Mean cross-entropy over the test set."""
-    clients: ClientSpread
-    """How accuracy spreads over the honest clients."""
+    by_client: Mapping[int, float]
+    """The accuracy that each of the honest clients that are judged can expect on what it holds."""
+
+    @property
+    def client_spread(self) -> ClientSpread:
+        """How accuracy spreads over these clients."""
+        return spread(np.array(list(self.by_client.values())))
 
     @property
     def attack_success_rate(self) -> float:
@@ -65,7 +70,8 @@ class Evaluator:
         self._inputs = self._test.inputs.to(device)
         self._training_counts = np.array(list(federation.group_counts().values()))
         self._cells = self._test.groups * federation.dataset.n_classes + self._test.labels
-        self._holdings = federation.cell_counts(_judged(federation, scenario.evaluation.n_clients))
+        self._judged = _judged(federation, scenario.evaluation.n_clients)
+        self._holdings = federation.cell_counts(self._judged)
         self._goals: Mapping[str, Goal] = {}
         if federation.poison is not None:
             goals = federation.poison.goals(federation.majority(self._test))
@@ -79,9 +85,9 @@ class Evaluator:
         correct = (logits.argmax(dim=1) == labels).numpy()
         groups = group_accuracy(correct, self._test.groups.numpy(), self._training_counts)
         attacks = {name: self._success(goal) for name, goal in self._goals.items()}
-        by_client = client_accuracies(correct, self._cells.numpy(), self._holdings)
-        loss = F.cross_entropy(logits, labels).item()
-        return Evaluation(groups, attacks, loss, spread(by_client))
+        accuracies = client_accuracies(correct, self._cells.numpy(), self._holdings)
+        by_client = dict(zip(self._judged, accuracies.tolist(), strict=True))
+        return Evaluation(groups, attacks, F.cross_entropy(logits, labels).item(), by_client)
 
     def of_client(self, client: int, arrays: ArrayRecord) -> tuple[float, float]:
         """Return how accurate a client's own model is on what it holds, and its attack success."""

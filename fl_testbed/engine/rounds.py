@@ -68,6 +68,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "believed_confidence",
         "influence",
     ),
+    "accuracies.csv": ("round", "client", "role", "accuracy"),
     "personal.csv": ("round", "client", "role", "accuracy", "attack_success_rate"),
     "timings.csv": ("round", "train_s", "evaluate_s"),
 }
@@ -175,17 +176,22 @@ class Run:
 
     def _tables(self, round_: int, evaluation: Evaluation | None) -> dict[str, list[Row]]:
         ledger = self._strategy.ledger or RoundLedger(round_)
-        tables: dict[str, list[Row]] = {"groups.csv": [], "attacks.csv": [], "personal.csv": []}
+        evaluated = ("groups.csv", "attacks.csv", "accuracies.csv", "personal.csv")
+        tables: dict[str, list[Row]] = {name: [] for name in evaluated}
         figures = (math.nan,) * len(FIGURES)
         if evaluation is not None:
             groups = evaluation.groups
             rate, loss = evaluation.attack_success_rate, evaluation.loss
-            figures = (groups.accuracy, groups.worst, rate, loss, *evaluation.clients)
+            figures = (groups.accuracy, groups.worst, rate, loss, *evaluation.client_spread)
             names = self._federation.group_names
             rows = zip(names, groups.n_examples, groups.accuracies, strict=True)
             tables["groups.csv"] = [(round_, *row) for row in rows]
             attacks = evaluation.attacks.items()
             tables["attacks.csv"] = [(round_, name, *figures) for name, figures in attacks]
+            tables["accuracies.csv"] = [
+                (round_, client, self._role(client), accuracy)
+                for client, accuracy in evaluation.by_client.items()
+            ]
             tables["personal.csv"] = [
                 self._personal_row(round_, client, kept.array_records[PERSONAL])
                 for client, kept in sorted(self._grid.states.items())
@@ -200,8 +206,10 @@ class Run:
         return tables
 
     def _personal_row(self, round_: int, client: int, arrays: ArrayRecord) -> Row:
-        role = self._federation.population.role(client).value
-        return (round_, client, role, *self._evaluate.of_client(client, arrays))
+        return (round_, client, self._role(client), *self._evaluate.of_client(client, arrays))
+
+    def _role(self, client: int) -> str:
+        return self._federation.population.role(client).value
 
 
 def client_row(federation: Federation, round_: int, entry: ClientEntry) -> Row:

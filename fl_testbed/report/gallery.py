@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from fl_testbed.report.columns import ATTACK_SUCCESS, SEPARABILITY, WORST_GROUP
 from fl_testbed.report.comparison import Comparison
+from fl_testbed.report.figures.client_accuracies import client_accuracies
 from fl_testbed.report.figures.group_curves import group_curves
 from fl_testbed.report.figures.heard_map import heard_map
 from fl_testbed.report.figures.heat_map import heat_map
@@ -18,9 +19,11 @@ from fl_testbed.report.figures.suppression_bars import suppression_bars
 from fl_testbed.report.figures.tension import tension_plane
 from fl_testbed.report.figures.weights_over_rounds import weights_over_rounds
 from fl_testbed.report.histories import (
+    ACCURACIES,
     client_history,
     group_accuracy_by_round,
     heard_by_round,
+    last_client_accuracies,
     suspicion_ranks,
     weight_ratios_by_round,
 )
@@ -175,6 +178,19 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
             if (done[label][0].folder / "rounds.csv").exists()  # pooled data have none
         },
         group_curves,
+    )
+    yield from _paged(
+        "clients",
+        "Accuracy by client",
+        "The last model, clients of all seeds: how many of a role's clients are served no better "
+        "than that. Each is judged on test examples in the mix that it holds." + left_out,
+        {
+            label: accuracies
+            for label in federated
+            if all((run.folder / ACCURACIES).exists() for run in done[label])
+            and len(accuracies := last_client_accuracies(done[label]))
+        },
+        client_accuracies,
     )
     yield from _paged(
         "scores",

@@ -10,6 +10,7 @@ from clients.shard import Role
 from fl_testbed.metrics import answered, read_table, weighed
 from fl_testbed.report.results import RunResult, as_written
 
+ACCURACIES = "accuracies.csv"
 CLIENT_COLUMNS = {
     "round": int,
     "client": int,
@@ -20,6 +21,7 @@ CLIENT_COLUMNS = {
     "suspicion": float,
 }
 GROUP_COLUMNS = {"round": int, "group": str, "accuracy": float}
+ACCURACY_COLUMNS = {"round": int, "role": str, "accuracy": float}
 
 
 def client_history(folder: Path) -> pd.DataFrame:
@@ -57,6 +59,16 @@ def group_accuracy_by_round(runs: Sequence[RunResult]) -> pd.DataFrame:
     order = list(dict.fromkeys(tables[0]["group"]))
     joined = pd.concat(tables).groupby(["round", "group"])["accuracy"].mean().unstack("group")
     return joined.reindex(columns=order)
+
+
+def last_client_accuracies(runs: Sequence[RunResult]) -> pd.DataFrame:
+    """Return role and accuracy of the clients of all runs under the last model that was tested."""
+    tables = []
+    for path in (run.folder / ACCURACIES for run in runs):
+        with as_written(path):
+            table = read_table(path, ACCURACY_COLUMNS).dropna(subset="accuracy")
+            tables.append(table.loc[table["round"] == table["round"].max(), ["role", "accuracy"]])
+    return pd.concat(tables)
 
 
 def heard_by_round(clients: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[Role]]:

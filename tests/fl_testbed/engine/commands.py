@@ -15,7 +15,14 @@ import pytest
 from fl_testbed import cli
 
 COMMAND = Path(sys.executable).parent / "fl-testbed"
-SAME_BYTES = ("clients.csv", "groups.csv", "rounds.csv", "summary.json", "model.safetensors")
+SAME_BYTES = (
+    "clients.csv",
+    "accuracies.csv",
+    "groups.csv",
+    "rounds.csv",
+    "summary.json",
+    "model.safetensors",
+)
 
 SCENARIO = """
 name: small

@@ -115,7 +115,8 @@ class TestRun:
         made = scenario(evaluation={"every": 2})
         records = list(federated.records(load_dataset(made, None), made, -1, None))
         assert [r.round_ for r in records if r.evaluation is not None] == [0, 2, 3]
-        assert [bool(r.tables["groups.csv"]) for r in records] == [True, False, True, True]
+        for table in ("groups.csv", "accuracies.csv"):
+            assert [bool(r.tables[table]) for r in records] == [True, False, True, True]
 
 
 class TestEvaluation:
@@ -136,7 +137,8 @@ class TestEvaluation:
             shard = federation.shard(client)
             held = zip(shard.groups.tolist(), shard.labels.tolist(), strict=True)
             accuracies.append(np.mean([right[kind] for kind in held]))
-        assert found.clients == pytest.approx((np.var(accuracies), min(accuracies)))
+        assert found.by_client == pytest.approx(dict(zip((0, 2, 4, 6), accuracies, strict=True)))
+        assert found.client_spread == pytest.approx((np.var(accuracies), min(accuracies)))
         shown = (test.groups == 0) & (test.labels != 3)
         stamped = test.inputs[shown].clone()
         stamped[:, :, -2:, -2:] = 1

@@ -16,6 +16,7 @@ from fl_testbed.report.histories import (
     client_history,
     group_accuracy_by_round,
     heard_by_round,
+    last_client_accuracies,
     suspicion_ranks,
     weight_ratios_by_round,
 )
@@ -88,6 +89,18 @@ def test_accuracy_by_group_is_the_mean_of_runs_with_groups_in_their_order(tmp_pa
     assert (list(table.columns), list(table.index)) == (["plain", "inverted"], [3, 6])
     assert table.loc[3].tolist() == pytest.approx([0.9, 0.6])
     assert table.loc[6].tolist() == pytest.approx([math.nan, 0.8], nan_ok=True)
+
+
+def test_clients_of_all_runs_are_judged_under_the_last_tested_model(
+    tmp_path: Path,
+) -> None:
+    for seed, rows in enumerate(
+        ("0,0,honest_majority,0.1\n2,0,honest_majority,0.9\n", "3,1,honest_minority,0.5\n3,2,,\n")
+    ):
+        run = write_run(tmp_path / "sweep", "mean", seed, {})
+        (run / "accuracies.csv").write_text(f"round,client,role,accuracy\n{rows}")
+    found = last_client_accuracies(find_runs([tmp_path / "sweep"]))
+    assert found.to_numpy().tolist() == [["honest_majority", 0.9], ["honest_minority", 0.5]]
 
 
 def test_a_group_table_that_no_run_writes_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,16 @@ variants:
   multi_krum: {strategy.aggregation: {kind: multi_krum, n_malicious: 2}}
 sweep: {attack: [{kind: none}, {kind: sign_flip}], seed: [0, 1]}
 """
-FIGURES = ("tension", "suppression", "defence_by_attack", "weights", "groups", "scores", "heard")
+FIGURES = (
+    "tension",
+    "suppression",
+    "defence_by_attack",
+    "weights",
+    "groups",
+    "clients",
+    "scores",
+    "heard",
+)
 
 
 @pytest.fixture(scope="module")
