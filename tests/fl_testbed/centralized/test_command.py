@@ -155,6 +155,10 @@ CHANGES = {
         SCENARIO.replace("kind: centralized", "kind: central"),
         "scenario.yaml:2: kind: unknown kind 'central': centralized, or leave it out",
     ),
+    "a model of one's own that cannot be built": (
+        SCENARIO.replace("{kind: mlp, hidden: [8]}", "{kind: 'model.py:build'}"),
+        "model.py:2: build raised ZeroDivisionError",
+    ),
     "an engine for federations": (
         SCENARIO + "engine: {kind: flower}\n",
         "scenario.yaml:30: engine.kind: flower runs federations",
@@ -164,6 +168,7 @@ CHANGES = {
 
 @pytest.mark.parametrize(("text", "fault"), CHANGES.values(), ids=CHANGES.keys())
 def test_wrong_input_is_a_readable_fault(tmp_path: Path, text: str, fault: str):
+    (tmp_path / "model.py").write_text("def build(input_shape):\n    return 1 / 0\n")
     with pytest.raises(ScenarioError) as error:
         experiment.check(load_scenarios(write_scenario(tmp_path, text)), DatasetCache(None))
     assert fault in str(error.value)
