@@ -528,7 +528,7 @@ def stamped(test: TestSet, trigger: Trigger, source: int | None, target: int) ->
 
 
 def _can_be_source(labels: np.ndarray, source: int | None, target: int) -> np.ndarray:
-    return is_source(torch.from_numpy(labels), source, target).numpy()
+    return is_source(torch.tensor(labels), source, target).numpy()  # may be read-only: copied
 
 
 class _Cluster(NamedTuple):

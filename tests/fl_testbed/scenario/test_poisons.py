@@ -1,5 +1,6 @@
 """Poisons in scenarios: what can be named, and what is refused."""
 
+import numpy as np
 import pytest
 
 from fl_testbed.scenario import ScenarioError
@@ -118,3 +119,12 @@ def test_a_poison_is_measured_where_nobody_attacks(load):
     never = load(flip + "schedule: {first: never}\n")
     (_, kind), *_ = never.attackers_by_id
     assert not any(kind.schedule.build().is_active(round_) for round_ in range(1, 7))
+
+
+def test_labels_that_may_only_be_read_are_searched_without_a_warning(load):
+    # pandas and Ray hand out such arrays, and torch warns of them
+    labels = np.array([0, 1, 2, 1])
+    labels.flags.writeable = False
+    poison = load(f"poison: {{kind: dirty_label_backdoor, {PATCH}, source: 1, target: 0}}\n").poison
+    chosen, _ = poison.wanted(labels)
+    assert chosen.tolist() == [False, True, False, True]
