@@ -107,9 +107,10 @@ def latex(comparison: Comparison) -> str:
         lines.append(" & ".join(_latex(h) for h in ["variant", *grid.headings]) + r" \\")
         lines.append(r"\midrule")
         for label, cells in zip(grid.labels, grid.cells, strict=True):
+            signed = [_latex(cell.text.replace("-", "−")) for cell in cells]  # a minus, no hyphen
             texts = [
-                rf"\textbf{{{_latex(cell.text)}}}" if cell.is_marked else _latex(cell.text)
-                for cell in cells
+                rf"\textbf{{{text}}}" if cell.is_marked else text
+                for cell, text in zip(cells, signed, strict=True)
             ]
             lines.append(" & ".join([_latex(label), *texts]) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]

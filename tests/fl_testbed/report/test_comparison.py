@@ -427,3 +427,12 @@ def test_bars_leave_no_place_for_a_role_that_nobody_has(tmp_path: Path) -> None:
     assert [text.get_text() for text in axes.texts] == ["1.00", "1.00"]
     at = [text.xy[1] for text in axes.texts if isinstance(text, Annotation)]
     assert sum(at) == pytest.approx(0)  # on both sides of the variant's name
+
+
+def test_a_negative_number_has_a_minus_in_latex_and_a_name_its_hyphen(tmp_path: Path) -> None:
+    pull = "suppression.honest_minority.contribution_ratio"
+    write_run(tmp_path / "signs", "near-mean", 0, {pull: -0.25})
+    write_run(tmp_path / "signs", "mean", 0, {pull: 0.25})
+    tex = latex(compare(find_runs([tmp_path / "signs"]), "mean"))
+    assert r"near-mean & 1 & $-$0.25 \\" in tex
+    assert r"near-mean & 1 & $-$0.50 \\" in tex  # the difference
