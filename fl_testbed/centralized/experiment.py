@@ -22,7 +22,7 @@ from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache, check_each, data_faults
 from fl_testbed.engine.run_folder import Record, Row, State
 from fl_testbed.engine.threads import limit_threads
-from fl_testbed.metrics import finite_or_none, read_table
+from fl_testbed.metrics import finite_or_none, minorities, read_table
 from fl_testbed.scenario import CentralizedScenario
 from strategies.randomness import Purpose, generator
 
@@ -251,6 +251,7 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
             str(name): finite_or_none(value)
             for name, value in zip(clean["group"], clean["accuracy"], strict=True)
         },
+        "is_minority": minorities(clean),
         "suppression": ledger_figures(
             examples, generator(scenario.seed, Purpose.BOOTSTRAP), filters=filters
         ),

@@ -6,6 +6,7 @@ from rich.table import Column, Table
 from fl_testbed.centralized.experiment import check_poison
 from fl_testbed.centralized.preparation import prepare
 from fl_testbed.data import Dataset
+from fl_testbed.data.groups import shown_name
 from fl_testbed.scenario import CentralizedScenario
 from fl_testbed.scenario.loading import by_variant
 
@@ -43,7 +44,7 @@ def group_table(scenario: CentralizedScenario, dataset: Dataset) -> Table:
     for group, name in enumerate(names):
         clean = int((~pool.is_poisoned & (pool.groups == group)).sum())
         poisoned = int((pool.is_poisoned & (pool.annotated == group)).sum())
-        shown = f"{name} (minority)" if group in material.groups.minority else name
+        shown = shown_name(name, is_minority=group in material.groups.minority)
         share = f"{clean / len(pool):.1%}"
         counts = (f"{clean:,}", f"{poisoned:,}" if made else "?", f"{int(tested[group]):,}")
         table.add_row(shown, share, *counts)

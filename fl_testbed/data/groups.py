@@ -46,6 +46,11 @@ def minority_groups(counts: Sequence[int]) -> frozenset[int]:
     return frozenset(g for g, count in enumerate(counts) if count * divisor < sum(counts))
 
 
+def shown_name(name: str, *, is_minority: bool) -> str:
+    """Return a group's name as tables and figures show it."""
+    return f"{name} (minority)" if is_minority else name
+
+
 @dataclass(frozen=True)
 class OwnGroups:
     """Every example has its group from the start."""

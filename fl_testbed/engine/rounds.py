@@ -42,7 +42,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "skipped",
         "weight_residual",
     ),
-    "groups.csv": ("round", "group", "n_examples", "accuracy"),
+    "groups.csv": ("round", "group", "is_minority", "n_examples", "accuracy"),
     "attacks.csv": (
         "round",
         "poison",
@@ -183,9 +183,12 @@ class Run:
             groups = evaluation.groups
             rate, loss = evaluation.attack_success_rate, evaluation.loss
             figures = (groups.accuracy, groups.worst, rate, loss, *evaluation.client_spread)
-            names = self._federation.group_names
+            names, minority = self._federation.group_names, self._federation.groups.minority
             rows = zip(names, groups.n_examples, groups.accuracies, strict=True)
-            tables["groups.csv"] = [(round_, *row) for row in rows]
+            tables["groups.csv"] = [
+                (round_, name, int(group in minority), *row)
+                for group, (name, *row) in enumerate(rows)
+            ]
             attacks = evaluation.attacks.items()
             tables["attacks.csv"] = [(round_, name, *figures) for name, figures in attacks]
             tables["accuracies.csv"] = [

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from fl_testbed.engine.rounds import FIGURES
-from fl_testbed.metrics import finite_or_none, lifting, read_table, suppression
+from fl_testbed.metrics import finite_or_none, lifting, minorities, read_table, suppression
 from fl_testbed.scenario import Scenario
 from strategies.randomness import Purpose, generator
 
@@ -34,6 +34,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
         "final_rounds": [int(r) for r in evaluated],
         "final": {name: finite_or_none(final[name].mean()) for name in FIGURES},
         "group_accuracy": {str(k): finite_or_none(v) for k, v in by_group.mean().items()},
+        "is_minority": minorities(groups),
         "attacks": {
             str(poison): {name: finite_or_none(value) for name, value in row.items()}
             for poison, row in success.iterrows()

@@ -3,6 +3,7 @@
 from rich.table import Table
 
 from fl_testbed.data import Dataset
+from fl_testbed.data.groups import shown_name
 from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.datasets import DatasetCache
 from fl_testbed.engine.memory import server_memory
@@ -61,6 +62,6 @@ def group_table(scenario: Scenario, dataset: Dataset) -> Table:
     for row in rows:
         held = row.honest_majority + row.honest_minority
         counts = (row.honest_majority, row.honest_minority, row.poisoned, row.test)
-        name = f"{row.name} (minority)" if row.is_minority else row.name
+        name = shown_name(row.name, is_minority=row.is_minority)
         table.add_row(name, f"{held / max(1, honest):.1%}", *(f"{count:,}" for count in counts))
     return table

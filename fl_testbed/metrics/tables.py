@@ -38,3 +38,9 @@ def weighed(clients: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of clients whose weight is known: a rejected answer has weight 0."""
     known = clients["weight"].notna() | clients["status"].str.startswith("rejected")
     return clients[known].fillna({"weight": 0})
+
+
+def minorities(groups: pd.DataFrame) -> dict[str, bool]:
+    """Return which groups of the table ``groups.csv`` are minorities, by name."""
+    rows = zip(groups["group"], groups["is_minority"], strict=True)
+    return {str(group): bool(is_so) for group, is_so in rows}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from clients.shard import Role
+from fl_testbed.data.groups import shown_name
 
 MAJORITY, MINORITY, POISONED = (
     f"suppression.{role.value}"
@@ -107,6 +108,8 @@ HEARD = {title: SECTIONS[title] for title in list(SECTIONS)[2:]}
 
 GROUP = "group_accuracy."
 """What the keys of groups begin with."""
+IS_MINORITY = "is_minority."
+"""What the keys begin with that say which of them are minorities."""
 
 
 def sections_with_groups(runs: Iterable[Mapping[str, float]]) -> dict[str, tuple[Column, ...]]:
@@ -114,12 +117,20 @@ def sections_with_groups(runs: Iterable[Mapping[str, float]]) -> dict[str, tuple
 
     Two groups have none: accuracy and worst group say it all.
     """
+    runs = list(runs)
     keys = dict.fromkeys(key for figures in runs for key in figures if key.startswith(GROUP))
-    columns = tuple(Column(key, key.removeprefix(GROUP), "%", "highest") for key in keys)
+    names = {key: key.removeprefix(GROUP) for key in keys}
+    columns = tuple(Column(k, shown_group(name, runs), "%", "highest") for k, name in names.items())
     if len(columns) <= 2:
         return SECTIONS
     first, *others = SECTIONS.items()
     return dict([first, ("how well the model does by group", columns), *others])
+
+
+def shown_group(name: str, runs: Iterable[Mapping[str, float]]) -> str:
+    """Return a group's name, marked if it is a minority in all runs that say so of it."""
+    said = [figures[key] for figures in runs if (key := f"{IS_MINORITY}{name}") in figures]
+    return shown_name(name, is_minority=bool(said) and min(said) > 0)
 
 
 LEGEND = {

@@ -8,6 +8,7 @@ import pandas as pd
 
 from clients.shard import Role
 from fl_testbed.metrics import answered, read_table, weighed
+from fl_testbed.report.columns import shown_group
 from fl_testbed.report.results import RunResult, as_written
 
 ACCURACIES = "accuracies.csv"
@@ -58,7 +59,8 @@ def group_accuracy_by_round(runs: Sequence[RunResult]) -> pd.DataFrame:
             tables.append(read_table(path, GROUP_COLUMNS))
     order = list(dict.fromkeys(tables[0]["group"]))
     joined = pd.concat(tables).groupby(["round", "group"])["accuracy"].mean().unstack("group")
-    return joined.reindex(columns=order)
+    figures = [run.figures for run in runs]
+    return joined.reindex(columns=order).rename(columns=lambda group: shown_group(group, figures))
 
 
 def last_client_accuracies(runs: Sequence[RunResult]) -> pd.DataFrame:

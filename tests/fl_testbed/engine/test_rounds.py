@@ -178,7 +178,7 @@ class TestSummary:
             unusable = int(r in (2, 7))
             folder.append("rounds.csv", [(r, *figures, 2, unusable, r == 3, skipped, math.nan)])
             if r % 2 == 0:
-                folder.append("groups.csv", [(r, "b", 9, 1 - x), (r, "a", 9, x)])
+                folder.append("groups.csv", [(r, "b", False, 9, 1 - x), (r, "a", True, 9, x)])
                 folder.append("attacks.csv", [(r, "backdoor", 9, 1 - x, math.nan, x)])
             for client, role in enumerate((MAJORITY, MINORITY)):
                 weight = 0.5 if role == MAJORITY or r > 3 else 0.0
@@ -196,6 +196,7 @@ class TestSummary:
         assert final["attack_success_rate"] == pytest.approx(0.92)
         assert summary["group_accuracy"] == pytest.approx({"b": 0.92, "a": 0.08})
         assert list(summary["group_accuracy"]) == ["b", "a"]
+        assert summary["is_minority"] == {"b": False, "a": True}
         backdoor = summary["attacks"]["backdoor"]
         assert backdoor["attack_success_rate"] == pytest.approx(0.92)
         assert (summary["skipped_rounds"], summary["unusable_replies"]) == (1, 2)

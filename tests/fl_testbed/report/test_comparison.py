@@ -252,6 +252,20 @@ def test_more_than_two_groups_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert r"Female, $>$50K \% & Female, $<$=50K \%" in latex(comparison)  # text has ¿ and ¡ there
 
 
+def test_a_group_that_is_a_minority_in_all_runs_is_marked_as_one(tmp_path: Path) -> None:
+    groups = {f"group_accuracy.{name}": 0.2 for name in "abc"}
+    small = {"is_minority.a": False, "is_minority.b": True, "is_minority.c": True}
+    write_run(tmp_path / "sweep", "mean", 0, figures(0.5) | groups | small)
+    write_run(tmp_path / "sweep", "mean", 1, figures(0.5) | groups)  # as older runs are
+    headings = grids(compare(find_runs([tmp_path / "sweep"])))[1].headings
+    assert headings == ["a %", "b (minority) %", "c (minority) %"]
+    write_run(
+        tmp_path / "sweep", "krum", 0, figures(0.5) | groups | small | {"is_minority.b": False}
+    )
+    headings = grids(compare(find_runs([tmp_path / "sweep"])))[1].headings
+    assert headings == ["a %", "b %", "c (minority) %"]
+
+
 def test_a_narrow_terminal_breaks_cells_and_cuts_nothing_off(sweep: Path) -> None:
     write_run(sweep, "a_variant_of_a_long_name", 0, figures(0.87654))
     comparison = compare(find_runs([sweep]))

@@ -82,11 +82,12 @@ def test_a_client_table_that_no_run_writes_is_named(column: str, cell: str, tmp_
 
 def test_accuracy_by_group_is_the_mean_of_runs_with_groups_in_their_order(tmp_path: Path) -> None:
     for seed, accuracy in ((0, 0.5), (1, 0.7)):
-        run = write_run(tmp_path / "sweep", "mean", seed, {})
+        small = {"is_minority.plain": False, "is_minority.inverted": True}
+        run = write_run(tmp_path / "sweep", "mean", seed, small)
         rows = f"3,plain,9,0.9\n3,inverted,9,{accuracy}\n6,plain,9,\n6,inverted,9,0.8\n"
         (run / "groups.csv").write_text(f"round,group,n_examples,accuracy\n{rows}")
     table = group_accuracy_by_round(find_runs([tmp_path / "sweep"]))
-    assert (list(table.columns), list(table.index)) == (["plain", "inverted"], [3, 6])
+    assert (list(table.columns), list(table.index)) == (["plain", "inverted (minority)"], [3, 6])
     assert table.loc[3].tolist() == pytest.approx([0.9, 0.6])
     assert table.loc[6].tolist() == pytest.approx([math.nan, 0.8], nan_ok=True)
 
