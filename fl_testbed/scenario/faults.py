@@ -113,7 +113,8 @@ def _text(
             return f"needs {BOUNDS[kind].format(**context)}, got {given}"
         case kind:
             needed = NEEDED.get(kind, error["msg"])
-            return f"needs {needed}, got {given}{_as_number(kind, error['input'])}"
+            remedy = _as_number(kind, error["input"]) or _swept(kind, error["input"], path)
+            return f"needs {needed}, got {given}{remedy}"
 
 
 def _alternatives(texts: Sequence[str]) -> str:
@@ -134,6 +135,15 @@ def _as_number(kind: str, value: Any) -> str:
         return ""
     with_dot = written if "." in written else written.replace("e", ".0e")
     return f": YAML takes that for text, write {with_dot}"
+
+
+def _swept(kind: str, value: Any, path: Path) -> str:
+    """Return where a list belongs that stands where there is room for one value."""
+    if kind not in ("int_type", "float_type", "string_type", "bool_type"):
+        return ""
+    if not isinstance(value, list) or not all(isinstance(key, str) for key in path):
+        return ""
+    return f": several values are swept, under sweep.{'.'.join(map(str, path))}"
 
 
 def unknown_key(name: str, root: type[BaseModel]) -> str:

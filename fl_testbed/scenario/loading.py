@@ -397,6 +397,8 @@ def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:
     problem = " ".join(part for part in parts if part) or str(fault)
     if "'\\t'" in problem:
         return Fault(line, "", "YAML cannot be indented with tabs: use spaces")
+    if "found '<block mapping start>'" in problem:
+        problem = "indented otherwise than the lines around it"
     return Fault(line, "", f"is not YAML: {problem.splitlines()[0]}")
 
 

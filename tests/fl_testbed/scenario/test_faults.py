@@ -109,6 +109,19 @@ def with_change(old: str, new: str) -> str:
             id="text for a number",
         ),
         pytest.param(
+            "lr: 0.1",
+            "lr: [0.1, 0.2]",
+            "wrong.yaml:6: training.lr: needs a number, got [0.1, 0.2]: several values are swept, "
+            "under sweep.training.lr",
+            id="several values for one",
+        ),
+        pytest.param(
+            "  aggregation: {kind: krum, n_malicious: 1}",
+            "  aggregation: {kind: krum, n_malicious: 1}\n   order: lift_then_filter",
+            "wrong.yaml:9: is not YAML: indented otherwise than the lines around it",
+            id="an indentation of its own",
+        ),
+        pytest.param(
             "rounds: 6",
             "rounds: 6.0",
             "wrong.yaml:2: rounds: needs a whole number, got 6.0",
