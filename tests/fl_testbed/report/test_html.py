@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 from commands import SCENARIO, succeed, write_scenario
+from run_folders import write_run
+
+from fl_testbed.report.html import write_report
+from fl_testbed.report.results import find_runs
 
 SWEEP = """
 variants:
@@ -93,6 +97,29 @@ def test_an_unfinished_sweep_has_a_report_that_says_so(sweep: Path, tmp_path: Pa
     assert "a &lt;b&gt; &amp; c" in page
     assert "a <b>" not in page
     assert "difference to mean,attack=sign_flip" in page
+
+
+def test_a_hash_of_code_is_told_only_where_there_is_another_to_compare_it_with(
+    tmp_path: Path,
+) -> None:
+    rules = {
+        "mean": "{kind: mean}",
+        "mine": "{kind: 'my.py:rule', sha256: aaa}",
+        "edited": "{kind: 'my.py:rule', sha256: bbb}",
+    }
+    for variant, rule in rules.items():
+        run = write_run(tmp_path / "sweep", variant, 0)
+        (run / "scenario.yaml").write_text(f"strategy: {{aggregation: {rule}}}\n")
+
+    def differences(*variants: str) -> str:
+        runs = find_runs(tmp_path / "sweep" / variant for variant in variants)
+        page = write_report(tmp_path, runs).read_text().replace("<wbr>", "")
+        return page[page.index("Where the variants differ") :]
+
+    assert "my.py:rule" in differences("mean", "mine")
+    assert "sha256" not in differences("mean", "mine")
+    assert "sha256" not in differences("mine", "mean")
+    assert "sha256: &#34;bbb&#34;" in differences("mine", "edited")
 
 
 @pytest.fixture
