@@ -40,7 +40,8 @@ reads the first line of the files in `configs/` completes keys and underlines ty
 * `kind` picks the method; its other keys stand beside it. A kind with a colon is code of your own: [extending](extending.md).
 * `n_malicious` is a number of clients, or below 1 a fraction of the round's sample, rounded down. *As there*: the defaults in the table that the link leads to.
 * **`variants`** are named changes to the base, written as a mapping (`strategy: {aggregation: …}`, which goes into what is there) or with dotted keys (`strategy.aggregation: …`). A mapping with another `kind` replaces the old one.
-* **`sweep`** has lists of values by dotted key, or named values; every variant runs with every combination.
+* **`sweep`** has lists of values by dotted key, or names with values, which keep the names of variants short (`attack: {none: {kind: none}, mine: {kind: "my_attack.py:forge"}}`); every
+  variant runs with every combination.
 * **`extends`** names a file, or several, that this one begins from, relative to it.
 * On the command line `--set KEY=VALUE` changes the base, and every variant and swept value that has the key.
 """  # noqa: E501 (lines of a page)
