@@ -17,7 +17,7 @@ def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     costs no digits. The row is the one of median norm, never the mean: a single attacker of size
     100 would move the mean away from honest updates of size 1e-3 and ruin their distances.
     Rows much closer to each other than to that row are grouped around one of themselves and
-    measured again, until no pair is left that has lost digits.
+    measured again, until no pair is left that has lost digits. Copies have the very same distances.
 
     Args:
         updates: One row per client, shape (n, d), finite.
@@ -36,7 +36,9 @@ def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
         distances[pairs] = torch.where(blurred[pairs], closer, distances[pairs])
         blurred[pairs] &= still_blurred
         blurred[centre] = blurred[:, centre] = False
-    return distances
+    # A product's last digits depend on where its rows stand, and with them who of copies is chosen.
+    first = (distances == 0).int().argmax(dim=1)
+    return distances[first][:, first]
 
 
 def centred_gram(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:

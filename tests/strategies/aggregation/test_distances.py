@@ -62,6 +62,16 @@ def test_duplicates_are_at_distance_zero():
     assert squared_distances(updates).count_nonzero() == 0
 
 
+@pytest.mark.usefixtures("n_threads")
+@pytest.mark.parametrize("n", [9, 30, 100, 101])
+def test_copies_have_the_very_same_distances_wherever_they_stand(n):
+    updates = gaussian(n, 1000)
+    updates[n // 2] = updates[n - 1] = updates[1]
+    distances = squared_distances(updates)
+    assert torch.equal(distances[1], distances[n // 2])
+    assert torch.equal(distances[1], distances[n - 1])
+
+
 def test_all_zero_updates_are_at_distance_zero():
     assert squared_distances(torch.zeros(4, 3)).count_nonzero() == 0
 
