@@ -58,7 +58,8 @@ def dnc(
         mean is that another has dragged away (n = 11, sizes 1e4 and 1e5).
 
     Ties:
-        Of equal projections the lowest rows stay.
+        Of equal projections the lowest rows stay. Those of copies differ in their last digits, so
+        that any of them may stay.
 
     Variants:
         The authors' code makes 1 repeat on 10,000 coordinates, FLPoison 5 on a fifth of all; both

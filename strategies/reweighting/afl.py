@@ -19,9 +19,10 @@ def afl(
 ) -> Lift:
     """Play the adversary's side of a minimax game over clients by projected gradient.
 
-    The weights λ begin as the prior. A round averages by the λ that it begins with, and then steps
-    λ ← Proj(λ + η · losses), the projection onto the simplex. Where only some clients take part,
-    the round's λ share among themselves what they had together.
+    A client's weight λ begins as its prior in the round in which it is first met, which is larger
+    the fewer take part. A round averages by the λ that it begins with, and then steps λ ← Proj(λ +
+    η · losses), the projection onto the simplex. Where only some clients take part, the round's λ
+    share among themselves what they had together.
 
     Args:
         clients: Ids of the round's clients, shape (n,).
