@@ -8,7 +8,7 @@ import torch
 
 from strategies.aggregation.blocks import column_blocks, each_block, one_torch_thread
 from strategies.memory import Memory
-from strategies.shapes import Bool, Float, Tensor
+from strategies.shapes import Bool, Float, Int, Tensor
 
 SUM_WIDTH = 65_536  # columns added up at a time: two float64 copies of them stay in the cache
 PIECE = 1_024  # elements whose squares are added up in the type of the updates
@@ -16,6 +16,7 @@ SAFE_NORMS = 1e-10, 1e18  # between these no float32 square that matters under- 
 GROUP = 128  # rows added up in the type of the updates, before float64 sums them
 SMALL = 2**20  # numbers in a matrix that is summed in float64
 FAR = 64  # times the lower quartile of sizes: rows beyond it would cost those beside them digits
+BITS = {4: torch.int32, 8: torch.int64}  # by the size of a float
 N_LOOKS, LOOKED_AT = 16, 256  # how many pieces of a row, and columns in each, say how large it is
 
 
@@ -217,3 +218,51 @@ def mean_of_selected(
     """Average the selected rows in proportion to their prior weights."""
     weights = normalised(prior_or_uniform(updates, prior) * selected.to(updates.device))
     return Aggregate(weighted_sum(updates, weights), weights, suspicion)
+
+
+def shared_by_copies(
+    result: Aggregate,
+    updates: Float[Tensor, "n d"],
+    prior: Float[Tensor, " n"] | None,
+    alike: Tensor | None = None,
+) -> Aggregate:
+    """Let copies of a row share weight and pull by their priors, and suspicion alike.
+
+    The server heard what they all say, and nobody can tell from whom: which of them a rule chose
+    lies in their order, which is that of roles.
+
+    Args:
+        result: What a rule decided by updates alone.
+        updates: Shape (n, d).
+        prior: Weights among the clients; equal by default.
+        alike: Something of every row, shape (n,), that is the very same for copies at least; by
+            default it is computed in one reading of the updates.
+    """
+    if alike is None:
+        # The sum of integers does not depend on where a row stands in memory: that of floats may.
+        alike = updates.view(BITS[updates.element_size()]).sum(dim=1)
+    first = _first_copies(updates, alike)
+
+    def totals(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return torch.zeros_like(values).index_add(0, first, values)[first]
+
+    own = prior_or_uniform(updates, prior)
+    parts = own / totals(own).clamp(min=1e-300)
+    return result._replace(
+        weights=totals(result.weights) * parts,
+        suspicion=totals(result.suspicion) / totals(torch.ones_like(result.suspicion)),
+        pulls=None if result.pulls is None else totals(result.pulls) * parts,
+    )
+
+
+def _first_copies(updates: Float[Tensor, "n d"], alike: Tensor) -> Int[Tensor, " n"]:
+    """Return for each row the first one that is the very same."""
+    first = torch.arange(len(updates), device=updates.device)
+    _, kinds, counts = alike.unique(return_inverse=True, return_counts=True)
+    for kind in (counts > 1).nonzero().flatten():
+        rows = (kinds == kind).nonzero().flatten()
+        while len(rows) > 1:
+            is_copy = (updates[rows] == updates[rows[0]]).all(dim=1)
+            first[rows[is_copy]] = rows[0]
+            rows = rows[~is_copy]
+    return first

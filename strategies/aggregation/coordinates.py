@@ -8,7 +8,7 @@ from strategies.aggregation.aggregate import Aggregate, dot_products, prior_or_u
 from strategies.aggregation.blocks import column_blocks, each_block
 from strategies.shapes import Float, Int, Tensor
 
-PIECE = 4_096  # columns added up in the type of the updates, before float64 sums them
+PIECE = 512  # columns added up in the type of the updates, before float64 sums them
 LIGHT = 1e-25  # a prior below it is summed in float64
 
 Window = Callable[[Tensor], Tensor]

@@ -6,6 +6,7 @@ import torch
 from strategies.aggregation.aggregate import (
     Aggregate,
     mean_of_selected,
+    shared_by_copies,
 )
 from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import gram_in_float64
@@ -58,8 +59,7 @@ def dnc(
         mean is that another has dragged away (n = 11, sizes 1e4 and 1e5).
 
     Ties:
-        Of equal projections the lowest rows stay. Those of copies differ in their last digits, so
-        that any of them may stay.
+        Of equal projections the lowest rows stay. Copies of a row that stays share its weight.
 
     Variants:
         The authors' code makes 1 repeat on 10,000 coordinates, FLPoison 5 on a fifth of all; both
@@ -79,7 +79,8 @@ def dnc(
         shares = _squared_projections(updates, torch.from_numpy(drawn).to(updates.device))
         survives &= lowest(shares, n - dropped)
         suspicion += shares / n_repeats
-    return mean_of_selected(updates, survives, prior, suspicion)
+    result = mean_of_selected(updates, survives, prior, suspicion)
+    return shared_by_copies(result, updates, prior)
 
 
 def _squared_projections(

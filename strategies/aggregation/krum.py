@@ -6,8 +6,7 @@ from strategies.aggregation.aggregate import (
     Aggregate,
     TooFewClientsError,
     mean_of_selected,
-    normalised,
-    prior_or_uniform,
+    shared_by_copies,
 )
 from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import squared_distances
@@ -77,22 +76,10 @@ def mean_of_lowest(
     count: int,
     prior: Float[Tensor, " n"] | None,
 ) -> Aggregate:
-    """Average the ``count`` rows of the lowest scores; of equal ones the lowest rows.
-
-    Copies of a row of which some are chosen and some are not share the weight, whichever of the
-    tied rows it is: the server heard what they all say, and nobody can tell from whom.
-    """
-    chosen = lowest(scores, count)
-    result = mean_of_selected(updates, chosen, prior, scores)
-    tied = (scores == scores[chosen].max()).nonzero().squeeze(1)
-    own = prior_or_uniform(updates, prior)
-    left_out = tied[~chosen[tied]]
-    while len(left_out):
-        is_copy = (updates[tied] == updates[left_out[0]]).all(dim=1)
-        copies, tied = tied[is_copy], tied[~is_copy]
-        result.weights[copies] = result.weights[copies].sum() * normalised(own[copies])
-        left_out = tied[~chosen[tied]]
-    return result
+    """Average the ``count`` rows of the lowest scores; of equal ones the lowest rows, with whom
+    copies share."""
+    result = mean_of_selected(updates, lowest(scores, count), prior, scores)
+    return shared_by_copies(result, updates, prior, scores)
 
 
 def krum(
@@ -191,15 +178,17 @@ def iterative_multi_krum(
 
     Returns:
         update: The mean of the chosen.
-        weights: Equal among the chosen, or in proportion to their prior; 0 for all others.
+        weights: Equal among the chosen, or in proportion to their prior, shared with those who sent
+            the very same; 0 for all others.
         suspicion: The place in the order of choice, from 0; those never chosen follow by their last
-            score.
+            score. Copies have the mean of their places.
 
     Bound:
         n >= 2f + 3, else TooFewClientsError.
 
     Ties:
-        Of equal scores the update closer to all that are left comes first, then the lowest row.
+        Of equal scores the update closer to all that are left comes first, then the lowest row;
+        copies of it share its weight.
 
     Variants:
         The authors' code counts the update itself (distance 0) among the n - f - 2 neighbours;
@@ -212,5 +201,7 @@ def iterative_multi_krum(
     n = len(updates)
     iterative_multi_krum_bound(n, n_malicious)
     n_chosen = n - 2 * n_malicious - 2
-    place = krum_order(squared_distances(updates), n_malicious, n_chosen).argsort()
-    return mean_of_selected(updates, place < n_chosen, prior, place.double())
+    distances = squared_distances(updates)
+    place = krum_order(distances, n_malicious, n_chosen).argsort()
+    result = mean_of_selected(updates, place < n_chosen, prior, place.double())
+    return shared_by_copies(result, updates, prior, distances.sum(dim=1))

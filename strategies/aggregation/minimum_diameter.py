@@ -2,7 +2,7 @@
 
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, mean_of_selected
+from strategies.aggregation.aggregate import Aggregate, mean_of_selected, shared_by_copies
 from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import squared_distances
 from strategies.shapes import Bool, Float, Tensor
@@ -35,7 +35,7 @@ def minimum_diameter(
     Ties:
         Where fewer than f must go, the highest rows go as well. Of several subsets of the same
         diameter the search takes the one that leaves out the row with most distant pairs, the
-        lowest such row first.
+        lowest such row first. Copies of a row that stays share its weight.
 
     Variants:
         ByzFL (MDA) tries all subsets and keeps the first of the least diameter.
@@ -62,7 +62,9 @@ def minimum_diameter(
     kept[left_out] = False
     kept[kept.nonzero().squeeze(1)[n - n_malicious :]] = False
     kept = kept.to(updates.device)
-    return mean_of_selected(updates, kept, prior, distances[:, kept].max(dim=1).values.sqrt())
+    farthest = distances[:, kept].max(dim=1).values.sqrt()
+    result = mean_of_selected(updates, kept, prior, farthest)
+    return shared_by_copies(result, updates, prior, farthest)
 
 
 def _cover(apart: Bool[Tensor, "n n"], budget: int) -> list[int] | None:

@@ -9,6 +9,7 @@ from strategies.aggregation.aggregate import (
     Aggregator,
     normalised,
     prior_or_uniform,
+    shared_by_copies,
     weighted_sum,
 )
 from strategies.aggregation.bound import Bound
@@ -56,7 +57,7 @@ def error_rate_rejection(
 
     Ties:
         Error rates on a hundred examples are often equal: of equal impacts those of less impact on
-        the loss stay, then the lowest rows.
+        the loss stay, then the lowest rows. Copies of a row that stays share its weight.
 
     Variants:
         The paper aggregates by Krum, trimmed mean or median; the scenario's rule takes the mean.
@@ -101,7 +102,7 @@ def loss_rejection(
         bounds nothing: of two opposite attackers each makes up for the other.
 
     Ties:
-        Of equal impacts the lowest rows stay.
+        Of equal impacts the lowest rows stay; copies of any of them share its weight.
 
     Variants:
         The paper aggregates by Krum, trimmed mean or median; the scenario's rule takes the mean.
@@ -145,7 +146,7 @@ def union_rejection(
 
     Ties:
         Of equal impacts on the error rate those of less impact on the loss stay, then the lowest
-        rows.
+        rows. Copies of a row that stays share its weight.
 
     Variants:
         The paper aggregates by Krum, trimmed mean or median; the scenario's rule takes the mean.
@@ -235,10 +236,11 @@ def _without(
     weights = torch.zeros_like(prior)
     weights[kept] = _shares(prior[kept])
     if aggregate is mean:  # it does not even read rows of weight 0: no need to copy the others
-        return mean(updates, weights)._replace(suspicion=suspicion)
-    result = aggregate(updates[kept], prior=weights[kept])
-    weights[kept] = result.weights
-    return Aggregate(result.update, weights, suspicion)
+        result = mean(updates, weights)._replace(suspicion=suspicion)
+    else:
+        update, weights[kept], *_ = aggregate(updates[kept], prior=weights[kept])
+        result = Aggregate(update, weights, suspicion)
+    return shared_by_copies(result, updates, prior)
 
 
 def _shares(prior: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

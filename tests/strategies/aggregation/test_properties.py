@@ -110,6 +110,7 @@ NOT_THE_MEAN_WHEN_ALL_AGREE = {
     "norm_clipping_fixed": "the bound may be shorter than what all agree on",
     "weak_dp": "the bound may be shorter than what all agree on",
 }
+NOT_BY_UPDATES_ALONE = {"k_loss": "it goes by the losses that clients report"}
 ORDER_DECIDES = {
     "minimum_diameter": "several subsets may have the least diameter",
     "sign_guard": "of clusters of equal size scikit-learn's first is taken",
@@ -186,6 +187,18 @@ def assert_close(actual: torch.Tensor, expected: torch.Tensor, size: float = 1.0
     torch.testing.assert_close(
         actual, expected.to(actual.dtype), rtol=1e-4, atol=1e-5 * size, equal_nan=False
     )
+
+
+@every_rule(but=NOT_BY_UPDATES_ALONE)
+@given(seed=seeds, n=st.integers(N, 40))
+@few
+def test_copies_are_heard_and_suspected_alike(name, seed, n):
+    updates = gaussian_updates(seed, n)
+    copies = [1, 4, n - 2, n - 1]
+    updates[copies] = updates[4].clone()
+    result = aggregate(name, updates, seed=seed)
+    for figures in (result.weights, result.suspicion):
+        assert_close(figures[copies], figures[copies].mean().expand(4))
 
 
 @every_rule(but=ORDER_DECIDES)
