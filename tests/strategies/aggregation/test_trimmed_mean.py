@@ -124,3 +124,11 @@ def test_weights_are_shares_of_the_coordinates_in_which_something_moves():
     result = trimmed_mean(torch.tensor([[1.0, 1.0], [2.0, 2.0], [0.0, 4.0]]), 1, prior)
     assert result.update.tolist() == [1.0, 0.0]  # in the second client 1
     assert result.weights.tolist() == [0.5, 0, 0]
+
+
+def test_pulls_of_updates_whose_squares_float32_cannot_hold_are_known():
+    updates = 1e25 * torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]])
+    result = trimmed_mean(updates, n_malicious=1)  # the mean of the two in the middle
+    assert result.pulls is not None
+    # Half of each is in the mean, 2.5 in both coordinates: 2 · 2.5 · 2 / 2 and 2 · 2.5 · 3 / 2.
+    assert (result.pulls / 1e50).tolist() == pytest.approx([0, 5, 7.5, 0])
