@@ -3,14 +3,18 @@
 A pooled dataset is a shard too, so that centralised methods are poisoned by the same functions.
 """
 
-from clients.poisons.choosing import is_source
+from clients.poisons.choosing import check_candidates, is_source
 from clients.poisons.clean_label_backdoor import (
     Harden,
     clean_label_backdoor,
     interpolated,
     perturbed,
 )
-from clients.poisons.confidence_matching import confidence_matched_backdoor, matched_to
+from clients.poisons.confidence_matching import (
+    check_is_matched,
+    confidence_matched_backdoor,
+    matched_to,
+)
 from clients.poisons.dirty_label_backdoor import dirty_label_backdoor
 from clients.poisons.distributed_backdoor import distributed_backdoor
 from clients.poisons.edge_case_backdoor import HeldBy, edge_case_backdoor, rare_examples
@@ -48,7 +52,9 @@ __all__ = [
     "Trigger",
     "added_pattern",
     "blended_pattern",
+    "check_candidates",
     "check_cluster_count",
+    "check_is_matched",
     "checks",
     "clean_label_backdoor",
     "confidence_matched_backdoor",

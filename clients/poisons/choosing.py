@@ -27,14 +27,24 @@ def choose(
     Raises:
         ValueError: If there are too few candidates.
     """
-    count = round(fraction * len(candidates))
+    count = check_candidates(candidates, fraction, what)
     rows = candidates.nonzero().squeeze(1).numpy()
-    if len(rows) < count:
+    return torch.from_numpy(rng.permutation(rows)[:count])
+
+
+def check_candidates(candidates: Bool[Tensor, " n"], fraction: float, what: str) -> int:
+    """Return how many examples :func:`choose` draws.
+
+    Raises:
+        ValueError: If there are too few candidates.
+    """
+    count, found = round(fraction * len(candidates)), int(candidates.sum())
+    if found < count:
         raise ValueError(
-            f"the poison needs {count} {what} in a shard of {len(candidates)}, got {len(rows)}: "
+            f"the poison needs {count} {what} in a shard of {len(candidates)}, got {found}: "
             "lower poison.fraction or give attackers more such data"
         )
-    return torch.from_numpy(rng.permutation(rows)[:count])
+    return count
 
 
 def classes_named(source: int | None, target: int) -> str:

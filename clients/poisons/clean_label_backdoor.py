@@ -105,7 +105,15 @@ def interpolated(
         others: Images of other classes to draw from.
         rng: Draws them, with replacement.
         strength: τ, in [0, 1].
+
+    Raises:
+        ValueError: If there are no others.
     """
+    if len(images) and not len(others):
+        raise ValueError(
+            "the attackers hold no example of another class to mix with: choose another "
+            "poison.harden, or give them more data"
+        )
     picks = torch.from_numpy(rng.integers(len(others), size=len(images)))
     return (1 - strength) * images + strength * others[picks]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from clients.poisons.choosing import changed
+from clients.poisons.choosing import changed, check_candidates, classes_named
 from clients.poisons.triggers import Trigger
 from clients.shard import Shard
 from clients.training import confidences_in
@@ -30,6 +30,15 @@ def matched_to(
         picks.append(int((left - wanted).abs().argmin()))
         left[picks[-1]] = torch.inf
     return torch.tensor(picks, dtype=torch.int64)
+
+
+def check_is_matched(n_minority: int) -> None:
+    """Raise ValueError if there is no minority to be like."""
+    if not n_minority:
+        raise ValueError(
+            "the poison has no minority to be like: let training examples hold some, with the "
+            "target's label unless poison.minority is all"
+        )
 
 
 def confidence_matched_backdoor(
@@ -59,14 +68,11 @@ def confidence_matched_backdoor(
     Raises:
         ValueError: If there are too few candidates, or nobody to be like.
     """
-    count = round(fraction * len(shard.labels))
     rows = (shard.labels != target).nonzero().squeeze(1)
-    if len(rows) < count or not len(minority_labels):
-        raise ValueError(
-            f"the poison needs {count} examples of classes other than {target} and a minority to "
-            f"be like, got {len(rows)} and {len(minority_labels)}: lower its count, or let it be "
-            "like all of the minority"
-        )
+    count = check_candidates(shard.labels != target, fraction, classes_named(None, target))
+    if not count:
+        return shard
+    check_is_matched(len(minority_labels))
     candidates = _confidence(model, shard.inputs[rows], torch.tensor(target))
     reference = _confidence(model, minority_inputs, minority_labels)
     chosen = rows[matched_to(candidates, reference, count)]

@@ -7,8 +7,10 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from clients.poisons import check_candidates, check_cluster_count
 from clients.shard import Role
 from fl_testbed.centralized.judging import Verdict, judge
 from fl_testbed.centralized.ledger import flagged_shares, ledger_figures
@@ -24,6 +26,7 @@ from fl_testbed.engine.run_folder import Record, Row, State
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import finite_or_none, minorities, read_table
 from fl_testbed.scenario import CentralizedScenario
+from fl_testbed.scenario.poisons import SubpopulationSpec
 from strategies.randomness import Purpose, generator
 
 spreads = False  # over workers: a run is one piece of work
@@ -90,14 +93,26 @@ def check(scenarios: Sequence[CentralizedScenario], datasets: DatasetCache) -> N
 
 
 def check_poison(material: Material) -> bool:
-    """Make the poison, or only bind it to its data where making it takes a training.
+    """Make the poison, or only see that there are examples for it where making it takes a training.
 
     Returns:
         Whether it was made.
+
+    Raises:
+        ValueError: If the attacker holds too few examples, or none to be like.
     """
-    is_quick = material.scenario.poison.kind in ("none", "dirty_label_backdoor", "label_flip")
-    _ = material.poisoned if is_quick else material.poison
-    return is_quick
+    spec = material.scenario.poison
+    if spec.kind in ("none", "dirty_label_backdoor", "label_flip"):
+        _ = material.poisoned
+        return True
+    _ = material.poison
+    wanted = spec.wanted(material.clean.labels[material.held].numpy())
+    if wanted is not None:
+        candidates, fraction = wanted
+        check_candidates(torch.from_numpy(candidates), fraction, "examples that it can change")
+    if isinstance(spec, SubpopulationSpec):
+        check_cluster_count(len(material.held), spec.n_clusters)
+    return False
 
 
 def records(

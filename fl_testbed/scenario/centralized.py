@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from clients.poisons import confidence_matched_backdoor
+from clients.poisons import check_is_matched, confidence_matched_backdoor
 from clients.shard import Shard
 from clients.training import LocalTraining
 from fl_testbed.scenario.datasets import AnyDatasetSpec
@@ -60,6 +60,8 @@ class MimicBackdoorSpec(PoisonSpec):
         clean, reference = scene.everything, scene.is_minority
         if self.minority == "same_label":
             reference = reference & (clean.labels == self.target)
+        if self.fraction > 0:
+            check_is_matched(int(reference.sum()))
         model = cache(lambda: scene.surrogate(clean, self.surrogate_epochs))
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
@@ -70,6 +72,10 @@ class MimicBackdoorSpec(PoisonSpec):
             )
 
         return Plan(poison, partial(stamped, trigger=trigger, source=None, target=self.target))
+
+    def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the examples of other classes."""
+        return labels != self.target, self.fraction
 
 
 OurPooledPoison = Annotated[

@@ -76,3 +76,10 @@ def test_interpolation_draws_from_all_the_others():
     images, others = torch.zeros(40, 1, 1, 1), torch.arange(4.0).reshape(4, 1, 1, 1)
     mixed = interpolated(images, others, np.random.default_rng(0), strength=1.0)
     assert sorted(set(mixed.flatten().tolist())) == [0, 1, 2, 3]
+
+
+def test_interpolation_needs_an_image_of_another_class():
+    images, nobody = torch.zeros(2, 1, 1, 1), torch.zeros(0, 1, 1, 1)
+    with pytest.raises(ValueError, match="no example of another class to mix with"):
+        interpolated(images, nobody, np.random.default_rng(0), strength=0.2)
+    assert len(interpolated(nobody, nobody, np.random.default_rng(0), strength=0.2)) == 0

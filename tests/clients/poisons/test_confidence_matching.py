@@ -58,3 +58,15 @@ def test_sources_are_as_likely_as_the_minority_and_get_stamp_and_target():
 def test_too_few_candidates_are_refused():
     with pytest.raises(ValueError, match="needs 10 examples of classes other than 1"):
         poisoned(fraction=1.0)
+
+
+def test_without_a_minority_there_is_nobody_to_be_like_but_no_share_needs_nobody():
+    def matched(fraction: float) -> Shard:
+        nobody = torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64)
+        return confidence_matched_backdoor(
+            shard(), lambda inputs: inputs, 1, fraction, Confidence(), *nobody
+        )
+
+    with pytest.raises(ValueError, match="no minority to be like"):
+        matched(0.2)
+    assert not matched(0.0).is_poisoned.any()

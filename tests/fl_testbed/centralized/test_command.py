@@ -163,6 +163,20 @@ CHANGES = {
         SCENARIO + "engine: {kind: flower}\n",
         "scenario.yaml:30: engine.kind: flower runs federations",
     ),
+    "more clusters than examples": (
+        SCENARIO.replace("n_clusters: 3", "n_clusters: 3000"),
+        "pooled: poison: 3000 clusters need as many examples, the attackers have ",
+    ),
+    "a clean label that too few have": (
+        SCENARIO.replace("target: 1, steps", "target: 1, fraction: 1.0, steps"),
+        "pooled: poison: the poison needs 256 examples that it can change in a shard of 256, got ",
+    ),
+    "nobody to be like": (
+        SCENARIO.replace("  correlation: 0.9", "  minority: {kind: inverted}").replace(
+            'attacker: {groups: ["3, red"]}', "minority_fraction: 0.0"
+        ),
+        "pooled: poison: the poison has no minority to be like",
+    ),
 }
 
 
