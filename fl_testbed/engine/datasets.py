@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from fl_testbed.data import DataError, Dataset, Federation
 from fl_testbed.engine.assembly import build_federation
+from fl_testbed.engine.evaluation import test_set
 from fl_testbed.engine.models import outlined_model
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError
 from fl_testbed.scenario.initial_model import InitialModelError
@@ -107,6 +108,9 @@ def checked_federation(
         for ids, _ in scenario.attackers_by_id if poison else ():
             for attacker in ids[:1]:
                 federation.shard(attacker)  # a trigger may not fit, or examples be missing
+        nobodys = not all(scenario.attackers_by_poison.values())
+        if poison and nobodys and federation.poison is not None:  # its success is measured too
+            federation.poison.goals(federation.majority(test_set(scenario, federation)))
         return federation
 
 

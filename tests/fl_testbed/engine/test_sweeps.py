@@ -19,7 +19,7 @@ from fl_testbed.engine.datasets import DatasetCache, check_data, load_dataset
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
 from fl_testbed.engine.run_writer import Options
-from fl_testbed.scenario import Scenario, load_scenarios
+from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 
 VARIANTS = """
 variants:
@@ -249,6 +249,29 @@ def test_one_seed_of_a_variant_tries_the_poison(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setattr(Federation, "shard", noting)
     check_data([s for s in loaded if isinstance(s, Scenario)], DatasetCache(None))
     assert seeds == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("poison", "fault"),
+    [
+        (
+            "{kind: dirty_label_backdoor, target: 0, trigger: {kind: patch, size: 9}}",
+            "a 9 × 9 patch with margin 0 does not fit into 8 × 8 pixels",
+        ),
+        (
+            "{kind: gradient_matching, source: 1, target: 0, n_victims: 2000}",
+            "test examples of class 1, got 2000",
+        ),
+    ],
+)
+def test_a_poison_that_nobody_has_is_tried_on_what_it_is_measured_on(
+    tmp_path: Path, poison: str, fault: str
+) -> None:
+    changes = [f"poison={poison}", "clients.poisoned=0", "attack={kind: none}"]
+    loaded = load_scenarios(write_scenario(tmp_path, SCENARIO), changes)
+    with pytest.raises(ScenarioError) as error:
+        check_data([s for s in loaded if isinstance(s, Scenario)], DatasetCache(None))
+    assert fault in str(error.value)
 
 
 @pytest.mark.parametrize("torn", ["{", "[]", '{"runs": [3]}', '{"runs": [[1, "a"]]}'])
