@@ -112,6 +112,8 @@ def check_poison(material: Material) -> bool:
         check_candidates(torch.from_numpy(candidates), fraction, "examples that it can change")
     if isinstance(spec, SubpopulationSpec):
         check_cluster_count(len(material.held), spec.n_clusters)
+    else:
+        _ = material.goal  # victims may be too few, or a trigger not fit
     return False
 
 

@@ -171,6 +171,10 @@ CHANGES = {
         SCENARIO.replace("target: 1, steps", "target: 1, fraction: 1.0, steps"),
         "pooled: poison: the poison needs 256 examples that it can change in a shard of 256, got ",
     ),
+    "more victims than there are": (
+        SCENARIO.replace("steps: 2", "n_victims: 2000, steps: 2"),
+        "pooled: dataset: poison.n_victims: there are ",
+    ),
     "nobody to be like": (
         SCENARIO.replace("  correlation: 0.9", "  minority: {kind: inverted}").replace(
             'attacker: {groups: ["3, red"]}', "minority_fraction: 0.0"
