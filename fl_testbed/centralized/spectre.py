@@ -63,6 +63,8 @@ def spectre_scores(
         centred = centred - centred.mean(dim=0)
         _, values, axes = torch.linalg.svd(centred, full_matrices=False)
         rank = min(n_axes, int((values > 1e-6 * values[0]).sum()))
+        if not rank:  # all alike: of a layer whose units are dead
+            continue
         points = (centred @ axes[:rank].T).numpy()
         support = max(1 - 2 * fraction, 0.5 + rank / len(rows))
         estimator = MinCovDet(support_fraction=support, random_state=int(rng.integers(2**31)))

@@ -18,6 +18,7 @@ from clients.training import (
 )
 from fl_testbed.centralized.plan import Plan
 from fl_testbed.centralized.pool import Pool
+from fl_testbed.data import DataError
 from strategies.shapes import Float, Tensor
 
 Revise = Callable[[int, nn.Module, Plan], Plan]
@@ -76,5 +77,12 @@ def fit(
 
 
 def features_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n features"]:
-    """Return what a model's last layer is given."""
-    return torch.cat([last_hidden(model, part) for part in inputs.split(EVALUATION_BATCH)])
+    """Return what a model's last layer is given.
+
+    Raises:
+        DataError: If that is not finite.
+    """
+    features = torch.cat([last_hidden(model, part) for part in inputs.split(EVALUATION_BATCH)])
+    if not features.isfinite().all():
+        raise DataError("a stage's own model diverged, its features say nothing: lower training.lr")
+    return features

@@ -23,6 +23,7 @@ from fl_testbed.centralized.plan import everything
 from fl_testbed.centralized.separation import separation
 from fl_testbed.centralized.spectral_signatures import spectral_scores
 from fl_testbed.centralized.spectre import quantum_entropy_scores, spectre_scores
+from fl_testbed.centralized.training import features_of
 from fl_testbed.data import DataError
 
 
@@ -185,6 +186,19 @@ class TestSpectre:
         whitened = spectre_scores(points, labels, kept, 0.03, 2, 4.0, rng())
         assert set(whitened.topk(9).indices.tolist()) == set(range(9))
         assert len(set(plain.topk(9).indices.tolist()) & set(range(9))) < 5
+
+    def test_in_a_class_of_equal_features_nobody_stands_out(self):
+        labels, kept = torch.zeros(30, dtype=torch.int64), torch.ones(30, dtype=torch.bool)
+        scores = spectre_scores(torch.zeros(30, 4), labels, kept, 0.1, 2, 4.0, rng())
+        assert scores.tolist() == [0.0] * 30
+
+
+def test_features_of_a_model_that_diverged_are_refused():
+    first = nn.Linear(2, 3)
+    nn.init.constant_(first.weight, torch.inf)
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(3, 2))
+    with pytest.raises(DataError, match=r"diverged, its features say nothing: lower training\.lr"):
+        features_of(model, torch.ones(4, 2))
 
 
 class TestActivationClustering:
