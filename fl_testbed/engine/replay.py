@@ -9,11 +9,10 @@ from fl_testbed.data import DataError, Federation
 from fl_testbed.engine.datasets import DatasetCache, checked_federation
 from fl_testbed.engine.errors import TakenError
 from fl_testbed.engine.recorded_updates import replayed
-from fl_testbed.engine.rounds import COLUMNS, client_row
+from fl_testbed.engine.rounds import COLUMNS, client_row, holding_rows
 from fl_testbed.engine.run_folder import UPDATES, RunFolder
 from fl_testbed.engine.run_writer import Options, check_folders, run_folder
 from fl_testbed.engine.summary import described, heard_and_lifted
-from fl_testbed.metrics import read_table
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.loading import label_of_settings
 from strategies.aggregation import TooFewClientsError
@@ -124,7 +123,8 @@ def _replay_one(source: Path, scenario: Scenario, out: Path, datasets: DatasetCa
 def _write(folder: RunFolder, source: Path, scenario: Scenario, federation: Federation) -> None:
     folder.write("scenario.yaml", scenario.to_yaml())
     folder.write(REPLAYED, _digest(source))
-    folder.start({"clients.csv": COLUMNS["clients.csv"]})
+    folder.start({name: COLUMNS[name] for name in ("clients.csv", "holdings.csv")})
+    folder.append("holdings.csv", holding_rows(federation))
     restarts: list[int] = []
     try:
         for ledger, _ in replayed(source, scenario, federation):
@@ -135,7 +135,6 @@ def _write(folder: RunFolder, source: Path, scenario: Scenario, federation: Fede
     except (DataError, TooFewClientsError) as fault:
         raise ScenarioError([Fault(str(source), "", str(fault))]) from None
     folder.close()
-    clients = read_table(folder.path / "clients.csv")
     restart = max(restarts, default=math.nan)
-    figures = {**described(scenario), **heard_and_lifted(scenario, clients, restart)}
+    figures = {**described(scenario), **heard_and_lifted(folder.path, scenario, restart)}
     folder.write_json("summary.json", figures)

@@ -68,6 +68,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "believed_confidence",
         "influence",
     ),
+    "holdings.csv": ("client", "role", "group", "n_examples"),
     "accuracies.csv": ("round", "client", "role", "accuracy"),
     "personal.csv": ("round", "client", "role", "accuracy", "attack_success_rate"),
     "timings.csv": ("round", "train_s", "evaluate_s"),
@@ -200,6 +201,8 @@ class Run:
                 for client, kept in sorted(self._grid.states.items())
                 if PERSONAL in kept.array_records
             ]
+        if round_ == 0:
+            tables["holdings.csv"] = holding_rows(self._federation)
         usable = sum(entry.status == OK for entry in ledger.clients)
         counts = (usable, len(ledger.clients) - usable, int(ledger.restarted), ledger.skipped)
         tables["rounds.csv"] = [(round_, *figures, *counts, ledger.residual)]
@@ -213,6 +216,17 @@ class Run:
 
     def _role(self, client: int) -> str:
         return self._federation.population.role(client).value
+
+
+def holding_rows(federation: Federation) -> list[Row]:
+    """Return the lines of ``holdings.csv``, group by group."""
+    held = federation.holdings()
+    return [
+        (client, federation.population.role(client).value, name, count)
+        for group, name in enumerate(federation.group_names)
+        for client, count in enumerate(held[:, group].tolist())
+        if count
+    ]
 
 
 def client_row(federation: Federation, round_: int, entry: ClientEntry) -> Row:

@@ -141,12 +141,12 @@ class RunFolder:
             self._tables[name] = (self.path / name).open("w", encoding="utf-8", newline="")
             self.append(name, [tuple(headings)])
 
-    def resume(self) -> tuple[int, State]:
+    def resume(self, columns: Mapping[str, Sequence[str]]) -> tuple[int, State]:
         """Take up the last checkpoint: cut the tables to it and return its round and tensors.
 
         Raises:
-            ValueError: If the checkpoint is damaged, or a table is missing or has lost rows that it
-                counts.
+            ValueError: If the checkpoint is damaged, a table is missing or has lost rows that it
+                counts, or tables have other columns than these.
         """
         (self.path / FAILURE).unlink(missing_ok=True)
         try:
@@ -156,8 +156,11 @@ class RunFolder:
         except (SafetensorError, ValueError, LookupError, TypeError) as fault:
             text = f"is no whole checkpoint ({fault}): remove the folder to run it again"
             raise ValueError(f"{self.path / CHECKPOINT} {text}") from None
-        for name, size in position["bytes"].items():
-            path = self.path / name
+        for name, headings in columns.items():
+            path, size = self.path / name, position["bytes"].get(name)
+            if size is None:
+                text = "is not among the tables of this run, which another version began: remove"
+                raise ValueError(f"{path} {text} the folder to run it again")
             if not path.exists():
                 text = (
                     "is missing, which its checkpoint counts on: remove the folder to run it again"
@@ -167,6 +170,10 @@ class RunFolder:
             if table.seek(0, os.SEEK_END) < size:  # a machine that went down may forget them
                 text = "is shorter than its checkpoint says: remove the folder to run it again"
                 raise ValueError(f"{path} {text}")
+            table.seek(0)
+            if table.readline().rstrip("\n") != ",".join(headings):
+                text = "has other columns, as another version began this run: remove the folder"
+                raise ValueError(f"{path} {text} to run it again")
             table.truncate(size)  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
         return position["round"], state

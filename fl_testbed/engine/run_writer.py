@@ -185,7 +185,7 @@ class RunWriter:
         self._environment = environment(scenario, self._options.command)
         folder.write_json("environment.json", self._environment)
         if resumed:
-            round_, state = folder.resume()
+            round_, state = folder.resume(self.kind.columns(scenario))
             folder.log(f"resumed after round {round_}")
         else:
             folder.start(self.kind.columns(scenario))

@@ -6,7 +6,14 @@ from typing import Any
 import pandas as pd
 
 from fl_testbed.engine.rounds import FIGURES
-from fl_testbed.metrics import finite_or_none, lifting, minorities, read_table, suppression
+from fl_testbed.metrics import (
+    finite_or_none,
+    lifting,
+    minorities,
+    read_table,
+    suppression,
+    weight_by_group,
+)
 from fl_testbed.scenario import Scenario
 from strategies.randomness import Purpose, generator
 
@@ -19,8 +26,8 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     Rounds before a restart are left out, as nothing of them is in the final model, and so is the
     model that a restart leaves, which is the initial one. Only what a lift goes by counts in all.
     """
-    rounds, groups, attacks, clients = (
-        read_table(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks", "clients")
+    rounds, groups, attacks = (
+        read_table(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks")
     )
     restart = rounds.loc[rounds["restarted"] == 1, "round"].max()  # the last, NaN without any
     is_trained = (rounds["round"] > 0) & ~(rounds["round"] <= restart)
@@ -43,7 +50,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
         **_personal(read_table(folder / "personal.csv"), evaluated),
         "skipped_rounds": int(rounds["skipped"].notna().sum()),
         "unusable_replies": int(rounds["n_unusable"].sum()),
-        **heard_and_lifted(scenario, clients, restart),
+        **heard_and_lifted(folder, scenario, restart),
     }
 
 
@@ -59,18 +66,20 @@ def described(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def heard_and_lifted(scenario: Scenario, clients: pd.DataFrame, restart: float) -> dict[str, Any]:
+def heard_and_lifted(folder: Path, scenario: Scenario, restart: float) -> dict[str, Any]:
     """Return a summary's figures of whom the strategy heard and lifted.
 
     Args:
+        folder: With ``clients.csv`` and ``holdings.csv``.
         scenario: Whose strategy.
-        clients: The table ``clients.csv``.
         restart: The last round before the model began again, NaN where it never did.
     """
+    clients, holdings = (read_table(folder / f"{name}.csv") for name in ("clients", "holdings"))
     kept = clients[~(clients["round"] <= restart)]
     rng = generator(scenario.seed, Purpose.BOOTSTRAP)
     return {
         "suppression": suppression(kept, rng, selects=scenario.strategy.selects),
+        "group_weight_ratio": weight_by_group(kept, holdings),
         "lifting": lifting(clients, restart),
     }
 

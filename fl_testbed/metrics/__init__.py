@@ -5,7 +5,7 @@ from fl_testbed.metrics.clients import ClientSpread, client_accuracies, spread
 from fl_testbed.metrics.figures import finite_or_none
 from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy
 from fl_testbed.metrics.lifting import attack_success_at, lifting
-from fl_testbed.metrics.suppression import area_under_curve, suppression
+from fl_testbed.metrics.suppression import area_under_curve, suppression, weight_by_group
 from fl_testbed.metrics.tables import answered, minorities, read_table, weighed
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "spread",
     "suppression",
     "weighed",
+    "weight_by_group",
 ]

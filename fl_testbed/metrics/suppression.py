@@ -45,6 +45,29 @@ def suppression(
     return result
 
 
+def weight_by_group(clients: pd.DataFrame, holdings: pd.DataFrame) -> dict[str, float]:
+    """Return the weight ratio of each group: a client speaks for it with its share of the client's
+    examples.
+
+    Args:
+        clients: ``clients.csv``, as for :func:`suppression`.
+        holdings: ``holdings.csv``, how many examples of each group each client holds.
+
+    Returns:
+        By group Σ wᵢ sᵢ ∕ Σ pᵢ sᵢ over rounds and honest clients, with sᵢ the group's share of
+        client i's examples. Groups that nobody honest holds who was asked are left out.
+    """
+    rows = weighed(answered(clients))
+    heard = rows.groupby("client")[["weight", "prior_weight"]].sum()
+    total = holdings.groupby("client")["n_examples"].transform("sum")
+    held = holdings.assign(share=holdings["n_examples"] / total)
+    held = held[held["role"] != Role.POISONED.value].join(heard, on="client", how="inner")
+    spoken = held[["weight", "prior_weight"]].mul(held["share"], axis=0)
+    sums = spoken.groupby(held["group"], sort=False).sum()
+    sums = sums[sums["prior_weight"] > 0]
+    return {str(group): float(r) for group, r in (sums["weight"] / sums["prior_weight"]).items()}
+
+
 def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
     """Return P(positive > negative) + P(equal) / 2, the area under the ROC curve."""
     ranks = pd.Series(np.concatenate([positive, negative])).rank().to_numpy()  # ties share theirs

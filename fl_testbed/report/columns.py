@@ -6,7 +6,7 @@ figures of its own by writing them into its summary and naming them here.
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from clients.shard import Role
 from fl_testbed.data.groups import shown_name
@@ -108,23 +108,38 @@ HEARD = {title: SECTIONS[title] for title in list(SECTIONS)[2:]}
 
 GROUP = "group_accuracy."
 """What the keys of groups begin with."""
+GROUP_WEIGHT = "group_weight_ratio."
+"""What the keys of weight ratios by group begin with."""
 IS_MINORITY = "is_minority."
 """What the keys begin with that say which of them are minorities."""
 
 
-def sections_with_groups(runs: Iterable[Mapping[str, float]]) -> dict[str, tuple[Column, ...]]:
-    """Return the sections with one that has a column for each group of the runs' test examples.
+def with_groups(
+    sections: Mapping[str, tuple[Column, ...]], runs: Iterable[Mapping[str, float]]
+) -> dict[str, tuple[Column, ...]]:
+    """Return sections, those of accuracy and weight followed by one with a column for each group.
 
-    Two groups have none: accuracy and worst group say it all.
+    Two groups have none: the worst group, and the roles that hold them, say it all.
     """
     runs = list(runs)
-    keys = dict.fromkeys(key for figures in runs for key in figures if key.startswith(GROUP))
-    names = {key: key.removeprefix(GROUP) for key in keys}
-    columns = tuple(Column(k, shown_group(name, runs), "%", "highest") for k, name in names.items())
-    if len(columns) <= 2:
-        return SECTIONS
-    first, *others = SECTIONS.items()
-    return dict([first, ("how well the model does by group", columns), *others])
+    keys = list(dict.fromkeys(key for figures in runs for key in figures))
+
+    def columns(prefix: str, **how: Any) -> tuple[Column, ...]:
+        names = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+        if len(names) <= 2:
+            return ()
+        return tuple(Column(f"{prefix}{name}", shown_group(name, runs), **how) for name in names)
+
+    after = {
+        "how well the model does": columns(GROUP, unit="%", best="highest"),
+        "who was heard": columns(GROUP_WEIGHT),
+    }
+    found = {}
+    for title, own in sections.items():
+        found[title] = own
+        if after.get(title):
+            found[f"{title} by group"] = after[title]
+    return found
 
 
 def shown_group(name: str, runs: Iterable[Mapping[str, float]]) -> str:
@@ -156,3 +171,12 @@ LEGEND = {
     "poisons against the minority, and against the part of it that has their label",
 }
 """Explanations, each shown below the table that has the column."""
+
+
+def explained(columns: Iterable[Column]) -> list[str]:
+    """Return what is to be said below a table that has these columns."""
+    keys = [column.key for column in columns]
+    texts = [LEGEND[key] for key in keys if key in LEGEND]
+    if any(key.startswith(GROUP_WEIGHT) for key in keys):
+        texts.append("weight over fair share, of honest clients, each by its share of the group")
+    return texts

@@ -9,9 +9,10 @@ import numpy as np
 
 from fl_testbed.report.columns import (
     ATTACK_SUCCESS,
+    SECTIONS,
     WORST_GROUP,
     Column,
-    sections_with_groups,
+    with_groups,
 )
 from fl_testbed.report.results import RunResult, Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate, estimate, pareto_optimal
@@ -79,14 +80,14 @@ class UnknownVariantError(ValueError):
 def compare(
     runs: Sequence[RunResult],
     baseline: str | None = None,
-    sections: dict[str, tuple[Column, ...]] | None = None,
+    sections: Mapping[str, tuple[Column, ...]] = SECTIONS,
 ) -> Comparison:
     """Compare variants over their seeds.
 
     Args:
         runs: Of one or several sweeps; with several, rows are called ``name/variant``.
         baseline: The label of the row that differences are taken to.
-        sections: Columns by section; by default all that are known, and the runs' groups.
+        sections: Columns by section; by default all that are known.
 
     Raises:
         ScenarioError: If two runs are of one variant and seed: as two they would make intervals
@@ -106,7 +107,7 @@ def compare(
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:20])}"
         more = f" and {len(known) - 20} more" if len(known) > 20 and not near else ""
         raise UnknownVariantError(f"there is no variant {baseline!r}: {hint}{more}")
-    sections = sections or sections_with_groups(run.figures for run in runs)
+    sections = with_groups(sections, [run.figures for run in runs])
     shown = {
         title: [c for c in columns if any(c.is_told_by(run.figures) for run in runs)]
         for title, columns in sections.items()

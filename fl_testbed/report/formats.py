@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fl_testbed.report.columns import LEGEND, Column
+from fl_testbed.report.columns import Column, explained
 from fl_testbed.report.comparison import Comparison, Row
 from fl_testbed.report.results import Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate
@@ -189,7 +189,7 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
         [*(["seeds"] if with_seeds else []), *(column.heading for column in columns)],
         [marked_label(row) for row in rows],
         [],
-        [LEGEND[column.key] for column in columns if column.key in LEGEND],
+        explained(columns),
     )
     for row in rows:
         done = row.counts[Status.DONE]

@@ -57,7 +57,9 @@ def test_the_rule_that_a_run_used_gives_its_weights_to_the_byte(
         twin = replays[key.replace(variant, f"{variant},replay=same")]
         assert (folder / "clients.csv").read_text() == (twin / "clients.csv").read_text(), key
         own, its = (json.loads((f / "summary.json").read_text()) for f in (folder, twin))
-        assert {k: own[k] for k in ("suppression", "lifting")}.items() <= its.items(), key
+        assert {
+            k: own[k] for k in ("suppression", "group_weight_ratio", "lifting")
+        }.items() <= its.items(), key
 
 
 def test_recording_whole_updates_changes_nothing(recorded: Path, tmp_path: Path) -> None:

@@ -8,24 +8,37 @@ import torch
 
 from fl_testbed.engine.run_folder import Record, RunFolder
 
+COLUMNS = {"rounds.csv": ("round", "loss")}
+
+
+def test_a_run_that_another_version_began_is_not_gone_on_with(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start(COLUMNS)
+    folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
+    folder.close()
+    with pytest.raises(ValueError, match=r"rounds.csv has other columns, as another version"):
+        RunFolder(tmp_path).resume({"rounds.csv": ("round", "accuracy")})
+    with pytest.raises(ValueError, match=r"groups.csv is not among the tables of this run"):
+        RunFolder(tmp_path).resume({**COLUMNS, "groups.csv": ("round", "group")})
+
 
 def test_a_table_that_lost_rows_is_not_filled_up(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.start({"rounds.csv": ("round", "loss")})
+    folder.start(COLUMNS)
     folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
     folder.close()
-    assert RunFolder(tmp_path).resume()[0] == 0
+    assert RunFolder(tmp_path).resume(COLUMNS)[0] == 0
     (tmp_path / "rounds.csv").write_text("round,loss\n")
     with pytest.raises(ValueError, match="is shorter than its checkpoint says"):
-        RunFolder(tmp_path).resume()
+        RunFolder(tmp_path).resume(COLUMNS)
     (tmp_path / "rounds.csv").unlink()
     with pytest.raises(ValueError, match="is missing, which its checkpoint counts on"):
-        RunFolder(tmp_path).resume()
+        RunFolder(tmp_path).resume(COLUMNS)
 
 
 def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.start({"rounds.csv": ("round", "loss")})
+    folder.start(COLUMNS)
     folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
     folder.close()
     checkpoint = tmp_path / "checkpoint" / "state.safetensors"
@@ -33,7 +46,7 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
     for damaged in (b"", b"\0" * 200, whole[:-3], whole.replace(b"position", b"petition")):
         checkpoint.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"state.safetensors is no whole checkpoint .* remove"):
-            RunFolder(tmp_path).resume()
+            RunFolder(tmp_path).resume(COLUMNS)
 
 
 def test_a_file_that_is_no_text_any_more_is_there_and_is_another(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_testbed.metrics import area_under_curve, suppression
+from fl_testbed.metrics import area_under_curve, suppression, weight_by_group
 
 MAJORITY, MINORITY, POISONED = "honest_majority", "honest_minority", "poisoned"
 ROLES = {0: MAJORITY, 1: MAJORITY, 2: MINORITY, 3: POISONED}
@@ -224,3 +224,29 @@ def test_the_area_under_the_curve_is_the_share_of_pairs_won(positive, negative):
     won = sum((p > n) + (p == n) / 2 for p in positive for n in negative)
     area = area_under_curve(np.array(positive), np.array(negative))
     assert area == pytest.approx(won / (len(positive) * len(negative)))
+
+
+class TestWeightByGroup:
+    def holdings(self, *rows: tuple[int, str, int]) -> pd.DataFrame:
+        return pd.DataFrame(
+            [(client, ROLES[client], group, count) for client, group, count in rows],
+            columns=["client", "role", "group", "n_examples"],
+        )
+
+    def test_a_client_speaks_for_a_group_with_its_share_of_what_it_holds(self):
+        held = self.holdings((0, "plain", 10), (1, "plain", 30), (1, "faded", 10), (2, "faded", 5))
+        plain = (0.75 + 0.75 * 0.85) / (0.5 + 0.75 * 0.5)
+        faded = (0.25 * 0.85 + 0.10) / (0.25 * 0.5 + 0.5)
+        found = weight_by_group(pd.DataFrame(TWO_ROUNDS), held)
+        assert found == {"plain": pytest.approx(plain), "faded": pytest.approx(faded)}
+
+    def test_attackers_and_whoever_was_never_asked_speak_for_nobody(self):
+        held = self.holdings((0, "plain", 10), (3, "plain", 10), (3, "turned", 10), (2, "faded", 1))
+        asked = pd.DataFrame([row(1, 0, 0.5), row(1, 3, 0.5)])
+        assert weight_by_group(asked, held) == {"plain": 2.0}
+
+    def test_who_failed_is_left_out_and_who_was_rejected_had_no_say(self):
+        held = self.holdings((0, "plain", 10), (1, "plain", 10), (2, "faded", 10))
+        rejected, failed = "rejected: not finite", "failed: killed"
+        rows = [row(1, 0, 0.5), row(1, 1, math.nan, status=rejected), row(1, 2, 0.0, status=failed)]
+        assert weight_by_group(pd.DataFrame(rows), held) == {"plain": 1.0}

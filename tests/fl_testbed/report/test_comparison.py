@@ -14,7 +14,14 @@ from rich.console import Console
 from run_folders import write_plan, write_run
 
 from clients.shard import Role
-from fl_testbed.report.columns import ACCURACY, ATTACK_SUCCESS, SECTIONS, WORST_GROUP, Column
+from fl_testbed.report.columns import (
+    ACCURACY,
+    ATTACK_SUCCESS,
+    HEARD,
+    SECTIONS,
+    WORST_GROUP,
+    Column,
+)
 from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
 from fl_testbed.report.figures.group_curves import group_curves
 from fl_testbed.report.figures.heard_map import heard_map
@@ -237,6 +244,16 @@ def test_another_kind_of_run_brings_columns_of_its_own(tmp_path: Path) -> None:
     comparison = compare(find_runs([tmp_path]), sections=own)
     assert [column.title for column in comparison.columns] == ["precision"]
     assert grids(comparison)[0].cells[0][1].text == "25.0"
+
+
+def test_more_than_two_groups_have_a_table_of_their_weights(tmp_path: Path) -> None:
+    for n, name in ((2, "two"), (3, "three")):
+        weights = {f"group_weight_ratio.{group}": 0.5 for group in "abc"[:n]}
+        write_run(tmp_path / name, "mean", 0, figures(0.5) | weights)
+    assert "by group" not in markdown(compare(find_runs([tmp_path / "two"])))
+    page = markdown(compare(find_runs([tmp_path / "three"]), sections=HEARD))
+    assert "who was heard by group" in page
+    assert "weight over fair share, of honest clients, each by its share of the group" in page
 
 
 def test_more_than_two_groups_have_a_table_of_their_own(tmp_path: Path) -> None:
