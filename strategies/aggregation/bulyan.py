@@ -1,6 +1,6 @@
 """Bulyan: Krum to select, then a trimmed mean of what was selected."""
 
-from strategies.aggregation.aggregate import Aggregate, shared_by_copies
+from strategies.aggregation.aggregate import Aggregate
 from strategies.aggregation.bound import Bound
 from strategies.aggregation.coordinates import mean_of_windows, nearest_to_median
 from strategies.aggregation.distances import squared_distances
@@ -50,13 +50,11 @@ def bulyan(
     n = len(updates)
     bulyan_bound(n, n_malicious)
     n_selected, n_kept = n - 2 * n_malicious, n - 4 * n_malicious
-    distances = squared_distances(updates)
-    order = krum_order(distances, n_malicious, n_selected)
-    result = mean_of_windows(
+    order = krum_order(squared_distances(updates), n_malicious, n_selected)
+    return mean_of_windows(
         updates,
         lambda ordered: nearest_to_median(ordered, n_kept),
         n_kept,
         prior,
         order[:n_selected],
     )
-    return shared_by_copies(result, updates, prior, distances.sum(dim=1))

@@ -4,7 +4,12 @@ from collections.abc import Callable
 
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, dot_products, prior_or_uniform
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    dot_products,
+    prior_or_uniform,
+    shared_by_copies,
+)
 from strategies.aggregation.blocks import column_blocks, each_block
 from strategies.shapes import Float, Int, Tensor
 
@@ -73,7 +78,7 @@ def mean_of_windows(
             torch.full_like(everyone, others).index_copy_(0, rows, own)
             for own, others in ((weights, 0), (dropped, 1), (pulls, 0))
         )
-    return Aggregate(update, weights, dropped, pulls=pulls)
+    return shared_by_copies(Aggregate(update, weights, dropped, pulls=pulls), updates, everyone)
 
 
 def _as_summed(prior: Float[Tensor, " n"], dtype: torch.dtype) -> tuple[Float[Tensor, " n"], float]:
