@@ -227,6 +227,8 @@ class RobustFedAvg(FedAvg):
             return None, self._metrics(ledger, reports)
         self.memory, ledger.restarted = step.memory, step.restart
         self._record([ledger.clients[row] for row in usable], step)
+        if not step.restart and not any(entry.weight for entry in ledger.clients):
+            ledger.skipped = "rule and lift leave nobody any weight"
         target = self._initial if step.restart else start + step.result.update.cpu().numpy()
         assert target is not None  # kept since the first round where a reweighting may restart
         return self._layout.read_flat(target, self._arrays), self._metrics(ledger, reports)

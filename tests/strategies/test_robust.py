@@ -423,6 +423,19 @@ def test_a_round_without_any_usable_reply_is_skipped():
     assert strategy.ledger.skipped == "no client sent a usable reply"
 
 
+def test_a_round_in_which_nobody_is_heard_says_so():
+    strategy = strategy_of(fltrust, server_update=lambda arrays, server_round: arrays)
+    a, b = asked(strategy, [1, 2])
+    result, _ = strategy.aggregate_train(1, [moved(a, 1.0), moved(b, -1.0)])  # it moved nothing
+    assert parameters(result) == parameters(record_of(START))
+    assert strategy.ledger is not None
+    assert strategy.ledger.skipped == "rule and lift leave nobody any weight"
+    heard = strategy_of()
+    heard.aggregate_train(1, [moved(m, 1.0) for m in asked(heard, [1])])
+    assert heard.ledger is not None
+    assert not heard.ledger.skipped
+
+
 def test_too_few_usable_replies_stop_where_that_is_asked():
     strategy = strategy_of(partial(krum, n_malicious=1), on_too_few="stop")
     messages = asked(strategy, range(4))
