@@ -13,7 +13,7 @@ from torch import Tensor
 from clients.poisons import check_candidates, check_cluster_count
 from clients.shard import Role
 from fl_testbed.centralized.judging import Verdict, judge
-from fl_testbed.centralized.ledger import flagged_shares, ledger_figures
+from fl_testbed.centralized.ledger import flagged_shares, ledger_figures, weight_by_group
 from fl_testbed.centralized.plan import Plan
 from fl_testbed.centralized.pool import Pool
 from fl_testbed.centralized.preparation import Material, model_of, prepare
@@ -272,6 +272,7 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
         "suppression": ledger_figures(
             examples, generator(scenario.seed, Purpose.BOOTSTRAP), filters=filters
         ),
+        "group_weight_ratio": weight_by_group(examples),
         "flagged": flagged_shares(examples, names),
         "separation": {
             key: finite_or_none(value) for key, value in first.items() if key != "training"

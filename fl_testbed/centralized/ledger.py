@@ -42,6 +42,13 @@ def ledger_figures(
     return figures
 
 
+def weight_by_group(examples: pd.DataFrame) -> dict[str, float]:
+    """Return the mean weight of each group's honest examples, 1 for a fair share."""
+    honest = examples[examples["role"] != Role.POISONED.value]
+    means = honest.groupby("group")["weight"].mean()
+    return {str(group): float(weight) for group, weight in means.items()}
+
+
 def flagged_shares(examples: pd.DataFrame, stages: list[str]) -> dict[str, dict[str, float | None]]:
     """Return for each stage which share of every role it flagged; null where it flags nobody."""
     shares = {}

@@ -78,6 +78,9 @@ def summary(reference: Path, variant: str) -> dict:
 def test_a_summary_has_the_figures_of_a_federated_one_and_those_of_the_twin(reference: Path):
     jtt, erm = summary(reference, "jtt"), summary(reference, "erm")
     assert erm["suppression"]["poisoned"]["weight_ratio"] == 1
+    assert set(erm["group_weight_ratio"].values()) == {1.0}
+    assert set(erm["group_weight_ratio"]) == set(erm["group_accuracy"])
+    assert max(jtt["group_weight_ratio"].values()) > 1.1
     assert jtt["suppression"]["poisoned"]["weight_ratio"] > 1
     assert erm["final"]["attack_success_rate"] > erm["final"]["trigger_rate_unpoisoned"]
     assert jtt["final"].keys() == erm["final"].keys()
