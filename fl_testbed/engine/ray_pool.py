@@ -6,6 +6,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -28,7 +29,6 @@ ANSWER_TIMEOUT_S = 10.0  # for a cluster's head node
 START_ATTEMPTS = 3  # for each worker, in a row without any success
 OTHERS_TIMEOUT_S = 20.0  # for the others, before work begins without them
 
-TOKEN = secrets.token_hex(32)  # one for all clusters of this process: Ray reads it once
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Replies are let go as soon as they are read; by default Ray collects them for a second, in
@@ -44,8 +44,15 @@ def keep_others_out() -> None:
     Ray (2.60) asks for a token by default, and writes one that everybody can read into the user's
     home. Where one is there already it stays in use: the user's other clusters ask for it.
     """
-    if not (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
+    if token := _own_token():
+        os.environ.setdefault("RAY_AUTH_TOKEN", token)
+
+
+@cache
+def _own_token() -> str | None:
+    """Return this process's token, unless the user has one: the same each time, as Ray reads it
+    once, though somebody else's Ray may write one in the meantime."""
+    return None if (Path.home() / ".ray" / "auth_token").exists() else secrets.token_hex(32)
 
 
 def _check_answers(address: str) -> None:

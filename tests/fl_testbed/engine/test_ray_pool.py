@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,15 @@ def test_a_local_cluster_answers_this_command_alone(tmp_path: Path) -> None:
     assert "token is missing or incorrect" in done.stderr
 
 
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    """A process that has no token yet, for the time of a test."""
+    own_token, ray_pool._own_token = ray_pool._own_token, cache(ray_pool._own_token.__wrapped__)
+    yield
+    ray_pool._own_token = own_token
+
+
+@pytest.mark.usefixtures("asked_anew")
 def test_a_users_own_token_stays_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
@@ -88,9 +98,18 @@ def test_a_users_own_token_stays_in_use(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / ".ray" / "auth_token").write_text("theirs")
     keep_others_out()
     assert "RAY_AUTH_TOKEN" not in os.environ
-    (tmp_path / ".ray" / "auth_token").unlink()
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_all_clusters_of_a_process_have_the_token_that_ray_has_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     keep_others_out()
     token = os.environ.pop("RAY_AUTH_TOKEN")
     assert len(token) == 64
-    keep_others_out()  # Ray has read the first, and would have no other
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("somebody's, written in the meantime")
+    keep_others_out()
     assert os.environ.pop("RAY_AUTH_TOKEN") == token
