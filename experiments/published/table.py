@@ -6,9 +6,9 @@
     fl-testbed run experiments/published/long_tail_single_gradients.yaml
     python -m experiments.published.table [--out RUNS]
 
-Reads the runs that are there, writes a CSV file for each of the settings, and the tables of the
-README. FLANDERS reports the best accuracy from the round on in which attackers begin, of one run;
-bold is what is more than 0.1 apart.
+Puts the runs that are there into a CSV file for each of the settings, beside those that are in it,
+and writes the tables of the README. FLANDERS reports the best accuracy from the round on in which
+attackers begin, of one run; bold is what is more than 0.1 apart.
 """
 
 import argparse
@@ -56,13 +56,16 @@ RULES = {
     "geometric_median": "RFA",
     "krum": "Krum",
     "coordinate_median": "coordinate median",
+    "trimmed_mean": "trimmed mean",
     "multi_krum": "Multi-Krum",
+    "bulyan": "Bulyan",
 }
 ATTACKS = {
     "none": "no attack",
     "gaussian": "Gaussian",
     "lie": "LIE",
     "fang": "Fang",
+    "late_fang": "Fang, of round 3",
     "min_max": "Min-Max",
 }
 
@@ -92,7 +95,7 @@ def flanders(out: Path) -> pd.DataFrame:
                     "best, tested as published": later.max()["faded"],
                     "best, tested as trained": later.max()["plain"],
                     "last, tested as trained": later.last()["plain"],
-                    "published": FLANDERS[rule][attack],
+                    "published": FLANDERS[rule][attack.removeprefix("late_")],
                 }
             )
     return pd.DataFrame(rows)
@@ -134,7 +137,10 @@ def beside_flanders(runs: pd.DataFrame) -> list[list[str]]:
     for rule in (rule for rule in RULES if rule in set(runs["rule"])):
         row = [RULES[rule]]
         for attack in ATTACKS:
-            run = figures[rule, attack]
+            run = figures.get((rule, attack))
+            if run is None:
+                row.append("–")
+                continue
             ours, theirs = run["best, tested as published"], run["published"]
             row.append(pages.bold(f"{ours:.2f} / {theirs:.2f}", abs(ours - theirs) > 0.1))
         rows.append(row)
@@ -186,7 +192,9 @@ def main() -> None:
     for name, table in zip(FILES, measured, strict=True):
         if not table.empty:
             path = HERE / f"{name}.csv"
-            table.to_csv(path, index=False, float_format="%.4f", lineterminator="\n")
+            rows = pd.concat([pd.read_csv(path), table])
+            rows = rows.drop_duplicates(list(rows.columns[:3]), keep="last")
+            rows.to_csv(path, index=False, float_format="%.4f", lineterminator="\n")
     pages.write(PAGE, tables())
 
 
