@@ -154,26 +154,21 @@ class RunFolder:
                 position = json.loads(file.metadata()["position"])
             state = load_file(self.path / CHECKPOINT)
         except (SafetensorError, ValueError, LookupError, TypeError) as fault:
-            text = f"is no whole checkpoint ({fault}): remove the folder to run it again"
-            raise ValueError(f"{self.path / CHECKPOINT} {text}") from None
+            text = f"is no whole checkpoint ({fault})"
+            raise _cannot_resume(self.path / CHECKPOINT, text) from None
         for name, headings in columns.items():
             path, size = self.path / name, position["bytes"].get(name)
             if size is None:
-                text = "is not among the tables of this run, which another version began: remove"
-                raise ValueError(f"{path} {text} the folder to run it again")
+                text = "is not among the tables of this run, which another version began"
+                raise _cannot_resume(path, text)
             if not path.exists():
-                text = (
-                    "is missing, which its checkpoint counts on: remove the folder to run it again"
-                )
-                raise ValueError(f"{path} {text}")
+                raise _cannot_resume(path, "is missing, which its checkpoint counts on")
             table = self._tables[name] = path.open("r+", encoding="utf-8", newline="")
             if table.seek(0, os.SEEK_END) < size:  # a machine that went down may forget them
-                text = "is shorter than its checkpoint says: remove the folder to run it again"
-                raise ValueError(f"{path} {text}")
+                raise _cannot_resume(path, "is shorter than its checkpoint says")
             table.seek(0)
             if table.readline().rstrip("\n") != ",".join(headings):
-                text = "has other columns, as another version began this run: remove the folder"
-                raise ValueError(f"{path} {text} to run it again")
+                raise _cannot_resume(path, "has other columns, as another version began this run")
             table.truncate(size)  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
         return position["round"], state
@@ -226,6 +221,10 @@ class RunFolder:
             for table in self._tables.values():
                 tables.callback(table.close)
             self._tables = {}
+
+
+def _cannot_resume(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path} {why}: remove the folder to run it again")
 
 
 def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -225,7 +225,6 @@ def shared_by_copies(
     result: Aggregate,
     updates: Float[Tensor, "n d"],
     prior: Float[Tensor, " n"] | None,
-    alike: Tensor | None = None,
 ) -> Aggregate:
     """Let copies of a row share weight and pull by their priors, and suspicion alike.
 
@@ -236,14 +235,8 @@ def shared_by_copies(
         result: What a rule decided by updates alone.
         updates: Shape (n, d).
         prior: Weights among the clients; equal by default.
-        alike: Something of every row, shape (n,), that is the very same for copies at least; by
-            default it is made of some columns.
     """
-    if alike is None:
-        some = updates[:, :: -(-updates.shape[1] // KEY_COLUMNS) or 1].contiguous()
-        # The sum of integers does not depend on where a row stands in memory: that of floats may.
-        alike = some.view(BITS[some.element_size()]).sum(dim=1)
-    first = _first_copies(updates, alike)
+    first = _first_copies(updates)
 
     def totals(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         return torch.zeros_like(values).index_add(0, first, values)[first]
@@ -257,10 +250,13 @@ def shared_by_copies(
     )
 
 
-def _first_copies(updates: Float[Tensor, "n d"], alike: Tensor) -> Int[Tensor, " n"]:
+def _first_copies(updates: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
     """Return for each row the first one that is the very same."""
     first = torch.arange(len(updates), device=updates.device)
-    _, kinds, counts = alike.unique(return_inverse=True, return_counts=True)
+    some = updates[:, :: -(-updates.shape[1] // KEY_COLUMNS) or 1] + 0.0  # -0 becomes 0
+    # A sum of integers does not depend on where its row stands in memory: one of floats may.
+    keys = some.view(BITS[some.element_size()]).sum(dim=1)
+    _, kinds, counts = keys.unique(return_inverse=True, return_counts=True)
     for kind in (counts > 1).nonzero().flatten():
         rows = (kinds == kind).nonzero().flatten()
         while len(rows) > 1:

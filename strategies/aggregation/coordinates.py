@@ -118,7 +118,7 @@ def _sums_over_columns(
     """Return each row's sum of products with the factors, in float64.
 
     Added up in float32, tens of thousands of like numbers are off by 1e-5. On a CPU sums of pieces,
-    which are off by 1e-6 at most, take a third of the time of float64 throughout. Products beyond
+    which are off by 1e-6 at most, take two thirds of the time of float64. Products beyond
     float32, of updates beyond 1e19, are summed in float64 there too.
     """
     if block.device.type != "cpu":

@@ -79,7 +79,7 @@ def mean_of_lowest(
     """Average the ``count`` rows of the lowest scores; of equal ones the lowest rows, with whom
     copies share."""
     result = mean_of_selected(updates, lowest(scores, count), prior, scores)
-    return shared_by_copies(result, updates, prior, scores)
+    return shared_by_copies(result, updates, prior)
 
 
 def krum(
@@ -201,7 +201,6 @@ def iterative_multi_krum(
     n = len(updates)
     iterative_multi_krum_bound(n, n_malicious)
     n_chosen = n - 2 * n_malicious - 2
-    distances = squared_distances(updates)
-    place = krum_order(distances, n_malicious, n_chosen).argsort()
+    place = krum_order(squared_distances(updates), n_malicious, n_chosen).argsort()
     result = mean_of_selected(updates, place < n_chosen, prior, place.double())
-    return shared_by_copies(result, updates, prior, distances.sum(dim=1))
+    return shared_by_copies(result, updates, prior)

@@ -64,7 +64,7 @@ def minimum_diameter(
     kept = kept.to(updates.device)
     farthest = distances[:, kept].max(dim=1).values.sqrt()
     result = mean_of_selected(updates, kept, prior, farthest)
-    return shared_by_copies(result, updates, prior, farthest)
+    return shared_by_copies(result, updates, prior)
 
 
 def _cover(apart: Bool[Tensor, "n n"], budget: int) -> list[int] | None:

@@ -92,9 +92,7 @@ def test_accuracy_by_group_is_the_mean_of_runs_with_groups_in_their_order(tmp_pa
     assert table.loc[6].tolist() == pytest.approx([math.nan, 0.8], nan_ok=True)
 
 
-def test_clients_of_all_runs_are_judged_under_the_last_tested_model(
-    tmp_path: Path,
-) -> None:
+def test_clients_of_all_runs_are_judged_under_the_last_tested_model(tmp_path: Path) -> None:
     for seed, rows in enumerate(
         ("0,0,honest_majority,0.1\n2,0,honest_majority,0.9\n", "3,1,honest_minority,0.5\n3,2,,\n")
     ):
