@@ -6,9 +6,10 @@ process resolves once, and results agree with ours up to the order of sums only.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from time import monotonic, sleep
+from threading import Event, Thread, current_thread
+from time import monotonic
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -23,7 +24,6 @@ from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.flower_internals import quiet_flower
 from fl_testbed.engine.grid import ClientGrid
-from fl_testbed.engine.ray_pool import keep_others_out
 from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.engine.threads import limit_threads
@@ -31,6 +31,7 @@ from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.own_code import users_modules
 
 REGISTRATION_TIMEOUT_S = 300.0  # the first nodes to answer import torch
+PULL_INTERVAL_S = 0.1  # between two looks at what nodes have answered
 
 
 class NamedClientApp(ClientApp):
@@ -70,6 +71,7 @@ class FlowerGrid(ClientGrid):
         n_clients: How many nodes to wait for.
         client_timeout_s: Time limit of one client.
         label: A record to add to each message, for a ClientApp that serves several scenarios.
+        stopped: Set, it ends whatever waits for nodes by a KeyboardInterrupt.
     """
 
     def __init__(
@@ -78,9 +80,10 @@ class FlowerGrid(ClientGrid):
         n_clients: int,
         client_timeout_s: float,
         label: dict[str, ConfigRecord] | None = None,
+        stopped: Event | None = None,
     ) -> None:
         super().__init__()
-        self._label = label or {}
+        self._label, self._stopped = label or {}, stopped or Event()
         self._grid, self._timeout_s = grid, client_timeout_s
         self._node_of = self._ask_nodes(n_clients)
         self._client_of = {node: client for client, node in self._node_of.items()}
@@ -93,12 +96,27 @@ class FlowerGrid(ClientGrid):
             for t in tasks
         ]
         timeout_s = self._timeout_s * len(messages)
-        for reply in self._grid.send_and_receive(messages, timeout=timeout_s):
+        for reply in self._replies(messages, timeout_s):
             client = self._client_of[reply.metadata.src_node_id]
             if reply.has_error():
                 yield Outcome(client, None, str(reply.error.reason), RecordDict())
             else:
                 yield Outcome(client, reply.content, "", RecordDict())
+
+    def _replies(self, messages: Iterable[Message], timeout_s: float) -> Iterator[Message]:
+        """Send messages and yield what comes back within the time limit."""
+        deadline = monotonic() + timeout_s
+        waiting = set(self._grid.push_messages(messages))
+        while waiting and monotonic() < deadline:
+            for reply in self._grid.pull_messages(waiting):
+                waiting.discard(reply.metadata.reply_to_message_id)
+                yield reply
+            if waiting:
+                self._wait()
+
+    def _wait(self) -> None:
+        if self._stopped.wait(PULL_INTERVAL_S):
+            raise KeyboardInterrupt
 
     def _ask_nodes(self, n_clients: int) -> dict[int, int]:
         """Map client ids to node ids.
@@ -111,9 +129,9 @@ class FlowerGrid(ClientGrid):
         while len(nodes := list(self._grid.get_node_ids())) < n_clients:
             if monotonic() > deadline:
                 raise PoolError(f"{len(nodes)} of {n_clients} Flower nodes registered")
-            sleep(0.1)
+            self._wait()
         messages = [Message(RecordDict(), node, "query") for node in nodes]
-        replies = list(self._grid.send_and_receive(messages, timeout=REGISTRATION_TIMEOUT_S))
+        replies = list(self._replies(messages, REGISTRATION_TIMEOUT_S))
         reasons = [str(reply.error.reason) for reply in replies if reply.has_error()]
         if reasons:  # this run's own: others may do better
             text = f"{len(reasons)} of {n_clients} Flower nodes failed before the first round"
@@ -129,14 +147,18 @@ class FlowerGrid(ClientGrid):
 
 
 def run_on_nodes(
-    writer: RunWriter, dataset: Dataset, grid: Grid, label: dict[str, ConfigRecord] | None = None
+    writer: RunWriter,
+    dataset: Dataset,
+    grid: Grid,
+    label: dict[str, ConfigRecord] | None = None,
+    stopped: Event | None = None,
 ) -> None:
-    """Run one scenario on the nodes that a ServerApp is given; ``label`` as for the grid."""
+    """Run one scenario on the nodes that a ServerApp is given; the rest as for the grid."""
     scenario = writer.scenario
     assert isinstance(scenario, Scenario)
     federation = build_federation(scenario, dataset)
     timeout_s = scenario.engine.client_timeout_s
-    clients = FlowerGrid(grid, len(federation.population), timeout_s, label)
+    clients = FlowerGrid(grid, len(federation.population), timeout_s, label, stopped)
     writer.write(Run(scenario, federation, clients).rounds(*writer.begin()))
 
 
@@ -146,32 +168,38 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
     assert isinstance(scenario, Scenario)
     server = ServerApp()
     faults: list[BaseException] = []
+    stopped, threads = Event(), list[Thread]()
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
+        threads.append(current_thread())
         # Flower logs what a ServerApp raises and goes on: keep it for the caller.
         try:
-            run_on_nodes(writer, dataset, grid)
+            run_on_nodes(writer, dataset, grid, stopped=stopped)
         except BaseException as fault:
             faults.append(fault)
 
     quiet_flower()
-    keep_others_out()
     for module in users_modules(scenario):
         cloudpickle.register_pickle_by_value(module)
-    run_simulation(
-        server_app=server,
-        client_app=NamedClientApp(scenario, data_dir),
-        num_supernodes=len(scenario.clients.population),
-        backend_config={
-            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {
-                "address": "local",  # else it joins whatever cluster it finds, dead ones too
-                "include_dashboard": False,
-                "log_to_driver": False,
-                "logging_level": logging.ERROR,
+    try:
+        run_simulation(
+            server_app=server,
+            client_app=NamedClientApp(scenario, data_dir),
+            num_supernodes=len(scenario.clients.population),
+            backend_config={
+                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                "init_args": {
+                    "address": "local",  # else it joins whatever cluster it finds, dead ones too
+                    "include_dashboard": False,
+                    "log_to_driver": False,
+                    "logging_level": logging.ERROR,
+                },
             },
-        },
-    )
+        )
+    finally:  # after a Ctrl-C the server would go on waiting for nodes that are no more
+        stopped.set()
+        for thread in threads:
+            thread.join()
     if faults:
         raise faults[0]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fl_testbed.data import Dataset
 from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, by_dataset
+from fl_testbed.engine.local_ray import keep_others_out
 from fl_testbed.engine.placement import check_device, gpus
 from fl_testbed.engine.run_folder import RunFolder
 from fl_testbed.engine.run_writer import (
@@ -77,6 +78,8 @@ def _run(
 ) -> None:
     engine = writers[0].scenario.engine
     if compute is None and engine.kind == "ray":
+        if engine.ray_address == "local":
+            keep_others_out()
         from fl_testbed.engine.ray_runs import run_on_ray  # inline runs need no Ray
 
         run_on_ray(writers, datasets, engine)
@@ -94,6 +97,7 @@ def _inline(writer: RunWriter, dataset: Dataset) -> None:
 
 
 def _on_flower(options: Options) -> Compute:
+    keep_others_out()
     from fl_testbed.engine.flower_engine import run_on_flower  # it brings Ray
 
     return lambda writer, dataset: run_on_flower(writer, dataset, options.data_dir)

@@ -2,12 +2,9 @@
 
 import logging
 import os
-import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -20,6 +17,7 @@ from rich.text import Text
 from clients.device_memory import release_gpus
 from fl_testbed.engine.client_work import Task, cohort_size, run_chunk
 from fl_testbed.engine.errors import PoolError
+from fl_testbed.engine.local_ray import keep_others_out
 from fl_testbed.engine.placement import share_memory
 from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot, SlotWriter
 from fl_testbed.engine.threads import keep_freed_memory, limit_threads
@@ -36,23 +34,6 @@ RAY_SETTINGS = {
     "RAY_free_objects_period_milliseconds": "5",
     "RAY_free_objects_batch_size": "1",
 }
-
-
-def keep_others_out() -> None:
-    """Let a local cluster, which listens on all interfaces, answer this process and its own only.
-
-    Ray (2.60) asks for a token by default, and writes one that everybody can read into the user's
-    home. Where one is there already it stays in use: the user's other clusters ask for it.
-    """
-    if token := _own_token():
-        os.environ.setdefault("RAY_AUTH_TOKEN", token)
-
-
-@cache
-def _own_token() -> str | None:
-    """Return this process's token, unless the user has one: the same each time, as Ray reads it
-    once, though somebody else's Ray may write one in the meantime."""
-    return None if (Path.home() / ".ray" / "auth_token").exists() else secrets.token_hex(32)
 
 
 def _check_answers(address: str) -> None:

@@ -10,9 +10,11 @@ import resource
 import signal
 import subprocess
 import time
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from commands import (
     COMMAND,
@@ -375,19 +377,35 @@ def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_p
     succeed(*arguments, cwd=tmp_path)  # nobody holds it any more
 
 
-@pytest.mark.parametrize("engine", ["inline", "ray"])
-def test_ctrl_c_keeps_finished_rounds(tmp_path: Path, engine: str) -> None:
+@pytest.mark.parametrize("engine", ["inline", "ray", "flower"])
+def test_a_run_listens_on_loopback_at_most_and_ctrl_c_keeps_its_rounds(
+    tmp_path: Path, engine: str
+) -> None:
     write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 400"))
     arguments = ("run", "scenario.yaml", "--out", "out", "--engine", engine, "--workers", 1)
     process = start(*arguments, cwd=tmp_path)
     wait_for_rounds(process, tmp_path / "out", 3)
+    addresses = listened_on_by(process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: driver and workers alike
     _, err = process.communicate(timeout=60)
+    assert bool(addresses) == (engine != "inline")
+    assert all(address.is_loopback for address in addresses), addresses
     assert process.returncode == 130
     assert "--resume goes on" in err
     assert "Traceback" not in err
     rounds = (tmp_path / "out" / "small" / "default" / "seed-0" / "rounds.csv").read_text()
     assert len(rounds.splitlines()) > 3
+
+
+def listened_on_by(process: subprocess.Popen[str]) -> set[IPv4Address | IPv6Address]:
+    """Return the addresses on which a command and its workers listen."""
+    driver = psutil.Process(process.pid)
+    family = {driver.pid, *(child.pid for child in driver.children(recursive=True))}
+    return {
+        ip_address(socket.laddr.ip.removeprefix("::ffff:"))  # of IPv4, on a socket for both
+        for socket in psutil.net_connections("tcp")
+        if socket.status == psutil.CONN_LISTEN and socket.pid in family
+    }
 
 
 def test_a_hundred_thousand_clients_cost_no_more_than_those_sampled(tmp_path: Path) -> None:

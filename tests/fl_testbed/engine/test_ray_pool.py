@@ -1,11 +1,6 @@
 """Workers that come up, or cannot."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 import pytest
 import ray
@@ -14,7 +9,7 @@ from ray.exceptions import RayTaskError
 
 from fl_testbed.engine import ray_pool
 from fl_testbed.engine.errors import PoolError
-from fl_testbed.engine.ray_pool import RayPool, keep_others_out
+from fl_testbed.engine.ray_pool import RayPool
 
 
 @pytest.fixture
@@ -53,63 +48,3 @@ def test_workers_that_never_come_up_are_given_up_and_the_reason_is_told(
     pool = RayPool(1)
     with pytest.raises(PoolError, match=r"3 were lost, the last of them: .*no /dev/shm"):
         pool.wait_for_workers()
-
-
-INTRUDED = """
-import os, subprocess, sys
-import ray
-from fl_testbed.engine.ray_pool import RayPool
-
-RayPool(1)
-print(os.listdir(os.environ["HOME"]))
-others = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
-address = ray.get_runtime_context().gcs_address
-intrude = f"from ray._raylet import GcsClient; GcsClient(address={address!r})"
-subprocess.run([sys.executable, "-c", intrude], env=others)
-"""
-
-
-def test_a_local_cluster_answers_this_command_alone(tmp_path: Path) -> None:
-    own = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
-    done = subprocess.run(
-        [sys.executable, "-c", INTRUDED],
-        env=own | {"HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.stdout == "[]\n"  # a token there would be for everybody to read
-    assert "token is missing or incorrect" in done.stderr
-
-
-@pytest.fixture
-def asked_anew() -> Iterator[None]:
-    """A process that has no token yet, for the time of a test."""
-    own_token, ray_pool._own_token = ray_pool._own_token, cache(ray_pool._own_token.__wrapped__)
-    yield
-    ray_pool._own_token = own_token
-
-
-@pytest.mark.usefixtures("asked_anew")
-def test_a_users_own_token_stays_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("theirs")
-    keep_others_out()
-    assert "RAY_AUTH_TOKEN" not in os.environ
-
-
-@pytest.mark.usefixtures("asked_anew")
-def test_all_clusters_of_a_process_have_the_token_that_ray_has_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    keep_others_out()
-    token = os.environ.pop("RAY_AUTH_TOKEN")
-    assert len(token) == 64
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("somebody's, written in the meantime")
-    keep_others_out()
-    assert os.environ.pop("RAY_AUTH_TOKEN") == token

@@ -1,0 +1,28 @@
+"""A Ray cluster of a command's own, which nobody else reaches."""
+
+import os
+import secrets
+from functools import cache
+from pathlib import Path
+
+
+def keep_others_out() -> None:
+    """Let a local cluster listen on loopback alone, and answer this process and its own only.
+
+    To be called before Ray is imported: it reads then whether its nodes may be of a cluster. On
+    macOS and Windows they are not by default, and have a loopback address; here, whatever the
+    system.
+
+    Ray (2.60) asks for a token by default, and writes one that everybody can read into the user's
+    home. Where one is there already it stays in use: the user's other clusters ask for it.
+    """
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if token := _own_token():
+        os.environ.setdefault("RAY_AUTH_TOKEN", token)
+
+
+@cache
+def _own_token() -> str | None:
+    """Return this process's token, unless the user has one: the same each time, as Ray reads it
+    once, though somebody else's Ray may write one in the meantime."""
+    return None if (Path.home() / ".ray" / "auth_token").exists() else secrets.token_hex(32)
