@@ -5,7 +5,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.random import Generator
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from fl_testbed.data import Dataset, long_tailed, sources
 from fl_testbed.data.sources.composite import (
@@ -16,7 +23,12 @@ from fl_testbed.data.sources.composite import (
     photographed,
     textured,
 )
-from fl_testbed.scenario.minorities import AnyMinoritySpec, AttributesSpec, InvertedSpec
+from fl_testbed.scenario.minorities import (
+    AnyMinoritySpec,
+    AttributesSpec,
+    InvertedSpec,
+    NoMinoritySpec,
+)
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.spec import Fraction, Spec
 
@@ -205,30 +217,87 @@ class FemnistSpec(DatasetSpec):
         return sources.load_femnist(data_dir)
 
 
-class ImageFolderSpec(DatasetSpec):
-    """A folder of images of one's own, with a CSV of label, attributes and client."""
+class OwnTableSpec(DatasetSpec):
+    """What every dataset answers whose examples a table of the user's describes."""
 
-    kind: Literal["image_folder"]
-    folder: str  # in the data folder
-    table: str = "labels.csv"  # a CSV file in the folder
-    image: str = "image"  # its column of file names
     label: str = "label"  # its column of labels
     attributes: list[str] = Field(default_factory=list)  # its columns that groups can be made of
     client: str | None = None  # its column of natural clients
     split: str | None = None  # the column that says train or test
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of examples or clients, without it
-    size: PositiveInt | None = None  # none: all images have the same size
-    channels: Literal[1, 3] = 3  # grey or colour
 
     @property
     def split_by_seed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The seed draws the test set where the table does not say."""
         return self.split is None
 
+    @field_validator("attributes")
+    @classmethod
+    def _each_once(cls, attributes: list[str], info: ValidationInfo) -> list[str]:
+        if len(set(attributes)) < len(attributes):
+            raise ValueError("needs each column once")
+        if {"label", info.data.get("label")} & set(attributes):
+            raise ValueError("does not need the label: minority.by can name it, as label")
+        return attributes
+
+    def _meanings(self) -> sources.Meanings:
+        return sources.Meanings(
+            self.label, tuple(self.attributes), self.client, self.split, self.test_fraction
+        )
+
+
+class ImageFolderSpec(OwnTableSpec):
+    """A folder of images of one's own, with a CSV of label, attributes and client."""
+
+    kind: Literal["image_folder"]
+    folder: str  # in the data folder
+    table: str = "labels.csv"  # a CSV file in the folder
+    image: str = "image"  # its column of file names
+    size: PositiveInt | None = None  # none: all images have the same size
+    channels: Literal[1, 3] = 3  # grey or colour
+
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Read the table and its images."""
-        options = self.model_dump(exclude={"kind", "minority", "long_tail"})
-        return sources.load_image_folder(data_dir, rng, **options)
+        return sources.load_image_folder(
+            data_dir,
+            rng,
+            self.folder,
+            self._meanings(),
+            self.table,
+            self.image,
+            self.size,
+            self.channels,
+        )
+
+
+class CsvSpec(OwnTableSpec):
+    """A table of one's own: a CSV file of inputs, label, attributes and client."""
+
+    kind: Literal["csv"]
+    minority: AnyMinoritySpec = NoMinoritySpec(kind="none")
+    file: str  # in the data folder, with a header; what is not label, client or split is an input
+    leave_out: list[str] = Field(default_factory=list)  # columns that are no inputs
+    categories: list[str] = Field(default_factory=list)  # columns of numbers that are categories
+    logarithmic: list[str] = Field(default_factory=list)  # whose log(1 + x) is the input
+
+    @field_validator("logarithmic")
+    @classmethod
+    def _no_category(cls, logarithmic: list[str], info: ValidationInfo) -> list[str]:
+        if set(logarithmic) & set(info.data.get("categories", [])):
+            raise ValueError("needs columns that are no categories")
+        return logarithmic
+
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read the table."""
+        return sources.load_csv(
+            data_dir,
+            rng,
+            self.file,
+            self._meanings(),
+            self.leave_out,
+            self.categories,
+            self.logarithmic,
+        )
 
 
 SimpleDatasetSpec = Annotated[
@@ -454,6 +523,7 @@ OurDataset = Annotated[
     | WaterbirdsSpec
     | FemnistSpec
     | ImageFolderSpec
+    | CsvSpec
     | CompositeSpec
     | DominoesSpec,
     BY_KIND,

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -60,6 +60,20 @@ class Table:
                 raise self.fault(row, f"{column} {value} is on line {seen[value]} already")
             seen[value] = self.lines[row]
 
+    def check_columns(self, names: Iterable[str]) -> None:
+        """Check that there are some columns.
+
+        Raises:
+            DataError: If one is missing.
+        """
+        for name in names:
+            if name not in self.columns:
+                raise _no_column(self.path, name, self.columns)
+
+    def are_numbers(self, column: str) -> np.ndarray:
+        """Say for each row whether it has a finite number, bool."""
+        return np.array([_finite(text) is not None for text in self.columns[column]])
+
     def take(self, rows: Sequence[int] | np.ndarray) -> "Table":
         """Return some rows."""
         return Table(
@@ -82,7 +96,7 @@ class Table:
 
 def read_table(
     path: Path,
-    columns: Sequence[str],
+    columns: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
     skip: str | None = None,
 ) -> Table:
@@ -90,7 +104,7 @@ def read_table(
 
     Args:
         path: The file, plain or gzipped; white space around values does not count.
-        columns: Which ones, by name.
+        columns: Which ones, by name; all by default.
         names: All columns of a file without a header.
         skip: Lines that begin so are no rows.
 
@@ -102,9 +116,14 @@ def read_table(
     if first is None:
         raise DataError(f"{path}: is empty")
     header = list(names) if names is not None else first[1]
+    if columns is None:
+        columns = header
+        for column in columns:
+            if header.count(column) > 1:
+                raise DataError(f"{path}: has {header.count(column)} columns {column!r}")
     for column in columns:
         if column not in header:
-            raise DataError(f"{path}: has no column {column!r}: it has {', '.join(header)}")
+            raise _no_column(path, column, header)
     places = [header.index(column) for column in columns]
     values: list[list[str]] = [[] for _ in columns]
     lines: list[int] = []
@@ -119,6 +138,10 @@ def read_table(
     if not lines:
         raise DataError(f"{path}: has no rows")
     return Table(path, dict(zip(columns, values, strict=True)), lines)
+
+
+def _no_column(path: Path, name: str, there: Iterable[str]) -> DataError:
+    return DataError(f"{path}: has no column {name!r}: it has {', '.join(there)}")
 
 
 def _rows(path: Path, skip: str | None) -> Iterator[tuple[int, list[str]]]:

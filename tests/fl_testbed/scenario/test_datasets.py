@@ -7,6 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from fl_testbed.data import Dataset
+from fl_testbed.data.sources import Meanings
 from fl_testbed.scenario.datasets import AnyDatasetSpec, DatasetSpec
 from fl_testbed.scenario.minorities import AttributesSpec
 from fl_testbed.scenario.own_code import OwnCodeError
@@ -39,6 +40,8 @@ class TestIdentity:
             ({"kind": "compas"}, True),
             ({"kind": "image_folder", "folder": "leaves"}, True),
             ({"kind": "image_folder", "folder": "leaves", "split": "part"}, False),
+            ({"kind": "csv", "file": "people.csv"}, True),
+            ({"kind": "csv", "file": "people.csv", "split": "part"}, False),
         ],
     )
     def test_the_seed_does_where_it_draws_the_test_set(self, keys, drawn):
@@ -60,6 +63,39 @@ def test_every_key_reaches_who_reads_the_files(kind, keys, monkeypatch):
     monkeypatch.setattr(f"fl_testbed.data.sources.load_{kind}", lambda *args: told.extend(args))
     spec(kind=kind, **keys).read(None, np.random.default_rng(0))
     assert told[-len(keys) :] == list(keys.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "keys"),
+    [
+        (
+            "image_folder",
+            {"folder": "leaves"},
+            {"table": "t", "image": "i", "size": 8, "channels": 1},
+        ),
+        ("csv", {"file": "f"}, {"leave_out": ["a"], "categories": ["b"], "logarithmic": ["c"]}),
+    ],
+)
+def test_every_key_reaches_who_reads_a_users_own_files(kind, names, keys, monkeypatch):
+    told = []
+    monkeypatch.setattr(f"fl_testbed.data.sources.load_{kind}", lambda *args: told.extend(args))
+    said = {"label": "l", "attributes": ["x"], "client": "c", "split": "s", "test_fraction": 0.3}
+    spec(kind=kind, **names, **said, **keys).read(None, np.random.default_rng(0))
+    assert told[2:] == [*names.values(), Meanings("l", ("x",), "c", "s", 0.3), *keys.values()]
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"attributes": ["sex", "sex"]}, "needs each column once"),
+        ({"attributes": ["cured"]}, "does not need the label"),
+        ({"attributes": ["label"]}, "does not need the label"),
+        ({"categories": ["ward"], "logarithmic": ["ward"]}, "needs columns that are no categories"),
+    ],
+)
+def test_a_users_columns_mean_one_thing_each(keys, fault):
+    with pytest.raises(ValidationError, match=fault):
+        spec(kind="csv", file="people.csv", label="cured", **keys)
 
 
 def test_classes_are_thinned_out_where_asked_for():

@@ -9,6 +9,7 @@ from published import assert_sound, values_of, write, write_image
 from fl_testbed.data import DataError
 from fl_testbed.data.groups import groups_by
 from fl_testbed.data.sources import (
+    Meanings,
     load_celeba,
     load_fairface,
     load_image_folder,
@@ -222,8 +223,9 @@ class TestImageFolder:
             write_image(folder / f"{value}.png", 10 * value)
         return folder
 
-    def load(self, folder, seed: int = 0, **options):
-        return load_image_folder(folder.parent, np.random.default_rng(seed), "leaves", **options)
+    def load(self, folder, seed: int = 0, **meanings):
+        rng = np.random.default_rng(seed)
+        return load_image_folder(folder.parent, rng, "leaves", Meanings(**meanings))
 
     def test_the_table_says_what_each_image_is(self, folder):
         leaves = self.load(folder, attributes=["weather"], client="garden", split="split")

@@ -58,7 +58,7 @@ def test_a_failed_download_is_one_line(monkeypatch, tmp_path):
 
 
 def test_every_dataset_that_needs_files_says_how_to_get_them():
-    needs_none = {"digits", "image_folder", "composite", "dominoes"}
+    needs_none = {"digits", "image_folder", "csv", "composite", "dominoes"}
     for kind in CATALOGUE["datasets"].keys() - needs_none:
         assert remedy(kind)
     assert FETCHERS.keys() | BY_HAND.keys() == CATALOGUE["datasets"].keys() - needs_none

@@ -1,4 +1,4 @@
-"""Adult and COMPAS."""
+"""Adult, COMPAS, and a user's own table."""
 
 import gzip
 
@@ -8,7 +8,7 @@ from published import assert_sound, write
 
 from fl_testbed.data import DataError
 from fl_testbed.data.groups import groups_by
-from fl_testbed.data.sources import load_adult, load_compas
+from fl_testbed.data.sources import Meanings, load_adult, load_compas, load_csv
 
 ADULT_TRAIN = """\
 39, State-gov, 77516, Bachelors, 13, Never-married, Adm-clerical, Not-in-family, White, Male, \
@@ -178,3 +178,99 @@ def test_gzipped_files_are_read_and_a_cut_one_is_refused(tmp_path):
     path.write_bytes(gzip.compress(ADULT_TRAIN.encode())[:-5])
     with pytest.raises(DataError, match=r"adult.data.gz: broken gzip file"):
         load_adult(tmp_path)
+
+
+class TestCsv:
+    @pytest.fixture
+    def path(self, tmp_path):
+        """Six people from three towns, two of them for testing."""
+        rows = [
+            "age,ward,dose,town,cured,part",
+            "20,1,0,Ayr,no,train",
+            "40,2,9,Ayr,yes,train",
+            "60,1,0,Ely,no,test",
+            "20,2,0,Ely,yes,train",
+            "40,1,99,Rye,no,train",
+            "90,3,0,Rye,yes,test",
+        ]
+        path = tmp_path / "people.csv"
+        path.write_text("\n".join(rows))
+        return path
+
+    def load(self, path, seed: int = 0, options=None, **meanings):
+        meanings = {"label": "cured", "attributes": ["town"], "split": "part"} | meanings
+        rng = np.random.default_rng(seed)
+        return load_csv(path.parent, rng, path.name, Meanings(**meanings), **(options or {}))
+
+    def test_every_other_column_is_an_input_fitted_on_the_training_rows(self, path):
+        people = self.load(path)
+        assert_sound(people)
+        assert people.name == "people"
+        assert people.classes == ("no", "yes")
+        assert people.attributes == {"town": ("Ayr", "Ely", "Rye")}
+        assert people.train.labels.tolist() == [0, 1, 1, 0]
+        assert people.test.attributes["town"].tolist() == [1, 2]
+        assert list(people.features) == ["age", "ward", "dose", "town"]
+        assert people.train.inputs[:, 0].tolist() == [-1, 1, -1, 1]
+        assert people.test.inputs[:, 0].tolist() == [3, 6]
+        assert people.features["town"].values == ("Ayr", "Ely", "Rye")
+
+    def test_columns_can_be_categories_logarithmic_or_left_out(self, path):
+        options = {"categories": ["ward"], "logarithmic": ["dose"], "leave_out": ["town", "age"]}
+        people = self.load(path, options=options)
+        assert people.features["ward"].values == ("1", "2")
+        ward = people.features["ward"].place
+        assert people.test.inputs[:, ward : ward + 2].tolist() == [[1, 0], [0, 0]]  # 3: never seen
+        doses = people.train.inputs[:, people.features["dose"].place]
+        step = doses[1] - doses[0]  # of 0, 9, 0 and 99
+        assert (doses - doses[0]).tolist() == pytest.approx([0, step, 0, 2 * step], rel=1e-5)
+        assert people.features.keys() == {"ward", "dose"}
+        assert people.attributes.keys() == {"town"}
+
+    def test_inputs_stay_with_their_labels_where_the_seed_draws_the_test_set(self, path):
+        drawn = set()
+        for seed in range(5):
+            people = self.load(
+                path, seed, client="town", split=None, options={"leave_out": ["part"]}
+            )
+            assert_sound(people)
+            assert not set(people.train.clients) & set(people.test.clients)
+            drawn.add(tuple(people.test.clients))
+            for examples in (people.train, people.test):
+                ages = [people.features["age"].value_of(row) for row in examples.inputs]
+                expected = {0: "20", 1: "40", 2: "60", 3: "20", 4: "40", 5: "90"}
+                assert ages == [expected[row] for row in examples.ids]
+        assert len(drawn) > 1
+
+    @pytest.mark.parametrize(
+        ("old", "new", "options", "fault"),
+        [
+            ("60,", ",", {}, "line 4: age is '' here and a number elsewhere: mend it, or name it"),
+            ("", "", {"logarithmic": ["town"]}, "line 2: town needs a number, got 'Ayr'"),
+            ("99", "-1", {"logarithmic": ["dose"]}, "line 6: dose needs numbers > -1 for log"),
+            ("", "", {"leave_out": ["city"]}, "has no column 'city': it has age, ward, dose"),
+            ("dose", "age", {}, "has 2 columns 'age'"),
+            ("test", "dev", {}, "line 4: part needs one of train, test, got 'dev'"),
+            (
+                "",
+                "",
+                {"leave_out": ["age", "ward", "dose", "town"]},
+                "has no column left that is an input",
+            ),
+        ],
+    )
+    def test_what_does_not_fit_is_one_line(self, path, old, new, options, fault):
+        path.write_text(path.read_text().replace(old, new, 1))
+        with pytest.raises(DataError) as error:
+            self.load(path, options=options)
+        assert str(error.value).startswith(f"{path}: {fault}")
+
+    def test_names_of_rows_are_no_category(self, path):
+        rows = ["name,cured"] + [f"p{i},{i % 2}" for i in range(101)]
+        path.write_text("\n".join(rows))
+        with pytest.raises(
+            DataError, match="name has 101 values that are no numbers, such as 'p0'"
+        ):
+            self.load(path, split=None, attributes=[])
+        options = {"categories": ["name"]}
+        assert len(self.load(path, split=None, attributes=[], options=options).features) == 1

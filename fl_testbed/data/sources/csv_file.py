@@ -1,0 +1,102 @@
+"""A user's own table: a CSV file whose columns are inputs, label, group and client."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+
+from fl_testbed.data.dataset import DataError, Dataset
+from fl_testbed.data.sources.files import find_files
+from fl_testbed.data.sources.own_table import Meanings
+from fl_testbed.data.sources.tables import Table, encode, fit_features, read_table
+
+MOST_VALUES = 100  # of a column that was not said to be a category
+
+
+def load_csv(
+    data_dir: Path | None,
+    rng: Generator,
+    file: str,
+    meanings: Meanings,
+    leave_out: Sequence[str] = (),
+    categories: Sequence[str] = (),
+    logarithmic: Sequence[str] = (),
+) -> Dataset:
+    """Load a table; what is no label, client or split is an input, attributes too.
+
+    A column that holds numbers alone is standardised, any other has an input for each of its
+    values. Both are fitted on the training rows.
+
+    Args:
+        data_dir: The folder of datasets.
+        rng: Draws the test set where the table does not say.
+        file: The CSV file in the data folder, with a header.
+        meanings: What its columns say.
+        leave_out: Columns that are no inputs.
+        categories: Columns of numbers that are categories, such as codes; or of very many values.
+        logarithmic: Columns of which log(1 + x) is standardised.
+
+    Raises:
+        DataError: If the file is missing or broken, or a column's values do not fit.
+    """
+    remedy = "it is yours to make: see docs/datasets.md"
+    (path,) = find_files(f"csv {file}", (file,), data_dir, (".",), remedy)
+    rows = read_table(path)
+    rows.check_columns([*meanings.columns, *leave_out, *categories, *logarithmic])
+    no_inputs = {meanings.label, meanings.client, meanings.split, *leave_out}
+    inputs = [column for column in rows.columns if column not in no_inputs]
+    if not inputs:
+        raise DataError(f"{path}: has no column left that is an input")
+    texts = [
+        column
+        for column in inputs
+        if column in categories or (column not in logarithmic and _is_category(rows, column))
+    ]
+    logs = [column for column in inputs if column in logarithmic]
+    numeric = [column for column in inputs if column not in (*texts, *logs)]
+    for column in logs:
+        _check_logarithms(rows, column)
+    train, test = meanings.examples(rows, np.empty((len(rows), 0), np.float32), rng)
+    assert train.ids is not None
+    assert test.ids is not None
+    own = rows.take(train.ids)
+    features = fit_features(own, numeric, logs, texts)
+    values = meanings.values(rows)
+    return Dataset(
+        path.stem,
+        replace(train, inputs=encode(own, features)),
+        replace(test, inputs=encode(rows.take(test.ids), features)),
+        values.pop(meanings.label),
+        values,
+        features,
+    )
+
+
+def _is_category(rows: Table, column: str) -> bool:
+    """Say whether a column holds no numbers.
+
+    Raises:
+        DataError: If only some are numbers, or there are so many that each may be a row's name.
+    """
+    are_numbers = rows.are_numbers(column)
+    if are_numbers.all():
+        return False
+    row = int(are_numbers.argmin())
+    text, n_values = rows.columns[column][row], len(set(rows.columns[column]))
+    if are_numbers.any():
+        found = f"{column} is {text!r} here and a number elsewhere: mend it"
+    elif n_values > MOST_VALUES:
+        found = f"{column} has {n_values} values that are no numbers, such as {text!r}: take fewer"
+    else:
+        return True
+    raise rows.fault(row, f"{found}, or name it in categories or leave_out")
+
+
+def _check_logarithms(rows: Table, column: str) -> None:
+    too_small = rows.numbers(column) <= -1
+    if too_small.any():
+        row = int(too_small.argmax())
+        value = rows.columns[column][row]
+        raise rows.fault(row, f"{column} needs numbers > -1 for log(1 + x), got {value}")

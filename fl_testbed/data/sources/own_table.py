@@ -1,0 +1,71 @@
+"""What a table of a user's own says of each example, and which examples are for testing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from fl_testbed.data.dataset import DataError, Examples
+from fl_testbed.data.sources.splitting import split_clients, split_rows
+from fl_testbed.data.sources.tables import Table
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Meanings:
+    """Which columns of a table mean what."""
+
+    label: str = "label"
+    """The class."""
+    attributes: Sequence[str] = ()
+    """What groups can be made of."""
+    client: str | None = None
+    """The natural client."""
+    split: str | None = None
+    """Whether an example is for training or for testing: ``train`` or ``test``."""
+    test_fraction: float = 0.2
+    """Without such a column: the share of examples for testing, or of clients if they are named."""
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns that mean something."""
+        others = [column for column in (self.client, self.split) if column is not None]
+        return [self.label, *self.attributes, *others]
+
+    def values(self, rows: Table) -> dict[str, tuple[str, ...]]:
+        """Return the values of the label and of each attribute, in the order of their codes."""
+        return {
+            name: tuple(sorted(set(rows.columns[name]))) for name in (self.label, *self.attributes)
+        }
+
+    def examples(
+        self, rows: Table, inputs: np.ndarray, rng: Generator
+    ) -> tuple[Examples, Examples]:
+        """Return the examples to train on and those to test on; their ids are rows of the table.
+
+        Args:
+            rows: The table.
+            inputs: One for each row.
+            rng: Draws the test set where the table does not say: clients, if it names them.
+
+        Raises:
+            DataError: If the table says something else than it may.
+        """
+        codes = {name: rows.codes(name, values) for name, values in self.values(rows).items()}
+        clients = None
+        if self.client is not None:
+            clients = rows.codes(self.client, sorted(set(rows.columns[self.client])))
+        attributes = {name: codes[name] for name in self.attributes}
+        every = Examples(inputs, codes[self.label], attributes, clients)
+        if self.split is not None:
+            is_test = rows.codes(self.split, SPLITS) == SPLITS.index("test")
+            if is_test.all() or not is_test.any():
+                text = f"{self.split} must say train for some rows and test for others"
+                raise DataError(f"{rows.path}: {text}")
+            return every.take(np.flatnonzero(~is_test)), every.take(np.flatnonzero(is_test))
+        if clients is not None:
+            strata = np.zeros(len(every), dtype=int)
+            return split_clients(every, strata, self.test_fraction, rng)
+        return split_rows(every, self.test_fraction, rng)
