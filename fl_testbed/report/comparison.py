@@ -2,8 +2,9 @@
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from fl_testbed.report.columns import (
 from fl_testbed.report.results import RunResult, Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate, estimate, pareto_optimal
 from fl_testbed.scenario import Fault, ScenarioError
+from fl_testbed.scenario.methods import StrategySpec
+
+METHODS = {"strategy", *StrategySpec.model_fields, "local_method", "stages"}
+"""Swept keys that are of the methods compared, and not of what these meet."""
 
 
 @dataclass
@@ -26,6 +31,11 @@ class Row:
     label: str
     name: str
     variant: str
+    method: str
+    """Its label without what follows."""
+    point: str
+    """Swept values that say what a method meets, ``attack=mimic``; empty if no two methods meet the
+    same."""
     counts: dict[Status, int]
     """Runs by how far they are."""
     reasons: list[str]
@@ -42,7 +52,7 @@ class Row:
     estimates: dict[str, Estimate] = field(default_factory=dict)
     """By the columns' keys."""
     differences: dict[str, Estimate] = field(default_factory=dict)
-    """To the baseline, over the seeds that both have."""
+    """To the baseline, over the seeds that both have; none where there is no other."""
 
     @property
     def competes(self) -> bool:
@@ -59,13 +69,19 @@ class Comparison:
     """Columns that at least one run has a value for, by section."""
     rows: list[Row]
     best: dict[str, list[str]]
-    """Labels of the best rows, by column key; none where no competitor beats another."""
+    """Labels of the best rows of each point, by column key; none where no competitor beats
+    another."""
     baseline: str | None = None
 
     @property
     def columns(self) -> list[Column]:
         """The columns of all sections."""
         return [column for columns in self.sections.values() for column in columns]
+
+    @property
+    def has_points(self) -> bool:
+        """Whether variants are compared at several swept values, at each by itself."""
+        return len({row.point for row in self.rows}) > 1
 
     @property
     def failed(self) -> list[str]:
@@ -84,9 +100,13 @@ def compare(
 ) -> Comparison:
     """Compare variants over their seeds.
 
+    Where a sweep has several methods meet the same values, such as attacks, rows stand together by
+    these, and each is compared with the others at its own: a strong attack makes no defence bad.
+
     Args:
         runs: Of one or several sweeps; with several, rows are called ``name/variant``.
-        baseline: The label of the row that differences are taken to.
+        baseline: The label of the row that differences are taken to; or a variant that a sweep has
+            at several values: then each row's are taken to the one at its own.
         sections: Columns by section; by default all that are known.
 
     Raises:
@@ -101,12 +121,8 @@ def compare(
         by_label.setdefault(label, []).append(run)
     if faults := list(_repeated(by_label)):
         raise ScenarioError(faults)
-    if baseline is not None and baseline not in by_label:
-        known = list(by_label)
-        near = difflib.get_close_matches(baseline, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:20])}"
-        more = f" and {len(known) - 20} more" if len(known) > 20 and not near else ""
-        raise UnknownVariantError(f"there is no variant {baseline!r}: {hint}{more}")
+    places = _places(by_label)
+    references = _references(baseline, places)
     sections = with_groups(sections, [run.figures for run in runs])
     shown = {
         title: [c for c in columns if any(c.is_told_by(run.figures) for run in runs)]
@@ -116,11 +132,15 @@ def compare(
     keys = [column.key for columns in shown.values() for column in columns]
     some_attacked = any(run.figures.get("n_poisoned", 0) > 0 for run in runs)
     rows = []
-    for label, own in by_label.items():
+    points = list(dict.fromkeys(place.point for place in places.values()))
+    for label in sorted(by_label, key=lambda label: points.index(places[label].point)):
+        own = by_label[label]
         row = Row(
             label=label,
             name=own[0].name,
             variant=own[0].variant,
+            method=places[label].method,
+            point=places[label].point,
             counts={status: sum(run.status is status for run in own) for status in Status},
             reasons=[
                 f"seed {run.seed}: {run.reason}" for run in own if run.status is Status.FAILED
@@ -131,12 +151,72 @@ def compare(
             is_unattacked=some_attacked and any(run.figures.get("n_poisoned") == 0 for run in own),
         )
         row.estimates = {key: estimate(_values(own, key)) for key in keys}
-        if baseline is not None and label != baseline:
-            row.differences = _differences(own, by_label[baseline], keys)
+        if (reference := references.get(label)) is not None:
+            row.differences = _differences(own, by_label[reference], keys)
         rows.append(row)
-    _mark_pareto(rows)
-    best = {column.key: _best(rows, column) for columns in shown.values() for column in columns}
+    at_points = [[row for row in rows if row.point == point] for point in points]
+    for there in at_points:
+        _mark_pareto(there)
+    best = {
+        column.key: [label for there in at_points for label in _best(there, column)]
+        for columns in shown.values()
+        for column in columns
+    }
     return Comparison(" and ".join(names), shown, rows, best, baseline)
+
+
+class _Place(NamedTuple):
+    """Where a row stands, by its label: ``mean,attack=mimic`` is a method at a swept point."""
+
+    method: str
+    point: str
+
+
+def _place(label: str) -> _Place:
+    """Split a label into the variant, with swept parts of its method, and the other swept values.
+
+    A sweep's keys stand last in its runs' names, each by the last of its parts.
+    """
+    parts = label.split(",")
+    of_world = ["=" in part and part.partition("=")[0] not in METHODS for part in parts]
+    method, point = (
+        ",".join(part for part, is_so in zip(parts, of_world, strict=True) if is_so == wanted)
+        for wanted in (False, True)
+    )
+    return _Place(method, point)
+
+
+def _places(labels: Iterable[str]) -> dict[str, _Place]:
+    """Return where each row stands: at one point all, if no two methods share any."""
+    places = {label: _place(label) for label in labels}
+    points = [place.point for place in places.values()]
+    if len(set(points)) == len(points):
+        return {label: _Place(label, "") for label in places}
+    return places
+
+
+def _references(baseline: str | None, places: Mapping[str, _Place]) -> dict[str, str]:
+    """Return what each row is compared with, by label, as far as there is something.
+
+    Raises:
+        UnknownVariantError: If there is no such baseline.
+    """
+    if baseline is None:
+        return {}
+    if baseline in places:
+        return {label: baseline for label in places if label != baseline}
+    there = {place.point: label for label, place in places.items() if place.method == baseline}
+    if not there:
+        known = list(dict.fromkeys([*(place.method for place in places.values()), *places]))
+        near = difflib.get_close_matches(baseline, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:20])}"
+        more = f" and {len(known) - 20} more" if len(known) > 20 and not near else ""
+        raise UnknownVariantError(f"there is no variant {baseline!r}: {hint}{more}")
+    return {
+        label: there[place.point]
+        for label, place in places.items()
+        if place.point in there and label != there[place.point]
+    }
 
 
 def _repeated(by_label: Mapping[str, Sequence[RunResult]]) -> Iterator[Fault]:

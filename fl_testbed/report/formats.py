@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Group
@@ -39,7 +40,16 @@ class Grid:
     labels: list[str]
     """The variants, with their marks."""
     cells: list[list[Cell]]
+    points: list[str]
+    """Each variant's swept point: where it changes, a line is drawn."""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def ends(self) -> list[bool]:
+        """Whether each row is the last before a line."""
+        return [*(point != after for point, after in pairwise(self.points)), False][
+            : len(self.points)
+        ]
 
 
 def grids(comparison: Comparison) -> list[Grid]:
@@ -106,13 +116,14 @@ def latex(comparison: Comparison) -> str:
         lines += [rf"\begin{{tabular}}{{l{'r' * len(grid.headings)}}}", r"\toprule"]
         lines.append(" & ".join(_latex(h) for h in ["variant", *grid.headings]) + r" \\")
         lines.append(r"\midrule")
-        for label, cells in zip(grid.labels, grid.cells, strict=True):
+        for label, cells, ends in zip(grid.labels, grid.cells, grid.ends, strict=True):
             signed = [_latex(cell.text.replace("-", "−")) for cell in cells]  # a minus, no hyphen
             texts = [
                 rf"\textbf{{{text}}}" if cell.is_marked else text
                 for cell, text in zip(cells, signed, strict=True)
             ]
             lines.append(" & ".join([_latex(label), *texts]) + r" \\")
+            lines += [r"\midrule"] * ends
         lines += [r"\bottomrule", r"\end{tabular}"]
         lines += [f"% {note}" for note in [grid.title, *notes_with(grid, "bold")]]
         lines.append("")
@@ -189,6 +200,7 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
         [*(["seeds"] if with_seeds else []), *(column.heading for column in columns)],
         [marked_label(row) for row in rows],
         [],
+        [row.point for row in rows],
         explained(columns),
     )
     for row in rows:
@@ -202,7 +214,8 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
             cells.append(Cell(text, row.label in comparison.best[column.key], value.mean))
         grid.cells.append(cells)
     if any(comparison.best[column.key] for column in columns):
-        grid.notes.append(f"{MARK} best of the column")
+        where = " at each swept value" if comparison.has_points else ""
+        grid.notes.append(f"{MARK} best of the column{where}")
     return grid
 
 
@@ -210,13 +223,14 @@ def _difference_grid(comparison: Comparison, title: str, columns: list[Column]) 
     others = [
         row
         for row in comparison.rows
-        if row.label != comparison.baseline and any(row.differences[c.key].n for c in columns)
+        if any(row.differences.get(column.key, NO_VALUE).n for column in columns)
     ]
     grid = Grid(
         f"{comparison.title}: {title}, difference to {comparison.baseline}",
         ["pairs", *(column.heading for column in columns)],
         [marked_label(row) for row in others],
         [],
+        [row.point for row in others],
         [
             f"differences are taken seed by seed, in points where the unit is %; {MARK} the 95 % "
             "interval leaves out 0 (not corrected for the number of comparisons)"
@@ -238,9 +252,10 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
     if any(not math.isnan(e.half_width) for row in rows for e in row.estimates.values()):
         yield "mean ± 95 % interval over seeds (Student's t)"
     if any(row.is_pareto for row in rows):
+        other = "no other at its swept value" if comparison.has_points else "no other"
         yield (
-            f"{PARETO} Pareto-optimal: no other is as good in worst group and in ASR, and better "
-            "in one"
+            f"{PARETO} Pareto-optimal: {other} is as good in worst group and in ASR, and better in "
+            "one"
         )
     if any(row.is_oracle for row in rows):
         yield f"{ORACLE} oracle: told the truth about clients, not in the running for best"
@@ -267,12 +282,12 @@ def _rich(grid: Grid) -> Table:
     some_marked = [any(row[i].is_marked for row in grid.cells) for i in range(len(grid.headings))]
     for heading, marked in zip(grid.headings, some_marked, strict=True):
         table.add_column(Text(_wrapped(heading) + " " * marked), justify="right", overflow="fold")
-    for label, cells in zip(grid.labels, grid.cells, strict=True):
+    for label, cells, ends in zip(grid.labels, grid.cells, grid.ends, strict=True):
         texts = []
         for cell, marked in zip(cells, some_marked, strict=True):
             mark = (MARK if cell.is_marked else " ") if marked else ""
             texts.append(Text(cell.text + mark, style="bold" if cell.is_marked else ""))
-        table.add_row(Text(label), *texts)
+        table.add_row(Text(label), *texts, end_section=ends)
     return table
 
 

@@ -1,6 +1,7 @@
 """The tension plane: worst-group accuracy against attack success, one point per variant."""
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +16,14 @@ from fl_testbed.report.formats import marked_label, marks_explained
 FRONT = "#009E73"
 CLOSE = 4.0  # percent points: variants nearer than this share a label
 
-CHARACTER, LINE = 2.0, 4.4  # percent points that a character of a label is wide, and a label high
+WHOLE, PART = 4.6, 3.0  # inches that a plane by itself, and one of several, is wide
+# In percent points of a plane by itself:
+CHARACTER, LINE = 2.0, 4.4  # how wide a character of a label is, and how high a label
 GAP = 1.8  # between a point and its label, which stands off the bars through the point
 
 
 class Point(NamedTuple):
-    """One variant in the plane, in percent."""
+    """One variant in a plane, in percent."""
 
     x: float
     """Attack success."""
@@ -35,36 +38,52 @@ class Point(NamedTuple):
 def tension_plane(comparison: Comparison) -> Figure | None:
     """Draw all variants that have both figures; None if there are none.
 
-    Points are numbered as in the key beside them. The corner of fair and safe is top left.
+    Points are numbered as in the key beside them. The corner of fair and safe is top left. Where
+    variants meet several swept values, each of these has a plane, and a variant one number in all.
     """
-    points = _points(comparison)
-    if not points:
+    planes = _planes(comparison)
+    if not planes:
         return None
+    n_columns = min(3, len(planes))
+    n_rows = -(-len(planes) // n_columns)
+    side, title = (WHOLE, 0.0) if len(planes) == 1 else (PART, 0.4)
+    known = {point.row.method: point for points in planes.values() for point in points}
+    key_width = max(2.9, 0.6 + 0.085 * max(map(len, known)))
     with house_style():
-        height = max(4.6, 0.9 + 0.2 * len(points))
-        figure = Figure(figsize=(8.2, height), layout="constrained")
-        plane, key = figure.subplots(1, 2, width_ratios=(1.7, 1))
-        _draw(plane, points)
-        _key(key, points, len(comparison.rows) - len(points))
+        height = max(n_rows * (side + title), 0.9 + 0.2 * len(known))
+        figure = Figure(figsize=(n_columns * side + key_width, height), layout="constrained")
+        ratios = (*[side] * n_columns, key_width)
+        grid = figure.add_gridspec(n_rows, n_columns + 1, width_ratios=ratios)
+        for place, (at, points) in enumerate(planes.items()):
+            axes = figure.add_subplot(grid[divmod(place, n_columns)])
+            _draw(axes, points, WHOLE / side)
+            if at:
+                axes.set_title(at)
+        n_missing = len(comparison.rows) - sum(map(len, planes.values()))
+        lines = _key(list(known.values()), comparison.has_points, n_missing)
+        _write(figure.add_subplot(grid[:, -1]), lines, min(0.25 / height, 1 / (len(lines) + 1)))
     return figure
 
 
-def _points(comparison: Comparison) -> list[Point]:
-    points = []
+def _planes(comparison: Comparison) -> dict[str, list[Point]]:
+    """Return the points of each swept point's plane."""
+    planes: dict[str, list[Point]] = {}
+    numbers: dict[str, str] = {}
     for row in comparison.rows:
         x, y = row.estimates.get(ATTACK_SUCCESS.key), row.estimates.get(WORST_GROUP.key)
         if x is None or y is None or math.isnan(x.mean) or math.isnan(y.mean):
             continue
         values = (100 * x.mean, 100 * x.half_width, 100 * y.mean, 100 * y.half_width)
-        points.append(Point(*values, str(len(points) + 1), row))
-    return points
+        number = numbers.setdefault(row.method, str(len(numbers) + 1))
+        planes.setdefault(row.point, []).append(Point(*values, number, row))
+    return planes
 
 
-def _draw(axes: Axes, points: list[Point]) -> None:
-    axes.scatter(0, 100, marker="*", s=220, color=FRONT, clip_on=False, zorder=1)
+def _draw(axes: Axes, points: list[Point], enlarged: float) -> None:
+    axes.scatter(0, 100, marker="*", s=220 / enlarged, color=FRONT, clip_on=False, zorder=1)
     front = sorted((p for p in points if p.row.is_pareto), key=lambda p: p.x)
     xs, ys = [p.x for p in front], [p.y for p in front]
-    axes.step(xs, ys, where="post", color=FRONT, linewidth=1.5, zorder=1, label="Pareto front")
+    axes.step(xs, ys, where="post", color=FRONT, linewidth=1.5, zorder=1)
     for point in points:
         axes.errorbar(
             point.x,
@@ -79,14 +98,14 @@ def _draw(axes: Axes, points: list[Point]) -> None:
         axes.scatter(
             point.x,
             point.y,
-            s=46,
+            s=46 / enlarged,
             marker="D" if point.row.is_pareto else "o",
             facecolors=FRONT if point.row.is_pareto else INK if point.row.competes else "none",
             edgecolors=FRONT if point.row.is_pareto else INK,
             linewidths=1.4,
             zorder=3,
         )
-    for x, y, label in _placed(points):
+    for x, y, label in _placed(points, enlarged):
         axes.text(x, y, label, ha="center", va="center", fontweight="bold", zorder=4)
     axes.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal")
     axes.set_xlabel("attack success rate, %    ← safe")
@@ -100,14 +119,14 @@ def _within_bounds(mean: float, half: float) -> np.ndarray:
     return np.array([[min(half, mean)], [min(half, 100 - mean)]]).clip(min=0)
 
 
-def _placed(points: list[Point]) -> list[tuple[float, float, str]]:
+def _placed(points: list[Point], enlarged: float) -> list[tuple[float, float, str]]:
     """Put each label beside its points, in the corner between their bars where least is covered."""
-    taken = [(p.x, p.y, 2.0, 2.0) for p in points]  # middle, and half of width and height
+    taken = [(p.x, p.y, 2 * enlarged, 2 * enlarged) for p in points]  # middle, and half its sizes
     labels = []
-    for x, y, label in _joined(points):
-        width, height = CHARACTER * len(label) / 2, LINE / 2
+    for x, y, label in _joined(points, CLOSE * enlarged):
+        width, height = enlarged * CHARACTER * len(label) / 2, enlarged * LINE / 2
         corners = [
-            (x + across * (GAP + width), y + up * (GAP + height))
+            (x + across * (enlarged * GAP + width), y + up * (enlarged * GAP + height))
             for across in (1, -1)
             for up in (1, -1)
         ]
@@ -130,12 +149,12 @@ def _covered(
     return 100 * outside + sum(overlaps)
 
 
-def _joined(points: list[Point]) -> list[tuple[float, float, str]]:
+def _joined(points: list[Point], close: float) -> list[tuple[float, float, str]]:
     """Give points that lie on each other one common label."""
     joined: list[tuple[float, float, str]] = []
     for x, _, y, _, label, _ in points:
         for place, (other_x, other_y, other) in enumerate(joined):
-            if abs(x - other_x) < CLOSE and abs(y - other_y) < CLOSE:
+            if abs(x - other_x) < close and abs(y - other_y) < close:
                 joined[place] = (max(x, other_x), (y + other_y) / 2, f"{other}, {label}")
                 break
         else:
@@ -143,18 +162,32 @@ def _joined(points: list[Point]) -> list[tuple[float, float, str]]:
     return joined
 
 
-def _key(axes: Axes, points: list[Point], n_missing: int) -> None:
-    """List the variants by number, and say how many are not in the plane."""
-    axes.axis("off")
-    step = min(0.055, 1 / (len(points) + 4))
-    for place, point in enumerate(points):
-        y, colour = 1 - (place + 0.5) * step, FRONT if point.row.is_pareto else INK
-        axes.text(0.06, y, point.number, ha="right", va="center", weight="bold", color=colour)
-        axes.text(0.1, y, marked_label(point.row), va="center", color=colour)
+def _key(
+    points: list[Point], has_points: bool, n_missing: int
+) -> list[tuple[str, str, str] | None]:
+    """Return the variants as number, name and colour, and below them the notes, without numbers."""
+    rows = [point.row for point in points]
+    if has_points:  # who is on the front differs from plane to plane
+        rows = [replace(row, label=row.method, is_pareto=False) for row in rows]
+    lines: list[tuple[str, str, str] | None] = [
+        (point.number, marked_label(row), FRONT if row.is_pareto else INK)
+        for point, row in zip(points, rows, strict=True)
+    ]
     notes = ["★ fair and safe", *marks_explained([point.row for point in points])]
-    if any(not math.isnan(p.x_half) for p in points):
+    if any(not math.isnan(point.x_half) for point in points):
         notes.append("bars: 95 % intervals over seeds")
     if n_missing:
         notes.append(f"not here, without figures: {n_missing}")
-    for place, note in enumerate(notes):
-        axes.text(0.02, 1 - (len(points) + 1 + place) * step, note, va="center", color=FAINT)
+    return [*lines, None, *(("", note, FAINT) for note in notes)]
+
+
+def _write(axes: Axes, lines: list[tuple[str, str, str] | None], step: float) -> None:
+    """Write lines below each other, None for an empty one."""
+    axes.axis("off")
+    for place, line in enumerate(lines):
+        if line is None:
+            continue
+        number, text, colour = line
+        y = 1 - (place + 0.5) * step
+        axes.text(0.06, y, number, ha="right", va="center", weight="bold", color=colour)
+        axes.text(0.1 if number else 0.02, y, text, va="center", color=colour)

@@ -218,6 +218,86 @@ def test_the_best_is_highest_lowest_or_nearest_0_as_the_column_has_it(tmp_path: 
     assert texts == [["50.0", "400"], ["40.0", "100"]]  # percent, and percent squared
 
 
+@pytest.fixture
+def attacked(tmp_path: Path) -> Path:
+    """Two rules against a weak and a strong attack, rule by rule as a sweep runs them."""
+    sweep = tmp_path / "attacked"
+    for variant, weak, strong in (
+        ("mean", (0.9, 0.1), (0.5, 0.9)),
+        ("krum", (0.2, 0.0), (0.1, 0.2)),
+    ):
+        for seed in (0, 1):
+            write_run(sweep, f"{variant},attack=weak", seed, figures(weak[0] + seed / 50, *weak))
+            write_run(sweep, f"{variant},attack=strong", seed, figures(strong[0], *strong))
+    variants = [
+        f"{variant},attack={attack}"
+        for variant in ("mean", "krum")
+        for attack in ("weak", "strong")
+    ]
+    write_plan(sweep, *((variant, seed) for variant in variants for seed in (0, 1)))
+    return sweep
+
+
+def test_rules_are_compared_at_each_swept_value_by_itself(attacked: Path) -> None:
+    comparison = compare(find_runs([attacked]))
+    labels = ["mean,attack=weak", "krum,attack=weak", "mean,attack=strong", "krum,attack=strong"]
+    assert [row.label for row in comparison.rows] == labels
+    assert comparison.best[ACCURACY.key] == [labels[0], labels[2]]
+    assert comparison.best[ATTACK_SUCCESS.key] == [labels[1], labels[3]]
+    assert all(row.is_pareto for row in comparison.rows)
+    (table,) = grids(comparison)
+    assert table.ends == [False, True, False, False]
+    assert "* best of the column at each swept value" in table.notes
+    assert any("no other at its swept value is as good" in note for note in table.notes)
+    assert latex(comparison).count(r"\midrule") == 2  # one below the heading
+    plane = tension_plane(comparison)
+    assert plane is not None
+    weak, strong, key = plane.axes
+    assert (weak.get_title("left"), strong.get_title("left")) == ("attack=weak", "attack=strong")
+    for axes in (weak, strong):
+        (front,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+        assert len(front.get_xdata()) == 2
+    assert [text.get_text() for text in key.texts][:4] == ["1", "mean", "2", "krum"]
+
+
+def test_a_baseline_is_taken_at_each_swept_value(attacked: Path) -> None:
+    comparison = compare(find_runs([attacked]), "mean")
+    changes = {
+        row.label: row.differences[ATTACK_SUCCESS.key].mean
+        for row in comparison.rows
+        if row.differences
+    }
+    assert changes == pytest.approx({"krum,attack=weak": -0.1, "krum,attack=strong": -0.7})
+    one = compare(find_runs([attacked]), "mean,attack=weak")
+    assert sum(bool(row.differences) for row in one.rows) == 3
+    with pytest.raises(UnknownVariantError, match="did you mean 'mean'"):
+        compare(find_runs([attacked]), "means")
+
+
+def test_a_swept_rule_is_what_is_compared_and_no_value_that_it_meets(tmp_path: Path) -> None:
+    for attack, rate in (("weak", 0.1), ("strong", 0.9)):
+        for rule in ("mean", "krum"):
+            variant = f"attack={attack},aggregation={rule}"
+            write_run(
+                tmp_path / "swept", variant, 0, figures(0.5, rate=rate - (rule == "krum") / 20)
+            )
+    comparison = compare(find_runs([tmp_path]), "aggregation=mean")
+    assert [row.point for row in comparison.rows] == ["attack=strong"] * 2 + ["attack=weak"] * 2
+    assert comparison.best[ATTACK_SUCCESS.key] == [
+        "attack=strong,aggregation=krum",
+        "attack=weak,aggregation=krum",
+    ]
+    assert sum(bool(row.differences) for row in comparison.rows) == 2
+
+
+def test_values_that_only_one_rule_meets_are_compared_with_each_other(tmp_path: Path) -> None:
+    for attack, rate in (("weak", 0.1), ("strong", 0.9)):
+        write_run(tmp_path / "swept", f"attack={attack}", 0, figures(0.5, rate=rate))
+    comparison = compare(find_runs([tmp_path]))
+    assert not comparison.has_points
+    assert comparison.best[ATTACK_SUCCESS.key] == ["attack=weak"]
+
+
 def test_what_is_a_role_s_is_called_by_its_name() -> None:
     for column in (column for columns in SECTIONS.values() for column in columns):
         for role in Role:
