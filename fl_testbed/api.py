@@ -112,6 +112,7 @@ def run(
     Raises:
         ScenarioError: If the scenario or a setting is wrong.
         RunFailedError: If runs failed; the text says which, and why.
+        PoolError: If there are no Ray workers to run on.
     """
     changes = dict(settings or {}) | ({} if engine is None else {"engine.kind": engine})
     texts = [f"{key}={_as_yaml(key, value)}" for key, value in changes.items()]

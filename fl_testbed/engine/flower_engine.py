@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event, Thread, current_thread
 from time import monotonic
 
+import ray
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -24,6 +25,7 @@ from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.flower_internals import quiet_flower
 from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.local_ray import refuse_second_cluster
 from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.engine.threads import limit_threads
@@ -179,6 +181,7 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
         except BaseException as fault:
             faults.append(fault)
 
+    refuse_second_cluster()
     quiet_flower()
     for module in users_modules(scenario):
         cloudpickle.register_pickle_by_value(module)
@@ -201,5 +204,6 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
         stopped.set()
         for thread in threads:
             thread.join()
+        ray.shutdown()  # Flower does not where it was interrupted while it started
     if faults:
         raise faults[0]

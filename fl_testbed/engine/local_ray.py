@@ -5,6 +5,8 @@ import secrets
 from functools import cache
 from pathlib import Path
 
+from fl_testbed.engine.errors import PoolError
+
 
 def keep_others_out() -> None:
     """Let a local cluster listen on loopback alone, and answer this process and its own only.
@@ -19,6 +21,19 @@ def keep_others_out() -> None:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if token := _own_token():
         os.environ.setdefault("RAY_AUTH_TOKEN", token)
+
+
+def refuse_second_cluster() -> None:
+    """Leave a cluster alone that a notebook has of its own: a process knows one at a time.
+
+    Raises:
+        PoolError: If this process has one.
+    """
+    import ray  # inline runs need no Ray
+
+    if ray.is_initialized():
+        text = "this process uses a Ray cluster already: call ray.shutdown() first, or run inline"
+        raise PoolError(text)
 
 
 @cache

@@ -14,6 +14,7 @@ from rich.text import Text
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_client_app, build_federation
 from fl_testbed.engine.datasets import DatasetCache
+from fl_testbed.engine.local_ray import refuse_second_cluster
 from fl_testbed.engine.memory import fits_side_by_side
 from fl_testbed.engine.placement import check_device, largest_cohort, training_memory
 from fl_testbed.engine.ray_grid import RayGrid
@@ -34,8 +35,9 @@ def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: Eng
         for module in users_modules(writer.scenario):
             cloudpickle.register_pickle_by_value(module)
     n_workers = None if engine.workers == "auto" else engine.workers
-    pool = RayPool(n_workers, engine.ray_address, gpus=engine.device != "cpu")
+    refuse_second_cluster()
     try:
+        pool = RayPool(n_workers, engine.ray_address, gpus=engine.device != "cpu")
         check_device(writers[0].scenario, pool.n_gpus)
         if _side_by_side(writers, datasets, engine, pool.n_workers):
             _run_side_by_side(writers, datasets, pool)
@@ -46,8 +48,8 @@ def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: Eng
                         _run_spread(writer, datasets.get(writer.scenario), pool)
                     except RayTaskError as fault:  # its own text is a whole traceback
                         writer.fail(fault.cause, _remote_traceback(fault))
-    finally:
-        pool.close()
+    finally:  # also where a Ctrl-C came while the pool was starting: a notebook goes on
+        ray.shutdown()
 
 
 def _side_by_side(

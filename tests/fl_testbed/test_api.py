@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import ray
 from commands import SCENARIO
 
 from fl_testbed import api
+from fl_testbed.engine import flower_engine, ray_runs
+from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
 
 
@@ -59,6 +62,32 @@ def faces(rng):
 
     return Dataset("faces", draw(800), draw(100), ("a", "b"), {"glasses": ("None", "NA")})
 """
+
+
+@pytest.mark.parametrize("engine", ["ray", "flower"])
+def test_a_cluster_that_the_notebook_has_already_is_left_alone(
+    engine, files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("that was the notebook's own"))
+    with pytest.raises(PoolError, match="uses a Ray cluster already"):
+        api.run(files, out=tmp_path / "runs", engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["ray", "flower"])
+def test_a_ctrl_c_while_ray_starts_leaves_no_cluster_in_the_way_of_the_next_run(
+    engine, files, tmp_path, monkeypatch
+):
+    def interrupted(*arguments, **named):
+        raise KeyboardInterrupt
+
+    ended = []
+    monkeypatch.setattr(ray_runs, "RayPool", interrupted)
+    monkeypatch.setattr(flower_engine, "run_simulation", interrupted)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    with pytest.raises(KeyboardInterrupt):
+        api.run(files, out=tmp_path / "runs", engine=engine)
+    assert ended
 
 
 def test_groups_and_variants_may_have_the_names_of_missing_values(tmp_path):
