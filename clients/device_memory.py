@@ -5,6 +5,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -182,3 +183,7 @@ class _Counting(TorchDispatchMode):
             if isinstance(value, torch.Tensor):
                 self._count.see(value, counts=True)
         return result
+
+
+# Else torch imports its compiler, of which it wants to keep the mode out: as long as torch itself.
+_Counting.__torch_dispatch__ = unwrap(_Counting.__torch_dispatch__)

@@ -14,6 +14,7 @@ BENCHMARKS = REPOSITORY / "experiments" / "benchmarks"
 BLOCKED = (
     *("flwr", "ray", "pydantic", "yaml", "pandas", "psutil", "jaxtyping", "scipy", "sklearn"),
     "fl_testbed",
+    "torch._dynamo",  # it is there, but takes as long to import as torch
 )
 BARE = """
 import runpy, sys

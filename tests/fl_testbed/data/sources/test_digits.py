@@ -1,4 +1,5 @@
 import numpy as np
+import sklearn.datasets
 
 from fl_testbed.data.sources import load_digits
 
@@ -15,6 +16,14 @@ def test_they_are_1797_grey_images_of_10_classes():
         assert examples.inputs.dtype == np.float32
         assert (examples.inputs.min(), examples.inputs.max()) == (0, 1)
         assert set(examples.labels) == set(range(10))
+
+
+def test_they_are_those_that_scikit_learn_loads():
+    digits = load_digits(rng())
+    pixels, classes = sklearn.datasets.load_digits(return_X_y=True)
+    for examples in (digits.train, digits.test):
+        assert np.array_equal(examples.inputs.reshape(-1, 64) * 16, pixels[examples.ids])
+        assert np.array_equal(examples.labels, classes[examples.ids])
 
 
 def test_no_image_is_both_in_the_training_and_in_the_test_set():
