@@ -17,7 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from clients.app import identify
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.data import Dataset
-from fl_testbed.engine.flower_engine import app_of, run_on_nodes
+from fl_testbed.engine.flower_engine import answer, run_on_nodes
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_writer import Options, RunWriter, run_folder
 from fl_testbed.report.comparison import compare
@@ -112,7 +112,7 @@ class RunConfigClientApp(ClientApp):
             return identify(message, context)
         place = message.content.config_records["run"]["place"]
         scenario = _scenarios(context)[int(place)]  # pyright: ignore[reportArgumentType]
-        return app_of(scenario, _data_dir(context))(message, context)
+        return answer(scenario, _data_dir(context), message, context)
 
 
 client = RunConfigClientApp()

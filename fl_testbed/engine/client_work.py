@@ -107,18 +107,18 @@ def _run_cohort(
         replies = app.train_many(messages, contexts)
         return [_outcome(r, c) for r, c in zip(replies, contexts, strict=False)]
 
-    return _attempt(work, timeout_s)
+    return attempt(work, timeout_s)
 
 
 def _run_one(app: ClientApp, content: RecordDict, task: Task, timeout_s: float) -> Outcome:
     context = _context(task)
-    done = _attempt(lambda: _outcome(app(_message(content, task), context), context), timeout_s)
+    done = attempt(lambda: _outcome(app(_message(content, task), context), context), timeout_s)
     if isinstance(done, str):
         return Outcome(task.metadata.dst_node_id, None, done, task.state)
     return done
 
 
-def _attempt(work: Callable[[], Done], timeout_s: float) -> Done | str:
+def attempt(work: Callable[[], Done], timeout_s: float) -> Done | str:
     """Return what a client's work returns, or why it returns nothing."""
     try:
         with _time_limit(timeout_s):

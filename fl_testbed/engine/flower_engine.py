@@ -12,7 +12,7 @@ from threading import Event, Thread, current_thread
 from time import monotonic
 
 import ray
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
@@ -20,11 +20,11 @@ from ray import cloudpickle
 
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_client_app, build_federation
-from fl_testbed.engine.client_work import Outcome, Task
+from fl_testbed.engine.client_work import Outcome, Task, attempt
 from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.flower_internals import quiet_flower
-from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.grid import CLIENT_FAILED, ClientGrid
 from fl_testbed.engine.local_ray import refuse_second_cluster
 from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_writer import RunWriter
@@ -48,7 +48,21 @@ class NamedClientApp(ClientApp):
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer a message as the scenario's app does."""
-        return app_of(self._scenario, self._data_dir)(message, context)
+        return answer(self._scenario, self._data_dir, message, context)
+
+
+def answer(
+    scenario: Scenario, data_dir: Path | None, message: Message, context: Context
+) -> Message:
+    """Answer a message as the scenario's app does, or say why not: Flower waits for an app for
+    ever, and tells of an exception by a traceback."""
+    app, kept = app_of(scenario, data_dir), RecordDict(dict(context.state))
+    reply = attempt(lambda: app(message, context), scenario.engine.client_timeout_s)
+    if isinstance(reply, Message):
+        return reply
+    context.state = kept  # what a client that fails put there is void
+    reason = reply if isinstance(reply, str) else f"returned {reply!r}, not a Message"
+    return Message(Error(CLIENT_FAILED, reason), reply_to=message)
 
 
 _APPS: dict[str, ClientApp] = {}  # this process's last one
@@ -101,7 +115,8 @@ class FlowerGrid(ClientGrid):
         for reply in self._replies(messages, timeout_s):
             client = self._client_of[reply.metadata.src_node_id]
             if reply.has_error():
-                yield Outcome(client, None, str(reply.error.reason), RecordDict())
+                reason = str(reply.error.reason).partition("\n")[0]  # of Ray's many lines
+                yield Outcome(client, None, reason, RecordDict())
             else:
                 yield Outcome(client, reply.content, "", RecordDict())
 

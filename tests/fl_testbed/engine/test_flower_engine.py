@@ -1,13 +1,18 @@
 """What processes of Flower's own engine keep."""
 
 import gc
+import time
 import weakref
 from pathlib import Path
 
 import pytest
 from commands import patches, run, write_scenario
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
 
-from fl_testbed.engine.flower_engine import app_of
+from fl_testbed.engine import flower_engine
+from fl_testbed.engine.flower_engine import NamedClientApp, app_of
+from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.scenario import Scenario, load_scenarios
 
 
@@ -19,6 +24,33 @@ def test_a_process_keeps_the_app_of_one_scenario_and_not_its_data_for_ever(tmp_p
     app_of(second, None)
     gc.collect()
     assert app() is None
+
+
+def raises(message: Message, context: Context) -> Message:
+    context.state["half"] = ConfigRecord()
+    raise RuntimeError("out of battery\non the second line")
+
+
+@pytest.mark.parametrize(
+    ("app", "reason"),
+    [
+        (lambda message, context: time.sleep(600), "no reply within 0.1 s"),
+        (raises, "RuntimeError: out of battery on the second line"),
+        (lambda message, context: None, "returned None, not a Message"),
+    ],
+)
+def test_a_client_that_hangs_or_fails_says_so_and_keeps_no_node_busy(
+    app: ClientApp, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scenario,) = load_scenarios(write_scenario(tmp_path), ["engine.client_timeout_s=0.1"])
+    assert isinstance(scenario, Scenario)
+    become_server()
+    monkeypatch.setattr(flower_engine, "app_of", lambda scenario, data_dir: app)
+    message = Message(RecordDict(), dst_node_id=7, message_type="train")
+    context = Context(1, 7, {}, RecordDict(), {})
+    reply = NamedClientApp(scenario, None)(message, context)
+    assert str(reply.error.reason).startswith(reason)
+    assert not context.state
 
 
 BROKEN_APP = """
