@@ -253,7 +253,8 @@ def train_cohort(
 
     def loss_of(parameters: State, x: Tensor, y: Tensor, present: Tensor) -> Tensor:
         logits = functional_call(model, {**parameters, **fixed}, (x,))
-        losses = F.cross_entropy(logits, y, reduction="none")
+        # Under vmap torch's cross_entropy is these, with Python in each step, and imports sympy.
+        losses = -logits.log_softmax(dim=1).gather(1, y[:, None]).squeeze(1)
         return (losses * present).sum() / present.sum()
 
     losses_of = _drawing_nothing(vmap(loss_of, randomness="error"))

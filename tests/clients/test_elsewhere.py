@@ -55,9 +55,7 @@ def test_this_would_show_a_number_that_the_host_waits_for():
         train_cohort(model(), received, [shard(7)], SETTINGS["sgd"], rngs, [hook])
 
 
-def test_this_would_show_data_that_are_elsewhere():
-    own = shard(7)._replace(labels=torch.zeros(7, dtype=torch.int64))
+def test_this_would_show_a_tensor_that_is_elsewhere():
+    received = model().state_dict() | {"4.bias": torch.zeros(3)}
     with pytest.raises(RuntimeError, match="device"):
-        train_cohort(
-            model(), model().state_dict(), [own], SETTINGS["sgd"], [np.random.default_rng(0)]
-        )
+        train_cohort(model(), received, [shard(7)], SETTINGS["sgd"], [np.random.default_rng(0)])

@@ -1,4 +1,4 @@
-"""What processes of Flower's own engine keep."""
+"""What processes of Flower's own engine keep, and say of clients that fail."""
 
 import gc
 import time
