@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from fl_testbed.console import RunProgress, make_console
+from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_writer import Options, run_folder
 from fl_testbed.kinds import kind_of
@@ -21,7 +22,7 @@ from fl_testbed.report.results import RunResult, find_runs
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError, load_files
 from fl_testbed.scenario.faults import short
 
-__all__ = ["Results", "RunFailedError", "ScenarioError", "load_results", "run"]
+__all__ = ["PoolError", "Results", "RunFailedError", "ScenarioError", "load_results", "run"]
 
 PathLike = str | Path
 
