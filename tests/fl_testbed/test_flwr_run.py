@@ -15,13 +15,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
+from flwr.app import Context, RecordDict
 
+from fl_testbed import flwr_run
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_writer import Options
-from fl_testbed.scenario import load_scenarios
+from fl_testbed.scenario import ScenarioError, load_scenarios
 
 REPOSITORY = Path(__file__).parents[2]
 PLAIN_APP = REPOSITORY / "experiments" / "plain_flower_app"
@@ -133,10 +136,22 @@ def test_a_sweep_goes_on_gives_the_results_of_our_own_engine_and_one_failure_end
     assert len(json.loads((out / "quickstart" / "sweep.json").read_text())["runs"]) == 3
 
 
-def test_a_federation_of_another_size_is_told_how_large_to_be(flwr: Flwr, tmp_path: Path) -> None:
-    said = " ".join(flwr(REPOSITORY, 3, config(tmp_path)).split())
-    assert "few has 26 clients, the federation 3 SuperNodes" in said
-    assert "pass --federation-config 'num-supernodes=26'" in said
+def test_a_federation_of_another_size_is_told_how_large_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flwr_run, "STILL_S", 0.2)
+    run_config: dict[str, bool | float | int | str] = {
+        "scenario": "configs/quickstart.yaml",
+        "set": shlex.join(SETTINGS),
+        "data-dir": "",
+        "out": str(tmp_path),
+        "resume": False,
+    }
+    three_nodes = MagicMock(get_node_ids=lambda: [1, 2, 3])
+    with pytest.raises(ScenarioError) as error:
+        flwr_run.main(three_nodes, Context(1, 0, {}, RecordDict(), run_config))
+    assert "few has 26 clients, the federation 3 SuperNodes" in str(error.value)
+    assert "pass --federation-config 'num-supernodes=26'" in str(error.value)
     assert not list(tmp_path.iterdir())
 
 

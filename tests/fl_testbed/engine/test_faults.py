@@ -145,10 +145,10 @@ def test_too_few_usable_replies_skip_the_round_or_stop_as_the_scenario_says(
     tmp_path: Path,
 ) -> None:
     write_scenario(tmp_path)
-    bad = patches(tmp_path, "clients.app", BAD_CLIENTS)
+    bad = patches(tmp_path, "clients.app", BAD_CLIENTS.replace("time.sleep(600)", "return None"))
     krum = "strategy.aggregation={kind: krum, n_malicious: 2}"
     both = "variants={stop: {strategy.on_too_few: stop}, skip: {}}"
-    settings = ("--set", krum, "--set", "rounds=1", "--set", "engine.client_timeout_s=8")
+    settings = ("--set", krum, "--set", "rounds=1")
     arguments = ("run", "scenario.yaml", "--out", "out", *settings, "--set", both)
     done = run(*arguments, cwd=tmp_path, patches=bad)
     assert done.returncode == 1

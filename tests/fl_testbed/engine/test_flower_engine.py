@@ -6,7 +6,7 @@ import weakref
 from pathlib import Path
 
 import pytest
-from commands import patches, run, write_scenario
+from commands import SCENARIO, patches, run, write_scenario
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -63,12 +63,16 @@ def patch(engine):
 
 
 def test_the_reason_why_an_app_cannot_be_built_is_told(tmp_path: Path) -> None:
-    write_scenario(tmp_path)
+    few = SCENARIO.replace(
+        "majority: 8, honest_minority: 2, poisoned: 2",
+        "majority: 1, honest_minority: 1, poisoned: 1",
+    )
+    write_scenario(tmp_path, few)
     broken = patches(tmp_path, "fl_testbed.engine.flower_engine", BROKEN_APP)
     done = run("run", "scenario.yaml", "--engine", "flower", cwd=tmp_path, patches=broken)
     assert done.returncode == 1
     said = done.stderr.splitlines()[-1]  # after Flower's own
-    assert said.startswith("runs/small/default/seed-0: the run failed: RuntimeError: 12 of 12 Flo")
+    assert said.startswith("runs/small/default/seed-0: the run failed: RuntimeError: 3 of 3 Flo")
     assert "no such layer" in said
     assert len(said) < 300
 
