@@ -182,6 +182,15 @@ def logits_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor,
     return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)])
 
 
+def classes_in(logits: Float[Tensor, "n classes"]) -> Int[Tensor, " n"]:
+    """Return what a model calls each example; -1, no class, where its outputs are no numbers.
+
+    The first NaN would count as the largest output: a model that an attack has driven to NaN would
+    call everything class 0, as many attackers want it to.
+    """
+    return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
+
+
 def confidences_in(
     logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]
 ) -> Float[Tensor, " n"]:

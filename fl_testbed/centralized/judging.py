@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clients.training import logits_of
+from clients.training import classes_in, logits_of
 from fl_testbed.centralized.preparation import Material
 from fl_testbed.data import Goal
 from fl_testbed.metrics import AttackSuccess, GroupAccuracy, attack_success, group_accuracy
@@ -55,7 +55,7 @@ def judge(model: nn.Module, material: Material) -> Verdict:
     """Test a model on the clean test set, and on what the attacker wants misclassified."""
     test, names = material.test, material.groups.names
     logits = logits_of(model, test.inputs)
-    correct = (logits.argmax(dim=1) == test.labels).numpy()
+    correct = (classes_in(logits) == test.labels).numpy()
     counts = np.bincount(material.clean.groups.numpy(), minlength=len(names))
     groups = group_accuracy(correct, test.groups.numpy(), counts)
     pool = material.poisoned
@@ -77,8 +77,8 @@ def success(model: nn.Module, goal: Goal) -> AttackSuccess:
         return AttackSuccess(0, *[math.nan] * 3)
     plain = None
     if goal.unstamped is not None:
-        plain = logits_of(model, goal.unstamped).argmax(dim=1).numpy()
-    called = logits_of(model, goal.inputs).argmax(dim=1).numpy()
+        plain = classes_in(logits_of(model, goal.unstamped)).numpy()
+    called = classes_in(logits_of(model, goal.inputs)).numpy()
     return attack_success(called, goal.labels.numpy(), goal.target, plain)
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from flwr.app import ArrayRecord
 from torch import Tensor
 
-from clients.training import logits_of
+from clients.training import classes_in, logits_of
 from fl_testbed.data import Federation, Goal, TestSet
 from fl_testbed.engine.models import build_model
 from fl_testbed.metrics import (
@@ -82,7 +82,7 @@ class Evaluator:
         self._model.load_state_dict(state_dict_of(arrays))
         logits = logits_of(self._model, self._inputs).cpu()
         labels = self._test.labels
-        correct = (logits.argmax(dim=1) == labels).numpy()
+        correct = (classes_in(logits) == labels).numpy()
         groups = group_accuracy(correct, self._test.groups.numpy(), self._training_counts)
         attacks = {name: self._success(goal) for name, goal in self._goals.items()}
         accuracies = client_accuracies(correct, self._cells.numpy(), self._holdings)
@@ -106,7 +106,7 @@ class Evaluator:
     def _called(self, inputs: Tensor) -> np.ndarray:
         if not len(inputs):
             return np.empty(0, dtype=np.int64)
-        return logits_of(self._model, inputs).cpu().argmax(dim=1).numpy()
+        return classes_in(logits_of(self._model, inputs).cpu()).numpy()
 
 
 def _judged(federation: Federation, most: int) -> list[int]:

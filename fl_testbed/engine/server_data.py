@@ -6,7 +6,7 @@ from flwr.app import ArrayRecord
 from torch import nn
 
 from clients.shard import Shard
-from clients.training import train
+from clients.training import classes_in, train
 from fl_testbed.data import Federation
 from fl_testbed.engine.models import build_model
 from fl_testbed.scenario import Scenario
@@ -37,7 +37,7 @@ class ServerData:
         model, shard = self._load(arrays)
         model.eval()
         logits = model(shard.inputs)
-        wrong = logits.argmax(dim=1) != shard.labels
+        wrong = classes_in(logits) != shard.labels
         losses = F.cross_entropy(logits, shard.labels, reduction="none")
         confidence = (-losses.double()).exp().mean().item()
         return wrong.double().mean().item(), losses.mean().item(), confidence

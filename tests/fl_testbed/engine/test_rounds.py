@@ -147,6 +147,16 @@ class TestEvaluation:
         assert found.attacks["dirty_label_backdoor"].n_examples == int(shown.sum())
         assert found.attack_success_rate == pytest.approx(rate)
 
+    def test_a_model_without_numbers_calls_nothing_the_target(self):
+        goal = {"kind": "dirty_label_backdoor", "trigger": {"kind": "patch", "size": 2}}
+        made = scenario(poison={**goal, "target": 0})  # argmax takes the first NaN
+        federation = build_federation(made, load_dataset(made, None))
+        state = build_model(made, federation.dataset).state_dict()
+        lost = {name: torch.full_like(value, torch.nan) for name, value in state.items()}
+        found = Evaluator(made, federation)(ArrayRecord(lost))
+        assert found.attack_success_rate == 0
+        assert found.groups.worst == 0
+
 
 @pytest.mark.parametrize(
     ("keys", "n_poisoned"),
