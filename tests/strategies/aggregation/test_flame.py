@@ -3,6 +3,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist
 
 from strategies.aggregation import TooFewClientsError, flame
 
@@ -51,3 +53,15 @@ def test_a_second_cluster_that_is_no_majority_is_rejected_whole():
     updates = UPDATES.clone()
     updates[4] = torch.tensor([-3.0, 0.01])  # beside the fourth
     assert (noiseless(updates).weights > 0).tolist() == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 15])
+def test_admits_the_first_majority_that_single_linkage_joins(n):
+    for seed in range(10):
+        updates = torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)).double()
+        updates[: n // 3] += 2
+        tree = linkage(pdist(updates.numpy(), "cosine"), "single")  # by increasing distance
+        height = next(distance for _, _, distance, size in tree if size > n // 2)
+        groups = fcluster(tree, height, "distance")
+        admitted = groups == np.bincount(groups).argmax()
+        assert (noiseless(updates).weights > 0).tolist() == admitted.tolist()
