@@ -58,12 +58,12 @@ def load_csv(
     numeric = [column for column in inputs if column not in (*texts, *logs)]
     for column in logs:
         _check_logarithms(rows, column)
-    train, test = meanings.examples(rows, np.empty((len(rows), 0), np.float32), rng)
+    values = meanings.values(rows)
+    train, test = meanings.examples(rows, np.empty((len(rows), 0), np.float32), values, rng)
     assert train.ids is not None
     assert test.ids is not None
     own = rows.take(train.ids)
     features = fit_features(own, numeric, logs, texts)
-    values = meanings.values(rows)
     return Dataset(
         path.stem,
         replace(train, inputs=encode(own, features)),

@@ -41,6 +41,6 @@ def load_image_folder(
     rows = read_table(path, [image, *meanings.columns])
     rows.check_unique(image)
     images = read_images(rows, image, path.parent, size, channels)
-    train, test = meanings.examples(rows, images, rng)
     values = meanings.values(rows)
+    train, test = meanings.examples(rows, images, values, rng)
     return Dataset(folder, train, test, values.pop(meanings.label), values)

@@ -1,6 +1,6 @@
 """What a table of a user's own says of each example, and which examples are for testing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,19 +41,24 @@ class Meanings:
         }
 
     def examples(
-        self, rows: Table, inputs: np.ndarray, rng: Generator
+        self,
+        rows: Table,
+        inputs: np.ndarray,
+        values: Mapping[str, Sequence[str]],
+        rng: Generator,
     ) -> tuple[Examples, Examples]:
         """Return the examples to train on and those to test on; their ids are rows of the table.
 
         Args:
             rows: The table.
             inputs: One for each row.
+            values: Of the label and of each attribute, in the order of their codes.
             rng: Draws the test set where the table does not say: clients, if it names them.
 
         Raises:
             DataError: If the table says something else than it may.
         """
-        codes = {name: rows.codes(name, values) for name, values in self.values(rows).items()}
+        codes = {name: rows.codes(name, own) for name, own in values.items()}
         clients = None
         if self.client is not None:
             clients = rows.codes(self.client, sorted(set(rows.columns[self.client])))
