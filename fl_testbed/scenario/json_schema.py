@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -146,8 +147,14 @@ def _add_comments(model: type[BaseModel], definitions: Schema) -> None:
     for own in model.__mro__:
         if not issubclass(own, BaseModel) or own is BaseModel:
             continue
-        for key, comment in COMMENT.findall(inspect.getsource(own)):
+        for key, comment in _comments(own):
             described = definitions.get(model.__name__, {}).get("properties", {}).get(key)
             if described is not None and not comment.startswith(("pyright", "noqa")):
                 text = re.split(r"  # (?:noqa|pyright)", comment)[0]
                 described.setdefault("description", text)
+
+
+@cache  # many inherit the same: to find a class's source Python parses its whole file
+def _comments(model: type[BaseModel]) -> list[tuple[str, str]]:
+    """Return the keys of a class's own that have a comment, and it."""
+    return COMMENT.findall(inspect.getsource(model))
