@@ -10,8 +10,9 @@ setup: .venv/installed-dev
 quickstart: .venv/installed
 	$(BIN)/fl-testbed run configs/quickstart.yaml
 
+# Some hundred processes start: bytecode is to be kept, whatever the environment says.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -3,6 +3,10 @@ from pathlib import Path
 
 import pytest
 
+# One process of tests per core: more threads than that only spin. Before torch is imported.
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
 
 @pytest.fixture
 def data_dir() -> Path:

@@ -81,8 +81,13 @@ def superlink(home: Path, **more: str) -> Iterator[Flwr]:
     )
 
     def run(app: Path, n_nodes: int, config: str) -> str:
-        federation = f"num-supernodes={n_nodes} client-resources-num-cpus=1"
-        options = ["--federation-config", federation, "--run-config", config]
+        one_worker = f"client-resources-num-cpus={os.cpu_count()}"
+        options = [
+            "--federation-config",
+            f"num-supernodes={n_nodes} {one_worker}",
+            "--run-config",
+            config,
+        ]
         done = subprocess.run(
             [str(BIN / "flwr"), "run", str(app), "local", "--stream", *options],
             env=environment,

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,33 +21,32 @@ ENVIRONMENT = {
 }
 
 
-def start_node(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+def start_node(*arguments: str) -> subprocess.Popen[str]:
+    """Start a node and wait until it is up: before its head is, a node gives up at once."""
+    node = subprocess.Popen(
         [str(RAY), "start", *arguments, "--num-cpus=1", "--block"],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
     )
+    assert node.stdout is not None
+    said = []
+    for line in node.stdout:
+        said.append(line)
+        if "Ray runtime started" in line:
+            return node
+    pytest.fail("".join(said))
 
 
-def kill(node: subprocess.Popen[bytes]) -> None:
+def kill(node: subprocess.Popen[str]) -> None:
     os.killpg(node.pid, signal.SIGKILL)
     node.wait()
 
 
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    pytest.fail("the head node did not come up")
-
-
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Two nodes of one core each; yields the address and the node without the head."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -56,7 +54,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.P
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     head = start_node("--head", f"--port={port}", "--include-dashboard=false")
-    wait_for_port(port)
     other = start_node(f"--address=127.0.0.1:{port}")
     yield f"127.0.0.1:{port}", other
     for node in (other, head):
@@ -76,7 +73,7 @@ def test_an_address_where_nobody_answers_ends_the_command(tmp_path: Path) -> Non
 
 
 def test_a_node_lost_in_mid_run_changes_nothing_even_with_a_users_own_code(
-    cluster: tuple[str, subprocess.Popen[bytes]], tmp_path: Path
+    cluster: tuple[str, subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     address, other = cluster
     rounds = ("--set", "rounds=30", "--set", "training.local_epochs=2")

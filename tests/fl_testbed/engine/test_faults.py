@@ -281,7 +281,7 @@ def test_a_killed_driver_resumes_to_the_same_bytes(
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     wait_until_nobody_maps(shared)
-    succeed(*arguments, "--out", "out", "--resume", cwd=tmp_path)
+    succeed("run", "scenario.yaml", *AGNOSTIC, "--out", "out", "--resume", cwd=tmp_path)  # inline
     assert_same_results(whole, tmp_path / "out")
 
 
@@ -361,7 +361,7 @@ def test_a_file_that_may_not_grow_ends_the_run_with_a_message(
 
 
 def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_path: Path) -> None:
-    write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 40"))
+    write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 12"))
     arguments = ("run", "scenario.yaml", "--out", "out", "--resume")
     first = start(*arguments, cwd=tmp_path)
     wait_for_rounds(first, tmp_path / "out", 3)

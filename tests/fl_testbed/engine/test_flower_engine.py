@@ -69,7 +69,8 @@ def test_the_reason_why_an_app_cannot_be_built_is_told(tmp_path: Path) -> None:
     )
     write_scenario(tmp_path, few)
     broken = patches(tmp_path, "fl_testbed.engine.flower_engine", BROKEN_APP)
-    done = run("run", "scenario.yaml", "--engine", "flower", cwd=tmp_path, patches=broken)
+    how = ("--engine", "flower", "--workers", 1)
+    done = run("run", "scenario.yaml", *how, cwd=tmp_path, patches=broken)
     assert done.returncode == 1
     said = done.stderr.splitlines()[-1]  # after Flower's own
     assert said.startswith("runs/small/default/seed-0: the run failed: RuntimeError: 3 of 3 Flo")

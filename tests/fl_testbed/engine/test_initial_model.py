@@ -10,7 +10,6 @@ import torch
 from commands import (
     SAME_BYTES,
     SCENARIO,
-    assert_same_results,
     run,
     run_folders,
     succeed,
@@ -69,10 +68,7 @@ def test_a_restart_goes_back_to_it(continued: Path) -> None:
     assert not rounds.iloc[1].equals(rounds.iloc[0])
 
 
-def test_ray_and_the_run_folder_give_the_bytes_of_inline(continued: Path, tmp_path: Path) -> None:
-    ray = ("--engine", "ray", "--workers", 2, "--set", "engine.parallel=clients")
-    succeed("run", continued / "scenario.yaml", "--out", "ray", *ray, cwd=tmp_path)
-    assert_same_results(continued / "out", tmp_path / "ray", FILES)
+def test_the_run_folder_gives_the_same_run(continued: Path, tmp_path: Path) -> None:
     folder = run_folders(continued / "out")["more/surrogate/seed-0"]
     succeed("run", folder / "scenario.yaml", "--out", "again", cwd=tmp_path)
     again = run_folders(tmp_path / "again")["more/surrogate/seed-0"]

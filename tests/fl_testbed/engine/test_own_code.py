@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 import pandas as pd
 import pytest
 from commands import assert_same_results, run, run_folders, succeed
-from own_code import imports, write_own_scenario
+from own_code import write_own_scenario
 
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_writer import Options
@@ -15,16 +15,12 @@ from fl_testbed.scenario import ScenarioError, load_scenarios
 from fl_testbed.scenario.own_code import OwnCodeError
 
 
-def test_ray_workers_and_the_run_folder_give_the_bytes_of_inline(tmp_path: Path) -> None:
+def test_the_run_folder_gives_the_same_run(tmp_path: Path) -> None:
     write_own_scenario(tmp_path)
-    succeed("run", "scenario.yaml", "--out", "inline", cwd=tmp_path)
-    ray = ("--engine", "ray", "--workers", 2, "--set", "engine.parallel=clients")
-    succeed("run", "scenario.yaml", "--out", "ray", *ray, cwd=tmp_path)
-    assert imports(tmp_path) == 1  # in this process: workers got the code by value
-    assert_same_results(tmp_path / "inline", tmp_path / "ray")
-    folder = run_folders(tmp_path / "inline")["small/default/seed-0"]
+    succeed("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
+    folder = run_folders(tmp_path / "out")["small/default/seed-0"]
     succeed("run", folder / "scenario.yaml", "--out", "again", cwd=tmp_path)
-    assert_same_results(tmp_path / "inline", tmp_path / "again")
+    assert_same_results(tmp_path / "out", tmp_path / "again")
     assert "relabelled" in (folder / "summary.json").read_text()  # its success is measured
     weights = pd.read_csv(folder / "clients.csv").groupby("round")["weight"]
     assert (weights.agg(lambda column: (column == 0).sum()) == 2).all()  # the rule ran

@@ -69,7 +69,7 @@ def test_one_failure_ends_no_other_run(undisturbed: Path, tmp_path: Path, how) -
     assert "failed: median: seed 0: ArithmeticError: no median of nothing" in table
     assert (tmp_path / "out" / "small" / "late" / "seed-0" / "summary.json").exists()
 
-    said = succeed(*settings, "--resume", cwd=tmp_path)
+    said = succeed(*settings, "--engine", "inline", "--resume", cwd=tmp_path)
     assert said.count("done before") == 2
     assert_same_results(undisturbed, tmp_path / "out")
     assert "failed" not in succeed("compare", "out", cwd=tmp_path)
@@ -199,10 +199,16 @@ def patch(run_writer):
 """
 
 
-@pytest.mark.parametrize("how", [("--engine", "inline"), ("--engine", "ray", "--workers", 1)])
-@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [
+        (errno.EACCES, ("--engine", "inline")),
+        (errno.ENOSPC, ("--engine", "inline")),
+        (errno.ENOSPC, ("--engine", "ray", "--workers", 1)),
+    ],
+)
 def test_a_folder_that_cannot_be_written_ends_no_other_run_and_a_full_disk_all(
-    tmp_path: Path, how, number: int
+    tmp_path: Path, number: int, how
 ) -> None:
     write_scenario(tmp_path, SCENARIO + VARIANTS)
     losing = patches(tmp_path, "fl_testbed.engine.run_writer", LOSES_A_FOLDER.format(number=number))
