@@ -1,10 +1,15 @@
 """``fl-testbed``, and ``python -m fl_testbed``: the command line, once its libraries are there."""
 
+import signal
 import sys
 
 
 def main() -> None:
-    """Run the command line; a Ctrl-C in the seconds that torch takes to load ends it as later."""
+    """Run the command line; a Ctrl-C in the seconds that torch takes to load ends it as later.
+
+    So does SIGTERM, with which schedulers take a machine back.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from fl_testbed import cli
 

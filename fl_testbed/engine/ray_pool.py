@@ -4,7 +4,9 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -57,6 +59,15 @@ def gpu_share(n_gpus: int, n_workers: int) -> float:
     gets half.
     """
     return 1 / -(-n_workers // n_gpus) if n_gpus else 0.0
+
+
+@contextmanager
+def _sigterm_as_before() -> Iterator[None]:
+    """Keep what this process does with SIGTERM; Ray's own would end it before runs are ended."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():  # in others Ray changes nothing
+        signal.signal(signal.SIGTERM, before)
 
 
 def _node() -> str:
@@ -144,7 +155,8 @@ class RayPool:
             keep_others_out()
         _check_answers(address)
         local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        with _sigterm_as_before():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
         resources = ray.cluster_resources()
         self.n_gpus = int(resources.get("GPU", 0)) if gpus else 0
         self.n_workers = n_workers or max(1, self.n_gpus or int(resources.get("CPU", 1)))

@@ -377,16 +377,19 @@ def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_p
     succeed(*arguments, cwd=tmp_path)  # nobody holds it any more
 
 
-@pytest.mark.parametrize("engine", ["inline", "ray", "flower"])
-def test_a_run_listens_on_loopback_at_most_and_ctrl_c_keeps_its_rounds(
-    tmp_path: Path, engine: str
+@pytest.mark.parametrize(
+    ("engine", "sent"),
+    [("inline", "SIGTERM"), ("inline", "SIGINT"), ("ray", "SIGINT"), ("flower", "SIGINT")],
+)
+def test_a_run_listens_on_loopback_at_most_and_an_interrupt_keeps_its_rounds(
+    tmp_path: Path, engine: str, sent: str
 ) -> None:
     write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 400"))
     arguments = ("run", "scenario.yaml", "--out", "out", "--engine", engine, "--workers", 1)
     process = start(*arguments, cwd=tmp_path)
     wait_for_rounds(process, tmp_path / "out", 3)
     addresses = listened_on_by(process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: driver and workers alike
+    os.killpg(process.pid, signal.Signals[sent])  # as a terminal does: driver and workers alike
     _, err = process.communicate(timeout=60)
     assert bool(addresses) == (engine != "inline")
     assert all(address.is_loopback for address in addresses), addresses
