@@ -361,9 +361,10 @@ def fetch_(
 
 def main() -> None:
     """Run the command line and turn what went wrong into a message and an exit status."""
-    # Of a lost worker Ray prints paragraphs among the tables; events.log has a line. Here, since
-    # Ray reads it when it is imported.
+    # Here, since Ray reads these when it is imported. Of a lost worker it prints paragraphs among
+    # the tables, where events.log has a line; at a SIGTERM it prints a stack and aborts.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     runs = sys.argv[1:2] == ["run"]  # the other commands have no rounds to keep
     for stream in (sys.stdout, sys.stderr):  # of a user whose encoding has no ± or †
         if isinstance(stream, io.TextIOWrapper):

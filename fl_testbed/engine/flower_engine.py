@@ -25,7 +25,7 @@ from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.flower_internals import quiet_flower
 from fl_testbed.engine.grid import CLIENT_FAILED, ClientGrid
-from fl_testbed.engine.local_ray import refuse_second_cluster
+from fl_testbed.engine.local_ray import refuse_second_cluster, sigterm_interrupts
 from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.engine.threads import limit_threads
@@ -198,23 +198,25 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
 
     refuse_second_cluster()
     quiet_flower()
+    ray_arguments = {
+        "address": "local",  # else it joins whatever cluster it finds, dead ones too
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
     for module in users_modules(scenario):
         cloudpickle.register_pickle_by_value(module)
     try:
-        run_simulation(
-            server_app=server,
-            client_app=NamedClientApp(scenario, data_dir),
-            num_supernodes=len(scenario.clients.population),
-            backend_config={
-                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-                "init_args": {
-                    "address": "local",  # else it joins whatever cluster it finds, dead ones too
-                    "include_dashboard": False,
-                    "log_to_driver": False,
-                    "logging_level": logging.ERROR,
+        with sigterm_interrupts():
+            run_simulation(
+                server_app=server,
+                client_app=NamedClientApp(scenario, data_dir),
+                num_supernodes=len(scenario.clients.population),
+                backend_config={
+                    "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                    "init_args": ray_arguments,
                 },
-            },
-        )
+            )
     finally:  # after a Ctrl-C the server would go on waiting for nodes that are no more
         stopped.set()
         for thread in threads:

@@ -1,9 +1,14 @@
-"""A Ray cluster of a command's own, which nobody else reaches."""
+"""A Ray cluster of a command's own, which nobody else reaches and which ends with it."""
 
 import os
 import secrets
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import FrameType
 
 from fl_testbed.engine.errors import PoolError
 
@@ -34,6 +39,50 @@ def refuse_second_cluster() -> None:
     if ray.is_initialized():
         text = "this process uses a Ray cluster already: call ray.shutdown() first, or run inline"
         raise PoolError(text)
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Make a Ctrl-C of a SIGTERM that arrives while Ray decides what becomes of it, and take that
+    decision back afterwards.
+
+    Left alone, Ray ends the process, and its cluster may go on for a while.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == signal.SIGTERM:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():  # in others Ray decides nothing
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Let a Ctrl-C wait for the end of what must not be left half done, and a second one not.
+
+    Ray that has half started cannot be ended: its processes stay, and its threads may crash.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(signum)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 @cache

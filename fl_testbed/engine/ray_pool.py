@@ -4,9 +4,7 @@ import logging
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -19,7 +17,7 @@ from rich.text import Text
 from clients.device_memory import release_gpus
 from fl_testbed.engine.client_work import Task, cohort_size, run_chunk
 from fl_testbed.engine.errors import PoolError
-from fl_testbed.engine.local_ray import keep_others_out
+from fl_testbed.engine.local_ray import ctrl_c_waits, keep_others_out, sigterm_interrupts
 from fl_testbed.engine.placement import share_memory
 from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot, SlotWriter
 from fl_testbed.engine.threads import keep_freed_memory, limit_threads
@@ -59,15 +57,6 @@ def gpu_share(n_gpus: int, n_workers: int) -> float:
     gets half.
     """
     return 1 / -(-n_workers // n_gpus) if n_gpus else 0.0
-
-
-@contextmanager
-def _sigterm_as_before() -> Iterator[None]:
-    """Keep what this process does with SIGTERM; Ray's own would end it before runs are ended."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():  # in others Ray changes nothing
-        signal.signal(signal.SIGTERM, before)
 
 
 def _node() -> str:
@@ -155,7 +144,7 @@ class RayPool:
             keep_others_out()
         _check_answers(address)
         local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
-        with _sigterm_as_before():
+        with sigterm_interrupts(), ctrl_c_waits():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
         resources = ray.cluster_resources()
         self.n_gpus = int(resources.get("GPU", 0)) if gpus else 0

@@ -1,6 +1,7 @@
-"""Who reaches a local Ray cluster: nobody but the command that started it."""
+"""A local Ray cluster: nobody reaches it but the command that started it, which ends it."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fl_testbed.engine import local_ray
-from fl_testbed.engine.local_ray import keep_others_out
+from fl_testbed.engine.local_ray import ctrl_c_waits, keep_others_out, sigterm_interrupts
 
 INTRUDED = """
 import os, subprocess, sys
@@ -70,3 +71,37 @@ def test_all_clusters_of_a_process_have_the_token_that_ray_has_read(
     (tmp_path / ".ray" / "auth_token").write_text("somebody's, written in the meantime")
     keep_others_out()
     assert os.environ.pop("RAY_AUTH_TOKEN") == token
+
+
+@pytest.mark.parametrize(("times", "done"), [(1, True), (2, False)])
+def test_a_ctrl_c_waits_and_a_second_one_does_not(times: int, done: bool) -> None:
+    before, ends = signal.getsignal(signal.SIGINT), []
+
+    @ctrl_c_waits()
+    def start() -> None:
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        ends.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert bool(ends) == done
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(int(signal.SIGTERM), KeyboardInterrupt), (1, SystemExit)]
+)
+def test_a_sigterm_is_a_ctrl_c_whatever_ray_makes_of_it(
+    code: int, error: type[BaseException]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    @sigterm_interrupts()
+    def start() -> None:
+        signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(code))  # as Ray does
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(error):
+        start()
+    assert signal.getsignal(signal.SIGTERM) is before
