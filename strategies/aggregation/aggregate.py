@@ -1,6 +1,7 @@
 """What every aggregation rule returns, and the sums that most of them are made of."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -90,30 +91,49 @@ def weighted_sum(
         [row for row, (weight, is_exact) in enumerate(told) if weight and not is_exact]
     )
     alone = [(row, weight) for row, (weight, is_exact) in enumerate(told) if is_exact]
-    plain = len(groups) == 1 and not alone and result.dtype == updates.dtype
-
-    def add_up(columns: slice, scratch: tuple[Tensor, Tensor, Tensor]) -> None:
-        block, summed = updates[:, columns], result[columns]
-        few, term, exact = (part[: len(summed)] for part in scratch)
-        if plain:
-            _sum_in_own_type(block, own, groups[0], out=summed)
-            return
-        exact.zero_()
-        for group in groups:
-            exact.add_(term.copy_(_sum_in_own_type(block, own, group, out=few)))
-        for row, weight in alone:
-            exact.add_(term.copy_(block[row]), alpha=weight)
-        summed.copy_(exact)
-
-    def scratch() -> tuple[Tensor, Tensor, Tensor]:
-        term, exact = torch.empty(2, width, dtype=torch.float64, device=updates.device)
-        return updates.new_empty(width), term, exact
-
+    add_up = partial(_add_up, updates, _Terms(own, groups, alone), result)
     on_cpu = updates.device.type == "cpu"
     width = min(d, SUM_WIDTH) if on_cpu else d
+    scratch = partial(_scratch, width, updates)
     for _ in each_block(column_blocks(updates, width), add_up, scratch, on_cpu):
         pass
     return result
+
+
+class _Terms(NamedTuple):
+    """The rows to add up, and in which type."""
+
+    own: Float[Tensor, " n"]
+    """Weights in the type of the updates."""
+    groups: list[list[slice]]
+    """The rows that are added up in it, group by group."""
+    alone: list[tuple[int, float]]
+    """Those that are added in float64, with their weights."""
+
+
+def _add_up(
+    updates: Float[Tensor, "n d"],
+    terms: _Terms,
+    result: Float[Tensor, " d"],
+    columns: slice,
+    scratch: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    block, summed = updates[:, columns], result[columns]
+    few, term, exact = (part[: len(summed)] for part in scratch)
+    if len(terms.groups) == 1 and not terms.alone and result.dtype == updates.dtype:
+        _sum_in_own_type(block, terms.own, terms.groups[0], out=summed)
+        return
+    exact.zero_()
+    for group in terms.groups:
+        exact.add_(term.copy_(_sum_in_own_type(block, terms.own, group, out=few)))
+    for row, weight in terms.alone:
+        exact.add_(term.copy_(block[row]), alpha=weight)
+    summed.copy_(exact)
+
+
+def _scratch(width: int, like: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Tensor]:
+    term, exact = torch.empty(2, width, dtype=torch.float64, device=like.device)
+    return like.new_empty(width), term, exact
 
 
 def _needs_float64(

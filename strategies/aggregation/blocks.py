@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -74,20 +75,23 @@ def each_block(
     spare: SimpleQueue[Scratch] = SimpleQueue()
     for _ in range(n_threads):
         spare.put(new_scratch())
-
-    def with_scratch(columns: slice) -> Found:
-        scratch = spare.get()
-        try:
-            return work(columns, scratch)
-        finally:
-            spare.put(scratch)
-
+    work_on = partial(_with_spare, work, spare)
     with one_torch_thread():
         if n_threads <= 1:
-            yield from map(with_scratch, blocks)
+            yield from map(work_on, blocks)
             return
         with ThreadPoolExecutor(n_threads) as threads:
-            yield from threads.map(with_scratch, blocks)
+            yield from threads.map(work_on, blocks)
+
+
+def _with_spare(
+    work: Callable[[slice, Scratch], Found], spare: "SimpleQueue[Scratch]", block: slice
+) -> Found:
+    scratch = spare.get()
+    try:
+        return work(block, scratch)
+    finally:
+        spare.put(scratch)
 
 
 @contextmanager
