@@ -198,12 +198,15 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
 
     refuse_second_cluster()
     quiet_flower()
-    ray_arguments = {
+    workers = scenario.engine.workers
+    ray_arguments: dict[str, bool | float | int | str] = {
         "address": "local",  # else it joins whatever cluster it finds, dead ones too
         "include_dashboard": False,
         "log_to_driver": False,
         "logging_level": logging.ERROR,
     }
+    if workers != "auto":
+        ray_arguments["num_cpus"] = workers  # of which each client takes one
     for module in users_modules(scenario):
         cloudpickle.register_pickle_by_value(module)
     try:

@@ -57,7 +57,7 @@ class EngineSpec(Spec):
     last bits on the device, as on the kind of CPU."""
 
     kind: Literal["inline", "ray", "flower"] = "inline"  # flower: its stock simulation engine
-    workers: PositiveInt | Literal["auto"] = "auto"  # ray: one per core by default
+    workers: PositiveInt | Literal["auto"] = "auto"  # ray, flower: one per core by default
     parallel: Literal["auto", "clients", "runs"] = "auto"  # what is spread over Ray workers
     ray_address: Annotated[str, AfterValidator(_ray_address)] = "local"  # or HOST:PORT, or auto
     client_timeout_s: PositiveFloat = 600.0  # seconds a client may take, else it has failed

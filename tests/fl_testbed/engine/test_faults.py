@@ -388,10 +388,12 @@ def test_a_run_listens_on_loopback_at_most_and_an_interrupt_keeps_its_rounds(
     arguments = ("run", "scenario.yaml", "--out", "out", "--engine", engine, "--workers", 1)
     process = start(*arguments, cwd=tmp_path)
     wait_for_rounds(process, tmp_path / "out", 3)
-    addresses = listened_on_by(process)
+    family = family_of(process)
+    addresses, workers = listened_on_by(family), list(filter(is_worker, family))
     os.killpg(process.pid, signal.Signals[sent])  # as a terminal does: driver and workers alike
     _, err = process.communicate(timeout=60)
     assert bool(addresses) == (engine != "inline")
+    assert len(workers) == (engine != "inline")  # as many as were asked for
     assert all(address.is_loopback for address in addresses), addresses
     assert process.returncode == 130
     assert "--resume goes on" in err
@@ -400,14 +402,22 @@ def test_a_run_listens_on_loopback_at_most_and_an_interrupt_keeps_its_rounds(
     assert len(rounds.splitlines()) > 3
 
 
-def listened_on_by(process: subprocess.Popen[str]) -> set[IPv4Address | IPv6Address]:
-    """Return the addresses on which a command and its workers listen."""
+def family_of(process: subprocess.Popen[str]) -> set[psutil.Process]:
     driver = psutil.Process(process.pid)
-    family = {driver.pid, *(child.pid for child in driver.children(recursive=True))}
+    return {driver, *driver.children(recursive=True)}
+
+
+def is_worker(process: psutil.Process) -> bool:
+    return process.cmdline()[0].startswith(("ray::_Worker", "ray::ClientAppActor"))
+
+
+def listened_on_by(family: set[psutil.Process]) -> set[IPv4Address | IPv6Address]:
+    """Return the addresses on which a command and its workers listen."""
+    pids = {process.pid for process in family}
     return {
         ip_address(socket.laddr.ip.removeprefix("::ffff:"))  # of IPv4, on a socket for both
         for socket in psutil.net_connections("tcp")
-        if socket.status == psutil.CONN_LISTEN and socket.pid in family
+        if socket.status == psutil.CONN_LISTEN and socket.pid in pids
     }
 
 

@@ -1,20 +1,23 @@
-"""What is downloaded, and from where, without a network: torchvision is told apart by its calls."""
+"""What is downloaded, and from where, without a network: torchvision is told apart by its calls.
+
+It is named, not imported: with it comes torch's compiler, which no other test needs.
+"""
 
 import pytest
-import torchvision
-from torchvision.datasets import utils
 
 from fl_testbed.data import DataError
 from fl_testbed.data.sources import BY_HAND, FETCHERS, fetch
 from fl_testbed.data.sources.fetching import remedy
 from fl_testbed.scenario.catalogue import CATALOGUE
 
+UTILS = "torchvision.datasets.utils"
+
 
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "CelebA"])
 def test_torchvision_downloads_into_the_data_folder(name, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(
-        torchvision.datasets, name, lambda root, download: calls.append((root, download))
+        f"torchvision.datasets.{name}", lambda root, download: calls.append((root, download))
     )
     kind = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist", "CelebA": "celeba"}[name]
     fetch(kind, tmp_path)
@@ -23,8 +26,8 @@ def test_torchvision_downloads_into_the_data_folder(name, monkeypatch, tmp_path)
 
 def test_writers_are_the_label_tables_beside_mnist_s_images(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(torchvision.datasets, "MNIST", lambda root, download: calls.append(root))
-    monkeypatch.setattr(utils, "download_url", lambda url, root, md5: calls.append((url, root)))
+    monkeypatch.setattr("torchvision.datasets.MNIST", lambda root, download: calls.append(root))
+    monkeypatch.setattr(f"{UTILS}.download_url", lambda url, root, md5: calls.append((url, root)))
     fetch("mnist_writers", tmp_path)
     names = [url.rsplit("/", 1)[1] for url, _ in calls[1:]]
     assert names == ["qmnist-train-labels-idx2-int.gz", "qmnist-test-labels-idx2-int.gz"]
@@ -34,7 +37,7 @@ def test_writers_are_the_label_tables_beside_mnist_s_images(monkeypatch, tmp_pat
 def test_cifar10_is_the_binary_version(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(
-        utils, "download_and_extract_archive", lambda url, root, md5: calls.append((url, md5))
+        f"{UTILS}.download_and_extract_archive", lambda url, root, md5: calls.append((url, md5))
     )
     fetch("cifar10", tmp_path)
     assert calls == [
@@ -49,7 +52,7 @@ def test_a_failed_download_is_one_line(monkeypatch, tmp_path):
     def fail(root, download):
         raise RuntimeError("Error downloading\ntrain-images")
 
-    monkeypatch.setattr(torchvision.datasets, "MNIST", fail)
+    monkeypatch.setattr("torchvision.datasets.MNIST", fail)
     with pytest.raises(DataError) as error:
         fetch("mnist", tmp_path)
     assert str(error.value) == (
