@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Event, Thread, current_thread
 from time import monotonic
+from typing import Any
 
 import ray
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
@@ -199,7 +200,7 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
     refuse_second_cluster()
     quiet_flower()
     workers = scenario.engine.workers
-    ray_arguments: dict[str, bool | float | int | str] = {
+    ray_arguments: dict[str, Any] = {
         "address": "local",  # else it joins whatever cluster it finds, dead ones too
         "include_dashboard": False,
         "log_to_driver": False,

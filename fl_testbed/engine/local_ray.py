@@ -66,7 +66,8 @@ def ctrl_c_waits() -> Iterator[None]:
 
     Ray that has half started cannot be ended: its processes stay, and its threads may crash.
     """
-    if threading.current_thread() is not threading.main_thread():
+    is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in a script's &
+    if not is_heard or threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []

@@ -73,9 +73,17 @@ def test_all_clusters_of_a_process_have_the_token_that_ray_has_read(
     assert os.environ.pop("RAY_AUTH_TOKEN") == token
 
 
+@pytest.fixture
+def ctrl_c_raises() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("times", "done"), [(1, True), (2, False)])
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_a_ctrl_c_waits_and_a_second_one_does_not(times: int, done: bool) -> None:
-    before, ends = signal.getsignal(signal.SIGINT), []
+    ends = []
 
     @ctrl_c_waits()
     def start() -> None:
@@ -86,7 +94,14 @@ def test_a_ctrl_c_waits_and_a_second_one_does_not(times: int, done: bool) -> Non
     with pytest.raises(KeyboardInterrupt):
         start()
     assert bool(ends) == done
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c_raises")
+def test_who_does_not_hear_a_ctrl_c_does_not_hear_it_then() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with ctrl_c_waits():
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(
