@@ -199,15 +199,13 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
 
     refuse_second_cluster()
     quiet_flower()
-    workers = scenario.engine.workers
     ray_arguments: dict[str, Any] = {
         "address": "local",  # else it joins whatever cluster it finds, dead ones too
         "include_dashboard": False,
         "log_to_driver": False,
         "logging_level": logging.ERROR,
+        "num_cpus": scenario.engine.n_workers,  # each client takes one
     }
-    if workers != "auto":
-        ray_arguments["num_cpus"] = workers  # of which each client takes one
     for module in users_modules(scenario):
         cloudpickle.register_pickle_by_value(module)
     try:

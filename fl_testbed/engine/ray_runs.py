@@ -34,10 +34,9 @@ def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: Eng
     for writer in writers:
         for module in users_modules(writer.scenario):
             cloudpickle.register_pickle_by_value(module)
-    n_workers = None if engine.workers == "auto" else engine.workers
     refuse_second_cluster()
     try:
-        pool = RayPool(n_workers, engine.ray_address, gpus=engine.device != "cpu")
+        pool = RayPool(engine.n_workers, engine.ray_address, gpus=engine.device != "cpu")
         check_device(writers[0].scenario, pool.n_gpus)
         if _side_by_side(writers, datasets, engine, pool.n_workers):
             _run_side_by_side(writers, datasets, pool)

@@ -64,6 +64,11 @@ class EngineSpec(Spec):
     device: Annotated[str, AfterValidator(_device)] = "auto"  # auto: a GPU, where there is one
     memory_limit_mib: PositiveFloat | None = None  # of the device, for each process that trains
 
+    @property
+    def n_workers(self) -> int | None:
+        """Processes asked for; None leaves it to Ray."""
+        return None if self.workers == "auto" else self.workers
+
 
 class Scenario(WholeScenario):
     """One run: the whole experiment in one file."""

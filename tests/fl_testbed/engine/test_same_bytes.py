@@ -25,6 +25,7 @@ variants:
   continued:
     init: init.safetensors
     poison: {kind: subpopulation, fraction: 0.5, surrogate_epochs: 1}
+    strategy.reweighting: {kind: jtt, n_flagged: 4, factor: 5, warm_up_rounds: 2}
 """
 INIT = {"2.weight": (16, 64), "2.bias": (16,), "4.weight": (10, 16), "4.bias": (10,)}
 
@@ -50,6 +51,8 @@ def test_ray_gives_the_bytes_of_inline(reference: Path, tmp_path: Path, parallel
     how = ("--engine", "ray", "--workers", 2, "--set", f"engine.parallel={parallel}")
     run_all(tmp_path, *how)
     assert_same_results(reference / "out", tmp_path / "out")
+    inline, ray = (folder / "out" / "small" / "continued" for folder in (reference, tmp_path))
+    assert_same_results(inline, ray, ("scenario.yaml", "init.safetensors"))
 
 
 def test_the_resolved_scenario_in_a_run_folder_gives_the_same_run(
