@@ -34,8 +34,9 @@ class RunProgress:
         self._console, self._n_runs, self._n_done = console, len(scenarios), 0
         n_rounds = sum(scenario.rounds for scenario in scenarios)
         self._several = len({scenario.name for scenario in scenarios}) > 1
-        self._start, self._rounds_left, self._rounds_computed = monotonic(), n_rounds, 0
-        self._last_line = self._start
+        self._start: float | None = None  # of the first run: Ray's own start is no part of a round
+        self._rounds_left, self._rounds_computed = n_rounds, 0
+        self._last_line = monotonic()
         self._rounds_of: dict[str, int] = {}  # done of a run, by run: several may go side by side
         self._began: dict[str, float] = {}
         self._figures: dict[str, str] = {}
@@ -73,6 +74,8 @@ class RunProgress:
         """
         label = self._label(scenario)
         self._began[label] = monotonic()
+        if self._start is None:
+            self._start = self._began[label]
         self._advance(label, first_round - self._rounds_of.get(label, 0), label)
 
     def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluated | None) -> None:
@@ -120,7 +123,7 @@ class RunProgress:
 
     def _time_left(self) -> str:
         """Say how long the sweep goes on, if rounds to come take as long as those computed."""
-        if not self._rounds_computed or not self._rounds_left:
+        if self._start is None or not self._rounds_computed or not self._rounds_left:
             return ""
         per_round = (monotonic() - self._start) / self._rounds_computed
         return f", about {duration(per_round * self._rounds_left)} left"
