@@ -508,6 +508,16 @@ def test_a_map_of_who_was_heard_says_what_its_empty_cells_are() -> None:
         assert texts == ["honest majority", "honest minority", *more]
 
 
+def test_a_map_of_who_was_heard_cuts_off_no_round_or_client_of_a_longer_run() -> None:
+    long = (np.ones((3, 5)), np.arange(1, 6), list(Role))
+    short = (np.ones((2, 2)), np.arange(2, 4), list(Role)[:2])
+    figure = heard_map({"long": long, "short": short})
+    for panel in figure.axes[:2]:
+        (low, high), (bottom, top) = panel.get_xlim(), panel.get_ylim()
+        assert low < 0.5
+        assert (high, bottom, top) == (5.5, 2.5, -0.5)
+
+
 def test_a_figure_as_pdf_is_the_same_bytes_each_time_with_fonts_that_publishers_take(
     tmp_path: Path,
 ) -> None:
