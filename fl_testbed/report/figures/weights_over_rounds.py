@@ -30,7 +30,7 @@ def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
             set_variant(panel, variant)
             panel.axhline(1, color=INK, linewidth=0.7, zorder=1)
             for role in Role:
-                by_seed = pd.concat([table[role.value] for table in tables], axis=1)
+                by_seed = pd.concat([table[role.value] for table in tables], axis=1).sort_index()
                 if by_seed.isna().all(axis=None):
                     continue
                 mean = by_seed.mean(axis=1)

@@ -28,6 +28,7 @@ from fl_testbed.report.figures.heard_map import heard_map
 from fl_testbed.report.figures.style import save
 from fl_testbed.report.figures.suppression_bars import suppression_bars
 from fl_testbed.report.figures.tension import tension_plane
+from fl_testbed.report.figures.weights_over_rounds import weights_over_rounds
 from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
 from fl_testbed.report.gallery import factors, pictures
 from fl_testbed.report.results import Status, find_runs
@@ -516,6 +517,14 @@ def test_a_map_of_who_was_heard_cuts_off_no_round_or_client_of_a_longer_run() ->
         (low, high), (bottom, top) = panel.get_xlim(), panel.get_ylim()
         assert low < 0.5
         assert (high, bottom, top) == (5.5, 2.5, -0.5)
+
+
+def test_a_curve_goes_from_round_to_round_where_a_seed_has_one_in_which_nobody_answered() -> None:
+    gap, whole = (
+        pd.DataFrame(dict.fromkeys(Role, 1.0), index=rounds) for rounds in ([1, 3], [1, 2, 3])
+    )
+    curve = weights_over_rounds({"mean": [gap, whole]}).axes[0].lines[1]
+    assert list(curve.get_xdata()) == [1, 2, 3]
 
 
 def test_a_figure_as_pdf_is_the_same_bytes_each_time_with_fonts_that_publishers_take(
