@@ -261,6 +261,26 @@ def test_rules_are_compared_at_each_swept_value_by_itself(attacked: Path) -> Non
     assert [text.get_text() for text in key.texts][:4] == ["1", "mean", "2", "krum"]
 
 
+@pytest.mark.parametrize("order", [("1", "never"), ("never", "1")])
+def test_the_key_of_several_planes_does_not_depend_on_their_order(
+    order: tuple[str, str], tmp_path: Path
+) -> None:
+    for variant, n_poisoned in (("mean", 2), ("krum", 2), ("mean_no_attack", 0)):
+        for first in order:
+            n = 0 if first == "never" else n_poisoned
+            write_run(tmp_path / "swept", f"{variant},first={first}", 0, figures(0.5), n_poisoned=n)
+    plan = [(f"{v},first={at}", 0) for v in ("mean", "krum", "mean_no_attack") for at in order]
+    write_plan(tmp_path / "swept", *plan)
+    plane = tension_plane(compare(find_runs([tmp_path])))
+    assert plane is not None
+    *planes, key = plane.axes
+    titles = {"1": "first=1", "never": "first=never ‡"}
+    assert [axes.get_title("left") for axes in planes] == [titles[first] for first in order]
+    texts = [text.get_text() for text in key.texts if text.get_text()]
+    assert texts[:6] == ["1", "mean", "2", "krum", "3", "mean_no_attack ‡"]
+    assert texts[6:] == ["★ fair and safe", "◆ Pareto-optimal", "‡ nobody attacks"]
+
+
 def test_a_baseline_is_taken_at_each_swept_value(attacked: Path) -> None:
     comparison = compare(find_runs([attacked]), "mean")
     changes = {
