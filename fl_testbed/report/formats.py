@@ -208,9 +208,7 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
         cells = [Cell(runs_text(row), value=done)] if with_seeds else []
         for column in columns:
             value = row.estimates[column.key]
-            text = value_text(value.mean, value.half_width, column)
-            if value.n not in (0, done):
-                text += f" (n={value.n})"
+            text = _text(value, column, done)
             cells.append(Cell(text, row.label in comparison.best[column.key], value.mean))
         grid.cells.append(cells)
     if any(comparison.best[column.key] for column in columns):
@@ -241,10 +239,16 @@ def _difference_grid(comparison: Comparison, title: str, columns: list[Column]) 
         cells = [Cell(str(n), value=n)]
         for column in columns:
             change = row.differences[column.key]
-            text = value_text(change.mean, change.half_width, column, signed=True)
+            text = _text(change, column, n, signed=True)
             cells.append(Cell(text, abs(change.mean) > change.half_width, change.mean))
         grid.cells.append(cells)
     return grid
+
+
+def _text(value: Estimate, column: Column, n: int, *, signed: bool = False) -> str:
+    """Return a cell's text, with the number of seeds where that is not the row's."""
+    text = value_text(value.mean, value.half_width, column, signed=signed)
+    return text if value.n in (0, n) else f"{text} (n={value.n})"
 
 
 def _general_notes(comparison: Comparison) -> Iterator[str]:

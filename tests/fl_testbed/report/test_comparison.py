@@ -180,6 +180,17 @@ def test_a_cell_says_of_how_many_seeds_it_is_where_some_have_no_such_figure(
     assert [row[3].text for row in table.cells] == ["–", "25.0 (n=1)"]
 
 
+def test_a_difference_says_of_how_many_pairs_it_is_where_some_have_no_such_figure(
+    tmp_path: Path,
+) -> None:
+    for seed, rate in enumerate((None, 0.25)):
+        write_run(tmp_path / "some", "mean", seed, figures(0.5, rate=0.5))
+        write_run(tmp_path / "some", "other", seed, figures(0.5, rate=rate))
+    table = grids(compare(find_runs([tmp_path]), "mean"))[1]
+    n_pairs, *_, change = table.cells[0]
+    assert (n_pairs.text, change.text) == ("2", "-25.0 (n=1)")
+
+
 def test_an_unknown_baseline_names_the_nearest(sweep: Path) -> None:
     with pytest.raises(UnknownVariantError, match="did you mean 'mean'"):
         compare(find_runs([sweep]), "maen")
