@@ -289,11 +289,12 @@ class PgdSpec(Spec):
     kind: Literal["pgd"]
     radius: PositiveFloat  # of the ball, in parameter units
     relative: bool = False  # radius as a multiple of the global model's last move
-    every: PositiveInt | None = 1  # steps between projections; null projects after the last alone
+    every: PositiveInt | Literal["never"] = 1  # steps to the next projection; never: the last alone
 
     def build(self) -> TrainingAttack | None:
         """Return the projection."""
-        return attacks.ProjectedDescent(**self.model_dump(exclude={"kind"}))
+        every = None if self.every == "never" else self.every
+        return attacks.ProjectedDescent(self.radius, every, self.relative)
 
 
 class NeurotoxinSpec(Spec):
