@@ -32,7 +32,7 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
     """
     colours = COLOURS.with_extremes(bad=ABSENT)
     with house_style():
-        figure, axes = panels(len(maps), columns=3, width=2.9, height=2.2)
+        figure, axes = panels(len(maps), height=2.2)
         left = min(float(rounds[0]) for _, rounds, _ in maps.values()) - 0.5
         right = max(float(rounds[-1]) for _, rounds, _ in maps.values()) + 0.5
         width = (right - left) * 0.035

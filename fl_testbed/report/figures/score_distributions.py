@@ -33,7 +33,7 @@ def score_distributions(
         separability: By variant, the AUC of suspicion, poisoned against honest minority.
     """
     with house_style():
-        figure, axes = panels(len(ranks), columns=3, width=2.9, height=1.9)
+        figure, axes = panels(len(ranks))
         for panel, (variant, table) in zip(axes, ranks.items(), strict=True):
             area = separability.get(variant, math.nan)
             set_variant(panel, variant, "" if math.isnan(area) else f"AUC {area:.2f}")

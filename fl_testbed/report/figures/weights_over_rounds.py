@@ -25,7 +25,7 @@ def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
         ratios: By variant, one table per seed: index round, columns roles.
     """
     with house_style():
-        figure, axes = panels(len(ratios), columns=3, width=2.9, height=1.9)
+        figure, axes = panels(len(ratios))
         for panel, (variant, tables) in zip(axes, ratios.items(), strict=True):
             set_variant(panel, variant)
             panel.axhline(1, color=INK, linewidth=0.7, zorder=1)
