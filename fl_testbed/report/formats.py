@@ -82,13 +82,17 @@ def markdown(comparison: Comparison) -> str:
     lines = []
     for grid in grids(comparison):
         lines += [f"**{grid.title}**", ""]
-        lines.append("| " + " | ".join(["variant", *grid.headings]) + " |")
+        lines.append(_markdown_row(["variant", *grid.headings]))
         lines.append("|---" + "|--:" * len(grid.headings) + "|")
         for label, cells in zip(grid.labels, grid.cells, strict=True):
             texts = [f"**{cell.text}**" if cell.is_marked else cell.text for cell in cells]
-            lines.append("| " + " | ".join([label.replace("|", "\\|"), *texts]) + " |")
+            lines.append(_markdown_row([label, *texts]))
         lines += ["", *(f"{note}  " for note in notes_with(grid, "bold")), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
 LATEX = str.maketrans(

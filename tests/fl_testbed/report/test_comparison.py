@@ -443,6 +443,14 @@ def test_markdown_and_latex_have_as_many_cells_in_every_row(tmp_path: Path) -> N
     assert r"\textbf{60.0}" in tex
 
 
+def test_a_group_may_be_called_what_parts_the_cells_of_a_table(tmp_path: Path) -> None:
+    groups = {f"group_accuracy.{name}": 0.2 for name in ("a|b", "c", "d")}
+    write_run(tmp_path / "tables", "mean", 0, groups)
+    table = [row for row in markdown(compare(find_runs([tmp_path]))).splitlines() if "|" in row]
+    assert table[0] == "| variant | seeds | a\\|b % | c % | d % |"
+    assert {row.replace("\\|", "").count("|") for row in table} == {6}
+
+
 def test_a_value_that_rounds_to_nothing_has_no_sign(tmp_path: Path) -> None:
     from fl_testbed.report.formats import value_text
 
