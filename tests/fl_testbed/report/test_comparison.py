@@ -521,6 +521,12 @@ def test_a_heat_map_names_the_steps_before_a_rule(tmp_path: Path) -> None:
     assert factors(tmp_path)["defence"] == "bucketing + krum"
 
 
+def test_a_heat_map_calls_a_flower_strategy_by_its_class(tmp_path: Path) -> None:
+    strategy = '{kind: flower, path: "flwr.serverapp.strategy:Krum"}'
+    (tmp_path / "scenario.yaml").write_text(f"strategy: {strategy}")
+    assert factors(tmp_path)["defence"] == "Krum"
+
+
 def test_the_plane_has_attack_success_across_and_the_worst_group_up(sweep: Path) -> None:
     plane = tension_plane(compare(find_runs([sweep])))
     assert plane is not None
