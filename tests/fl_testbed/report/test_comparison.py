@@ -350,6 +350,15 @@ def test_several_sweeps_stand_side_by_side(tmp_path: Path) -> None:
     assert [row.label for row in rows] == ["one/mean", "two/mean"]
 
 
+def test_figures_of_pooled_data_are_said_to_be_the_final_model_s_without_a_twin_too(
+    tmp_path: Path,
+) -> None:
+    both = figures(0.5) | {"final.worst_group_accuracy_with_poisoned": 0.1}
+    write_run(tmp_path / "pooled", "erm", 0, both)
+    (table,) = grids(compare(find_runs([tmp_path])))
+    assert any("on pooled data figures are the final model's" in note for note in table.notes)
+
+
 def test_another_kind_of_run_brings_columns_of_its_own(tmp_path: Path) -> None:
     write_run(tmp_path / "pooled", "jtt", 0, {"flags.precision": 0.25})
     own = {"flags": (Column("flags.precision", "precision", "%", "highest"), ACCURACY)}
