@@ -98,7 +98,7 @@ def run(
         Literal["inline", "ray", "flower"] | None, typer.Option(help="Where clients run.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Ray worker processes; implies --engine ray.")
+        int | None, typer.Option(min=1, help="Worker processes; of Ray unless --engine is flower.")
     ] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="A running Ray cluster to join; implies --engine ray.")

@@ -9,6 +9,7 @@ import torch
 from strategies.shapes import Float, Tensor
 
 Direction = Literal["unit_vector", "sign", "std"]
+TOLERANCE = 1e-5  # of the factor that a search finds
 
 
 def perturbation(
@@ -34,12 +35,11 @@ class Halving:
     """Its distance to the second."""
     otherwise: float = 0.0
     """What is taken if none fits."""
-    tolerance: float = 1e-5
 
     def __call__(self, fits: Callable[[float], bool]) -> float:
         """Return the last factor that fitted."""
         factor, found, step = self.start, self.otherwise, self.first_step
-        while abs(found - factor) > self.tolerance and step > self.tolerance / 2:
+        while abs(found - factor) > TOLERANCE and step > TOLERANCE / 2:
             if fits(factor):
                 found = factor
                 factor += step

@@ -1,7 +1,6 @@
 """Label flip: the images stay, their labels change."""
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -29,14 +28,9 @@ def random_other(n_classes: int) -> Relabel:
 
     Ditto's random labels may repeat the right one, so that a tenth of ten classes is not poisoned.
     """
-    return partial(_random_other, n_classes=n_classes)
-
-
-def _random_other(
-    labels: Int[Tensor, " n"], rng: np.random.Generator, n_classes: int
-) -> Int[Tensor, " n"]:
-    steps = torch.from_numpy(rng.integers(1, n_classes, size=len(labels)))
-    return (labels + steps) % n_classes
+    return lambda labels, rng: (
+        (labels + torch.from_numpy(rng.integers(1, n_classes, len(labels)))) % n_classes
+    )
 
 
 def label_flip(

@@ -29,10 +29,14 @@ def upweighted(error: Bool[Tensor, " n"], factor: float) -> Float[Tensor, " n"]:
     return 1 + factor * error.double()
 
 
-def error_set_balanced(error: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Return weights that make the error set and the rest equally likely (the code's λ = -1)."""
-    n_error = int(error.sum())
-    if n_error in (0, len(error)):
+def error_set_balanced(error: Bool[Tensor, " n"], kept: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Return weights that make the error set and the rest equally likely (the code's λ = -1).
+
+    Args:
+        error: The error set.
+        kept: Which examples are still there; only these are counted.
+    """
+    n_error, n_rest = int((error & kept).sum()), int((~error & kept).sum())
+    if not n_error or not n_rest:
         return torch.ones(len(error), dtype=torch.float64)
-    ratio = (len(error) - n_error) / n_error
-    return torch.where(error, ratio, 1.0).double()
+    return torch.where(error, n_rest / n_error, 1.0).double()

@@ -136,7 +136,7 @@ def _jtt(stage: specs.JTTStageSpec, plan: Plan, place: Workplace) -> Finding:
     error = error_set(confidence, stage.threshold) & plan.kept
     chosen = lifted(stage, error, place.pool)
     if stage.factor == "balance":
-        weights = error_set_balanced(chosen)
+        weights = error_set_balanced(chosen, plan.kept)
     else:
         weights = upweighted(chosen, stage.factor)
     return Finding(plan.times(weights), error, 1 - confidence, trained)

@@ -211,8 +211,10 @@ def natural(
         DataError: If the dataset has no natural clients, or not enough.
     """
     if pool.natural_clients is None:
-        raise DataError("the dataset does not say which client an example is from: choose another "
-                        "partition.kind")  # fmt: skip
+        raise DataError(
+            "the dataset does not say which client an example is from: choose another "
+            "partition.kind"
+        )
     clients = pool.natural_clients[pool.rows]
     ids, inverse, counts = np.unique(clients, return_inverse=True, return_counts=True)
     order = rng.permutation(len(ids))

@@ -35,9 +35,8 @@ def answered(clients: pd.DataFrame) -> pd.DataFrame:
 
 
 def weighed(clients: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of clients whose weight is known: a rejected answer has weight 0."""
-    known = clients["weight"].notna() | clients["status"].str.startswith("rejected")
-    return clients[known].fillna({"weight": 0})
+    """Return the rows of clients whose weight is known, as that of a rejected answer is: 0."""
+    return clients[clients["weight"].notna()]
 
 
 def minorities(groups: pd.DataFrame) -> dict[str, bool]:

@@ -151,9 +151,10 @@ def shown_group(name: str, runs: Iterable[Mapping[str, float]]) -> str:
 LEGEND = {
     ACCURACY.key: "accuracy, worst group, ASR (attack success rate): mean of the last five "
     "evaluations",
-    "final.trigger_rate_unpoisoned": "on pooled data figures are the final model's; trigger alone: "
-    "ASR of the same method trained without poison; poisoned too: the lowest of clean groups and "
-    "of poisoned ones, these judged by the attacker's label",
+    "final.trigger_rate_unpoisoned": "trigger alone: ASR of the same method trained without poison",
+    "final.worst_group_accuracy_with_poisoned": "on pooled data figures are the final model's; "
+    "poisoned too: the lowest of clean groups and of poisoned ones, these judged by the attacker's "
+    "label",
     "final.worst_clients_accuracy": "clients: honest ones, each judged on test examples in the mix "
     "of groups and classes that it holds",
     "personal.honest_majority.accuracy": "each client's own model, on test examples in the mix of "

@@ -82,13 +82,17 @@ def markdown(comparison: Comparison) -> str:
     lines = []
     for grid in grids(comparison):
         lines += [f"**{grid.title}**", ""]
-        lines.append("| " + " | ".join(["variant", *grid.headings]) + " |")
+        lines.append(_markdown_row(["variant", *grid.headings]))
         lines.append("|---" + "|--:" * len(grid.headings) + "|")
         for label, cells in zip(grid.labels, grid.cells, strict=True):
             texts = [f"**{cell.text}**" if cell.is_marked else cell.text for cell in cells]
-            lines.append("| " + " | ".join([label.replace("|", "\\|"), *texts]) + " |")
+            lines.append(_markdown_row([label, *texts]))
         lines += ["", *(f"{note}  " for note in notes_with(grid, "bold")), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
 LATEX = str.maketrans(
@@ -208,9 +212,7 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
         cells = [Cell(runs_text(row), value=done)] if with_seeds else []
         for column in columns:
             value = row.estimates[column.key]
-            text = value_text(value.mean, value.half_width, column)
-            if value.n not in (0, done):
-                text += f" (n={value.n})"
+            text = _text(value, column, done)
             cells.append(Cell(text, row.label in comparison.best[column.key], value.mean))
         grid.cells.append(cells)
     if any(comparison.best[column.key] for column in columns):
@@ -241,10 +243,16 @@ def _difference_grid(comparison: Comparison, title: str, columns: list[Column]) 
         cells = [Cell(str(n), value=n)]
         for column in columns:
             change = row.differences[column.key]
-            text = value_text(change.mean, change.half_width, column, signed=True)
+            text = _text(change, column, n, signed=True)
             cells.append(Cell(text, abs(change.mean) > change.half_width, change.mean))
         grid.cells.append(cells)
     return grid
+
+
+def _text(value: Estimate, column: Column, n: int, *, signed: bool = False) -> str:
+    """Return a cell's text, with the number of seeds where that is not the row's."""
+    text = value_text(value.mean, value.half_width, column, signed=signed)
+    return text if value.n in (0, n) else f"{text} (n={value.n})"
 
 
 def _general_notes(comparison: Comparison) -> Iterator[str]:

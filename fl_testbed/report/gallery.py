@@ -113,11 +113,12 @@ def factors(folder: Path) -> dict[str, str]:
     scenario = scenario_in(folder)
     with as_written(folder / "scenario.yaml"):
         strategy = scenario.get("strategy", {})
-        steps = [*strategy.get("pre_aggregation", []), strategy.get("aggregation", {})]
+        of_flower = {"kind": str(strategy.get("path", "?")).rpartition(":")[2]}
+        steps = [*strategy.get("pre_aggregation", []), strategy.get("aggregation", of_flower)]
         there = scenario.get("clients", {}).get("poisoned", 0) > 0
         kinds = (scenario.get("attackers") or [scenario]) if there else []
         attacks = dict.fromkeys(_attack({**scenario, **kind}) for kind in kinds)
-        defence = " + ".join(str(step.get("kind", "?")) for step in steps)
+        defence = " + ".join(str(step["kind"]) for step in steps)
         lift = _kind(strategy, "reweighting") or "none"
         told = strategy.get("oracle", {})
         return {

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from fl_testbed.report.comparison import Comparison, compare
 from fl_testbed.report.figures.style import INK, save
 from fl_testbed.report.formats import grids, notes_with
 from fl_testbed.report.gallery import pictures
-from fl_testbed.report.results import RunResult, Status, as_written, read_json, scenario_in
+from fl_testbed.report.results import RunResult, Status, read_json, scenario_in
 from fl_testbed.scenario.leaves import leaves
 from fl_testbed.scenario.places import PLAN
 
@@ -134,9 +133,7 @@ def _command(folder: Path, first: RunResult | None) -> str:
     """Return the command that made the runs; how often it was resumed is no part of it."""
     plan = read_json(folder / PLAN)
     if plan is not None and "command" in plan:
-        with as_written(folder / PLAN):
-            parts = shlex.split(str(plan["command"]))
-        return shlex.join(part for part in parts if part != "--resume")
+        return re.sub(r" --resume(?!\S)", "", str(plan["command"]))
     return f"fl-testbed run {first.folder / 'scenario.yaml'}" if first else ""
 
 

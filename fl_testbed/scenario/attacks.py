@@ -16,6 +16,7 @@ from clients.attacks import (
     Schedule,
     TrainingAttack,
 )
+from clients.attacks.perturbation import Direction
 from clients.reporting import Claim
 from clients.training import LocalTraining
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
@@ -26,7 +27,6 @@ SeenBy = Annotated[
     Literal["omniscient", "colluding"],
     Field(description="which updates they see: all honest ones of the round, or each other's"),
 ]
-DirectionName = Literal["unit_vector", "sign", "std"]
 OF_THE_OMNISCIENT = ("include_own", "stretch", "values")
 """Keys of attacks that say nothing to the colluding, who estimate from their own updates alone."""
 
@@ -136,7 +136,7 @@ class MinMaxSpec(AttackSpec):
     kind: Literal["min_max"]
     knowledge: SeenBy = "omniscient"
     include_own: bool = False  # mean and spread over everybody, as FLANDERS takes them
-    direction: DirectionName = "std"
+    direction: Direction = "std"
     search: HalvingSpec | None = None  # the exact factor by default
     attack = staticmethod(attacks.min_max)
 
@@ -146,7 +146,7 @@ class MinSumSpec(AttackSpec):
 
     kind: Literal["min_sum"]
     knowledge: SeenBy = "omniscient"
-    direction: DirectionName = "std"
+    direction: Direction = "std"
     bound: Literal["max", "min"] = "max"  # min: the authors' code
     search: HalvingSpec | None = None  # the exact factor by default
     attack = staticmethod(attacks.min_sum)
@@ -197,7 +197,7 @@ class TailoredSpec(AttackSpec):
 
     kind: Literal["tailored"]
     knowledge: Literal["omniscient"] = "omniscient"
-    direction: DirectionName = "std"
+    direction: Direction = "std"
     n_evaluations: PositiveInt = 20
     attack = staticmethod(attacks.tailored)
     knows_defence = True
@@ -289,11 +289,12 @@ class PgdSpec(Spec):
     kind: Literal["pgd"]
     radius: PositiveFloat  # of the ball, in parameter units
     relative: bool = False  # radius as a multiple of the global model's last move
-    every: PositiveInt | None = 1  # steps between projections; null projects after the last alone
+    every: PositiveInt | Literal["never"] = 1  # steps to the next projection; never: the last alone
 
     def build(self) -> TrainingAttack | None:
         """Return the projection."""
-        return attacks.ProjectedDescent(**self.model_dump(exclude={"kind"}))
+        every = None if self.every == "never" else self.every
+        return attacks.ProjectedDescent(self.radius, every, self.relative)
 
 
 class NeurotoxinSpec(Spec):

@@ -414,7 +414,8 @@ class DominoesSpec(DatasetSpec):
     def _two_different(self) -> Self:
         if self.garments[0] == self.garments[1] or self.digits[0] == self.digits[1]:
             raise ValueError("garments and digits each need two different classes")
-        if self.correlation is not None and "counts" in self.model_fields_set:
+        counts = type(self).model_fields["counts"].default  # a resolved scenario states them too
+        if self.correlation is not None and self.counts != counts:
             raise ValueError("give counts or a correlation, not both")
         return self
 

@@ -63,18 +63,27 @@ BOUNDS = {
     "less_than_equal": "<= {le}",
     "literal_error": "{expected}",
     "too_short": "at least {min_length} entries",
+    "too_long": "at most {max_length} entries",
     "string_too_short": "text that is not empty",
     "string_too_long": "at most {max_length} characters",
     "string_pattern_mismatch": "letters, digits and . _ = , - with a letter or digit first",
 }
 
 
+ONE_VALUE = ("int_type", "float_type", "string_type", "bool_type")
+"""Errors of a value that is needed, and not a list of them."""
+
+
 def describe(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> list[tuple[Path, str]]:
     """Turn pydantic's errors into paths of keys and texts, one for each fault."""
+    resolved = [(error, *_resolve(error["loc"], model)) for error in errors]
+    lists = {path for error, path, _ in resolved if error["type"] in ("too_short", "too_long")}
+    lists |= {path[:-1] for _, path, _ in resolved if path and isinstance(path[-1], int)}
     texts: dict[Path, list[str]] = {}
     mistyped: set[Path] = set()
-    for error in errors:
-        path, owner = _resolve(error["loc"], model)
+    for error, path, owner in resolved:
+        if error["type"] in ONE_VALUE and path in lists:
+            continue  # a list may stand there, and what is wrong with this one is told
         text = _text(error, path, owner, model)
         if error["type"] == "union_tag_invalid":
             path = (*path, "kind")
@@ -83,7 +92,7 @@ def describe(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> list[tup
             mistyped.update(
                 (*path[:-1], name) for name in _close(str(path[-1]), owner.model_fields)
             )
-    absent = {_resolve(e["loc"], model)[0] for e in errors if e["type"] == "missing"}
+    absent = {path for error, path, _ in resolved if error["type"] == "missing"}
     return [
         (path, _alternatives(found))
         for path, found in texts.items()
@@ -139,7 +148,7 @@ def _as_number(kind: str, value: Any) -> str:
 
 def _swept(kind: str, value: Any, path: Path) -> str:
     """Return where a list belongs that stands where there is room for one value."""
-    if kind not in ("int_type", "float_type", "string_type", "bool_type"):
+    if kind not in ONE_VALUE:
         return ""
     if not isinstance(value, list) or not all(isinstance(key, str) for key in path):
         return ""

@@ -30,7 +30,7 @@ def scenario_schema() -> Schema:
     models = (Scenario, CentralizedScenario)
     _, schema = models_json_schema([(model, "validation") for model in models])
     definitions: Schema = {name: _untitled(node) for name, node in schema["$defs"].items()}
-    for model in _all_models(models):
+    for model in every_model(models):
         _add_comments(model, definitions)
     definitions |= {
         name + PARTIAL: _partial(definition, definitions)
@@ -129,7 +129,8 @@ def _partial(node: Any, definitions: Schema) -> Any:
     }
 
 
-def _all_models(models: tuple[type[BaseModel], ...]) -> Iterator[type[BaseModel]]:
+def every_model(models: tuple[type[BaseModel], ...]) -> Iterator[type[BaseModel]]:
+    """Yield some models and all that their fields are made of, each once."""
     waiting, seen = list(models), set()
     while waiting:
         model = waiting.pop()

@@ -26,7 +26,7 @@ def client_accuracies(accuracies: Mapping[str, pd.DataFrame]) -> Figure:
         accuracies: By variant, one row per client: its role and its accuracy, as a fraction.
     """
     with house_style():
-        figure, axes = panels(len(accuracies), columns=3, width=2.9, height=1.9)
+        figure, axes = panels(len(accuracies))
         for panel, (variant, table) in zip(axes, accuracies.items(), strict=True):
             set_variant(panel, variant)
             for role in JUDGED:

@@ -31,7 +31,7 @@ def group_curves(accuracies: Mapping[str, pd.DataFrame]) -> Figure:
     else:
         named = groups
     with house_style():
-        figure, axes = panels(len(accuracies), columns=3, width=2.9, height=1.9)
+        figure, axes = panels(len(accuracies))
         for panel, (variant, table) in zip(axes, accuracies.items(), strict=True):
             set_variant(panel, variant)
             for group in table:

@@ -32,13 +32,15 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
     """
     colours = COLOURS.with_extremes(bad=ABSENT)
     with house_style():
-        figure, axes = panels(len(maps), columns=3, width=2.9, height=2.2)
+        figure, axes = panels(len(maps), height=2.2)
+        left = min(float(rounds[0]) for _, rounds, _ in maps.values()) - 0.5
+        right = max(float(rounds[-1]) for _, rounds, _ in maps.values()) + 0.5
+        width = (right - left) * 0.035
         image = None
         for panel, (variant, (ratio, rounds, roles)) in zip(axes, maps.items(), strict=True):
             set_variant(panel, variant)
-            n, first, last = len(roles), float(rounds[0]), float(rounds[-1])
-            width = (last - first + 1) * 0.035
-            extent = (first - 0.5, last + 0.5, n - 0.5, -0.5)
+            n = len(roles)
+            extent = (float(rounds[0]) - 0.5, float(rounds[-1]) + 0.5, n - 0.5, -0.5)
             norm = Normalize(0, MOST)
             image = panel.imshow(
                 ratio, colours, norm, aspect="auto", interpolation="nearest", extent=extent
@@ -50,8 +52,8 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
                 top, bottom = rows[0] - 0.5, rows[-1] + 0.5
                 panel.fill_betweenx(
                     [top, bottom],
-                    first - 0.5 - 1.6 * width,
-                    first - 0.5 - 0.3 * width,
+                    left - 1.6 * width,
+                    left - 0.3 * width,
                     color=ROLE_COLOURS[role],
                     linewidth=0,
                     label=role_name(role),
@@ -63,9 +65,9 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
                 panel.fill_between(
                     [], [], color=ABSENT, linewidth=0, label="not asked, or no answer"
                 )
-            panel.set_xlim(first - 0.5 - 1.6 * width, last + 0.5)
-            panel.set_ylim(max(panel.get_ylim()[0], n - 0.5), -0.5)
             panel.spines[:].set_visible(False)
+        most = max(len(roles) for _, _, roles in maps.values())
+        axes[0].set(xlim=(left - 1.6 * width, right), ylim=(most - 0.5, -0.5))  # all share them
         assert image is not None
         figure.supxlabel("round", fontsize=9)
         figure.supylabel("client", fontsize=9)

@@ -1,6 +1,5 @@
 """How a rule ranks honest minorities and attackers by suspicion."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -33,10 +32,9 @@ def score_distributions(
         separability: By variant, the AUC of suspicion, poisoned against honest minority.
     """
     with house_style():
-        figure, axes = panels(len(ranks), columns=3, width=2.9, height=1.9)
+        figure, axes = panels(len(ranks))
         for panel, (variant, table) in zip(axes, ranks.items(), strict=True):
-            area = separability.get(variant, math.nan)
-            set_variant(panel, variant, "" if math.isnan(area) else f"AUC {area:.2f}")
+            set_variant(panel, variant, f"AUC {separability[variant]:.2f}")
             for role in COMPARED:
                 own = table.loc[table["role"] == role.value, "rank"].to_numpy()
                 if not len(own):

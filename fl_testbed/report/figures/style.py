@@ -17,7 +17,9 @@ from clients.shard import Role
 INK = "#222222"
 """Text and axes. In the report's SVG it becomes the page's own text colour."""
 NO_BREAK = "\N{NO-BREAK SPACE}"
+PANEL_WIDTH = 2.9  # inches
 TITLE_WIDTH = 26  # characters above a panel
+SIDE_BY_SIDE = 3  # panels, at most
 FAINT = "#888888"
 """Seen on white and on black."""
 
@@ -71,18 +73,11 @@ def role_name(role: Role) -> str:
     return role.value.replace("_", " ")
 
 
-def panels(n: int, *, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure of n panels that share their axes, the unused places empty.
-
-    Args:
-        n: Number of panels.
-        columns: At most so many side by side.
-        width: Of a panel, in inches.
-        height: Of a panel, in inches.
-    """
-    columns = min(columns, n)
+def panels(n: int, height: float = 1.9) -> tuple[Figure, list[Axes]]:
+    """Return a figure of n panels, so many inches high, that share their axes."""
+    columns = min(SIDE_BY_SIDE, n)
     rows = math.ceil(n / columns)
-    figure = Figure(figsize=(width * columns, height * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(PANEL_WIDTH * columns, height * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for unused in axes.flat[n:]:
         unused.set_visible(False)

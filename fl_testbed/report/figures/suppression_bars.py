@@ -1,13 +1,11 @@
 """Weight ratio by role, one group of bars per variant."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.figure import Figure
 
 from clients.shard import Role
 from fl_testbed.report.columns import WEIGHT_RATIOS
-from fl_testbed.report.comparison import Comparison, Row
+from fl_testbed.report.comparison import Comparison
 from fl_testbed.report.figures.style import (
     FAINT,
     INK,
@@ -28,7 +26,11 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
     rows = [r for r in comparison.rows if any(r.estimates.get(k, NO_VALUE).n for k in keys)]
     if not rows:
         return None
-    shown = [(role, key) for role, key in zip(Role, keys, strict=True) if _is_there(rows, key)]
+    shown = [  # an unattacked study has no place for attackers
+        (role, key)
+        for role, key in zip(Role, keys, strict=True)
+        if any(row.estimates.get(key, NO_VALUE).n for row in rows)
+    ]
     with house_style():
         figure = Figure(figsize=(7.2, 1.1 + 0.46 * len(rows)), layout="constrained")
         axes = figure.subplots()
@@ -64,8 +66,3 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
         axes.grid(axis="x", alpha=0.25)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure
-
-
-def _is_there(rows: Sequence[Row], key: str) -> bool:
-    """Whether some run has clients of a role: an unattacked study has no place for attackers."""
-    return any(row.estimates.get(key, NO_VALUE).n for row in rows)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from fl_testbed.report.columns import ATTACK_SUCCESS, WORST_GROUP
 from fl_testbed.report.comparison import Comparison, Row
 from fl_testbed.report.figures.style import FAINT, INK, house_style
-from fl_testbed.report.formats import marked_label, marks_explained
+from fl_testbed.report.formats import UNATTACKED, marked_label, marks_explained
 
 FRONT = "#009E73"
 CLOSE = 4.0  # percent points: variants nearer than this share a label
@@ -47,10 +47,11 @@ def tension_plane(comparison: Comparison) -> Figure | None:
     n_columns = min(3, len(planes))
     n_rows = -(-len(planes) // n_columns)
     side, title = (WHOLE, 0.0) if len(planes) == 1 else (PART, 0.4)
-    known = {point.row.method: point for points in planes.values() for point in points}
-    key_width = max(2.9, 0.6 + 0.085 * max(map(len, known)))
+    drawn = [point for points in planes.values() for point in points]
+    methods = {point.row.method for point in drawn}
+    key_width = max(2.9, 0.6 + 0.085 * max(map(len, methods)))
     with house_style():
-        height = max(n_rows * (side + title), 0.9 + 0.2 * len(known))
+        height = max(n_rows * (side + title), 0.9 + 0.2 * len(methods))
         figure = Figure(figsize=(n_columns * side + key_width, height), layout="constrained")
         ratios = (*[side] * n_columns, key_width)
         grid = figure.add_gridspec(n_rows, n_columns + 1, width_ratios=ratios)
@@ -58,9 +59,10 @@ def tension_plane(comparison: Comparison) -> Figure | None:
             axes = figure.add_subplot(grid[divmod(place, n_columns)])
             _draw(axes, points, WHOLE / side)
             if at:
-                axes.set_title(at)
-        n_missing = len(comparison.rows) - sum(map(len, planes.values()))
-        lines = _key(list(known.values()), comparison.has_points, n_missing)
+                nobody_attacks = all(point.row.is_unattacked for point in points)
+                axes.set_title(f"{at} {UNATTACKED}" if nobody_attacks else at)
+        n_missing = len(comparison.rows) - len(drawn)
+        lines = _key(drawn, comparison.has_points, n_missing)
         _write(figure.add_subplot(grid[:, -1]), lines, min(0.25 / height, 1 / (len(lines) + 1)))
     return figure
 
@@ -166,12 +168,15 @@ def _key(
     points: list[Point], has_points: bool, n_missing: int
 ) -> list[tuple[str, str, str] | None]:
     """Return the variants as number, name and colour, and below them the notes, without numbers."""
-    rows = [point.row for point in points]
-    if has_points:  # who is on the front differs from plane to plane
-        rows = [replace(row, label=row.method, is_pareto=False) for row in rows]
+    rows = {point.number: point.row for point in points}
+    if has_points:  # who is on the front, and who is attacked, differs from plane to plane
+        attacked = {point.number for point in points if not point.row.is_unattacked}
+        rows = {
+            n: replace(row, label=row.method, is_pareto=False, is_unattacked=n not in attacked)
+            for n, row in rows.items()
+        }
     lines: list[tuple[str, str, str] | None] = [
-        (point.number, marked_label(row), FRONT if row.is_pareto else INK)
-        for point, row in zip(points, rows, strict=True)
+        (number, marked_label(row), FRONT if row.is_pareto else INK) for number, row in rows.items()
     ]
     notes = ["★ fair and safe", *marks_explained([point.row for point in points])]
     if any(not math.isnan(point.x_half) for point in points):

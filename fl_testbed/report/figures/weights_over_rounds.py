@@ -25,12 +25,12 @@ def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
         ratios: By variant, one table per seed: index round, columns roles.
     """
     with house_style():
-        figure, axes = panels(len(ratios), columns=3, width=2.9, height=1.9)
+        figure, axes = panels(len(ratios))
         for panel, (variant, tables) in zip(axes, ratios.items(), strict=True):
             set_variant(panel, variant)
             panel.axhline(1, color=INK, linewidth=0.7, zorder=1)
             for role in Role:
-                by_seed = pd.concat([table[role.value] for table in tables], axis=1)
+                by_seed = pd.concat([table[role.value] for table in tables], axis=1).sort_index()
                 if by_seed.isna().all(axis=None):
                     continue
                 mean = by_seed.mean(axis=1)

@@ -46,8 +46,13 @@ class TestJTT:
         assert upweighted(marks("x."), 50).tolist() == [51, 1]
 
     def test_balance_gives_error_set_and_rest_the_same_sum(self):
-        assert error_set_balanced(marks("x...")).tolist() == [3, 1, 1, 1]
-        assert error_set_balanced(marks("....")).tolist() == [1, 1, 1, 1]
+        everybody = marks("xxxx")
+        assert error_set_balanced(marks("x..."), everybody).tolist() == [3, 1, 1, 1]
+        assert error_set_balanced(marks("...."), everybody).tolist() == [1, 1, 1, 1]
+
+    def test_what_a_filter_removed_does_not_count_in_the_balance(self):
+        weights = error_set_balanced(marks("xx...."), kept=marks("x..xxx"))
+        assert weights.tolist() == [3, 3, 1, 1, 1, 1]
 
 
 class TestGroupDRO:

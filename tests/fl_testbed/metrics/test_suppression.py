@@ -101,9 +101,7 @@ class TestRoles:
         assert figures(*TWO_ROUNDS, failed) == figures(*TWO_ROUNDS)
 
     def test_a_rejected_reply_counts_as_weight_0(self):
-        rejected = row(
-            3, 2, math.nan, status="rejected: NaN", contribution=math.nan, suspicion=math.nan
-        )
+        rejected = row(3, 2, 0.0, status="rejected: NaN", contribution=math.nan, suspicion=math.nan)
         result = figures(*TWO_ROUNDS, rejected)
         minority = result[MINORITY]
         assert minority["weight_ratio"] == pytest.approx(0.1 / 0.75)
@@ -248,5 +246,5 @@ class TestWeightByGroup:
     def test_who_failed_is_left_out_and_who_was_rejected_had_no_say(self):
         held = self.holdings((0, "plain", 10), (1, "plain", 10), (2, "faded", 10))
         rejected, failed = "rejected: not finite", "failed: killed"
-        rows = [row(1, 0, 0.5), row(1, 1, math.nan, status=rejected), row(1, 2, 0.0, status=failed)]
+        rows = [row(1, 0, 0.5), row(1, 1, 0.0, status=rejected), row(1, 2, 0.0, status=failed)]
         assert weight_by_group(pd.DataFrame(rows), held) == {"plain": 1.0}

@@ -28,6 +28,7 @@ from fl_testbed.report.figures.heard_map import heard_map
 from fl_testbed.report.figures.style import save
 from fl_testbed.report.figures.suppression_bars import suppression_bars
 from fl_testbed.report.figures.tension import tension_plane
+from fl_testbed.report.figures.weights_over_rounds import weights_over_rounds
 from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
 from fl_testbed.report.gallery import factors, pictures
 from fl_testbed.report.results import Status, find_runs
@@ -179,6 +180,17 @@ def test_a_cell_says_of_how_many_seeds_it_is_where_some_have_no_such_figure(
     assert [row[3].text for row in table.cells] == ["–", "25.0 (n=1)"]
 
 
+def test_a_difference_says_of_how_many_pairs_it_is_where_some_have_no_such_figure(
+    tmp_path: Path,
+) -> None:
+    for seed, rate in enumerate((None, 0.25)):
+        write_run(tmp_path / "some", "mean", seed, figures(0.5, rate=0.5))
+        write_run(tmp_path / "some", "other", seed, figures(0.5, rate=rate))
+    table = grids(compare(find_runs([tmp_path]), "mean"))[1]
+    n_pairs, *_, change = table.cells[0]
+    assert (n_pairs.text, change.text) == ("2", "-25.0 (n=1)")
+
+
 def test_an_unknown_baseline_names_the_nearest(sweep: Path) -> None:
     with pytest.raises(UnknownVariantError, match="did you mean 'mean'"):
         compare(find_runs([sweep]), "maen")
@@ -260,6 +272,26 @@ def test_rules_are_compared_at_each_swept_value_by_itself(attacked: Path) -> Non
     assert [text.get_text() for text in key.texts][:4] == ["1", "mean", "2", "krum"]
 
 
+@pytest.mark.parametrize("order", [("1", "never"), ("never", "1")])
+def test_the_key_of_several_planes_does_not_depend_on_their_order(
+    order: tuple[str, str], tmp_path: Path
+) -> None:
+    for variant, n_poisoned in (("mean", 2), ("krum", 2), ("mean_no_attack", 0)):
+        for first in order:
+            n = 0 if first == "never" else n_poisoned
+            write_run(tmp_path / "swept", f"{variant},first={first}", 0, figures(0.5), n_poisoned=n)
+    plan = [(f"{v},first={at}", 0) for v in ("mean", "krum", "mean_no_attack") for at in order]
+    write_plan(tmp_path / "swept", *plan)
+    plane = tension_plane(compare(find_runs([tmp_path])))
+    assert plane is not None
+    *planes, key = plane.axes
+    titles = {"1": "first=1", "never": "first=never ‡"}
+    assert [axes.get_title("left") for axes in planes] == [titles[first] for first in order]
+    texts = [text.get_text() for text in key.texts if text.get_text()]
+    assert texts[:6] == ["1", "mean", "2", "krum", "3", "mean_no_attack ‡"]
+    assert texts[6:] == ["★ fair and safe", "◆ Pareto-optimal", "‡ nobody attacks"]
+
+
 def test_a_baseline_is_taken_at_each_swept_value(attacked: Path) -> None:
     comparison = compare(find_runs([attacked]), "mean")
     changes = {
@@ -316,6 +348,15 @@ def test_several_sweeps_stand_side_by_side(tmp_path: Path) -> None:
     write_run(tmp_path / "two", "mean", 0, figures(0.6))
     rows = compare(find_runs([tmp_path])).rows
     assert [row.label for row in rows] == ["one/mean", "two/mean"]
+
+
+def test_figures_of_pooled_data_are_said_to_be_the_final_model_s_without_a_twin_too(
+    tmp_path: Path,
+) -> None:
+    both = figures(0.5) | {"final.worst_group_accuracy_with_poisoned": 0.1}
+    write_run(tmp_path / "pooled", "erm", 0, both)
+    (table,) = grids(compare(find_runs([tmp_path])))
+    assert any("on pooled data figures are the final model's" in note for note in table.notes)
 
 
 def test_another_kind_of_run_brings_columns_of_its_own(tmp_path: Path) -> None:
@@ -411,6 +452,14 @@ def test_markdown_and_latex_have_as_many_cells_in_every_row(tmp_path: Path) -> N
     assert r"\textbf{60.0}" in tex
 
 
+def test_a_group_may_be_called_what_parts_the_cells_of_a_table(tmp_path: Path) -> None:
+    groups = {f"group_accuracy.{name}": 0.2 for name in ("a|b", "c", "d")}
+    write_run(tmp_path / "tables", "mean", 0, groups)
+    table = [row for row in markdown(compare(find_runs([tmp_path]))).splitlines() if "|" in row]
+    assert table[0] == "| variant | seeds | a\\|b % | c % | d % |"
+    assert {row.replace("\\|", "").count("|") for row in table} == {6}
+
+
 def test_a_value_that_rounds_to_nothing_has_no_sign(tmp_path: Path) -> None:
     from fl_testbed.report.formats import value_text
 
@@ -481,6 +530,12 @@ def test_a_heat_map_names_the_steps_before_a_rule(tmp_path: Path) -> None:
     assert factors(tmp_path)["defence"] == "bucketing + krum"
 
 
+def test_a_heat_map_calls_a_flower_strategy_by_its_class(tmp_path: Path) -> None:
+    strategy = '{kind: flower, path: "flwr.serverapp.strategy:Krum"}'
+    (tmp_path / "scenario.yaml").write_text(f"strategy: {strategy}")
+    assert factors(tmp_path)["defence"] == "Krum"
+
+
 def test_the_plane_has_attack_success_across_and_the_worst_group_up(sweep: Path) -> None:
     plane = tension_plane(compare(find_runs([sweep])))
     assert plane is not None
@@ -506,6 +561,24 @@ def test_a_map_of_who_was_heard_says_what_its_empty_cells_are() -> None:
         (legend,) = heard_map({"mean": (ratio, rounds, roles)}).legends
         texts = [text.get_text() for text in legend.get_texts()]
         assert texts == ["honest majority", "honest minority", *more]
+
+
+def test_a_map_of_who_was_heard_cuts_off_no_round_or_client_of_a_longer_run() -> None:
+    long = (np.ones((3, 5)), np.arange(1, 6), list(Role))
+    short = (np.ones((2, 2)), np.arange(2, 4), list(Role)[:2])
+    figure = heard_map({"long": long, "short": short})
+    for panel in figure.axes[:2]:
+        (low, high), (bottom, top) = panel.get_xlim(), panel.get_ylim()
+        assert low < 0.5
+        assert (high, bottom, top) == (5.5, 2.5, -0.5)
+
+
+def test_a_curve_goes_from_round_to_round_where_a_seed_has_one_in_which_nobody_answered() -> None:
+    gap, whole = (
+        pd.DataFrame(dict.fromkeys(Role, 1.0), index=rounds) for rounds in ([1, 3], [1, 2, 3])
+    )
+    curve = weights_over_rounds({"mean": [gap, whole]}).axes[0].lines[1]
+    assert list(curve.get_xdata()) == [1, 2, 3]
 
 
 def test_a_figure_as_pdf_is_the_same_bytes_each_time_with_fonts_that_publishers_take(

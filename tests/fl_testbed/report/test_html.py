@@ -1,5 +1,6 @@
 """The report page of a real sweep, as text and in a real browser."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import SCENARIO, succeed, write_scenario
+from markupsafe import escape
 from run_folders import write_run
 
 from fl_testbed.report.html import write_report
@@ -97,6 +99,23 @@ def test_an_unfinished_sweep_has_a_report_that_says_so(sweep: Path, tmp_path: Pa
     assert "a &lt;b&gt; &amp; c" in page
     assert "a <b>" not in page
     assert "difference to mean,attack=sign_flip" in page
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("fl-testbed run 'my file.yaml' --resume", "fl-testbed run 'my file.yaml'"),
+        ("fl-testbed run --resume a.yaml --out b", "fl-testbed run a.yaml --out b"),
+        ("fl_testbed.api.run('a.yaml', {'rounds': 2})",) * 2,
+    ],
+)
+def test_the_command_stands_as_it_was_given_but_for_the_resume(
+    command: str, shown: str, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "sweep", "mean", 0)
+    (tmp_path / "sweep" / "sweep.json").write_text(json.dumps({"command": command, "runs": []}))
+    page = write_report(tmp_path / "sweep", find_runs([tmp_path / "sweep"])).read_text()
+    assert f"same bytes: <code>{escape(shown)}</code>" in page
 
 
 def test_a_hash_of_code_is_told_only_where_there_is_another_to_compare_it_with(

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from clients.attacks import FACTS, UNTOLD, Knowledge
+from clients.attacks import FACTS, UNTOLD, Knowledge, ProjectedDescent
 from clients.training import LocalTraining
 from fl_testbed.scenario import ScenarioError
-from fl_testbed.scenario.attacks import AttackersSpec, AttackerTrainingSpec
+from fl_testbed.scenario.attacks import AttackersSpec, AttackerTrainingSpec, PgdSpec
 from fl_testbed.scenario.catalogue import CATALOGUE
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
@@ -22,6 +22,14 @@ def faults_of(load):
         return [f"{fault.key}: {fault.text}" for fault in error.value.faults]
 
     return faults_of
+
+
+@pytest.mark.parametrize(
+    ("given", "every"), [({}, 1), ({"every": 10}, 10), ({"every": "never"}, None)]
+)
+def test_pgd_projects_after_every_so_many_steps_or_the_last_alone(given, every):
+    spec = PgdSpec(kind="pgd", radius=2.0, relative=True, **given)
+    assert spec.build() == ProjectedDescent(radius=2.0, every=every, relative=True)
 
 
 @pytest.mark.parametrize("knowledge", ["omniscient", "colluding"])

@@ -171,6 +171,10 @@ class TestDominoes:
         codes = made.train.labels * 2 + made.train.attributes["digit"]
         assert np.bincount(codes).tolist() == [5400, 600, 600, 5400]
 
+    def test_what_a_correlation_resolves_to_can_be_run_again(self):
+        made = spec(kind="dominoes", correlation=0.9)
+        assert spec(**made.model_dump(exclude_none=True)) == made
+
     @pytest.mark.parametrize(
         ("keys", "fault"),
         [

@@ -426,6 +426,20 @@ def test_a_fault_inside_a_kind_names_the_key_without_the_kind(faults_of):
     )
 
 
+@pytest.mark.parametrize(
+    ("patch", "fault"),
+    [
+        ("size: [1, 2, 3]", "size: needs at most 2 entries, got [1, 2, 3]"),
+        ("size: [1]", "size: needs at least 2 entries, got [1]"),
+        ("size: 2, value: [0.5, 2]", "value.1: needs <= 1.0, got 2"),
+        ("size: 2, value: red", "value: needs a number or a list, got 'red'"),
+    ],
+)
+def test_a_list_where_one_value_would_do_is_judged_as_a_list(faults_of, patch, fault):
+    (told,) = faults_of(GOOD + BACKDOOR.replace("size: 2", patch))
+    assert told == f"wrong.yaml:9: poison.trigger.{fault}"
+
+
 def test_a_fault_in_a_variant_names_the_variant_s_line(faults_of):
     variant = "variants:\n  worse:\n    strategy.aggregation: {kind: krum, n_malicious: -1}\n"
     assert faults_of(GOOD + variant) == [

@@ -1,10 +1,13 @@
 from fractions import Fraction
+from typing import get_args
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from fl_testbed.scenario import CentralizedScenario, Scenario
+from fl_testbed.scenario.json_schema import every_model
 from fl_testbed.scenario.parts import SamplingSpec
 from fl_testbed.scenario.rules import KrumSpec
 from fl_testbed.scenario.spec import count_of
@@ -28,6 +31,15 @@ def test_one_and_above_is_a_count_and_below_one_a_fraction(value, count):
 def test_nothing_else_is_a_number_of_clients(value):
     with pytest.raises(ValidationError):
         KrumSpec(kind="krum", n_malicious=value)
+
+
+def test_what_may_be_null_is_so_by_default():
+    # A resolved scenario leaves nulls out, so one that is no default would be lost.
+    every = every_model((Scenario, CentralizedScenario))
+    fields = [(m.__name__, k, f) for m in every for k, f in m.model_fields.items()]
+    may_be_null = [(m, k, f) for m, k, f in fields if type(None) in get_args(f.annotation)]
+    assert len(may_be_null) > 20
+    assert not [(m, k) for m, k, f in may_be_null if f.default is not None]
 
 
 def test_a_spec_cannot_change():
