@@ -157,7 +157,13 @@ def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "is_marked"),
-    [((-0.2, -0.2), True), ((0.0, 0.0), False), ((-0.3, 0.1), False), ((0.2,), False)],
+    [
+        ((-0.2, -0.2), True),
+        ((0.0, 0.0), False),
+        ((2e-7, 2e-7), False),  # a weight in float32, its last bit
+        ((-0.3, 0.1), False),
+        ((0.2,), False),
+    ],
 )
 def test_a_difference_is_marked_where_its_interval_leaves_out_0(
     changes: tuple[float, ...], is_marked: bool, tmp_path: Path
