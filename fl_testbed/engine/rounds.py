@@ -18,7 +18,7 @@ from fl_testbed.engine.recorded_updates import Recorder
 from fl_testbed.engine.run_folder import Record, Row, State
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
-from strategies.flower_arrays import state_dict_of
+from strategies.flower_arrays import in_types_of, state_dict_of
 from strategies.observed import Observed
 from strategies.randomness import Purpose, generator
 from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
@@ -147,7 +147,8 @@ class Run:
         arrays, _ = self._strategy.aggregate_train(round_, replies)
         grid.end_round()
         if arrays is not None:
-            self._arrays = arrays  # clients do not test it: the engine does
+            # Clients do not test it: the engine does.
+            self._arrays = in_types_of(self._arrays, arrays)
 
     def _complaints(self, round_: int) -> list[str]:
         """Say so the first time that clients fail or a round moves nothing: more may follow."""
