@@ -14,6 +14,7 @@ from fl_testbed.report.figures.style import (
     legend_of_panels,
     panels,
     role_name,
+    rounds_below,
     set_variant,
 )
 
@@ -67,7 +68,7 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
             panel.set_ylim(max(panel.get_ylim()[0], n - 0.5), -0.5)
             panel.spines[:].set_visible(False)
         assert image is not None
-        figure.supxlabel("round", fontsize=9)
+        rounds_below(figure, axes)
         figure.supylabel("client", fontsize=9)
         bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="max", pad=0.01)
         bar.set_label("weight over fair share")

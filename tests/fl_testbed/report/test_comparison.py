@@ -498,6 +498,13 @@ def test_the_plane_has_attack_success_across_and_the_worst_group_up(sweep: Path)
     assert axes.get_ylabel().startswith("worst-group accuracy")
 
 
+@pytest.mark.parametrize("n_rounds", [2, 12, 15])
+def test_no_tick_stands_between_two_rounds(n_rounds: int) -> None:
+    curves = pd.DataFrame({"plain": np.linspace(0, 1, n_rounds)}, index=range(1, n_rounds + 1))
+    panels = group_curves(dict.fromkeys("abc", curves)).axes
+    assert all(tick == int(tick) for panel in panels for tick in panel.get_xticks())
+
+
 def test_a_legend_names_the_groups_of_all_variants() -> None:
     one, other = (pd.DataFrame({"plain": [0.9], group: [0.5]}) for group in ("faded", "turned"))
     (legend,) = group_curves({"one": one, "other": other}).legends
