@@ -87,6 +87,10 @@ class Run:
         self._grid.notes += [where] if where else []
         self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation, device)
         self._evaluate = Evaluator(scenario, federation, device)
+        if untested := self._evaluate.untested:
+            names = ", ".join(untested)
+            text = f"no test example of {names}: worst group and accuracy are those of the others"
+            self._grid.notes.append(text)
         self._recorder: Recorder | None = None  # of the last round, if updates are recorded
         model = build_model(scenario, federation.dataset)
         self._n_parameters = sum(parameter.numel() for parameter in model.parameters())
