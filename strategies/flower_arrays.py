@@ -237,6 +237,16 @@ class Layout:
         return record
 
 
+def in_types_of(like: ArrayRecord, arrays: ArrayRecord) -> ArrayRecord:
+    """Return a model in the types that another has it in: numpy makes float64 of it in some of
+    Flower's strategies (FedAdam)."""
+    if all(array.dtype == like[name].dtype for name, array in arrays.items()):
+        return arrays
+    return ArrayRecord(
+        {name: ArrayView(a.numpy().astype(like[name].dtype)) for name, a in arrays.items()}
+    )
+
+
 class FlatRecord(ArrayRecord):
     """An ArrayRecord of float32 arrays that lie one after the other in one vector.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clients.training import classes_in, logits_of
 from fl_testbed.data import Federation, Goal, TestSet
+from fl_testbed.data.groups import shown_name
 from fl_testbed.engine.models import build_model
 from fl_testbed.metrics import (
     AttackSuccess,
@@ -76,6 +77,17 @@ class Evaluator:
         if federation.poison is not None:
             goals = federation.poison.goals(federation.majority(self._test))
             self._goals = {name: _shown_on(device, goal) for name, goal in goals.items()}
+
+    @property
+    def untested(self) -> list[str]:
+        """The groups, as tables show them, that honest clients hold and of which no example is
+        tested."""
+        tested = np.bincount(self._test.groups, minlength=len(self._training_counts))
+        return [
+            shown_name(name, is_minority=group in self._federation.groups.minority)
+            for group, name in enumerate(self._federation.group_names)
+            if self._training_counts[group] and not tested[group]
+        ]
 
     def __call__(self, arrays: ArrayRecord) -> Evaluation:
         """Test a model."""

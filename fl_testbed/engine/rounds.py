@@ -18,7 +18,7 @@ from fl_testbed.engine.recorded_updates import Recorder
 from fl_testbed.engine.run_folder import Record, Row, State
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
-from strategies.flower_arrays import state_dict_of
+from strategies.flower_arrays import in_types_of, state_dict_of
 from strategies.observed import Observed
 from strategies.randomness import Purpose, generator
 from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
@@ -87,6 +87,10 @@ class Run:
         self._grid.notes += [where] if where else []
         self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation, device)
         self._evaluate = Evaluator(scenario, federation, device)
+        if untested := self._evaluate.untested:
+            names = ", ".join(untested)
+            text = f"no test example of {names}: worst group and accuracy are those of the others"
+            self._grid.notes.append(text)
         self._recorder: Recorder | None = None  # of the last round, if updates are recorded
         model = build_model(scenario, federation.dataset)
         self._n_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -147,7 +151,8 @@ class Run:
         arrays, _ = self._strategy.aggregate_train(round_, replies)
         grid.end_round()
         if arrays is not None:
-            self._arrays = arrays  # clients do not test it: the engine does
+            # Clients do not test it: the engine does.
+            self._arrays = in_types_of(self._arrays, arrays)
 
     def _complaints(self, round_: int) -> list[str]:
         """Say so the first time that clients fail or a round moves nothing: more may follow."""

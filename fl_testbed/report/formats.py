@@ -19,6 +19,7 @@ from fl_testbed.report.statistics import NO_VALUE, Estimate
 
 NOTHING = "–"
 PARETO, ORACLE, UNATTACKED, MARK = "◆", "†", "‡", "*"
+ROUNDING = 1e-6  # weights are float32: a smaller difference is none
 
 
 @dataclass
@@ -244,7 +245,8 @@ def _difference_grid(comparison: Comparison, title: str, columns: list[Column]) 
         for column in columns:
             change = row.differences[column.key]
             text = _text(change, column, n, signed=True)
-            cells.append(Cell(text, abs(change.mean) > change.half_width, change.mean))
+            is_marked = abs(change.mean) > max(change.half_width, ROUNDING)
+            cells.append(Cell(text, is_marked, change.mean))
         grid.cells.append(cells)
     return grid
 

@@ -144,6 +144,7 @@ class OwnReweightingSpec(OwnSpec, ReweightingSpec):
     """A reweighting of one's own, file.py:name or package.module:name."""
 
     facts = Pipeline.REWEIGHT_FACTS
+    reads_only = True
 
     def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
         """Return the function with its arguments bound."""

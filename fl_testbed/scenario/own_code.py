@@ -137,15 +137,21 @@ class Guarded:
         code: The function.
         complaint: Returns what is wrong with a result (the first argument) of a call with some
             arguments (the others), or an empty text.
+        reads_only: Whether the tensors that it is handed are not its own to write to.
     """
 
-    def __init__(self, code: OwnCode, complaint: Callable[..., str]) -> None:
-        self._code, self._complaint = code, complaint
+    def __init__(
+        self, code: OwnCode, complaint: Callable[..., str], reads_only: bool = False
+    ) -> None:
+        self._code, self._complaint, self._reads_only = code, complaint, reads_only
         self.__name__ = code.name
         self.__signature__ = inspect.signature(code.function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
+        handed = dict(zip(self.__signature__.parameters, args, strict=False)) | kwargs
+        may_write = not self._reads_only or handed.get("out") is not None
+        before = {} if may_write else _versions(handed)
         try:
             result = self._code.function(*args, **kwargs)
             wrong = self._complaint(result, *args, **kwargs)
@@ -153,9 +159,22 @@ class Guarded:
             raise  # those say what to do
         except (Exception, SystemExit) as fault:  # a user's code may raise anything
             raise OwnCodeError(self._code.blame(fault)) from fault
+        now = _versions(handed) if before else {}
+        written = [name for name, version in before.items() if now[name] != version]
+        if written and not wrong:
+            wrong = f"wrote to {written[0]!r}, which others read after it: take a copy, clone()"
         if wrong:
             raise OwnCodeError(f"{self._code.place}: {self._code.name} {wrong}")
         return result
+
+
+def _versions(handed: Mapping[str, Any]) -> dict[str, int]:
+    """Return how often each tensor has been written to in place, as torch counts."""
+    return {
+        name: value._version
+        for name, value in handed.items()
+        if isinstance(value, torch.Tensor) and not value.is_inference()
+    }
 
 
 class OwnSpec(Spec):
@@ -172,6 +191,8 @@ class OwnSpec(Spec):
     """The key that says where the function is."""
     first: ClassVar[str] = ""
     """What the function's first parameter is, where it is handed over by position."""
+    reads_only: ClassVar[bool] = False
+    """Whether the tensors that it is handed are read again after it."""
 
     @model_validator(mode="after")
     def _find(self) -> Self:
@@ -247,7 +268,7 @@ class OwnSpec(Spec):
 
     def guarded(self) -> Guarded:
         """Return the function; what goes wrong in it is told in one line."""
-        return Guarded(self._code, self.complaint)
+        return Guarded(self._code, self.complaint, self.reads_only)
 
     def with_args(self) -> Callable[..., Any]:
         """Return the function with its arguments bound."""

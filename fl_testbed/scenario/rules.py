@@ -60,6 +60,8 @@ class AssumesMalicious(MethodSpec):
 class OwnMethodSpec(OwnSpec, MethodSpec):
     """A method of one's own."""
 
+    reads_only = True
+
     @property
     def rule(self) -> Callable[..., Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The function."""

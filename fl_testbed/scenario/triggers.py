@@ -159,13 +159,18 @@ class OwnTriggerSpec(OwnSpec, TriggerSpec):
     def build(self, dataset: Dataset, groups: Groups) -> Trigger:
         """Return the function with its arguments bound."""
         del dataset, groups
-        return self.with_args()
+        return partial(_on_a_copy, self.with_args())
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need inputs like those that came in."""
         shape = tuple(args[0].shape)
         given = tuple(getattr(result, "shape", ()))
         return "" if given == shape else f"must return inputs of shape {shape}, returned {given}"
+
+
+def _on_a_copy(trigger: Trigger, inputs: Tensor) -> Tensor:
+    """Stamp a copy: what a user's trigger writes to would be the clean test as well."""
+    return trigger(inputs.clone())
 
 
 OurTrigger = Annotated[

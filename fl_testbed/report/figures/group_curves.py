@@ -11,6 +11,7 @@ from fl_testbed.report.figures.style import (
     house_style,
     legend_of_panels,
     panels,
+    rounds_below,
     set_variant,
 )
 
@@ -51,7 +52,7 @@ def group_curves(accuracies: Mapping[str, pd.DataFrame]) -> Figure:
                 )
             panel.grid(alpha=0.25)
         axes[0].set_ylim(-3, 103)
-        figure.supxlabel("round", fontsize=9)
+        rounds_below(figure, axes)
         figure.supylabel("accuracy, %", fontsize=9)
         title = f"the {NAMED} worst of {len(groups)} groups" if len(groups) > NAMED else None
         legend_of_panels(figure, axes, columns=4, title=title)

@@ -14,6 +14,7 @@ from fl_testbed.report.figures.style import (
     legend_of_panels,
     panels,
     role_name,
+    rounds_below,
     set_variant,
 )
 
@@ -69,7 +70,7 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
         most = max(len(roles) for _, _, roles in maps.values())
         axes[0].set(xlim=(left - 1.6 * width, right), ylim=(most - 0.5, -0.5))  # all share them
         assert image is not None
-        figure.supxlabel("round", fontsize=9)
+        rounds_below(figure, axes)
         figure.supylabel("client", fontsize=9)
         bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="max", pad=0.01)
         bar.set_label("weight over fair share")

@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
+from matplotlib.ticker import MaxNLocator
 
 from clients.shard import Role
 
@@ -91,6 +92,12 @@ def set_variant(panel: Axes, variant: str, figure: str = "") -> None:
     words = " ".join([variant.replace(",", ", "), figure.replace(" ", NO_BREAK)])
     lines = textwrap.wrap(words, TITLE_WIDTH, break_on_hyphens=False)
     panel.set_title("\n".join(lines).replace(", ", ","))
+
+
+def rounds_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Let rounds run from left to right in panels that share their axes: there are whole ones."""
+    figure.supxlabel("round", fontsize=9)
+    axes[0].xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
 def legend_of_panels(

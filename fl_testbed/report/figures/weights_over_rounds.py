@@ -14,6 +14,7 @@ from fl_testbed.report.figures.style import (
     legend_of_panels,
     panels,
     role_name,
+    rounds_below,
     set_variant,
 )
 
@@ -51,7 +52,7 @@ def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
             panel.grid(alpha=0.25)
         top = axes[0].get_ylim()[1]
         axes[0].set_ylim(-0.04 * top, top)
-        figure.supxlabel("round", fontsize=9)
+        rounds_below(figure, axes)
         figure.supylabel("weight over fair share", fontsize=9)
         legend_of_panels(figure, axes, columns=3)
     return figure

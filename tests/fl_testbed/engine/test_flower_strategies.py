@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import SCENARIO, assert_same_results, run, write_scenario
+from safetensors.numpy import load_file
 
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_writer import Options, run_folder
@@ -163,6 +164,17 @@ def test_leaving_a_clipped_client_out_changes_less_than_leaving_out_another(
     clients = pd.read_csv(runs["clipping"] / "clients.csv")
     assert (clients["influence"] > 0).all()
     assert pd.read_csv(runs["FedAvg"] / "clients.csv")["influence"].isna().all()
+
+
+def test_a_strategy_that_returns_float64_leaves_a_model_as_clients_have_it(tmp_path: Path) -> None:
+    adam = flower("flwr.serverapp.strategy:FedAdam", "{eta: 0.05}")
+    path = scenario(tmp_path, {"adam": adam})
+    scenarios = load_scenarios(path, ["training.cohort=12"])
+    launch(scenarios, Options(tmp_path / "out", None, ""), MagicMock())
+    folder = run_folder(tmp_path / "out", scenarios[0]).path
+    types = {array.dtype for array in load_file(folder / "model.safetensors").values()}
+    assert types == {np.dtype(np.float32)}
+    assert "a cohort failed" not in (folder / "events.log").read_text()
 
 
 def test_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:

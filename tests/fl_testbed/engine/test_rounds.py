@@ -52,6 +52,22 @@ def client_tables(made: Scenario) -> pd.DataFrame:
 
 
 class TestRun:
+    def test_a_group_that_nobody_tests_is_named(self, tmp_path):
+        rows = [(i % 2, place, split) for split in ("train", "test") for i in range(40)
+                for place in ("town", "farm")[: 1 + (i < 10 and split == "train")]]  # fmt: skip
+        lines = [",".join(map(str, row)) for row in [("ill", "place", "split"), *rows]]
+        (tmp_path / "people.csv").write_text("\n".join(lines))
+        minority = {"kind": "attributes", "by": ["place"]}
+        columns = {"label": "ill", "attributes": ["place"], "split": "split"}
+        dataset = {"kind": "csv", "file": "people.csv", "minority": minority, **columns}
+        clients = {"honest_majority": 6, "honest_minority": 2, "poisoned": 1, "examples_each": 5}
+        made = scenario(dataset=dataset, clients=clients, poison={"kind": "none"}, rounds=1)
+        first, second = federated.records(load_dataset(made, tmp_path), made, -1, None)
+        assert [note for note in first.notes if "no test example" in note] == [
+            "no test example of farm (minority): worst group and accuracy are those of the others"
+        ]
+        assert not second.notes
+
     def test_each_round_draws_clients_of_its_own_and_none_twice(self):
         strategy = {"aggregation": {"kind": "mean"}}
         clients = client_tables(scenario(sampling={"fraction": 0.5}, strategy=strategy))

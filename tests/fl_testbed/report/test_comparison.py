@@ -158,7 +158,13 @@ def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "is_marked"),
-    [((-0.2, -0.2), True), ((0.0, 0.0), False), ((-0.3, 0.1), False), ((0.2,), False)],
+    [
+        ((-0.2, -0.2), True),
+        ((0.0, 0.0), False),
+        ((2e-7, 2e-7), False),  # a weight in float32, its last bit
+        ((-0.3, 0.1), False),
+        ((0.2,), False),
+    ],
 )
 def test_a_difference_is_marked_where_its_interval_leaves_out_0(
     changes: tuple[float, ...], is_marked: bool, tmp_path: Path
@@ -545,6 +551,13 @@ def test_the_plane_has_attack_success_across_and_the_worst_group_up(sweep: Path)
     assert points == [(0, 100), pytest.approx((50, 70)), pytest.approx((0, 20))]
     assert axes.get_xlabel().startswith("attack success rate")
     assert axes.get_ylabel().startswith("worst-group accuracy")
+
+
+@pytest.mark.parametrize("n_rounds", [2, 12, 15])
+def test_no_tick_stands_between_two_rounds(n_rounds: int) -> None:
+    curves = pd.DataFrame({"plain": np.linspace(0, 1, n_rounds)}, index=range(1, n_rounds + 1))
+    panels = group_curves(dict.fromkeys("abc", curves)).axes
+    assert all(tick == int(tick) for panel in panels for tick in panel.get_xticks())
 
 
 def test_a_legend_names_the_groups_of_all_variants() -> None:

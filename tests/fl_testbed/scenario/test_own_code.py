@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -266,6 +267,8 @@ def test_a_users_rule_may_ask_for_more_clients(tmp_path):
             "return Aggregate(updates[0], weights, weights, {'t': 1}) or",
             "5: first_only must return memory of tensors, returned int as 't'",
         ),
+        ("weights[0] = 1", "weights[0] = 1; updates -= 1", "5: first_only wrote to 'updates', wh"),
+        ("weights[0] = 1", "weights[0] = 1; prior[0] = 0", "5: first_only wrote to 'prior', whi"),
     ],
 )
 def test_what_goes_wrong_inside_is_told_with_the_users_line(tmp_path, old, new, fault):
@@ -392,3 +395,17 @@ def test_a_package_may_import_its_own_parts(folder):
     (package / "helpers.py").write_text("x = 1\n")
     (folder / "helpers.py").write_text("x = 2\n")  # another
     assert load(folder, from_package(package.name)).strategy.aggregation.code.sha256
+
+
+def test_a_trigger_that_writes_to_what_it_is_handed_leaves_the_clean_examples_alone(tmp_path):
+    code = "def stripe(images):\n    images[:, :, -1] = 1\n    return images\n"
+    (tmp_path / "look.py").write_text(code)
+    poison = "poison: {kind: dirty_label_backdoor, trigger: {kind: 'look.py:stripe'}, target: 0}"
+    (tmp_path / "mine.py").write_text(RULE)
+    (tmp_path / "own.yaml").write_text(SCENARIO.replace("KIND", GOOD) + poison)
+    (scenario,) = load_scenarios(tmp_path / "own.yaml")
+    clean = torch.zeros(2, 1, 3, 3)
+    spec: Any = scenario.poison
+    trigger = spec.trigger.build(None, None)  # it asks for neither data nor groups
+    assert trigger(clean)[:, :, -1].eq(1).all()
+    assert clean.eq(0).all()
