@@ -201,7 +201,8 @@ def replay_(
         console.print(
             f"weights as in the run itself, to the byte: {n_same} of {len(replays)} replays"
         )
-    console.print(f"replays: {out / done[0].name}", soft_wrap=True)
+    for name in dict.fromkeys(run.name for run in done):
+        console.print(f"replays: {out / name}", soft_wrap=True)
 
 
 @app.command()

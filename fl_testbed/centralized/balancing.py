@@ -2,18 +2,18 @@
 
 import torch
 
-from strategies.shapes import Bool, Float, Int, Tensor
+from strategies.shapes import Float, Int, Tensor
 
 
-def balanced(parts: Int[Tensor, " n"], kept: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Return weights that give each part the same sum over the examples that are kept.
+def balanced(parts: Int[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Return factors that give each part the same sum of weights, 1.
 
     Args:
         parts: Class or group of each example.
-        kept: Which examples count.
+        weights: Of each example before, >= 0; 0 where it was removed.
 
     References:
         Idrissi et al., Simple data balancing achieves competitive worst-group-accuracy, CLeaR 2022.
     """
-    counts = torch.bincount(parts[kept], minlength=int(parts.max()) + 1)
-    return 1 / counts.clamp_min(1)[parts].double()
+    sums = torch.bincount(parts, weights)
+    return 1 / torch.where(sums > 0, sums, 1.0)[parts]

@@ -1,7 +1,5 @@
 """Just Train Twice: what a first model gets wrong counts more for the second."""
 
-import torch
-
 from strategies.shapes import Bool, Float, Tensor
 
 
@@ -27,16 +25,3 @@ def upweighted(error: Bool[Tensor, " n"], factor: float) -> Float[Tensor, " n"]:
     λ + 1 times.
     """
     return 1 + factor * error.double()
-
-
-def error_set_balanced(error: Bool[Tensor, " n"], kept: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Return weights that make the error set and the rest equally likely (the code's λ = -1).
-
-    Args:
-        error: The error set.
-        kept: Which examples are still there; only these are counted.
-    """
-    n_error, n_rest = int((error & kept).sum()), int((~error & kept).sum())
-    if not n_error or not n_rest:
-        return torch.ones(len(error), dtype=torch.float64)
-    return torch.where(error, n_rest / n_error, 1.0).double()

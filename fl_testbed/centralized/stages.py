@@ -19,7 +19,7 @@ from fl_testbed.centralized.george import (
     smaller_clusters,
 )
 from fl_testbed.centralized.group_dro import GroupDRO
-from fl_testbed.centralized.jtt import error_set, error_set_balanced, upweighted
+from fl_testbed.centralized.jtt import error_set, upweighted
 from fl_testbed.centralized.loss_filter import largest, least_confident
 from fl_testbed.centralized.plan import Plan, everything
 from fl_testbed.centralized.pool import Pool
@@ -135,11 +135,11 @@ def _jtt(stage: specs.JTTStageSpec, plan: Plan, place: Workplace) -> Finding:
     confidence = trained.confidences[-1]
     error = error_set(confidence, stage.threshold) & plan.kept
     chosen = lifted(stage, error, place.pool)
-    if stage.factor == "balance":
-        weights = error_set_balanced(chosen, plan.kept)
+    if stage.factor == "balance":  # the code's λ = -1
+        factors = balanced(chosen.long(), plan.weights)
     else:
-        weights = upweighted(chosen, stage.factor)
-    return Finding(plan.times(weights), error, 1 - confidence, trained)
+        factors = upweighted(chosen, stage.factor)
+    return Finding(plan.times(factors), error, 1 - confidence, trained)
 
 
 def _george(stage: specs.GeorgeStageSpec, plan: Plan, place: Workplace) -> Finding:
@@ -171,7 +171,7 @@ def _group_dro(stage: specs.GroupDROStageSpec, plan: Plan, place: Workplace) -> 
 
 def _balance(stage: specs.BalanceStageSpec, plan: Plan, place: Workplace) -> Finding:
     parts = place.pool.labels if stage.by == "class" else place.pool.annotated
-    return Finding(plan.times(balanced(parts, plan.kept)))
+    return Finding(plan.times(balanced(parts, plan.weights)))
 
 
 def _filtered(

@@ -152,6 +152,8 @@ def groups_by(
                 f"{dataset.name} has no attribute {name!r}: dataset.minority.by can name "
                 f"{', '.join(values)}"
             )
+    if len(set(by)) < len(by):
+        raise DataError(f"dataset.minority.by names an attribute twice: {', '.join(by)}")
     names = tuple(", ".join(parts) for parts in itertools.product(*(values[name] for name in by)))
     train, test = (_codes(part, by, values) for part in (dataset.train, dataset.test))
     if minority is None:

@@ -20,6 +20,7 @@ from fl_testbed.report.figures.tension import tension_plane
 from fl_testbed.report.figures.weights_over_rounds import weights_over_rounds
 from fl_testbed.report.histories import (
     ACCURACIES,
+    after_restart,
     client_history,
     group_accuracy_by_round,
     heard_by_round,
@@ -197,12 +198,18 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
         "scores",
         "Whom the rule suspects",
         "Where honest minorities and attackers stand in the rule's own order of suspicion, all "
-        "seeds and rounds; AUC 0.5: it cannot tell them apart." + left_out,
+        "seeds and rounds but those before a restart; AUC 0.5: it cannot tell them apart."
+        + left_out,
         {
             label: ranks
             for label, tables in histories.items()
             if not math.isnan(areas.get(label, math.nan))
-            and len(ranks := pd.concat([suspicion_ranks(clients) for clients in tables]))
+            and len(
+                ranks := pd.concat(
+                    suspicion_ranks(after_restart(run.folder, clients))
+                    for run, clients in zip(done[label], tables, strict=True)
+                )
+            )
         },
         lambda page: score_distributions(page, areas),
     )

@@ -33,6 +33,16 @@ def client_history(folder: Path) -> pd.DataFrame:
         return clients.assign(role=clients["role"].map(Role))
 
 
+def after_restart(folder: Path, clients: pd.DataFrame) -> pd.DataFrame:
+    """Leave out what was before a restart, as a run's figures do: nothing of it is in the model."""
+    path = folder / "rounds.csv"
+    if not path.exists():  # of a replay
+        return clients
+    with as_written(path):
+        rounds = read_table(path, {"round": int, "restarted": int})
+    return clients[~(clients["round"] <= rounds.loc[rounds["restarted"] == 1, "round"].max())]
+
+
 def weight_ratios_by_round(clients: pd.DataFrame) -> pd.DataFrame:
     """Return each role's weight over its prior weight; index: round, columns: roles."""
     sums = weighed(clients).groupby(["round", "role"])[["weight", "prior_weight"]].sum()

@@ -17,7 +17,7 @@ from fl_testbed.centralized.george import (
     smaller_clusters,
 )
 from fl_testbed.centralized.group_dro import GroupDRO
-from fl_testbed.centralized.jtt import error_set, error_set_balanced, upweighted
+from fl_testbed.centralized.jtt import error_set, upweighted
 from fl_testbed.centralized.loss_filter import largest, least_confident
 from fl_testbed.centralized.plan import everything
 from fl_testbed.centralized.separation import separation
@@ -44,15 +44,6 @@ class TestJTT:
 
     def test_an_example_of_the_error_set_counts_one_more_than_the_factor(self):
         assert upweighted(marks("x."), 50).tolist() == [51, 1]
-
-    def test_balance_gives_error_set_and_rest_the_same_sum(self):
-        everybody = marks("xxxx")
-        assert error_set_balanced(marks("x..."), everybody).tolist() == [3, 1, 1, 1]
-        assert error_set_balanced(marks("...."), everybody).tolist() == [1, 1, 1, 1]
-
-    def test_what_a_filter_removed_does_not_count_in_the_balance(self):
-        weights = error_set_balanced(marks("xx...."), kept=marks("x..xxx"))
-        assert weights.tolist() == [3, 3, 1, 1, 1, 1]
 
 
 class TestGroupDRO:
@@ -100,9 +91,12 @@ class TestPlan:
         assert plan.shares().tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2])
 
 
-def test_balanced_parts_have_the_same_sum_of_what_is_kept():
-    weights = balanced(torch.tensor([0, 0, 0, 1, 1]), marks("xxx.x"))
-    assert weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1, 1])
+@pytest.mark.parametrize("weights", [[1.0, 1, 1, 0, 1], [51.0, 1, 1, 0, 1], [0.0, 0, 0, 1, 1]])
+def test_balanced_parts_have_the_same_sum_of_the_weights_that_a_lift_or_a_filter_left(weights):
+    parts, before = torch.tensor([0, 0, 0, 1, 1]), torch.tensor(weights).double()
+    after = before * balanced(parts, before)
+    assert after[3:].sum().item() == pytest.approx(1)
+    assert after[:3].sum().item() == pytest.approx(1 if before[:3].any() else 0)
 
 
 class TestGeorge:

@@ -62,6 +62,7 @@ class TestOwnGroups:
              "label, sex, race"),
             (["sex"], ["men"], "there is no group 'men': dataset.minority.groups can name "
              "woman; man"),
+            (["sex", "sex"], None, "dataset.minority.by names an attribute twice: sex, sex"),
         ],
     )  # fmt: skip
     def test_what_there_is_not_is_refused_with_what_there_is(self, by, named, fault):

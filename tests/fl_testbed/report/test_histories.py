@@ -13,6 +13,7 @@ from fl_testbed.metrics import answered
 from fl_testbed.report.comparison import compare
 from fl_testbed.report.gallery import pictures
 from fl_testbed.report.histories import (
+    after_restart,
     client_history,
     group_accuracy_by_round,
     heard_by_round,
@@ -52,6 +53,14 @@ def test_suspicion_ranks_run_from_0_to_1_within_a_round_and_ties_share_theirs() 
     # Ranks 0, 1.5, 1.5 and 3 of 3; who is alone in a round stands in the middle.
     assert ranks["rank"].tolist() == pytest.approx([0, 0.5, 0.5, 1, 0.5])
     assert ranks["role"].tolist() == [MAJORITY, MAJORITY, MINORITY, POISONED, MAJORITY]
+
+
+def test_rounds_before_the_last_restart_are_left_out(tmp_path: Path) -> None:
+    assert after_restart(tmp_path, CLIENTS).equals(CLIENTS)  # a replay has no rounds.csv
+    for restarted, left in (((0, 0), [1, 2]), ((1, 0), [2]), ((1, 1), [])):
+        rounds = pd.DataFrame({"round": [1, 2], "restarted": restarted})
+        rounds.to_csv(tmp_path / "rounds.csv", index=False)
+        assert after_restart(tmp_path, CLIENTS)["round"].unique().tolist() == left
 
 
 def test_who_was_heard_is_a_row_for_every_client_that_was_ever_sampled() -> None:
