@@ -18,7 +18,7 @@ from fl_testbed.engine.recorded_updates import Recorder
 from fl_testbed.engine.run_folder import Record, Row, State
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
-from strategies.flower_arrays import state_dict_of
+from strategies.flower_arrays import Layout, state_dict_of
 from strategies.observed import Observed
 from strategies.randomness import Purpose, generator
 from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
@@ -88,9 +88,8 @@ class Run:
         self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation, device)
         self._evaluate = Evaluator(scenario, federation, device)
         self._recorder: Recorder | None = None  # of the last round, if updates are recorded
-        model = build_model(scenario, federation.dataset)
-        self._n_parameters = sum(parameter.numel() for parameter in model.parameters())
-        self._arrays = ArrayRecord(model.state_dict())
+        self._arrays = ArrayRecord(build_model(scenario, federation.dataset).state_dict())
+        self._n_parameters = Layout.of(self._arrays).size
         self._has_complained = False
 
     def rounds(self, done: int = -1, state: State | None = None) -> Iterator[Record]:
