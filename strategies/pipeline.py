@@ -203,16 +203,7 @@ class Pipeline:
             if name.startswith(self.RULE_MEMORY)
         }
         memory = {k: v for k, v in memory.items() if not k.startswith(self.RULE_MEMORY)}
-        known: dict[str, Any] = {
-            "round_": facts.round_,
-            "clients": facts.clients,
-            "prior": facts.prior,
-            "losses": facts.losses,
-            "confidences": facts.confidences,
-            "memory": memory,
-            "evaluate": facts.evaluate,
-            "rng": facts.rng,
-        }
+        known: dict[str, Any] = {**vars(facts), "memory": memory}
         step, restart, scales, lifted = 1.0, False, None, facts.prior
         if self.reweight is not None:
             if "squared_norms" in self._reweight_asks:
@@ -312,7 +303,7 @@ def asked_facts(rule: Callable[..., Any], facts: Iterable[str], skip: int) -> fr
     missing = [
         p.name
         for p in parameters
-        if p.name not in asked and p.default is p.empty and p.kind not in (p.VAR_KEYWORD,)
+        if p.name not in asked and p.default is p.empty and p.kind is not p.VAR_KEYWORD
     ]
     if missing:
         raise TypeError(
