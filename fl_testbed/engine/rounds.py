@@ -189,8 +189,9 @@ class Run:
                 (round_, name, int(group in minority), *row)
                 for group, (name, *row) in enumerate(rows)
             ]
-            attacks = evaluation.attacks.items()
-            tables["attacks.csv"] = [(round_, name, *figures) for name, figures in attacks]
+            tables["attacks.csv"] = [
+                (round_, name, *success) for name, success in evaluation.attacks.items()
+            ]
             tables["accuracies.csv"] = [
                 (round_, client, self._role(client), accuracy)
                 for client, accuracy in evaluation.by_client.items()
