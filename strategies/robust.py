@@ -221,7 +221,8 @@ class RobustFedAvg(FedAvg):
             for row in usable:
                 ledger.clients[row].weight = 0.0
             return None, self._metrics(ledger, reports)
-        self.memory, ledger.restarted = step.memory, step.restart
+        self.memory = {name: self._lasting(value) for name, value in step.memory.items()}
+        ledger.restarted = step.restart
         self._record([ledger.clients[row] for row in usable], step)
         if not step.restart and not any(entry.weight for entry in ledger.clients):
             ledger.skipped = "rule and lift leave nobody any weight"
@@ -388,6 +389,11 @@ class RobustFedAvg(FedAvg):
         )
         memory = {name: value.to(self._home_of(name)) for name, value in self.memory.items()}
         return self.pipeline(self._matrix[: len(usable)], facts, memory, overwrite=True)
+
+    def _lasting(self, kept: Tensor) -> Tensor:
+        """Return what a rule keeps; a copy if it lies in the matrix, which the next round fills."""
+        matrix = self._matrix.untyped_storage()
+        return kept.clone() if kept.untyped_storage().data_ptr() == matrix.data_ptr() else kept
 
     def _home_of(self, name: str) -> torch.device:
         """Return where a tensor of the memory belongs: a rule's beside the updates."""
