@@ -18,7 +18,6 @@ from strategies.aggregation.aggregate import (
 )
 from strategies.memory import Memory
 from strategies.oracle import Oracle
-from strategies.pre_aggregation import nearest_neighbour_mixing
 from strategies.pre_aggregation.mixed import Mixed, PreAggregator, prior_of_rows, pulled_back
 from strategies.reweighting.lift import Reweighter
 from strategies.running_sum import RowByRow
@@ -181,9 +180,9 @@ class Pipeline:
 
     @property
     def compares_pairs(self) -> bool:
-        """Whether a step works on a figure for every pair of clients."""
-        parts = [getattr(part, "func", part) for part in (self.aggregate, *self.pre_aggregate)]
-        return nearest_neighbour_mixing in parts or any(part in COMPARE_PAIRS for part in parts)
+        """Whether a step works on a figure for every pair of clients, as a mixing matrix is."""
+        rule = getattr(self.aggregate, "func", self.aggregate)
+        return bool(self.pre_aggregate) or rule in COMPARE_PAIRS
 
     def __call__(
         self,
