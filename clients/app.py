@@ -174,11 +174,11 @@ class ShardClientApp(ClientApp):
             self._received, self._layout = (arrays, state), Layout.of(arrays)
         return self._received[1]
 
-    def _sent(self, done: Trained) -> tuple[ArrayRecord, float]:
+    def _sent(self, done: Trained) -> ArrayRecord:
         """Return a trained model as it is sent, without a copy if it is a row of a cohort."""
         if done.row is not None and self._layout.is_flat and self._layout.names == done.names:
-            return flat_record(self._layout, done.row), done.loss
-        return packed(done.state, self._layout), done.loss
+            return flat_record(self._layout, done.row)
+        return packed(done.state, self._layout)
 
     def _received_loss(self, message: Message, received: State, work: Work) -> dict[str, float]:
         if not message.content["config"].get("report-loss", False):
@@ -196,23 +196,20 @@ class ShardClientApp(ClientApp):
         extra: dict[str, float],
     ) -> Message:
         """Return the reply, and only now note what the client keeps: all went well."""
-        done: dict[str, tuple[ArrayRecord, float]] = {}
-        for name in plan.jobs:
-            made = next(trained)
-            if name == ARRAYS and plan.lesson.revise is not None:
-                with torch.no_grad():
-                    plan.lesson.revise(plan.received, made.state)
-            done[name] = self._sent(made)
+        own = next(trained)
+        if plan.lesson.revise is not None:
+            with torch.no_grad():
+                plan.lesson.revise(plan.received, own.state)
         metrics = {
             "num-examples": len(plan.work.shard.labels),
-            "train-loss": done[ARRAYS][1],
+            "train-loss": own.loss,
             **extra,
         }
-        content = RecordDict({ARRAYS: done[ARRAYS][0], "metrics": MetricRecord(metrics)})
-        if CLEAN_ARRAYS in done:
-            content[CLEAN_ARRAYS] = done[CLEAN_ARRAYS][0]
-        if PERSONAL in done:
-            context.state[PERSONAL] = done[PERSONAL][0]
+        content = RecordDict({ARRAYS: self._sent(own), "metrics": MetricRecord(metrics)})
+        if CLEAN_ARRAYS in plan.jobs:
+            content[CLEAN_ARRAYS] = self._sent(next(trained))
+        if PERSONAL in plan.jobs:
+            context.state[PERSONAL] = self._sent(next(trained))
         if plan.work.keeps_received:
             context.state[LAST_RECEIVED] = message.content[ARRAYS]
         if memory := plan.lesson.kept():

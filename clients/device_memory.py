@@ -108,9 +108,9 @@ class HostMemory(DeviceMemory):
 
     def free(self) -> int | None:
         """Return what may be taken."""
-        if self._available is None or self._limit is None:
-            return self._available() if self._available is not None else self._limit
-        return min(self._available(), self._limit)
+        if self._available is None:
+            return self._limit
+        return self._available() if self._limit is None else min(self._available(), self._limit)
 
     def peak_of(self, work: Callable[[], object]) -> int:
         """Do some work; return the most bytes its tensors took at once."""

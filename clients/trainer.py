@@ -1,6 +1,7 @@
 """Trains clients on a device: one by one, or in cohorts as large as its memory allows."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -187,11 +188,9 @@ class Trainer:
             )
 
     def _peak_of(self, received: State, jobs: Sequence[Job]) -> int | None:
-        def work() -> None:
-            self._rows(received, jobs, PROBE_STEPS)
-
+        work = partial(self._rows, received, jobs, PROBE_STEPS)
         # Once before: libraries take a workspace the first time, whatever the number of clients.
-        if self.device.type != "cpu" and self._attempt(lambda: (work(),)) is None:
+        if self.device.type != "cpu" and self._attempt(work) is None:
             return None
         return self._attempt(lambda: self.memory.peak_of(work))
 

@@ -250,15 +250,15 @@ def train_cohort(
         DrawsError: If the model draws from torch's global generators.
     """
     model.train()
-    names = trainable(model, start)
+    like = trainable(model, start)
     device = next(iter(start.values())).device
     schedule = _schedule([len(shard.labels) for shard in shards], settings, rngs)
     rows, present = schedule.rows.to(device), schedule.present.to(device)
     inputs = torch.cat([shard.inputs for shard in shards])
     labels = torch.cat([shard.labels for shard in shards])
-    matrix = torch.cat([value.detach().flatten() for value in names.values()])
+    matrix = torch.cat([value.detach().flatten() for value in like.values()])
     matrix = matrix.repeat(len(shards), 1)
-    fixed = {name: value for name, value in start.items() if name not in names}
+    fixed = {name: value for name, value in start.items() if name not in like}
 
     def loss_of(parameters: State, x: Tensor, y: Tensor, present: Tensor) -> Tensor:
         logits = functional_call(model, {**parameters, **fixed}, (x,))
@@ -268,7 +268,7 @@ def train_cohort(
 
     losses_of = _drawing_nothing(vmap(loss_of, randomness="error"))
     totals = torch.zeros(len(shards), dtype=torch.float64, device=device)
-    active = {name: value.requires_grad_() for name, value in parameters_in(matrix, names).items()}
+    active = {name: value.requires_grad_() for name, value in parameters_in(matrix, like).items()}
     optimizer = settings.build_optimizer(list(active.values()))
     n_before = len(shards)
     for step, n_active in enumerate(schedule.n_active[:most_steps]):
@@ -283,7 +283,7 @@ def train_cohort(
             parameter.grad = gradient
         optimizer.step()
         if hooks is not None:
-            _run_hooks(hooks, schedule, parameters_in(matrix[:n_active], names), step + 1)
+            _run_hooks(hooks, schedule, parameters_in(matrix[:n_active], like), step + 1)
         totals[:n_active] += (losses.detach() * weights.sum(dim=1)).double()
     means = totals / present.sum(dim=(1, 2)).double()
     if schedule.order == sorted(schedule.order):  # then no copy is needed

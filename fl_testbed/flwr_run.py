@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from time import monotonic, sleep
 
-from flwr.app import ConfigRecord, Context, Message
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
@@ -110,8 +110,10 @@ class RunConfigClientApp(ClientApp):
         """Answer a message of the run that it names."""
         if message.metadata.message_type == "query":
             return identify(message, context)
-        place = message.content.config_records["run"]["place"]
-        scenario = _scenarios(context)[int(place)]  # pyright: ignore[reportArgumentType]
+        run = message.content.config_records["run"]
+        if context.state.config_records.get("run") != run:  # what is there is of the run before
+            context.state = RecordDict({"run": run})
+        scenario = _scenarios(context)[int(run["place"])]  # pyright: ignore[reportArgumentType]
         return answer(scenario, _data_dir(context), message, context)
 
 

@@ -39,7 +39,7 @@ class ArrayView(Array):
 
 
 def view_of(values: np.ndarray) -> ArrayView:
-    """Return an Array around a numpy array."""
+    """Return an Array around a numpy array: what pickles name, as the class has Flower's name."""
     return ArrayView(values)
 
 

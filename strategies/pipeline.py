@@ -18,7 +18,6 @@ from strategies.aggregation.aggregate import (
 )
 from strategies.memory import Memory
 from strategies.oracle import Oracle
-from strategies.pre_aggregation import nearest_neighbour_mixing
 from strategies.pre_aggregation.mixed import Mixed, PreAggregator, prior_of_rows, pulled_back
 from strategies.reweighting.lift import Reweighter
 from strategies.running_sum import RowByRow
@@ -181,9 +180,9 @@ class Pipeline:
 
     @property
     def compares_pairs(self) -> bool:
-        """Whether a step works on a figure for every pair of clients."""
-        parts = [getattr(part, "func", part) for part in (self.aggregate, *self.pre_aggregate)]
-        return nearest_neighbour_mixing in parts or any(part in COMPARE_PAIRS for part in parts)
+        """Whether a step works on a figure for every pair of clients, as a mixing matrix is."""
+        rule = getattr(self.aggregate, "func", self.aggregate)
+        return bool(self.pre_aggregate) or rule in COMPARE_PAIRS
 
     def __call__(
         self,
@@ -203,16 +202,7 @@ class Pipeline:
             if name.startswith(self.RULE_MEMORY)
         }
         memory = {k: v for k, v in memory.items() if not k.startswith(self.RULE_MEMORY)}
-        known: dict[str, Any] = {
-            "round_": facts.round_,
-            "clients": facts.clients,
-            "prior": facts.prior,
-            "losses": facts.losses,
-            "confidences": facts.confidences,
-            "memory": memory,
-            "evaluate": facts.evaluate,
-            "rng": facts.rng,
-        }
+        known: dict[str, Any] = {**vars(facts), "memory": memory}
         step, restart, scales, lifted = 1.0, False, None, facts.prior
         if self.reweight is not None:
             if "squared_norms" in self._reweight_asks:
@@ -312,7 +302,7 @@ def asked_facts(rule: Callable[..., Any], facts: Iterable[str], skip: int) -> fr
     missing = [
         p.name
         for p in parameters
-        if p.name not in asked and p.default is p.empty and p.kind not in (p.VAR_KEYWORD,)
+        if p.name not in asked and p.default is p.empty and p.kind is not p.VAR_KEYWORD
     ]
     if missing:
         raise TypeError(

@@ -74,11 +74,7 @@ class RoundLedger:
 
 
 def takes_running_sum(
-    pipeline: Pipeline,
-    n_clients: int,
-    n_parameters: int,
-    device: torch.device = CPU,
-    keep_mib: float = KEEP_MIB,
+    pipeline: Pipeline, n_clients: int, n_parameters: int, device: torch.device, keep_mib: float
 ) -> bool:
     """Whether updates are added up as they come, and no matrix of them is kept."""
     # On a GPU rows would have to leave it to be added up here.
@@ -225,7 +221,8 @@ class RobustFedAvg(FedAvg):
             for row in usable:
                 ledger.clients[row].weight = 0.0
             return None, self._metrics(ledger, reports)
-        self.memory, ledger.restarted = step.memory, step.restart
+        self.memory = {name: self._lasting(value) for name, value in step.memory.items()}
+        ledger.restarted = step.restart
         self._record([ledger.clients[row] for row in usable], step)
         if not step.restart and not any(entry.weight for entry in ledger.clients):
             ledger.skipped = "rule and lift leave nobody any weight"
@@ -270,13 +267,13 @@ class RobustFedAvg(FedAvg):
         """Check each reply and write its update into its row, or add it to the running sum; return
         what is to be averaged of replies, by the client's place."""
         n, d = len(self._sampled), len(start)
-        n_rows = 1 if self.keeps_running_sum(n, d) else n
+        rule = self.pipeline.row_by_row if self.keeps_running_sum(n, d) else None
+        self._sum = None if rule is None else RunningSum(d, rule)
+        n_rows = n if rule is None else 1
         if self._matrix.shape != (n_rows, d):
             self._matrix = torch.empty(n_rows, d, device=self.device)
         rows_on = HostRows if self.device.type == "cpu" else DeviceRows
         rows = rows_on(self._layout, self._matrix, start)
-        rule = self.pipeline.row_by_row if n_rows < n else None
-        self._sum = RunningSum(d, rule) if rule is not None else None
         places = {client: place for place, client in enumerate(self._sampled)}
         ledger.clients = [ClientEntry(client, NO_REPLY) for client in self._sampled]
         read: dict[int, tuple[ClientEntry, MetricRecord]] = {}  # by the row of the update
@@ -392,6 +389,11 @@ class RobustFedAvg(FedAvg):
         )
         memory = {name: value.to(self._home_of(name)) for name, value in self.memory.items()}
         return self.pipeline(self._matrix[: len(usable)], facts, memory, overwrite=True)
+
+    def _lasting(self, kept: Tensor) -> Tensor:
+        """Return what a rule keeps; a copy if it lies in the matrix, which the next round fills."""
+        matrix = self._matrix.untyped_storage()
+        return kept.clone() if kept.untyped_storage().data_ptr() == matrix.data_ptr() else kept
 
     def _home_of(self, name: str) -> torch.device:
         """Return where a tensor of the memory belongs: a rule's beside the updates."""

@@ -66,7 +66,7 @@ attackers know it is handed what its other parameters name:
 """
 
 Defence = Callable[[Float[Tensor, " d"]], Float[Tensor, " d"]]
-"""What the server would make of the round if every attacker sent this update."""
+"""What the server would make of the round if every attacker sent this update: 0 if it skips it."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ class WorkerMomentum:
     """Send m ← β m + (1 - β) u in place of the round's update u; the first m is the first u.
 
     Updates of honest clients spread less when they are averages over rounds, and robust rules go by
-    how far updates are apart. A client that sits out a round keeps its m until the next one, and it
-    does not notice where a server begins again (JTT): m goes on. With one local step a round, u is
-    -lr times a gradient, as in the paper; with more it is FedAvg's update.
+    how far updates are apart. A client that sits out a round keeps its m until the next one, as it
+    does where its training ends in no numbers; and it does not notice where a server begins again
+    (JTT): m goes on. With one local step a round, u is -lr times a gradient, as in the paper; with
+    more it is FedAvg's update.
 
     References:
         Karimireddy et al., Learning from History for Byzantine Robust Optimization, ICML 2021, as
@@ -42,4 +43,7 @@ class WorkerMomentum:
                     average[name].lerp_(memory[name].to(after), self.beta)
                 after.copy_(before + average[name])
 
-        return Lesson(shard, revise=revise, kept=lambda: average)
+        def kept() -> Memory:
+            return average if all(m.isfinite().all() for m in average.values()) else memory
+
+        return Lesson(shard, revise=revise, kept=kept)

@@ -170,7 +170,8 @@ class AdversaryGrid(ClientGrid):
         if self._around.rule is not None:
             known["defence"] = self._foreseen(asked, board, rows)
         forged = self._attack(place, rows, known)
-        self._memories[place] = forged.memory
+        # Copies: it may be their own rows, which the next line overwrites.
+        self._memories[place] = {name: value.clone() for name, value in forged.memory.items()}
         return rows.copy_(forged.updates)  # the next kind foresees it
 
     def _commonly_known(

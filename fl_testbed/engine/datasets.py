@@ -53,10 +53,10 @@ class DatasetCache:
 
 def by_dataset(scenarios: Sequence[S]) -> list[S]:
     """Return scenarios so that those of one dataset, of which few are kept, follow each other."""
-    keys = [scenario.dataset.identity(scenario.seed) for scenario in scenarios]
-    places = {key: place for place, key in reversed(list(enumerate(keys)))}  # the first of each
-    order = sorted(range(len(keys)), key=lambda place: places[keys[place]])
-    return [scenarios[place] for place in order]
+    of_one: dict[tuple[Any, ...], list[S]] = {}
+    for scenario in scenarios:
+        of_one.setdefault(scenario.dataset.identity(scenario.seed), []).append(scenario)
+    return [scenario for own in of_one.values() for scenario in own]
 
 
 def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:

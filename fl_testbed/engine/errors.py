@@ -2,7 +2,7 @@
 
 
 class PoolError(RuntimeError):
-    """No Ray worker is left and none can be started."""
+    """There are no workers to run on, Ray's or Flower's, or none can be started."""
 
 
 class TrackerError(RuntimeError):

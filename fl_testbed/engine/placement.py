@@ -12,7 +12,6 @@ from fl_testbed.scenario import AnyScenario, EngineSpec, Fault, Scenario, Scenar
 
 SHARE_OF_FREE = 0.5  # of a GPU's free memory, for the server's matrix and what rules make of it
 
-
 _n_sharing = 1  # a fact of the process, as the device that Ray gives it is
 
 

@@ -200,6 +200,8 @@ class RayGrid(ClientGrid):
         """Replace a worker; queue its chunks again and return outcomes of clients given up."""
         load = loads.pop(worker)
         self._pool.replace(worker)
+        for other in self._pool.replace_dead([w for w, own in loads.items() if not own.sent]):
+            del loads[other]
         given_up: list[Outcome] = []
         for place, sent in enumerate(reversed(load.sent)):
             is_head = place == len(load.sent) - 1

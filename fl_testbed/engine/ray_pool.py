@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -23,7 +23,7 @@ from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot, SlotWrite
 from fl_testbed.engine.threads import keep_freed_memory, limit_threads
 
 START_TIMEOUT_S = 120.0  # for the first worker; importing torch takes seconds
-ANSWER_TIMEOUT_S = 10.0  # for a cluster's head node
+ANSWER_TIMEOUT_S = 10.0  # for a cluster's head node, and a worker that has nothing to do
 START_ATTEMPTS = 3  # for each worker, in a row without any success
 OTHERS_TIMEOUT_S = 20.0  # for the others, before work begins without them
 
@@ -96,7 +96,7 @@ class _Worker:
         self._slots = SlotWriter(_node())
 
     def idle(self) -> int:
-        """Do nothing; return the cohort size of no app."""
+        """Do nothing, which tells that this worker lives; return the cohort size of no app."""
         return 1
 
     def prepare(self, build: BuildApp, data: list[Any], torch_threads: int) -> int:
@@ -236,6 +236,24 @@ class RayPool:
             self._slots.pop(worker, None)  # it may write for a while yet
             ray.kill(worker)
             self._start()
+
+    def replace_dead(self, idle: Iterable[Any]) -> list[Any]:
+        """Replace those of some idle workers that do not answer, and return them.
+
+        Workers die together, as with their node: handed to a dead one, a client would seem to have
+        killed it.
+        """
+        answers = {worker.idle.remote(): worker for worker in idle}
+        if answers:
+            ray.wait(list(answers), num_returns=len(answers), timeout=ANSWER_TIMEOUT_S)
+        dead = []
+        for ref, worker in answers.items():
+            try:
+                ray.get(ref, timeout=0)
+            except RayError:
+                self.replace(worker)
+                dead.append(worker)
+        return dead
 
     def slots_of(self, worker: Any) -> SharedSlots | None:
         """Return a worker's slots for replies; None if the system has none."""

@@ -151,6 +151,8 @@ def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool
                 idle.append(stream.worker)
             except RayError as fault:
                 pool.replace(stream.worker)
+                for dead in pool.replace_dead(idle):
+                    idle.remove(dead)
                 stream.attempts += 1
                 if stream.attempts >= ATTEMPTS:
                     stream.writer.fail(fault, f"its worker died {ATTEMPTS} times")

@@ -14,7 +14,6 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from fl_testbed.data import DataError, Federation
 from fl_testbed.engine.assembly import build_strategy
@@ -180,10 +179,8 @@ class ReplayGrid(ClientGrid):
                 yield self.recorded.outcome(client)
 
 
-def replayed(
-    folder: Path, scenario: Scenario, federation: Federation
-) -> Iterator[tuple[RoundLedger, dict[str, Tensor]]]:
-    """Yield what the scenario's strategy says of each recorded round.
+def replayed(folder: Path, scenario: Scenario, federation: Federation) -> Iterator[RoundLedger]:
+    """Yield the ledger of what the scenario's strategy makes of each recorded round.
 
     The models are the run's own, round by round: whom the strategy hears does not change what
     clients are sent next. What a strategy remembers from round to round is its own.
@@ -192,9 +189,6 @@ def replayed(
         folder: Of the run that recorded its updates.
         scenario: The run's, with another strategy perhaps.
         federation: The run's.
-
-    Yields:
-        The round's ledger, and the model that the strategy would have made.
 
     Raises:
         DataError: If a round's file is missing or not whole.
@@ -212,9 +206,9 @@ def replayed(
         asked = clients.loc[clients["round"] == round_, "client"]
         grid.sample = sorted({*asked, *recorded.replies})  # some may never have answered
         messages = strategy.configure_train(round_, recorded.start, ConfigRecord(), grid)
-        arrays, _ = strategy.aggregate_train(round_, grid.send_and_receive(messages))
+        strategy.aggregate_train(round_, grid.send_and_receive(messages))
         ledger = strategy.ledger
         assert ledger is not None
         for entry in ledger.clients:
             recorded.restore_complaint(entry)
-        yield ledger, state_dict_of(recorded.start if arrays is None else arrays)
+        yield ledger

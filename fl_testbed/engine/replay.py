@@ -127,7 +127,7 @@ def _write(folder: RunFolder, source: Path, scenario: Scenario, federation: Fede
     folder.append("holdings.csv", holding_rows(federation))
     restarts: list[int] = []
     try:
-        for ledger, _ in replayed(source, scenario, federation):
+        for ledger in replayed(source, scenario, federation):
             rows = [client_row(federation, ledger.round_, entry) for entry in ledger.clients]
             folder.append("clients.csv", rows)
             if ledger.restarted:

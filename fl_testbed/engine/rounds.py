@@ -18,7 +18,7 @@ from fl_testbed.engine.recorded_updates import Recorder
 from fl_testbed.engine.run_folder import Record, Row, State
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
-from strategies.flower_arrays import in_types_of, state_dict_of
+from strategies.flower_arrays import Layout, in_types_of, state_dict_of
 from strategies.observed import Observed
 from strategies.randomness import Purpose, generator
 from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
@@ -92,9 +92,8 @@ class Run:
             text = f"no test example of {names}: worst group and accuracy are those of the others"
             self._grid.notes.append(text)
         self._recorder: Recorder | None = None  # of the last round, if updates are recorded
-        model = build_model(scenario, federation.dataset)
-        self._n_parameters = sum(parameter.numel() for parameter in model.parameters())
-        self._arrays = ArrayRecord(model.state_dict())
+        self._arrays = ArrayRecord(build_model(scenario, federation.dataset).state_dict())
+        self._n_parameters = Layout.of(self._arrays).size
         self._has_complained = False
 
     def rounds(self, done: int = -1, state: State | None = None) -> Iterator[Record]:
@@ -195,8 +194,9 @@ class Run:
                 (round_, name, int(group in minority), *row)
                 for group, (name, *row) in enumerate(rows)
             ]
-            attacks = evaluation.attacks.items()
-            tables["attacks.csv"] = [(round_, name, *figures) for name, figures in attacks]
+            tables["attacks.csv"] = [
+                (round_, name, *success) for name, success in evaluation.attacks.items()
+            ]
             tables["accuracies.csv"] = [
                 (round_, client, self._role(client), accuracy)
                 for client, accuracy in evaluation.by_client.items()

@@ -6,7 +6,7 @@ from flwr.app import ArrayRecord
 from torch import nn
 
 from clients.shard import Shard
-from clients.training import classes_in, train
+from clients.training import classes_in, logits_of, train
 from fl_testbed.data import Federation
 from fl_testbed.engine.models import build_model
 from fl_testbed.scenario import Scenario
@@ -31,12 +31,10 @@ class ServerData:
         train(model, shard, self._scenario.training.build(), rng)
         return ArrayRecord(model.state_dict())  # on the host
 
-    @torch.no_grad()
     def evaluate(self, arrays: ArrayRecord) -> tuple[float, float, float]:
         """Return the error rate, the mean loss and the mean probability of the label."""
         model, shard = self._load(arrays)
-        model.eval()
-        logits = model(shard.inputs)
+        logits = logits_of(model, shard.inputs)
         wrong = classes_in(logits) != shard.labels
         losses = F.cross_entropy(logits, shard.labels, reduction="none")
         confidence = (-losses.double()).exp().mean().item()

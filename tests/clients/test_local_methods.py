@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from clients.device_memory import HostMemory
-from clients.local import Ditto, ExampleGroupDro, ExampleJtt, GroupWeights, flagged_by, with_copies
+from clients.local import (
+    Ditto,
+    ExampleGroupDro,
+    ExampleJtt,
+    GroupWeights,
+    WorkerMomentum,
+    flagged_by,
+    with_copies,
+)
 from clients.shard import Role, Shard
 from clients.trainer import Job, Trainer
 from clients.training import LocalTraining
@@ -151,3 +159,15 @@ class TestDitto:
         lesson = Ditto(pull=1.0).lesson(Fixed(), shard([1]), 1, {})
         assert lesson.objective is None
         assert lesson.kept() == {}
+
+
+class TestWorkerMomentum:
+    def test_a_training_that_ends_in_no_numbers_is_not_remembered(self):
+        method, received = WorkerMomentum(beta=0.5), {"bias": torch.zeros(2)}
+        memory = {}
+        for trained, expected in ((2.0, 2.0), (torch.nan, torch.nan), (4.0, 3.0)):
+            lesson, own = method.lesson(Fixed(), shard([1]), 1, memory), {"bias": torch.zeros(2)}
+            own["bias"] += trained
+            lesson.revise(received, own)
+            torch.testing.assert_close(own["bias"], torch.full((2,), expected), equal_nan=True)
+            memory = lesson.kept()

@@ -19,10 +19,13 @@ from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
-from flwr.app import Context, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 from fl_testbed import flwr_run
+from fl_testbed.engine.datasets import load_dataset
+from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.launch import launch
+from fl_testbed.engine.models import build_model
 from fl_testbed.engine.run_writer import Options
 from fl_testbed.scenario import ScenarioError, load_scenarios
 
@@ -158,6 +161,40 @@ def test_a_federation_of_another_size_is_told_how_large_to_be(
     assert "few has 26 clients, the federation 3 SuperNodes" in str(error.value)
     assert "pass --federation-config 'num-supernodes=26'" in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_node_keeps_of_one_run_is_gone_in_the_next() -> None:
+    settings = ("clients.examples_each=10", "local_method={kind: worker_momentum}",
+                "variants={first: {}, second: {training.lr: 0.2}}")  # fmt: skip
+    run_config: dict[str, bool | float | int | str] = {
+        "scenario": "configs/quickstart.yaml",
+        "set": shlex.join(settings),
+        "data-dir": "",
+    }
+    first, _ = load_scenarios(REPOSITORY / "configs" / "quickstart.yaml", settings)
+    model = build_model(first, load_dataset(first, None))
+    become_server()
+
+    def sent(context: Context, place: int, round_: int) -> list[float]:
+        content = RecordDict({
+            "arrays": ArrayRecord(model.state_dict()),
+            "config": ConfigRecord({"server-round": round_}),
+            "run": ConfigRecord({"place": place}),
+        })  # fmt: skip
+        reply = flwr_run.client(Message(content, 1, "train"), context)
+        assert not reply.has_error()
+        return [
+            float(array.numpy().sum()) for array in reply.content.array_records["arrays"].values()
+        ]
+
+    def new() -> Context:
+        return Context(1, 1, {"partition-id": 0}, RecordDict(), run_config)
+
+    # Flower keeps a node's context as long as `flwr run` lasts, which is all scenarios.
+    context, other = new(), new()
+    assert sent(context, 0, 1) == sent(other, 0, 1)
+    assert sent(context, 0, 2) != sent(new(), 0, 2)  # it remembers the round before
+    assert sent(context, 1, 1) == sent(new(), 1, 1)
 
 
 def test_our_strategies_run_in_a_plain_flower_app_without_the_rest_of_this_repository(

@@ -26,6 +26,7 @@ from strategies.aggregation import (
     weak_dp,
 )
 from strategies.flower_arrays import record_of
+from strategies.memory import recall, remember
 from strategies.observed import Observed
 from strategies.oracle import Oracle
 from strategies.pre_aggregation import clipping, nearest_neighbour_mixing
@@ -614,6 +615,17 @@ def test_what_a_rule_carries_over_survives_a_checkpoint():
     restored.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
     assert one_round(restored, 2, (10.0, 4.0)) == one_round(whole, 2, (10.0, 4.0))
     assert one_round(strategy_of(rule), 2, (10.0, 4.0)) != one_round(whole, 2, (10.0, 4.0))
+
+
+def test_updates_that_a_rule_remembers_are_not_those_of_the_next_round():
+    def repeating(updates, clients, memory):
+        before = recall(memory, "last", clients, default=0.0, shape=updates.shape[1:])
+        kept = remember(memory, "last", clients, updates)
+        return mean(before.float())._replace(memory=kept)
+
+    strategy = strategy_of(repeating)
+    one_round(strategy, 1, (10.0, 4.0))
+    assert one_round(strategy, 2, (1.0, 1.0)) == {"weight": [[8.0, 9.0]], "bias": [10.0]}
 
 
 def test_random_numbers_depend_on_the_seed_and_the_round_alone():

@@ -308,6 +308,15 @@ def test_what_attackers_keep_is_saved_with_what_clients_keep():
     assert again.states[2].config_records["kept"]["x"] == 1
 
 
+def test_updates_that_attackers_remember_are_not_what_they_sent():
+    def repeating(own, memory):
+        return Forged(memory.get("own", torch.zeros_like(own)), {"own": own})
+
+    grid = grid_of(kind(repeating, Knowledge.COLLUDING))
+    assert one_round(grid)[4] == approx([0.0] * 3)
+    assert one_round(grid, 2)[4] == approx(updates(4))
+
+
 def test_a_resumed_run_attacks_as_if_it_had_never_stopped(tmp_path):
     scenario = load_scenarios(write_scenario(tmp_path, ATTACKED))[0]
     dataset = load_dataset(scenario, None)

@@ -266,6 +266,15 @@ def test_attackers_are_told_who_is_who_and_what_the_rule_assumes(monkeypatch):
     assert around.n_assumed(10) == 3
 
 
+def test_attackers_foresee_that_a_rule_with_too_few_updates_moves_nothing():
+    rule = attackers.known_rule(
+        scenario(strategy={"aggregation": {"kind": "krum", "n_malicious": 2}})
+    )
+    rng = np.random.default_rng(0)
+    assert rule(torch.ones(7, 3), rng).tolist() == [1.0, 1.0, 1.0]
+    assert rule(torch.ones(6, 3), rng).tolist() == [0.0, 0.0, 0.0]
+
+
 def test_attackers_train_their_surrogate_for_its_own_epochs():
     shard = build().clean_shard(0)
     hasty = scenario(training={"lr": 0.1, "batch_size": 5, "local_steps": 1})

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clients.device_memory import counted_tensors
 from strategies.aggregation import (
     Aggregate,
     bulyan,
@@ -75,6 +76,19 @@ def mixed(name: str, updates: torch.Tensor, seed: int = 0, **facts: torch.Tensor
     asked = inspect.signature(STEPS[name]).parameters
     known = {"rng": np.random.default_rng(seed), **facts}
     return STEPS[name](updates, **{fact: known[fact] for fact in known if fact in asked})
+
+
+def round_facts(n: int, seed: int) -> RoundFacts:
+    return RoundFacts(
+        round_=1,
+        clients=torch.arange(n),
+        prior=torch.full((n,), 1 / n, dtype=torch.float64),
+        losses=torch.zeros(n, dtype=torch.float64),
+        confidences=torch.ones(n, dtype=torch.float64),
+        server_update=lambda: torch.zeros(D),
+        evaluate=lambda update: (0.0, 0.0),
+        rng=np.random.default_rng(seed),
+    )
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, size: float = 1.0) -> None:
@@ -187,18 +201,17 @@ def test_a_rule_that_follows_still_withstands_f_attackers(name, rule, seed, size
     honest = 1 + gaussian_updates(seed, n - F)
     attack = gaussian_updates(seed + 1, F)
     attack = size * (attack[:1].expand_as(attack) if together else attack)
-    facts = RoundFacts(
-        round_=1,
-        clients=torch.arange(n),
-        prior=torch.full((n,), 1 / n, dtype=torch.float64),
-        losses=torch.zeros(n, dtype=torch.float64),
-        confidences=torch.ones(n, dtype=torch.float64),
-        server_update=lambda: torch.zeros(D),
-        evaluate=lambda update: (0.0, 0.0),
-        rng=np.random.default_rng(seed),
-    )
     pipeline = Pipeline(RULES[rule], pre_aggregate=[STEPS[name]])
-    result = pipeline(torch.cat([attack, honest]), facts, {}).result
+    result = pipeline(torch.cat([attack, honest]), round_facts(n, seed), {}).result
     centre = honest.mean(dim=0)
     assert (result.update - centre).norm() <= 2 * (honest - centre).norm(dim=1).max()
     assert result.weights.sum().item() == pytest.approx(1, abs=1e-5)
+
+
+@every_step()
+def test_what_it_makes_for_every_pair_of_clients_is_known_and_no_more_than_five_matrices(name):
+    n, pipeline = 100, Pipeline(coordinate_median, pre_aggregate=[STEPS[name]])
+    with counted_tensors() as count:
+        pipeline(gaussian_updates(8, n), round_facts(n, seed=8), {})
+    assert 8 * n**2 < count.peak < 8 * (5 * n**2 + 40 * n)
+    assert pipeline.compares_pairs
