@@ -96,16 +96,21 @@ def _heat_maps(
     table = pd.DataFrame(rows)
     if not {WORST_GROUP.key, ATTACK_SUCCESS.key} & set(table):
         return
-    for across in ("attack", "reweighting"):
-        n_rows, n_columns = table["defence"].nunique(), table[across].nunique()
-        is_grid = not table.duplicated(["defence", across]).any()  # a variant to a cell
+    lifts = table["reweighting"]
+    table["method"] = table["defence"].where(lifts == "none", table["defence"] + ", " + lifts)
+    for down, across in (
+        ("method" if lifts.nunique() > 1 else "defence", "attack"),
+        ("defence", "reweighting"),
+    ):
+        n_rows, n_columns = table[down].nunique(), table[across].nunique()
+        is_grid = not table.duplicated([down, across]).any()  # a variant to a cell
         if is_grid and min(n_rows, n_columns) > 1 and len(table) >= FILLED * n_rows * n_columns:
             yield Picture(
                 f"defence_by_{across}",
-                f"Defence × {across}",
+                f"{down.capitalize()} × {across}",
                 "Means over seeds. Light is good."
                 + (" An attack on data alone goes by its poison." if across == "attack" else ""),
-                heat_map(table, "defence", across),
+                heat_map(table, down, across),
             )
 
 

@@ -491,6 +491,22 @@ def test_a_heat_map_is_drawn_of_a_grid_and_never_averages_variants(tmp_path: Pat
     assert not drawn("another_f", "krum", "sign_flip")
 
 
+def test_a_heat_map_of_attacks_sets_lifts_apart(tmp_path: Path) -> None:
+    sweep = tmp_path / "grid"
+    for lift in ("none", "jtt"):
+        for attack in ("mimic", "sign_flip"):
+            folder = write_run(sweep, f"{lift}_{attack}", 0, figures(0.5))
+            strategy = f"{{aggregation: {{kind: krum}}, reweighting: {{kind: {lift}}}}}"
+            (folder / "scenario.yaml").write_text(
+                f"{{clients: {{poisoned: 1}}, strategy: {strategy}, attack: {{kind: {attack}}}}}"
+            )
+    runs = find_runs([sweep])
+    (grid,) = (p for p in pictures(compare(runs), runs) if p.name == "defence_by_attack")
+    assert grid.title == "Method × attack"
+    rows = [label.get_text() for label in grid.figure.axes[0].get_yticklabels()]
+    assert rows == ["krum, jtt", "krum"]
+
+
 @pytest.mark.parametrize(
     ("attackers", "attack"),
     [
