@@ -14,7 +14,7 @@ from fl_testbed.scenario import CentralizedScenario, Scenario
 from fl_testbed.scenario import centralized as pooled
 from fl_testbed.scenario.attacks import AttackersSpec, AttackerTrainingSpec, ScheduleSpec
 from fl_testbed.scenario.catalogue import CATALOGUE
-from fl_testbed.scenario.datasets import LongTailSpec
+from fl_testbed.scenario.datasets import DatasetSpec, LongTailSpec
 from fl_testbed.scenario.docstrings import entries, sections
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
 from fl_testbed.scenario.json_schema import REF, Schema, scenario_schema
@@ -163,7 +163,8 @@ def _section(part: Part) -> str:
         lines.append(" ".join([*what.split(), *part.preface.split()]) + "\n")
         lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
         return "\n".join([*lines, *_rows(part.what), ""])
-    lines += [part.preface + "\n"] if part.preface else []
+    preface = _default_minorities() if part.what == "minorities" else part.preface
+    lines += [preface + "\n"] if preface else []
     for kind, spec in _kinds(part).items():
         function = _function(kind, spec)
         what = " ".join((spec.__doc__ or "").split())
@@ -173,6 +174,15 @@ def _section(part: Part) -> str:
             lines += ["", "| key | value | default | meaning |", "|---|---|---|---|", *rows]
         lines.append("")
     return "\n".join(lines)
+
+
+def _default_minorities() -> str:
+    """Say who is the minority where a scenario names none, which depends on the dataset."""
+    usual, datasets = _default(DatasetSpec, "minority"), dict[str, list[str]]()
+    for kind, spec in CATALOGUE["datasets"].items():
+        datasets.setdefault(_default(spec, "minority"), []).append(f"`{kind}`")
+    others = [f"{', '.join(kinds)}: {own}" for own, kinds in datasets.items() if own != usual]
+    return f"By default {usual}, for these datasets another: {'; '.join(others)}."
 
 
 def _function(kind: str, spec: type[Spec]) -> Callable[..., object] | None:

@@ -30,6 +30,13 @@ def test_every_key_is_there(part) -> None:
     assert [name for name in names if name not in section] == []
 
 
+def test_who_is_the_minority_by_default_is_said() -> None:
+    section = PAGE.split("\n## dataset.minority\n")[1].split("\n**")[0]
+    assert "By default `{kind: inverted}`" in section
+    assert "`csv`: `{kind: none}`" in section
+    assert "`adult`, `compas`: `{kind: attributes, by: [sex, label]}`" in section
+
+
 def test_what_a_key_means_is_said() -> None:
     silent = re.findall(r"^\| `(\w+)` \|.*\|  \|$", PAGE, re.MULTILINE)
     assert set(silent) <= PLAIN
