@@ -25,8 +25,9 @@ def test_all_examples_run_together_and_in_a_notebook(tmp_path, monkeypatch):
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
+    api.run("scenario.yaml", out="runs")  # as one who reads the page from the top has done
     runpy.run_path(str(tmp_path / "notebook.py"))
-    results = api.load_results(tmp_path / "runs")
+    results = api.load_results(tmp_path / "more")
     ours = results.clients[results.clients["variant"] == "own_rule"]
     assert (ours[ours["weight"] == 0].groupby("round").size() == 2).all()
     assert results.compare().loc["own_rule", "final.attack_success_rate.mean"] >= 0
