@@ -179,5 +179,8 @@ def explained(columns: Iterable[Column]) -> list[str]:
     keys = [column.key for column in columns]
     texts = [LEGEND[key] for key in keys if key in LEGEND]
     if any(key.startswith(GROUP_WEIGHT) for key in keys):
-        texts.append("weight over fair share, of honest clients, each by its share of the group")
+        texts.append(
+            "weight over fair share, of honest clients, each by its share of the group; on pooled "
+            "data, of its honest examples"
+        )
     return texts

@@ -381,6 +381,7 @@ def test_more_than_two_groups_have_a_table_of_their_weights(tmp_path: Path) -> N
     page = markdown(compare(find_runs([tmp_path / "three"]), sections=HEARD))
     assert "who was heard by group" in page
     assert "weight over fair share, of honest clients, each by its share of the group" in page
+    assert "on pooled data, of its honest examples" in page  # which have no clients
 
 
 def test_more_than_two_groups_have_a_table_of_their_own(tmp_path: Path) -> None:
