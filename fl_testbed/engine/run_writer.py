@@ -172,8 +172,7 @@ class RunWriter:
             TakenError: If another command has it, or had it since :func:`check_folders` looked.
         """
         folder, scenario = self.folder, self.scenario
-        if folder.claim():
-            self._look_again()
+        self._take()
         resumed = self._options.resume and scenario.can_resume and folder.has_checkpoint
         folder.write("scenario.yaml", scenario.to_yaml())
         for own in own_specs(scenario):
@@ -198,8 +197,14 @@ class RunWriter:
         self._state = state
         return round_, state
 
-    def _look_again(self) -> None:
-        """See what another command has made of the folder before it was this one's."""
+    def _take(self) -> None:
+        """Claim the folder, and see what another command has made of it before it was this one's.
+
+        Raises:
+            TakenError: If it is another's, or is no more to be run.
+        """
+        if not self.folder.claim():
+            return
         try:
             left = check_folders([self.scenario], self._options)
         except ScenarioError as error:
@@ -232,8 +237,11 @@ class RunWriter:
             text += " (strategy.on_too_few: skip_round would go on)"
         reason, self._state = " ".join(text.split()), None
         self.failure = f"the run failed: {reason}"
-        with suppress(OSError):  # it may be this folder that cannot be written
+        # It may be this folder that cannot be written, or another command's since it was looked at.
+        with suppress(OSError, TakenError):
+            self._take()
             self.folder.fail(reason, traceback_text)
+        self.folder.release()
         for tracker in self._trackers:
             with self._untracked_on_error():
                 tracker.failed(reason)

@@ -12,7 +12,7 @@ from unittest.mock import MagicMock
 import pytest
 from commands import SCENARIO, assert_same_results, patches, run, succeed, write_scenario
 
-from fl_testbed.data import Federation
+from fl_testbed.data import DataError, Federation
 from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, check_data, load_dataset
@@ -182,6 +182,24 @@ def test_what_another_command_ran_meanwhile_is_left_as_it_is(
     assert [call.args[1] for call in progress.end.call_args_list] == [told, "done"]
     kept = "model.safetensors" if finished else CHECKPOINT
     assert (folder / kept).read_bytes() == b"theirs"
+
+
+def test_a_run_that_fails_before_it_begins_leaves_a_folder_that_another_command_has(
+    tmp_path: Path, monkeypatch
+) -> None:
+    scenarios = load_scenarios(write_scenario(tmp_path), ["rounds=1"])
+    theirs = RunFolder(tmp_path / "out/small/default/seed-0")
+
+    def meanwhile(checked, datasets):  # after the folders were looked at
+        theirs.claim()
+        monkeypatch.setattr(DatasetCache, "get", MagicMock(side_effect=DataError("no files")))
+
+    monkeypatch.setattr(federated, "check", meanwhile)
+    failures = launch(scenarios, Options(tmp_path / "out", None, ""), MagicMock())
+    assert failures == [f"{theirs.path}: the run failed: DataError: no files"]
+    assert [file.name for file in theirs.path.iterdir()] == ["events.log"]
+    assert theirs.read("events.log") == ""
+    theirs.release()
 
 
 LOSES_A_FOLDER = """
