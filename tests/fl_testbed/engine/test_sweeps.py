@@ -55,10 +55,11 @@ def test_one_failure_ends_no_other_run(undisturbed: Path, tmp_path: Path, how) -
     settings = ("run", "scenario.yaml", "--out", "out", *how, "--set", "engine.parallel=runs")
     done = run(*settings, cwd=tmp_path, patches=failing)
     assert done.returncode == 1
-    assert "the run failed: ArithmeticError: no median of nothing" in done.stderr
+    assert "the run failed after round 1: ArithmeticError: no median of nothing" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     folder = tmp_path / "out" / "small" / "median" / "seed-0"
-    assert json.loads((folder / "failure.json").read_text())["reason"].endswith("of nothing")
+    reason = json.loads((folder / "failure.json").read_text())["reason"]
+    assert reason == "after round 1: ArithmeticError: no median of nothing"
     events = (folder / "events.log").read_text()
     assert "sitecustomize.py" in events  # where it was raised
     assert "\x1b" not in events
@@ -66,7 +67,7 @@ def test_one_failure_ends_no_other_run(undisturbed: Path, tmp_path: Path, how) -
 
     table = succeed("compare", "out", cwd=tmp_path)
     assert "0 of 1, 1 failed" in table
-    assert "failed: median: seed 0: ArithmeticError: no median of nothing" in table
+    assert "failed: median: seed 0: after round 1: ArithmeticError: no median of nothing" in table
     assert (tmp_path / "out" / "small" / "late" / "seed-0" / "summary.json").exists()
 
     said = succeed(*settings, "--engine", "inline", "--resume", cwd=tmp_path)
