@@ -7,6 +7,7 @@ import os
 import weakref
 from pathlib import Path
 from shutil import copytree
+from threading import Thread
 from unittest.mock import MagicMock
 
 import pytest
@@ -16,9 +17,9 @@ from fl_testbed.data import DataError, Federation
 from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, check_data, load_dataset
-from fl_testbed.engine.launch import launch
+from fl_testbed.engine.launch import launch, write_plan
 from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
-from fl_testbed.engine.run_writer import Options
+from fl_testbed.engine.run_writer import Options, run_folder
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 
 VARIANTS = """
@@ -296,6 +297,29 @@ def test_a_poison_that_nobody_has_is_tried_on_what_it_is_measured_on(
     with pytest.raises(ScenarioError) as error:
         check_data([s for s in loaded if isinstance(s, Scenario)], DatasetCache(None))
     assert fault in str(error.value)
+
+
+def test_commands_that_start_together_are_all_in_the_plan(tmp_path: Path, monkeypatch) -> None:
+    scenarios = load_scenarios(write_scenario(tmp_path), ["sweep.seed=[0, 1]"])
+    options = Options(tmp_path, None, "")
+    for scenario in scenarios:
+        run_folder(tmp_path, scenario).path.mkdir(parents=True)
+    write_json, second = (
+        RunFolder.write_json,
+        Thread(target=write_plan, args=(scenarios[1:], options)),
+    )
+
+    def slowly(self, name, value):
+        monkeypatch.setattr(RunFolder, "write_json", write_json)
+        second.start()
+        second.join(timeout=1.0)  # where it may write at once, it has
+        write_json(self, name, value)
+
+    monkeypatch.setattr(RunFolder, "write_json", slowly)
+    write_plan(scenarios[:1], options)
+    second.join()
+    plan = json.loads((tmp_path / "small/sweep.json").read_text())
+    assert sorted(seed for _, seed in plan["runs"]) == [0, 1]
 
 
 @pytest.mark.parametrize("torn", ["{", "[]", '{"runs": [3]}', '{"runs": [[1, "a"]]}'])
