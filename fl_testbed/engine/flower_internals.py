@@ -7,6 +7,7 @@ from flwr.app import Array, ArrayRecord, Message, Metadata, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore import telemetry
+from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from strategies.flower_arrays import are_views, view
@@ -28,6 +29,11 @@ def become_server() -> None:
     TaskIdentity.task_id = 0
     TaskIdentity.run_id = RUN_ID
     TaskIdentity.node_id = SERVER_NODE_ID
+
+
+def empty_run() -> Run:
+    """Return the description of a run that Flower knows nothing of."""
+    return Run.create_empty(RUN_ID)
 
 
 def with_message_id(message: Message, message_id: str) -> Message:

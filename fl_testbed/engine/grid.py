@@ -7,11 +7,12 @@ from itertools import count
 import torch
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 from torch import Tensor
 
 from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.flower_internals import (
+    Run,
+    empty_run,
     from_bytes,
     to_bytes,
     with_message_id,
@@ -42,7 +43,7 @@ class ClientGrid(Grid):
         self._new_states: dict[int, RecordDict] = {}
         self._outbox: dict[str, Message] = {}
         self._n_pushed = count()
-        self._run = Run.create_empty(run_id=1)
+        self._run = empty_run()
 
     @abstractmethod
     def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:

@@ -114,15 +114,16 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
     for name in dict.fromkeys(scenario.name for scenario in scenarios):
         folder = RunFolder(options.out / name)
         runs = [(item.variant, item.seed) for item in scenarios if item.name == name]
-        try:
-            plan = json.loads(folder.read(PLAN) or '{"runs": []}')
-            earlier = [(str(variant), int(seed)) for variant, seed in plan["runs"]]
-        except (ValueError, TypeError, KeyError) as fault:
-            text = f"is no plan of a sweep ({fault}): remove it, or choose another --out"
-            raise ScenarioError([Fault(str(folder.path / PLAN), "", text)]) from None
-        runs += [
-            (variant, seed)
-            for variant, seed in earlier
-            if (variant, seed) not in runs and place_of_run(folder.path, variant, seed).exists()
-        ]
-        folder.write_json(PLAN, {"command": options.command, "runs": runs})
+        with folder.alone():  # else one would write what it read before another wrote
+            try:
+                plan = json.loads(folder.read(PLAN) or '{"runs": []}')
+                earlier = [(str(variant), int(seed)) for variant, seed in plan["runs"]]
+            except (ValueError, TypeError, KeyError) as fault:
+                text = f"is no plan of a sweep ({fault}): remove it, or choose another --out"
+                raise ScenarioError([Fault(str(folder.path / PLAN), "", text)]) from None
+            runs += [
+                (variant, seed)
+                for variant, seed in earlier
+                if (variant, seed) not in runs and place_of_run(folder.path, variant, seed).exists()
+            ]
+            folder.write_json(PLAN, {"command": options.command, "runs": runs})

@@ -174,9 +174,11 @@ class RayPool:
             PoolError: If no worker comes up.
         """
         self._prepare = (build, self.share(data), torch_threads)
-        everyone = [*self.workers, *self._starting.values()]
+        starting, self._starting = self._starting.values(), {}
+        self.replace_dead(self.workers)  # or those at work for a run that has failed
+        everyone = [*self.workers, *starting]
         self.workers, self._slots = [], {}  # some may be lent to what nobody waits for any more
-        self._starting = {worker.prepare.remote(*self._prepare): worker for worker in everyone}
+        self._starting |= {worker.prepare.remote(*self._prepare): worker for worker in everyone}
         self.wait_for_workers()
         return self._cohort
 

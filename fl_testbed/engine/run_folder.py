@@ -5,8 +5,8 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
@@ -98,6 +98,18 @@ class RunFolder:
         if self._claim is not None:
             self._claim.close()
         self._claim = None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let others that do the same wait for their turn: jobs may start together."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def read(self, name: str) -> str | None:
         """Return a file's text, or None if it is not there."""

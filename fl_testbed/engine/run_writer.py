@@ -164,6 +164,7 @@ class RunWriter:
         self.failure: str | None = None
         """Why there is no summary, if there is none."""
         self._trackers: list[Tracker] = []
+        self._round = -1  # the last that is recorded
 
     def begin(self) -> tuple[int, State | None]:
         """Open the folder; return the last round that is recorded in it, and its state.
@@ -172,8 +173,7 @@ class RunWriter:
             TakenError: If another command has it, or had it since :func:`check_folders` looked.
         """
         folder, scenario = self.folder, self.scenario
-        if folder.claim():
-            self._look_again()
+        self._take()
         resumed = self._options.resume and scenario.can_resume and folder.has_checkpoint
         folder.write("scenario.yaml", scenario.to_yaml())
         for own in own_specs(scenario):
@@ -195,11 +195,17 @@ class RunWriter:
         for start in self._options.trackers:
             with self._untracked_on_error():
                 self._trackers.append(start(scenario, folder.path, round_))
-        self._state = state
+        self._round, self._state = round_, state
         return round_, state
 
-    def _look_again(self) -> None:
-        """See what another command has made of the folder before it was this one's."""
+    def _take(self) -> None:
+        """Claim the folder, and see what another command has made of it before it was this one's.
+
+        Raises:
+            TakenError: If it is another's, or is no more to be run.
+        """
+        if not self.folder.claim():
+            return
         try:
             left = check_folders([self.scenario], self._options)
         except ScenarioError as error:
@@ -230,14 +236,19 @@ class RunWriter:
             text = f"{type(fault).__name__}: {text}"
         elif isinstance(fault, TooFewClientsError):
             text += " (strategy.on_too_few: skip_round would go on)"
-        reason, self._state = " ".join(text.split()), None
-        self.failure = f"the run failed: {reason}"
-        with suppress(OSError):  # it may be this folder that cannot be written
+        when = "" if self._round < 0 else f"after round {self._round}: "
+        reason, self._state = when + " ".join(text.split()), None
+        told = f"failed {reason}" if when else f"failed: {reason}"
+        self.failure = f"the run {told}"
+        # It may be this folder that cannot be written, or another command's since it was looked at.
+        with suppress(OSError, TakenError):
+            self._take()
             self.folder.fail(reason, traceback_text)
+        self.folder.release()
         for tracker in self._trackers:
             with self._untracked_on_error():
                 tracker.failed(reason)
-        self._progress.end(self.scenario, f"failed: {reason}")
+        self._progress.end(self.scenario, told)
 
     def write(self, records: Iterable[Record]) -> None:
         """Write records as they come, and the summary after the last."""
@@ -257,7 +268,7 @@ class RunWriter:
                 with self._untracked_on_error(tracker):
                     tracker.round(record.round_, tables)
         self.folder.record(record)
-        self._state = record.state
+        self._round, self._state = record.round_, record.state
         self._note(record.notes)
         self._progress.round(self.scenario, record.round_, record.evaluation)
 

@@ -43,7 +43,7 @@ reads the first line of the files in `configs/` completes keys and underlines ty
 * **`sweep`** has lists of values by dotted key, or names with values, which keep the names of variants short (`attack: {none: {kind: none}, mine: {kind: "my_attack.py:forge"}}`); every
   variant runs with every combination.
 * **`extends`** names a file, or several, that this one begins from, relative to it.
-* On the command line `--set KEY=VALUE` changes the base, and every variant and swept value that has the key.
+* On the command line `--set KEY=VALUE` changes the base, and every variant and swept value that has the key; a sweep of the key itself gives way to it.
 """  # noqa: E501 (lines of a page)
 
 

@@ -166,8 +166,12 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
     for key in EXPANSION_KEYS:
         draft.data.pop(key, None)
     overlaid = [_overlaid(draft, name, overrides) for name, overrides in variants.items()]
+    swept_here = [k for k in sweep if draft.origin(("sweep", k)) == "--set"]
     for key, value in plain:
-        if (dotted := ".".join(key)) in sweep:
+        if (dotted := ".".join(key)) in swept_here:
+            text = f"is set, and swept by sweep.{dotted}, at once: leave one out"
+            raise ScenarioError([Fault("--set", dotted, text)])
+        if dotted in sweep:
             sweep[dotted], draft.origins["sweep", dotted] = [value], "--set"
         # A parameter of a method that only variants name is not the base's.
         if draft.has(key) or not any(variant.has(key) for variant in overlaid):

@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from fl_testbed.engine.errors import TrackerError
+from fl_testbed.engine.run_folder import RunFolder
 from fl_testbed.engine.run_writer import StartTracker
 from fl_testbed.report.results import numbers
 from fl_testbed.scenario import AnyScenario
@@ -37,10 +38,10 @@ def connect(out: Path) -> StartTracker:
     # By default MLflow holds up a run for minutes when its server has gone.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        out.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{(out / 'mlflow.db').resolve()}"
-    with _as_tracker_error():
+    with ExitStack() as held, _as_tracker_error():
+        if not uri:
+            held.enter_context(RunFolder(out).alone())  # two cannot make one database at once
+            uri = f"sqlite:///{(out / 'mlflow.db').resolve()}"
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return lambda scenario, folder, done: MlflowRun(client, scenario, folder, done)
@@ -54,10 +55,7 @@ class MlflowRun:
     ) -> None:
         self._client, self._last = client, scenario.rounds
         with _as_tracker_error():
-            there = client.get_experiment_by_name(scenario.name)
-            experiment = (
-                client.create_experiment(scenario.name) if there is None else there.experiment_id
-            )
+            experiment = _experiment(client, scenario.name)
             place = folder.resolve().as_uri()
             begun = client.search_runs(
                 [experiment],
@@ -105,6 +103,19 @@ class MlflowRun:
     def _end(self, status: str) -> None:
         with _as_tracker_error():
             self._client.set_terminated(self._run, status)
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    """Return the id of a sweep's experiment, made if it is not there."""
+    there = client.get_experiment_by_name(name)
+    if there is None:
+        try:
+            return client.create_experiment(name)
+        except MlflowException:
+            there = client.get_experiment_by_name(name)  # another command has made it meanwhile
+            if there is None:
+                raise
+    return there.experiment_id
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """TensorBoard and MLflow hold what the run folder holds, also after a run was interrupted."""
 
+import fcntl
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +116,33 @@ def test_mlflow_goes_on_with_the_run_that_was_begun_last(scenarios, tmp_path: Pa
     assert runs() == ["FAILED", "FAILED"]
     start(scenarios[0], tmp_path / "run", 2)
     assert runs() == ["RUNNING", "FAILED"]
+
+
+def test_commands_that_start_together_make_one_database_with_one_experiment(
+    scenarios, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    client, locked = mlflow.MlflowClient, []
+    by_name = client.get_experiment_by_name
+
+    def making(**settings: str):
+        folder = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(folder)
+        locked.append(folder)
+        return client(**settings)
+
+    monkeypatch.setattr("fl_testbed.trackers.mlflow.MlflowClient", making)
+    (start,) = start_trackers(["mlflow"], tmp_path)
+    assert len(locked) == 1
+
+    def meanwhile(self, name: str):
+        monkeypatch.setattr(client, "get_experiment_by_name", by_name)
+        self.create_experiment(name)
+
+    monkeypatch.setattr(client, "get_experiment_by_name", meanwhile)
+    start(scenarios[0], tmp_path / "run", -1)
 
 
 class Unreachable:

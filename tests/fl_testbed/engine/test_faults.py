@@ -153,7 +153,7 @@ def test_too_few_usable_replies_skip_the_round_or_stop_as_the_scenario_says(
     done = run(*arguments, cwd=tmp_path, patches=bad)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("out/small/stop/seed-0: the run failed: ")
+    assert line.startswith("out/small/stop/seed-0: the run failed after round 0: ")
     assert "krum needs n >= 2f + 3 clients, got n=3 and f=2" in line
     rounds = pd.read_csv(tmp_path / "out" / "small" / "skip" / "seed-0" / "rounds.csv")
     assert "krum needs n >= 2f + 3 clients, got n=3 and f=2" in rounds["skipped"].iloc[1]

@@ -73,7 +73,7 @@ def test_the_command_tells_of_a_fault_in_a_users_rule_and_stops(tmp_path: Path) 
     code.write_text(code.read_text().replace("norms = updates", "norms = update"))
     done = run("run", "scenario.yaml", "--out", "out", "--set", "rounds=1", cwd=tmp_path)
     assert done.returncode == 1
-    assert "seed-0: the run failed: " in done.stderr
+    assert "seed-0: the run failed after round 0: " in done.stderr
     assert "mine.py:19: without_largest raised NameError" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 

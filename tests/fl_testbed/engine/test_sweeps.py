@@ -7,18 +7,19 @@ import os
 import weakref
 from pathlib import Path
 from shutil import copytree
+from threading import Thread
 from unittest.mock import MagicMock
 
 import pytest
 from commands import SCENARIO, assert_same_results, patches, run, succeed, write_scenario
 
-from fl_testbed.data import Federation
+from fl_testbed.data import DataError, Federation
 from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, check_data, load_dataset
-from fl_testbed.engine.launch import launch
+from fl_testbed.engine.launch import launch, write_plan
 from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
-from fl_testbed.engine.run_writer import Options
+from fl_testbed.engine.run_writer import Options, run_folder
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 
 VARIANTS = """
@@ -55,10 +56,11 @@ def test_one_failure_ends_no_other_run(undisturbed: Path, tmp_path: Path, how) -
     settings = ("run", "scenario.yaml", "--out", "out", *how, "--set", "engine.parallel=runs")
     done = run(*settings, cwd=tmp_path, patches=failing)
     assert done.returncode == 1
-    assert "the run failed: ArithmeticError: no median of nothing" in done.stderr
+    assert "the run failed after round 1: ArithmeticError: no median of nothing" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     folder = tmp_path / "out" / "small" / "median" / "seed-0"
-    assert json.loads((folder / "failure.json").read_text())["reason"].endswith("of nothing")
+    reason = json.loads((folder / "failure.json").read_text())["reason"]
+    assert reason == "after round 1: ArithmeticError: no median of nothing"
     events = (folder / "events.log").read_text()
     assert "sitecustomize.py" in events  # where it was raised
     assert "\x1b" not in events
@@ -66,7 +68,7 @@ def test_one_failure_ends_no_other_run(undisturbed: Path, tmp_path: Path, how) -
 
     table = succeed("compare", "out", cwd=tmp_path)
     assert "0 of 1, 1 failed" in table
-    assert "failed: median: seed 0: ArithmeticError: no median of nothing" in table
+    assert "failed: median: seed 0: after round 1: ArithmeticError: no median of nothing" in table
     assert (tmp_path / "out" / "small" / "late" / "seed-0" / "summary.json").exists()
 
     said = succeed(*settings, "--engine", "inline", "--resume", cwd=tmp_path)
@@ -184,6 +186,24 @@ def test_what_another_command_ran_meanwhile_is_left_as_it_is(
     assert (folder / kept).read_bytes() == b"theirs"
 
 
+def test_a_run_that_fails_before_it_begins_leaves_a_folder_that_another_command_has(
+    tmp_path: Path, monkeypatch
+) -> None:
+    scenarios = load_scenarios(write_scenario(tmp_path), ["rounds=1"])
+    theirs = RunFolder(tmp_path / "out/small/default/seed-0")
+
+    def meanwhile(checked, datasets):  # after the folders were looked at
+        theirs.claim()
+        monkeypatch.setattr(DatasetCache, "get", MagicMock(side_effect=DataError("no files")))
+
+    monkeypatch.setattr(federated, "check", meanwhile)
+    failures = launch(scenarios, Options(tmp_path / "out", None, ""), MagicMock())
+    assert failures == [f"{theirs.path}: the run failed: DataError: no files"]
+    assert [file.name for file in theirs.path.iterdir()] == ["events.log"]
+    assert theirs.read("events.log") == ""
+    theirs.release()
+
+
 LOSES_A_FOLDER = """
 def patch(run_writer):
     import errno, os
@@ -277,6 +297,29 @@ def test_a_poison_that_nobody_has_is_tried_on_what_it_is_measured_on(
     with pytest.raises(ScenarioError) as error:
         check_data([s for s in loaded if isinstance(s, Scenario)], DatasetCache(None))
     assert fault in str(error.value)
+
+
+def test_commands_that_start_together_are_all_in_the_plan(tmp_path: Path, monkeypatch) -> None:
+    scenarios = load_scenarios(write_scenario(tmp_path), ["sweep.seed=[0, 1]"])
+    options = Options(tmp_path, None, "")
+    for scenario in scenarios:
+        run_folder(tmp_path, scenario).path.mkdir(parents=True)
+    write_json, second = (
+        RunFolder.write_json,
+        Thread(target=write_plan, args=(scenarios[1:], options)),
+    )
+
+    def slowly(self, name, value):
+        monkeypatch.setattr(RunFolder, "write_json", write_json)
+        second.start()
+        second.join(timeout=1.0)  # where it may write at once, it has
+        write_json(self, name, value)
+
+    monkeypatch.setattr(RunFolder, "write_json", slowly)
+    write_plan(scenarios[:1], options)
+    second.join()
+    plan = json.loads((tmp_path / "small/sweep.json").read_text())
+    assert sorted(seed for _, seed in plan["runs"]) == [0, 1]
 
 
 @pytest.mark.parametrize("torn", ["{", "[]", '{"runs": [3]}', '{"runs": [[1, "a"]]}'])

@@ -255,6 +255,16 @@ class TestSettings:
         scenarios = load(BASE, "sweep.training.lr=[0.1, 0.2]")
         assert [s.training.lr for s in scenarios] == [0.1, 0.2]
 
+    @pytest.mark.parametrize("sweep", ["sweep.seed=[1, 2]", "sweep={seed: [1, 2]}"])
+    def test_one_beside_a_sweep_of_its_key_is_refused(self, load, sweep):
+        with pytest.raises(ScenarioError) as error:
+            load(BASE, "seed=5", sweep)
+        (fault,) = lines_of(error)
+        assert fault == "--set: seed: is set, and swept by sweep.seed, at once: leave one out"
+
+    def test_one_of_a_key_that_the_file_sweeps_takes_the_place_of_the_sweep(self, load):
+        assert the_one(load(BASE + "sweep: {seed: [1, 2]}\n", "seed=5", "seed=6")).seed == 6
+
     def test_a_later_one_wins(self, load):
         assert the_one(load(BASE, "rounds=7", "rounds=8")).rounds == 8
 
