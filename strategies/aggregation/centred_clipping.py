@@ -62,7 +62,8 @@ def centred_clipping(
         # v + Σ w (u - v) with Σ w <= 1
         pull = weighted_sum(updates, effective).double()
         centre = (pull + (prior.sum() - effective.sum()) * centre.double()).to(updates)
-    return Aggregate(centre, normalised(effective), distances, {"centre": centre})
+    memory = {"centre": centre}
+    return Aggregate(centre, normalised(effective), distances, memory, multipliers=effective)
 
 
 def _distances_to(updates: Float[Tensor, "n d"], point: Float[Tensor, " d"]) -> Float[Tensor, " n"]:

@@ -9,6 +9,8 @@ def test_moves_by_the_mean_of_the_clipped_differences():
     result = centred_clipping(UPDATES, {}, radius=3.0)  # 3 and -2
     assert result.update.tolist() == [0.5]
     torch.testing.assert_close(result.weights, torch.tensor([3 / 13, 10 / 13]).double())
+    assert result.multipliers is not None
+    torch.testing.assert_close(result.multipliers.float() @ UPDATES, result.update)
     assert result.suspicion.tolist() == [10, 2]
 
 
