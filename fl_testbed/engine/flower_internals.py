@@ -20,7 +20,14 @@ def quiet_flower() -> None:
     """Keep Flower's log to errors, and its telemetry off: the engine tells of rounds itself."""
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # for processes that start later
     telemetry.FLWR_TELEMETRY_ENABLED = "0"  # this one read the variable when it imported Flower
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logger = logging.getLogger("flwr")
+    logger.setLevel(logging.ERROR)
+    logger.addFilter(is_no_clients_fault)
+
+
+def is_no_clients_fault(record: logging.LogRecord) -> bool:
+    """Leave out the stacks of clients, as of those that a Ctrl-C ends: ledgers have a line each."""
+    return record.module not in ("vce_api", "raybackend")
 
 
 def become_server() -> None:
