@@ -7,7 +7,9 @@ import pandas as pd
 
 from fl_testbed.engine.rounds import FIGURES
 from fl_testbed.metrics import (
+    after_round,
     finite_or_none,
+    last_restart,
     lifting,
     minorities,
     read_table,
@@ -29,7 +31,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     rounds, groups, attacks = (
         read_table(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks")
     )
-    restart = rounds.loc[rounds["restarted"] == 1, "round"].max()  # the last, NaN without any
+    restart = last_restart(rounds)
     is_trained = (rounds["round"] > 0) & ~(rounds["round"] <= restart)
     evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(FINAL_EVALUATIONS)
     final = rounds[rounds["round"].isin(evaluated)]
@@ -75,7 +77,7 @@ def heard_and_lifted(folder: Path, scenario: Scenario, restart: float) -> dict[s
         restart: The last round before the model began again, NaN where it never did.
     """
     clients, holdings = (read_table(folder / f"{name}.csv") for name in ("clients", "holdings"))
-    kept = clients[~(clients["round"] <= restart)]
+    kept = after_round(clients, restart)
     rng = generator(scenario.seed, Purpose.BOOTSTRAP)
     return {
         "suppression": suppression(kept, rng, selects=scenario.strategy.selects),

@@ -6,12 +6,20 @@ from fl_testbed.metrics.figures import finite_or_none
 from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy
 from fl_testbed.metrics.lifting import attack_success_at, lifting
 from fl_testbed.metrics.suppression import area_under_curve, suppression, weight_by_group
-from fl_testbed.metrics.tables import answered, minorities, read_table, weighed
+from fl_testbed.metrics.tables import (
+    after_round,
+    answered,
+    last_restart,
+    minorities,
+    read_table,
+    weighed,
+)
 
 __all__ = [
     "AttackSuccess",
     "ClientSpread",
     "GroupAccuracy",
+    "after_round",
     "answered",
     "area_under_curve",
     "attack_success",
@@ -19,6 +27,7 @@ __all__ = [
     "client_accuracies",
     "finite_or_none",
     "group_accuracy",
+    "last_restart",
     "lifting",
     "minorities",
     "read_table",

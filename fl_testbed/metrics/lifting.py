@@ -6,7 +6,7 @@ import pandas as pd
 
 from clients.shard import Role
 from fl_testbed.metrics.suppression import pairwise_auc
-from fl_testbed.metrics.tables import answered
+from fl_testbed.metrics.tables import after_round, answered, last_restart
 
 RAISED = 1 + 1e-9  # a lifted weight over the prior; above rounding
 
@@ -32,7 +32,7 @@ def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, A
     """
     rows = answered(clients)
     doubts = rows.assign(doubt=-rows["believed_confidence"])
-    after = rows[~(rows["round"] <= restart) & rows["lift"].notna()]
+    after = after_round(rows[rows["lift"].notna()], restart)
     asked = rows["prior_weight"].groupby(rows["round"]).sum()
     usable = after["prior_weight"].groupby(after["round"]).sum()
     after = after.assign(prior_weight=after["prior_weight"] / after["round"].map(usable / asked))
@@ -66,7 +66,6 @@ def attack_success_at(rounds: pd.DataFrame, level: float) -> float | None:
     Returns:
         The rate at the first evaluation after the last restart that reached it; None if none did.
     """
-    restarts = rounds.loc[rounds["restarted"] == 1, "round"]
-    after = rounds[rounds["round"] > restarts.max()] if len(restarts) else rounds
+    after = after_round(rounds, last_restart(rounds))
     reached = after[after["worst_group_accuracy"] >= level]
     return float(reached["attack_success_rate"].iloc[0]) if len(reached) else None

@@ -29,6 +29,17 @@ def read_table(source: Path | TextIO, columns: Mapping[str, type] | None = None)
     )
 
 
+def last_restart(rounds: pd.DataFrame) -> float:
+    """Return the last round before the model began again, by ``rounds.csv``; NaN where it never
+    did."""
+    return rounds.loc[rounds["restarted"] == 1, "round"].max()
+
+
+def after_round(table: pd.DataFrame, last: float) -> pd.DataFrame:
+    """Return the rows of the rounds after the last to leave out: all, where that is NaN."""
+    return table[~(table["round"] <= last)]
+
+
 def answered(clients: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of clients that gave an answer: the others took no part in their round."""
     return clients[~clients["status"].str.startswith("failed")]

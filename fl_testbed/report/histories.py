@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from clients.shard import Role
-from fl_testbed.metrics import answered, read_table, weighed
+from fl_testbed.metrics import after_round, answered, last_restart, read_table, weighed
 from fl_testbed.report.columns import shown_group
 from fl_testbed.report.results import RunResult, as_written
 
@@ -40,7 +40,7 @@ def after_restart(folder: Path, clients: pd.DataFrame) -> pd.DataFrame:
         return clients
     with as_written(path):
         rounds = read_table(path, {"round": int, "restarted": int})
-    return clients[~(clients["round"] <= rounds.loc[rounds["restarted"] == 1, "round"].max())]
+    return after_round(clients, last_restart(rounds))
 
 
 def weight_ratios_by_round(clients: pd.DataFrame) -> pd.DataFrame:

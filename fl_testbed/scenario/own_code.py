@@ -159,8 +159,7 @@ class Guarded:
             raise  # those say what to do
         except (Exception, SystemExit) as fault:  # a user's code may raise anything
             raise OwnCodeError(self._code.blame(fault)) from fault
-        now = _versions(handed) if before else {}
-        written = [name for name, version in before.items() if now[name] != version]
+        written = [name for name, count in before.items() if handed[name]._version != count]
         if written and not wrong:
             wrong = f"wrote to {written[0]!r}, which others read after it: take a copy, clone()"
         if wrong:

@@ -3,6 +3,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from a_round import round_of
 
 from strategies.aggregation import (
     Aggregate,
@@ -19,7 +20,7 @@ from strategies.aggregation import (
     norm_clipping,
     trimmed_mean,
 )
-from strategies.pipeline import Pipeline, RoundFacts
+from strategies.pipeline import Pipeline
 from strategies.pre_aggregation import (
     Mixed,
     adaptive_clipping,
@@ -32,24 +33,6 @@ from strategies.reweighting import Lift, agnostic, jtt, q_fedavg
 
 def doubles(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def no_server_data():
-    raise AssertionError("nobody asked for the server's update")
-
-
-def round_of(n: int, **changes) -> RoundFacts:
-    facts = {
-        "round_": 1,
-        "clients": torch.arange(n),
-        "prior": torch.full((n,), 1 / n, dtype=torch.float64),
-        "losses": torch.full((n,), torch.nan, dtype=torch.float64),
-        "confidences": torch.full((n,), torch.nan, dtype=torch.float64),
-        "server_update": no_server_data,
-        "evaluate": lambda update: (0.0, 0.0),
-        "rng": np.random.default_rng(0),
-    }
-    return RoundFacts(**{**facts, **changes})
 
 
 def lift_to(*weights: float, step: float = 1.0):

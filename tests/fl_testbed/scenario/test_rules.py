@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from a_round import round_of
 from pydantic import ValidationError
 
 from clients.training import LocalTraining
 from fl_testbed.scenario.catalogue import CATALOGUE
 from fl_testbed.scenario.methods import StrategySpec
 from strategies.aggregation import TooFewClientsError
-from strategies.pipeline import Pipeline, RoundFacts
+from strategies.pipeline import Pipeline
 from strategies.randomness import Purpose, generator
 
 N, D = 11, 40
@@ -24,10 +25,8 @@ def with_needed_parameters(kind: str, catalogue: str) -> dict[str, object]:
 
 def one_round(strategy: StrategySpec, n: int = N) -> torch.Tensor:
     torch.manual_seed(0)
-    facts = RoundFacts(
-        round_=1,
-        clients=torch.arange(n),
-        prior=torch.full((n,), 1 / n, dtype=torch.float64),
+    facts = round_of(
+        n,
         losses=torch.rand(n, dtype=torch.float64),
         confidences=torch.ones(n, dtype=torch.float64),
         server_update=lambda: torch.ones(D),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from a_round import round_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,14 +80,10 @@ def mixed(name: str, updates: torch.Tensor, seed: int = 0, **facts: torch.Tensor
 
 
 def round_facts(n: int, seed: int) -> RoundFacts:
-    return RoundFacts(
-        round_=1,
-        clients=torch.arange(n),
-        prior=torch.full((n,), 1 / n, dtype=torch.float64),
+    return round_of(
+        n,
         losses=torch.zeros(n, dtype=torch.float64),
         confidences=torch.ones(n, dtype=torch.float64),
-        server_update=lambda: torch.zeros(D),
-        evaluate=lambda update: (0.0, 0.0),
         rng=np.random.default_rng(seed),
     )
 
