@@ -1,6 +1,7 @@
 """What is wrong with a scenario, one readable line per fault."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -139,9 +140,12 @@ def _as_number(kind: str, value: Any) -> str:
     if kind != "float_type" or not isinstance(value, str):
         return ""
     try:
-        written = repr(float(value))
+        number = float(value)
     except ValueError:
         return ""
+    if not math.isfinite(number):
+        return ""  # no key takes it, however it is written
+    written = repr(number)
     with_dot = written if "." in written else written.replace("e", ".0e")
     return f": YAML takes that for text, write {with_dot}"
 
@@ -163,9 +167,11 @@ def unknown_key(name: str, root: type[BaseModel]) -> str:
 def _unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel]) -> str:
     known = list(owner.model_fields) if owner is not None else []
     name = str(path[-1])
-    elsewhere = [place for place in _places(name, root) if place[:-1] != path[:-1]]
-    if elsewhere and (len(path) == 1 or not _close(name, known)):
-        named = [".".join(place) if len(place) > 1 else f"{name} at the top" for place in elsewhere]
+    around = tuple(part for part in path[:-1] if isinstance(part, str))
+    places = _places(name, root)
+    is_of_another_kind = any(place[:-1] == around for place in places)
+    if places and not is_of_another_kind and (len(path) == 1 or not _close(name, known)):
+        named = [".".join(place) if len(place) > 1 else f"{name} at the top" for place in places]
         return f"unknown key here, known as {' or '.join(named)}"
     return f"unknown key{_suggestion(name, known)}"
 

@@ -78,6 +78,18 @@ def with_change(old: str, new: str) -> str:
             id="a key that belongs further in",
         ),
         pytest.param(
+            "krum, n",
+            "mean, n",
+            "wrong.yaml:8: strategy.aggregation.n_malicious: unknown key, known: kind",
+            id="a key of another kind",
+        ),
+        pytest.param(
+            "  aggregation",
+            "  pre_aggregation: [{kind: bucketing, n_malicious: 1}]\n  aggregation",
+            "wrong.yaml:8: strategy.pre_aggregation.0.n_malicious: unknown key, known: kind, size",
+            id="a key of another kind in a list",
+        ),
+        pytest.param(
             "poisoned: 1",
             "poisoned: 1, fraction: 0.5",
             "wrong.yaml:5: clients.fraction: unknown key here, known as sampling.fraction or "
@@ -139,6 +151,18 @@ def with_change(old: str, new: str) -> str:
             "wrong.yaml:6: training.lr: needs a number, got '1e-5': YAML takes that for text, "
             "write 1.0e-05",
             id="a number that YAML takes for text",
+        ),
+        pytest.param(
+            "lr: 0.1",
+            "lr: nan",
+            "wrong.yaml:6: training.lr: needs a number, got 'nan'",
+            id="text for a number that is none",
+        ),
+        pytest.param(
+            "lr: 0.1",
+            "lr: 1e400",
+            "wrong.yaml:6: training.lr: needs a number, got '1e400'",
+            id="text for a number that is too large",
         ),
         pytest.param(
             "lr: 0.1",
