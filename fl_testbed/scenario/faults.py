@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from fl_testbed.scenario.own_code import OURS, OWN, OwnSpec
 
+EXPANSION_KEYS = ("extends", "variants", "sweep")
+"""Keys of a file, which no run has."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 DEPTH = 3  # of keys that a fault looks through for one that is elsewhere
 Path = tuple[str | int, ...]
@@ -91,9 +93,11 @@ def describe(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> list[tup
         texts.setdefault(path, []).append(text)
         if error["type"] == "extra_forbidden" and owner is not None:
             mistyped.update(
-                (*path[:-1], name) for name in _close(str(path[-1]), owner.model_fields)
+                (*path[:-1], name) for name in _close(str(path[-1]), _known(owner, model))
             )
     absent = {path for error, path, _ in resolved if error["type"] == "missing"}
+    if ("extends",) in mistyped:
+        mistyped |= absent  # they may be in the file that was meant
     return [
         (path, _alternatives(found))
         for path, found in texts.items()
@@ -165,7 +169,7 @@ def unknown_key(name: str, root: type[BaseModel]) -> str:
 
 
 def _unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel]) -> str:
-    known = list(owner.model_fields) if owner is not None else []
+    known = _known(owner, root)
     name = str(path[-1])
     around = tuple(part for part in path[:-1] if isinstance(part, str))
     places = _places(name, root)
@@ -174,6 +178,12 @@ def _unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel
         named = [".".join(place) if len(place) > 1 else f"{name} at the top" for place in places]
         return f"unknown key here, known as {' or '.join(named)}"
     return f"unknown key{_suggestion(name, known)}"
+
+
+def _known(owner: type[BaseModel] | None, root: type[BaseModel]) -> list[str]:
+    """Return the keys of a mapping; the outermost is the file's."""
+    own = list(owner.model_fields) if owner is not None else []
+    return [*own, *EXPANSION_KEYS] if owner is root else own
 
 
 def _places(name: str, root: type[BaseModel]) -> list[tuple[str, ...]]:

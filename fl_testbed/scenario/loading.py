@@ -12,13 +12,21 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fl_testbed.scenario.centralized import CentralizedScenario
-from fl_testbed.scenario.faults import Fault, ScenarioError, describe, models_in, short, unknown_key
+from fl_testbed.scenario.faults import (
+    EXPANSION_KEYS,
+    Fault,
+    ScenarioError,
+    describe,
+    models_in,
+    short,
+    unknown_key,
+)
 from fl_testbed.scenario.files import beside
 from fl_testbed.scenario.own_code import is_own, look_beside
 from fl_testbed.scenario.scenario import Scenario
 
 TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))
-EXPANSION_KEYS = ("extends", "variants", "sweep")
+UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
 MOST_VALUES = 1_000_000  # in one file
 Key = tuple[str, ...]
 AnyScenario = Scenario | CentralizedScenario
@@ -307,8 +315,11 @@ def _overlaid(base: _Draft, variant: str, overrides: Any) -> _Draft:
         )
     draft = base.copy()
     for dotted, value in (overrides or {}).items():
-        key = tuple(dotted.split("."))
-        draft.overlay(key, value, base.origin(("variants", variant, dotted)))
+        key, where = tuple(dotted.split(".")), base.origin(("variants", variant, dotted))
+        if key[0] in EXPANSION_KEYS:
+            text = "is a whole file's: give it at the top"
+            raise ScenarioError([Fault(where, f"variants.{variant}.{key[0]}", text)])
+        draft.overlay(key, value, where)
     return draft
 
 
@@ -503,12 +514,18 @@ def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[
             raise ScenarioError([Fault(where, dotted, text)])
         model = _class_of(draft)
         outer, _, inner = key.partition(".")
+        if outer in EXPANSION_KEYS:
+            raise ScenarioError([Fault(where, dotted, "is a whole file's: it cannot be swept")])
         if outer not in model.model_fields:
             raise ScenarioError([Fault(where, dotted, unknown_key(outer, model))])
         if not inner and (
             nested := _nested(values, models_in(model.model_fields[outer].annotation))
         ):
             text = f"a swept key is written with dots: {key}.{nested}"
+            raise ScenarioError([Fault(where, dotted, text)])
+        unfit = [name for name in values if UNFIT.search(name)] if isinstance(values, dict) else []
+        if unfit and key != "seed":  # which is in no variant's name
+            text = f"needs names of letters, digits and . _ = , -, got {unfit[0]!r}"
             raise ScenarioError([Fault(where, dotted, text)])
     named = [
         list(values.items()) if isinstance(values, dict) else [(None, v) for v in values]

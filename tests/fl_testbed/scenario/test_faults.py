@@ -68,8 +68,14 @@ def with_change(old: str, new: str) -> str:
             "wrong.yaml:2: yes: unknown key, known: name, variant, seed, rounds, torch_threads,"
             " dataset, model, init, clients, partition, sampling, training, local_method, poison,"
             " training_attack, attack, reported_loss, schedule, attackers, server_data, strategy,"
-            " evaluation, record_updates, engine",
+            " evaluation, record_updates, engine, extends, variants, sweep",
             id="a key that YAML takes for a truth value",
+        ),
+        pytest.param(
+            "rounds: 6",
+            "rounds: 6\nsweeps: {seed: [0, 1]}",
+            "wrong.yaml:3: sweeps: unknown key, did you mean 'sweep'?",
+            id="a typo in a key of files",
         ),
         pytest.param(
             "rounds: 6",
@@ -435,6 +441,11 @@ def test_every_fault_of_a_file_is_told(faults_of):
         "wrong.yaml:3: dataset.kind: unknown kind 'digts', did you mean 'digits'?",
         "wrong.yaml:6: training.lr: needs > 0.0, got 0",
     ]
+
+
+def test_what_a_file_lacks_is_forgiven_where_a_typo_keeps_its_base_from_it(faults_of):
+    (fault,) = faults_of("name: small\nextend: base.yaml\ntraining: {lr: 0.1}\n")
+    assert fault == "wrong.yaml:2: extend: unknown key, did you mean 'extends'?"
 
 
 def test_a_key_that_is_missing_and_another_that_is_unknown_are_two_faults(faults_of):

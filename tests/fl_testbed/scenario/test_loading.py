@@ -121,6 +121,14 @@ class TestVariants:
         rule = the_one(load(text)).strategy.aggregation
         assert rule.model_dump() == {"kind": "krum", "n_malicious": 2}
 
+    @pytest.mark.parametrize("key", ["sweep", "sweep.seed", "variants", "extends"])
+    def test_what_is_a_whole_file_s_is_refused_in_one(self, load, key):
+        with pytest.raises(ScenarioError) as error:
+            load(BASE + f"variants:\n  a: {{{key}: x}}\n")
+        (fault,) = lines_of(error)
+        key = key.partition(".")[0]
+        assert fault.endswith(f"yaml:10: variants.a.{key}: is a whole file's: give it at the top")
+
     def test_a_fault_in_the_base_is_told_once_however_many_variants_there_are(self, load):
         text = BASE.replace("lr: 0.1", "lr: -1") + "variants: {a: {}, b: {}, c: {rounds: 0}}\n"
         with pytest.raises(ScenarioError) as error:
@@ -180,6 +188,11 @@ class TestSweep:
             ("{sed: [1]}", "sweep.sed: unknown key, did you mean 'seed'?"),
             ("{1: [1]}", "sweep.1: unknown key"),
             ("{training.lrr: [1]}", "training.lrr: unknown key, did you mean 'lr'?"),
+            ("{extends: [a.yaml]}", "sweep.extends: is a whole file's: it cannot be swept"),
+            (
+                "{poison: {täter: {kind: none}}}",
+                "sweep.poison: needs names of letters, digits and . _ = , -, got 'täter'",
+            ),
             ("[1]", r"sweep: needs a mapping \(key: value\), got \[1\]"),
         ],
     )
