@@ -244,12 +244,14 @@ def _differences(
 
 def _mark_pareto(rows: list[Row]) -> None:
     """Mark what no other competitor beats in both worst-group accuracy and attack success."""
-    competitors = [row for row in rows if row.competes]
+    figures = (WORST_GROUP.key, ATTACK_SUCCESS.key)
+    competitors = [
+        row
+        for row in rows
+        if row.competes and all(row.estimates.get(key, NO_VALUE).n for key in figures)
+    ]
     costs = [
-        [
-            -row.estimates.get(WORST_GROUP.key, NO_VALUE).mean,
-            row.estimates.get(ATTACK_SUCCESS.key, NO_VALUE).mean,
-        ]
+        [-row.estimates[WORST_GROUP.key].mean, row.estimates[ATTACK_SUCCESS.key].mean]
         for row in competitors
     ]
     if len(costs) > 1:
