@@ -132,12 +132,13 @@ def as_written(path: Path) -> Iterator[None]:
     Raises:
         ScenarioError: If it turns out not to be what runs write: disks and editors damage files.
     """
+    remedy = RUN_AGAIN if path.suffix == ".json" else RUN_ANEW  # a plan's folder is all runs'
     try:
         yield
     except ScenarioError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as fault:
-        text = f"is not what a run writes ({short(str(fault))}): {RUN_ANEW}"
+        text = f"is not what a run writes ({short(str(fault))}): {remedy}"
         raise ScenarioError([Fault(str(path), "", text)]) from fault
     except yaml.YAMLError as fault:
         text = f"is not YAML ({short(str(fault))}): {RUN_ANEW}"

@@ -87,6 +87,13 @@ def test_a_run_that_is_named_twice_counts_once(sweep: Path) -> None:
     assert len(runs) == len(find_runs([sweep]))
 
 
+@pytest.mark.parametrize("content", ['{"runs": [["mean"]]}', "{"])
+def test_for_a_damaged_plan_nobody_is_told_to_remove_the_sweep(sweep: Path, content: str) -> None:
+    (sweep / "sweep.json").write_text(content)
+    with pytest.raises(ScenarioError, match=r"sweep\.json: is not .*: remove the file, then run"):
+        find_runs([sweep])
+
+
 def test_a_copy_of_a_run_is_no_second_seed(sweep: Path) -> None:
     copytree(sweep / "mean" / "seed-0", sweep.parent / "copy" / "mean" / "seed-0")
     runs = find_runs([sweep, sweep.parent / "copy"])
@@ -219,10 +226,15 @@ def test_oracles_and_runs_without_attack_are_never_best_nor_on_the_front(tmp_pat
 
 def test_of_two_one_may_be_on_the_front_and_one_alone_is_not_marked(tmp_path: Path) -> None:
     write_run(tmp_path / "two", "good", 0, figures(0.5, 0.9, 0.0))
-    assert not compare(find_runs([tmp_path])).rows[0].is_pareto
+    write_run(tmp_path / "two", "not_yet", 0)
+    assert not any(row.is_pareto for row in compare(find_runs([tmp_path])).rows)
     write_run(tmp_path / "two", "bad", 0, figures(0.5, 0.1, 0.9))
     comparison = compare(find_runs([tmp_path]))
-    assert {row.label: row.is_pareto for row in comparison.rows} == {"good": True, "bad": False}
+    assert {row.label: row.is_pareto for row in comparison.rows} == {
+        "good": True,
+        "not_yet": False,
+        "bad": False,
+    }
 
 
 def test_the_best_is_highest_lowest_or_nearest_0_as_the_column_has_it(tmp_path: Path) -> None:
