@@ -29,7 +29,7 @@ from fl_testbed.scenario.poisons import (
     stamped,
 )
 from fl_testbed.scenario.scenario import EngineSpec, Name
-from fl_testbed.scenario.spec import Contradictions, Fraction, Spec, WholeScenario
+from fl_testbed.scenario.spec import Contradictions, Fraction, Spec, Threads, WholeScenario
 from fl_testbed.scenario.stages import AnyStageSpec
 from fl_testbed.scenario.triggers import AnyTriggerSpec
 
@@ -129,7 +129,7 @@ class CentralizedScenario(WholeScenario):
     name: Name  # the folder of its runs
     variant: Name = "default"  # its name in variants
     seed: NonNegativeInt = 0  # decides all random numbers
-    torch_threads: PositiveInt = 1  # the last bits of results depend on it
+    torch_threads: Threads = 1  # the last bits of results depend on it
     dataset: AnyDatasetSpec  # needs examples with groups, or a style
     n_examples: PositiveInt | None = None  # for training, drawn by the seed; all by default
     minority_fraction: Fraction = 0.05  # of training examples, where the minority is a style

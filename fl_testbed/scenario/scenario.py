@@ -31,7 +31,7 @@ from fl_testbed.scenario.parts import (
     TrainingSpec,
 )
 from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoPoisonSpec
-from fl_testbed.scenario.spec import Contradictions, Spec, WholeScenario
+from fl_testbed.scenario.spec import Contradictions, Spec, Threads, WholeScenario
 from strategies.aggregation import TooFewClientsError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$", max_length=255)]
@@ -77,7 +77,7 @@ class Scenario(WholeScenario):
     variant: Name = "default"  # its name in variants
     seed: NonNegativeInt = 0  # decides all random numbers
     rounds: PositiveInt  # a reweighting's warm-up included
-    torch_threads: PositiveInt = 1  # the last bits of results depend on it
+    torch_threads: Threads = 1  # the last bits of results depend on it
     dataset: AnyDatasetSpec  # which examples there are, and who is a minority among them
     model: AnyModelSpec  # what is trained
     init: Init = None  # a trained model to start from: path of its model.safetensors

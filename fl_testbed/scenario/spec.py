@@ -40,6 +40,9 @@ def _count_or_fraction(value: float) -> float:
 CountOrFraction = Annotated[float, Field(ge=0), AfterValidator(_count_or_fraction)]
 """A number of clients: a count, or a fraction below 1 of the round's sample, rounded down."""
 
+Threads = Annotated[int, Field(ge=1, le=1024)]
+"""Of one process; where a system has not so many, libraries end it as a Ctrl-C would."""
+
 ClientCount = Annotated[int, Field(ge=0, le=10_000_000)]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -405,6 +405,11 @@ def test_more_clients_than_could_ever_be_is_one_readable_line(faults_of):
     assert fault == "wrong.yaml:9: attackers.0.count: needs <= 10000000, got 2000000000"
 
 
+def test_more_threads_than_a_system_gives_are_one_readable_line(faults_of):
+    (fault,) = faults_of(GOOD + "torch_threads: 100000\n")
+    assert fault == "wrong.yaml:9: torch_threads: needs <= 1024, got 100000"
+
+
 def test_a_folder_is_no_scenario(tmp_path):
     with pytest.raises(ScenarioError) as error:
         load_scenarios(tmp_path)
