@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -58,12 +57,7 @@ class RunProgress:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        fault: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *fault: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 

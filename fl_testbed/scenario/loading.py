@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,17 +35,15 @@ AnyScenario = Scenario | CentralizedScenario
 S = TypeVar("S", bound=AnyScenario)
 
 
+@dataclass
 class _Draft:
     """A scenario as plain data that remembers where each key was written."""
 
-    def __init__(self) -> None:
-        self.data: dict[str, Any] = {}
-        self.origins: dict[Key, str] = {}
+    data: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Key, str] = field(default_factory=dict)
 
     def copy(self) -> "_Draft":
-        twin = _Draft()
-        twin.data, twin.origins = deepcopy(self.data), dict(self.origins)
-        return twin
+        return _Draft(deepcopy(self.data), dict(self.origins))
 
     def has(self, key: Key) -> bool:
         node: Any = self.data
