@@ -40,13 +40,7 @@ def pareto_optimal(costs: np.ndarray) -> np.ndarray:
     """Mark the rows that no other row beats: at least as low everywhere, lower somewhere.
 
     Args:
-        costs: Shape (rows, figures), lower is better. A row with a NaN is neither optimal nor does
-            it beat any.
+        costs: Shape (rows, figures), lower is better.
     """
-    marks = np.zeros(len(costs), dtype=bool)
-    known = ~np.isnan(costs).any(axis=1)
-    for place in np.flatnonzero(known):
-        others = costs[known]
-        beats = (others <= costs[place]).all(axis=1) & (others < costs[place]).any(axis=1)
-        marks[place] = not beats.any()
-    return marks
+    beaten = [((costs <= own).all(axis=1) & (costs < own).any(axis=1)).any() for own in costs]
+    return ~np.array(beaten, dtype=bool)
