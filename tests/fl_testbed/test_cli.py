@@ -11,56 +11,31 @@ from commands import SCENARIO, patches, run, succeed
 
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 
-CHANGES = {
-    "a typo in a key": (
-        SCENARIO.replace("rounds:", "ronds:"),
+FAULTS = {
+    "in the file": (
+        ("rounds: 4", "ronds: 4"),
         "scenario.yaml:3: ronds: unknown key, did you mean 'rounds'?",
     ),
-    "a wrong type": (
-        SCENARIO.replace("rounds: 4", "rounds: many"),
-        "scenario.yaml:3: rounds: needs a whole number, got 'many'",
-    ),
-    "a negative count": (
-        SCENARIO.replace("poisoned: 2", "poisoned: -2"),
-        "scenario.yaml:6: clients.poisoned: needs >= 0, got -2",
-    ),
-    "more attackers than the rule can bear": (
-        SCENARIO.replace("kind: mean", "kind: krum, n_malicious: 6"),
-        "scenario.yaml:14: strategy.aggregation: krum needs n >= 2f + 3 clients, got n=12 and f=6:"
-        " sample at least 15 clients or lower n_malicious",
-    ),
-    "a dataset that is not there": (
-        SCENARIO.replace("kind: digits", "kind: fashion_mnist"),
+    "in what is there": (
+        ("kind: digits", "kind: fashion_mnist"),
         "small: dataset: Fashion-MNIST needs a data folder with train-images-idx3-ubyte",
     ),
-    "tabs": (
-        SCENARIO.replace("dataset: {", "dataset:\n\t{"),
-        "scenario.yaml:5: YAML cannot be indented with tabs: use spaces",
-    ),
-    "an empty file": ("", "scenario.yaml: is empty"),
-    "a list where a mapping belongs": (
-        SCENARIO.replace("{honest_majority: 8, honest_minority: 2, poisoned: 2", "[8, 2, 2]\n#"),
-        "scenario.yaml:6: clients: needs a mapping (key: value), got [8, 2, 2]",
-    ),
-    "a trigger larger than the images": (
-        SCENARIO.replace("size: 2", "size: 9"),
+    "in what the data allow": (
+        ("size: 2", "size: 9"),
         "small: poison: a 9 × 9 patch with margin 0 does not fit into 8 × 8 pixels",
     ),
-    "text that is not UTF-8": (b"name: \xff\xfe", "scenario.yaml: is not UTF-8 text"),
 }
 
 
-@pytest.mark.parametrize("fault", CHANGES)
-def test_a_wrong_scenario_exits_with_2_and_says_what_is_needed(fault: str, tmp_path: Path) -> None:
-    content, expected = CHANGES[fault]
-    raw = content if isinstance(content, bytes) else content.encode()
-    (tmp_path / "scenario.yaml").write_bytes(raw)
+@pytest.mark.parametrize(("change", "expected"), FAULTS.values(), ids=FAULTS)
+def test_a_wrong_scenario_exits_with_2_and_says_what_is_needed(
+    change: tuple[str, str], expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO.replace(*change))
     done = run("run", "scenario.yaml", cwd=tmp_path)
-    assert done.returncode == 2
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    needed = 2 if fault == "a typo in a key" else 1  # the key it was meant to be is missing too
-    assert len(done.stderr.splitlines()) <= needed
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(expected)
     assert not (tmp_path / "runs").exists()
 
 
