@@ -290,7 +290,8 @@ def show(
         raise ScenarioError([Fault(str(scenario), "kind", text)])
     chosen = next(iter(variants)) if variant is None else variant
     if chosen not in variants:
-        raise typer.BadParameter(f"--variant needs one of {', '.join(variants)}, got {chosen!r}")
+        text = f"needs one of {', '.join(variants)}, got {chosen!r}"
+        raise ScenarioError([Fault("", "--variant", text)])
     one = variants[chosen][0]
     federation = checked_federation(one, DatasetCache(data_dir))
     strips = specimens(federation, one.attackers_by_poison, columns, one.evaluation.max_examples)

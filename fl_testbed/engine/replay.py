@@ -37,6 +37,8 @@ def replay(
     for folder in runs:
         if not (folder / UPDATES).is_dir():
             text = "has recorded no updates: run it with --set record_updates=true"
+            if (folder / REPLAYED).exists():
+                text = "is a replay, which records no updates: name the run that it is of"
             faults.append(Fault(str(folder), "", text))
         else:
             scenarios.append(_changed(folder, settings))

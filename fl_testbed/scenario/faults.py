@@ -171,6 +171,9 @@ def unknown_key(name: str, root: type[BaseModel]) -> str:
 def _unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel]) -> str:
     known = _known(owner, root)
     name = str(path[-1])
+    outer, _, inner = name.partition(".")
+    if inner and outer in known:
+        return f"unknown key: dots are for variants, sweep and --set, write {outer}: {{{inner}: …}}"
     around = tuple(part for part in path[:-1] if isinstance(part, str))
     places = _places(name, root)
     is_of_another_kind = any(place[:-1] == around for place in places)

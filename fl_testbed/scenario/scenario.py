@@ -31,7 +31,7 @@ from fl_testbed.scenario.parts import (
     TrainingSpec,
 )
 from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoPoisonSpec
-from fl_testbed.scenario.spec import Contradictions, Spec, Threads, WholeScenario
+from fl_testbed.scenario.spec import Contradictions, Seconds, Spec, Threads, WholeScenario
 from strategies.aggregation import TooFewClientsError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$", max_length=255)]
@@ -60,7 +60,7 @@ class EngineSpec(Spec):
     workers: PositiveInt | Literal["auto"] = "auto"  # ray, flower: one per core by default
     parallel: Literal["auto", "clients", "runs"] = "auto"  # what is spread over Ray workers
     ray_address: Annotated[str, AfterValidator(_ray_address)] = "local"  # or HOST:PORT, or auto
-    client_timeout_s: PositiveFloat = 600.0  # seconds a client may take, else it has failed
+    client_timeout_s: Seconds = 600.0  # seconds a client may take, else it has failed
     device: Annotated[str, AfterValidator(_device)] = "auto"  # auto: a GPU, where there is one
     memory_limit_mib: PositiveFloat | None = None  # of the device, for each process that trains
 

@@ -43,6 +43,9 @@ CountOrFraction = Annotated[float, Field(ge=0), AfterValidator(_count_or_fractio
 Threads = Annotated[int, Field(ge=1, le=1024)]
 """Of one process; where a system has not so many, libraries end it as a Ctrl-C would."""
 
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
+"""A time limit; no system's clock takes one of 1e300."""
+
 ClientCount = Annotated[int, Field(ge=0, le=10_000_000)]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -86,6 +86,9 @@ def test_another_rule_hears_whom_it_would_have_heard(recorded: Path, tmp_path: P
     first = (other["round"] == 1, krum["round"] == 1)  # before the two runs part ways
     pd.testing.assert_frame_equal(other[first[0]], krum[first[1]])
     assert "mean,replay=aggregation=multi_krum-2" in succeed("compare", "replays", cwd=tmp_path)
+    again = run("replay", "replays", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "is a replay, which records no updates: name the run that it is of" in again.stderr
 
 
 def test_a_rule_that_asks_for_losses_finds_them_recorded(recorded: Path, tmp_path: Path) -> None:

@@ -110,6 +110,13 @@ def with_change(old: str, new: str) -> str:
         ),
         pytest.param(
             "rounds: 6",
+            "rounds: 6\ntraining.cohort: 3",
+            "wrong.yaml:3: training.cohort: unknown key: dots are for variants, sweep and --set, "
+            "write training: {cohort: …}",
+            id="a key with dots where there are mappings",
+        ),
+        pytest.param(
+            "rounds: 6",
             "rounds: 6\nsweep: {lr: [0.1, 0.2]}",
             "wrong.yaml:3: sweep.lr: unknown key here, known as training.lr",
             id="a swept key without its mapping",
