@@ -228,11 +228,18 @@ class RunFolder:
             self.release()
 
     def close(self) -> None:
-        """Close the tables, all of them even if one cannot be written."""
+        """Close the tables, all of them even if one cannot be written, and make them last: the
+        summary that follows says that the run is done."""
         with ExitStack() as tables:
             for table in self._tables.values():
-                tables.callback(table.close)
+                tables.callback(_close, table)
             self._tables = {}
+
+
+def _close(table: TextIO) -> None:
+    with table:
+        table.flush()
+        os.fsync(table.fileno())
 
 
 def _cannot_resume(path: Path, why: str) -> ValueError:
