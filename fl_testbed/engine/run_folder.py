@@ -220,12 +220,9 @@ class RunFolder:
 
     def fail(self, reason: str, traceback: str) -> None:
         """Keep what was done, and say why there is no more; a resume tries again."""
-        try:
-            self.close()
-            self.log(traceback.rstrip())
-            self.write_json(FAILURE, {"reason": reason})
-        finally:
-            self.release()
+        self.close()
+        self.log(traceback.rstrip())
+        self.write_json(FAILURE, {"reason": reason})
 
     def close(self) -> None:
         """Close the tables, all of them even if one cannot be written, and make them last: the
