@@ -22,7 +22,7 @@ class Purpose(IntEnum):
 
 
 def generator(seed: int, purpose: Purpose, *where: int) -> np.random.Generator:
-    """Return the stream of one purpose at one place.
+    """Return the stream of one purpose at one place. To numpy no place and place 0 are the same.
 
     Args:
         seed: The scenario's seed, >= 0.

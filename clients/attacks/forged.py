@@ -15,7 +15,8 @@ class Knowledge(StrEnum):
     OMNISCIENT = "omniscient"
     """Those of all honest clients."""
     COLLUDING = "colluding"
-    """Those that they themselves would send if they were honest."""
+    """Their own, as they trained them: on poison if they have one, unless the attack has them train
+    on clean data too."""
     BLIND = "blind"
     """None: each sees its own alone."""
 

@@ -36,6 +36,8 @@ def smaller_activation_cluster(
         if len(rows) <= n_axes:
             continue
         points = features[rows].double().numpy()
+        if (points == points[0]).all():  # of a layer whose units are dead
+            continue
         axes = PCA(min(n_axes, points.shape[1]), svd_solver="full")
         reduced = axes.fit_transform(points)
         start = int(rng.integers(2**31))

@@ -119,13 +119,13 @@ class Material:
             seed=self.scenario.seed,
             n_attackers=1,
             held=lambda: shard_of(clean, rows),
-            surrogate=self._surrogate,
+            train=self._train_surrogate,
             test=lambda: self._attacked_test,
             everything=shard_of(clean, torch.arange(len(clean))),
             is_minority=clean.is_minority,
         )
 
-    def _surrogate(self, shard: Shard, epochs: int) -> nn.Module:
+    def _train_surrogate(self, shard: Shard, epochs: int) -> nn.Module:
         """Return the attacker's own model of some examples."""
         model = model_of(self.scenario, self.dataset, SURROGATE)
         none = torch.zeros(len(shard.labels), dtype=torch.bool)

@@ -184,7 +184,7 @@ class AdversaryGrid(ClientGrid):
             "n_clients": len(asked.starts),
             "n_attackers": n_attackers,
             "n_assumed": n_attackers if n_assumed is None else n_assumed,
-            "received": asked.starts[attacker],
+            "received": asked.starts[attacker].clone(),  # all that is sent is counted from it
             "rng": generator(self._around.seed, Purpose.ATTACK, asked.round_, source),
         }
 

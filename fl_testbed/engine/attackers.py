@@ -92,7 +92,7 @@ def _scene(attackers: Sequence[int], scenario: Scenario, federation: Federation)
         seed=scenario.seed,
         n_attackers=len(attackers),
         held=lambda: pooled([federation.clean_shard(a) for a in attackers], Role.POISONED),
-        surrogate=partial(train_surrogate, scenario, federation.dataset),
+        train=partial(train_surrogate, scenario, federation.dataset),
         test=lambda: federation.majority(test_set(scenario, federation)),
     )
 

@@ -220,19 +220,23 @@ class RunFolder:
 
     def fail(self, reason: str, traceback: str) -> None:
         """Keep what was done, and say why there is no more; a resume tries again."""
-        try:
-            self.close()
-            self.log(traceback.rstrip())
-            self.write_json(FAILURE, {"reason": reason})
-        finally:
-            self.release()
+        self.close()
+        self.log(traceback.rstrip())
+        self.write_json(FAILURE, {"reason": reason})
 
     def close(self) -> None:
-        """Close the tables, all of them even if one cannot be written."""
+        """Close the tables, all of them even if one cannot be written, and make them last: the
+        summary that follows says that the run is done."""
         with ExitStack() as tables:
             for table in self._tables.values():
-                tables.callback(table.close)
+                tables.callback(_close, table)
             self._tables = {}
+
+
+def _close(table: TextIO) -> None:
+    with table:
+        table.flush()
+        os.fsync(table.fileno())
 
 
 def _cannot_resume(path: Path, why: str) -> ValueError:

@@ -117,7 +117,7 @@ class PooledTrainingSpec(Spec):
 class PooledEvaluationSpec(Spec):
     """What models are tested on, and what is written down."""
 
-    max_examples: PositiveInt | None = None  # of the test set; all by default
+    max_examples: PositiveInt | None = None  # the first of the test set, in order; all by default
     clean_twin: bool = True  # train also without poison, to know what the trigger does by itself
     scores: bool = True  # write every example's confidence after every epoch
 

@@ -67,7 +67,7 @@ class EvaluationSpec(Spec):
     """When and on how much the global model is tested."""
 
     every: PositiveInt = 1  # rounds; the last round is always tested
-    max_examples: PositiveInt | None = None  # of the test set; all by default
+    max_examples: PositiveInt | None = None  # the first of the test set, in order; all by default
     split: Literal["test", "validation"] = "test"  # validation: for choosing settings
     n_validation: NonNegativeInt = 0  # training examples that nobody trains on
     n_clients: NonNegativeInt = 1_000  # honest clients judged one by one: at most so many

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from clients import poisons
 from clients.poisons import Harden, HeldBy, Relabel, Trigger, is_source
 from clients.shard import Shard
+from clients.training import logits_of
 from fl_testbed.data import DataError, Dataset, Goal, Groups, TestSet
 from fl_testbed.scenario.minorities import MinoritySpec
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
@@ -32,14 +33,25 @@ class Scene:
     n_attackers: int
     held: Callable[[], Shard]
     """All that they hold together, clean."""
-    surrogate: Callable[[Shard, int], nn.Module]
-    """The model that clients are sent first, after so many epochs on some examples."""
+    train: Callable[[Shard, int], nn.Module]
+    """Returns the model that clients are sent first, after so many epochs on some examples."""
     test: Callable[[], TestSet]
     """The majority's examples among those that the model is tested on."""
 
     def rng(self) -> np.random.Generator:
         """Return the random numbers of their planning, from the start."""
         return generator(self.seed, Purpose.POISON_PLAN)
+
+    def surrogate(self, shard: Shard, epochs: int) -> nn.Module:
+        """Return a model of the attackers' own, trained on some examples.
+
+        Raises:
+            ValueError: If it diverged: a poison made with it would be no poison, and nobody told.
+        """
+        model = self.train(shard, epochs)
+        if not logits_of(model, shard.inputs).isfinite().all():
+            raise ValueError("the model that attackers plan with diverged: lower training.lr")
+        return model
 
     def own_surrogate(self, epochs: int) -> nn.Module:
         """Return a surrogate trained on all that they hold."""

@@ -217,6 +217,11 @@ class TestActivationClustering:
     def test_unless_it_is_too_large_to_be_a_poison(self):
         assert self.marked(40).tolist() == []
 
+    def test_in_a_class_of_equal_features_there_are_no_two(self):
+        labels, kept = torch.zeros(30, dtype=torch.int64), torch.ones(30, dtype=torch.bool)
+        found = smaller_activation_cluster(torch.ones(30, 20), labels, kept, 0.35, 10, rng())
+        assert not found.any()
+
 
 class TestEpic:
     def test_a_proxy_is_the_gradient_of_the_loss_in_the_logits(self):

@@ -317,6 +317,15 @@ def test_updates_that_attackers_remember_are_not_what_they_sent():
     assert one_round(grid, 2)[4] == approx(updates(4))
 
 
+def test_what_an_attack_does_to_the_model_that_it_is_shown_is_its_own_matter():
+    def careless(own, received):
+        received.zero_()
+        return Forged(own)
+
+    received = one_round(grid_of(kind(careless, Knowledge.BLIND)))
+    assert received == {c: approx(updates(c)) for c in range(7)}
+
+
 def test_a_resumed_run_attacks_as_if_it_had_never_stopped(tmp_path):
     scenario = load_scenarios(write_scenario(tmp_path, ATTACKED))[0]
     dataset = load_dataset(scenario, None)

@@ -126,6 +126,13 @@ def test_gradient_matching_is_after_a_few_test_images_that_its_attackers_know(mo
     assert not torch.equal(others["gradient_matching"].inputs, known[0])
 
 
+@pytest.mark.parametrize("name", ["clean label", "subpopulation", "matching"])
+def test_attackers_do_not_plan_with_a_model_that_diverged(name):
+    federation = build(POISONS[name], training={"lr": 1e30, "batch_size": 5})
+    with pytest.raises(ValueError, match=r"plan with diverged: lower training\.lr"):
+        federation.shard(6)
+
+
 def test_images_are_mixed_with_those_of_other_classes(monkeypatch):
     mixed_with = []
 

@@ -1,6 +1,7 @@
 """A run's files by themselves."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,26 @@ def test_a_table_that_lost_rows_is_not_filled_up(tmp_path: Path) -> None:
     (tmp_path / "rounds.csv").unlink()
     with pytest.raises(ValueError, match="is missing, which its checkpoint counts on"):
         RunFolder(tmp_path).resume(COLUMNS)
+
+
+def test_a_run_that_is_done_has_its_rows_on_the_disk(tmp_path: Path, monkeypatch) -> None:
+    synced = []
+    sync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size
+        synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, size))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    folder = RunFolder(tmp_path)
+    folder.start(COLUMNS)
+    folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
+    folder.close()
+    folder.finish({"w": torch.zeros(2)}, {})
+    names = [name for name, _ in synced]
+    assert names.index("rounds.csv") < names.index("summary.json.partial")
+    assert dict(synced)["rounds.csv"] == (tmp_path / "rounds.csv").stat().st_size
 
 
 def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
