@@ -80,14 +80,17 @@ class Evaluator:
 
     @property
     def untested(self) -> list[str]:
-        """The groups, as tables show them, that honest clients hold and of which no example is
-        tested."""
+        """The groups, as tables show them, and the classes that honest clients hold and of which no
+        example is tested."""
         tested = np.bincount(self._test.groups, minlength=len(self._training_counts))
-        return [
+        groups = [
             shown_name(name, is_minority=group in self._federation.groups.minority)
             for group, name in enumerate(self._federation.group_names)
             if self._training_counts[group] and not tested[group]
         ]
+        held = self._holdings.sum(axis=0).nonzero()[0] % self._federation.dataset.n_classes
+        classes = np.setdiff1d(held, self._test.labels)
+        return groups + [f"class {label}" for label in classes]
 
     def __call__(self, arrays: ArrayRecord) -> Evaluation:
         """Test a model."""

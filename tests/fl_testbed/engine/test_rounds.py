@@ -52,8 +52,8 @@ def client_tables(made: Scenario) -> pd.DataFrame:
 
 
 class TestRun:
-    def test_a_group_that_nobody_tests_is_named(self, tmp_path):
-        rows = [(i % 2, place, split) for split in ("train", "test") for i in range(40)
+    def test_groups_and_classes_of_which_nothing_is_tested_are_named(self, tmp_path):
+        rows = [(i % n, place, split) for split, n in (("train", 3), ("test", 2)) for i in range(40)
                 for place in ("town", "farm")[: 1 + (i < 10 and split == "train")]]  # fmt: skip
         lines = [",".join(map(str, row)) for row in [("ill", "place", "split"), *rows]]
         (tmp_path / "people.csv").write_text("\n".join(lines))
@@ -64,7 +64,8 @@ class TestRun:
         made = scenario(dataset=dataset, clients=clients, poison={"kind": "none"}, rounds=1)
         first, second = federated.records(load_dataset(made, tmp_path), made, -1, None)
         assert [note for note in first.notes if "no test example" in note] == [
-            "no test example of farm (minority): worst group and accuracy are those of the others"
+            "no test example of farm (minority), class 2: "
+            "worst group and accuracy are those of the others"
         ]
         assert not second.notes
 
