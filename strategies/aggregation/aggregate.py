@@ -156,7 +156,8 @@ def _needs_float64(
         0, heard.sum().view(1) // 4
     )  # no index for the host to wait for
     far_larger = sizes > FAR * quartile  # than three quarters of the others need
-    return far_larger | (weights.abs() < torch.finfo(updates.dtype).tiny)
+    held = torch.finfo(updates.dtype)
+    return far_larger | (weights.abs() < held.tiny) | (weights.abs() > held.max)
 
 
 def _sum_in_own_type(

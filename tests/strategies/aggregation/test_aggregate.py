@@ -86,6 +86,9 @@ def test_weights_that_float32_cannot_hold_count():
     weights = torch.tensor([3e-44, 0.0, 3e-44], dtype=torch.float64)
     summed = weighted_sum(torch.tensor([[2e38], [1.0], [1e38]]), weights)
     torch.testing.assert_close(summed, torch.tensor([9e-6]), rtol=1e-6, atol=0)
+    weights = torch.tensor([1e40, 0.0, 0.5], dtype=torch.float64)  # of a row brought to length 1
+    summed = weighted_sum(torch.tensor([[1e-40, 0.0], [1.0, 1.0], [2.0, 2.0]]), weights)
+    torch.testing.assert_close(summed, torch.tensor([2.0, 1.0]), rtol=1e-4, atol=0)
 
 
 def test_a_small_matrix_is_summed_in_float64():
