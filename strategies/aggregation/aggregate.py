@@ -281,7 +281,10 @@ def _first_copies(updates: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
     for kind in (counts > 1).nonzero().flatten():
         rows = (kinds == kind).nonzero().flatten()
         while len(rows) > 1:
-            is_copy = (updates[rows] == updates[rows[0]]).all(dim=1)
+            is_copy = torch.ones_like(rows, dtype=torch.bool)
+            for columns in column_blocks(updates):
+                block = updates[rows, columns]
+                is_copy &= (block == block[0]).all(dim=1)
             first[rows[is_copy]] = rows[0]
             rows = rows[~is_copy]
     return first
