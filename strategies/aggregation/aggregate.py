@@ -228,7 +228,7 @@ def norms_of(updates: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
 def normalised(weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Scale weights to sum 1; all-zero weights stay all zero."""
     total = weights.sum()
-    return weights / total if total > 0 else torch.zeros_like(weights)
+    return torch.where(total > 0, weights / total, 0.0)
 
 
 def mean_of_selected(

@@ -135,6 +135,12 @@ class Readings(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def test_scaling_weights_waits_for_nothing():
+    with Readings() as readings:
+        assert normalised(torch.ones(4))[0] == 0.25
+    assert readings.count == 1  # our own
+
+
 @pytest.mark.parametrize("small", [0, 2**20])
 def test_a_sum_waits_no_more_often_for_many_rows_than_for_few(monkeypatch, small):
     monkeypatch.setattr(aggregate, "SMALL", small)
