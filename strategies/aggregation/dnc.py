@@ -88,8 +88,9 @@ def _squared_projections(
 ) -> Float[Tensor, " n"]:
     """Return each row's share of the squared projections on the direction of largest spread."""
     gram = gram_in_float64(updates[:, drawn], centred=True)
-    gram /= gram.diagonal().max().clamp(min=1e-300)
-    return _top_eigenvector(gram) ** 2
+    largest = gram.diagonal().max()
+    gram /= largest.clamp(min=1e-300)
+    return _top_eigenvector(gram) ** 2 * (largest > 0)  # where all agree it is any row's
 
 
 def _top_eigenvector(gram: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:

@@ -25,6 +25,10 @@ def test_suspicion_is_the_share_of_the_squared_projections():
     torch.testing.assert_close(result.suspicion, expected)
 
 
+def test_where_all_agree_nobody_is_suspected():
+    assert dnc(torch.ones(3, 2), rng(), n_malicious=1).suspicion.tolist() == [0, 0, 0]
+
+
 def test_whoever_fails_one_repeat_is_out():
     # Each repeat sees one coordinate and drops one client: in one the sixth, in the other the last.
     updates = torch.randn(7, 2, generator=torch.Generator().manual_seed(0))
