@@ -63,9 +63,10 @@ def test_duplicates_are_at_distance_zero():
 
 
 @pytest.mark.usefixtures("n_threads")
-@pytest.mark.parametrize("n", [9, 30, 100, 101])
-def test_copies_have_the_very_same_distances_wherever_they_stand(n):
-    updates = gaussian(n, 1000)
+@pytest.mark.parametrize("n", [9, 10, 30, 100, 101])
+@pytest.mark.parametrize("d", [100, 1000])
+def test_copies_have_the_very_same_distances_wherever_they_stand(n, d):
+    updates = gaussian(n, d)
     updates[n // 2] = updates[n - 1] = updates[1]
     distances = squared_distances(updates)
     assert torch.equal(distances[1], distances[n // 2])
