@@ -18,8 +18,8 @@ def direct(updates: torch.Tensor) -> torch.Tensor:
     return torch.stack([((exact - row) ** 2).sum(dim=1) for row in exact])
 
 
-def assert_exact(updates: torch.Tensor) -> None:
-    torch.testing.assert_close(squared_distances(updates), direct(updates), rtol=1e-5, atol=0.0)
+def assert_exact(updates: torch.Tensor, rtol: float = 1e-5) -> None:
+    torch.testing.assert_close(squared_distances(updates), direct(updates), rtol=rtol, atol=0.0)
 
 
 def test_distances_on_a_line_are_squared_gaps():
@@ -57,6 +57,16 @@ def test_clusters_inside_clusters_are_exact():
     assert_exact(updates)
 
 
+def test_what_is_exact_stays_so_when_seen_from_further_away():
+    base, out, along, across, *more = gaussian(7, 500) / 500**0.5  # nearly orthogonal, of length 1
+    near = 10 * base + out  # 1 from the row of median norm: what is closer than 0.14 is blurred
+    first, last = near, near + 0.15 * along
+    pair = near + 0.02 * along, near + 0.02 * along + 0.0045 * across  # sharp from the first alone
+    others = [near - 0.13 * along + 0.05 * way for way in more]  # so that the first comes first
+    small = 5 * gaussian(7, 500, seed=1) / 500**0.5
+    assert_exact(torch.stack([*small, 10 * base, first, last, *pair, *others]), rtol=1e-4)
+
+
 def test_duplicates_are_at_distance_zero():
     updates = gaussian(1, 100).repeat(6, 1)
     assert squared_distances(updates).count_nonzero() == 0
@@ -77,7 +87,7 @@ def test_all_zero_updates_are_at_distance_zero():
     assert squared_distances(torch.zeros(4, 3)).count_nonzero() == 0
 
 
-@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-20, 1e20, 1e30])
 def test_squares_neither_overflow_nor_vanish(size):
     assert_exact(size * gaussian(7, 200))
 
