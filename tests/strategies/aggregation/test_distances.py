@@ -115,6 +115,11 @@ def test_cosines_agree_with_scikit_learn():
     torch.testing.assert_close(cosines(updates), expected, rtol=0, atol=1e-6)
 
 
+def test_no_cosine_is_beyond_1():
+    one_way = gaussian(20, 1)
+    assert cosines(one_way @ gaussian(1, 300, seed=1)).abs().max() <= 1
+
+
 def test_distances_to_a_combination_can_be_read_off_the_centred_gram():
     updates = 3 + gaussian(10, 400)
     weights = torch.softmax(gaussian(1, 10, seed=1)[0].double(), dim=0)
