@@ -18,7 +18,7 @@ MANY = 500  # rows from which one eigenvector is sought alone, in a tenth of the
 
 def n_dropped(n_malicious: int, filter_fraction: float) -> int:
     """Return c · f, rounded down: how many clients each repeat drops."""
-    return int(round(filter_fraction * n_malicious, 9))  # 1.15 · 20 is 22.999… in floats
+    return int(round(filter_fraction * n_malicious, 9))  # 1.4 · 45 is 62.999… in floats
 
 
 dnc_bound = Bound("dnc", 2, 1, counted="cf")
