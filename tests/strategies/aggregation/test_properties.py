@@ -296,6 +296,19 @@ def reach_of(honest: torch.Tensor) -> float:
     return torch.linalg.vector_norm(honest, dim=1).max().item()
 
 
+@every_rule(but={"centred_clipping": "the centre that it moves is in the update too"})
+@given(seed=seeds)
+@few
+def test_the_update_is_made_of_what_the_ledger_says(name, seed):
+    updates = gaussian_updates(seed)
+    result = aggregate(name, updates, seed=seed)
+    if result.pulls is not None:
+        assert_close(result.pulls.sum(), result.update.double().square().sum())
+        return
+    heard = result.weights if result.multipliers is None else result.multipliers
+    assert_close(heard @ updates.double(), result.update)
+
+
 @every_rule()
 def test_the_updates_are_left_as_they_were(name):
     updates = gaussian_updates(5)
