@@ -73,8 +73,6 @@ class Oracle:
         if self.removing == "standard" or not minority.any():
             return rule(torch.ones_like(minority))
         heard = mean_of_selected(updates, minority, prior, torch.zeros_like(prior))
-        if minority.all():
-            return heard
         share = prior[minority].sum()
         rest = rule(~minority)
         multiplied = rest.weights if rest.multipliers is None else rest.multipliers

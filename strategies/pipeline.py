@@ -255,6 +255,9 @@ class Pipeline:
         Where there is ``clipped``, rows may be overwritten, and it tells by which factors;
         ``scales``, where a lift came first, by what it multiplied them.
         """
+        if not chosen.any():  # nobody to judge: the rule remembers what it did
+            nobody = updates.new_empty(0)
+            return Aggregate(torch.zeros_like(updates[0]), nobody, nobody, known["memory"])
         known = dict(known)
         if not chosen.all():
             updates = updates[chosen.to(updates.device)]  # a copy, which nobody else needs

@@ -156,7 +156,8 @@ def _needs_float64(
         0, heard.sum().view(1) // 4
     )  # no index for the host to wait for
     far_larger = sizes > FAR * quartile  # than three quarters of the others need
-    return far_larger | (weights.abs() < torch.finfo(updates.dtype).tiny)
+    held = torch.finfo(updates.dtype)
+    return far_larger | (weights.abs() < held.tiny) | (weights.abs() > held.max)
 
 
 def _sum_in_own_type(
@@ -227,7 +228,7 @@ def norms_of(updates: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
 def normalised(weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Scale weights to sum 1; all-zero weights stay all zero."""
     total = weights.sum()
-    return weights / total if total > 0 else torch.zeros_like(weights)
+    return torch.where(total > 0, weights / total, 0.0)
 
 
 def mean_of_selected(
@@ -280,7 +281,10 @@ def _first_copies(updates: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
     for kind in (counts > 1).nonzero().flatten():
         rows = (kinds == kind).nonzero().flatten()
         while len(rows) > 1:
-            is_copy = (updates[rows] == updates[rows[0]]).all(dim=1)
+            is_copy = torch.ones_like(rows, dtype=torch.bool)
+            for columns in column_blocks(updates):
+                block = updates[rows, columns]
+                is_copy &= (block == block[0]).all(dim=1)
             first[rows[is_copy]] = rows[0]
             rows = rows[~is_copy]
     return first

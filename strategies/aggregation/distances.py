@@ -26,7 +26,6 @@ def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     everyone = torch.arange(len(updates), device=updates.device)
     centre = _of_median_norm(norms)
     distances, blurred = _distances_within(_gram_around(updates, everyone, centre, norms))
-    blurred[centre] = blurred[:, centre] = False
     while blurred.any():
         centre = int(blurred.sum(dim=1).argmax())
         group = (blurred[centre] | (everyone == centre)).nonzero().squeeze(1)
@@ -34,8 +33,7 @@ def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
         closer, still_blurred = _distances_within(_gram_around(updates, group, centre, norms))
         # A pair that was sharp before stays as it was: seen from here it may be worse.
         distances[pairs] = torch.where(blurred[pairs], closer, distances[pairs])
-        blurred[pairs] &= still_blurred
-        blurred[centre] = blurred[:, centre] = False
+        blurred[pairs] &= still_blurred  # none is of the centre, where that is subtracted
     # A product's last digits depend on where its rows stand, and with them who of copies is chosen.
     first = (distances == 0).int().argmax(dim=1)
     return distances[first][:, first]

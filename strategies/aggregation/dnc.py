@@ -18,7 +18,7 @@ MANY = 500  # rows from which one eigenvector is sought alone, in a tenth of the
 
 def n_dropped(n_malicious: int, filter_fraction: float) -> int:
     """Return c · f, rounded down: how many clients each repeat drops."""
-    return int(round(filter_fraction * n_malicious, 9))  # 1.15 · 20 is 22.999… in floats
+    return int(round(filter_fraction * n_malicious, 9))  # 1.4 · 45 is 62.999… in floats
 
 
 dnc_bound = Bound("dnc", 2, 1, counted="cf")
@@ -88,8 +88,9 @@ def _squared_projections(
 ) -> Float[Tensor, " n"]:
     """Return each row's share of the squared projections on the direction of largest spread."""
     gram = gram_in_float64(updates[:, drawn], centred=True)
-    gram /= gram.diagonal().max().clamp(min=1e-300)
-    return _top_eigenvector(gram) ** 2
+    largest = gram.diagonal().max()
+    gram /= largest.clamp(min=1e-300)
+    return _top_eigenvector(gram) ** 2 * (largest > 0)  # where all agree it is any row's
 
 
 def _top_eigenvector(gram: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:

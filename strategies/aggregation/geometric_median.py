@@ -69,11 +69,11 @@ def geometric_median(
             weights = normalised(at_point)
             return Aggregate(weighted_sum(updates, weights), weights, distances)
         typical = distances[distances > 0].median()
-    weights = normalised(prior / distances.clamp(min=typical.item()))
+    weights = normalised(prior / distances.clamp(min=typical))
     for _ in range(n_iterations):
         distances = _distances_to(gram, weights)
         last = weights
-        weights = normalised(prior / distances.clamp(min=smoothing * typical.item()))
+        weights = normalised(prior / distances.clamp(min=smoothing * typical))
         if (weights - last).abs().max() <= tolerance:
             break
     return Aggregate(weighted_sum(updates, weights), weights, _distances_to(gram, weights))

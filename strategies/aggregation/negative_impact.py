@@ -233,8 +233,7 @@ def _without(
     suspicion: Float[Tensor, " n"],
 ) -> Aggregate:
     prior = prior_or_uniform(updates, prior)
-    weights = torch.zeros_like(prior)
-    weights[kept] = _shares(prior[kept])
+    weights = normalised(prior * kept)
     if aggregate is mean:  # it does not even read rows of weight 0: no need to copy the others
         result = mean(updates, weights)._replace(suspicion=suspicion)
     else:

@@ -10,7 +10,8 @@ from strategies.aggregation.aggregate import (
     prior_or_uniform,
     weighted_sum,
 )
-from strategies.shapes import Bool, Float, Tensor
+from strategies.aggregation.blocks import column_blocks
+from strategies.shapes import Bool, Float, Int, Tensor
 
 
 def sign_guard(
@@ -64,14 +65,22 @@ def sign_guard(
     usual = (norms >= lower * median) & (norms <= upper * median)
     n_drawn = max(1, round(sign_fraction * d))
     drawn = torch.from_numpy(np.sort(rng.choice(d, size=n_drawn, replace=False)))
-    signs = updates[:, drawn.to(updates.device)].sign()
-    features = torch.stack([(signs == s).double().mean(dim=1) for s in (1, 0, -1)], dim=1)
-    typical = _largest_cluster(features)
+    typical = _largest_cluster(_shares_of_signs(updates, drawn.to(updates.device)))
     factors = torch.where(norms > median, median / norms, 1.0)
     effective = normalised(prior_or_uniform(updates, prior) * (usual & typical)) * factors
     suspicion = 2.0 - usual.double() - typical.double()
     update = weighted_sum(updates, effective)
     return Aggregate(update, normalised(effective), suspicion, multipliers=effective)
+
+
+def _shares_of_signs(
+    updates: Float[Tensor, "n d"], drawn: Int[Tensor, " k"]
+) -> Float[Tensor, "n 3"]:
+    counts = torch.zeros(len(updates), 3, dtype=torch.float64, device=updates.device)
+    for columns in column_blocks(updates[:, : len(drawn)]):
+        signs = updates[:, drawn[columns]].sign()
+        counts += torch.stack([(signs == s).sum(dim=1) for s in (1, 0, -1)], dim=1)
+    return counts / len(drawn)
 
 
 def _largest_cluster(features: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:

@@ -86,7 +86,7 @@ def adaptive_clipping(
     adaptive_clipping_bound(n, n_malicious)
     norms = norms_of(updates)
     n_clipped = 2 * n_malicious * (n - n_malicious) // n
-    factors = _factors(norms, norms.sort(descending=True).values[n_clipped].item())
+    factors = _factors(norms, norms.sort(descending=True).values[n_clipped])
     rows = empty_rows(n, updates) if out is None else out
 
     def clip(part: slice, _: None) -> None:
@@ -96,7 +96,7 @@ def adaptive_clipping(
     return Mixed(rows, factors.diag())
 
 
-def _factors(norms: Float[Tensor, " m"], bound: float) -> Float[Tensor, " m"]:
+def _factors(norms: Float[Tensor, " m"], bound: float | Tensor) -> Float[Tensor, " m"]:
     return torch.where(norms > bound, bound / norms, 1.0)
 
 

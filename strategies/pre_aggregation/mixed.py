@@ -85,9 +85,10 @@ def pulled_back(
     if result.of_directions:
         parts = mixing if scales is None else mixing * scales
         parts = parts / parts.sum(dim=1, keepdim=True).clamp(min=1e-300)
+    multiplied = result.weights if result.multipliers is None else result.multipliers
     return result._replace(
         weights=normalised(result.weights.double() @ parts),
         suspicion=result.suspicion.double() @ shares,
         pulls=None if result.pulls is None else _pulls_of_clients(result.pulls, mixing),
-        multipliers=None if result.multipliers is None else result.multipliers.double() @ mixing,
+        multipliers=multiplied.double() @ mixing,
     )

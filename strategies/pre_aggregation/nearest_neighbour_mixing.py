@@ -19,13 +19,14 @@ def nearest_neighbour_mixing(updates: Float[Tensor, "n d"], n_malicious: int) ->
 
     Returns:
         updates: The mixed rows.
-        mixing: 1 / (n - f) for each neighbour, 0 for the others.
+        mixing: 1 / (n - f) for each neighbour, 0 for the others; copies have the mean of theirs.
 
     Bound:
         n >= 2f + 1, else TooFewClientsError: the n - f nearest could be mostly malicious.
 
     Ties:
-        Of equally distant rows the lowest are neighbours; a row is always its own.
+        Of equally distant rows the lowest are neighbours, and copies of them share their places; a
+        row without copies is always its own.
 
     Variants:
         ByzFL is the same but for ties, and takes any f < n.
@@ -36,7 +37,9 @@ def nearest_neighbour_mixing(updates: Float[Tensor, "n d"], n_malicious: int) ->
     """
     n = len(updates)
     nearest_neighbour_mixing_bound(n, n_malicious)
-    distances = squared_distances(updates).fill_diagonal_(-1)  # itself first, before duplicates
+    distances = squared_distances(updates)
     neighbours = distances.argsort(dim=1, stable=True)[:, : n - n_malicious]
     mixing = torch.zeros_like(distances).scatter_(1, neighbours, 1 / (n - n_malicious))
+    copies = (distances == 0).to(distances)
+    mixing = mixing @ copies.div_(copies.sum(dim=1, keepdim=True))
     return Mixed(mixed_rows(updates, mixing), mixing)

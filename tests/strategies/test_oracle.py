@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.aggregation import Aggregate, krum, mean, norm_clipping, trimmed_mean
-from strategies.memory import client_ids
+from strategies.aggregation import (
+    Aggregate,
+    foolsgold,
+    krum,
+    mean,
+    norm_clipping,
+    trimmed_mean,
+)
+from strategies.memory import Memory, client_ids
 from strategies.oracle import Oracle
 from strategies.pipeline import Pipeline, RoundFacts
+from strategies.pre_aggregation import clipping
 from strategies.reweighting import Lift
 
 MAJORITY, MINORITY, ATTACKER = 3, 7, 9
@@ -28,7 +36,7 @@ def oracle(**corrected) -> Oracle:
     return Oracle({MINORITY}, {ATTACKER}, **corrected)
 
 
-def step_of(rule, told: Oracle, reweight=None, **pipeline):
+def step_of(rule, told: Oracle, reweight=None, memory: Memory | None = None, **pipeline):
     facts = RoundFacts(
         round_=1,
         clients=CLIENTS,
@@ -39,7 +47,8 @@ def step_of(rule, told: Oracle, reweight=None, **pipeline):
         evaluate=lambda update: (0.0, 0.0),
         rng=np.random.default_rng(0),
     )
-    return Pipeline(rule, reweight, oracle=told, **pipeline)(UPDATES.clone(), facts, {})
+    step = Pipeline(rule, reweight, oracle=told, **pipeline)
+    return step(UPDATES.clone(), facts, memory or {})
 
 
 class TestLifting:
@@ -135,6 +144,21 @@ class TestRemoving:
         multipliers = doubles(0.25, 0.25, 0.25, 0.25 / 9)
         torch.testing.assert_close(step.result.weights, multipliers / multipliers.sum())
         torch.testing.assert_close(step.contribution, doubles(0, 0.125, 0.75, 0.125))
+
+    def test_shielded_a_clipping_before_the_rule_counts_like_one_in_it(self):
+        steps = [partial(clipping, max_norm=1.0)]
+        before = step_of(mean, oracle(removing="shielded"), pre_aggregate=steps)
+        within = step_of(partial(norm_clipping, max_norm=1.0), oracle(removing="shielded"))
+        torch.testing.assert_close(before.result.update, within.result.update)
+        torch.testing.assert_close(before.result.weights, within.result.weights)
+        torch.testing.assert_close(before.contribution, within.contribution)
+
+    def test_shielded_the_rule_remembers_though_all_of_a_round_are_of_the_minority(self):
+        told, rule = Oracle(set(CLIENTS.tolist()), (), removing="shielded"), foolsgold
+        step = step_of(rule, told, memory={"rule.history.clients": CLIENTS})
+        assert set(step.memory) == {"rule.history.clients"}
+        assert step.result.weights.tolist() == [0.25] * 4
+        assert step.result.suspicion.isnan().all()
 
     def test_shielded_the_prior_is_the_lifted_one(self):
         def reweight(memory):

@@ -86,6 +86,9 @@ def test_weights_that_float32_cannot_hold_count():
     weights = torch.tensor([3e-44, 0.0, 3e-44], dtype=torch.float64)
     summed = weighted_sum(torch.tensor([[2e38], [1.0], [1e38]]), weights)
     torch.testing.assert_close(summed, torch.tensor([9e-6]), rtol=1e-6, atol=0)
+    weights = torch.tensor([1e40, 0.0, 0.5], dtype=torch.float64)  # of a row brought to length 1
+    summed = weighted_sum(torch.tensor([[1e-40, 0.0], [1.0, 1.0], [2.0, 2.0]]), weights)
+    torch.testing.assert_close(summed, torch.tensor([2.0, 1.0]), rtol=1e-4, atol=0)
 
 
 def test_a_small_matrix_is_summed_in_float64():
@@ -130,6 +133,12 @@ class Readings(TorchDispatchMode):
         masks = (i for i in args[1] if i is not None) if func is aten.index.Tensor else ()
         self.count += any(mask.dtype == torch.bool for mask in masks)
         return func(*args, **(kwargs or {}))
+
+
+def test_scaling_weights_waits_for_nothing():
+    with Readings() as readings:
+        assert normalised(torch.ones(4))[0] == 0.25
+    assert readings.count == 1  # our own
 
 
 @pytest.mark.parametrize("small", [0, 2**20])

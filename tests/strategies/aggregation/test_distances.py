@@ -18,8 +18,8 @@ def direct(updates: torch.Tensor) -> torch.Tensor:
     return torch.stack([((exact - row) ** 2).sum(dim=1) for row in exact])
 
 
-def assert_exact(updates: torch.Tensor) -> None:
-    torch.testing.assert_close(squared_distances(updates), direct(updates), rtol=1e-5, atol=0.0)
+def assert_exact(updates: torch.Tensor, rtol: float = 1e-5) -> None:
+    torch.testing.assert_close(squared_distances(updates), direct(updates), rtol=rtol, atol=0.0)
 
 
 def test_distances_on_a_line_are_squared_gaps():
@@ -57,15 +57,26 @@ def test_clusters_inside_clusters_are_exact():
     assert_exact(updates)
 
 
+def test_what_is_exact_stays_so_when_seen_from_further_away():
+    base, out, along, across, *more = gaussian(7, 500) / 500**0.5  # nearly orthogonal, of length 1
+    near = 10 * base + out  # 1 from the row of median norm: what is closer than 0.14 is blurred
+    first, last = near, near + 0.15 * along
+    pair = near + 0.02 * along, near + 0.02 * along + 0.0045 * across  # sharp from the first alone
+    others = [near - 0.13 * along + 0.05 * way for way in more]  # so that the first comes first
+    small = 5 * gaussian(7, 500, seed=1) / 500**0.5
+    assert_exact(torch.stack([*small, 10 * base, first, last, *pair, *others]), rtol=1e-4)
+
+
 def test_duplicates_are_at_distance_zero():
     updates = gaussian(1, 100).repeat(6, 1)
     assert squared_distances(updates).count_nonzero() == 0
 
 
 @pytest.mark.usefixtures("n_threads")
-@pytest.mark.parametrize("n", [9, 30, 100, 101])
-def test_copies_have_the_very_same_distances_wherever_they_stand(n):
-    updates = gaussian(n, 1000)
+@pytest.mark.parametrize("n", [9, 10, 30, 100, 101])
+@pytest.mark.parametrize("d", [100, 1000])
+def test_copies_have_the_very_same_distances_wherever_they_stand(n, d):
+    updates = gaussian(n, d)
     updates[n // 2] = updates[n - 1] = updates[1]
     distances = squared_distances(updates)
     assert torch.equal(distances[1], distances[n // 2])
@@ -76,7 +87,7 @@ def test_all_zero_updates_are_at_distance_zero():
     assert squared_distances(torch.zeros(4, 3)).count_nonzero() == 0
 
 
-@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-20, 1e20, 1e30])
 def test_squares_neither_overflow_nor_vanish(size):
     assert_exact(size * gaussian(7, 200))
 
@@ -102,6 +113,11 @@ def test_cosines_agree_with_scikit_learn():
     updates[0] *= 1e6
     expected = torch.from_numpy(cosine_similarity(updates.double().numpy()))
     torch.testing.assert_close(cosines(updates), expected, rtol=0, atol=1e-6)
+
+
+def test_no_cosine_is_beyond_1():
+    one_way = gaussian(20, 1)
+    assert cosines(one_way @ gaussian(1, 300, seed=1)).abs().max() <= 1
 
 
 def test_distances_to_a_combination_can_be_read_off_the_centred_gram():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from pretended_device import ELSEWHERE, PretendedDevice
 from scipy.optimize import minimize
 
 from strategies.aggregation import geometric_median
@@ -97,3 +98,13 @@ def test_a_large_common_part_costs_no_digits():
     shifted = 1000 + 1e-3 * updates
     exact = geometric_median(shifted.double()).update
     torch.testing.assert_close(geometric_median(shifted).update.double(), exact, rtol=1e-7, atol=0)
+
+
+def test_the_host_waits_once_in_each_step():
+    updates = torch.randn(9, 40, generator=torch.Generator().manual_seed(1))
+    reads = []
+    for n_iterations in (1, 4):
+        with PretendedDevice() as device:
+            geometric_median(updates.to(ELSEWHERE), n_iterations, tolerance=0.0)
+        reads.append(len(device.reads))
+    assert reads[1] - reads[0] == 3

@@ -57,3 +57,8 @@ def test_forty_of_a_hundred_are_found_without_trying_all_subsets():
 def test_attackers_must_not_be_able_to_form_the_subset():
     with pytest.raises(TooFewClientsError, match="n=4 and f=2: sample at least 5 clients"):
         minimum_diameter(column(0, 1, 2, 3), n_malicious=2)
+
+
+def test_copies_of_a_row_that_stays_share_its_weight():
+    result = minimum_diameter(column(1, 1, 1, 1, 9), n_malicious=2)  # the highest row goes as well
+    torch.testing.assert_close(result.weights, torch.tensor([1, 1, 1, 1, 0]).double() / 4)

@@ -136,6 +136,14 @@ def test_where_one_client_alone_counts_the_others_count_equally_without_it():
 
 
 @pytest.mark.parametrize("rule", [error_rate_rejection, loss_rejection, union_rejection])
+def test_where_the_only_client_that_counts_is_dropped_nothing_moves(rule):
+    prior = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    result = rule(UPDATES, distance_from_zero, n_malicious=1, prior=prior)
+    assert result.update.tolist() == [0.0]
+    assert result.weights.tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("rule", [error_rate_rejection, loss_rejection, union_rejection])
 def test_a_client_alone_has_the_impact_of_its_update_on_the_received_model(rule):
     result = rule(UPDATES[3:], distance_from_zero, n_malicious=0)
     assert result.update.tolist() == [9.0]

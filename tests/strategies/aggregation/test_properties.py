@@ -153,10 +153,11 @@ def round_facts(
     clients: torch.Tensor | None = None,
     seed: int = 0,
     reference_like: torch.Tensor | None = None,
+    d: int = D,
 ) -> RoundFacts:
     """Return the facts of a round in which client i always knows the same things."""
     clients = torch.arange(n) if clients is None else clients
-    reference = torch.randn(D, generator=torch.Generator().manual_seed(seed + 2))
+    reference = torch.randn(d, generator=torch.Generator().manual_seed(seed + 2))
     if reference_like is not None:
         reference = reference.to(reference_like)
 
@@ -295,6 +296,19 @@ def reach_of(honest: torch.Tensor) -> float:
     return torch.linalg.vector_norm(honest, dim=1).max().item()
 
 
+@every_rule(but={"centred_clipping": "the centre that it moves is in the update too"})
+@given(seed=seeds)
+@few
+def test_the_update_is_made_of_what_the_ledger_says(name, seed):
+    updates = gaussian_updates(seed)
+    result = aggregate(name, updates, seed=seed)
+    if result.pulls is not None:
+        assert_close(result.pulls.sum(), result.update.double().square().sum())
+        return
+    heard = result.weights if result.multipliers is None else result.multipliers
+    assert_close(heard @ updates.double(), result.update)
+
+
 @every_rule()
 def test_the_updates_are_left_as_they_were(name):
     updates = gaussian_updates(5)
@@ -328,6 +342,15 @@ def test_what_compares_every_pair_of_clients_is_known_to_and_takes_five_matrices
         pipeline(gaussian_updates(8, n), round_facts(n), {})
     assert count.peak < 8 * (5 * n**2 + 40 * n)  # and a few vectors
     assert pipeline.compares_pairs == (count.peak > 8 * n**2)
+
+
+@every_rule()
+def test_no_second_matrix_is_made_that_is_not_told_of(name):
+    n, d, pipeline = 40, 250_000, Pipeline(RULES[name])
+    updates = torch.randn(1, d, generator=torch.Generator().manual_seed(0)).repeat(n, 1)
+    with counted_tensors() as count:
+        pipeline(updates, round_facts(n, d=d), {})
+    assert count.peak < (0.75 + pipeline.n_copies) * updates.nbytes  # and a few rows and blocks
 
 
 @every_rule()

@@ -2,6 +2,7 @@ from functools import partial
 
 import pytest
 import torch
+from pretended_device import ELSEWHERE, PretendedDevice
 
 from strategies.aggregation import TooFewClientsError, blocks
 from strategies.pre_aggregation import adaptive_clipping, clipping
@@ -52,3 +53,12 @@ def test_in_place_the_rows_are_the_same_and_lie_where_they_were(monkeypatch, cli
     assert clipped.updates is given
     assert torch.equal(given, rows)
     assert torch.equal(clipped.mixing, mixing)
+
+
+def test_the_host_does_not_wait_for_the_adaptive_bound():
+    waited = []
+    for clip in (partial(clipping, max_norm=5.0), partial(adaptive_clipping, n_malicious=1)):
+        with PretendedDevice() as device:
+            clip(UPDATES.to(ELSEWHERE))
+        waited.append(len(device.reads))
+    assert waited[1] == waited[0]

@@ -21,10 +21,19 @@ def test_without_attackers_every_row_is_the_mean():
     torch.testing.assert_close(rows, torch.full((4, 1), 3.75))
 
 
-def test_a_row_is_always_its_own_neighbour_and_of_others_the_lowest_first():
-    _, mixing = nearest_neighbour_mixing(torch.ones(5, 2), n_malicious=2)
-    assert (mixing.diagonal() > 0).all()
-    assert (mixing[4] > 0).tolist() == [True, True, False, False, True]
+def test_a_row_is_its_own_neighbour_and_of_equally_distant_ones_the_lowest_first():
+    rows, mixing = nearest_neighbour_mixing(torch.tensor([[1.0], [-1.0], [0.0]]), n_malicious=1)
+    assert mixing.tolist() == [[0.5, 0.0, 0.5], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5]]
+    assert rows.tolist() == [[0.5], [-0.5], [0.5]]
+
+
+def test_copies_share_the_places_that_some_of_them_have():
+    # Three of four are mixed: 0 with two of the three at 1, and each of these with the others.
+    updates = torch.tensor([[0.0], [1.0], [1.0], [1.0]])
+    rows, mixing = nearest_neighbour_mixing(updates, n_malicious=1)
+    torch.testing.assert_close(rows, torch.tensor([[2 / 3], [1.0], [1.0], [1.0]]))
+    expected = torch.tensor([[3, 2, 2, 2], [0, 3, 3, 3], [0, 3, 3, 3], [0, 3, 3, 3]]).double() / 9
+    torch.testing.assert_close(mixing, expected)
 
 
 def test_honest_rows_do_not_mix_with_giants():

@@ -182,6 +182,19 @@ def test_adaptive_clipping_leaves_no_row_longer_than_the_longest_honest_one(seed
     assert rows.norm(dim=1).max() <= honest.norm(dim=1).max() * (1 + 1e-5)
 
 
+@every_step(but=ORDER_DECIDES)
+@given(seed=seeds, n=st.integers(N, 40))
+@few
+def test_copies_are_heard_and_suspected_alike_after_it(name, seed, n):
+    updates = gaussian_updates(seed, n)
+    copies = [1, 4, n - 2, n - 1]
+    updates[copies] = updates[4].clone()
+    pipeline = Pipeline(RULES["multi_krum"], pre_aggregate=[STEPS[name]])
+    result = pipeline(updates, round_facts(n, seed), {}).result
+    for figures in (result.weights, result.suspicion):
+        assert_close(figures[copies], figures[copies].mean().expand(4))
+
+
 @given(seed=seeds)
 @few
 def test_f_attackers_are_in_at_most_f_buckets(seed):
