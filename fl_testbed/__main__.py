@@ -1,5 +1,6 @@
 """``fl-testbed``, and ``python -m fl_testbed``: the command line, once its libraries are there."""
 
+import gc
 import signal
 import sys
 
@@ -10,13 +11,18 @@ def main() -> None:
     So does SIGTERM, with which schedulers take a machine back.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    gc.disable()
     try:
         from fl_testbed import cli
 
+        gc.freeze()  # what libraries are made of is no garbage
+        gc.enable()
         cli.main()
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
+    finally:
+        gc.freeze()  # Python looks for garbage a last time: in all of torch, for a second
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Wrong input through the real command: exit status 2, one readable line per fault."""
 
+import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 from commands import SCENARIO, patches, run, succeed
 
+from fl_testbed import __main__, cli
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 
 FAULTS = {
@@ -168,6 +171,28 @@ def test_ctrl_c_while_libraries_are_loaded_ends_without_a_traceback(tmp_path: Pa
     press = "def patch(module):\n    raise KeyboardInterrupt\n"
     done = module("list", PYTHONPATH=f"{patches(tmp_path, 'torch', press)}:{Path().absolute()}")
     assert (done.returncode, done.stderr) == (130, b"interrupted\n")
+
+
+def test_garbage_is_looked_for_among_a_command_s_own_objects_alone_and_not_at_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[tuple[bool, int]] = []
+    own: list[list[object]] = []
+
+    def command() -> None:
+        found.append((gc.isenabled(), gc.get_freeze_count()))
+        own.extend([[]] for _ in range(1_000))
+
+    monkeypatch.setattr(signal, "signal", lambda *args: None)
+    monkeypatch.setattr(cli, "main", command)
+    __main__.main()
+    try:
+        ((is_collecting, of_libraries),) = found
+        assert is_collecting
+        assert of_libraries > 100_000
+        assert gc.get_freeze_count() >= of_libraries + len(own)
+    finally:
+        gc.unfreeze()
 
 
 def test_an_encoding_without_a_table_s_characters_gets_the_table_all_the_same() -> None:
