@@ -11,12 +11,9 @@ def main() -> None:
     So does SIGTERM, with which schedulers take a machine back.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    gc.disable()
     try:
         from fl_testbed import cli
 
-        gc.freeze()  # what libraries are made of is no garbage
-        gc.enable()
         cli.main()
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

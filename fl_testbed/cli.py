@@ -3,34 +3,27 @@
 Exit status: 0 done; 2 the input is wrong; 1 a run failed; 130 interrupted.
 """
 
+import gc
 import io
 import json
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.table import Table
 
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.engine.errors import PoolError
-from fl_testbed.kinds import kind_of
-from fl_testbed.scenario import (
-    CentralizedScenario,
-    Fault,
-    Scenario,
-    ScenarioError,
-    load_files,
-    load_scenarios,
-)
-from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
-from fl_testbed.scenario.loading import by_variant
-from fl_testbed.scenario.own_code import OwnCodeError
 
+# All else is imported by the command that needs it: it brings torch, and most of it Flower, pandas
+# and matplotlib, for which --help shall not wait.
 if TYPE_CHECKING:
     from fl_testbed.report.results import RunResult
 
@@ -86,6 +79,19 @@ class TrackerName(StrEnum):
     MLFLOW = "mlflow"
 
 
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Import without looking for garbage, nor ever among what was imported: in all that torch is
+    made of, that takes a second."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        if not gc.get_freeze_count():  # later there may be real garbage
+            gc.freeze()
+
+
 @app.command()
 def run(
     files: Annotated[
@@ -113,15 +119,17 @@ def run(
     data_dir: DataDir = None,
 ) -> None:
     """Run all variants and seeds of scenarios, then compare them."""
-    # Imported here: they bring Flower, pandas and matplotlib, and --help shall not wait for them.
-    from fl_testbed.engine.launch import launch
-    from fl_testbed.engine.run_writer import Options, run_folder
-    from fl_testbed.report.comparison import compare
-    from fl_testbed.report.figures.style import save
-    from fl_testbed.report.figures.tension import tension_plane
-    from fl_testbed.report.formats import terminal
-    from fl_testbed.report.results import find_runs
-    from fl_testbed.trackers import start_trackers
+    with _loading():
+        from fl_testbed.engine.launch import launch
+        from fl_testbed.engine.run_writer import Options, run_folder
+        from fl_testbed.kinds import kind_of
+        from fl_testbed.report.comparison import compare
+        from fl_testbed.report.figures.style import save
+        from fl_testbed.report.figures.tension import tension_plane
+        from fl_testbed.report.formats import terminal
+        from fl_testbed.report.results import find_runs
+        from fl_testbed.scenario import load_files
+        from fl_testbed.trackers import start_trackers
 
     chosen = {"kind": engine, "workers": workers, "ray_address": ray_address}
     if engine is None and (workers is not None or ray_address is not None):
@@ -161,13 +169,14 @@ def compare_(
     ] = "table",
 ) -> None:
     """Compare variants over seeds: one row each, mean and 95 % interval. Runs may go on."""
-    from fl_testbed.report.comparison import UnknownVariantError, compare
-    from fl_testbed.report.formats import FORMATS, terminal
+    with _loading():
+        from fl_testbed.report.comparison import UnknownVariantError, compare
+        from fl_testbed.report.formats import FORMATS, terminal
 
     try:
         comparison = compare(_found_runs(runs), baseline)
     except UnknownVariantError as fault:
-        raise ScenarioError([Fault("", "--baseline", str(fault))]) from None
+        _refuse("--baseline", str(fault))
     if form == "table":
         make_console().print(terminal(comparison))
     else:
@@ -182,17 +191,17 @@ def replay_(
     data_dir: DataDir = None,
 ) -> None:
     """Apply another strategy to the very updates that runs recorded: whom would it have heard?"""
-    from fl_testbed.engine.replay import replay
-    from fl_testbed.report.columns import HEARD
-    from fl_testbed.report.comparison import compare
-    from fl_testbed.report.formats import terminal
-    from fl_testbed.report.results import Status, find_runs
+    with _loading():
+        from fl_testbed.engine.replay import replay
+        from fl_testbed.report.columns import HEARD
+        from fl_testbed.report.comparison import compare
+        from fl_testbed.report.formats import terminal
+        from fl_testbed.report.results import Status, find_runs
 
     console = make_console()
     done = [run for run in _found_runs(runs) if run.status is Status.DONE]
     if not done:
-        text = "holds no finished run: let it finish, then replay it"
-        raise ScenarioError([Fault(str(folder), "", text) for folder in runs])
+        _refuse("", "holds no finished run: let it finish, then replay it", *runs)
     replays = replay([run.folder for run in done], settings or [], out, data_dir)
     found = [*done, *find_runs(folder for folder, _ in replays)]
     console.print(terminal(compare(found, sections=HEARD)))
@@ -221,32 +230,36 @@ def report(
 
 
 def _reported(folder: Path, baseline: str | None = None, *, with_pdf: bool = False) -> Path:
-    from fl_testbed.report.comparison import UnknownVariantError
-    from fl_testbed.report.html import write_report
+    with _loading():
+        from fl_testbed.report.comparison import UnknownVariantError
+        from fl_testbed.report.html import write_report
 
     try:
         return write_report(folder, _found_runs([folder]), baseline, with_pdf=with_pdf)
     except UnknownVariantError as fault:
-        raise ScenarioError([Fault("", "--baseline", str(fault))]) from None
+        _refuse("--baseline", str(fault))
 
 
 def _found_runs(folders: list[Path]) -> "list[RunResult]":
-    from fl_testbed.report.results import find_runs
+    with _loading():
+        from fl_testbed.report.results import find_runs
 
-    faults = [Fault(str(folder), "", "is no folder") for folder in folders if not folder.is_dir()]
-    if faults:
-        raise ScenarioError(faults)
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        _refuse("", "is no folder", *missing)
     runs = find_runs(folders)
     if not runs:
         text = "holds no run: name a run's folder, or one that holds run folders at any depth"
-        raise ScenarioError([Fault(str(folder), "", text) for folder in folders])
+        _refuse("", text, *folders)
     return runs
 
 
 @app.command()
 def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDir = None) -> None:
     """Check a scenario and print its variants, its groups, and what a run costs in memory."""
-    from fl_testbed.engine.datasets import DatasetCache, check_data
+    with _loading():
+        from fl_testbed.engine.datasets import DatasetCache, check_data
+        from fl_testbed.kinds import kind_of
+        from fl_testbed.scenario import CentralizedScenario, Scenario, load_scenarios
 
     loaded = load_scenarios(scenario, settings or [])
     datasets = DatasetCache(data_dir)
@@ -279,31 +292,33 @@ def show(
     data_dir: DataDir = None,
 ) -> None:
     """Write examples of clean, minority and poisoned data with their labels, to look at."""
-    from fl_testbed.data.specimens import specimens
-    from fl_testbed.engine.datasets import DatasetCache, checked_federation
-    from fl_testbed.report.example_sheet import FORMATS, image_sheet, table_sheet
+    with _loading():
+        from fl_testbed.data.specimens import specimens
+        from fl_testbed.engine.datasets import DatasetCache, checked_federation
+        from fl_testbed.report.example_sheet import FORMATS, image_sheet, table_sheet
+        from fl_testbed.scenario import Scenario, load_scenarios
+        from fl_testbed.scenario.loading import by_variant
 
     loaded = load_scenarios(scenario, settings or [])
     variants = by_variant([item for item in loaded if isinstance(item, Scenario)])
     if not variants:
         text = "is centralized, and show draws what clients hold: leave it out, or use validate"
-        raise ScenarioError([Fault(str(scenario), "kind", text)])
+        _refuse("kind", text, scenario)
     chosen = next(iter(variants)) if variant is None else variant
     if chosen not in variants:
-        text = f"needs one of {', '.join(variants)}, got {chosen!r}"
-        raise ScenarioError([Fault("", "--variant", text)])
+        _refuse("--variant", f"needs one of {', '.join(variants)}, got {chosen!r}")
     one = variants[chosen][0]
     federation = checked_federation(one, DatasetCache(data_dir))
     strips = specimens(federation, one.attackers_by_poison, columns, one.evaluation.max_examples)
     if not strips:
         text = "hold nothing to show: there is no honest client and no poison"
-        raise ScenarioError([Fault(str(scenario), "clients", text)])
+        _refuse("clients", text, scenario)
     path = Path(f"{one.name}-{chosen}") if out is None else out
     if federation.dataset.holds_images:
         path = path.with_name(f"{path.name}.png") if out is None else path
         if path.suffix[1:].lower() not in FORMATS:
             text = f"needs a name that ends in one of {', '.join(FORMATS)}, got {path.name}"
-            raise ScenarioError([Fault("", "--out", text)])
+            _refuse("--out", text)
         image_sheet(strips, f"{one.name}, {chosen}, seed {one.seed}", path)
     else:
         path = path.with_name(f"{path.name}.csv") if out is None else path
@@ -313,9 +328,14 @@ def show(
 
 @app.command("list")
 def list_(
-    what: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(CATALOGUE)}.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(help="A part of it, such as rules; all by default.")
+    ] = None,
 ) -> None:
     """List all that a scenario can name, from rules to datasets, with its parameters."""
+    with _loading():
+        from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
+
     if what is not None and what not in CATALOGUE:
         raise typer.BadParameter(f"needs one of {', '.join(CATALOGUE)}, got {what!r}")
     console = make_console()
@@ -337,7 +357,8 @@ def list_(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of scenario files, for editors."""
-    from fl_testbed.scenario.json_schema import scenario_schema
+    with _loading():
+        from fl_testbed.scenario.json_schema import scenario_schema
 
     print(json.dumps(scenario_schema(), indent=1, ensure_ascii=False))
 
@@ -348,17 +369,25 @@ def fetch_(
     data_dir: DataDir = None,
 ) -> None:
     """Download a dataset's files into the data folder, or say how to get them."""
-    from fl_testbed.data import DataError
-    from fl_testbed.data.sources import fetch
+    with _loading():
+        from fl_testbed.data import DataError
+        from fl_testbed.data.sources import fetch
 
     if data_dir is None:
         text = "needs a folder to put files in: pass --data-dir DIR or set FL_TESTBED_DATA"
-        raise ScenarioError([Fault("", "data fetch", text)])
+        _refuse("data fetch", text)
     try:
         fetch(name, data_dir)
     except DataError as fault:
-        raise ScenarioError([Fault("", "data fetch", str(fault))]) from None
+        _refuse("data fetch", str(fault))
     make_console().print(f"{name} is in {data_dir}", soft_wrap=True)
+
+
+def _refuse(key: str, text: str, *files: Path) -> NoReturn:
+    """Refuse what was asked for: a fault for each file, or one of the command line."""
+    from fl_testbed.scenario import Fault, ScenarioError
+
+    raise ScenarioError([Fault(str(file), key, text) for file in files or ("",)])
 
 
 def main() -> None:
@@ -377,16 +406,21 @@ def main() -> None:
         if end.code == INTERRUPTED:
             _end(INTERRUPTED, f"interrupted: {KEPT}" if runs else "interrupted")
         raise
-    except ScenarioError as error:
-        _end(2, *(str(fault) for fault in error.faults))
-    except (PoolError, OwnCodeError) as error:
-        _end(1, f"the run stopped: {error}" if runs else str(error))
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         _end(1, f"the run stopped: {what}; {KEPT}" if runs else what)
+    except Exception as error:
+        from fl_testbed.scenario import ScenarioError
+        from fl_testbed.scenario.own_code import OwnCodeError
+
+        if isinstance(error, ScenarioError):
+            _end(2, *(str(fault) for fault in error.faults))
+        if isinstance(error, PoolError | OwnCodeError):
+            _end(1, f"the run stopped: {error}" if runs else str(error))
+        raise
 
 
-def _end(status: int, *lines: str) -> None:
+def _end(status: int, *lines: str) -> NoReturn:
     console = make_console(stderr=True)
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
