@@ -20,6 +20,8 @@ def main() -> None:
         raise SystemExit(130) from None
     finally:
         gc.freeze()  # Python looks for garbage a last time: in all of torch, for a second
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said: no traceback any more
 
 
 if __name__ == "__main__":

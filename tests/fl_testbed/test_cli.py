@@ -173,6 +173,19 @@ def test_ctrl_c_while_libraries_are_loaded_ends_without_a_traceback(tmp_path: Pa
     assert (done.returncode, done.stderr) == (130, b"interrupted\n")
 
 
+def test_ctrl_c_when_all_is_done_ends_without_a_traceback() -> None:
+    text = """
+import atexit, os, signal
+from fl_testbed import __main__, cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
+cli.main = lambda: None
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+__main__.main()
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
 def test_help_does_not_wait_for_torch() -> None:
     text = "from fl_testbed.cli import app; app(['run', '--help'], standalone_mode=False)"
     check = "import sys; assert 'torch' not in sys.modules"
