@@ -247,7 +247,7 @@ def shared_by_copies(
     updates: Float[Tensor, "n d"],
     prior: Float[Tensor, " n"] | None,
 ) -> Aggregate:
-    """Let copies of a row share weight and pull by their priors, and suspicion alike.
+    """Let copies of a row share weight, multiplier and pull by their priors, and suspicion alike.
 
     The server heard what they all say, and nobody can tell from whom: which of them a rule chose
     lies in their order, which is that of roles.
@@ -264,10 +264,15 @@ def shared_by_copies(
 
     own = prior_or_uniform(updates, prior)
     parts = own / totals(own).clamp(min=1e-300)
+
+    def shared(values: Float[Tensor, " n"] | None) -> Float[Tensor, " n"] | None:
+        return None if values is None else totals(values) * parts
+
     return result._replace(
         weights=totals(result.weights) * parts,
         suspicion=totals(result.suspicion) / totals(torch.ones_like(result.suspicion)),
-        pulls=None if result.pulls is None else totals(result.pulls) * parts,
+        multipliers=shared(result.multipliers),
+        pulls=shared(result.pulls),
     )
 
 

@@ -237,9 +237,24 @@ def _without(
     if aggregate is mean:  # it does not even read rows of weight 0: no need to copy the others
         result = mean(updates, weights)._replace(suspicion=suspicion)
     else:
-        update, weights[kept], *_ = aggregate(updates[kept], prior=weights[kept])
-        result = Aggregate(update, weights, suspicion)
+        of_kept = aggregate(updates[kept], prior=weights[kept])
+        result = of_kept._replace(
+            weights=_among_all(of_kept.weights, kept),
+            suspicion=suspicion,
+            multipliers=_among_all(of_kept.multipliers, kept),
+            pulls=_among_all(of_kept.pulls, kept),
+        )
     return shared_by_copies(result, updates, prior)
+
+
+def _among_all(
+    figures: Float[Tensor, " m"] | None, kept: Bool[Tensor, " n"]
+) -> Float[Tensor, " n"] | None:
+    if figures is None:
+        return None
+    result = torch.zeros(len(kept), dtype=torch.float64, device=figures.device)
+    result[kept] = figures.double()
+    return result
 
 
 def _shares(prior: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

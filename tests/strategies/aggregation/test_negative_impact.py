@@ -5,9 +5,11 @@ import torch
 
 from strategies.aggregation import (
     TooFewClientsError,
+    coordinate_median,
     error_rate_rejection,
     loss_rejection,
     mean,
+    norm_clipping,
     trimmed_mean,
     union_rejection,
 )
@@ -75,6 +77,20 @@ def test_any_rule_can_be_guarded():
     assert result.suspicion.tolist() == [-0.5, 0.5, -0.5, 0.5]
     assert result.update.tolist() == [1.0]
     assert result.weights.tolist() == [0, 0, 1, 0]
+
+
+def test_what_the_rule_says_of_its_update_is_said_of_those_it_heard():
+    # Without 9 the median of 0, 2 and 1 is that of the third alone, which pulls by its square.
+    median = loss_rejection(UPDATES, distance_from_zero, 1, aggregate=coordinate_median)
+    assert median.pulls is not None
+    torch.testing.assert_close(median.pulls, torch.tensor([0, 0, 1, 0]).double())
+    # Clipped to 1 they are 0, 1 and 1: the second's factor is 1 / 2. Its copy shares it.
+    clip = partial(norm_clipping, max_norm=1.0)
+    copied = torch.cat([UPDATES[:3], UPDATES[1:2]])
+    clipped = loss_rejection(copied, distance_from_zero, 1, aggregate=clip)
+    assert clipped.multipliers is not None
+    torch.testing.assert_close(clipped.multipliers @ copied.double(), clipped.update.double())
+    assert clipped.multipliers[1] == clipped.multipliers[3] > 0
 
 
 def test_a_model_that_only_one_client_makes_infinite_is_that_clients_fault():
