@@ -14,6 +14,7 @@ from strategies.aggregation.blocks import column_blocks, each_block
 from strategies.shapes import Float, Int, Tensor
 
 PIECE = 512  # columns added up in the type of the updates, before float64 sums them
+FAINT = 1e-30  # float32 products whose sums are all below it may have lost digits
 LIGHT = 1e-25  # a prior below it is summed in float64
 
 Window = Callable[[Tensor], Tensor]
@@ -119,13 +120,13 @@ def _sums_over_columns(
 
     Added up in float32, tens of thousands of like numbers are off by 1e-5. On a CPU sums of pieces,
     which are off by 1e-6 at most, take two thirds of the time of float64. Products beyond
-    float32, of updates beyond 1e19, are summed in float64 there too.
+    float32, of updates beyond 1e19 or all below 1e-15, are summed in float64 there too.
     """
     if block.device.type != "cpu":
         return dot_products(block, factors)
     pieces = zip(block.split(PIECE, dim=1), factors.split(PIECE), strict=True)
     sums = torch.stack([piece.mv(part) for piece, part in pieces]).double().sum(dim=0)
-    return sums if sums.isfinite().all() else dot_products(block, factors)
+    return sums if FAINT < sums.abs().max() < torch.inf else dot_products(block, factors)
 
 
 def in_window(

@@ -36,3 +36,11 @@ def test_those_who_sent_the_median_alike_share_it():
     result = coordinate_median(torch.tensor([[3.0, 1.0], [3.0, 1.0], [3.0, 9.0]]))
     assert result.weights.tolist() == pytest.approx([5 / 12, 5 / 12, 1 / 6])
     torch.testing.assert_close(result.update, torch.tensor([3.0, 1.0]))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_updates_of_any_size_pull_in_the_same_proportion(size):
+    updates = torch.tensor([[1.0, 4.0], [2.0, 3.0], [3.0, 5.0]])
+    pulls = coordinate_median(size * updates).pulls
+    assert pulls is not None  # of 2 and 4, which are the second's and the first's
+    torch.testing.assert_close(pulls / size**2, torch.tensor([16, 4, 0]).double())
