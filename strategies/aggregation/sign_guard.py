@@ -91,7 +91,7 @@ def _largest_cluster(features: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
     # Of two or three clients half would be one, the client itself, and row 0 alone would be kept.
     quantile, wider = (0.5, 1.0) if n > 3 else (min(2 / n, 1.0), 1 + 1e-9)  # two lie just inside
     bandwidth = wider * estimate_bandwidth(points, quantile=quantile)  # of all: nothing is drawn
-    if bandwidth < 1e-9:  # half of the clients have the very same statistics
+    if bandwidth < 1e-9:  # with half of the clients everybody shares the very same statistics
         gaps = torch.cdist(features, features) < 1e-9
         return gaps[gaps.sum(dim=1).argmax()]
     labels = MeanShift(bandwidth=bandwidth, cluster_all=False).fit(points).labels_

@@ -54,6 +54,29 @@ def test_where_no_two_statistics_agree_the_densest_are_kept():
     assert (weights > 0).sum() > 4
 
 
+def test_a_client_within_reach_of_no_centre_joins_no_cluster():
+    # Of 12 values so many are positive. The mean distance to the nearest half, three, joins 7 to
+    # 11; 5 is nearer to them than to 0 and 0, and yet too far away.
+    n_up = torch.tensor([0, 0, 5, 7, 9, 9, 11])
+    updates = torch.where(torch.arange(12) < n_up[:, None], 1.0, -1.0)
+    assert guard(updates).suspicion.tolist() == [1, 1, 1, 0, 0, 0, 0]
+
+
+def test_where_everybody_has_a_twin_the_most_frequent_statistics_are_kept():
+    assert guard(torch.stack([UP, UP, -UP, -UP, -UP])).suspicion.tolist() == [1, 1, 0, 0, 0]
+
+
+def test_nobody_is_made_longer():
+    result = guard(torch.stack([UP, 0.5 * UP, 2 * UP]))  # norms 2, 1 and 4
+    torch.testing.assert_close(result.weights, torch.tensor([1, 1, 0.5]).double() / 2.5)
+    torch.testing.assert_close(result.update, 2.5 / 3 * UP)
+
+
+def test_one_coordinate_at_least_is_looked_at_and_a_client_alone_is_heard():
+    result = sign_guard(UP[None], np.random.default_rng(0), sign_fraction=0.01)
+    assert result.update.tolist() == UP.tolist()
+
+
 def test_of_two_clients_nobody_can_tell_which_is_unusual():
     rng = np.random.default_rng(0)
     for seed in range(20):
