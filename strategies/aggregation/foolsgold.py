@@ -72,7 +72,7 @@ def foolsgold(
         largest[None, :] > largest[:, None], largest[:, None] / largest[None, :], 1.0
     )
     suspicion = (similarity * pardon).max(dim=1).values
-    weights = (1 - suspicion).clamp(0, 1)
+    weights = 1 - suspicion
     if weights.max() > 1e-6:  # below is rounding: everybody has a twin
         weights = (weights / weights.max()).clamp(max=CAP)
         weights = (confidence * (torch.logit(weights) + 0.5)).clamp(0, 1)

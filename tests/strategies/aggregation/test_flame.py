@@ -36,6 +36,11 @@ def test_noise_grows_with_the_median_norm():
     assert abs(noisy[1:].std().item() - 0.02) < 1e-3
 
 
+def test_of_two_middle_norms_the_lower_is_the_median():
+    result = noiseless(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))  # clipped to 1, 2, 2 and 2
+    torch.testing.assert_close(result.update, torch.tensor([1.75]))
+
+
 def test_the_prior_weighs_the_admitted():
     prior = torch.tensor([0.6, 0.2, 0.0, 0.1, 0.1])
     result = noiseless(UPDATES, prior=prior)

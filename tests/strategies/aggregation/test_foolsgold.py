@@ -33,6 +33,7 @@ def test_similarity_to_the_more_suspect_is_pardoned_in_part():
 def test_opposites_are_not_alike():
     result = foolsgold(torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1]), {})
     assert result.weights.tolist() == [0.5, 0.5]
+    assert result.suspicion.tolist() == [0, 0]
 
 
 def test_sybils_that_differ_in_each_round_are_caught_by_their_sums():
@@ -67,3 +68,23 @@ def test_the_least_suspect_counts_in_full_and_the_others_beside_it():
     low = log(6 / 5) + 0.5
     expected = torch.tensor([1, low, low]).double() / (1 + 2 * low)
     torch.testing.assert_close(foolsgold(updates, THREE, {}).weights, expected, rtol=1e-5, atol=0)
+
+
+def test_confidence_multiplies_the_logit_whose_largest_is_that_of_99_in_100():
+    updates = with_cosines([[1, 0.6, 0], [0.6, 1, 0], [0, 0, 1]])
+    low, high = 0.1 * (log(0.4 / 0.6) + 0.5), 0.1 * (log(99) + 0.5)
+    expected = torch.tensor([low, low, high]).double() / (2 * low + high)
+    weights = foolsgold(updates, THREE, {}, confidence=0.1).weights
+    torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_prior_multiplies_the_weights():
+    prior = torch.tensor([0.5, 0.3, 0.2]).double()
+    torch.testing.assert_close(foolsgold(torch.eye(3), THREE, {}, prior=prior).weights, prior)
+
+
+def test_the_sums_of_giants_stay_finite():
+    giants = 3e38 * torch.eye(3)
+    again = foolsgold(giants, THREE, foolsgold(giants, THREE, {}).memory)
+    torch.testing.assert_close(again.weights, torch.ones(3).double() / 3)
+    assert again.suspicion.tolist() == [0, 0, 0]
