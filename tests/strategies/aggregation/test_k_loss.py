@@ -20,3 +20,11 @@ def test_of_equal_losses_the_lowest_row_counts_as_the_smallest():
 def test_somebody_must_be_left():
     with pytest.raises(TooFewClientsError, match="k_loss needs n >= f"):
         k_loss(UPDATES, torch.ones(4), n_malicious=4)
+
+
+def test_a_client_alone_is_heard_and_one_of_prior_zero_adds_nothing():
+    assert k_loss(UPDATES[:1], torch.ones(1), n_malicious=0).update.tolist() == [1.0]
+    prior = torch.tensor([0.0, 0.5, 0.25, 0.25])
+    result = k_loss(UPDATES, torch.tensor([3.0, 1.0, 2.0, 9.0]), 1, prior)
+    assert result.weights.tolist() == [0, 0, 0, 0]
+    assert result.update.tolist() == [0.0]

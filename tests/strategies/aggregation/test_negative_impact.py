@@ -167,3 +167,15 @@ def test_a_client_alone_has_the_impact_of_its_update_on_the_received_model(rule)
     assert result.suspicion.tolist() == {loss_rejection: [9], error_rate_rejection: [1]}.get(
         rule, [0]
     )
+
+
+def test_a_loss_that_is_always_infinite_says_nothing():
+    result = loss_rejection(UPDATES, lambda update: (1.0, torch.inf), n_malicious=1)
+    assert result.suspicion.tolist() == [0, 0, 0, 0]
+
+
+def test_whoever_alone_keeps_the_loss_finite_is_the_last_to_go():
+    def evaluate(update: torch.Tensor) -> tuple[float, float]:  # without 9 the mean is 1
+        return 0.0, torch.inf if update.item() < 2 else update.item()
+
+    assert loss_rejection(UPDATES, evaluate, n_malicious=3).weights.tolist() == [0, 0, 0, 1]

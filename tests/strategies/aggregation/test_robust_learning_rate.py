@@ -37,3 +37,9 @@ def test_a_part_is_flipped_where_the_step_is(threshold):
     flipped = torch.where(result.update == UPDATES.mean(dim=0), 1.0, -1.0)
     expected = (UPDATES / 4 * flipped) @ result.update
     torch.testing.assert_close(result.pulls, expected.double())
+
+
+def test_a_value_of_zero_is_neither_for_nor_against():
+    result = robust_learning_rate(torch.tensor([[1.0], [0.0], [1.0]]), threshold=2)
+    assert result.update.item() > 0
+    assert result.suspicion.tolist() == [0, 0, 0]
