@@ -47,8 +47,9 @@ def flame(
         be honest.
 
     Ties:
-        Those who are joined at the same distance are admitted together. The median norm is that of
-        all clients, the lower of the two middle ones for even n.
+        Those who are joined at the same distance, rounding included, are admitted together: rows
+        along one line may differ by 1e-7. The median norm is that of all clients, the lower of the
+        two middle ones for even n.
 
     Variants:
         Cosines are taken between updates; the paper's and FLPoison's are between the clients' whole
