@@ -158,3 +158,12 @@ def test_a_new_client_is_not_scored():
     result = fldetector(torch.randn(4, 5), clients, memory, np.random.default_rng(0), window=3)
     assert result.suspicion[3].item() == 0
     assert result.weights[3].item() > 0
+
+
+def test_no_more_averages_are_kept_than_the_window_needs():
+    memory = {}
+    for _ in range(5):
+        memory = fldetector(
+            torch.ones(2, 1), torch.arange(2), memory, np.random.default_rng(0), window=2
+        ).memory
+    assert len(memory["results"]) == 3
