@@ -62,3 +62,8 @@ def test_the_host_does_not_wait_for_the_adaptive_bound():
             clip(UPDATES.to(ELSEWHERE))
         waited.append(len(device.reads))
     assert waited[1] == waited[0]
+
+
+def test_adaptive_clipping_may_shorten_more_rows_than_attackers():
+    rows, _ = adaptive_clipping(torch.arange(1.0, 12.0)[:, None], n_malicious=2)
+    assert rows.flatten().tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8]  # ⌊2 · 2/11 · 9⌋ = 3
