@@ -241,8 +241,7 @@ def _reported(folder: Path, baseline: str | None = None, *, with_pdf: bool = Fal
 
 
 def _found_runs(folders: list[Path]) -> "list[RunResult]":
-    with _loading():
-        from fl_testbed.report.results import find_runs
+    from fl_testbed.report.results import find_runs  # loaded with what the command needed
 
     if missing := [folder for folder in folders if not folder.is_dir()]:
         _refuse("", "is no folder", *missing)

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, NamedTuple, Protocol, TextIO
+from typing import IO, Any, NamedTuple, Protocol, TextIO
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -129,8 +129,7 @@ class RunFolder:
         partial = target.with_name(f"{target.name}.partial")
         with partial.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
         partial.replace(target)
 
     def write_json(self, name: str, value: Any) -> None:
@@ -235,8 +234,12 @@ class RunFolder:
 
 def _close(table: TextIO) -> None:
     with table:
-        table.flush()
-        os.fsync(table.fileno())
+        _sync(table)
+
+
+def _sync(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _cannot_resume(path: Path, why: str) -> ValueError:
