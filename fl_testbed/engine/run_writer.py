@@ -23,6 +23,7 @@ from fl_testbed.engine.placement import gpus
 from fl_testbed.engine.run_folder import Evaluated, Record, RunFolder, State
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.initial_model import COPY
+from fl_testbed.scenario.leaves import leaves
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from fl_testbed.scenario.places import place_of_run
 from strategies.aggregation import TooFewClientsError
@@ -161,21 +162,12 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
 def _apart(there: str, wanted: str) -> str:
     """Name the first keys in which two scenarios differ; of own code that was changed, its hash."""
     try:
-        one, other = (dict(_leaves(yaml.safe_load(text))) for text in (there, wanted))
+        one, other = (dict(leaves(yaml.safe_load(text))) for text in (there, wanted))
     except yaml.YAMLError:  # somebody's own file
         return ""
     keys = [key for key in other | one if one.get(key, "") != other.get(key, "")]
     more = f" and {len(keys) - N_NAMED} more" if len(keys) > N_NAMED else ""
     return f", which differs in {', '.join(keys[:N_NAMED])}{more}" if keys else ""
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if not value or not isinstance(value, dict | list):
-        yield key, value
-        return
-    parts = value.items() if isinstance(value, dict) else enumerate(value)
-    for name, part in parts:
-        yield from _leaves(part, f"{key}.{name}" if key else str(name))
 
 
 class RunWriter:
