@@ -51,10 +51,12 @@ def convolution(
     (down, across), (above, beside) = _pair(stride), _pair(padding)
     if above or beside:
         x = F.pad(x, (beside, beside, above, above))
-    windows = x.unfold(2, weight.shape[2], down).unfold(3, weight.shape[3], across)
-    n, _, rows, columns = windows.shape[:4]
-    # Channels come last, as in the result: the next layer copies runs of neighbours.
-    seen = windows.permute(0, 2, 3, 4, 5, 1).reshape(n * rows * columns, -1)
+    # Channels come last, as in the result: the next layer copies runs of neighbours. They do so
+    # before windows are cut, else neighbouring threads of the backward pass read far apart.
+    windows = x.permute(0, 2, 3, 1)
+    windows = windows.unfold(1, weight.shape[2], down).unfold(2, weight.shape[3], across)
+    n, rows, columns = windows.shape[:3]
+    seen = windows.permute(0, 1, 2, 4, 5, 3).reshape(n * rows * columns, -1)
     result = F.linear(seen, weight.permute(0, 2, 3, 1).flatten(1), bias)
     return result.view(n, rows, columns, -1).permute(0, 3, 1, 2)
 
