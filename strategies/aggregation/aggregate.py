@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -89,11 +90,9 @@ def weighted_sum(
     weights = weights.to(device=updates.device, dtype=torch.float64)
     own = weights.to(updates.dtype)
     weights, exactly = _read(updates, weights, norms, asked=dtype == torch.float64)
-    told = list(zip(weights.tolist(), exactly.tolist(), strict=True))
-    groups = _groups(
-        [row for row, (weight, is_exact) in enumerate(told) if weight and not is_exact]
-    )
-    alone = [(row, weight) for row, (weight, is_exact) in enumerate(told) if is_exact]
+    groups = _groups(np.flatnonzero((weights != 0) & ~exactly).tolist())
+    told = weights.tolist()
+    alone = [(row, told[row]) for row in np.flatnonzero(exactly).tolist()]
     add_up = partial(_add_up, updates, _Terms(own, groups, alone), result)
     on_cpu = updates.device.type == "cpu"
     width = min(d, SUM_WIDTH) if on_cpu else d
@@ -187,13 +186,10 @@ def _groups(rows: list[int]) -> list[list[slice]]:
     """Cut rows into groups, each of them into runs of neighbours, which need no copy."""
     groups = []
     for start in range(0, len(rows), GROUP):
-        runs: list[slice] = []
-        for row in rows[start : start + GROUP]:
-            if runs and runs[-1].stop == row:
-                runs[-1] = slice(runs[-1].start, row + 1)
-            else:
-                runs.append(slice(row, row + 1))
-        groups.append(runs)
+        group = rows[start : start + GROUP]
+        gaps = (i for i, (row, after) in enumerate(pairwise(group), start=1) if after > row + 1)
+        parts = pairwise([0, *gaps, len(group)])
+        groups.append([slice(group[first], group[end - 1] + 1) for first, end in parts])
     return groups
 
 
