@@ -42,9 +42,11 @@ RUN = pd.DataFrame(
 
 
 def test_a_rejected_answer_lifts_nobody():
-    rejected = row(1, POISONED, math.nan, status="rejected: update is not finite")
-    others = [row(1, MAJORITY, 1 / 3), row(1, MAJORITY, 1 / 3), row(1, MINORITY, 1 / 3)]
-    figures = lifting(pd.DataFrame([*others, rejected]))
+    # 7 of 9 are left: 1/9 and 1/7 with the digits of a file, where 9/7 of the first is less.
+    prior, left = {"prior_weight": 0.111111111}, 0.142857143
+    rejected = [row(1, POISONED, math.nan, status="rejected: not finite", **prior)] * 2
+    others = [row(1, role, left, **prior) for role in [MAJORITY] * 4 + [MINORITY] * 3]
+    figures = lifting(pd.DataFrame([*others, *rejected]))
     assert figures["ratio"][MAJORITY] == pytest.approx(1)
     assert figures["flagged_minority"] == {"precision": None, "recall": 0}
 
