@@ -61,6 +61,10 @@ def grids(comparison: Comparison) -> list[Grid]:
     ]
     if not tables:  # nothing has finished
         tables = [_grid(comparison, "runs", [], True)]
+    tables[0].notes += [
+        f"{text}: in the others worst group and accuracy are those of the rest"
+        for text in comparison.untested
+    ]
     if comparison.baseline is not None:
         differences = [
             _difference_grid(comparison, title, columns)

@@ -423,6 +423,14 @@ def test_a_group_that_is_a_minority_in_all_runs_is_marked_as_one(tmp_path: Path)
     assert headings == ["a %", "b %", "c (minority) %"]
 
 
+def test_a_group_that_not_every_run_tests_is_named_below_the_table(tmp_path: Path) -> None:
+    groups = {"is_minority.a": False, "is_minority.b": True, "group_accuracy.a": 0.9}
+    write_run(tmp_path / "sweep", "mean", 0, figures(0.5) | groups | {"group_accuracy.b": 0.2})
+    write_run(tmp_path / "sweep", "mean", 1, figures(0.9) | groups | {"group_accuracy.b": None})
+    notes = "\n".join(grids(compare(find_runs([tmp_path / "sweep"])))[0].notes)
+    assert "\nb (minority) is tested in 1 of 2 runs: in the others worst group and" in notes
+
+
 def test_a_narrow_terminal_breaks_cells_and_cuts_nothing_off(sweep: Path) -> None:
     write_run(sweep, "a_variant_of_a_long_name", 0, figures(0.87654))
     comparison = compare(find_runs([sweep]))
