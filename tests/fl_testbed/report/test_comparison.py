@@ -528,6 +528,21 @@ def test_a_heat_map_of_attacks_sets_lifts_apart(tmp_path: Path) -> None:
     assert rows == ["krum, jtt", "krum"]
 
 
+def test_a_heat_map_calls_methods_that_meet_swept_values_by_their_names(tmp_path: Path) -> None:
+    for name in ("cautious", "bold"):
+        for attack in ("mimic", "my_attack.py:forge"):
+            folder = write_run(tmp_path / "grid", f"{name},attack={attack[:2]}", 0, figures(0.5))
+            (folder / "scenario.yaml").write_text(
+                "{clients: {poisoned: 1}, strategy: {aggregation: {kind: krum}}, "
+                f"attack: {{kind: '{attack}'}}}}"
+            )
+    runs = find_runs([tmp_path])
+    (grid,) = (p for p in pictures(compare(runs), runs) if p.name == "defence_by_attack")
+    axes = grid.figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["bold", "cautious"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["mimic", "forge"]
+
+
 @pytest.mark.parametrize(
     ("attackers", "attack"),
     [
