@@ -1,5 +1,6 @@
 import csv
 import io
+import itertools
 import json
 import math
 from pathlib import Path
@@ -8,6 +9,7 @@ from shutil import copytree
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.text import Annotation
 from rich.console import Console
@@ -288,6 +290,23 @@ def test_rules_are_compared_at_each_swept_value_by_itself(attacked: Path) -> Non
         (front,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
         assert len(front.get_xdata()) == 2
     assert [text.get_text() for text in key.texts][:4] == ["1", "mean", "2", "krum"]
+
+
+def test_labels_of_points_in_a_pile_do_not_cover_each_other(tmp_path: Path) -> None:
+    for attack in ("weak", "strong"):
+        for name, worst, rate in (
+            ("a", 0.17, 0),
+            ("b", 0.28, 0.07),
+            ("c", 0.26, 0),
+            ("d", 0.04, 0),
+        ):
+            write_run(tmp_path / "pile", f"{name},attack={attack}", 0, figures(0.5, worst, rate))
+    plane = tension_plane(compare(find_runs([tmp_path])))
+    assert plane is not None
+    FigureCanvasAgg(plane).draw()  # lays it out
+    boxes = [text.get_window_extent() for text in plane.axes[0].texts]
+    assert len(boxes) == 4
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 @pytest.mark.parametrize("order", [("1", "never"), ("never", "1")])
