@@ -319,15 +319,15 @@ def show(
     if not strips:
         text = "hold nothing to show: there is no honest client and no poison"
         _refuse("clients", text, scenario)
-    path = Path(f"{one.name}-{chosen}") if out is None else out
-    if federation.dataset.holds_images:
-        path = path.with_name(f"{path.name}.png") if out is None else path
-        if path.suffix[1:].lower() not in FORMATS:
-            text = f"needs a name that ends in one of {', '.join(FORMATS)}, got {path.name}"
-            _refuse("--out", text)
+    of_images = federation.dataset.holds_images
+    path = Path(f"{one.name}-{chosen}.{'png' if of_images else 'csv'}") if out is None else out
+    formats = FORMATS if of_images else ("csv",)
+    if path.suffix[1:].lower() not in formats:
+        text = f"needs a name that ends in one of {', '.join(formats)}, got {path.name}"
+        _refuse("--out", text)
+    if of_images:
         image_sheet(strips, f"{one.name}, {chosen}, seed {one.seed}", path)
     else:
-        path = path.with_name(f"{path.name}.csv") if out is None else path
         table_sheet(strips, federation.dataset.features, path)
     make_console().print(f"examples: {path}", soft_wrap=True)
 

@@ -122,6 +122,17 @@ def test_a_picture_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     assert done.stderr.endswith(", got sheet.xyz\n")
 
 
+def test_examples_of_a_table_are_no_picture(tmp_path: Path) -> None:
+    rows = [f"{row % 7},{row % 2}" for row in range(600)]
+    (tmp_path / "table.csv").write_text("\n".join(["age,label", *rows]))
+    table = "dataset={kind: csv, file: table.csv, minority: {kind: none}}"
+    settings = [table, "poison={kind: none}", "clients.honest_minority=0"]
+    (tmp_path / "scenario.yaml").write_text(SCENARIO)
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    done = run("show", "scenario.yaml", *arguments, "--data-dir", ".", "--out=a.png", cwd=tmp_path)
+    assert done.stderr == "--out: needs a name that ends in one of csv, got a.png\n"
+
+
 def test_validate_shows_variants_groups_and_memory(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO + "\nsweep: {seed: [3, 5]}\n")
     said = succeed("validate", "scenario.yaml", cwd=tmp_path)
