@@ -58,6 +58,12 @@ class Row:
     """To the baseline, over the seeds that both have; none where there is no other."""
 
     @property
+    def swept(self) -> dict[str, str]:
+        """The swept values of its point, by key."""
+        parts = (part.partition("=") for part in self.point.split(",") if part)
+        return {key: value for key, _, value in parts}
+
+    @property
     def competes(self) -> bool:
         """Whether it can be the best."""
         return not self.is_oracle and not self.is_unattacked

@@ -482,6 +482,21 @@ def test_csv_holds_the_numbers_themselves(sweep: Path) -> None:
     assert mean["final.accuracy.difference.n"] == "0"
 
 
+def test_csv_has_a_column_for_each_key_of_the_swept_values(tmp_path: Path) -> None:
+    variants = ("mean,attack=none", "krum,attack=none", "mean,attack=alie,shift=0", "krum")
+    for variant in variants:
+        write_run(tmp_path / "sweep", variant, 0, figures(0.5))
+    rows = list(csv.DictReader(io.StringIO(comma_separated(compare(find_runs([tmp_path]))))))
+    keys = ("method", "swept.attack", "swept.shift")
+    found = {row["variant"]: tuple(row[key] for key in keys) for row in rows}
+    assert found == {
+        "mean,attack=none": ("mean", "none", ""),
+        "krum,attack=none": ("krum", "none", ""),
+        "mean,attack=alie,shift=0": ("mean", "alie", "0"),
+        "krum": ("krum", "", ""),
+    }
+
+
 def test_markdown_and_latex_have_as_many_cells_in_every_row(tmp_path: Path) -> None:
     sweep = tmp_path / "tables"
     write_run(sweep, "a_b|c", 0, figures(0.5))
