@@ -16,7 +16,15 @@ from clients.shard import Shard
 from clients.training import logits_of
 from fl_testbed.data import DataError, Dataset, Goal, Groups, TestSet
 from fl_testbed.scenario.minorities import MinoritySpec
-from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
+from fl_testbed.scenario.own_code import (
+    BY_KIND,
+    OURS_TAG,
+    OWN_TAG,
+    WHOSE,
+    OwnCodeError,
+    OwnSpec,
+    misshapen,
+)
 from fl_testbed.scenario.partitions import ClientsSpec
 from fl_testbed.scenario.spec import Contradictions, Fraction, Spec
 from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
@@ -570,11 +578,18 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         trigger = self.trigger and self.trigger.build(scene.dataset, scene.groups)
+        last = scene.dataset.n_classes - 1
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            return self.called(
+            poisoned = self.called(
                 shard, attacker=attacker, rng=rng, trigger=trigger, target=self.target
             )
+            # Torch's loss leaves -100 out, without a word.
+            wrong = poisoned.labels[(poisoned.labels < 0) | (poisoned.labels > last)]
+            if len(wrong):
+                text = f"must return labels from 0 to {last}, returned {wrong[0].item()}"
+                raise OwnCodeError(f"{self.code.place}: {self.code.name} {text}")
+            return poisoned
 
         def goal(test: TestSet) -> Goal | None:
             if self.target is None:
@@ -591,8 +606,10 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
         if not isinstance(result, Shard):
             return misshapen(result, Shard, {})
         n = len(result.labels)
-        shapes = {"inputs": (n, *args[0].inputs.shape[1:]), "groups": (n,), "is_poisoned": (n,)}
-        return misshapen(result, Shard, shapes)
+        shapes = {"inputs": (n, *args[0].inputs.shape[1:])}
+        return misshapen(
+            result, Shard, {**shapes, **dict.fromkeys(("labels", "groups", "is_poisoned"), (n,))}
+        )
 
 
 OurPoison = Annotated[

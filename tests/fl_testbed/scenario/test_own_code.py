@@ -2,13 +2,17 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import torch
 from pretended_device import ELSEWHERE, PretendedDevice
 
+from clients.shard import Role, Shard
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.own_code import OwnCodeError, described, own_specs, users_modules
 from strategies.aggregation import Aggregate, TooFewClientsError
@@ -409,3 +413,15 @@ def test_a_trigger_that_writes_to_what_it_is_handed_leaves_the_clean_examples_al
     trigger = spec.trigger.build(None, None)  # it asks for neither data nor groups
     assert trigger(clean)[:, :, -1].eq(1).all()
     assert clean.eq(0).all()
+
+
+@pytest.mark.parametrize(("label", "fault"), [(9, ""), (10, "returned 10"), (-100, "returned -1")])
+def test_a_users_poison_keeps_to_the_classes(tmp_path, label, fault):
+    code = f"def relabel(shard):\n    shard.labels[0] = {label}\n    return shard\n"
+    (tmp_path / "flip.py").write_text(code)
+    kind = "kind: mean}\npoison: {kind: 'flip.py:relabel'"
+    plan = cast(Any, load(tmp_path, kind).poison).build(MagicMock(**{"dataset.n_classes": 10}))
+    none = torch.zeros(2)
+    shard = Shard(torch.zeros(2, 3), none.long(), none.long(), none.bool(), Role.POISONED)
+    with pytest.raises(OwnCodeError, match=fault) if fault else nullcontext():
+        plan.poison(shard, 0, np.random.default_rng(0))
