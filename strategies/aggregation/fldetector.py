@@ -167,7 +167,7 @@ def _shares_of_distance(
     """
     squares = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
     for columns in column_blocks(updates):
-        expected = last[:, columns][at] + change[columns]
+        expected = last[:, columns][at].double() + change[columns]  # may be beyond float32
         squares += (updates[:, columns].double() - expected).square_().sum(dim=1)
     distances = torch.where(met.to(updates.device), squares.sqrt(), torch.nan)
     return distances / distances.nansum().clamp(min=1e-300)

@@ -137,6 +137,15 @@ def test_a_score_is_the_share_of_all_distances():
     torch.testing.assert_close(result.suspicion, torch.tensor([0, 0.25, 0.75]).double())
 
 
+def test_a_giant_is_scored_though_more_is_foretold_of_it_than_float32_holds():
+    memory = {}
+    for giant in (1.7e38, 3.4e38, 3.4e38):  # from one step to the next the mean grew by as much
+        updates = torch.tensor([[1.0], [2.0], [giant]])
+        result = fldetector(updates, torch.arange(3), memory, np.random.default_rng(0))
+        memory = result.memory
+    torch.testing.assert_close(result.suspicion, torch.full((3,), 1 / 3).double())
+
+
 def test_those_left_count_by_their_prior():
     memory, prior = train(n_rounds=10)[-1].memory, torch.arange(1, 11).double() / 55
     updates, draws = torch.ones(10, 5), np.random.default_rng(0)
