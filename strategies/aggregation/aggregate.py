@@ -290,6 +290,7 @@ def _first_copies(updates: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
             for columns in column_blocks(updates):
                 block = updates[rows, columns]
                 is_copy &= (block == block[0]).all(dim=1)
+            is_copy[0] = True  # though NaN is not equal to itself
             first[rows[is_copy]] = rows[0]
             rows = rows[~is_copy]
     return first
