@@ -183,7 +183,7 @@ class Observed(Strategy):
                 continue
             metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
             claimed = number_in(metrics, "num-examples", 0.0)
-            entry.n_examples = int(claimed) if math.isfinite(claimed) else 0
+            entry.n_examples = int(claimed) if 0 <= claimed < math.inf else 0
             entry.train_loss = number_in(metrics, "train-loss", math.nan)
             try:
                 with np.errstate(over="ignore", invalid="ignore"):

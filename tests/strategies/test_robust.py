@@ -328,7 +328,7 @@ def test_a_claim_that_is_no_count_is_rejected(claim):
     assert weights(strategy) == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("claim", [math.nan, math.inf, 10**400])
+@pytest.mark.parametrize("claim", [-5, math.nan, math.inf, 10**400])
 def test_whoever_watches_another_strategy_survives_a_claim_that_is_no_count(claim):
     watched = Observed(strategy_of())
     a, b = asked(watched, [1, 2])
