@@ -10,7 +10,6 @@ from strategies.aggregation.fldetector import hessian_product, worse_cluster
 def test_the_last_step_times_the_curvature_foretells_the_change():
     # On the step 2 the update changed by -1, so on the step 1 it changes by -0.5.
     assert hessian_product(torch.tensor([[2.0], [1.0]])).item() == -0.5
-    assert hessian_product(torch.tensor([[2e-20], [1e-20]])).item() == pytest.approx(-5e-21)
 
 
 def test_curvature_is_known_along_the_steps_taken():
@@ -18,11 +17,12 @@ def test_curvature_is_known_along_the_steps_taken():
     torch.testing.assert_close(hessian_product(results), torch.tensor([-0.25, -0.5]))
 
 
-def test_across_the_step_the_curvature_is_that_of_bfgs():
+@pytest.mark.parametrize("size", [1.0, 1e-20])
+def test_across_the_step_the_curvature_is_that_of_bfgs(size):
     # s = (1, 0), y = (-0.5, 0.25), v = (0.5, 0.25), and σ = y·s / s·s = -0.5:
     # σ v - σ s (s·v) / (s·s) + y (y·v) / (y·s) = (-0.25, -0.125) + (0.25, 0) + 0.375 y
-    product = hessian_product(torch.tensor([[1.0, 0.0], [0.5, 0.25]]))
-    torch.testing.assert_close(product, torch.tensor([-0.1875, -0.03125]))
+    product = hessian_product(size * torch.tensor([[1.0, 0.0], [0.5, 0.25]]))
+    torch.testing.assert_close(product, size * torch.tensor([-0.1875, -0.03125]), rtol=1e-5, atol=0)
 
 
 def test_after_several_steps_the_curvature_is_that_of_bfgs_step_by_step():
