@@ -9,8 +9,9 @@ from strategies.pre_aggregation.mixed import mixed_rows, prior_of_rows
 def test_new_rows_are_combinations_of_the_old_ones_however_they_are_added_up(monkeypatch, sparse):
     monkeypatch.setattr(mixed, "SPARSE", sparse)
     updates = torch.tensor([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]])
-    mixing = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    assert mixed_rows(updates, mixing).tolist() == [[5.5, 11.0], [100.0, 200.0]]
+    mixing = torch.tensor([[0.5, 2**-10, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    expected = [[0.5 + 10 / 2**10, 1 + 20 / 2**10], [100.0, 200.0]]
+    assert mixed_rows(updates, mixing).tolist() == expected
 
 
 def test_buckets_have_their_members_prior_together_and_any_other_row_keeps_its_own():
