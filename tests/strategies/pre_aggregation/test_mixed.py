@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from strategies.aggregation import Aggregate
 from strategies.pre_aggregation import mixed
-from strategies.pre_aggregation.mixed import mixed_rows, prior_of_rows
+from strategies.pre_aggregation.mixed import mixed_rows, prior_of_rows, pulled_back
 
 
 @pytest.mark.parametrize("sparse", [0, 100])
@@ -20,3 +21,16 @@ def test_buckets_have_their_members_prior_together_and_any_other_row_keeps_its_o
     torch.testing.assert_close(prior_of_rows(buckets, prior), torch.tensor([0.8, 0.2]))
     neighbours = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])
     assert prior_of_rows(neighbours, prior).tolist() == prior.tolist()
+    overlapping = neighbours[1:]  # fewer rows than clients
+    torch.testing.assert_close(prior_of_rows(overlapping, prior), torch.tensor([0.8, 0.5]))
+
+
+@pytest.mark.parametrize("of_directions", [False, True])
+def test_of_a_row_that_was_taken_out_nothing_is_said(of_directions):
+    half, pulls = torch.full((2,), 0.5).double(), torch.tensor([0.0, 3.0]).double()
+    result = Aggregate(torch.ones(1), half, half, pulls=pulls, of_directions=of_directions)
+    told = pulled_back(result, torch.diag(half * pulls))
+    assert told.pulls is not None
+    assert told.pulls.tolist() == [0, 3]
+    assert told.suspicion.tolist() == [0, 0.5]
+    assert told.weights.tolist() == [0, 1]
