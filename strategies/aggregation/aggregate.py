@@ -120,7 +120,7 @@ def _add_up(
 ) -> None:
     block, summed = updates[:, columns], result[columns]
     few, term, exact = (part[: len(summed)] for part in scratch)
-    if len(terms.groups) == 1 and not terms.alone and result.dtype == updates.dtype:
+    if len(terms.groups) == 1 and not terms.alone:
         _sum_in_own_type(block, terms.own, terms.groups[0], out=summed)
         return
     exact.zero_()
@@ -141,7 +141,7 @@ def _needs_float64(
 ) -> Bool[Tensor, " n"]:
     """Mark the rows that float32 must not add up with others, as far as their weight is not 0."""
     heard = weights != 0
-    if updates.dtype == torch.float64 or not len(heard):
+    if updates.dtype == torch.float64:
         return torch.zeros_like(heard)
     if asked or updates.numel() <= SMALL:
         return torch.ones_like(heard)
