@@ -13,7 +13,7 @@ from strategies.shapes import Bool, Float, Int, Tensor
 
 SUM_WIDTH = 65_536  # columns added up at a time: two float64 copies of them stay in the cache
 PIECE = 1_024  # elements whose squares are added up in the type of the updates
-SAFE_NORMS = 1e-10, 1e18  # between these no float32 square that matters under- or overflows
+SHORT = 1e-10  # a row's norm, below which float32 squares that matter may underflow
 GROUP = 128  # rows added up in the type of the updates, before float64 sums them
 SMALL = 2**20  # numbers in a matrix that is summed in float64
 FAR = 64  # times the lower quartile of sizes: rows beyond it would cost those beside them digits
@@ -219,8 +219,7 @@ def norms_of(updates: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     rest = torch.linalg.vector_norm(updates[:, whole:], dim=1, keepdim=True)
     norms = torch.linalg.vector_norm(torch.cat([pieces, rest], dim=1).double(), dim=1)
     if updates.dtype != torch.float64:
-        least, most = SAFE_NORMS
-        for row in ((norms < least) | ~(norms < most)).nonzero().flatten().tolist():
+        for row in ((norms < SHORT) | norms.isinf()).nonzero().flatten().tolist():
             norms[row] = torch.linalg.vector_norm(updates[row].double())
     return norms
 
