@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from strategies.aggregation import aggregate
-from strategies.aggregation.aggregate import empty_rows, normalised, norms_of, weighted_sum
+from strategies.aggregation import aggregate, blocks
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    empty_rows,
+    normalised,
+    norms_of,
+    shared_by_copies,
+    weighted_sum,
+)
 
 
 @pytest.mark.parametrize("d", [3, 1_024, 2_500])
@@ -123,6 +130,27 @@ def test_a_sum_is_the_same_bytes_for_any_number_of_threads(dtype):
 def test_weights_are_scaled_to_sum_1_unless_all_of_them_are_0():
     assert normalised(torch.tensor([1e-30, 3e-30])).tolist() == pytest.approx([0.25, 0.75])
     assert normalised(torch.zeros(2)).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_copies_share_by_their_priors_and_rows_that_differ_anywhere_are_none(monkeypatch, dtype):
+    monkeypatch.setattr(aggregate, "KEY_COLUMNS", 2)  # of five columns the first and the fourth
+    monkeypatch.setattr(blocks, "CPU_BLOCK", 1)
+    rows = torch.tensor([[0, 1, 2, 3, 4]]).repeat(5, 1).to(dtype)
+    rows[1, 0], rows[2, 1], rows[4, 4] = -0.0, 9, 9
+    weights, suspicion, pulls = (
+        torch.tensor(values).double()
+        for values in ([0.5, 0, 0.2, 0.25, 0.05], [4.0, 1, 2, 3, 5], [8.0, 0, 1, 0, 2])
+    )
+    own = Aggregate(rows[0], weights, suspicion, pulls=pulls)
+    prior = torch.tensor([0.1, 0.3, 0.2, 0.2, 0.2]).double()
+    shared = shared_by_copies(own, rows, prior)
+    expected = torch.tensor([0.125, 0.375, 0.2, 0.25, 0.05]).double()
+    torch.testing.assert_close(shared.weights, expected)
+    expected = torch.tensor([8 / 3, 8 / 3, 2, 8 / 3, 5]).double()
+    torch.testing.assert_close(shared.suspicion, expected)
+    assert shared.pulls is not None
+    torch.testing.assert_close(shared.pulls, torch.tensor([8 / 6, 4, 1, 8 / 3, 2]).double())
 
 
 class Readings(TorchDispatchMode):
