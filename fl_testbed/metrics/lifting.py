@@ -33,9 +33,8 @@ def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, A
     rows = answered(clients)
     doubts = rows.assign(doubt=-rows["believed_confidence"])
     after = after_round(rows[rows["lift"].notna()], restart)
-    asked = rows["prior_weight"].groupby(rows["round"]).sum()
     usable = after["prior_weight"].groupby(after["round"]).sum()
-    after = after.assign(prior_weight=after["prior_weight"] / after["round"].map(usable / asked))
+    after = after.assign(prior_weight=after["prior_weight"] / after["round"].map(usable))
     raised = after["lift"] > after["prior_weight"] * RAISED
     result: dict[str, Any] = {"ratio": {}}
     for role in Role:

@@ -89,7 +89,7 @@ def test_runs_are_compared_where_they_serve_the_worst_group_equally_well():
     rounds = pd.DataFrame(
         {
             "round": [1, 2, 3, 4, 5],
-            "restarted": [0, 1, 0, 0, 0],
+            "restarted": [1, 1, 0, 0, 0],
             "worst_group_accuracy": [0.9, 0.9, 0.3, 0.6, 0.5],
             "attack_success_rate": [0.8, 0.8, 0.1, 0.2, 0.4],
         }
