@@ -151,9 +151,9 @@ class TestFilterBias:
         )
         assert result["filter_bias"] == pytest.approx(1 / 3)
         assert result["filter_bias_interval"] == [0, 1]
-        # Of six, three or more are the removed one in 6 % of draws, four or more in 0.9 %.
-        six = (row(1, c, 0.3 * (c > 10), role=MINORITY) for c in range(10, 16))
-        assert figures(*six, row(1, 0, 0.3))["filter_bias_interval"] == [0, 0.5]
+        # Of eight, three or more are the removed one in 7 % of draws, four or more in 1 %.
+        eight = (row(1, c, 0.3 * (c > 10), role=MINORITY) for c in range(10, 18))
+        assert figures(*eight, row(1, 0, 0.3))["filter_bias_interval"] == [0, 3 / 8]
 
     def test_the_interval_holds_the_estimate_and_repeats_with_the_seed(self):
         chance = np.random.default_rng(0)
