@@ -9,9 +9,9 @@ from strategies.running_sum import RowByRow, RunningSum
 MEAN = RowByRow(scale=lambda norm: 1.0, suspicion=lambda norm: 0.0)
 
 
-def total_of(*rows: tuple[int, float, float]) -> torch.Tensor:
+def total_of(*rows: tuple[int, float, float], rule: RowByRow = MEAN) -> torch.Tensor:
     """Return the mean of one-number rows, given as place, value and weight."""
-    running = RunningSum(1, MEAN)
+    running = RunningSum(1, rule)
     for place, value, weight in rows:
         running.put(place, torch.tensor([value]), weight, value)
     return running.result().update
@@ -42,11 +42,13 @@ def test_rows_after_one_that_failed_are_not_held_back():
         running.skip(0)
         for place in range(1, 9):
             running.put(place, row, 1.0, 1.0)
-    assert count.peak < 2 * row.nbytes
+    assert count.peak < row.nbytes  # nor copied
 
 
 def test_all_count_equally_where_nobody_has_any_weight():
-    assert total_of((0, 1.0, 0.0), (1, 5.0, 0.0)).tolist() == [3.0]
+    rows = (0, 1.0, 0.0), (1, 5.0, 0.0)
+    assert total_of(*rows).tolist() == [3.0]
+    assert total_of(*rows, rule=MEAN._replace(scale=lambda norm: 0.5)).tolist() == [1.5]
 
 
 def test_who_has_no_weight_does_not_count_beside_who_has():
