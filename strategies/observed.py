@@ -93,9 +93,10 @@ class Observed(Strategy):
         arrays = metrics = step = None
         with _older_objects_spared():
             without = self._without_each(server_round, answers, start) if self.leave_one_out else {}
+            copies = _copied(answers)
             self._seed(server_round)
             try:
-                arrays, metrics = self.strategy.aggregate_train(server_round, _copied(answers))
+                arrays, metrics = self.strategy.aggregate_train(server_round, copies)
                 step = None if arrays is None else self._step(arrays, start)
             except Exception as fault:
                 ledger.skipped = self._described(fault)
@@ -272,7 +273,7 @@ def _copied(replies: list[Message]) -> list[Message]:
 
 def _plain(arrays: ArrayRecord) -> ArrayRecord:
     """Return a copy as Flower makes arrays, without views on memory that others read."""
-    return ArrayRecord({name: Array(array.numpy().copy()) for name, array in arrays.items()})
+    return ArrayRecord({name: Array(array.numpy()) for name, array in arrays.items()})
 
 
 @contextmanager
