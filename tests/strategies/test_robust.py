@@ -852,6 +852,8 @@ class TestWatched:
             answers = [(c, other), (b, {"weight": START["weight"]}), (a, one)]
             replies = [reply(message, arrays, num_examples=claim) for message, arrays in answers]
             strategy.aggregate_train(round_, replies)
+            assert START["bias"] == 3
+            assert (one["weight"][0, 0], other["bias"]) == (3, 7)  # nothing was written over
         return strategy
 
     def said(self, strategy: Observed, what: str) -> list[float]:
