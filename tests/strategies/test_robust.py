@@ -915,5 +915,14 @@ class TestWatched:
         assert strategy.ledger.skipped.startswith("ZeroDivisionError")
         assert self.said(strategy, "weight")[::2] == [0, 0]
 
+    def test_where_it_cannot_ask_anybody_it_is_not_told_of_the_round(self):
+        inner = Noting(fails=True)
+        inner.configure_train = lambda *round_: [][0]
+        strategy = Observed(inner)
+        assert asked(strategy, [1]) == []
+        assert strategy.aggregate_train(1, []) == (None, None)
+        assert strategy.ledger is not None
+        assert strategy.ledger.skipped.startswith("IndexError")
+
     def test_where_nobody_claims_examples_priors_are_equal(self):
         assert self.said(self.watched(Noting(), claim=0), "prior_weight") == [1 / 3] * 3
