@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from clients.device_memory import counted_tensors
+from strategies.aggregation import aggregate as sums
 from strategies.aggregation import blocks, fldetector
 from strategies.aggregation.fldetector import hessian_product, worse_cluster
 
@@ -35,8 +36,10 @@ def test_after_several_steps_the_curvature_is_that_of_bfgs_step_by_step():
     torch.testing.assert_close(hessian_product(results), hessian @ results[-1])
 
 
-def test_it_takes_memory_for_its_rows_and_not_for_float64_copies_of_them():
-    results = torch.randn(11, 400_000, generator=torch.Generator().manual_seed(0))
+def test_it_takes_memory_for_its_rows_and_not_for_float64_copies_of_them(monkeypatch):
+    monkeypatch.setattr(blocks, "CPU_BLOCK", 20_000)
+    monkeypatch.setattr(sums, "SUM_WIDTH", 1_000)
+    results = torch.randn(11, 20_000, generator=torch.Generator().manual_seed(0))
     with counted_tensors() as count:
         hessian_product(results)
     assert count.peak < 40 * results[0].nbytes  # 10 changes, twice while they are put below 11
