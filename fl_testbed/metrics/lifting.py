@@ -8,7 +8,7 @@ from clients.shard import Role
 from fl_testbed.metrics.suppression import pairwise_auc
 from fl_testbed.metrics.tables import after_round, answered, last_restart
 
-RAISED = 1 + 1e-9  # a lifted weight over the prior; above rounding
+RAISED = 1 + 1e-7  # a lifted weight over the prior; tables round both to 9 digits
 
 
 def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, Any]:
@@ -33,8 +33,9 @@ def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, A
     rows = answered(clients)
     doubts = rows.assign(doubt=-rows["believed_confidence"])
     after = after_round(rows[rows["lift"].notna()], restart)
+    asked = rows["prior_weight"].groupby(rows["round"]).sum()  # nearly 1: tables hold 9 digits
     usable = after["prior_weight"].groupby(after["round"]).sum()
-    after = after.assign(prior_weight=after["prior_weight"] / after["round"].map(usable))
+    after = after.assign(prior_weight=after["prior_weight"] / after["round"].map(usable / asked))
     raised = after["lift"] > after["prior_weight"] * RAISED
     result: dict[str, Any] = {"ratio": {}}
     for role in Role:

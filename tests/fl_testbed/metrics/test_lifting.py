@@ -42,9 +42,11 @@ RUN = pd.DataFrame(
 
 
 def test_a_rejected_answer_lifts_nobody():
-    rejected = row(1, POISONED, math.nan, status="rejected: update is not finite")
-    others = [row(1, MAJORITY, 1 / 3), row(1, MAJORITY, 1 / 3), row(1, MINORITY, 1 / 3)]
-    figures = lifting(pd.DataFrame([*others, rejected]))
+    status = "rejected: update is not finite"
+    rejected = [row(1, POISONED, math.nan, prior_weight=0.1, status=status)] * 4
+    majority = [row(1, MAJORITY, 0.166666667, prior_weight=0.1)] * 5  # 1/6, as tables hold it
+    minority = row(1, MINORITY, 0.166666667, prior_weight=0.1)
+    figures = lifting(pd.DataFrame([*majority, minority, *rejected]))
     assert figures["ratio"][MAJORITY] == pytest.approx(1)
     assert figures["flagged_minority"] == {"precision": None, "recall": 0}
 
@@ -71,10 +73,11 @@ def test_the_heuristic_is_judged_on_all_rounds():
 
 
 def test_without_a_reweighting_nobody_is_flagged_and_nothing_is_believed():
-    rounded = {"lift": 0.25 * (1 + 1e-15), "believed_loss": math.nan}
-    plain = RUN[RUN["round"] == 1].assign(**rounded, believed_confidence=math.nan)
+    rounded = {"prior_weight": 0.249999999, "lift": 0.249999999 * (1 + 1e-15)}
+    unbelieved = {"believed_loss": math.nan, "believed_confidence": math.nan}
+    plain = RUN[RUN["round"] == 1].assign(**rounded, **unbelieved)
     found = lifting(plain)
-    assert found["ratio"] == pytest.approx({MAJORITY: 1, MINORITY: 1, POISONED: 1})
+    assert found["ratio"] == pytest.approx({MAJORITY: 1, MINORITY: 1, POISONED: 1}, rel=1e-12)
     assert found["flagged_minority"] == {"precision": None, "recall": 0.0}
     assert found["auc_by_loss"] is None
     assert lifting(plain[plain["role"] != POISONED])["flagged_poisoned"]["recall"] is None
