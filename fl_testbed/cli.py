@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from fl_testbed.engine.errors import PoolError
 # and matplotlib, for which --help shall not wait.
 if TYPE_CHECKING:
     from fl_testbed.report.results import RunResult
+    from fl_testbed.scenario import AnyScenario
 
 INTERRUPTED = 130
 KEPT = "finished rounds are kept, --resume goes on from there"
@@ -98,6 +99,10 @@ def run(
         list[Path], typer.Argument(metavar="SCENARIO...", help="YAML files of scenarios.")
     ],
     settings: Settings = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this one, at all swept values; may be given several times."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
     resume: Annotated[bool, typer.Option(help="Go on with unfinished runs.")] = False,
     engine: Annotated[
@@ -136,6 +141,8 @@ def run(
         chosen["kind"] = "ray"
     overrides = [f"engine.{key}={value}" for key, value in chosen.items() if value is not None]
     scenarios = load_files(files, [*(settings or []), *overrides])
+    if variant:
+        scenarios = _of_variants(scenarios, variant)
     console = make_console()
     trackers = start_trackers(tracker or [], out)
     command = shlex.join(["fl-testbed", *sys.argv[1:]])
@@ -312,15 +319,15 @@ def show(
     if not strips:
         text = "hold nothing to show: there is no honest client and no poison"
         _refuse("clients", text, scenario)
-    path = Path(f"{one.name}-{chosen}") if out is None else out
-    if federation.dataset.holds_images:
-        path = path.with_name(f"{path.name}.png") if out is None else path
-        if path.suffix[1:].lower() not in FORMATS:
-            text = f"needs a name that ends in one of {', '.join(FORMATS)}, got {path.name}"
-            _refuse("--out", text)
+    of_images = federation.dataset.holds_images
+    path = Path(f"{one.name}-{chosen}.{'png' if of_images else 'csv'}") if out is None else out
+    formats = FORMATS if of_images else ("csv",)
+    if path.suffix[1:].lower() not in formats:
+        text = f"needs a name that ends in one of {', '.join(formats)}, got {path.name}"
+        _refuse("--out", text)
+    if of_images:
         image_sheet(strips, f"{one.name}, {chosen}, seed {one.seed}", path)
     else:
-        path = path.with_name(f"{path.name}.csv") if out is None else path
         table_sheet(strips, federation.dataset.features, path)
     make_console().print(f"examples: {path}", soft_wrap=True)
 
@@ -380,6 +387,20 @@ def fetch_(
     except DataError as fault:
         _refuse("data fetch", str(fault))
     make_console().print(f"{name} is in {data_dir}", soft_wrap=True)
+
+
+def _of_variants(scenarios: "Sequence[AnyScenario]", names: Sequence[str]) -> "list[AnyScenario]":
+    """Return the runs of some variants, each with all that a sweep makes of it."""
+    found = {
+        name: [s for s in scenarios if s.variant == name or s.variant.startswith(f"{name},")]
+        for name in names
+    }
+    for name, own in found.items():
+        if not own:
+            there = dict.fromkeys(s.variant.partition(",")[0] for s in scenarios)
+            _refuse("--variant", f"needs one of {', '.join(there)}, got {name!r}")
+    chosen = {id(s) for own in found.values() for s in own}
+    return [s for s in scenarios if id(s) in chosen]
 
 
 def _refuse(key: str, text: str, *files: Path) -> NoReturn:

@@ -128,7 +128,6 @@ class Round:
         ]
         self.test = shard_of(sizes.clients, sizes.tested).to(device)
         self.trainer = Trainer(model, memory, sizes.clients, print, stays_on_device=True)
-        self.trainer.probe(self.start, self.jobs)
         self.alone = self.jobs[: sizes.one_by_one]
         self.flat = flat(self.start)
         self.matrix = torch.empty(sizes.clients, len(self.flat), device=device)
@@ -139,6 +138,7 @@ class Round:
             pass
 
     def cohorts(self) -> list[Trained]:
+        self.trainer.probe(self.start, self.jobs)  # the first time; here, since it may fail as well
         return self.trainer.together(self.start, self.jobs)
 
     def apart(self) -> float:
@@ -226,7 +226,7 @@ class Measurements:
             with setting or nullcontext():
                 self.values[figure] = value()
             shown = f"{self.values[figure]:.4g}"
-        except (RuntimeError, KeyError, AssertionError) as fault:
+        except Exception as fault:
             first, *_ = str(fault).splitlines() or [""]
             shown = f"failed: {type(fault).__name__} {first}"
         peak = torch.cuda.max_memory_allocated(self._memory.device) / 2**30 if on_gpu else None

@@ -238,9 +238,9 @@ def natural(
         how = "can be merged to" if merge else "have"
         raise DataError(
             f"{found} clients {how} {needed} examples or more, of {len(ids)} natural clients with "
-            f"{len(clients):,} examples; {pool.n_clients} are needed: lower clients.examples_each "
-            f"or partition.min_examples{'' if merge else ', set partition.merge'}, or ask for "
-            "fewer clients"
+            f"{len(clients):,} training examples; {pool.n_clients} are needed: lower "
+            f"clients.examples_each or partition.min_examples"
+            f"{'' if merge else ', set partition.merge'}, or ask for fewer clients"
         )
     owners = owner_of_id[inverse]
     shares = _by_owner(pool.rows[owners >= 0], owners[owners >= 0], pool.n_clients)

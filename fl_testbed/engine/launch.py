@@ -121,9 +121,9 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
             except (ValueError, TypeError, KeyError) as fault:
                 text = f"is no plan of a sweep ({fault}): remove it, or choose another --out"
                 raise ScenarioError([Fault(str(folder.path / PLAN), "", text)]) from None
-            runs += [
-                (variant, seed)
-                for variant, seed in earlier
-                if (variant, seed) not in runs and place_of_run(folder.path, variant, seed).exists()
-            ]
-            folder.write_json(PLAN, {"command": options.command, "runs": runs})
+            there = [run for run in earlier if place_of_run(folder.path, *run).exists()]
+            command = options.command
+            if set(runs) < set(there):  # of a part of the sweep: order and command are the whole's
+                runs, command = there, plan.get("command", command)
+            runs += [run for run in there if run not in runs]
+            folder.write_json(PLAN, {"command": command, "runs": runs})

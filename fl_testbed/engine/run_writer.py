@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
+import yaml
 
 from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache
@@ -22,11 +23,13 @@ from fl_testbed.engine.placement import gpus
 from fl_testbed.engine.run_folder import Evaluated, Record, RunFolder, State
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.initial_model import COPY
+from fl_testbed.scenario.leaves import leaves
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from fl_testbed.scenario.places import place_of_run
 from strategies.aggregation import TooFewClientsError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
+N_NAMED = 3  # keys in which a scenario differs from the one before
 
 
 class Progress(Protocol):
@@ -132,7 +135,11 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
         if there is None:
             left.append(scenario)
         elif there != scenario.to_yaml():
-            text = "holds a run of another scenario: choose another --out, or remove the folder"
+            apart = _apart(there, scenario.to_yaml())
+            text = (
+                f"holds a run of another scenario{apart}: choose another --out, or remove the "
+                "folder"
+            )
             faults.append(Fault(str(folder.path), "", text))
         elif folder.read("summary.json") is None:
             left.append(scenario)
@@ -150,6 +157,17 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
     if faults:
         raise ScenarioError(list(dict.fromkeys(faults)))
     return left
+
+
+def _apart(there: str, wanted: str) -> str:
+    """Name the first keys in which two scenarios differ; of own code that was changed, its hash."""
+    try:
+        one, other = (dict(leaves(yaml.safe_load(text))) for text in (there, wanted))
+    except yaml.YAMLError:  # somebody's own file
+        return ""
+    keys = [key for key in other | one if one.get(key, "") != other.get(key, "")]
+    more = f" and {len(keys) - N_NAMED} more" if len(keys) > N_NAMED else ""
+    return f", which differs in {', '.join(keys[:N_NAMED])}{more}" if keys else ""
 
 
 class RunWriter:

@@ -8,7 +8,7 @@ from clients.shard import Role
 from fl_testbed.metrics.suppression import pairwise_auc
 from fl_testbed.metrics.tables import after_round, answered, last_restart
 
-RAISED = 1 + 1e-7  # a lifted weight over the prior; tables round both to 9 digits
+RAISED = 1 + 1e-7  # a lifted weight over the prior; above the rounding of files, 9 digits each
 
 
 def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, A
     rows = answered(clients)
     doubts = rows.assign(doubt=-rows["believed_confidence"])
     after = after_round(rows[rows["lift"].notna()], restart)
-    asked = rows["prior_weight"].groupby(rows["round"]).sum()  # nearly 1: tables hold 9 digits
+    asked = rows["prior_weight"].groupby(rows["round"]).sum()
     usable = after["prior_weight"].groupby(after["round"]).sum()
     after = after.assign(prior_weight=after["prior_weight"] / after["round"].map(usable / asked))
     raised = after["lift"] > after["prior_weight"] * RAISED

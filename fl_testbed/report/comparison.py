@@ -10,9 +10,12 @@ import numpy as np
 
 from fl_testbed.report.columns import (
     ATTACK_SUCCESS,
+    GROUP,
+    IS_MINORITY,
     SECTIONS,
     WORST_GROUP,
     Column,
+    shown_group,
     with_groups,
 )
 from fl_testbed.report.results import RunResult, Status
@@ -55,6 +58,12 @@ class Row:
     """To the baseline, over the seeds that both have; none where there is no other."""
 
     @property
+    def swept(self) -> dict[str, str]:
+        """The swept values of its point, by key."""
+        parts = (part.partition("=") for part in self.point.split(",") if part)
+        return {key: value for key, _, value in parts}
+
+    @property
     def competes(self) -> bool:
         """Whether it can be the best."""
         return not self.is_oracle and not self.is_unattacked
@@ -72,6 +81,8 @@ class Comparison:
     """Labels of the best rows of each point, by column key; none where no competitor beats
     another."""
     baseline: str | None = None
+    untested: list[str] = field(default_factory=list)
+    """Groups of which some runs test nothing: their worst group is another's."""
 
     @property
     def columns(self) -> list[Column]:
@@ -162,7 +173,19 @@ def compare(
         for columns in shown.values()
         for column in columns
     }
-    return Comparison(" and ".join(names), shown, rows, best, baseline)
+    untested = list(_untested([run.figures for run in runs]))
+    return Comparison(" and ".join(names), shown, rows, best, baseline, untested)
+
+
+def _untested(runs: Sequence[Mapping[str, float]]) -> Iterator[str]:
+    """Say of each group that some runs have no test example of how many do."""
+    keys = dict.fromkeys(key for figures in runs for key in figures if key.startswith(IS_MINORITY))
+    for name in (key.removeprefix(IS_MINORITY) for key in keys):
+        there = [figures for figures in runs if f"{IS_MINORITY}{name}" in figures]
+        found = [figures.get(f"{GROUP}{name}", math.nan) for figures in there]
+        n_tested = sum(not math.isnan(value) for value in found)
+        if n_tested < len(there):
+            yield f"{shown_group(name, runs)} is tested in {n_tested} of {len(there)} runs"
 
 
 class _Place(NamedTuple):

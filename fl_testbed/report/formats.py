@@ -61,6 +61,10 @@ def grids(comparison: Comparison) -> list[Grid]:
     ]
     if not tables:  # nothing has finished
         tables = [_grid(comparison, "runs", [], True)]
+    tables[0].notes += [
+        f"{text}: in the others worst group and accuracy are those of the rest"
+        for text in comparison.untested
+    ]
     if comparison.baseline is not None:
         differences = [
             _difference_grid(comparison, title, columns)
@@ -313,6 +317,10 @@ def _latex(text: str) -> str:
 
 def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
     values: dict[str, Any] = {"name": row.name, "variant": row.variant}
+    if comparison.has_points:  # a table of methods by attacks is one pivot away
+        values["method"] = row.method
+        keys = dict.fromkeys(key for other in comparison.rows for key in other.swept)
+        values |= {f"swept.{key}": row.swept.get(key, "") for key in keys}
     values |= {f"n_{status}": row.counts[status] for status in Status}
     values |= {
         "oracle": int(row.is_oracle),

@@ -84,22 +84,26 @@ def by_variant(comparison: Comparison, runs: Sequence[RunResult]) -> dict[str, l
 def _heat_maps(
     comparison: Comparison, done: Mapping[str, Sequence[RunResult]]
 ) -> Iterator[Picture]:
-    estimates = {row.label: row.estimates for row in comparison.rows}
+    there = {row.label: row for row in comparison.rows}
     rows = []
     for label, runs in done.items():
+        estimates = there[label].estimates
         means = {
-            column.key: estimates[label][column.key].mean
+            column.key: estimates[column.key].mean
             for column in (WORST_GROUP, ATTACK_SUCCESS)
-            if column.key in estimates[label]
+            if column.key in estimates
         }
-        rows.append({**factors(runs[0].folder), **means})
+        rows.append({**factors(runs[0].folder), "name": there[label].method, **means})
     table = pd.DataFrame(rows)
     if not {WORST_GROUP.key, ATTACK_SUCCESS.key} & set(table):
         return
     lifts = table["reweighting"]
     table["method"] = table["defence"].where(lifts == "none", table["defence"] + ", " + lifts)
+    methods = "method" if lifts.nunique() > 1 else "defence"
+    if comparison.has_points:  # then they have names, which tables and other figures go by
+        table[methods] = table["name"]
     for down, across in (
-        ("method" if lifts.nunique() > 1 else "defence", "attack"),
+        (methods, "attack"),
         ("defence", "reweighting"),
     ):
         n_rows, n_columns = table[down].nunique(), table[across].nunique()
@@ -119,12 +123,12 @@ def factors(folder: Path) -> dict[str, str]:
     scenario = scenario_in(folder)
     with as_written(folder / "scenario.yaml"):
         strategy = scenario.get("strategy", {})
-        of_flower = {"kind": str(strategy.get("path", "?")).rpartition(":")[2]}
+        of_flower = {"kind": strategy.get("path", "?")}
         steps = [*strategy.get("pre_aggregation", []), strategy.get("aggregation", of_flower)]
         there = scenario.get("clients", {}).get("poisoned", 0) > 0
         kinds = (scenario.get("attackers") or [scenario]) if there else []
         attacks = dict.fromkeys(_attack({**scenario, **kind}) for kind in kinds)
-        defence = " + ".join(str(step["kind"]) for step in steps)
+        defence = " + ".join(_short(step["kind"]) for step in steps)
         lift = _kind(strategy, "reweighting") or "none"
         told = strategy.get("oracle", {})
         return {
@@ -149,7 +153,12 @@ def _attack(attackers: Mapping[str, Any]) -> str:
 def _kind(mapping: Mapping[str, Any], key: str) -> str | None:
     """Return the kind of a mapping's part, None for none."""
     kind = (mapping.get(key) or {}).get("kind")
-    return None if kind in (None, "none") else str(kind)
+    return None if kind in (None, "none") else _short(kind)
+
+
+def _short(kind: object) -> str:
+    """Return a kind, of one's own code the name without its file."""
+    return str(kind).rpartition(":")[2]
 
 
 def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> Iterator[Picture]:

@@ -486,7 +486,9 @@ def ill_weighted(weights: torch.Tensor, *, may_be_none: bool) -> str:
     total = weights.double().sum().item()
     if (weights < 0).any() or not (abs(total - 1) < 1e-3 or (may_be_none and total == 0)):
         needed = "weights >= 0 of sum 1" + (", or all 0" if may_be_none else "")
-        return f"must return {needed}, returned a sum of {total:.4g}"
+        lowest = weights.min().item()
+        returned = f"one of {lowest:.4g}" if lowest < 0 else f"a sum of {total:.4g}"
+        return f"must return {needed}, returned {returned}"
     return ""
 
 

@@ -191,7 +191,7 @@ class Scenario(WholeScenario):
             found.append(
                 (
                     "server_data.n_examples",
-                    f"{self.strategy.rule_name} trains on the server's own data: give it some",
+                    f"{self.strategy.rule_name} judges by the server's own data: give it some",
                 )
             )
         found += self._lift_contradictions(n_clients)

@@ -4,7 +4,7 @@ import math
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
 
 class Spec(BaseModel):
@@ -37,7 +37,13 @@ def _count_or_fraction(value: float) -> float:
     return value
 
 
-CountOrFraction = Annotated[float, Field(ge=0), AfterValidator(_count_or_fraction)]
+def _as_written(value: float) -> int | float:
+    return value if 0 < value < 1 else int(value)  # 5, not 5.0
+
+
+CountOrFraction = Annotated[
+    float, Field(ge=0), AfterValidator(_count_or_fraction), PlainSerializer(_as_written)
+]
 """A number of clients: a count, or a fraction below 1 of the round's sample, rounded down."""
 
 Threads = Annotated[int, Field(ge=1, le=1024)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +62,10 @@ def prior_or_uniform(
 
 
 def weighted_sum(
-    updates: Float[Tensor, "n d"], weights: Float[Tensor, " n"], dtype: torch.dtype | None = None
+    updates: Float[Tensor, "n d"],
+    weights: Float[Tensor, " n"],
+    dtype: torch.dtype | None = None,
+    norms: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, " d"]:
     """Sum the rows times their weights, in float64 where it matters.
 
@@ -69,8 +73,8 @@ def weighted_sum(
     one up to 128 rows are summed in their own type, and such sums in float64: for float32 the error
     is less than 1e-5 of what the terms of a column come to without their signs, and 4e-7 as a rule,
     however many rows there are. Rows far larger than the others are added in float64, so that where
-    they cancel each other they leave the digits of the rest. How large a row is, 4,096 of its
-    columns say.
+    they cancel each other they leave the digits of the rest. How large a row is, its norm says, or
+    4,096 of its columns.
 
     A row of weight 0 is not added: whatever a rejected client sent, it cannot get in.
 
@@ -78,18 +82,16 @@ def weighted_sum(
         updates: One row per client, shape (n, d).
         weights: Shape (n,).
         dtype: Of the result; that of the updates by default. For float64 all is added in it.
+        norms: Of the rows, where they are known.
     """
     d = updates.shape[1]
     result = torch.empty(d, dtype=dtype or updates.dtype, device=updates.device)
     weights = weights.to(device=updates.device, dtype=torch.float64)
-    own, heard = weights.to(updates.dtype), weights != 0
-    exactly = heard & _needs_float64(updates, weights, asked=dtype == torch.float64)
-    # Read together: each reading would make the host wait for a GPU.
-    told = list(zip(*torch.stack([weights, exactly.double()]).tolist(), strict=True))
-    groups = _groups(
-        [row for row, (weight, is_exact) in enumerate(told) if weight and not is_exact]
-    )
-    alone = [(row, weight) for row, (weight, is_exact) in enumerate(told) if is_exact]
+    own = weights.to(updates.dtype)
+    weights, exactly = _read(updates, weights, norms, asked=dtype == torch.float64)
+    groups = _groups(np.flatnonzero((weights != 0) & ~exactly).tolist())
+    told = weights.tolist()
+    alone = [(row, told[row]) for row in np.flatnonzero(exactly).tolist()]
     add_up = partial(_add_up, updates, _Terms(own, groups, alone), result)
     on_cpu = updates.device.type == "cpu"
     width = min(d, SUM_WIDTH) if on_cpu else d
@@ -135,28 +137,35 @@ def _scratch(width: int, like: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Te
     return like.new_empty(width), term, exact
 
 
-def _needs_float64(
-    updates: Float[Tensor, "n d"], weights: Float[Tensor, " n"], asked: bool
-) -> Bool[Tensor, " n"]:
-    """Mark the rows that float32 must not add up with others, as far as their weight is not 0."""
-    heard = weights != 0
-    if updates.dtype == torch.float64:
-        return torch.zeros_like(heard)
-    if asked or updates.numel() <= SMALL:
-        return torch.ones_like(heard)
-    d = updates.shape[1]
-    looked_at = range(0, d, max(LOOKED_AT, d // N_LOOKS))
-    # torch's other threads, once woken, spin for milliseconds beside those that add up the blocks.
-    with one_torch_thread():
-        sample = torch.cat([updates[:, at : at + LOOKED_AT] for at in looked_at], dim=1)
-        sizes = norms_of(sample) * weights.abs()
+def _read(
+    updates: Float[Tensor, "n d"],
+    weights: Float[Tensor, " n"],
+    norms: Float[Tensor, " n"] | None,
+    asked: bool,
+) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Return the weights, on the host, and mark the rows that float32 must not add up with others.
+
+    All is read at once and the rest decided on the host, since a GPU stands still meanwhile: it
+    takes longer to launch each of these small steps than to compute them all.
+    """
+    if asked or updates.dtype == torch.float64 or updates.numel() <= SMALL:
+        weights = weights.cpu()
+        return weights, (weights != 0) & (updates.dtype != torch.float64)
+    if norms is None:
+        d = updates.shape[1]
+        looked_at = range(0, d, max(LOOKED_AT, d // N_LOOKS))
+        # torch's other threads, once woken, spin for milliseconds beside those that add up blocks.
+        with one_torch_thread():
+            norms = norms_of(
+                torch.cat([updates[:, at : at + LOOKED_AT] for at in looked_at], dim=1)
+            )
+    weights, norms = torch.stack([weights, norms]).cpu()
+    heard, sizes = weights != 0, norms * weights.abs()
     ordered = torch.where(heard, sizes, torch.inf).sort().values
-    quartile = ordered.index_select(
-        0, heard.sum().view(1) // 4
-    )  # no index for the host to wait for
+    quartile = ordered[heard.sum().view(1) // 4]
     far_larger = sizes > FAR * quartile  # than three quarters of the others need
     held = torch.finfo(updates.dtype)
-    return far_larger | (weights.abs() < held.tiny) | (weights.abs() > held.max)
+    return weights, heard & (far_larger | (weights.abs() < held.tiny) | (weights.abs() > held.max))
 
 
 def _sum_in_own_type(
@@ -176,13 +185,10 @@ def _groups(rows: list[int]) -> list[list[slice]]:
     """Cut rows into groups, each of them into runs of neighbours, which need no copy."""
     groups = []
     for start in range(0, len(rows), GROUP):
-        runs: list[slice] = []
-        for row in rows[start : start + GROUP]:
-            if runs and runs[-1].stop == row:
-                runs[-1] = slice(runs[-1].start, row + 1)
-            else:
-                runs.append(slice(row, row + 1))
-        groups.append(runs)
+        group = rows[start : start + GROUP]
+        gaps = (i for i, (row, after) in enumerate(pairwise(group), start=1) if after > row + 1)
+        parts = pairwise([0, *gaps, len(group)])
+        groups.append([slice(group[first], group[end - 1] + 1) for first, end in parts])
     return groups
 
 
@@ -218,7 +224,8 @@ def norms_of(updates: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     rest = torch.linalg.vector_norm(updates[:, whole:], dim=1, keepdim=True)
     norms = torch.linalg.vector_norm(torch.cat([pieces, rest], dim=1).double(), dim=1)
     if updates.dtype != torch.float64:
-        for row in ((norms < SHORT) | norms.isinf()).nonzero().flatten().tolist():
+        seen = norms.cpu()  # a search on a GPU is more launches, and the host waits for it as well
+        for row in ((seen < SHORT) | seen.isinf()).nonzero().flatten().tolist():
             norms[row] = torch.linalg.vector_norm(updates[row].double())
     return norms
 

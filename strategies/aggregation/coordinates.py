@@ -58,8 +58,8 @@ def mean_of_windows(
         survives = in_window(block, ordered, window(ordered), n_kept, by_row.view(block.shape))
         survives = survives.to(own.dtype)
         totals = (own @ survives).clamp_(min=least)
-        survived = _sums_over_columns(survives, torch.ones_like(totals))
-        share = _sums_over_columns(survives, 1 / totals)
+        survived = _sums_of_shares(survives)
+        share = _sums_of_shares(survives, 1 / totals)
         update[columns] = (own @ survives.mul_(block)) / totals
         pulls = _sums_over_columns(survives, update[columns] / totals)
         return torch.stack([survived, share, pulls])
@@ -127,6 +127,20 @@ def _sums_over_columns(
     pieces = zip(block.split(PIECE, dim=1), factors.split(PIECE), strict=True)
     sums = torch.stack([piece.mv(part) for piece, part in pieces]).double().sum(dim=0)
     return sums if FAINT < sums.abs().max() < torch.inf else dot_products(block, factors)
+
+
+def _sums_of_shares(
+    survives: Float[Tensor, "n columns"], factors: Float[Tensor, " columns"] | None = None
+) -> Float[Tensor, " n"]:
+    """Return each row's sum of shares, times factors from 1 to 1e30 if any: no product is lost.
+
+    A GPU adds up a row's float32 as a tree, which is off by 1e-6 at most; for float64 it would
+    write and read a copy of the block that is twice as large.
+    """
+    if survives.device.type == "cpu":
+        factors = torch.ones_like(survives[0]) if factors is None else factors
+        return _sums_over_columns(survives, factors)
+    return (survives if factors is None else survives * factors).sum(dim=1).double()
 
 
 def in_window(

@@ -46,8 +46,14 @@ def norm_clipping(
         Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021 (median bound).
     """
     norms = norms_of(updates)
-    bound = norms.quantile(0.5) if max_norm is None else max_norm
+    bound = _median(norms) if max_norm is None else max_norm
     factors = torch.where(norms > bound, bound / norms, 1.0)
     effective = prior_or_uniform(updates, prior) * factors
-    update = weighted_sum(updates, effective)
+    update = weighted_sum(updates, effective, norms=norms)
     return Aggregate(update, normalised(effective), norms, multipliers=effective)
+
+
+def _median(norms: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    # The bits of torch.quantile(0.5), in a third of its steps: a GPU idles at each of them.
+    ordered, n = norms.sort().values, len(norms)
+    return torch.lerp(ordered[(n - 1) // 2], ordered[n // 2], 0.5)

@@ -87,6 +87,24 @@ def test_whoever_asks_for_ray_s_workers_asks_for_ray(
     assert run("run", "scenario.yaml", *options, cwd=tmp_path).stderr == f"{engine}\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--variant", "b"], "b,lr=0.1 b,lr=0.2"),
+        (["--variant", "b,lr=0.2", "--variant", "aa"], "aa,lr=0.1 aa,lr=0.2 b,lr=0.2"),
+        (["--variant", "a"], "--variant: needs one of aa, b, got 'a'"),
+    ],
+)
+def test_a_command_may_run_some_variants(options, said: str, tmp_path: Path, monkeypatch) -> None:
+    def chosen(scenarios: list[Scenario], *_: object) -> None:
+        raise ScenarioError([Fault("", "", " ".join(s.variant for s in scenarios))])
+
+    monkeypatch.setattr("fl_testbed.engine.launch.launch", chosen)
+    sweep = "\nvariants: {aa: {}, b: {}}\nsweep: {training.lr: [0.1, 0.2]}\n"
+    (tmp_path / "scenario.yaml").write_text(SCENARIO + sweep)
+    assert run("run", "scenario.yaml", *options, cwd=tmp_path).stderr == f"{said}\n"
+
+
 def test_clients_that_hold_nothing_to_show_are_a_fault(tmp_path: Path) -> None:
     nobody = "honest_majority: 0, honest_minority: 0"
     text = SCENARIO.replace("honest_majority: 8, honest_minority: 2", nobody)
@@ -102,6 +120,17 @@ def test_a_picture_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("--out: needs a name that ends in one of ")
     assert done.stderr.endswith(", got sheet.xyz\n")
+
+
+def test_examples_of_a_table_are_no_picture(tmp_path: Path) -> None:
+    rows = [f"{row % 7},{row % 2}" for row in range(600)]
+    (tmp_path / "table.csv").write_text("\n".join(["age,label", *rows]))
+    table = "dataset={kind: csv, file: table.csv, minority: {kind: none}}"
+    settings = [table, "poison={kind: none}", "clients.honest_minority=0"]
+    (tmp_path / "scenario.yaml").write_text(SCENARIO)
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    done = run("show", "scenario.yaml", *arguments, "--data-dir", ".", "--out=a.png", cwd=tmp_path)
+    assert done.stderr == "--out: needs a name that ends in one of csv, got a.png\n"
 
 
 def test_validate_shows_variants_groups_and_memory(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_rows_and_norms_are_those_of_the_host(reply_of) -> None:
     assert rows[0].tolist() == [-2, -2, -2, -2, 2, 2]
 
 
-def test_the_host_waits_once_for_all_replies_on_the_device() -> None:
+def test_the_host_waits_for_all_replies_on_the_device_together() -> None:
     with PretendedDevice() as device:
         rows = DeviceRows(LAYOUT, torch.empty(9, 6, device=ELSEWHERE), FLAT)
         replies = [on_a_device(moved_by(1.0)) for _ in range(9)]
@@ -65,7 +65,7 @@ def test_the_host_waits_once_for_all_replies_on_the_device() -> None:
             rows.write(row, reply)
         assert not device.reads
         rows.norms()
-        assert sum(read.size for read in device.reads) == 9
+        assert [read.size for read in device.reads] == [9, 9]  # to look at them, and to tell them
 
 
 def test_a_reply_that_is_not_finite_has_no_finite_norm() -> None:

@@ -35,7 +35,15 @@ class Meanings:
         return [self.label, *self.attributes, *others]
 
     def values(self, rows: Table) -> dict[str, tuple[str, ...]]:
-        """Return the values of the label and of each attribute, in the order of their codes."""
+        """Return the values of the label and of each attribute, in the order of their codes.
+
+        Raises:
+            DataError: If a row does not say: what is missing would be a class, group or client.
+        """
+        for name in self.columns:
+            if "" in rows.columns[name]:
+                row = rows.columns[name].index("")
+                raise rows.fault(row, f"{name} is empty: fill it in, or leave the row out")
         return {
             name: tuple(sorted(set(rows.columns[name]))) for name in (self.label, *self.attributes)
         }

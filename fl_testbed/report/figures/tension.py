@@ -122,17 +122,16 @@ def _within_bounds(mean: float, half: float) -> np.ndarray:
 
 
 def _placed(points: list[Point], enlarged: float) -> list[tuple[float, float, str]]:
-    """Put each label beside its points, in the corner between their bars where least is covered."""
+    """Put each label beside its points, between their bars or on one, where least is covered."""
     taken = [(p.x, p.y, 2 * enlarged, 2 * enlarged) for p in points]  # middle, and half its sizes
     labels = []
     for x, y, label in _joined(points, CLOSE * enlarged):
         width, height = enlarged * CHARACTER * len(label) / 2, enlarged * LINE / 2
-        corners = [
+        places = [
             (x + across * (enlarged * GAP + width), y + up * (enlarged * GAP + height))
-            for across in (1, -1)
-            for up in (1, -1)
+            for across, up in ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0))
         ]
-        best = min(corners, key=lambda at: _covered((*at, width, height), taken))
+        best = min(places, key=lambda at: _covered((*at, width, height), taken))
         taken.append((*best, width, height))
         labels.append((*best, label))
     return labels

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,12 +54,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.P
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    head = start_node("--head", f"--port={port}", "--include-dashboard=false")
-    other = start_node(f"--address=127.0.0.1:{port}")
-    yield f"127.0.0.1:{port}", other
-    for node in (other, head):
-        if node.poll() is None:
-            kill(node)
+    # Ray keeps the head's address there: in /tmp/ray, any later ray.init() would wait for it.
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        head = start_node("--head", f"--port={port}", "--include-dashboard=false")
+        other = start_node(f"--address=127.0.0.1:{port}")
+        yield f"127.0.0.1:{port}", other
+        for node in (other, head):
+            if node.poll() is None:
+                kill(node)
 
 
 def test_an_address_where_nobody_answers_ends_the_command(tmp_path: Path) -> None:

@@ -322,6 +322,16 @@ def test_commands_that_start_together_are_all_in_the_plan(tmp_path: Path, monkey
     assert sorted(seed for _, seed in plan["runs"]) == [0, 1]
 
 
+def test_a_command_for_a_part_of_a_sweep_leaves_its_plan_as_it_is(tmp_path: Path) -> None:
+    scenarios = load_scenarios(write_scenario(tmp_path), ["sweep.seed=[0, 1]"])
+    for scenario in scenarios:
+        run_folder(tmp_path, scenario).path.mkdir(parents=True)
+    for chosen, command in ((scenarios, "whole"), (scenarios[1:], "part")):
+        write_plan(chosen, Options(tmp_path, None, command))
+    plan = json.loads((tmp_path / "small/sweep.json").read_text())
+    assert plan == {"command": "whole", "runs": [["default", 0], ["default", 1]]}
+
+
 @pytest.mark.parametrize("torn", ["{", "[]", '{"runs": [3]}', '{"runs": [[1, "a"]]}'])
 def test_a_plan_that_is_none_is_a_fault(tmp_path: Path, torn: str) -> None:
     write_scenario(tmp_path)

@@ -42,11 +42,11 @@ RUN = pd.DataFrame(
 
 
 def test_a_rejected_answer_lifts_nobody():
-    status = "rejected: update is not finite"
-    rejected = [row(1, POISONED, math.nan, prior_weight=0.1, status=status)] * 4
-    majority = [row(1, MAJORITY, 0.166666667, prior_weight=0.1)] * 5  # 1/6, as tables hold it
-    minority = row(1, MINORITY, 0.166666667, prior_weight=0.1)
-    figures = lifting(pd.DataFrame([*majority, minority, *rejected]))
+    # 7 of 9 are left: 1/9 and 1/7 with the digits of a file, where 9/7 of the first is less.
+    prior, left = {"prior_weight": 0.111111111}, 0.142857143
+    rejected = [row(1, POISONED, math.nan, status="rejected: not finite", **prior)] * 2
+    others = [row(1, role, left, **prior) for role in [MAJORITY] * 4 + [MINORITY] * 3]
+    figures = lifting(pd.DataFrame([*others, *rejected]))
     assert figures["ratio"][MAJORITY] == pytest.approx(1)
     assert figures["flagged_minority"] == {"precision": None, "recall": 0}
 

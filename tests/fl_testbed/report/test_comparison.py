@@ -1,5 +1,6 @@
 import csv
 import io
+import itertools
 import json
 import math
 from pathlib import Path
@@ -8,6 +9,7 @@ from shutil import copytree
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.text import Annotation
 from rich.console import Console
@@ -290,6 +292,23 @@ def test_rules_are_compared_at_each_swept_value_by_itself(attacked: Path) -> Non
     assert [text.get_text() for text in key.texts][:4] == ["1", "mean", "2", "krum"]
 
 
+def test_labels_of_points_in_a_pile_do_not_cover_each_other(tmp_path: Path) -> None:
+    for attack in ("weak", "strong"):
+        for name, worst, rate in (
+            ("a", 0.17, 0),
+            ("b", 0.28, 0.07),
+            ("c", 0.26, 0),
+            ("d", 0.04, 0),
+        ):
+            write_run(tmp_path / "pile", f"{name},attack={attack}", 0, figures(0.5, worst, rate))
+    plane = tension_plane(compare(find_runs([tmp_path])))
+    assert plane is not None
+    FigureCanvasAgg(plane).draw()  # lays it out
+    boxes = [text.get_window_extent() for text in plane.axes[0].texts]
+    assert len(boxes) == 4
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
 @pytest.mark.parametrize("order", [("1", "never"), ("never", "1")])
 def test_the_key_of_several_planes_does_not_depend_on_their_order(
     order: tuple[str, str], tmp_path: Path
@@ -423,6 +442,14 @@ def test_a_group_that_is_a_minority_in_all_runs_is_marked_as_one(tmp_path: Path)
     assert headings == ["a %", "b %", "c (minority) %"]
 
 
+def test_a_group_that_not_every_run_tests_is_named_below_the_table(tmp_path: Path) -> None:
+    groups = {"is_minority.a": False, "is_minority.b": True, "group_accuracy.a": 0.9}
+    write_run(tmp_path / "sweep", "mean", 0, figures(0.5) | groups | {"group_accuracy.b": 0.2})
+    write_run(tmp_path / "sweep", "mean", 1, figures(0.9) | groups | {"group_accuracy.b": None})
+    notes = "\n".join(grids(compare(find_runs([tmp_path / "sweep"])))[0].notes)
+    assert "\nb (minority) is tested in 1 of 2 runs: in the others worst group and" in notes
+
+
 def test_a_narrow_terminal_breaks_cells_and_cuts_nothing_off(sweep: Path) -> None:
     write_run(sweep, "a_variant_of_a_long_name", 0, figures(0.87654))
     comparison = compare(find_runs([sweep]))
@@ -453,6 +480,21 @@ def test_csv_holds_the_numbers_themselves(sweep: Path) -> None:
     assert float(krum["final.accuracy.difference.mean"]) == pytest.approx(-0.3)
     assert krum["final.accuracy.half_width"] == ""
     assert mean["final.accuracy.difference.n"] == "0"
+
+
+def test_csv_has_a_column_for_each_key_of_the_swept_values(tmp_path: Path) -> None:
+    variants = ("mean,attack=none", "krum,attack=none", "mean,attack=alie,shift=0", "krum")
+    for variant in variants:
+        write_run(tmp_path / "sweep", variant, 0, figures(0.5))
+    rows = list(csv.DictReader(io.StringIO(comma_separated(compare(find_runs([tmp_path]))))))
+    keys = ("method", "swept.attack", "swept.shift")
+    found = {row["variant"]: tuple(row[key] for key in keys) for row in rows}
+    assert found == {
+        "mean,attack=none": ("mean", "none", ""),
+        "krum,attack=none": ("krum", "none", ""),
+        "mean,attack=alie,shift=0": ("mean", "alie", "0"),
+        "krum": ("krum", "", ""),
+    }
 
 
 def test_markdown_and_latex_have_as_many_cells_in_every_row(tmp_path: Path) -> None:
@@ -518,6 +560,21 @@ def test_a_heat_map_of_attacks_sets_lifts_apart(tmp_path: Path) -> None:
     assert grid.title == "Method × attack"
     rows = [label.get_text() for label in grid.figure.axes[0].get_yticklabels()]
     assert rows == ["krum, jtt", "krum"]
+
+
+def test_a_heat_map_calls_methods_that_meet_swept_values_by_their_names(tmp_path: Path) -> None:
+    for name in ("cautious", "bold"):
+        for attack in ("mimic", "my_attack.py:forge"):
+            folder = write_run(tmp_path / "grid", f"{name},attack={attack[:2]}", 0, figures(0.5))
+            (folder / "scenario.yaml").write_text(
+                "{clients: {poisoned: 1}, strategy: {aggregation: {kind: krum}}, "
+                f"attack: {{kind: '{attack}'}}}}"
+            )
+    runs = find_runs([tmp_path])
+    (grid,) = (p for p in pictures(compare(runs), runs) if p.name == "defence_by_attack")
+    axes = grid.figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["bold", "cautious"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["mimic", "forge"]
 
 
 @pytest.mark.parametrize(

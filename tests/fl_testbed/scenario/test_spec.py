@@ -24,7 +24,9 @@ def test_a_fraction_is_rounded_down_as_on_paper(percent, n):
 
 @pytest.mark.parametrize(("value", "count"), [(0, 0), (1, 1), (1.0, 1), (7, 7), (0.5, 5)])
 def test_one_and_above_is_a_count_and_below_one_a_fraction(value, count):
-    assert count_of(KrumSpec(kind="krum", n_malicious=value).n_malicious, 10) == count
+    spec = KrumSpec(kind="krum", n_malicious=value)
+    assert count_of(spec.n_malicious, 10) == count
+    assert f'"n_malicious":{value:g},' in spec.model_dump_json()  # 5, not 5.0
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "2", True, float("nan")])

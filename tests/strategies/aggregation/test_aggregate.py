@@ -85,6 +85,15 @@ def test_giants_that_cancel_leave_the_digits_of_the_others(monkeypatch, of):
 
 
 @pytest.mark.usefixtures("no_matrix_is_small")
+def test_giants_in_a_column_that_is_not_looked_at_are_told_by_their_norms():
+    rows = torch.randn(40, 16 * 257, generator=torch.Generator().manual_seed(0))
+    rows[10, 256], rows[20, 256] = 1e8, -1e8  # of every 257 columns 256 are looked at
+    weights = torch.full((40,), 1 / 40, dtype=torch.float64)
+    summed = weighted_sum(rows, weights, norms=norms_of(rows)).double()
+    torch.testing.assert_close(summed, weights @ rows.double(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("no_matrix_is_small")
 def test_a_sum_of_many_rows_is_as_exact_as_one_of_few():
     generator = torch.Generator().manual_seed(0)
     rows = 1 + 1e-3 * torch.randn(10_000, 20, generator=generator)

@@ -1,6 +1,7 @@
 import torch
+from pretended_device import ELSEWHERE, PretendedDevice
 
-from strategies.aggregation import norm_clipping
+from strategies.aggregation import aggregate, norm_clipping
 
 UPDATES = torch.tensor([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0]])  # norms 5, 1, 10
 
@@ -35,3 +36,10 @@ def test_an_update_of_norm_zero_stays_zero():
     result = norm_clipping(torch.zeros(3, 2))
     assert result.update.tolist() == [0.0, 0.0]
     torch.testing.assert_close(result.weights, torch.full((3,), 1 / 3).double())
+
+
+def test_the_host_waits_for_the_norms_and_for_the_weights_alone(monkeypatch):
+    monkeypatch.setattr(aggregate, "SMALL", 0)
+    with PretendedDevice() as device:
+        norm_clipping(UPDATES.to(ELSEWHERE))
+    assert [read.size for read in device.reads] == [3, 6]  # with the weights the norms once more

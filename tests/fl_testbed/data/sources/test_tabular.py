@@ -246,6 +246,8 @@ class TestCsv:
         ("old", "new", "options", "fault"),
         [
             ("60,", ",", {}, "line 4: age is '' here and a number elsewhere: mend it, or name it"),
+            ("no,", ",", {}, "line 2: cured is empty: fill it in, or leave the row out"),
+            ("Ely,", ",", {}, "line 4: town is empty: fill it in, or leave the row out"),
             ("", "", {"logarithmic": ["town"]}, "line 2: town needs a number, got 'Ayr'"),
             ("99", "-1", {"logarithmic": ["dose"]}, "line 6: dose needs numbers > -1 for log"),
             ("", "", {"leave_out": ["city"]}, "has no column 'city': it has age, ward, dose"),
