@@ -93,9 +93,10 @@ class Observed(Strategy):
         arrays = metrics = step = None
         with _older_objects_spared():
             without = self._without_each(server_round, answers, start) if self.leave_one_out else {}
+            copies = _copied(answers)
             self._seed(server_round)
             try:
-                arrays, metrics = self.strategy.aggregate_train(server_round, _copied(answers))
+                arrays, metrics = self.strategy.aggregate_train(server_round, copies)
                 step = None if arrays is None else self._step(arrays, start)
             except Exception as fault:
                 ledger.skipped = self._described(fault)
@@ -183,7 +184,7 @@ class Observed(Strategy):
                 continue
             metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
             claimed = number_in(metrics, "num-examples", 0.0)
-            entry.n_examples = int(claimed) if math.isfinite(claimed) else 0
+            entry.n_examples = int(claimed) if 0 <= claimed < math.inf else 0
             entry.train_loss = number_in(metrics, "train-loss", math.nan)
             try:
                 with np.errstate(over="ignore", invalid="ignore"):
@@ -272,7 +273,7 @@ def _copied(replies: list[Message]) -> list[Message]:
 
 def _plain(arrays: ArrayRecord) -> ArrayRecord:
     """Return a copy as Flower makes arrays, without views on memory that others read."""
-    return ArrayRecord({name: Array(array.numpy().copy()) for name, array in arrays.items()})
+    return ArrayRecord({name: Array(array.numpy()) for name, array in arrays.items()})
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Random numbers that depend on what they are for, never on which process draws them."""
 
-from enum import IntEnum
+from enum import IntEnum, unique
 
 import numpy as np
 
 
+@unique
 class Purpose(IntEnum):
     """What a stream of random numbers is for. The values are part of every run: never renumber."""
 

@@ -59,10 +59,9 @@ class RunningSum:
         raw = np.array(self._raw) if self._any_weight else np.ones(len(self._raw))
         total = self._total.mul_(1 / raw.sum())
         effective = raw / raw.sum() * np.array(self._scales)
-        weights = effective / effective.sum() if effective.sum() > 0 else effective
         return Aggregate(
             total.float(),
-            torch.from_numpy(weights),
+            torch.from_numpy(effective / effective.sum()),
             torch.tensor(self._suspicion, dtype=torch.float64),
         )
 

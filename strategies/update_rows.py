@@ -49,8 +49,7 @@ class HostRows(UpdateRows):
     def write(self, row: int, arrays: ArrayRecord) -> None:
         """Write a reply's update into a row."""
         for part, values in self._layout.parts(arrays):
-            out = self._rows[row, part]
-            np.subtract(values, self._start[part], out=out, casting="same_kind")
+            np.subtract(values, self._start[part], out=self._rows[row, part])
         self._norms[row] = float(norms_of(self.matrix[row : row + 1]))
 
     def norms(self) -> list[float]:

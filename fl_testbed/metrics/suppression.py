@@ -61,7 +61,7 @@ def weight_by_group(clients: pd.DataFrame, holdings: pd.DataFrame) -> dict[str, 
     heard = rows.groupby("client")[["weight", "prior_weight"]].sum()
     total = holdings.groupby("client")["n_examples"].transform("sum")
     held = holdings.assign(share=holdings["n_examples"] / total)
-    held = held[held["role"] != Role.POISONED.value].join(heard, on="client", how="inner")
+    held = held[held["role"] != Role.POISONED.value].join(heard, on="client")
     spoken = held[["weight", "prior_weight"]].mul(held["share"], axis=0)
     sums = spoken.groupby(held["group"], sort=False).sum()
     sums = sums[sums["prior_weight"] > 0]

@@ -14,12 +14,11 @@ from strategies.shapes import Bool, Float, Int, Tensor
 
 SUM_WIDTH = 65_536  # columns added up at a time: two float64 copies of them stay in the cache
 PIECE = 1_024  # elements whose squares are added up in the type of the updates
-SAFE_NORMS = 1e-10, 1e18  # between these no float32 square that matters under- or overflows
+SHORT = 1e-10  # a row's norm, below which float32 squares that matter may underflow
 GROUP = 128  # rows added up in the type of the updates, before float64 sums them
 SMALL = 2**20  # numbers in a matrix that is summed in float64
 FAR = 64  # times the lower quartile of sizes: rows beyond it would cost those beside them digits
 KEY_COLUMNS = 4_096  # that tell rows apart which are no copies
-BITS = {4: torch.int32, 8: torch.int64}  # by the size of a float
 N_LOOKS, LOOKED_AT = 16, 256  # how many pieces of a row, and columns in each, say how large it is
 
 
@@ -122,7 +121,7 @@ def _add_up(
 ) -> None:
     block, summed = updates[:, columns], result[columns]
     few, term, exact = (part[: len(summed)] for part in scratch)
-    if len(terms.groups) == 1 and not terms.alone and result.dtype == updates.dtype:
+    if len(terms.groups) == 1 and not terms.alone:
         _sum_in_own_type(block, terms.own, terms.groups[0], out=summed)
         return
     exact.zero_()
@@ -225,9 +224,8 @@ def norms_of(updates: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     rest = torch.linalg.vector_norm(updates[:, whole:], dim=1, keepdim=True)
     norms = torch.linalg.vector_norm(torch.cat([pieces, rest], dim=1).double(), dim=1)
     if updates.dtype != torch.float64:
-        least, most = SAFE_NORMS
         seen = norms.cpu()  # a search on a GPU is more launches, and the host waits for it as well
-        for row in ((seen < least) | ~(seen < most)).nonzero().flatten().tolist():
+        for row in ((seen < SHORT) | seen.isinf()).nonzero().flatten().tolist():
             norms[row] = torch.linalg.vector_norm(updates[row].double())
     return norms
 
@@ -286,9 +284,9 @@ def shared_by_copies(
 def _first_copies(updates: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
     """Return for each row the first one that is the very same."""
     first = torch.arange(len(updates), device=updates.device)
-    some = updates[:, :: -(-updates.shape[1] // KEY_COLUMNS) or 1] + 0.0  # -0 becomes 0
+    some = updates[:, :: -(-updates.shape[1] // KEY_COLUMNS)] + 0.0  # -0 becomes 0
     # A sum of integers does not depend on where its row stands in memory: one of floats may.
-    keys = some.view(BITS[some.element_size()]).sum(dim=1)
+    keys = some.view(torch.int32).sum(dim=1)
     _, kinds, counts = keys.unique(return_inverse=True, return_counts=True)
     for kind in (counts > 1).nonzero().flatten():
         rows = (kinds == kind).nonzero().flatten()
@@ -297,6 +295,7 @@ def _first_copies(updates: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
             for columns in column_blocks(updates):
                 block = updates[rows, columns]
                 is_copy &= (block == block[0]).all(dim=1)
+            is_copy[0] = True  # though NaN is not equal to itself
             first[rows[is_copy]] = rows[0]
             rows = rows[~is_copy]
     return first

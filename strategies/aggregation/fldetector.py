@@ -73,7 +73,7 @@ def fldetector(
     detected = recall(memory, "detected", clients, default=0.0, device=there) > 0
     scored = ~scores.isnan().all(dim=1)
     searching = not memory.get("detected.values", torch.zeros(1)).any()
-    if len(results) > window and searching and scored.any():
+    if len(results) > window and searching:
         found = worse_cluster(suspicion[scored], rng)
         detected[scored.nonzero().squeeze(1)[found]] = True
     result = mean_of_selected(updates, ~detected, prior, suspicion)
@@ -121,11 +121,11 @@ def worse_cluster(scores: Float[Tensor, " n"], rng: np.random.Generator) -> Bool
     the spread within k clusters falls short of that of uniform samples.
     """
     values = scores.double().cpu().numpy()
-    spread = values.max() - values.min()
     nobody = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-    if len(values) < 3 or spread == 0:  # two are always as far apart as can be
+    if len(values) < 3 or np.ptp(values) == 0:  # two are always as far apart as can be
         return nobody
-    samples = np.vstack([(values - values.min()) / spread, rng.random((N_REFERENCES, len(values)))])
+    values = (values - values.min()) / np.ptp(values)
+    samples = np.vstack([values, rng.random((N_REFERENCES, len(values)))])
     one, two, borders = _spread_within(samples)
     with np.errstate(divide="ignore"):  # two clusters without any spread: a gap of infinity
         gaps_one, gaps_two = np.log(one), np.log(two)
@@ -167,7 +167,7 @@ def _shares_of_distance(
     """
     squares = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
     for columns in column_blocks(updates):
-        expected = last[:, columns][at] + change[columns]
-        squares += (updates[:, columns].double() - expected).square_().sum(dim=1)
+        expected = last[:, columns][at].double() + change[columns]  # may be beyond float32
+        squares += (updates[:, columns] - expected).square_().sum(dim=1)
     distances = torch.where(met.to(updates.device), squares.sqrt(), torch.nan)
     return distances / distances.nansum().clamp(min=1e-300)

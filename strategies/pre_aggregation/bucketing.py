@@ -57,6 +57,6 @@ def bucketing(
     bucket[torch.from_numpy(rng.permutation(n))] = torch.arange(n) // size
     members = F.one_hot(bucket, n_buckets(n, size)).T.to(updates.device)
     shares = members * prior_or_uniform(updates, prior)
-    shares = torch.where(shares.sum(dim=1, keepdim=True) > 0, shares, members.double())
+    shares = torch.where(shares.sum(dim=1, keepdim=True) > 0, shares, members)
     mixing = shares / shares.sum(dim=1, keepdim=True)
     return Mixed(mixed_rows(updates, mixing), mixing)

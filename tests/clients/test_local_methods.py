@@ -51,6 +51,7 @@ class TestExampleJtt:
         seen = with_copies(shard([0, 1, 1, 0]), torch.tensor([True, False, False, True]), 2)
         assert seen.inputs.flatten().tolist() == [0, 1, 2, 3, 0, 3, 0, 3]
         assert seen.labels.tolist() == [0, 1, 1, 0, 0, 0, 0, 0]
+        assert seen.role is Role.HONEST_MAJORITY
 
     def test_flags_are_set_in_the_last_warm_up_round_and_used_from_the_next(self):
         method, own = ExampleJtt(warm_up_rounds=2, n_copies=3), shard([0, 1])
@@ -58,9 +59,10 @@ class TestExampleJtt:
         first = method.lesson(Fixed(), flipped, 1, {})
         last = method.lesson(Fixed(), own, 2, first.kept())
         assert len(first.shard.labels) == len(last.shard.labels) == 2
-        later = method.lesson(Fixed(), flipped, 3, last.kept())
-        assert later.shard.inputs.flatten().tolist() == [0, 1, 0, 0, 0]
-        assert later.kept()["flagged"].tolist() == [1, 0]
+        for round_ in (3, 4):
+            later = method.lesson(Fixed(), flipped, round_, last.kept())
+            assert later.shard.inputs.flatten().tolist() == [0, 1, 0, 0, 0]
+            assert later.kept()["flagged"].tolist() == [1, 0]
 
     def test_who_is_not_asked_in_the_last_warm_up_round_has_the_flags_of_an_earlier_one(self):
         method, own = ExampleJtt(warm_up_rounds=3, n_copies=1), shard([0, 1])
@@ -88,14 +90,20 @@ class TestGroupDro:
 
     def test_a_step_of_one_multiplies_each_group_by_e_to_its_loss(self):
         # The first group has a loss of 0 and the second of ln 3.
-        weighted, logits = self.begun(), torch.tensor([[40.0, 0.0], [log(2), 0.0]])
+        logits = torch.tensor([[40.0, 0.0], [log(2), 0.0]], requires_grad=True)
+        weighted = self.begun()
         loss = weighted.loss({}, logits, torch.arange(2))
         torch.testing.assert_close(weighted.weights, torch.tensor([0.25, 0.75]).double())
         assert loss.item() == pytest.approx(0.75 * log(3))
+        loss.backward()  # through the losses alone: 3/4 · (p - y), of p = (2/3, 1/3)
+        assert logits.grad is not None
+        torch.testing.assert_close(logits.grad[1], torch.tensor([0.5, -0.5]))
 
     def test_a_group_without_examples_in_the_batch_has_no_loss(self):
-        loss = self.begun().loss({}, torch.tensor([[log(2), 0.0]]), torch.tensor([1]))
+        weighted = self.begun()
+        loss = weighted.loss({}, torch.tensor([[log(2), 0.0]]), torch.tensor([1]))
         assert loss.item() == pytest.approx(0.75 * log(3))
+        torch.testing.assert_close(weighted.weights, torch.tensor([0.25, 0.75]).double())
 
     def test_weights_last_over_rounds_and_a_training_that_begins_again_forgets_its_steps(self):
         method, own = ExampleGroupDro(step_size=1.0), shard([0, 1], groups=[3, 5])
@@ -116,8 +124,11 @@ class TestGroupDro:
     def test_a_group_that_is_held_now_and_then_keeps_its_weight(self):
         method = ExampleGroupDro(step_size=1.0)
         both, one = shard([0, 1], groups=[3, 5]), shard([0, 0], groups=[3, 3])
+        often = ((both, [0.75, 0.25]), (one, [0.75, 0.25]), (both, [0.9, 0.1]))
+        later = ((one, [1.0]), (both, [6 / 7, 1 / 7]))  # q begins at ∝ (1, 1/2)
         memory = {}
-        for own, expected in ((both, [0.75, 0.25]), (one, [0.75, 0.25]), (both, [0.9, 0.1])):
+        for own, expected in (*often, *later):
+            memory = {} if expected == [1.0] else memory
             lesson = method.lesson(Fixed(), own, 1, memory)
             lesson.objective.begin({}, own)
             loss = lesson.objective.loss({}, Fixed()(own.inputs), torch.arange(2))
@@ -151,9 +162,10 @@ class TestDitto:
     def test_a_batch_is_judged_by_the_labels_of_its_own_examples(self):
         own, model = shard([0, 0, 1]), Fixed()
         objective = Ditto(pull=1.0).lesson(model, own, 1, {}).personal
-        objective.begin({"bias": model.bias.detach()}, own)
-        loss = objective.loss({"bias": model.bias}, model(own.inputs[1:]), torch.tensor([1, 2]))
-        assert loss.item() == pytest.approx((log(4) + log(4 / 3)) / 2)
+        objective.begin({"bias": model.bias.detach(), "unused": torch.zeros(1)}, own)
+        parameters = {"bias": model.bias, "unused": torch.tensor([2.0])}
+        loss = objective.loss(parameters, model(own.inputs[1:]), torch.tensor([1, 2]))
+        assert loss.item() == pytest.approx((log(4) + log(4 / 3)) / 2 + 2)  # and λ/2 · 2²
 
     def test_the_model_that_is_sent_is_trained_as_ever(self):
         lesson = Ditto(pull=1.0).lesson(Fixed(), shard([1]), 1, {})
@@ -163,11 +175,14 @@ class TestDitto:
 
 class TestWorkerMomentum:
     def test_a_training_that_ends_in_no_numbers_is_not_remembered(self):
-        method, received = WorkerMomentum(beta=0.5), {"bias": torch.zeros(2)}
-        memory = {}
-        for trained, expected in ((2.0, 2.0), (torch.nan, torch.nan), (4.0, 3.0)):
-            lesson, own = method.lesson(Fixed(), shard([1]), 1, memory), {"bias": torch.zeros(2)}
-            own["bias"] += trained
+        method, model, memory = WorkerMomentum(beta=0.75), Fixed(), {}
+        model.still = nn.Parameter(torch.zeros(1))
+        model.frozen = nn.Parameter(torch.zeros(1), requires_grad=False)
+        received = {"bias": torch.ones(2), "still": torch.ones(1), "frozen": torch.ones(1)}
+        for update, sent in ((2.0, 2.0), (torch.nan, torch.nan), (4.0, 2.5)):
+            lesson, own = method.lesson(model, shard([1]), 1, memory), dict(received)
+            own["bias"] = own["bias"] + update
             lesson.revise(received, own)
-            torch.testing.assert_close(own["bias"], torch.full((2,), expected), equal_nan=True)
+            torch.testing.assert_close(own["bias"], torch.full((2,), 1 + sent), equal_nan=True)
             memory = lesson.kept()
+            assert set(memory) == {"bias", "still"}

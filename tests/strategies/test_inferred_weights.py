@@ -5,7 +5,15 @@ from functools import partial
 import pytest
 import torch
 
-from strategies.aggregation import bulyan, coordinate_median, krum, mean, multi_krum, norm_clipping
+from strategies.aggregation import (
+    blocks,
+    bulyan,
+    coordinate_median,
+    krum,
+    mean,
+    multi_krum,
+    norm_clipping,
+)
 from strategies.inferred_weights import inferred_weights
 
 
@@ -14,9 +22,11 @@ def updates(n=20, d=500, seed=0, spread=1.0):
     return 1.0 + spread * torch.randn(n, d, generator=rng)
 
 
-def test_a_weighted_sum_by_hand():
-    rows = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    inferred = inferred_weights(rows, torch.tensor([0.25, 0.5]))
+@pytest.mark.parametrize("size", [1.0, 1e-20])
+def test_a_weighted_sum_by_hand(monkeypatch, size):
+    monkeypatch.setattr(blocks, "CPU_BLOCK", 1)  # a column
+    rows = size * torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    inferred = inferred_weights(rows, size * torch.tensor([0.25, 0.5]))
     assert inferred.weights.tolist() == pytest.approx([0.5, 0.5])
     assert inferred.scale == pytest.approx(0.5)
     assert inferred.residual == pytest.approx(0, abs=1e-5)
@@ -30,10 +40,14 @@ def test_what_no_sum_explains_is_the_residual():
     against = inferred_weights(rows, torch.tensor([-1.0, -1.0, 0.0]))
     assert against.weights.tolist() == [0, 0]
     assert against.residual == pytest.approx(1)
+    for nothing in (0 * rows, rows[:0]):
+        inferred = inferred_weights(nothing, torch.tensor([3.0, 0.0, 4.0]))
+        assert inferred.weights.tolist() == [0] * len(nothing)
 
 
-def test_a_server_that_does_not_move_says_nothing():
-    inferred = inferred_weights(updates(), torch.zeros(500))
+@pytest.mark.parametrize("step", [0.0, torch.inf, torch.nan])
+def test_a_server_that_does_not_move_or_moves_beyond_numbers_says_nothing(step):
+    inferred = inferred_weights(updates(), torch.full((500,), step))
     assert inferred.weights.tolist() == [0] * 20
     assert inferred.residual != inferred.residual
 
@@ -61,7 +75,7 @@ def test_the_weights_of_rules_that_average_are_found(rule, spread):
     exact = rule(rows)
     inferred = inferred_weights(rows, exact.update)
     assert inferred.residual < 1e-4
-    torch.testing.assert_close(inferred.weights, exact.weights.double(), atol=0.02, rtol=0)
+    torch.testing.assert_close(inferred.weights, exact.weights.double(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("rule", [coordinate_median, partial(bulyan, n_malicious=4)])

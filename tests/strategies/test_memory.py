@@ -47,7 +47,7 @@ def test_a_client_beyond_the_last_one_known_is_new():
 
 def test_whole_vectors_can_be_remembered():
     memory = remember({}, "history", torch.tensor([7, 3]), torch.tensor([[7.0, 70.0], [3.0, 30.0]]))
-    recalled = recall(memory, "history", torch.tensor([3, 5]), 0.0, (2,), torch.float32)
+    recalled = recall(memory, "history", torch.tensor([3, 5]), 0.0, (2,), torch.float64)
     assert recalled.tolist() == [[3.0, 30.0], [0.0, 0.0]]
 
 

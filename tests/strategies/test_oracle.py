@@ -57,13 +57,13 @@ class TestLifting:
         [
             ("standard", (0.1, 0.1, 0.3, 0.5)),
             # The majority's share is 0.4 of what it should be; the minority's 1.2 times.
-            ("ideal", (0.1, 0.1, 0.3, 0.1)),
-            ("worst_case", (0.1, 0.1, 0.1, 0.5)),
+            ("ideal", (0.04, 0.16, 0.3, 0.1)),
+            ("worst_case", (0.04, 0.16, 0.1, 0.5)),
         ],
     )
     def test_all_but_the_target_get_the_majority_s_ratio(self, lifting, weights):
         lift = Lift(doubles(0.1, 0.1, 0.3, 0.5), {})
-        told = oracle(lifting=lifting).corrected(lift, CLIENTS, PRIOR)
+        told = oracle(lifting=lifting).corrected(lift, CLIENTS, doubles(0.1, 0.4, 0.25, 0.25))
         expected = doubles(*weights)
         torch.testing.assert_close(told.weights, expected / expected.sum())
 
@@ -75,6 +75,16 @@ class TestLifting:
         lift = Lift(doubles(0, 0, 0.75, 0.25), {})
         told = oracle(lifting="ideal").corrected(lift, CLIENTS, doubles(0, 0, 0.5, 0.5))
         torch.testing.assert_close(told.weights, doubles(0, 0, 0.6, 0.4))
+
+    def test_each_of_the_target_keeps_its_own_ratio(self):
+        told = Oracle({4, MINORITY}, {ATTACKER}, lifting="ideal")
+        corrected = told.corrected(Lift(doubles(0.2, 0.1, 0.4, 0.3), {}), CLIENTS, PRIOR)
+        torch.testing.assert_close(corrected.weights, doubles(2, 1, 4, 2) / 9)
+
+    def test_a_target_that_does_not_count_stays_without_weight(self):
+        prior = doubles(0.5, 0.25, 0, 0.25)
+        told = oracle(lifting="ideal").corrected(Lift(prior, {}), CLIENTS, prior)
+        assert torch.equal(told.weights, prior)
 
     @pytest.mark.parametrize(
         ("lifting", "ratios"), [("ideal", (1, 1, 5, 1)), ("worst_case", (1, 1, 1, 5))]
@@ -102,14 +112,23 @@ class TestLifting:
 
 class TestRemoving:
     @pytest.mark.parametrize(
-        ("removing", "update"), [("ideal", 7 / 3), ("worst_case", 10 / 3), ("standard", 0.0)]
+        ("removing", "weights", "update"),
+        [
+            ("ideal", (1 / 6, 2 / 6, 3 / 6, 0), 20 / 6),
+            ("worst_case", (1 / 7, 2 / 7, 0, 4 / 7), 38 / 7),
+            ("standard", (0, 0, 0, 0), 0.0),
+        ],
     )
-    def test_attackers_or_the_minority_alone_are_removed(self, removing, update):
-        def zero(updates):
-            return Aggregate(torch.zeros(1), PRIOR, PRIOR)
+    def test_attackers_or_the_minority_alone_are_removed(self, removing, weights, update):
+        def zero(judged):
+            return Aggregate(torch.zeros(1), doubles(0, 0, 0, 0), (~judged).double())
 
-        result = step_of(zero, oracle(removing=removing)).result
+        prior = doubles(0.1, 0.2, 0.3, 0.4)
+        result = oracle(removing=removing).judged(UPDATES, CLIENTS, prior, zero)
         torch.testing.assert_close(result.update, torch.tensor([update]))
+        torch.testing.assert_close(result.weights, doubles(*weights))
+        if removing != "standard":
+            assert torch.equal(result.suspicion > 0, result.weights == 0)
 
     def test_shielded_the_rule_judges_the_others_and_the_minority_has_its_share(self):
         # Of 0, 1 and 9 the trimmed mean keeps 1: 3/4 · 1 + 1/4 · 6.
@@ -135,6 +154,12 @@ class TestRemoving:
         step = step_of(rule, oracle(removing="shielded"))
         torch.testing.assert_close(step.result.update, torch.tensor([3.0]))
         torch.testing.assert_close(step.contribution, doubles(0, 0.75, 1.5, 0.75) / 3)
+        # Rows are multiplied by 3/4 · 10/9 in all, which weights share; the minority's by 1/4.
+        torch.testing.assert_close(step.result.weights, doubles(0, 5, 3, 5) / 13)
+
+    def test_shielded_a_round_without_the_minority_is_the_rule_s(self):
+        told, own = Oracle({99}, {ATTACKER}, removing="shielded"), mean(UPDATES)
+        assert told.judged(UPDATES, CLIENTS, PRIOR, lambda judged: own) is own
 
     def test_shielded_whoever_a_rule_clips_counts_for_less_beside_the_minority(self):
         # 0, 1 and 9 are clipped to 0, 1 and 1, a third each; the minority's 6 counts in full.
@@ -164,7 +189,8 @@ class TestRemoving:
         def reweight(memory):
             return Lift(doubles(0.1, 0.2, 0.5, 0.2), memory)
 
-        result = step_of(mean, oracle(removing="shielded"), reweight).result
+        told = Oracle({4, MINORITY}, {ATTACKER}, removing="shielded")
+        result = step_of(mean, told, reweight).result
         torch.testing.assert_close(result.weights, doubles(0.1, 0.2, 0.5, 0.2))
         torch.testing.assert_close(result.update, torch.tensor([5.0]))
 

@@ -1,6 +1,7 @@
 """The Flower strategy, with replies made by hand."""
 
 import math
+import random
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fl_testbed.engine.flower_internals import become_server
 from strategies.aggregation import (
@@ -328,13 +329,63 @@ def test_a_claim_that_is_no_count_is_rejected(claim):
     assert weights(strategy) == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("claim", [math.nan, math.inf, 10**400])
+@pytest.mark.parametrize("claim", [-5, math.nan, math.inf, 10**400])
 def test_whoever_watches_another_strategy_survives_a_claim_that_is_no_count(claim):
     watched = Observed(strategy_of())
     a, b = asked(watched, [1, 2])
     watched.aggregate_train(1, [moved(a, 1.0, num_examples=7), moved(b, 3.0, num_examples=claim)])
     assert watched.ledger is not None
     assert [client.n_examples for client in watched.ledger.clients] == [7, 0]
+
+
+@pytest.mark.parametrize(
+    ("weight_by", "claims", "priors"),
+    [
+        ("examples", (30, 10), (0.75, 0.25, 0)),
+        ("examples", (0, 0), (1 / 3, 1 / 3, 1 / 3)),
+        ("clients", (30, 10), (1 / 3, 1 / 3, 1 / 3)),
+    ],
+)
+def test_of_watched_clients_it_is_said_what_they_sent(weight_by, claims, priors):
+    watched = Observed(strategy_of(), weight_by=weight_by)
+    (stranger,) = asked(watched, [6])
+    a, b, c, d, _ = asked(watched, [1, 2, 3, 4, 5])
+    beyond = record_of({**START, "bias": np.array([1e300])})
+    replies = [
+        moved(a, 1.0, num_examples=claims[0], train_loss=0.5),
+        moved(b, 2.0, num_examples=claims[1]),
+        Message(Error(1, "no battery"), reply_to=c),
+        Message(RecordDict({"arrays": beyond}), reply_to=d),
+        moved(stranger, 1.0),
+    ]
+    watched.aggregate_train(1, replies)
+    assert watched.ledger is not None
+    told = [
+        (entry.status, entry.prior_weight, entry.train_loss, entry.update_norm)
+        for entry in watched.ledger.clients
+    ]
+    nan, root = math.nan, math.sqrt(3)
+    first, second, fourth = priors
+    expected = [
+        ("ok", first, 0.5, root),
+        ("ok", second, nan, 2 * root),
+        ("failed: no battery", nan, nan, nan),
+        ("unmeasured: update is not finite", fourth, nan, math.inf),
+        ("failed: no reply", nan, nan, nan),
+    ]
+    assert [entry[0] for entry in told] == [entry[0] for entry in expected]
+    np.testing.assert_allclose([e[1:] for e in told], [e[1:] for e in expected], rtol=1e-6)
+
+
+def test_what_a_watched_strategy_carries_over_passes_through():
+    inner, other = strategy_of(), strategy_of()
+    inner.memory = {"rule.centre": torch.ones(3)}
+    Observed(other).load_state_dict(Observed(inner).state_dict())
+    assert torch.equal(other.memory["rule.centre"], torch.ones(3))
+    cannot = Observed(FedAvg())
+    assert cannot.state_dict() == {}
+    with pytest.raises(TypeError, match="FedAvg lacks state_dict"):
+        cannot.load_state_dict({})
 
 
 def test_of_a_watched_reply_without_arrays_it_is_said_that_there_are_none():
@@ -741,24 +792,52 @@ def test_memory_of_a_running_sum_does_not_grow_with_clients():
     assert server_bytes(pipeline, 10, d) == 4 * 10 * d
 
 
+class Shared(list):
+    """A list that copies of a strategy write into too."""
+
+    def __deepcopy__(self, memo: dict) -> "Shared":
+        return self
+
+
 class Noting(RobustFedAvg):
-    """A mean that notes who answered in which order, and what chance it had."""
+    """A mean that notes who answered in which order, and what chance it had and its copies had. It
+    asks clients in no order, and writes into all that it is given."""
 
     def __init__(self, fails: bool = False) -> None:
         super().__init__(mean, fraction_train=1.0, min_train_nodes=1, min_available_nodes=1)
         self.fails = fails
         self.orders: list[list[int]] = []
-        self.draws: list[float] = []
+        self.draws = Shared()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        self.draw()
+        messages = list(super().configure_train(server_round, arrays, config, grid))
+        self.overwrite(arrays)
+        return reversed(messages)
+
+    def draw(self) -> None:
+        """As others' strategies draw."""
+        numbers = np.random.random(), random.random(), torch.rand(()).item()  # noqa: NPY002
+        self.draws.append(numbers)
+
+    def overwrite(self, arrays: ArrayRecord) -> None:
+        for array in arrays.values():
+            array.numpy()[...] = 9
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         replies = list(replies)
         self.orders.append([message.metadata.src_node_id for message in replies])
-        self.draws.append(np.random.random())  # noqa: NPY002 (as others' strategies draw)
+        self.draw()
         if self.fails:
             raise ZeroDivisionError
-        return super().aggregate_train(server_round, replies)
+        result = super().aggregate_train(server_round, replies)
+        for message in replies:
+            self.overwrite(message.content.array_records["arrays"])
+        return result
 
 
 class TestWatched:
@@ -773,6 +852,8 @@ class TestWatched:
             answers = [(c, other), (b, {"weight": START["weight"]}), (a, one)]
             replies = [reply(message, arrays, num_examples=claim) for message, arrays in answers]
             strategy.aggregate_train(round_, replies)
+            assert START["bias"] == 3
+            assert (one["weight"][0, 0], other["bias"]) == (3, 7)  # nothing was written over
         return strategy
 
     def said(self, strategy: Observed, what: str) -> list[float]:
@@ -802,13 +883,46 @@ class TestWatched:
         for inner, seed in ((first, 3), (again, 3), (other, 4)):
             self.watched(inner, rounds=2, seed=seed, leave_one_out=seed == 3)
         assert first.draws == again.draws
-        assert len({*first.draws, *other.draws}) == 4
+        assert len({*first.draws, *other.draws}) == 4  # the same for whatever it does in a round
+        unseeded = Noting(), Noting()
+        for inner in unseeded:
+            self.watched(inner)
+        assert not {*unseeded[0].draws} & {*unseeded[1].draws}
+
+    @pytest.mark.parametrize(
+        ("arrays", "weight", "skipped"),
+        [
+            (record_of(START), 0.0, ""),
+            (record_of({name: values + np.inf for name, values in START.items()}), math.nan, ""),
+            (None, 0.0, "the strategy returned no model"),
+        ],
+    )
+    def test_where_it_does_not_move_or_not_to_numbers_nobody_contributed(
+        self, arrays, weight, skipped
+    ):
+        inner = Noting()
+        inner.aggregate_train = lambda server_round, replies: (arrays, None)
+        strategy = self.watched(inner, leave_one_out=True)
+        assert self.said(strategy, "weight")[::2] == pytest.approx([weight] * 2, nan_ok=True)
+        for what in ("contribution", "influence"):
+            assert np.isnan(self.said(strategy, what)).all()
+        assert strategy.ledger is not None
+        assert strategy.ledger.skipped == skipped
 
     def test_where_it_fails_nobody_is_heard(self):
-        strategy = self.watched(Noting(fails=True))
+        strategy = self.watched(Noting(fails=True), leave_one_out=True)
         assert strategy.ledger is not None
         assert strategy.ledger.skipped.startswith("ZeroDivisionError")
         assert self.said(strategy, "weight")[::2] == [0, 0]
+
+    def test_where_it_cannot_ask_anybody_it_is_not_told_of_the_round(self):
+        inner = Noting(fails=True)
+        inner.configure_train = lambda *round_: [][0]
+        strategy = Observed(inner)
+        assert asked(strategy, [1]) == []
+        assert strategy.aggregate_train(1, []) == (None, None)
+        assert strategy.ledger is not None
+        assert strategy.ledger.skipped.startswith("IndexError")
 
     def test_where_nobody_claims_examples_priors_are_equal(self):
         assert self.said(self.watched(Noting(), claim=0), "prior_weight") == [1 / 3] * 3

@@ -8,11 +8,11 @@ LABELS = np.array([3, 3, 3, 4, 4])
 
 
 def test_a_trigger_is_credited_with_what_was_right_before_it():
-    # Four are called the target; two of them were called it, or something else, anyway.
+    # Three are called the target, one of them was called something else anyway.
     unstamped = np.array([3, 0, 3, 7, 4])
-    found = attack_success(np.array([0, 0, 3, 0, 0]), LABELS, 0, unstamped)
+    found = attack_success(np.array([0, 7, 3, 0, 0]), LABELS, 0, unstamped)
     assert found.n_examples == 5
-    assert found.rate == 4 / 5
+    assert found.rate == 3 / 5
     assert found.flip_rate == 2 / 3
     assert found.accuracy == 1 / 5
 

@@ -73,10 +73,11 @@ def test_the_heuristic_is_judged_on_all_rounds():
 
 
 def test_without_a_reweighting_nobody_is_flagged_and_nothing_is_believed():
-    rounded = {"lift": 0.25 * (1 + 1e-15), "believed_loss": math.nan}
-    plain = RUN[RUN["round"] == 1].assign(**rounded, believed_confidence=math.nan)
+    rounded = {"prior_weight": 0.249999999, "lift": 0.249999999 * (1 + 1e-15)}
+    unbelieved = {"believed_loss": math.nan, "believed_confidence": math.nan}
+    plain = RUN[RUN["round"] == 1].assign(**rounded, **unbelieved)
     found = lifting(plain)
-    assert found["ratio"] == pytest.approx({MAJORITY: 1, MINORITY: 1, POISONED: 1})
+    assert found["ratio"] == pytest.approx({MAJORITY: 1, MINORITY: 1, POISONED: 1}, rel=1e-12)
     assert found["flagged_minority"] == {"precision": None, "recall": 0.0}
     assert found["auc_by_loss"] is None
     assert lifting(plain[plain["role"] != POISONED])["flagged_poisoned"]["recall"] is None
@@ -91,7 +92,7 @@ def test_runs_are_compared_where_they_serve_the_worst_group_equally_well():
     rounds = pd.DataFrame(
         {
             "round": [1, 2, 3, 4, 5],
-            "restarted": [0, 1, 0, 0, 0],
+            "restarted": [1, 1, 0, 0, 0],
             "worst_group_accuracy": [0.9, 0.9, 0.3, 0.6, 0.5],
             "attack_success_rate": [0.8, 0.8, 0.1, 0.2, 0.4],
         }

@@ -86,6 +86,8 @@ class TestRoles:
 
     def test_exactly_half_the_prior_weight_is_not_halved(self):
         assert figures(row(1, 2, 0.125))[MINORITY]["halved"] == 0
+        uneven = figures(row(1, 2, 0.125), row(2, 2, 0.125, prior_weight=0.5))
+        assert uneven[MINORITY]["halved"] == 0.5
 
     def test_only_a_rule_that_selects_retains_or_removes(self):
         result = figures(*TWO_ROUNDS, selects=False)
@@ -97,7 +99,7 @@ class TestRoles:
         assert result[MINORITY]["weight_ratio"] == pytest.approx(0.2)
 
     def test_a_client_that_failed_is_left_out_of_all_figures(self):
-        failed = row(3, 2, math.nan, status="failed: ValueError", contribution=math.nan)
+        failed = row(3, 2, 0.0, status="failed: ValueError", contribution=math.nan)
         assert figures(*TWO_ROUNDS, failed) == figures(*TWO_ROUNDS)
 
     def test_a_rejected_reply_counts_as_weight_0(self):
@@ -118,7 +120,8 @@ class TestRoles:
         for key in ("minority_false_positive_rate", "filter_bias", "separability"):
             assert result[key] is None
 
-    def test_a_role_of_which_everybody_failed_is_missing_too(self):
+    def test_a_role_of_which_everybody_failed_or_had_no_say_is_missing_too(self):
+        assert figures(row(1, 0, 1.0), row(1, 2, 0.0, prior_weight=0.0))[MINORITY] == NOTHING
         assert figures(row(1, 0, 1.0), row(1, 2, math.nan, status="failed: x"))[MINORITY] == NOTHING
 
 
@@ -148,6 +151,9 @@ class TestFilterBias:
         )
         assert result["filter_bias"] == pytest.approx(1 / 3)
         assert result["filter_bias_interval"] == [0, 1]
+        # Of eight, three or more are the removed one in 7 % of draws, four or more in 1 %.
+        eight = (row(1, c, 0.3 * (c > 10), role=MINORITY) for c in range(10, 18))
+        assert figures(*eight, row(1, 0, 0.3))["filter_bias_interval"] == [0, 3 / 8]
 
     def test_the_interval_holds_the_estimate_and_repeats_with_the_seed(self):
         chance = np.random.default_rng(0)
@@ -236,7 +242,10 @@ class TestWeightByGroup:
         plain = (0.75 + 0.75 * 0.85) / (0.5 + 0.75 * 0.5)
         faded = (0.25 * 0.85 + 0.10) / (0.25 * 0.5 + 0.5)
         found = weight_by_group(pd.DataFrame(TWO_ROUNDS), held)
-        assert found == {"plain": pytest.approx(plain), "faded": pytest.approx(faded)}
+        assert list(found.items()) == [
+            ("plain", pytest.approx(plain)),
+            ("faded", pytest.approx(faded)),
+        ]
 
     def test_attackers_and_whoever_was_never_asked_speak_for_nobody(self):
         held = self.holdings((0, "plain", 10), (3, "plain", 10), (3, "turned", 10), (2, "faded", 1))
@@ -247,4 +256,5 @@ class TestWeightByGroup:
         held = self.holdings((0, "plain", 10), (1, "plain", 10), (2, "faded", 10))
         rejected, failed = "rejected: not finite", "failed: killed"
         rows = [row(1, 0, 0.5), row(1, 1, 0.0, status=rejected), row(1, 2, 0.0, status=failed)]
-        assert weight_by_group(pd.DataFrame(rows), held) == {"plain": 1.0}
+        rows += [row(2, 0, 0.5), row(3, 0, math.nan)]  # the last is a weight that nobody can tell
+        assert weight_by_group(pd.DataFrame(rows), held) == {"plain": pytest.approx(1.0 / 0.75)}

@@ -4,15 +4,22 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from strategies.aggregation import aggregate
-from strategies.aggregation.aggregate import empty_rows, normalised, norms_of, weighted_sum
+from strategies.aggregation import aggregate, blocks
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    empty_rows,
+    normalised,
+    norms_of,
+    shared_by_copies,
+    weighted_sum,
+)
 
 
 @pytest.mark.parametrize("d", [3, 1_024, 2_500])
 def test_norms_are_those_of_float64_however_long_or_short_a_row_is(d):
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(6, d, generator=generator)
-    rows *= torch.tensor([0.0, 1e-25, 1e-3, 1.0, 1e4, 1e25])[:, None]
+    rows = torch.randn(9, d, generator=generator)
+    rows *= torch.tensor([0.0, 1e-25, 1e-21, 1e-3, 1.0, 1e4, 1e18, 1e20, 1e25])[:, None]
     expected = rows.double().norm(dim=1)
     torch.testing.assert_close(norms_of(rows), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(norms_of(rows.double()), expected, rtol=1e-12, atol=0)
@@ -59,11 +66,16 @@ def test_rows_are_summed_whatever_groups_they_are_in(monkeypatch, group):
 
 
 @pytest.mark.usefixtures("no_matrix_is_small")
-@pytest.mark.parametrize("of", ["rows", "weights"])
-def test_giants_that_cancel_leave_the_digits_of_the_others(of):
+@pytest.mark.parametrize("of", ["rows", "columns", "weights"])
+def test_giants_that_cancel_leave_the_digits_of_the_others(monkeypatch, of):
+    monkeypatch.setattr(aggregate, "LOOKED_AT", 1)  # every third column tells of giants
     rows, weights = a_hundred_rows()
     if of == "rows":
-        rows[10], rows[20] = 3e7 * rows[0], -3e7 * rows[0]
+        rows[:32] *= 3e7
+        rows[32:64] = -rows[:32]  # nearly three quarters of those heard
+        weights[:64] = 0.01
+    elif of == "columns":
+        rows[10, 48], rows[20, 48] = 3e4, -3e4
         weights[10] = weights[20] = 0.01
     else:
         rows[10] = rows[20] = rows[0]
@@ -95,9 +107,9 @@ def test_weights_that_float32_cannot_hold_count():
     weights = torch.tensor([3e-44, 0.0, 3e-44], dtype=torch.float64)
     summed = weighted_sum(torch.tensor([[2e38], [1.0], [1e38]]), weights)
     torch.testing.assert_close(summed, torch.tensor([9e-6]), rtol=1e-6, atol=0)
-    weights = torch.tensor([1e40, 0.0, 0.5], dtype=torch.float64)  # of a row brought to length 1
+    weights = torch.tensor([-2e40, 0.0, 0.5], dtype=torch.float64)  # of a row brought to length 1
     summed = weighted_sum(torch.tensor([[1e-40, 0.0], [1.0, 1.0], [2.0, 2.0]]), weights)
-    torch.testing.assert_close(summed, torch.tensor([2.0, 1.0]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(summed, torch.tensor([-1.0, 1.0]), rtol=1e-4, atol=0)
 
 
 def test_a_small_matrix_is_summed_in_float64():
@@ -125,8 +137,29 @@ def test_a_sum_is_the_same_bytes_for_any_number_of_threads(dtype):
 
 
 def test_weights_are_scaled_to_sum_1_unless_all_of_them_are_0():
-    assert normalised(torch.tensor([1.0, 3.0])).tolist() == [0.25, 0.75]
+    assert normalised(torch.tensor([1e-30, 3e-30])).tolist() == pytest.approx([0.25, 0.75])
     assert normalised(torch.zeros(2)).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_copies_share_by_their_priors_and_rows_that_differ_anywhere_are_none(monkeypatch, dtype):
+    monkeypatch.setattr(aggregate, "KEY_COLUMNS", 2)  # of five columns the first and the fourth
+    monkeypatch.setattr(blocks, "CPU_BLOCK", 1)
+    rows = torch.tensor([[0, 1, 2, 3, 4]]).repeat(5, 1).to(dtype)
+    rows[1, 0], rows[2, 1], rows[4, 4] = -0.0, 9, 9
+    weights, suspicion, pulls = (
+        torch.tensor(values).double()
+        for values in ([0.5, 0, 0.2, 0.25, 0.05], [4.0, 1, 2, 3, 5], [8.0, 0, 1, 0, 2])
+    )
+    own = Aggregate(rows[0], weights, suspicion, pulls=pulls)
+    prior = torch.tensor([0.1, 0.3, 0.2, 0.2, 0.2]).double()
+    shared = shared_by_copies(own, rows, prior)
+    expected = torch.tensor([0.125, 0.375, 0.2, 0.25, 0.05]).double()
+    torch.testing.assert_close(shared.weights, expected)
+    expected = torch.tensor([8 / 3, 8 / 3, 2, 8 / 3, 5]).double()
+    torch.testing.assert_close(shared.suspicion, expected)
+    assert shared.pulls is not None
+    torch.testing.assert_close(shared.pulls, torch.tensor([8 / 6, 4, 1, 8 / 3, 2]).double())
 
 
 class Readings(TorchDispatchMode):

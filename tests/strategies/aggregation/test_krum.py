@@ -61,6 +61,10 @@ def test_rows_of_equal_score_that_agree_in_some_coordinates_are_no_copies():
     assert result.weights.tolist() == [1, 0, 0, 0, 0]
 
 
+def test_rows_without_numbers_are_not_compared_for_ever():
+    assert krum(torch.full((5, 2), torch.nan), n_malicious=1).weights.sum() == 1
+
+
 @pytest.mark.parametrize("rule", [krum, multi_krum])
 def test_krum_needs_two_f_plus_three_clients(rule):
     rule(LINE, n_malicious=1)

@@ -16,6 +16,7 @@ from clients.device_memory import counted_tensors
 from strategies import aggregation
 from strategies.aggregation import (
     Aggregate,
+    blocks,
     bulyan,
     caf,
     centred_clipping,
@@ -43,6 +44,7 @@ from strategies.aggregation import (
     union_rejection,
     weak_dp,
 )
+from strategies.aggregation import aggregate as sums
 from strategies.pipeline import Pipeline, RoundFacts
 
 N, F, D = 11, 2, 6
@@ -345,8 +347,12 @@ def test_what_compares_every_pair_of_clients_is_known_to_and_takes_five_matrices
 
 
 @every_rule()
-def test_no_second_matrix_is_made_that_is_not_told_of(name):
-    n, d, pipeline = 40, 250_000, Pipeline(RULES[name])
+def test_no_second_matrix_is_made_that_is_not_told_of(monkeypatch, name):
+    # A tenth of a matrix that would be worked on by blocks, in blocks of a tenth.
+    for module, sizes in ((sums, ("SMALL", "SUM_WIDTH")), (blocks, ("CPU_BLOCK", "ROW_BLOCK"))):
+        for size in sizes:
+            monkeypatch.setattr(module, size, getattr(module, size) // 10)
+    n, d, pipeline = 40, 25_000, Pipeline(RULES[name])
     updates = torch.randn(1, d, generator=torch.Generator().manual_seed(0)).repeat(n, 1)
     with counted_tensors() as count:
         pipeline(updates, round_facts(n, d=d), {})

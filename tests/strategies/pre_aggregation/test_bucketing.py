@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from strategies.pre_aggregation import bucketing, n_buckets
@@ -22,11 +23,12 @@ def test_a_row_is_the_mean_of_its_bucket():
         torch.testing.assert_close(row, updates[members].mean(dim=0))
 
 
-def test_clients_count_in_their_bucket_by_their_prior():
+@pytest.mark.parametrize("prior", [[0.25, 0.75], [0.0, 1.0]])
+def test_clients_count_in_their_bucket_by_their_prior(prior):
     updates = torch.tensor([[0.0], [8.0]])
-    rows, mixing = bucketing(updates, rng(), size=2, prior=torch.tensor([0.25, 0.75]))
-    assert rows.tolist() == [[6.0]]
-    assert mixing.tolist() == [[0.25, 0.75]]
+    rows, mixing = bucketing(updates, rng(), size=2, prior=torch.tensor(prior))
+    assert rows.tolist() == [[8 * prior[1]]]
+    assert mixing.tolist() == [prior]
 
 
 def test_a_bucket_of_prior_zero_is_a_plain_mean():
