@@ -86,6 +86,8 @@ class TestRoles:
 
     def test_exactly_half_the_prior_weight_is_not_halved(self):
         assert figures(row(1, 2, 0.125))[MINORITY]["halved"] == 0
+        seventh = row(1, 2, 0.0714285714, prior_weight=0.142857143)  # as a file has them
+        assert figures(seventh)[MINORITY]["halved"] == 0
         uneven = figures(row(1, 2, 0.125), row(2, 2, 0.125, prior_weight=0.5))
         assert uneven[MINORITY]["halved"] == 0.5
 
