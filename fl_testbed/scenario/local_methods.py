@@ -1,11 +1,32 @@
 """Methods inside clients, as a scenario names them."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import nn
 
-from clients.local import Ditto, ExampleGroupDro, ExampleJtt, LocalMethod, WorkerMomentum
+from clients.local import (
+    Ditto,
+    ExampleGroupDro,
+    ExampleJtt,
+    FedProx,
+    Lesson,
+    LocalMethod,
+    WorkerMomentum,
+)
+from clients.shard import Shard
+from clients.training import Objective
+from fl_testbed.scenario.own_code import (
+    BY_KIND,
+    OURS_TAG,
+    OWN_TAG,
+    WHOSE,
+    OwnSpec,
+    ill_made_shard,
+    misshapen,
+)
 from fl_testbed.scenario.spec import Spec
+from strategies.memory import Memory
 
 
 class LocalMethodSpec(Spec):
@@ -53,6 +74,14 @@ class DittoSpec(LocalMethodSpec):
     keeps_parameters = True
 
 
+class FedProxSpec(LocalMethodSpec):
+    """FedProx: each client's model is pulled towards the one that it received."""
+
+    rule = FedProx
+    kind: Literal["fedprox"]
+    pull: NonNegativeFloat  # μ; 0: training as ever
+
+
 class WorkerMomentumSpec(LocalMethodSpec):
     """Worker momentum: each client sends a running average of its updates."""
 
@@ -62,7 +91,51 @@ class WorkerMomentumSpec(LocalMethodSpec):
     keeps_parameters = True
 
 
-AnyLocalMethodSpec = Annotated[
-    ExampleJttSpec | ExampleGroupDroSpec | DittoSpec | WorkerMomentumSpec,
-    Field(discriminator="kind"),
+class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
+    """A method of one's own inside clients, file.py:name or package.module:name."""
+
+    uses_groups: bool = False  # whether it goes by shard.groups: an oracle, which is marked
+    has_personal: bool = False  # whether its lessons have a personal model
+    facts = frozenset({"model", "round_", "memory"})
+    first = "a client's shard"
+    reads_only = True
+    keeps_parameters = True  # as far as one knows
+
+    @property
+    def is_oracle(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the scenario says."""
+        return self.uses_groups
+
+    @property
+    def is_personal(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the scenario says."""
+        return self.has_personal
+
+    def build(self) -> LocalMethod:
+        """Return this: it gives lessons itself."""
+        return self
+
+    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+        """Return what the function makes of a round."""
+        return self.called(shard, model=model, round_=round_, memory=memory)
+
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+        """Need a Lesson of such examples."""
+        if not isinstance(result, Lesson):
+            return misshapen(result, Lesson, {})
+        for name in ("objective", "personal"):
+            given = getattr(result, name)
+            if given is not None and not isinstance(given, Objective):
+                text = f"must return {name} with begin and loss"
+                return f"{text}, returned {type(given).__name__}"
+        if result.personal is not None and not self.has_personal:
+            return "returned a personal model: say has_personal: true"
+        return ill_made_shard(result.shard, args[0])
+
+
+OurLocalMethod = Annotated[
+    ExampleJttSpec | ExampleGroupDroSpec | DittoSpec | FedProxSpec | WorkerMomentumSpec,
+    BY_KIND,
+    OURS_TAG,
 ]
+AnyLocalMethodSpec = Annotated[OurLocalMethod | Annotated[OwnLocalMethodSpec, OWN_TAG], WHOSE]

@@ -24,6 +24,7 @@ from typing import Annotated, Any, ClassVar, Self
 import torch
 from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, model_validator
 
+from clients.shard import Shard
 from fl_testbed.data import DataError
 from fl_testbed.scenario.files import beside
 from fl_testbed.scenario.spec import Spec
@@ -117,6 +118,9 @@ def described(fault: BaseException) -> str:
 
     The file's name alone: results are the same on any machine.
     """
+    if isinstance(fault, OwnCodeError):  # which begins with the place
+        place, _, what = str(fault).partition(": ")
+        return f"{Path(place).name}: {what}"
     files = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(fault.__traceback__)]
     own = [f" ({file.name}:{line})" for file, line in files if _is_users(file)]
     return _described(fault) + "".join(own[-1:])
@@ -159,7 +163,7 @@ class Guarded:
             raise  # those say what to do
         except (Exception, SystemExit) as fault:  # a user's code may raise anything
             raise OwnCodeError(self._code.blame(fault)) from fault
-        written = [name for name, count in before.items() if handed[name]._version != count]
+        written = [name for name, count in before.items() if _versions(handed)[name] != count]
         if written and not wrong:
             wrong = f"wrote to {written[0]!r}, which others read after it: take a copy, clone()"
         if wrong:
@@ -167,12 +171,14 @@ class Guarded:
         return result
 
 
-def _versions(handed: Mapping[str, Any]) -> dict[str, int]:
-    """Return how often each tensor has been written to in place, as torch counts."""
+def _versions(handed: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return how often each tensor, or those of a named tuple, were written to, as torch counts."""
+    tensors = {
+        name: value if isinstance(value, tuple) else [value] for name, value in handed.items()
+    }
     return {
-        name: value._version
-        for name, value in handed.items()
-        if isinstance(value, torch.Tensor) and not value.is_inference()
+        name: [t._version for t in own if isinstance(t, torch.Tensor) and not t.is_inference()]
+        for name, own in tensors.items()
     }
 
 
@@ -479,6 +485,17 @@ def misshapen(result: Any, needed: type, shapes: Mapping[str, tuple[int, ...]]) 
         if not isinstance(value, torch.Tensor):
             return f"must return memory of tensors, returned {type(value).__name__} as {name!r}"
     return ""
+
+
+def ill_made_shard(result: Any, like: Shard) -> str:
+    """Return what is wrong with a shard of other examples of the same kind, or nothing."""
+    if not isinstance(result, Shard):
+        return misshapen(result, Shard, {})
+    n = len(result.labels)
+    if n == 0:
+        return "must return a shard with examples, returned none"
+    columns = dict.fromkeys(("labels", "groups", "is_poisoned"), (n,))
+    return misshapen(result, Shard, {"inputs": (n, *like.inputs.shape[1:]), **columns})
 
 
 def ill_weighted(weights: torch.Tensor, *, may_be_none: bool) -> str:

@@ -23,7 +23,7 @@ from fl_testbed.scenario.own_code import (
     WHOSE,
     OwnCodeError,
     OwnSpec,
-    misshapen,
+    ill_made_shard,
 )
 from fl_testbed.scenario.partitions import ClientsSpec
 from fl_testbed.scenario.spec import Contradictions, Fraction, Spec
@@ -603,13 +603,7 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a shard of such inputs."""
-        if not isinstance(result, Shard):
-            return misshapen(result, Shard, {})
-        n = len(result.labels)
-        shapes = {"inputs": (n, *args[0].inputs.shape[1:])}
-        return misshapen(
-            result, Shard, {**shapes, **dict.fromkeys(("labels", "groups", "is_poisoned"), (n,))}
-        )
+        return ill_made_shard(result, args[0])
 
 
 OurPoison = Annotated[

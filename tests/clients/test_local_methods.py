@@ -12,6 +12,7 @@ from clients.local import (
     Ditto,
     ExampleGroupDro,
     ExampleJtt,
+    FedProx,
     GroupWeights,
     WorkerMomentum,
     flagged_by,
@@ -171,6 +172,19 @@ class TestDitto:
         lesson = Ditto(pull=1.0).lesson(Fixed(), shard([1]), 1, {})
         assert lesson.objective is None
         assert lesson.kept() == {}
+
+
+class TestFedProx:
+    def test_the_model_that_is_sent_is_pulled_back_to_the_received_one(self):
+        own, received = shard([1]), torch.tensor([0.0, log(3)])
+        lesson = FedProx(pull=2.0).lesson(Fixed(), own, 1, {})
+        settings = LocalTraining(lr=0.1, batch_size=1, local_epochs=2)
+        job = Job(own, settings, lambda: np.random.default_rng(0), None, lesson.objective)
+        (done,) = Trainer(Fixed(), HostMemory()).one_by_one({"bias": received}, [job])
+        first = received - 0.1 * torch.tensor([0.25, -0.25])  # p - y, and no distance yet
+        gradient = first.softmax(dim=0) - torch.tensor([0.0, 1.0]) + 2 * (first - received)
+        torch.testing.assert_close(done.state["bias"], first - 0.1 * gradient)
+        assert lesson.personal is None
 
 
 class TestWorkerMomentum:

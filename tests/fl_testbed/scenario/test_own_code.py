@@ -1,6 +1,7 @@
 """A user's own code: found beside the scenario, and refused in one line where it does not fit."""
 
 import os
+import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -425,3 +426,59 @@ def test_a_users_poison_keeps_to_the_classes(tmp_path, label, fault):
     shard = Shard(torch.zeros(2, 3), none.long(), none.long(), none.bool(), Role.POISONED)
     with pytest.raises(OwnCodeError, match=fault) if fault else nullcontext():
         plan.poison(shard, 0, np.random.default_rng(0))
+
+
+LOCAL = """\
+from clients.local import Lesson
+from clients.shard import Shard
+
+
+def lesson(shard, round_):
+    return Lesson(shard)
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("Lesson(shard)", ""),
+        ("shard", "must return Lesson, returned Shard"),
+        ("Lesson([])", "must return Shard, returned list"),
+        ("Lesson(Shard(*(c[:0] for c in shard[:4]), shard.role))", "must return a shard with exam"),
+        (
+            "Lesson(shard._replace(groups=shard.groups[1:]))",
+            r"must return groups of shape (2,), re",
+        ),
+        (
+            "Lesson(shard, objective=len)",
+            "must return objective with begin and loss, returned buil",
+        ),
+        ("[shard.inputs.add_(1), Lesson(shard)][1]", "wrote to 'shard', which others read"),
+        ("1 / 0", "raised ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_users_method_inside_clients_gives_lessons_and_what_is_none_is_told(
+    tmp_path, change, fault
+):
+    (tmp_path / "local.py").write_text(LOCAL.replace("Lesson(shard)", change))
+    scenario = load(tmp_path, "kind: mean}\nlocal_method: {kind: 'local.py:lesson'")
+    method = cast(Any, scenario.local_method).build()
+    shard = Shard(torch.ones(2, 3), *torch.zeros(2, 2).long(), torch.zeros(2), Role.POISONED)
+    if not fault:
+        assert method.lesson(torch.nn.Identity(), shard, 1, {}).shard is shard
+        return
+    with pytest.raises(OwnCodeError) as error:
+        method.lesson(torch.nn.Identity(), shard, 1, {})
+    assert re.match(rf"local.py:[56]: lesson {re.escape(fault)}", described(error.value))
+
+
+def test_a_users_method_with_personal_models_or_groups_says_so(tmp_path):
+    code = LOCAL.replace("Lesson(shard)", "Lesson(shard, personal=PulledTowards(1.0))")
+    (tmp_path / "local.py").write_text("from clients.local import PulledTowards\n" + code)
+    shard = Shard(torch.ones(2, 3), *torch.zeros(2, 2).long(), torch.zeros(2), Role.POISONED)
+    for told, fault in (("", "say has_personal: true"), (", has_personal: true", "")):
+        kind = f"kind: mean}}\nlocal_method: {{kind: 'local.py:lesson', uses_groups: true{told}"
+        method = cast(Any, load(tmp_path, kind))
+        assert method.is_oracle
+        with pytest.raises(OwnCodeError, match=fault) if fault else nullcontext():
+            method.local_method.build().lesson(torch.nn.Identity(), shard, 1, {})
