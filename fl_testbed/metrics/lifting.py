@@ -45,7 +45,7 @@ def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, A
     for name, role in (("minority", Role.HONEST_MINORITY), ("poisoned", Role.POISONED)):
         own = after["role"] == role.value
         result[f"flagged_{name}"] = {
-            "precision": float(own[raised].mean()) if raised.any() else None,
+            "precision": float(own[raised].mean()) if raised.any() and own.any() else None,
             "recall": float(raised[own].mean()) if own.any() else None,
         }
     result["auc_by_loss"] = pairwise_auc(rows, "believed_loss")

@@ -165,7 +165,9 @@ LEGEND = {
     "lifting.auc_by_loss": "AUC by loss: how often an attacker has a larger loss than a minority "
     "client, 0.5 cannot tell them apart",
     f"{MAJORITY}.retention": "kept: share of a role's updates with any weight, for rules that "
-    "choose; minority FPR: minority updates thrown out; filter bias: that minus the majority's",
+    "choose",
+    "suppression.minority_false_positive_rate": "minority FPR: minority updates thrown out; filter "
+    "bias: that minus the majority's",
     SEPARABILITY.key: "separability: AUC of the rule's suspicion, poisoned against "
     "honest minority; 0.5 cannot tell them apart",
     "separation.auc_all": "AUC: of the loss after the first training of a method on pooled data, "

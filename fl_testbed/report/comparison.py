@@ -83,6 +83,8 @@ class Comparison:
     baseline: str | None = None
     untested: list[str] = field(default_factory=list)
     """Groups of which some runs test nothing: their worst group is another's."""
+    nobody_attacks: bool = False
+    """In any finished run: then nothing is to be weighed against attack success."""
 
     @property
     def columns(self) -> list[Column]:
@@ -142,6 +144,7 @@ def compare(
     shown = {title: columns for title, columns in shown.items() if columns}
     keys = [column.key for columns in shown.values() for column in columns]
     some_attacked = any(run.figures.get("n_poisoned", 0) > 0 for run in runs)
+    nobody_attacks = all(run.figures.get("n_poisoned") == 0 for run in runs if run.figures)
     rows = []
     points = list(dict.fromkeys(place.point for place in places.values()))
     for label in sorted(by_label, key=lambda label: points.index(places[label].point)):
@@ -166,15 +169,17 @@ def compare(
             row.differences = _differences(own, by_label[reference], keys)
         rows.append(row)
     at_points = [[row for row in rows if row.point == point] for point in points]
-    for there in at_points:
-        _mark_pareto(there)
+    if not nobody_attacks:
+        for there in at_points:
+            _mark_pareto(there)
     best = {
         column.key: [label for there in at_points for label in _best(there, column)]
         for columns in shown.values()
         for column in columns
     }
     untested = list(_untested([run.figures for run in runs]))
-    return Comparison(" and ".join(names), shown, rows, best, baseline, untested)
+    title = " and ".join(names)
+    return Comparison(title, shown, rows, best, baseline, untested, nobody_attacks)
 
 
 def _untested(runs: Sequence[Mapping[str, float]]) -> Iterator[str]:

@@ -36,12 +36,12 @@ class Point(NamedTuple):
 
 
 def tension_plane(comparison: Comparison) -> Figure | None:
-    """Draw all variants that have both figures; None if there are none.
+    """Draw all variants that have both figures; None if there are none, or nobody attacks any.
 
     Points are numbered as in the key beside them. The corner of fair and safe is top left. Where
     variants meet several swept values, each of these has a plane, and a variant one number in all.
     """
-    planes = _planes(comparison)
+    planes = {} if comparison.nobody_attacks else _planes(comparison)
     if not planes:
         return None
     n_columns = min(3, len(planes))

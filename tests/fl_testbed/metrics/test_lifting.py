@@ -64,6 +64,12 @@ def test_flags_have_precision_and_recall_of_minority_and_of_poison():
     assert found["flagged_poisoned"] == {"precision": 0.5, "recall": 1.0}
 
 
+def test_a_role_that_nobody_has_is_no_share_of_those_lifted():
+    found = lifting(RUN[RUN["role"] != POISONED], restart=1)
+    assert found["flagged_poisoned"] == {"precision": None, "recall": None}
+    assert found["flagged_minority"] == {"precision": 1.0, "recall": 0.5}
+
+
 def test_the_heuristic_is_judged_on_all_rounds():
     # Round 1: the attacker's loss is above one minority client's of two; round 2: all are equal.
     found = lifting(RUN, restart=1)

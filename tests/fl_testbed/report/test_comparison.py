@@ -222,8 +222,12 @@ def test_oracles_and_runs_without_attack_are_never_best_nor_on_the_front(tmp_pat
     assert [row.label for row in comparison.rows if row.is_pareto] == ["fair", "safe"]
     assert comparison.best[WORST_GROUP.key] == ["fair"]
     assert comparison.best[ATTACK_SUCCESS.key] == ["safe"]
-    calm = compare(find_runs([sweep / "calm"]))
-    assert not calm.rows[0].is_unattacked  # nobody attacks any of them
+    write_run(sweep, "calmer", 0, figures(0.9, 0.8, 0.0), oracle=False, n_poisoned=0)
+    calm = compare(find_runs([sweep / "calm", sweep / "calmer"]))
+    assert not any(row.is_unattacked for row in calm.rows)  # nobody attacks any of them
+    assert calm.best[WORST_GROUP.key] == ["calm"]
+    assert not any(row.is_pareto for row in calm.rows)
+    assert tension_plane(calm) is None
 
 
 def test_of_two_one_may_be_on_the_front_and_one_alone_is_not_marked(tmp_path: Path) -> None:
