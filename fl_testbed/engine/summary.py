@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from clients.shard import Role
 from fl_testbed.engine.rounds import FIGURES
 from fl_testbed.metrics import (
     after_round,
@@ -13,6 +14,7 @@ from fl_testbed.metrics import (
     lifting,
     minorities,
     read_table,
+    spread,
     suppression,
     weight_by_group,
 )
@@ -20,6 +22,7 @@ from fl_testbed.scenario import Scenario
 from strategies.randomness import Purpose, generator
 
 FINAL_EVALUATIONS = 5  # whose mean the final figures are
+SPREAD = ["client_accuracy_variance", "worst_clients_accuracy"]
 
 
 def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
@@ -87,17 +90,19 @@ def heard_and_lifted(folder: Path, scenario: Scenario, restart: float) -> dict[s
 
 
 def _personal(models: pd.DataFrame, evaluated: pd.Series) -> dict[str, Any]:
-    """Return how well clients' own models do by role; nothing where they have none."""
+    """Return how well clients' own models do by role, and how evenly those of honest clients;
+    nothing where there are none."""
     if models.empty:
         return {}
-    final = models[models["round"].isin(evaluated)].groupby("role", sort=False)
-    means = final[["accuracy", "attack_success_rate"]].mean()
-    return {
-        "personal": {
-            str(role): {name: finite_or_none(value) for name, value in row.items()}
-            for role, row in means.iterrows()
-        }
+    final = models[models["round"].isin(evaluated)]
+    means = final.groupby("role", sort=False)[["accuracy", "attack_success_rate"]].mean()
+    honest = final[final["role"] != Role.POISONED.value].groupby("round")["accuracy"]
+    spreads = pd.DataFrame([spread(own.to_numpy()) for _, own in honest], columns=SPREAD).mean()
+    by_role = {
+        str(role): {name: finite_or_none(value) for name, value in row.items()}
+        for role, row in means.iterrows()
     }
+    return {"personal": {**by_role, **{name: finite_or_none(spreads[name]) for name in SPREAD}}}
 
 
 def _inferred(residuals: pd.Series) -> dict[str, Any]:

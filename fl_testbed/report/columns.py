@@ -73,6 +73,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("personal.honest_majority.accuracy", "majority", "%", "highest"),
         Column("personal.honest_minority.accuracy", "minority", "%", "highest"),
         Column("personal.poisoned.accuracy", "poisoned", "%"),
+        Column("personal.worst_clients_accuracy", "worst 10 % clients", "%", "highest"),
+        Column("personal.client_accuracy_variance", "variance clients", "%²", "lowest"),
         Column("personal.honest_majority.attack_success_rate", "ASR majority", "%", "lowest"),
         Column("personal.honest_minority.attack_success_rate", "ASR minority", "%", "lowest"),
         Column("personal.poisoned.attack_success_rate", "ASR poisoned", "%"),
@@ -158,7 +160,7 @@ LEGEND = {
     "final.worst_clients_accuracy": "clients: honest ones, each judged on test examples in the mix "
     "of groups and classes that it holds",
     "personal.honest_majority.accuracy": "each client's own model, on test examples in the mix of "
-    "groups and classes that it holds; mean over the clients of a role",
+    "groups and classes that it holds; mean over the clients of a role that were ever sampled",
     WEIGHT_RATIOS[0].key: "weight: share of the aggregate over fair share, below 1 silenced, above "
     "1 amplified; contribution: the same of the pull along the update",
     "lifting.ratio.honest_majority": "lift: weight before the rule over fair share",

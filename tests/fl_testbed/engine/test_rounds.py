@@ -252,6 +252,17 @@ class TestSummary:
         clients.to_csv(folder / "clients.csv", index=False)
         assert summarise(folder, scenario())["lifting"]["auc_by_loss"] == 0.75 * 0.5
 
+    def test_clients_own_models_are_as_even_as_those_of_honest_clients(self, folder: Path):
+        # Of rounds 10 and 12; 2 is before the restart.
+        rows = [(10, 0, MAJORITY, 0.2), (10, 1, MINORITY, 0.6), (10, 2, "poisoned", 0.0)]
+        rows += [(12, 0, MAJORITY, 0.4), (12, 1, MINORITY, 0.4), (2, 0, MAJORITY, 0.0)]
+        table = pd.DataFrame(rows, columns=["round", "client", "role", "accuracy"])
+        table.assign(attack_success_rate=math.nan).to_csv(folder / "personal.csv", index=False)
+        personal = summarise(folder, scenario())["personal"]
+        assert personal[MAJORITY]["accuracy"] == pytest.approx(0.3)
+        assert personal["worst_clients_accuracy"] == pytest.approx(0.3)  # 0.2 and 0.4
+        assert personal["client_accuracy_variance"] == pytest.approx(0.02)  # 0.04 and 0
+
     def test_residuals_of_inferred_weights_are_summed_up_where_there_are_any(self, folder: Path):
         assert "weight_residual" not in summarise(folder, scenario())
         rounds = pd.read_csv(folder / "rounds.csv")
