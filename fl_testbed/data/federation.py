@@ -176,6 +176,24 @@ class Federation:
             counts.append(np.bincount(cells, minlength=n_cells))
         return np.array(counts, dtype=np.int64).reshape(-1, n_cells)
 
+    def own_tests(
+        self, client: int, split: Literal["test", "validation"], max_examples: int | None
+    ) -> np.ndarray:
+        """Return the rows of what models are tested on that come from the natural clients that a
+        client is made of, in the styles that it sees: none where no client is natural, or the test
+        set is by others, so that settings are chosen by what is tested."""
+        train, test = self.dataset.train.clients, self.dataset.test.clients
+        if not self.division.by_natural_client or train is None or test is None:
+            return np.arange(0)
+        held = train[self.partition.client_rows(client)]
+        own = np.isin(test[:max_examples], held)
+        if split == "validation" and own.any():
+            own = np.isin(train[self.partition.validation], held)
+        if isinstance(self.groups, OwnGroups):
+            return np.flatnonzero(own)
+        styles = np.unique(self._restyled(client).astype(np.int64))
+        return np.concatenate([np.flatnonzero(own) + style * len(own) for style in styles])
+
     def _counts(self, role: Role) -> np.ndarray:
         clients = self.population.clients(role)
         if isinstance(self.groups, OwnGroups):

@@ -66,6 +66,7 @@ class Evaluator:
         self, scenario: Scenario, federation: Federation, device: torch.device = CPU
     ) -> None:
         self._federation = federation
+        self._evaluation = scenario.evaluation
         self._model = build_model(scenario, federation.dataset).to(device)
         self._test = test_set(scenario, federation)
         self._inputs = self._test.inputs.to(device)
@@ -73,6 +74,7 @@ class Evaluator:
         self._cells = self._test.groups * federation.dataset.n_classes + self._test.labels
         self._judged = _judged(federation, scenario.evaluation.n_clients)
         self._holdings = federation.cell_counts(self._judged)
+        self._own = [self._own_tests(client) for client in self._judged]
         self._goals: Mapping[str, Goal] = {}
         if federation.poison is not None:
             goals = federation.poison.goals(federation.majority(self._test))
@@ -100,7 +102,7 @@ class Evaluator:
         correct = (classes_in(logits) == labels).numpy()
         groups = group_accuracy(correct, self._test.groups.numpy(), self._training_counts)
         attacks = {name: self._success(goal) for name, goal in self._goals.items()}
-        accuracies = client_accuracies(correct, self._cells.numpy(), self._holdings)
+        accuracies = client_accuracies(correct, self._cells.numpy(), self._holdings, self._own)
         by_client = dict(zip(self._judged, accuracies.tolist(), strict=True))
         return Evaluation(groups, attacks, F.cross_entropy(logits, labels).item(), by_client)
 
@@ -109,9 +111,14 @@ class Evaluator:
         self._model.load_state_dict(state_dict_of(arrays))
         correct = self._called(self._inputs) == self._test.labels.numpy()
         holdings = self._federation.cell_counts([client])
-        (accuracy,) = client_accuracies(correct, self._cells.numpy(), holdings)
+        own = [self._own_tests(client)]
+        (accuracy,) = client_accuracies(correct, self._cells.numpy(), holdings, own)
         first = next(iter(self._goals.values()), None)
         return float(accuracy), math.nan if first is None else self._success(first).rate
+
+    def _own_tests(self, client: int) -> np.ndarray:
+        settings = self._evaluation
+        return self._federation.own_tests(client, settings.split, settings.max_examples)
 
     def _success(self, goal: Goal) -> AttackSuccess:
         unstamped = None if goal.unstamped is None else self._called(goal.unstamped)

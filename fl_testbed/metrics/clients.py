@@ -1,6 +1,7 @@
 """How evenly a model serves clients, each judged on test examples in the mix that it holds."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,19 +18,26 @@ class ClientSpread(NamedTuple):
     """Mean accuracy of the worst tenth of clients (at least one)."""
 
 
-def client_accuracies(correct: np.ndarray, cells: np.ndarray, holdings: np.ndarray) -> np.ndarray:
+def client_accuracies(
+    correct: np.ndarray,
+    cells: np.ndarray,
+    holdings: np.ndarray,
+    own: Sequence[np.ndarray] = (),
+) -> np.ndarray:
     """Return the accuracy that each client can expect on new examples of the kinds it holds.
 
     A cell is a kind of example: one group and class. A client's accuracy is the mean over cells
     of the accuracy on the cell's test examples, weighted by how many of its own examples are of
     the cell. So nobody's data have to be held out, and small shards do not make figures noisy; what
-    tells clients apart within a cell is not seen.
+    tells clients apart within a cell is not seen. A client that has test examples of its own is
+    judged on these alone.
 
     Args:
         correct: Whether each test example was classified rightly, shape (n,).
         cells: The cell of each test example, shape (n,).
         holdings: Examples of each cell that each client holds, shape (clients, cells). Cells
             without test examples are left out.
+        own: Each client's own test examples, rows of the others; nobody has any by default.
 
     Returns:
         Shape (clients,); NaN for a client that holds nothing that is tested.
@@ -41,7 +49,11 @@ def client_accuracies(correct: np.ndarray, cells: np.ndarray, holdings: np.ndarr
     held = holdings[:, known].astype(np.float64)
     total = held.sum(axis=1)
     expected = held @ (hits[known] / tested[known])
-    return np.divide(expected, total, out=np.full(len(held), math.nan), where=total > 0)
+    found = np.divide(expected, total, out=np.full(len(held), math.nan), where=total > 0)
+    for client, rows in enumerate(own):
+        if len(rows):
+            found[client] = correct[rows].mean()
+    return found
 
 
 def spread(accuracies: np.ndarray) -> ClientSpread:

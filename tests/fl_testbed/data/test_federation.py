@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from clients.shard import Role, Shard
 from fl_testbed.data import Dataset, Examples, Federation, Population
-from fl_testbed.data.dealing import iid
+from fl_testbed.data.dealing import iid, natural
 from fl_testbed.data.groups import Groups, StyleGroups, groups_by
 from fl_testbed.data.partition import Division, disjoint_shards, overlapping_shards
 from fl_testbed.data.styles import inverted
@@ -233,6 +235,26 @@ class TestCounts:
         assert low == ("low", False, 3 * EACH, 0, EACH, 5)
         assert high == ("high", True, 0, 2 * EACH, 0, 1)
         assert federation().group_table(max_examples=2)[0].test == 2
+
+
+@pytest.mark.parametrize("groups", [STYLES, HALVES])
+def test_a_natural_clients_own_tests_are_by_it_and_in_the_style_that_it_sees(groups):
+    by_two = [replace(part, clients=part.labels // 2) for part in (DATASET.train, DATASET.test)]
+    dataset = replace(DATASET, train=by_two[0], test=by_two[1])
+    n_clients = 3 if groups is HALVES else 5
+    population = Population(3, 0, 0) if groups is HALVES else Population(0, 5, 0)
+    who = Division(population, None, n_validation=20, by_natural_client=True)
+    rng, clients = np.random.default_rng(0), dataset.train.clients
+    partition = disjoint_shards(who, natural, dataset.train.labels, clients, rng)
+    fed = Federation(dataset, groups, who, partition, None, 0)
+    for client in range(n_clients):
+        (writer,) = set((fed.clean_shard(client).labels // 2).tolist())
+        for split, test in (("test", fed.test_set(5)), ("validation", fed.validation_set())):
+            own = test.where(torch.from_numpy(fed.own_tests(client, split, 5)))
+            by_it = (test.labels // 2 == writer) & ((test.groups == MINORITY) | (groups is HALVES))
+            by_it &= writer < 3  # nobody else is in the test set
+            assert own.inputs.tolist() == test.where(by_it).inputs.tolist()
+    assert not len(federation().own_tests(0, "test", None))  # no natural clients
 
 
 def test_overlapping_shards_are_made_on_demand():

@@ -15,6 +15,12 @@ def test_each_client_is_judged_on_the_mix_that_it_holds() -> None:
     assert math.isnan(accuracies[3])
 
 
+def test_a_client_with_test_examples_of_its_own_is_judged_on_these_alone() -> None:
+    correct, cells = np.array([True, False, True, True]), np.array([0, 0, 1, 1])
+    holdings, own = np.array([[4, 0], [4, 0]]), [np.array([1, 2, 3]), np.array([], dtype=int)]
+    assert client_accuracies(correct, cells, holdings, own) == pytest.approx([2 / 3, 0.5])
+
+
 def test_the_worst_tenth_is_rounded_up_and_never_empty() -> None:
     accuracies = np.linspace(1, 0, 11)  # the worst tenth of 11 clients are 2
     assert spread(accuracies).worst == pytest.approx(0.05)
