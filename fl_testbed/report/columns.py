@@ -32,7 +32,8 @@ class Column(NamedTuple):
     def is_told_by(self, figures: Mapping[str, float]) -> bool:
         """Whether a run's figures have something to show in the column."""
         value = figures.get(self.key, math.nan)
-        return not math.isnan(value) and not math.isclose(value, self.idle)
+        # Ratios of weights are good to the 9 digits of files.
+        return not math.isnan(value) and not math.isclose(value, self.idle, rel_tol=1e-7)
 
     @property
     def scale(self) -> float:

@@ -19,6 +19,7 @@ from fl_testbed.report.statistics import NO_VALUE, Estimate
 
 NOTHING = "–"
 PARETO, ORACLE, UNATTACKED, MARK = "◆", "†", "‡", "*"
+MOST_COLUMNS = 16  # of a table in a terminal; more would be a letter wide
 ROUNDING = 1e-6  # weights are float32: a smaller difference is none
 
 
@@ -78,7 +79,13 @@ def grids(comparison: Comparison) -> list[Grid]:
 def terminal(comparison: Comparison) -> Group:
     """Return the tables for a terminal; what is marked is bold as well."""
     # Notes stand below the table, not in its caption: a narrow table would break them.
-    parts = [(_rich(grid), Text("\n".join([*grid.notes, ""]))) for grid in grids(comparison)]
+    parts = [
+        (
+            _rich(grid) if len(grid.headings) <= MOST_COLUMNS else _left_out(grid),
+            Text("\n".join([*grid.notes, ""])),
+        )
+        for grid in grids(comparison)
+    ]
     return Group(*(part for both in parts for part in both))
 
 
@@ -285,6 +292,11 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
 def notes_with(grid: Grid, word: str) -> list[str]:
     """Return a table's notes where what is marked is set off by bold type or by a colour."""
     return [note.replace(f"{MARK} ", f"{word}: ") for note in grid.notes]
+
+
+def _left_out(grid: Grid) -> Text:
+    text = f"{len(grid.headings)} columns: fl-testbed compare --format csv has them, and the report"
+    return Text(f"{grid.title}\n{text}")
 
 
 def _rich(grid: Grid) -> Table:

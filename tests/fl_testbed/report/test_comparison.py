@@ -467,9 +467,19 @@ def test_a_narrow_terminal_breaks_cells_and_cuts_nothing_off(sweep: Path) -> Non
     assert "80.0±127.1" in texts[2]
 
 
+def test_a_table_of_very_many_groups_is_left_out_of_a_terminal_alone(tmp_path: Path) -> None:
+    groups = {f"group_accuracy.w{i}": 0.2 for i in range(40)}
+    write_run(tmp_path / "sweep", "mean", 0, figures(0.5) | groups)
+    comparison = compare(find_runs([tmp_path]))
+    written = io.StringIO()
+    Console(width=100, file=written).print(terminal(comparison))
+    assert "by group\n40 columns: fl-testbed compare --format csv has them" in written.getvalue()
+    assert "w39 %" in markdown(comparison)
+
+
 def test_lifts_are_shown_where_somebody_is_lifted(tmp_path: Path) -> None:
     lift = "lifting.ratio.honest_minority"
-    write_run(tmp_path / "sweep", "mean", 0, {lift: 1.0, ACCURACY.key: 0.5})
+    write_run(tmp_path / "sweep", "mean", 0, {lift: 1 + 2e-9, ACCURACY.key: 0.5})  # 9 digits a term
     assert lift not in [column.key for column in compare(find_runs([tmp_path])).columns]
     write_run(tmp_path / "sweep", "jtt", 0, {lift: 3.0})
     (row, _) = compare(find_runs([tmp_path])).rows
