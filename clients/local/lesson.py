@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 from torch import nn
 
 from clients.shard import Shard
@@ -29,13 +30,21 @@ class Lesson(NamedTuple):
 class LocalMethod(Protocol):
     """A method inside a client. Attackers run it too, on their own data."""
 
-    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+    def lesson(
+        self,
+        model: nn.Module,
+        shard: Shard,
+        round_: int,
+        memory: Memory,
+        rng: np.random.Generator,
+    ) -> Lesson:
         """Return what to train on.
 
         Args:
-            model: Holds the received parameters.
+            model: Holds the received parameters until this returns, and is set to be tested.
             shard: The client's own examples, on the model's device.
             round_: The round, from 1.
             memory: What the client kept of its last round; empty in its first.
+            rng: Of this client and round.
         """
         ...

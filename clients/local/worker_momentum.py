@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import nn
 
 from clients.local.lesson import Lesson
@@ -29,9 +30,16 @@ class WorkerMomentum:
 
     beta: float = 0.9
 
-    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+    def lesson(
+        self,
+        model: nn.Module,
+        shard: Shard,
+        round_: int,
+        memory: Memory,
+        rng: np.random.Generator,
+    ) -> Lesson:
         """Return the shard, and what becomes of the update."""
-        del round_
+        del round_, rng
         names = [name for name, value in model.named_parameters() if value.requires_grad]
         average: State = {}
 
