@@ -486,5 +486,6 @@ def test_a_users_method_with_personal_models_or_groups_says_so(tmp_path):
         kind = f"kind: mean}}\nlocal_method: {{kind: 'local.py:lesson', uses_groups: true{told}"
         method = cast(Any, load(tmp_path, kind))
         assert method.is_oracle
+        assert method.local_method.is_personal == bool(told)
         with pytest.raises(OwnCodeError, match=fault) if fault else nullcontext():
             method.local_method.build().lesson(torch.nn.Identity(), shard, 1, {}, RNG)
