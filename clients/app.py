@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -201,7 +202,8 @@ class ShardClientApp(ClientApp):
         own = next(trained)
         if plan.lesson.revise is not None:
             with torch.no_grad():
-                plan.lesson.revise(plan.received, own.state)
+                # In place alone: they may be views on the row that is sent.
+                plan.lesson.revise(plan.received, MappingProxyType(own.state))
         metrics = {
             "num-examples": len(plan.work.shard.labels),
             "train-loss": own.loss,

@@ -1,6 +1,6 @@
 """What a method inside a client makes of a round."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import nn
 from clients.shard import Shard
 from clients.training import Objective, State
 from strategies.memory import Memory
+from strategies.shapes import Tensor
 
 
 class Lesson(NamedTuple):
@@ -19,7 +20,7 @@ class Lesson(NamedTuple):
     """Of the model that is sent; the mean cross-entropy by default."""
     personal: Objective | None = None
     """Of the client's own model, which never leaves it; by default there is none."""
-    revise: Callable[[State, State], None] | None = None
+    revise: Callable[[State, Mapping[str, Tensor]], None] | None = None
     """Told the received parameters and the trained ones, changes these in place before they are
     sent."""
     kept: Callable[[], Memory] = dict

@@ -1,5 +1,6 @@
 """Worker momentum: a client sends a running average of its updates."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from clients.local.lesson import Lesson
 from clients.shard import Shard
 from clients.training import State
 from strategies.memory import Memory
+from strategies.shapes import Tensor
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class WorkerMomentum:
         names = [name for name, value in model.named_parameters() if value.requires_grad]
         average: State = {}
 
-        def revise(received: State, trained: State) -> None:
+        def revise(received: State, trained: Mapping[str, Tensor]) -> None:
             for name in names:
                 before, after = received[name].to(trained[name].device), trained[name]
                 average[name] = after - before

@@ -318,6 +318,20 @@ def test_what_a_method_inside_a_client_draws_and_recalls_is_its_client_s_own():
     assert len({drawn for *_, drawn in told(0, 1)}) == 6
 
 
+class Rebinding:
+    """Puts others in the place of trained parameters."""
+
+    def lesson(self, model, shard, round_, memory, rng) -> Lesson:
+        return Lesson(shard, revise=lambda received, trained: trained.update(received))
+
+
+def test_what_is_sent_is_revised_in_place_or_not_at_all():
+    # Else a cohort would send its rows, whatever took their place.
+    own = ShardClientApp(shard_of, build_model, SETTINGS, SEED, local=Rebinding())
+    with pytest.raises(AttributeError, match="mappingproxy"):
+        own(message(1), context(1))
+
+
 def test_with_worker_momentum_a_client_sends_an_average_of_its_updates():
     received = {round_: build_model(round_).state_dict() for round_ in (1, 2, 4)}
     averaging = ShardClientApp(shard_of, build_model, SETTINGS, SEED, local=WorkerMomentum(0.75))
