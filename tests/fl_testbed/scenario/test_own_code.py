@@ -434,7 +434,7 @@ from clients.local import Lesson
 from clients.shard import Shard
 
 
-def lesson(shard, round_):
+def lesson(shard, model, round_, memory, rng):
     return Lesson(shard)
 """
 
