@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -162,8 +163,10 @@ class ShardClientApp(ClientApp):
             return Lesson(work.shard)
         record = context.state.array_records.get(LOCAL_MEMORY)
         memory = {} if record is None else state_dict_of(record)
-        model = self._trainer.holding(received)
-        return self._local.lesson(model, work.shard.to(self._trainer.device), round_, memory)
+        model = self._trainer.holding(received).eval()  # lest it draws
+        shard = work.shard.to(self._trainer.device)
+        rng = generator(self._seed, Purpose.LESSON, round_, _client(context))
+        return self._local.lesson(model, shard, round_, memory, rng)
 
     def _load(self, message: Message) -> State:
         arrays = message.content[ARRAYS]
@@ -199,7 +202,8 @@ class ShardClientApp(ClientApp):
         own = next(trained)
         if plan.lesson.revise is not None:
             with torch.no_grad():
-                plan.lesson.revise(plan.received, own.state)
+                # In place alone: they may be views on the row that is sent.
+                plan.lesson.revise(plan.received, MappingProxyType(own.state))
         metrics = {
             "num-examples": len(plan.work.shard.labels),
             "train-loss": own.loss,
@@ -212,7 +216,8 @@ class ShardClientApp(ClientApp):
             context.state[PERSONAL] = self._sent(next(trained))
         if plan.work.keeps_received:
             context.state[LAST_RECEIVED] = message.content[ARRAYS]
-        if memory := plan.lesson.kept():
+        memory = plan.lesson.kept()
+        if memory or LOCAL_MEMORY in context.state:  # which nothing replaces as well
             arrays = {name: value.cpu().numpy() for name, value in memory.items()}
             context.state[LOCAL_MEMORY] = record_of(arrays)
         return Message(content, reply_to=message)

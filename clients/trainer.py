@@ -47,7 +47,7 @@ class Job(NamedTuple):
     def fits_cohort(self) -> bool:
         """Whether it begins and is trained as others are, so that a cohort can be one computation.
 
-        An objective keeps count from step to step, and a start is its client's own.
+        An objective may keep count from step to step, and a start is its client's own.
         """
         return self.objective is None and self.start is None
 

@@ -391,16 +391,17 @@ def fetch_(
 
 def _of_variants(scenarios: "Sequence[AnyScenario]", names: Sequence[str]) -> "list[AnyScenario]":
     """Return the runs of some variants, each with all that a sweep makes of it."""
-    found = {
-        name: [s for s in scenarios if s.variant == name or s.variant.startswith(f"{name},")]
-        for name in names
-    }
-    for name, own in found.items():
-        if not own:
-            there = dict.fromkeys(s.variant.partition(",")[0] for s in scenarios)
+    from fl_testbed.scenario.places import parts_of
+
+    def is_of(scenario: "AnyScenario", name: str) -> bool:
+        asked = parts_of(name)
+        return parts_of(scenario.variant)[: len(asked)] == asked
+
+    for name in names:
+        if not any(is_of(scenario, name) for scenario in scenarios):
+            there = dict.fromkeys(parts_of(s.variant)[0] for s in scenarios)
             _refuse("--variant", f"needs one of {', '.join(there)}, got {name!r}")
-    chosen = {id(s) for own in found.values() for s in own}
-    return [s for s in scenarios if id(s) in chosen]
+    return [s for s in scenarios if any(is_of(s, name) for name in names)]
 
 
 def _refuse(key: str, text: str, *files: Path) -> NoReturn:

@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     ATTACK = 9
     BOOTSTRAP = 10
     POISON_PLAN = 11
+    LESSON = 12
 
 
 def generator(seed: int, purpose: Purpose, *where: int) -> np.random.Generator:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import nn
 
 from clients.local.lesson import Lesson
@@ -25,7 +26,14 @@ class Ditto:
     pull: float
     """λ: 0 is training alone."""
 
-    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+    def lesson(
+        self,
+        model: nn.Module,
+        shard: Shard,
+        round_: int,
+        memory: Memory,
+        rng: np.random.Generator,
+    ) -> Lesson:
         """Return the shard, and the loss of the personal model."""
-        del model, round_, memory
+        del model, round_, memory, rng
         return Lesson(shard, personal=PulledTowards(self.pull))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -47,8 +48,16 @@ class ExampleJtt:
     threshold: float = 0.5
     """Of the probability that the model gives an example's label."""
 
-    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+    def lesson(
+        self,
+        model: nn.Module,
+        shard: Shard,
+        round_: int,
+        memory: Memory,
+        rng: np.random.Generator,
+    ) -> Lesson:
         """Return the shard, and after the warm-up with copies."""
+        del rng
         flags = memory.get(FLAGS)
         warming_up = round_ <= self.warm_up_rounds
         # Right after a restart the model knows nothing: it would flag nearly all examples.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -68,9 +69,16 @@ class ExampleGroupDro:
 
     step_size: float
 
-    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+    def lesson(
+        self,
+        model: nn.Module,
+        shard: Shard,
+        round_: int,
+        memory: Memory,
+        rng: np.random.Generator,
+    ) -> Lesson:
         """Return the shard and the weighted loss."""
-        del model, round_
+        del model, round_, rng
         held = shard.groups.unique().cpu()
         first = recall(memory, WEIGHTS, held, default=1 / len(held))
         mass = 1.0  # less what groups keep that are not held now

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -52,7 +53,14 @@ class FedProx:
     pull: float
     """μ: 0 is training as ever."""
 
-    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+    def lesson(
+        self,
+        model: nn.Module,
+        shard: Shard,
+        round_: int,
+        memory: Memory,
+        rng: np.random.Generator,
+    ) -> Lesson:
         """Return the shard, and the loss of the model that is sent."""
-        del model, round_, memory
+        del model, round_, memory, rng
         return Lesson(shard, objective=PulledTowards(self.pull))

@@ -1,13 +1,16 @@
 """Worker momentum: a client sends a running average of its updates."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from torch import nn
 
 from clients.local.lesson import Lesson
 from clients.shard import Shard
 from clients.training import State
 from strategies.memory import Memory
+from strategies.shapes import Tensor
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,20 @@ class WorkerMomentum:
 
     beta: float = 0.9
 
-    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+    def lesson(
+        self,
+        model: nn.Module,
+        shard: Shard,
+        round_: int,
+        memory: Memory,
+        rng: np.random.Generator,
+    ) -> Lesson:
         """Return the shard, and what becomes of the update."""
-        del round_
+        del round_, rng
         names = [name for name, value in model.named_parameters() if value.requires_grad]
         average: State = {}
 
-        def revise(received: State, trained: State) -> None:
+        def revise(received: State, trained: Mapping[str, Tensor]) -> None:
             for name in names:
                 before, after = received[name].to(trained[name].device), trained[name]
                 average[name] = after - before

@@ -22,6 +22,7 @@ from fl_testbed.report.results import RunResult, Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate, estimate, pareto_optimal
 from fl_testbed.scenario import Fault, ScenarioError
 from fl_testbed.scenario.methods import StrategySpec
+from fl_testbed.scenario.places import parts_of
 
 METHODS = {"strategy", *StrategySpec.model_fields, "local_method", "stages"}
 """Swept keys that are of the methods compared, and not of what these meet."""
@@ -60,8 +61,8 @@ class Row:
     @property
     def swept(self) -> dict[str, str]:
         """The swept values of its point, by key."""
-        parts = (part.partition("=") for part in self.point.split(",") if part)
-        return {key: value for key, _, value in parts}
+        parts = (part.partition("=") for part in parts_of(self.point))
+        return {key: value for key, _, value in parts if key}
 
     @property
     def competes(self) -> bool:
@@ -205,7 +206,7 @@ def _place(label: str) -> _Place:
 
     A sweep's keys stand last in its runs' names, each by the last of its parts.
     """
-    parts = label.split(",")
+    parts = parts_of(label)
     of_world = ["=" in part and part.partition("=")[0] not in METHODS for part in parts]
     method, point = (
         ",".join(part for part, is_so in zip(parts, of_world, strict=True) if is_so == wanted)

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 
@@ -96,7 +97,7 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
 
     uses_groups: bool = False  # whether it goes by shard.groups: an oracle, which is marked
     has_personal: bool = False  # whether its lessons have a personal model
-    facts = frozenset({"model", "round_", "memory"})
+    facts = frozenset({"model", "round_", "memory", "rng"})
     first = "a client's shard"
     reads_only = True
     keeps_parameters = True  # as far as one knows
@@ -115,9 +116,16 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
         """Return this: it gives lessons itself."""
         return self
 
-    def lesson(self, model: nn.Module, shard: Shard, round_: int, memory: Memory) -> Lesson:
+    def lesson(
+        self,
+        model: nn.Module,
+        shard: Shard,
+        round_: int,
+        memory: Memory,
+        rng: np.random.Generator,
+    ) -> Lesson:
         """Return what the function makes of a round."""
-        return self.called(shard, model=model, round_=round_, memory=memory)
+        return self.called(shard, model=model, round_=round_, memory=memory, rng=rng)
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Lesson of such examples."""
@@ -128,6 +136,8 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
             if given is not None and not isinstance(given, Objective):
                 text = f"must return {name} with begin and loss"
                 return f"{text}, returned {type(given).__name__}"
+        if not callable(result.kept):
+            return f"must return kept as a function, returned {type(result.kept).__name__}"
         if result.personal is not None and not self.has_personal:
             return "returned a personal model: say has_personal: true"
         return ill_made_shard(result.shard, args[0])

@@ -163,7 +163,8 @@ class Guarded:
             raise  # those say what to do
         except (Exception, SystemExit) as fault:  # a user's code may raise anything
             raise OwnCodeError(self._code.blame(fault)) from fault
-        written = [name for name, count in before.items() if _versions(handed)[name] != count]
+        after = _versions(handed) if before else {}
+        written = [name for name, versions in after.items() if versions != before[name]]
         if written and not wrong:
             wrong = f"wrote to {written[0]!r}, which others read after it: take a copy, clone()"
         if wrong:
@@ -495,7 +496,10 @@ def ill_made_shard(result: Any, like: Shard) -> str:
     if n == 0:
         return "must return a shard with examples, returned none"
     columns = dict.fromkeys(("labels", "groups", "is_poisoned"), (n,))
-    return misshapen(result, Shard, {"inputs": (n, *like.inputs.shape[1:]), **columns})
+    wrong = misshapen(result, Shard, {"inputs": (n, *like.inputs.shape[1:]), **columns})
+    if not wrong and (lowest := result.labels.min().item()) < 0:
+        return f"must return labels >= 0, returned {lowest}"  # torch's loss leaves -100 out
+    return wrong
 
 
 def ill_weighted(weights: torch.Tensor, *, may_be_none: bool) -> str:

@@ -1,5 +1,6 @@
 """Where the runs of a sweep lie: the engine writes them there, and reports look for them."""
 
+import re
 from pathlib import Path
 
 PLAN = "sweep.json"
@@ -9,3 +10,11 @@ PLAN = "sweep.json"
 def place_of_run(sweep: Path, variant: str, seed: int) -> Path:
     """Return the folder of one of a sweep's runs."""
     return sweep / variant / f"seed-{seed}"
+
+
+def parts_of(variant: str) -> list[str]:
+    """Return a variant's own name, if any, and its swept values, each ``key=value``.
+
+    There may be commas in a name or value.
+    """
+    return re.split(r",(?=[^,=]+=)", variant)

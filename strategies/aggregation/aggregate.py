@@ -18,7 +18,7 @@ SHORT = 1e-10  # a row's norm, below which float32 squares that matter may under
 GROUP = 128  # rows added up in the type of the updates, before float64 sums them
 SMALL = 2**20  # numbers in a matrix that is summed in float64
 FAR = 64  # times the lower quartile of sizes: rows beyond it would cost those beside them digits
-KEY_COLUMNS = 4_096  # that tell rows apart which are no copies
+KEY_COLUMNS = 4_096  # at most, that tell rows apart which are no copies
 N_LOOKS, LOOKED_AT = 16, 256  # how many pieces of a row, and columns in each, say how large it is
 
 
@@ -284,7 +284,7 @@ def shared_by_copies(
 def _first_copies(updates: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
     """Return for each row the first one that is the very same."""
     first = torch.arange(len(updates), device=updates.device)
-    some = updates[:, :: -(-updates.shape[1] // KEY_COLUMNS)] + 0.0  # -0 becomes 0
+    some = updates[:, :: updates.shape[1] // KEY_COLUMNS + 1].contiguous() + 0.0  # -0 becomes 0
     # A sum of integers does not depend on where its row stands in memory: one of floats may.
     keys = some.view(torch.int32).sum(dim=1)
     _, kinds, counts = keys.unique(return_inverse=True, return_counts=True)

@@ -10,7 +10,7 @@ from torch import nn
 
 from clients.app import CLEAN_ARRAYS, ShardClientApp, Work
 from clients.attacks import Neurotoxin, ProjectedDescent
-from clients.local import Ditto, ExampleGroupDro, ExampleJtt, WorkerMomentum
+from clients.local import Ditto, ExampleGroupDro, ExampleJtt, Lesson, WorkerMomentum
 from clients.reporting import report_of
 from clients.shard import Role, Shard
 from clients.training import LocalTraining, train
@@ -286,6 +286,50 @@ def test_a_method_inside_a_client_lasts_over_rounds_and_does_the_same_in_a_cohor
     same = all(np.array_equal(alone[array], v) for array, v in arrays_of(plain).items())
     # Ditto sends FedAvg's model; the one group has all the weight.
     assert same == (name in {"ditto", "group_dro"})
+
+
+class Noting:
+    """Notes what it is told, and keeps something in the first round alone."""
+
+    def __init__(self) -> None:
+        self.told = []
+
+    def lesson(self, model, shard, round_, memory, rng) -> Lesson:
+        self.told.append((model.training, list(memory), rng.random()))
+        return Lesson(shard, kept=lambda: {"one": torch.ones(1)} if round_ == 1 else {})
+
+
+def test_what_a_method_inside_a_client_draws_and_recalls_is_its_client_s_own():
+    def told(*clients: int) -> list:
+        method, there = Noting(), context(1)
+        own = ShardClientApp(shard_of, build_model, SETTINGS, SEED, local=method)
+        for round_ in (1, 2, 3):
+            for client in clients:
+                own(message(client, server_round=round_), there if client == 1 else context(client))
+        return method.told
+
+    alone = told(1)
+    assert told(0, 1)[1::2] == alone
+    assert [(training, kept) for training, kept, _ in alone] == [
+        (False, []),
+        (False, ["one"]),
+        (False, []),
+    ]
+    assert len({drawn for *_, drawn in told(0, 1)}) == 6
+
+
+class Rebinding:
+    """Puts others in the place of trained parameters."""
+
+    def lesson(self, model, shard, round_, memory, rng) -> Lesson:
+        return Lesson(shard, revise=lambda received, trained: trained.update(received))
+
+
+def test_what_is_sent_is_revised_in_place_or_not_at_all():
+    # Else a cohort would send its rows, whatever took their place.
+    own = ShardClientApp(shard_of, build_model, SETTINGS, SEED, local=Rebinding())
+    with pytest.raises(AttributeError, match="mappingproxy"):
+        own(message(1), context(1))
 
 
 def test_with_worker_momentum_a_client_sends_an_average_of_its_updates():

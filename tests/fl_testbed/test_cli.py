@@ -92,7 +92,7 @@ def test_whoever_asks_for_ray_s_workers_asks_for_ray(
     [
         (["--variant", "b"], "b,lr=0.1 b,lr=0.2"),
         (["--variant", "b,lr=0.2", "--variant", "aa"], "aa,lr=0.1 aa,lr=0.2 b,lr=0.2"),
-        (["--variant", "a"], "--variant: needs one of aa, b, got 'a'"),
+        (["--variant", "a"], "--variant: needs one of aa, b, b,c, got 'a'"),
     ],
 )
 def test_a_command_may_run_some_variants(options, said: str, tmp_path: Path, monkeypatch) -> None:
@@ -100,7 +100,7 @@ def test_a_command_may_run_some_variants(options, said: str, tmp_path: Path, mon
         raise ScenarioError([Fault("", "", " ".join(s.variant for s in scenarios))])
 
     monkeypatch.setattr("fl_testbed.engine.launch.launch", chosen)
-    sweep = "\nvariants: {aa: {}, b: {}}\nsweep: {training.lr: [0.1, 0.2]}\n"
+    sweep = "\nvariants: {aa: {}, b: {}, 'b,c': {}}\nsweep: {training.lr: [0.1, 0.2]}\n"
     (tmp_path / "scenario.yaml").write_text(SCENARIO + sweep)
     assert run("run", "scenario.yaml", *options, cwd=tmp_path).stderr == f"{said}\n"
 

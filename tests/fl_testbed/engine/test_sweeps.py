@@ -326,7 +326,7 @@ def test_a_command_for_a_part_of_a_sweep_leaves_its_plan_as_it_is(tmp_path: Path
     scenarios = load_scenarios(write_scenario(tmp_path), ["sweep.seed=[0, 1]"])
     for scenario in scenarios:
         run_folder(tmp_path, scenario).path.mkdir(parents=True)
-    for chosen, command in ((scenarios, "whole"), (scenarios[1:], "part")):
+    for chosen, command in ((scenarios, "first"), (scenarios, "whole"), (scenarios[1:], "part")):
         write_plan(chosen, Options(tmp_path, None, command))
     plan = json.loads((tmp_path / "small/sweep.json").read_text())
     assert plan == {"command": "whole", "runs": [["default", 0], ["default", 1]]}

@@ -416,7 +416,7 @@ def test_a_trigger_that_writes_to_what_it_is_handed_leaves_the_clean_examples_al
     assert clean.eq(0).all()
 
 
-@pytest.mark.parametrize(("label", "fault"), [(9, ""), (10, "returned 10"), (-100, "returned -1")])
+@pytest.mark.parametrize(("label", "fault"), [(9, ""), (10, "returned 10"), (-1, "returned -1")])
 def test_a_users_poison_keeps_to_the_classes(tmp_path, label, fault):
     code = f"def relabel(shard):\n    shard.labels[0] = {label}\n    return shard\n"
     (tmp_path / "flip.py").write_text(code)
@@ -428,12 +428,13 @@ def test_a_users_poison_keeps_to_the_classes(tmp_path, label, fault):
         plan.poison(shard, 0, np.random.default_rng(0))
 
 
+RNG = np.random.default_rng(0)
 LOCAL = """\
 from clients.local import Lesson
 from clients.shard import Shard
 
 
-def lesson(shard, round_):
+def lesson(shard, model, round_, memory, rng):
     return Lesson(shard)
 """
 
@@ -453,6 +454,11 @@ def lesson(shard, round_):
             "Lesson(shard, objective=len)",
             "must return objective with begin and loss, returned buil",
         ),
+        ("Lesson(shard, kept={})", "must return kept as a function, returned dict"),
+        (
+            "Lesson(shard._replace(labels=shard.labels - 100))",
+            "must return labels >= 0, returned -100",
+        ),
         ("[shard.inputs.add_(1), Lesson(shard)][1]", "wrote to 'shard', which others read"),
         ("1 / 0", "raised ZeroDivisionError: division by zero"),
     ],
@@ -465,10 +471,10 @@ def test_a_users_method_inside_clients_gives_lessons_and_what_is_none_is_told(
     method = cast(Any, scenario.local_method).build()
     shard = Shard(torch.ones(2, 3), *torch.zeros(2, 2).long(), torch.zeros(2), Role.POISONED)
     if not fault:
-        assert method.lesson(torch.nn.Identity(), shard, 1, {}).shard is shard
+        assert method.lesson(torch.nn.Identity(), shard, 1, {}, RNG).shard is shard
         return
     with pytest.raises(OwnCodeError) as error:
-        method.lesson(torch.nn.Identity(), shard, 1, {})
+        method.lesson(torch.nn.Identity(), shard, 1, {}, RNG)
     assert re.match(rf"local.py:[56]: lesson {re.escape(fault)}", described(error.value))
 
 
@@ -480,5 +486,6 @@ def test_a_users_method_with_personal_models_or_groups_says_so(tmp_path):
         kind = f"kind: mean}}\nlocal_method: {{kind: 'local.py:lesson', uses_groups: true{told}"
         method = cast(Any, load(tmp_path, kind))
         assert method.is_oracle
+        assert method.local_method.is_personal == bool(told)
         with pytest.raises(OwnCodeError, match=fault) if fault else nullcontext():
-            method.local_method.build().lesson(torch.nn.Identity(), shard, 1, {})
+            method.local_method.build().lesson(torch.nn.Identity(), shard, 1, {}, RNG)

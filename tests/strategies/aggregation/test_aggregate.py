@@ -147,6 +147,7 @@ def test_copies_share_by_their_priors_and_rows_that_differ_anywhere_are_none(mon
     monkeypatch.setattr(blocks, "CPU_BLOCK", 1)
     rows = torch.tensor([[0, 1, 2, 3, 4]]).repeat(5, 1).to(dtype)
     rows[1, 0], rows[2, 1], rows[4, 4] = -0.0, 9, 9
+    rows = rows.T.contiguous().T  # however it lies in memory
     weights, suspicion, pulls = (
         torch.tensor(values).double()
         for values in ([0.5, 0, 0.2, 0.25, 0.05], [4.0, 1, 2, 3, 5], [8.0, 0, 1, 0, 2])
