@@ -38,6 +38,8 @@ class LocalMethodSpec(Spec):
     """Whether clients are told which group their examples are of."""
     is_personal: ClassVar[bool] = False
     """Whether every client keeps a model of its own."""
+    remembers: ClassVar[bool] = True
+    """Whether clients keep something for their next round."""
     keeps_parameters: ClassVar[bool] = False
     """Whether every client keeps as many numbers as the model has."""
 
@@ -81,6 +83,7 @@ class FedProxSpec(LocalMethodSpec):
     rule = FedProx
     kind: Literal["fedprox"]
     pull: NonNegativeFloat  # μ; 0: training as ever
+    remembers = False
 
 
 class WorkerMomentumSpec(LocalMethodSpec):

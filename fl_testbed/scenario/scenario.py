@@ -159,7 +159,8 @@ class Scenario(WholeScenario):
         What clients remember stays in Flower's own engine, where no checkpoint has it.
         """
         attacks = [kind.training_attack.build() for kind in self.attacker_kinds]
-        remembers = self.local_method is not None or any(a and a.needs_previous for a in attacks)
+        remembers = any(a and a.needs_previous for a in attacks)
+        remembers |= self.local_method is not None and self.local_method.remembers
         return self.strategy.can_resume and not (remembers and self.engine.kind == "flower")
 
     @property
