@@ -12,7 +12,7 @@ from torch import nn
 
 from clients.attacks import TrainingAttack
 from clients.device_memory import DeviceMemory, HostMemory
-from clients.local import Lesson, LocalMethod
+from clients.local import Lesson, LocalMethod, LocalRound
 from clients.reporting import Claim, claimed, report_of
 from clients.shard import Shard
 from clients.trainer import Job, Trained, Trainer, device_of, moved
@@ -166,7 +166,7 @@ class ShardClientApp(ClientApp):
         model = self._trainer.holding(received).eval()  # lest it draws
         shard = work.shard.to(self._trainer.device)
         rng = generator(self._seed, Purpose.LESSON, round_, _client(context))
-        return self._local.lesson(model, shard, round_, memory, rng)
+        return self._local.lesson(LocalRound(model, shard, round_, memory, rng))
 
     def _load(self, message: Message) -> State:
         arrays = message.content[ARRAYS]

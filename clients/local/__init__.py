@@ -3,7 +3,7 @@
 from clients.local.ditto import Ditto
 from clients.local.example_jtt import ExampleJtt, flagged_by, with_copies
 from clients.local.group_dro import ExampleGroupDro, GroupWeights
-from clients.local.lesson import Lesson, LocalMethod
+from clients.local.lesson import Lesson, LocalMethod, LocalRound
 from clients.local.proximal import FedProx, PulledTowards
 from clients.local.worker_momentum import WorkerMomentum
 
@@ -15,6 +15,7 @@ __all__ = [
     "GroupWeights",
     "Lesson",
     "LocalMethod",
+    "LocalRound",
     "PulledTowards",
     "WorkerMomentum",
     "flagged_by",

@@ -2,13 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from torch import nn
-
-from clients.local.lesson import Lesson
+from clients.local.lesson import Lesson, LocalRound
 from clients.local.proximal import PulledTowards
-from clients.shard import Shard
-from strategies.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -26,14 +21,6 @@ class Ditto:
     pull: float
     """λ: 0 is training alone."""
 
-    def lesson(
-        self,
-        model: nn.Module,
-        shard: Shard,
-        round_: int,
-        memory: Memory,
-        rng: np.random.Generator,
-    ) -> Lesson:
+    def lesson(self, told: LocalRound) -> Lesson:
         """Return the shard, and the loss of the personal model."""
-        del model, round_, memory, rng
-        return Lesson(shard, personal=PulledTowards(self.pull))
+        return Lesson(told.shard, personal=PulledTowards(self.pull))

@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
-from clients.local.lesson import Lesson
+from clients.local.lesson import Lesson, LocalRound
 from clients.shard import Shard
 from clients.training import confidences_in, logits_of
-from strategies.memory import Memory
 from strategies.shapes import Bool, Tensor
 
 FLAGS = "flagged"
@@ -48,23 +46,15 @@ class ExampleJtt:
     threshold: float = 0.5
     """Of the probability that the model gives an example's label."""
 
-    def lesson(
-        self,
-        model: nn.Module,
-        shard: Shard,
-        round_: int,
-        memory: Memory,
-        rng: np.random.Generator,
-    ) -> Lesson:
+    def lesson(self, told: LocalRound) -> Lesson:
         """Return the shard, and after the warm-up with copies."""
-        del rng
-        flags = memory.get(FLAGS)
-        warming_up = round_ <= self.warm_up_rounds
+        flags = told.memory.get(FLAGS)
+        warming_up = told.round_ <= self.warm_up_rounds
         # Right after a restart the model knows nothing: it would flag nearly all examples.
-        if warming_up or (flags is None and round_ >= 2 * self.warm_up_rounds):
-            flags = flagged_by(model, shard, self.threshold)
+        if warming_up or (flags is None and told.round_ >= 2 * self.warm_up_rounds):
+            flags = flagged_by(told.model, told.shard, self.threshold)
         if flags is None:
-            return Lesson(shard)
-        flags = flags.to(shard.labels.device, torch.bool)
-        seen = shard if warming_up else with_copies(shard, flags, self.n_copies)
+            return Lesson(told.shard)
+        flags = flags.to(told.shard.labels.device, torch.bool)
+        seen = told.shard if warming_up else with_copies(told.shard, flags, self.n_copies)
         return Lesson(seen, kept=lambda: {FLAGS: flags.to(torch.uint8)})

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from clients.local.lesson import Lesson
+from clients.local.lesson import Lesson, LocalRound
 from clients.shard import Shard
 from clients.training import State
 from strategies.memory import Memory, recall, remember
@@ -69,17 +67,10 @@ class ExampleGroupDro:
 
     step_size: float
 
-    def lesson(
-        self,
-        model: nn.Module,
-        shard: Shard,
-        round_: int,
-        memory: Memory,
-        rng: np.random.Generator,
-    ) -> Lesson:
+    def lesson(self, told: LocalRound) -> Lesson:
         """Return the shard and the weighted loss."""
-        del model, round_, rng
-        held = shard.groups.unique().cpu()
+        memory = told.memory
+        held = told.shard.groups.unique().cpu()
         first = recall(memory, WEIGHTS, held, default=1 / len(held))
         mass = 1.0  # less what groups keep that are not held now
         if memory:
@@ -93,4 +84,4 @@ class ExampleGroupDro:
                 return memory
             return remember(memory, WEIGHTS, held, after * mass)
 
-        return Lesson(shard, weighted, kept=kept)
+        return Lesson(told.shard, weighted, kept=kept)

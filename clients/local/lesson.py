@@ -12,6 +12,21 @@ from strategies.memory import Memory
 from strategies.shapes import Tensor
 
 
+class LocalRound(NamedTuple):
+    """A round, as a method inside a client is told of it."""
+
+    model: nn.Module
+    """Holds the received parameters until there is a lesson, and is set to be tested."""
+    shard: Shard
+    """The client's own examples, on the model's device."""
+    round_: int
+    """From 1."""
+    memory: Memory
+    """What the client kept of its last round; empty in its first."""
+    rng: np.random.Generator
+    """Of this client and round."""
+
+
 class Lesson(NamedTuple):
     """What a client trains on this round, and what it minimises."""
 
@@ -31,21 +46,6 @@ class Lesson(NamedTuple):
 class LocalMethod(Protocol):
     """A method inside a client. Attackers run it too, on their own data."""
 
-    def lesson(
-        self,
-        model: nn.Module,
-        shard: Shard,
-        round_: int,
-        memory: Memory,
-        rng: np.random.Generator,
-    ) -> Lesson:
-        """Return what to train on.
-
-        Args:
-            model: Holds the received parameters until this returns, and is set to be tested.
-            shard: The client's own examples, on the model's device.
-            round_: The round, from 1.
-            memory: What the client kept of its last round; empty in its first.
-            rng: Of this client and round.
-        """
+    def lesson(self, told: LocalRound) -> Lesson:
+        """Return what to train on."""
         ...

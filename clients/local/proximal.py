@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from clients.local.lesson import Lesson
+from clients.local.lesson import Lesson, LocalRound
 from clients.shard import Shard
 from clients.training import State
-from strategies.memory import Memory
 from strategies.shapes import Float, Int, Tensor
 
 
@@ -53,14 +50,6 @@ class FedProx:
     pull: float
     """μ: 0 is training as ever."""
 
-    def lesson(
-        self,
-        model: nn.Module,
-        shard: Shard,
-        round_: int,
-        memory: Memory,
-        rng: np.random.Generator,
-    ) -> Lesson:
+    def lesson(self, told: LocalRound) -> Lesson:
         """Return the shard, and the loss of the model that is sent."""
-        del model, round_, memory, rng
-        return Lesson(shard, objective=PulledTowards(self.pull))
+        return Lesson(told.shard, objective=PulledTowards(self.pull))

@@ -3,11 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from torch import nn
-
-from clients.local.lesson import Lesson
-from clients.shard import Shard
+from clients.local.lesson import Lesson, LocalRound
 from clients.training import State
 from strategies.memory import Memory
 from strategies.shapes import Tensor
@@ -32,17 +28,10 @@ class WorkerMomentum:
 
     beta: float = 0.9
 
-    def lesson(
-        self,
-        model: nn.Module,
-        shard: Shard,
-        round_: int,
-        memory: Memory,
-        rng: np.random.Generator,
-    ) -> Lesson:
+    def lesson(self, told: LocalRound) -> Lesson:
         """Return the shard, and what becomes of the update."""
-        del round_, rng
-        names = [name for name, value in model.named_parameters() if value.requires_grad]
+        memory = told.memory
+        names = [name for name, value in told.model.named_parameters() if value.requires_grad]
         average: State = {}
 
         def revise(received: State, trained: Mapping[str, Tensor]) -> None:
@@ -56,4 +45,4 @@ class WorkerMomentum:
         def kept() -> Memory:
             return average if all(m.isfinite().all() for m in average.values()) else memory
 
-        return Lesson(shard, revise=revise, kept=kept)
+        return Lesson(told.shard, revise=revise, kept=kept)

@@ -2,9 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import nn
 
 from clients.local import (
     Ditto,
@@ -13,9 +11,9 @@ from clients.local import (
     FedProx,
     Lesson,
     LocalMethod,
+    LocalRound,
     WorkerMomentum,
 )
-from clients.shard import Shard
 from clients.training import Objective
 from fl_testbed.scenario.own_code import (
     BY_KIND,
@@ -27,7 +25,6 @@ from fl_testbed.scenario.own_code import (
     misshapen,
 )
 from fl_testbed.scenario.spec import Spec
-from strategies.memory import Memory
 
 
 class LocalMethodSpec(Spec):
@@ -100,7 +97,7 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
 
     uses_groups: bool = False  # whether it goes by shard.groups: an oracle, which is marked
     has_personal: bool = False  # whether its lessons have a personal model
-    facts = frozenset({"model", "round_", "memory", "rng"})
+    facts = frozenset(LocalRound._fields) - {"shard"}
     first = "a client's shard"
     reads_only = True
     keeps_parameters = True  # as far as one knows
@@ -119,16 +116,10 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
         """Return this: it gives lessons itself."""
         return self
 
-    def lesson(
-        self,
-        model: nn.Module,
-        shard: Shard,
-        round_: int,
-        memory: Memory,
-        rng: np.random.Generator,
-    ) -> Lesson:
+    def lesson(self, told: LocalRound) -> Lesson:
         """Return what the function makes of a round."""
-        return self.called(shard, model=model, round_=round_, memory=memory, rng=rng)
+        facts = told._asdict()
+        return self.called(facts.pop("shard"), **facts)
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Lesson of such examples."""

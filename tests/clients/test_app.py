@@ -294,9 +294,10 @@ class Noting:
     def __init__(self) -> None:
         self.told = []
 
-    def lesson(self, model, shard, round_, memory, rng) -> Lesson:
-        self.told.append((model.training, list(memory), rng.random()))
-        return Lesson(shard, kept=lambda: {"one": torch.ones(1)} if round_ == 1 else {})
+    def lesson(self, told) -> Lesson:
+        self.told.append((told.model.training, list(told.memory), told.rng.random()))
+        kept = {"one": torch.ones(1)} if told.round_ == 1 else {}
+        return Lesson(told.shard, kept=lambda: kept)
 
 
 def test_what_a_method_inside_a_client_draws_and_recalls_is_its_client_s_own():
@@ -321,8 +322,8 @@ def test_what_a_method_inside_a_client_draws_and_recalls_is_its_client_s_own():
 class Rebinding:
     """Puts others in the place of trained parameters."""
 
-    def lesson(self, model, shard, round_, memory, rng) -> Lesson:
-        return Lesson(shard, revise=lambda received, trained: trained.update(received))
+    def lesson(self, told) -> Lesson:
+        return Lesson(told.shard, revise=lambda received, trained: trained.update(received))
 
 
 def test_what_is_sent_is_revised_in_place_or_not_at_all():

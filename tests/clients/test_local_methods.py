@@ -14,6 +14,7 @@ from clients.local import (
     ExampleJtt,
     FedProx,
     GroupWeights,
+    LocalRound,
     WorkerMomentum,
     flagged_by,
     with_copies,
@@ -59,28 +60,28 @@ class TestExampleJtt:
     def test_flags_are_set_in_the_last_warm_up_round_and_used_from_the_next(self):
         method, own = ExampleJtt(warm_up_rounds=2, n_copies=3), shard([0, 1])
         flipped = own._replace(labels=1 - own.labels)  # another model would flag others
-        first = method.lesson(Fixed(), flipped, 1, {}, RNG)
-        last = method.lesson(Fixed(), own, 2, first.kept(), RNG)
+        first = method.lesson(LocalRound(Fixed(), flipped, 1, {}, RNG))
+        last = method.lesson(LocalRound(Fixed(), own, 2, first.kept(), RNG))
         assert len(first.shard.labels) == len(last.shard.labels) == 2
         for round_ in (3, 4):
-            later = method.lesson(Fixed(), flipped, round_, last.kept(), RNG)
+            later = method.lesson(LocalRound(Fixed(), flipped, round_, last.kept(), RNG))
             assert later.shard.inputs.flatten().tolist() == [0, 1, 0, 0, 0]
             assert later.kept()["flagged"].tolist() == [1, 0]
 
     def test_who_is_not_asked_in_the_last_warm_up_round_has_the_flags_of_an_earlier_one(self):
         method, own = ExampleJtt(warm_up_rounds=3, n_copies=1), shard([0, 1])
-        early = method.lesson(Fixed(), own, 1, {}, RNG)
+        early = method.lesson(LocalRound(Fixed(), own, 1, {}, RNG))
         begun_again = own._replace(labels=own.labels * 0)  # the model gets all of these wrong
-        lesson = method.lesson(Fixed(), begun_again, 4, early.kept(), RNG)
+        lesson = method.lesson(LocalRound(Fixed(), begun_again, 4, early.kept(), RNG))
         assert lesson.shard.inputs.flatten().tolist() == [0, 1, 0]
 
     def test_who_was_never_asked_flags_when_the_model_has_trained_for_another_warm_up(self):
         method, own = ExampleJtt(warm_up_rounds=2, n_copies=1), shard([0, 1])
-        early = method.lesson(Fixed(), own, 3, {}, RNG)
+        early = method.lesson(LocalRound(Fixed(), own, 3, {}, RNG))
         assert early.shard.inputs.flatten().tolist() == [0, 1]
         assert early.kept() == {}
         for round_ in (4, 7):
-            lesson = method.lesson(Fixed(), own, round_, {}, RNG)
+            lesson = method.lesson(LocalRound(Fixed(), own, round_, {}, RNG))
             assert lesson.shard.inputs.flatten().tolist() == [0, 1, 0]
             assert lesson.kept()["flagged"].tolist() == [1, 0]
 
@@ -110,14 +111,14 @@ class TestGroupDro:
 
     def test_weights_last_over_rounds_and_a_training_that_begins_again_forgets_its_steps(self):
         method, own = ExampleGroupDro(step_size=1.0), shard([0, 1], groups=[3, 5])
-        lesson = method.lesson(Fixed(), own, 1, {}, RNG)
+        lesson = method.lesson(LocalRound(Fixed(), own, 1, {}, RNG))
         for _ in range(2):
             lesson.objective.begin({}, own)
             lesson.objective.loss({}, Fixed()(own.inputs), torch.arange(2))
             # Probabilities 1/4 and 3/4: weights ∝ (4, 4/3).
             expected = torch.tensor([0.75, 0.25]).double()
             torch.testing.assert_close(lesson.kept()["group-weights.values"], expected)
-        again = method.lesson(Fixed(), own, 2, lesson.kept(), RNG)
+        again = method.lesson(LocalRound(Fixed(), own, 2, lesson.kept(), RNG))
         again.objective.begin({}, own)
         again.objective.loss({}, Fixed()(own.inputs), torch.arange(2))
         # Once more: ∝ (3 · 4, 1 · 4/3).
@@ -132,7 +133,7 @@ class TestGroupDro:
         memory = {}
         for own, expected in (*often, *later):
             memory = {} if expected == [1.0] else memory
-            lesson = method.lesson(Fixed(), own, 1, memory, RNG)
+            lesson = method.lesson(LocalRound(Fixed(), own, 1, memory, RNG))
             lesson.objective.begin({}, own)
             loss = lesson.objective.loss({}, Fixed()(own.inputs), torch.arange(2))
             memory = lesson.kept()
@@ -144,7 +145,7 @@ class TestGroupDro:
         method, own = ExampleGroupDro(step_size=1.0), shard([0, 1], groups=[3, 5])
         memory = {"group-weights.clients": torch.tensor([3, 5]),
                   "group-weights.values": torch.tensor([0.75, 0.25]).double()}  # fmt: skip
-        lesson = method.lesson(Fixed(), own, 1, memory, RNG)
+        lesson = method.lesson(LocalRound(Fixed(), own, 1, memory, RNG))
         lesson.objective.begin({}, own)
         lesson.objective.loss({}, torch.full((2, 2), torch.nan), torch.arange(2))
         assert lesson.kept() == memory
@@ -154,7 +155,7 @@ class TestDitto:
     def test_a_personal_model_is_pulled_towards_the_received_one(self):
         own, received = shard([1]), {"bias": torch.tensor([0.0, log(3)])}
         start = {"bias": received["bias"] + 1}
-        objective = Ditto(pull=2.0).lesson(Fixed(), own, 1, {}, RNG).personal
+        objective = Ditto(pull=2.0).lesson(LocalRound(Fixed(), own, 1, {}, RNG)).personal
         settings = LocalTraining(lr=0.1, batch_size=1)
         job = Job(own, settings, lambda: np.random.default_rng(0), None, objective, start)
         (done,) = Trainer(Fixed(), HostMemory()).one_by_one(received, [job])
@@ -164,14 +165,14 @@ class TestDitto:
 
     def test_a_batch_is_judged_by_the_labels_of_its_own_examples(self):
         own, model = shard([0, 0, 1]), Fixed()
-        objective = Ditto(pull=1.0).lesson(model, own, 1, {}, RNG).personal
+        objective = Ditto(pull=1.0).lesson(LocalRound(model, own, 1, {}, RNG)).personal
         objective.begin({"bias": model.bias.detach(), "unused": torch.zeros(1)}, own)
         parameters = {"bias": model.bias, "unused": torch.tensor([2.0])}
         loss = objective.loss(parameters, model(own.inputs[1:]), torch.tensor([1, 2]))
         assert loss.item() == pytest.approx((log(4) + log(4 / 3)) / 2 + 2)  # and λ/2 · 2²
 
     def test_the_model_that_is_sent_is_trained_as_ever(self):
-        lesson = Ditto(pull=1.0).lesson(Fixed(), shard([1]), 1, {}, RNG)
+        lesson = Ditto(pull=1.0).lesson(LocalRound(Fixed(), shard([1]), 1, {}, RNG))
         assert lesson.objective is None
         assert lesson.kept() == {}
 
@@ -179,7 +180,7 @@ class TestDitto:
 class TestFedProx:
     def test_the_model_that_is_sent_is_pulled_back_to_the_received_one(self):
         own, received = shard([1]), torch.tensor([0.0, log(3)])
-        lesson = FedProx(pull=2.0).lesson(Fixed(), own, 1, {}, RNG)
+        lesson = FedProx(pull=2.0).lesson(LocalRound(Fixed(), own, 1, {}, RNG))
         settings = LocalTraining(lr=0.1, batch_size=1, local_epochs=2)
         job = Job(own, settings, lambda: np.random.default_rng(0), None, lesson.objective)
         (done,) = Trainer(Fixed(), HostMemory()).one_by_one({"bias": received}, [job])
@@ -196,7 +197,10 @@ class TestWorkerMomentum:
         model.frozen = nn.Parameter(torch.zeros(1), requires_grad=False)
         received = {"bias": torch.ones(2), "still": torch.ones(1), "frozen": torch.ones(1)}
         for update, sent in ((2.0, 2.0), (torch.nan, torch.nan), (4.0, 2.5)):
-            lesson, own = method.lesson(model, shard([1]), 1, memory, RNG), dict(received)
+            lesson, own = (
+                method.lesson(LocalRound(model, shard([1]), 1, memory, RNG)),
+                dict(received),
+            )
             own["bias"] = own["bias"] + update
             lesson.revise(received, own)
             torch.testing.assert_close(own["bias"], torch.full((2,), 1 + sent), equal_nan=True)

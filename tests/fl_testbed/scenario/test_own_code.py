@@ -13,6 +13,7 @@ import pytest
 import torch
 from pretended_device import ELSEWHERE, PretendedDevice
 
+from clients.local import LocalRound
 from clients.shard import Role, Shard
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.own_code import OwnCodeError, described, own_specs, users_modules
@@ -471,10 +472,10 @@ def test_a_users_method_inside_clients_gives_lessons_and_what_is_none_is_told(
     method = cast(Any, scenario.local_method).build()
     shard = Shard(torch.ones(2, 3), *torch.zeros(2, 2).long(), torch.zeros(2), Role.POISONED)
     if not fault:
-        assert method.lesson(torch.nn.Identity(), shard, 1, {}, RNG).shard is shard
+        assert method.lesson(LocalRound(torch.nn.Identity(), shard, 1, {}, RNG)).shard is shard
         return
     with pytest.raises(OwnCodeError) as error:
-        method.lesson(torch.nn.Identity(), shard, 1, {}, RNG)
+        method.lesson(LocalRound(torch.nn.Identity(), shard, 1, {}, RNG))
     assert re.match(rf"local.py:[56]: lesson {re.escape(fault)}", described(error.value))
 
 
@@ -488,4 +489,4 @@ def test_a_users_method_with_personal_models_or_groups_says_so(tmp_path):
         assert method.is_oracle
         assert method.local_method.is_personal == bool(told)
         with pytest.raises(OwnCodeError, match=fault) if fault else nullcontext():
-            method.local_method.build().lesson(torch.nn.Identity(), shard, 1, {}, RNG)
+            method.local_method.build().lesson(LocalRound(torch.nn.Identity(), shard, 1, {}, RNG))
