@@ -135,7 +135,7 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
         if there is None:
             left.append(scenario)
         elif there != scenario.to_yaml():
-            apart = _apart(there, scenario.to_yaml())
+            apart = _apart(there, scenario.identity())
             text = (
                 f"holds a run of another scenario{apart}: choose another --out, or remove the "
                 "folder"
@@ -159,10 +159,11 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
     return left
 
 
-def _apart(there: str, wanted: str) -> str:
+def _apart(there: str, wanted: dict[str, Any]) -> str:
     """Name the first keys in which two scenarios differ; of own code that was changed, its hash."""
+    other = dict(leaves(wanted))
     try:
-        one, other = (dict(leaves(yaml.safe_load(text))) for text in (there, wanted))
+        one = dict(leaves(yaml.safe_load(there)))
     except yaml.YAMLError:  # somebody's own file
         return ""
     keys = [key for key in other | one if one.get(key, "") != other.get(key, "")]

@@ -6,9 +6,9 @@ import pandas as pd
 
 from clients.shard import Role
 from fl_testbed.metrics.suppression import pairwise_auc
-from fl_testbed.metrics.tables import after_round, answered, last_restart
+from fl_testbed.metrics.tables import ROUNDING, after_round, answered, last_restart
 
-RAISED = 1 + 1e-7  # a lifted weight over the prior; above the rounding of files, 9 digits each
+RAISED = 1 + ROUNDING  # a lifted weight over the prior
 
 
 def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, Any]:

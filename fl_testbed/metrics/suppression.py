@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 
 from clients.shard import Role
-from fl_testbed.metrics.tables import answered, weighed
+from fl_testbed.metrics.tables import ROUNDING, answered, weighed
 
 BOOTSTRAP_DRAWS = 1_000
-BELOW = 1 - 1e-7  # exactly half is not below it, though both were rounded to a file's 9 digits
 
 
 def suppression(
@@ -85,7 +84,7 @@ def _of_role(rows: pd.DataFrame, selects: bool) -> dict[str, float | None]:
         "weight_ratio": float(weights.sum() / prior),
         "contribution_ratio": float(rows["contribution"].fillna(0).sum() / prior),
         "retention": float((weights > 0).mean()) if selects else None,
-        "halved": float((weights < BELOW * priors / 2).mean()),
+        "halved": float((weights < (1 - ROUNDING) * priors / 2).mean()),
     }
 
 

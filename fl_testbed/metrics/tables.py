@@ -8,6 +8,7 @@ import pandas as pd
 
 NAMES = dict.fromkeys(("name", "variant", "group", "poison"), str)
 """Columns whose text may look like a number."""
+ROUNDING = 1e-7  # of a ratio of two figures, which tables hold to 9 digits
 
 
 def read_table(source: Path | TextIO, columns: Mapping[str, type] | None = None) -> pd.DataFrame:

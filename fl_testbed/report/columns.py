@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from clients.shard import Role
 from fl_testbed.data.groups import shown_name
+from fl_testbed.metrics.tables import ROUNDING
 
 MAJORITY, MINORITY, POISONED = (
     f"suppression.{role.value}"
@@ -32,8 +33,7 @@ class Column(NamedTuple):
     def is_told_by(self, figures: Mapping[str, float]) -> bool:
         """Whether a run's figures have something to show in the column."""
         value = figures.get(self.key, math.nan)
-        # Ratios of weights are good to the 9 digits of files.
-        return not math.isnan(value) and not math.isclose(value, self.idle, rel_tol=1e-7)
+        return not math.isnan(value) and not math.isclose(value, self.idle, rel_tol=ROUNDING)
 
     @property
     def scale(self) -> float:
