@@ -2,7 +2,8 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ from fl_testbed.scenario.places import parts_of
 
 METHODS = {"strategy", *StrategySpec.model_fields, "local_method", "stages"}
 """Swept keys that are of the methods compared, and not of what these meet."""
+UNNAMED = "default"
+"""The variant of a file that names none."""
 
 
 @dataclass
@@ -38,8 +41,8 @@ class Row:
     method: str
     """Its label without what follows."""
     point: str
-    """Swept values that say what a method meets, ``attack=mimic``; empty if no two methods meet the
-    same."""
+    """What a method meets, ``attack=mimic`` or ``name=`` and the sweep's; empty if no two methods
+    meet the same."""
     counts: dict[Status, int]
     """Runs by how far they are."""
     reasons: list[str]
@@ -62,7 +65,7 @@ class Row:
     def swept(self) -> dict[str, str]:
         """The swept values of its point, by key."""
         parts = (part.partition("=") for part in parts_of(self.point))
-        return {key: value for key, _, value in parts if key}
+        return {key: value for key, _, value in parts if key not in ("", "name")}
 
     @property
     def competes(self) -> bool:
@@ -94,7 +97,7 @@ class Comparison:
 
     @property
     def has_points(self) -> bool:
-        """Whether variants are compared at several swept values, at each by itself."""
+        """Whether variants are compared at several points, at each by itself."""
         return len({row.point for row in self.rows}) > 1
 
     @property
@@ -114,13 +117,14 @@ def compare(
 ) -> Comparison:
     """Compare variants over their seeds.
 
-    Where a sweep has several methods meet the same values, such as attacks, rows stand together by
-    these, and each is compared with the others at its own: a strong attack makes no defence bad.
+    Where several methods meet the same swept values, such as attacks, rows stand together by these,
+    and each is compared with the others at its own: a strong attack makes no defence bad. So do
+    several sweeps of the same methods, on different data for instance.
 
     Args:
         runs: Of one or several sweeps; with several, rows are called ``name/variant``.
-        baseline: The label of the row that differences are taken to; or a variant that a sweep has
-            at several values: then each row's are taken to the one at its own.
+        baseline: The label of the row that differences are taken to; or a variant that is there at
+            several points: then each row's are taken to the one at its own.
         sections: Columns by section; by default all that are known.
 
     Raises:
@@ -201,23 +205,38 @@ class _Place(NamedTuple):
     point: str
 
 
-def _place(label: str) -> _Place:
-    """Split a label into the variant, with swept parts of its method, and the other swept values.
+def _place(variant: str) -> _Place:
+    """Split a name into the variant, with swept parts of its method, and the other swept values.
 
     A sweep's keys stand last in its runs' names, each by the last of its parts.
     """
-    parts = parts_of(label)
+    parts = parts_of(variant)
     of_world = ["=" in part and part.partition("=")[0] not in METHODS for part in parts]
     method, point = (
         ",".join(part for part, is_so in zip(parts, of_world, strict=True) if is_so == wanted)
         for wanted in (False, True)
     )
-    return _Place(method, point)
+    return _Place(method or UNNAMED, point)
 
 
-def _places(labels: Iterable[str]) -> dict[str, _Place]:
-    """Return where each row stands: at one point all, if no two methods share any."""
-    places = {label: _place(label) for label in labels}
+def _places(by_label: Mapping[str, Sequence[RunResult]]) -> dict[str, _Place]:
+    """Return where each row stands: at one point all, if no two methods share any.
+
+    Sweeps with a method in common meet different data, or whatever else they differ in: then a
+    sweep is part of the point, and else of the method.
+    """
+    own = {label: (runs[0].name, _place(runs[0].variant)) for label, runs in by_label.items()}
+    sweeps = {name for name, _ in own.values()}
+    of_method = Counter(method for _, method in {(name, at.method) for name, at in own.values()})
+    del of_method[UNNAMED]
+    places = {}
+    for label, (name, (method, point)) in own.items():
+        if len(sweeps) == 1:
+            places[label] = _Place(method, point)
+        elif max(of_method.values(), default=0) > 1:
+            places[label] = _Place(method, f"name={name},{point}".removesuffix(","))
+        else:
+            places[label] = _Place(name if method == UNNAMED else f"{name}/{method}", point)
     points = [place.point for place in places.values()]
     if len(set(points)) == len(points):
         return {label: _Place(label, "") for label in places}

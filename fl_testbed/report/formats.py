@@ -43,7 +43,7 @@ class Grid:
     """The variants, with their marks."""
     cells: list[list[Cell]]
     points: list[str]
-    """Each variant's swept point: where it changes, a line is drawn."""
+    """What each variant meets: where it changes, a line is drawn."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -228,7 +228,7 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
             cells.append(Cell(text, row.label in comparison.best[column.key], value.mean))
         grid.cells.append(cells)
     if any(comparison.best[column.key] for column in columns):
-        where = " at each swept value" if comparison.has_points else ""
+        where = " in each block" if comparison.has_points else ""
         grid.notes.append(f"{MARK} best of the column{where}")
     return grid
 
@@ -273,7 +273,7 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
     if any(not math.isnan(e.half_width) for row in rows for e in row.estimates.values()):
         yield "mean ± 95 % interval over seeds (Student's t)"
     if any(row.is_pareto for row in rows):
-        other = "no other at its swept value" if comparison.has_points else "no other"
+        other = "no other in its block" if comparison.has_points else "no other"
         yield (
             f"{PARETO} Pareto-optimal: {other} is as good in worst group and in ASR, and better in "
             "one"

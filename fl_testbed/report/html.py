@@ -70,7 +70,7 @@ def _page(
                 "title": grid.title,
                 "headings": grid.headings,
                 "notes": notes_with(grid, "green"),
-                "rows": list(zip(grid.labels, grid.cells, strict=True)),
+                "rows": list(zip(grid.labels, grid.cells, grid.ends, strict=True)),
             }
             for grid in grids(comparison)
         ],

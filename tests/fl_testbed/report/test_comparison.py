@@ -283,8 +283,8 @@ def test_rules_are_compared_at_each_swept_value_by_itself(attacked: Path) -> Non
     assert all(row.is_pareto for row in comparison.rows)
     (table,) = grids(comparison)
     assert table.ends == [False, True, False, False]
-    assert "* best of the column at each swept value" in table.notes
-    assert any("no other at its swept value is as good" in note for note in table.notes)
+    assert "* best of the column in each block" in table.notes
+    assert any("no other in its block is as good" in note for note in table.notes)
     assert latex(comparison).count(r"\midrule") == 2  # one below the heading
     plane = tension_plane(comparison)
     assert plane is not None
@@ -389,6 +389,26 @@ def test_several_sweeps_stand_side_by_side(tmp_path: Path) -> None:
     write_run(tmp_path / "two", "mean", 0, figures(0.6))
     rows = compare(find_runs([tmp_path])).rows
     assert [row.label for row in rows] == ["one/mean", "two/mean"]
+
+
+def test_sweeps_of_the_same_methods_are_compared_each_by_itself(tmp_path: Path) -> None:
+    for name, rate in (("easy", 0.1), ("hard", 0.9)):
+        write_run(tmp_path / name, "mean", 0, figures(0.5, rate=rate))
+        write_run(tmp_path / name, "krum", 0, figures(0.5, rate=rate - 0.05))
+    comparison = compare(find_runs([tmp_path]), "mean")
+    assert comparison.best[ATTACK_SUCCESS.key] == ["easy/krum", "hard/krum"]
+    assert [row.point for row in comparison.rows] == ["name=easy"] * 2 + ["name=hard"] * 2
+    changes = [row.differences.get(ATTACK_SUCCESS.key) for row in comparison.rows]
+    assert [change and change.mean for change in changes] == pytest.approx([-0.05, None] * 2)
+
+
+def test_sweeps_of_one_method_each_are_what_is_compared(tmp_path: Path) -> None:
+    for name, rate in (("mean", 0.9), ("krum", 0.1)):
+        for attack in ("none", "mimic"):
+            write_run(tmp_path / name, f"attack={attack}", 0, figures(0.5, rate=rate))
+    comparison = compare(find_runs([tmp_path]))
+    assert comparison.best[ATTACK_SUCCESS.key] == ["krum/attack=mimic", "krum/attack=none"]
+    assert {row.method for row in comparison.rows} == {"krum", "mean"}
 
 
 def test_figures_of_pooled_data_are_said_to_be_the_final_model_s_without_a_twin_too(
