@@ -140,10 +140,13 @@ def run(
     if engine is None and (workers is not None or ray_address is not None):
         chosen["kind"] = "ray"
     overrides = [f"engine.{key}={value}" for key, value in chosen.items() if value is not None]
-    scenarios = load_files(files, [*(settings or []), *overrides])
+    scenarios = loaded = load_files(files, [*(settings or []), *overrides])
     if variant:
-        scenarios = _of_variants(scenarios, variant)
+        scenarios = _of_variants(loaded, variant)
     console = make_console()
+    there = [s.name for s in scenarios]
+    for name in dict.fromkeys(s.name for s in loaded if s.name not in there):
+        console.print(f"{name}: has no such variant, nothing of it runs", soft_wrap=True)
     trackers = start_trackers(tracker or [], out)
     command = shlex.join(["fl-testbed", *sys.argv[1:]])
     options = Options(out, data_dir, command, resume, trackers)
@@ -274,7 +277,8 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
 
         check_data(federated, datasets)
         variants = variant_table(federated, datasets)
-        groups = group_table(federated[0], datasets.get(federated[0]))
+        all_roles = next((s for s in federated if s.clients.poisoned), federated[0])
+        groups = group_table(all_roles, datasets.get(all_roles))
     else:
         from fl_testbed.centralized import tables
 

@@ -105,6 +105,17 @@ def test_a_command_may_run_some_variants(options, said: str, tmp_path: Path, mon
     assert run("run", "scenario.yaml", *options, cwd=tmp_path).stderr == f"{said}\n"
 
 
+def test_a_file_without_the_variant_asked_for_is_named(tmp_path: Path, monkeypatch) -> None:
+    def refused(*_: object) -> None:
+        raise ScenarioError([Fault("", "", "enough")])
+
+    monkeypatch.setattr("fl_testbed.engine.launch.launch", refused)
+    (tmp_path / "one.yaml").write_text(SCENARIO + "\nvariants: {a: {}}\n")
+    (tmp_path / "two.yaml").write_text(SCENARIO.replace("name: ", "name: second-"))
+    done = run("run", "one.yaml", "two.yaml", "--variant", "a", cwd=tmp_path)
+    assert done.stdout == "second-small: has no such variant, nothing of it runs\n"
+
+
 def test_clients_that_hold_nothing_to_show_are_a_fault(tmp_path: Path) -> None:
     nobody = "honest_majority: 0, honest_minority: 0"
     text = SCENARIO.replace("honest_majority: 8, honest_minority: 2", nobody)
