@@ -138,7 +138,7 @@ def _as_yaml(key: str, value: object) -> str:
         return yaml.safe_dump(value)
     except yaml.YAMLError:
         text = f"needs numbers, text, lists and mappings of Python's own, got {short(value)}"
-        raise ScenarioError([Fault("settings", key, text)]) from None
+        raise ScenarioError(Fault("settings", key, text)) from None
 
 
 def load_results(*folders: PathLike) -> Results:

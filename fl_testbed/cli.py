@@ -412,7 +412,7 @@ def _refuse(key: str, text: str, *files: Path) -> NoReturn:
     """Refuse what was asked for: a fault for each file, or one of the command line."""
     from fl_testbed.scenario import Fault, ScenarioError
 
-    raise ScenarioError([Fault(str(file), key, text) for file in files or ("",)])
+    raise ScenarioError(*(Fault(str(file), key, text) for file in files or ("",)))
 
 
 def main() -> None:

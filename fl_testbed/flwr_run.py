@@ -83,7 +83,7 @@ def main(grid: Grid, context: Context) -> None:
                 f"{scenario.variant} has {n_clients} clients, the federation {n_nodes} SuperNodes: "
                 f"pass --federation-config 'num-supernodes={n_clients}'"
             )
-            raise ScenarioError([Fault(str(context.run_config["scenario"]), "clients", text)])
+            raise ScenarioError(Fault(str(context.run_config["scenario"]), "clients", text))
     out = Path(str(context.run_config["out"])).absolute()
     resume, how = bool(context.run_config["resume"]), "resume=true to --run-config"
     options = Options(out, data_dir, "flwr run", resume, how_to_resume=how)

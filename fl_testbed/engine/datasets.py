@@ -79,14 +79,14 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
 
 def check_each(scenarios: Sequence[S], check: Callable[[S], None]) -> None:
     """Check scenarios dataset by dataset, and raise the faults of all of them together."""
-    faults: dict[Fault, None] = {}  # ordered, without repetitions
+    faults: list[Fault] = []
     for scenario in by_dataset(scenarios):
         try:
             check(scenario)
         except ScenarioError as error:
-            faults.update(dict.fromkeys(error.faults))
+            faults += error.faults
     if faults:
-        raise ScenarioError(list(faults))
+        raise ScenarioError(*faults)
 
 
 def checked_federation(
@@ -133,4 +133,4 @@ def data_faults(scenario: AnyScenario) -> Iterator[None]:
         faults = [Fault(scenario.name, "poison", str(fault))]
     else:
         return
-    raise ScenarioError(faults)
+    raise ScenarioError(*faults)

@@ -120,7 +120,7 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
                 earlier = [(str(variant), int(seed)) for variant, seed in plan["runs"]]
             except (ValueError, TypeError, KeyError) as fault:
                 text = f"is no plan of a sweep ({fault}): remove it, or choose another --out"
-                raise ScenarioError([Fault(str(folder.path / PLAN), "", text)]) from None
+                raise ScenarioError(Fault(str(folder.path / PLAN), "", text)) from None
             there = [run for run in earlier if place_of_run(folder.path, *run).exists()]
             command = options.command
             if set(runs) < set(there):  # of a part of the sweep: order and command are the whole's

@@ -57,7 +57,7 @@ def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
         ScenarioError: With a fault for each of them.
     """
     available = psutil.virtual_memory().available
-    faults: dict[str, Fault] = {}
+    faults: list[Fault] = []
     for scenario in _one_of_each_variant(scenarios):
         d, needed = server_memory(scenario, datasets.get(scenario))
         if needed > SHARE_OF_FREE * available:
@@ -67,9 +67,9 @@ def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
                 f"{needed / 2**30:,.1f} GiB, {available / 2**30:,.1f} GiB are free: lower "
                 "sampling.fraction or take a smaller model"
             )
-            faults[text] = Fault(scenario.name, "sampling.fraction", text)
+            faults.append(Fault(scenario.name, "sampling.fraction", text))
     if faults:
-        raise ScenarioError(list(faults.values()))
+        raise ScenarioError(*faults)
 
 
 def fits_side_by_side(

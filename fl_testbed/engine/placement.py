@@ -36,7 +36,7 @@ def check_device(scenario: AnyScenario, n_gpus: int) -> None:
         return
     if n_gpus <= int(device.partition(":")[2] or 0):
         text = f"{device}: there are {n_gpus} GPUs that torch or Ray can use: take auto, or cpu"
-        raise ScenarioError([Fault(scenario.name, "engine.device", text)])
+        raise ScenarioError(Fault(scenario.name, "engine.device", text))
 
 
 def device_of(engine: EngineSpec) -> torch.device:

@@ -43,7 +43,7 @@ def replay(
         else:
             scenarios.append(_changed(folder, settings))
     if faults:
-        raise ScenarioError(faults)
+        raise ScenarioError(*faults)
     left = list(map(id, _check_targets(runs, scenarios, out)))
     datasets = DatasetCache(data_dir)
     done = []
@@ -70,14 +70,14 @@ def _check_targets(
             )
             faults.append(Fault(str(source), "", text))
     if faults:
-        raise ScenarioError(faults)
+        raise ScenarioError(*faults)
     left = check_folders(scenarios, Options(out, None, ""))
     for target, source in sources.items():
         if RunFolder(target).read(REPLAYED) not in (None, _digest(source)):
             text = "holds a replay of another run: choose another --out, or remove the folder"
             faults.append(Fault(str(target), "", text))
     if faults:
-        raise ScenarioError(faults)
+        raise ScenarioError(*faults)
     return left
 
 
@@ -92,9 +92,9 @@ def _changed(folder: Path, settings: Sequence[str]) -> Scenario:
     scenario, *others = load_scenarios(path, settings)
     if others:
         text = f"gives {1 + len(others)} runs, and a replay is one: name a single value"
-        raise ScenarioError([Fault("--set", "", text)])
+        raise ScenarioError(Fault("--set", "", text))
     if not isinstance(own, Scenario) or not isinstance(scenario, Scenario):
-        raise ScenarioError([Fault(str(folder), "", "holds no federated run: nothing was sent")])
+        raise ScenarioError(Fault(str(folder), "", "holds no federated run: nothing was sent"))
     before, after = (
         {k: v for k, v in s.identity().items() if k not in FREE} for s in (own, scenario)
     )
@@ -104,7 +104,7 @@ def _changed(folder: Path, settings: Sequence[str]) -> Scenario:
         if before.get(key) != after.get(key)
     ]
     if faults:
-        raise ScenarioError(faults)
+        raise ScenarioError(*faults)
     variant = f"{own.variant},replay={label_of_settings(settings) or 'same'}"
     return scenario.model_copy(update={"variant": variant})
 
@@ -115,7 +115,7 @@ def _replay_one(source: Path, scenario: Scenario, out: Path, datasets: DatasetCa
     try:
         folder.claim()
     except TakenError as fault:
-        raise ScenarioError([Fault(str(folder.path), "", str(fault))]) from None
+        raise ScenarioError(Fault(str(folder.path), "", str(fault))) from None
     try:
         _write(folder, source, scenario, federation)
     finally:
@@ -135,7 +135,7 @@ def _write(folder: RunFolder, source: Path, scenario: Scenario, federation: Fede
             if ledger.restarted:
                 restarts.append(ledger.round_)
     except (DataError, TooFewClientsError) as fault:
-        raise ScenarioError([Fault(str(source), "", str(fault))]) from None
+        raise ScenarioError(Fault(str(source), "", str(fault))) from None
     folder.close()
     restart = max(restarts, default=math.nan)
     figures = {**described(scenario), **heard_and_lifted(folder.path, scenario, restart)}

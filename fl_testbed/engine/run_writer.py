@@ -155,7 +155,7 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
                 text = f"holds an unfinished run: add {how} to go on, or remove the folder"
                 faults.append(Fault(str(folder.path), "", text))
     if faults:
-        raise ScenarioError(list(dict.fromkeys(faults)))
+        raise ScenarioError(*faults)
     return left
 
 

@@ -138,7 +138,7 @@ def compare(
     for label, run in zip(labels, runs, strict=True):
         by_label.setdefault(label, []).append(run)
     if faults := list(_repeated(by_label)):
-        raise ScenarioError(faults)
+        raise ScenarioError(*faults)
     places = _places(by_label)
     references = _references(baseline, places)
     sections = with_groups(sections, [run.figures for run in runs])

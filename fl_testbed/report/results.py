@@ -139,10 +139,10 @@ def as_written(path: Path) -> Iterator[None]:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as fault:
         text = f"is not what a run writes ({short(str(fault))}): {remedy}"
-        raise ScenarioError([Fault(str(path), "", text)]) from fault
+        raise ScenarioError(Fault(str(path), "", text)) from fault
     except yaml.YAMLError as fault:
         text = f"is not YAML ({short(str(fault))}): {RUN_ANEW}"
-        raise ScenarioError([Fault(str(path), "", text)]) from fault
+        raise ScenarioError(Fault(str(path), "", text)) from fault
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -156,9 +156,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as fault:
-        raise ScenarioError([Fault(str(path), "", f"is not JSON ({fault}): {RUN_AGAIN}")]) from None
+        raise ScenarioError(Fault(str(path), "", f"is not JSON ({fault}): {RUN_AGAIN}")) from None
     if not isinstance(content, dict):
-        raise ScenarioError([Fault(str(path), "", f"needs a mapping: {RUN_AGAIN}")])
+        raise ScenarioError(Fault(str(path), "", f"needs a mapping: {RUN_AGAIN}"))
     return content
 
 

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -36,14 +36,14 @@ class Fault:
 
 
 class ScenarioError(ValueError):
-    """The input is wrong; holds every fault found."""
+    """The input is wrong; holds every fault found, each once."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("\n".join(str(fault) for fault in faults))
-        self.faults = list(faults)
+    def __init__(self, *faults: Fault) -> None:
+        self.faults = list(dict.fromkeys(faults))
+        super().__init__(*self.faults)
 
-    def __reduce__(self) -> tuple[type[Self], tuple[list[Fault]]]:
-        return type(self), (self.faults,)  # by default it would be made of its text
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.faults))
 
 
 NEEDED = {

@@ -133,7 +133,7 @@ def load_files(paths: Sequence[Path], settings: Sequence[str] = ()) -> list[AnyS
             faults.append(Fault(str(path), "name", text))
         names.add(own.name)
     if faults:
-        raise ScenarioError(faults)
+        raise ScenarioError(*faults)
     return [scenario for _, scenarios in loaded for scenario in scenarios]
 
 
@@ -177,7 +177,7 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
     for key, value in plain:
         if (dotted := ".".join(key)) in swept_here:
             text = f"is set, and swept by sweep.{dotted}, at once: leave one out"
-            raise ScenarioError([Fault("--set", dotted, text)])
+            raise ScenarioError(Fault("--set", dotted, text))
         if dotted in sweep:
             sweep[dotted], draft.origins["sweep", dotted] = [value], "--set"
         # A parameter of a method that only variants name is not the base's.
@@ -185,7 +185,7 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
             draft.replace(key, value, "--set")
 
     scenarios: list[AnyScenario] = []
-    faults: dict[Fault, None] = {}  # ordered, without repetitions
+    faults: list[Fault] = []
     unused = [key for key, _ in plain]
     for name, overrides in variants.items():
         for point in _sweep_points(draft, sweep):
@@ -194,17 +194,17 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
                 unused = [key for key in unused if run.origins.get(key) != "--set"]
                 scenarios.append(_build(run))
             except ScenarioError as error:
-                faults.update(dict.fromkeys(error.faults))
+                faults += error.faults
     if not faults:  # else a key may be missing because of them
         text = "is in no run: variants, a sweep or a later --set put something else in its place"
-        faults.update({Fault("--set", ".".join(key), text): None for key in unused})
-    faults.update(dict.fromkeys(_repeated_runs(scenarios, draft.origin(("sweep",)))))
-    faults.update(dict.fromkeys(_other_engines(scenarios, draft)))
+        faults += [Fault("--set", ".".join(key), text) for key in unused]
+    faults += _repeated_runs(scenarios, draft.origin(("sweep",)))
+    faults += _other_engines(scenarios, draft)
     if len({type(scenario) for scenario in scenarios}) > 1:
         text = "federated and centralized runs need a file each"
-        faults[Fault(draft.origin(("variants",)), "kind", text)] = None
+        faults.append(Fault(draft.origin(("variants",)), "kind", text))
     if faults:
-        raise ScenarioError(list(faults))
+        raise ScenarioError(*faults)
     return scenarios
 
 
@@ -243,20 +243,17 @@ def _build(draft: _Draft) -> AnyScenario:
     _locate_own_code(draft, draft.data, ())
     _locate_initial_model(draft)
     model = _class_of(draft)
+
+    def fault(key: Sequence[str | int], text: str) -> Fault:
+        return Fault(draft.origin(key), ".".join(map(str, key)), text)
+
     try:
         scenario = model.model_validate(draft.data)
     except ValidationError as error:
-        raise ScenarioError(
-            [
-                Fault(draft.origin(key), ".".join(str(part) for part in key), text)
-                for key, text in describe(error.errors(), model)
-            ]
-        ) from None
-    contradictions = scenario.contradictions()
-    if contradictions:
-        raise ScenarioError(
-            [Fault(draft.origin(key.split(".")), key, text) for key, text in contradictions]
-        )
+        found = describe(error.errors(), model)
+        raise ScenarioError(*(fault(key, text) for key, text in found)) from None
+    if contradictions := scenario.contradictions():
+        raise ScenarioError(*(fault(key.split("."), text) for key, text in contradictions))
     return scenario
 
 
@@ -297,7 +294,7 @@ def _class_of(draft: _Draft) -> type[AnyScenario]:
         return CentralizedScenario
     if kind is not None:
         text = f"unknown kind {kind!r}: centralized, or leave it out for a federated scenario"
-        raise ScenarioError([Fault(draft.origin(("kind",)), "kind", text)])
+        raise ScenarioError(Fault(draft.origin(("kind",)), "kind", text))
     return Scenario
 
 
@@ -310,14 +307,14 @@ def _overlaid(base: _Draft, variant: str, overrides: Any) -> _Draft:
     where = base.origin(("variants", variant))
     if overrides is not None and not isinstance(overrides, dict):
         raise ScenarioError(
-            [Fault(where, f"variants.{variant}", "needs a mapping of keys to values")]
+            Fault(where, f"variants.{variant}", "needs a mapping of keys to values")
         )
     draft = base.copy()
     for dotted, value in (overrides or {}).items():
         key, where = tuple(dotted.split(".")), base.origin(("variants", variant, dotted))
         if key[0] in EXPANSION_KEYS:
             text = "is a whole file's: give it at the top"
-            raise ScenarioError([Fault(where, f"variants.{variant}.{key[0]}", text)])
+            raise ScenarioError(Fault(where, f"variants.{variant}.{key[0]}", text))
         draft.overlay(key, value, where)
     return draft
 
@@ -328,12 +325,12 @@ def _read(draft: _Draft, path: Path, seen: tuple[str, ...]) -> None:
     text = _text_of(path)
     root = _compose(text, where)
     if root is None:
-        raise ScenarioError([Fault(where, "", "is empty: a scenario needs at least a name")])
+        raise ScenarioError(Fault(where, "", "is empty: a scenario needs at least a name"))
     if not isinstance(root, yaml.MappingNode):
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
         line = root.start_mark.line + 1
         raise ScenarioError(
-            [Fault(f"{where}:{line}", "", f"needs a mapping (key: value), got {kind}")]
+            Fault(f"{where}:{line}", "", f"needs a mapping (key: value), got {kind}")
         )
     data = _construct(root, where)
     origins = dict(_origins(root, (), where))
@@ -351,12 +348,12 @@ def _read(draft: _Draft, path: Path, seen: tuple[str, ...]) -> None:
 def _extend(draft: _Draft, path: Path, base: Any, where: str, seen: tuple[str, ...]) -> None:
     if not isinstance(base, str) or not base:
         text = f"needs the name of a file, or a list of names, got {short(base)}"
-        raise ScenarioError([Fault(where, "extends", text)])
+        raise ScenarioError(Fault(where, "extends", text))
     base_path = path.parent / base
     if not os.path.exists(base_path):  # nor is there one of a name that no file can have
-        raise ScenarioError([Fault(where, "extends", f"{base_path}: {_no_such_file(base_path)}")])
+        raise ScenarioError(Fault(where, "extends", f"{base_path}: {_no_such_file(base_path)}"))
     if os.path.realpath(base_path) in seen:
-        raise ScenarioError([Fault(where, "extends", "a file cannot extend itself")])
+        raise ScenarioError(Fault(where, "extends", "a file cannot extend itself"))
     _read(draft, base_path, seen)
 
 
@@ -371,7 +368,7 @@ def _text_of(path: Path) -> str:
         text = f"cannot be read: {fault.strerror}"
     except UnicodeDecodeError as fault:
         text = f"is not UTF-8 text (byte {fault.start}): save it as UTF-8"
-    raise ScenarioError([Fault(str(path), "", text)])
+    raise ScenarioError(Fault(str(path), "", text))
 
 
 def _compose(text: str, where: str) -> yaml.Node | None:
@@ -380,14 +377,14 @@ def _compose(text: str, where: str) -> yaml.Node | None:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is not None and _n_values(root, {}) > MOST_VALUES:
             text = f"has more than {MOST_VALUES:,} values, those that *names repeat included"
-            raise ScenarioError([Fault(where, "", text)])
+            raise ScenarioError(Fault(where, "", text))
         faults = [] if root is None else list(_prepared(root, (), where, ()))
     except yaml.YAMLError as fault:
-        raise ScenarioError([_yaml_fault(where, fault)]) from None
+        raise ScenarioError(_yaml_fault(where, fault)) from None
     except RecursionError:
-        raise ScenarioError([Fault(where, "", "is nested too deeply")]) from None
+        raise ScenarioError(Fault(where, "", "is nested too deeply")) from None
     if faults:
-        raise ScenarioError(faults)
+        raise ScenarioError(*faults)
     return root
 
 
@@ -395,9 +392,9 @@ def _construct(root: yaml.Node, where: str) -> Any:
     try:
         return yaml.SafeLoader("").construct_document(root)
     except yaml.YAMLError as fault:
-        raise ScenarioError([_yaml_fault(where, fault)]) from None
+        raise ScenarioError(_yaml_fault(where, fault)) from None
     except ValueError as fault:  # such as the integer 0x_
-        raise ScenarioError([Fault(where, "", f"is not YAML: {fault}")]) from None
+        raise ScenarioError(Fault(where, "", f"is not YAML: {fault}")) from None
 
 
 def _no_such_file(path: Path) -> str:
@@ -472,25 +469,24 @@ def _parse_settings(settings: Sequence[str]) -> list[tuple[Key, Any]]:
         except ScenarioError as error:
             faults += error.faults
     if faults:
-        raise ScenarioError(faults)
+        raise ScenarioError(*faults)
     return parsed
 
 
 def _parse_setting(text: str) -> tuple[Key, Any]:
     name, separator, value = text.partition("=")
     if not separator or not name.strip():
-        raise ScenarioError([Fault("--set", text, "needs KEY=VALUE, such as rounds=10")])
+        raise ScenarioError(Fault("--set", text, "needs KEY=VALUE, such as rounds=10"))
     try:
         root = _compose(value, "--set")
         data = None if root is None else _construct(root, "--set")
     except ScenarioError as error:
-        raise ScenarioError(
-            [Fault("--set", fault.key or name, f"the value {fault.text}") for fault in error.faults]
-        ) from None
+        told = (Fault("--set", f.key or name, f"the value {f.text}") for f in error.faults)
+        raise ScenarioError(*told) from None
     outer, dot, inner = name.strip().partition(".")
     if outer == "extends":
         text = "is a file's own: write a file that extends others, and run that"
-        raise ScenarioError([Fault("--set", name, text)])
+        raise ScenarioError(Fault("--set", name, text))
     if outer == "sweep" and dot:
         return (outer, inner), data  # a sweep's keys are dotted themselves
     return tuple(name.strip().split(".")), data
@@ -500,7 +496,7 @@ def _mapping(draft: _Draft, key: str) -> dict[str, Any]:
     value = draft.data.get(key)
     if value is not None and not isinstance(value, dict):
         text = f"needs a mapping (key: value), got {short(value)}"
-        raise ScenarioError([Fault(draft.origin((key,)), key, text)])
+        raise ScenarioError(Fault(draft.origin((key,)), key, text))
     return dict(value or {})
 
 
@@ -510,22 +506,22 @@ def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[
         where, dotted = draft.origin(("sweep", key)), f"sweep.{key}"
         if not isinstance(values, list | dict) or not values:
             text = f"needs a list of values, or a mapping of names to values, got {short(values)}"
-            raise ScenarioError([Fault(where, dotted, text)])
+            raise ScenarioError(Fault(where, dotted, text))
         model = _class_of(draft)
         outer, _, inner = key.partition(".")
         if outer in EXPANSION_KEYS:
-            raise ScenarioError([Fault(where, dotted, "is a whole file's: it cannot be swept")])
+            raise ScenarioError(Fault(where, dotted, "is a whole file's: it cannot be swept"))
         if outer not in model.model_fields:
-            raise ScenarioError([Fault(where, dotted, unknown_key(outer, model))])
+            raise ScenarioError(Fault(where, dotted, unknown_key(outer, model)))
         if not inner and (
             nested := _nested(values, models_in(model.model_fields[outer].annotation))
         ):
             text = f"a swept key is written with dots: {key}.{nested}"
-            raise ScenarioError([Fault(where, dotted, text)])
+            raise ScenarioError(Fault(where, dotted, text))
         unfit = [name for name in values if UNFIT.search(name)] if isinstance(values, dict) else []
         if unfit and key != "seed":  # which is in no variant's name
             text = f"needs names of letters, digits and . _ = , -, got {unfit[0]!r}"
-            raise ScenarioError([Fault(where, dotted, text)])
+            raise ScenarioError(Fault(where, dotted, text))
     named = [
         list(values.items()) if isinstance(values, dict) else [(None, v) for v in values]
         for values in sweep.values()

@@ -37,9 +37,9 @@ def start_trackers(names: Iterable[str], out: Path) -> list[StartTracker]:
                 started.append(TensorBoardRun)
         except ModuleNotFoundError as fault:
             text = f"needs {fault.name}: pip install 'fl-testbed[{name}]'"
-            raise ScenarioError([Fault("", f"--tracker {name}", text)]) from None
+            raise ScenarioError(Fault("", f"--tracker {name}", text)) from None
         except TrackerError as fault:
-            raise ScenarioError([Fault("", f"--tracker {name}", str(fault))]) from None
+            raise ScenarioError(Fault("", f"--tracker {name}", str(fault))) from None
     return started
 
 

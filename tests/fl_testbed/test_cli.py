@@ -80,7 +80,7 @@ def test_whoever_asks_for_ray_s_workers_asks_for_ray(
     options: list[str], engine: str, tmp_path: Path, monkeypatch
 ) -> None:
     def chosen(scenarios: list[Scenario], *_: object) -> None:
-        raise ScenarioError([Fault("", "", scenarios[0].engine.kind)])
+        raise ScenarioError(Fault("", "", scenarios[0].engine.kind))
 
     monkeypatch.setattr("fl_testbed.engine.launch.launch", chosen)
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
@@ -97,7 +97,7 @@ def test_whoever_asks_for_ray_s_workers_asks_for_ray(
 )
 def test_a_command_may_run_some_variants(options, said: str, tmp_path: Path, monkeypatch) -> None:
     def chosen(scenarios: list[Scenario], *_: object) -> None:
-        raise ScenarioError([Fault("", "", " ".join(s.variant for s in scenarios))])
+        raise ScenarioError(Fault("", "", " ".join(s.variant for s in scenarios)))
 
     monkeypatch.setattr("fl_testbed.engine.launch.launch", chosen)
     sweep = "\nvariants: {aa: {}, b: {}, 'b,c': {}}\nsweep: {training.lr: [0.1, 0.2]}\n"
