@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
@@ -26,7 +26,6 @@ from fl_testbed.engine.errors import PoolError
 # and matplotlib, for which --help shall not wait.
 if TYPE_CHECKING:
     from fl_testbed.report.results import RunResult
-    from fl_testbed.scenario import AnyScenario
 
 INTERRUPTED = 130
 KEPT = "finished rounds are kept, --resume goes on from there"
@@ -140,13 +139,8 @@ def run(
     if engine is None and (workers is not None or ray_address is not None):
         chosen["kind"] = "ray"
     overrides = [f"engine.{key}={value}" for key, value in chosen.items() if value is not None]
-    scenarios = loaded = load_files(files, [*(settings or []), *overrides])
-    if variant:
-        scenarios = _of_variants(loaded, variant)
+    scenarios = load_files(files, [*(settings or []), *overrides], variant or [])
     console = make_console()
-    there = [s.name for s in scenarios]
-    for name in dict.fromkeys(s.name for s in loaded if s.name not in there):
-        console.print(f"{name}: has no such variant, nothing of it runs", soft_wrap=True)
     trackers = start_trackers(tracker or [], out)
     command = shlex.join(["fl-testbed", *sys.argv[1:]])
     options = Options(out, data_dir, command, resume, trackers)
@@ -307,30 +301,25 @@ def show(
         from fl_testbed.engine.datasets import DatasetCache, checked_federation
         from fl_testbed.report.example_sheet import FORMATS, image_sheet, table_sheet
         from fl_testbed.scenario import Scenario, load_scenarios
-        from fl_testbed.scenario.loading import by_variant
 
-    loaded = load_scenarios(scenario, settings or [])
-    variants = by_variant([item for item in loaded if isinstance(item, Scenario)])
-    if not variants:
+    loaded = load_scenarios(scenario, settings or [], [] if variant is None else [variant])
+    one = loaded[0]
+    if not isinstance(one, Scenario):
         text = "is centralized, and show draws what clients hold: leave it out, or use validate"
         _refuse("kind", text, scenario)
-    chosen = next(iter(variants)) if variant is None else variant
-    if chosen not in variants:
-        _refuse("--variant", f"needs one of {', '.join(variants)}, got {chosen!r}")
-    one = variants[chosen][0]
     federation = checked_federation(one, DatasetCache(data_dir))
     strips = specimens(federation, one.attackers_by_poison, columns, one.evaluation.max_examples)
     if not strips:
         text = "hold nothing to show: there is no honest client and no poison"
         _refuse("clients", text, scenario)
     of_images = federation.dataset.holds_images
-    path = Path(f"{one.name}-{chosen}.{'png' if of_images else 'csv'}") if out is None else out
+    path = Path(f"{one.name}-{one.variant}.{'png' if of_images else 'csv'}") if out is None else out
     formats = FORMATS if of_images else ("csv",)
     if path.suffix[1:].lower() not in formats:
         text = f"needs a name that ends in one of {', '.join(formats)}, got {path.name}"
         _refuse("--out", text)
     if of_images:
-        image_sheet(strips, f"{one.name}, {chosen}, seed {one.seed}", path)
+        image_sheet(strips, f"{one.name}, {one.variant}, seed {one.seed}", path)
     else:
         table_sheet(strips, federation.dataset.features, path)
     make_console().print(f"examples: {path}", soft_wrap=True)
@@ -391,21 +380,6 @@ def fetch_(
     except DataError as fault:
         _refuse("data fetch", str(fault))
     make_console().print(f"{name} is in {data_dir}", soft_wrap=True)
-
-
-def _of_variants(scenarios: "Sequence[AnyScenario]", names: Sequence[str]) -> "list[AnyScenario]":
-    """Return the runs of some variants, each with all that a sweep makes of it."""
-    from fl_testbed.scenario.places import parts_of
-
-    def is_of(scenario: "AnyScenario", name: str) -> bool:
-        asked = parts_of(name)
-        return parts_of(scenario.variant)[: len(asked)] == asked
-
-    for name in names:
-        if not any(is_of(scenario, name) for scenario in scenarios):
-            there = dict.fromkeys(parts_of(s.variant)[0] for s in scenarios)
-            _refuse("--variant", f"needs one of {', '.join(there)}, got {name!r}")
-    return [s for s in scenarios if any(is_of(s, name) for name in names)]
 
 
 def _refuse(key: str, text: str, *files: Path) -> NoReturn:

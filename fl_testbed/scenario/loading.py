@@ -24,6 +24,7 @@ from fl_testbed.scenario.faults import (
 )
 from fl_testbed.scenario.files import beside
 from fl_testbed.scenario.own_code import is_own, look_beside
+from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.scenario import Scenario
 
 TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))
@@ -102,12 +103,15 @@ class _Draft:
         return ""
 
 
-def load_files(paths: Sequence[Path], settings: Sequence[str] = ()) -> list[AnyScenario]:
+def load_files(
+    paths: Sequence[Path], settings: Sequence[str] = (), asked: Sequence[str] = ()
+) -> list[AnyScenario]:
     """Read scenario files whose runs one command takes on together.
 
     Args:
         paths: The YAML files: each a name of its own, all of one kind and on one engine.
         settings: ``KEY=VALUE`` texts of the command line, for each of them.
+        asked: The variants wanted, each of them in one of the files at least; all by default.
 
     Raises:
         ScenarioError: With every fault found in any of them.
@@ -116,9 +120,14 @@ def load_files(paths: Sequence[Path], settings: Sequence[str] = ()) -> list[AnyS
     faults: list[Fault] = []
     for path in paths:
         try:
-            loaded.append((path, load_scenarios(path, settings)))
+            loaded.append((path, load_scenarios(path, settings, asked)))
         except ScenarioError as error:
             faults += error.faults
+    if not faults:
+        found = [scenario.variant for _, scenarios in loaded for scenario in scenarios]
+        lacking = [name for name in asked if not any(_is_of(variant, [name]) for variant in found)]
+        text = "there is no such variant: validate shows which there are"
+        faults += [Fault("--variant", name, text) for name in lacking]
     names: set[str] = set()
     for path, (own, *_) in loaded:
         first_path, (first, *_) = loaded[0]
@@ -145,7 +154,9 @@ def by_variant(scenarios: Sequence[S]) -> dict[str, list[S]]:
     return groups
 
 
-def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario]:
+def load_scenarios(
+    path: Path, settings: Sequence[str] = (), asked: Sequence[str] = ()
+) -> list[AnyScenario]:
     """Read a scenario file and expand its variants and sweep.
 
     A mapping laid over another (by ``extends`` or a variant) is merged with it, unless it names
@@ -157,6 +168,8 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
         path: The YAML file.
         settings: ``KEY=VALUE`` texts of the command line, values in YAML. They replace the value
             in the base, in every variant and swept value that has the key, and a sweep of that key.
+        asked: The variants wanted, with all that a sweep makes of them; all by default. Of the
+            others it does not matter whether they could run.
 
     Raises:
         ScenarioError: With every fault found.
@@ -191,10 +204,15 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
         for point in _sweep_points(draft, sweep):
             try:
                 run = _one_run(draft, name, overrides, plain, point)
+                if not _is_of(run.data.get("variant", "default"), asked):
+                    continue
                 unused = [key for key in unused if run.origins.get(key) != "--set"]
                 scenarios.append(_build(run))
             except ScenarioError as error:
                 faults += error.faults
+    if not scenarios and not faults:
+        text = f"needs one of {', '.join(variants)}, got {', '.join(asked)}"
+        raise ScenarioError(Fault(str(path), "--variant", text))
     if not faults:  # else a key may be missing because of them
         text = "is in no run: variants, a sweep or a later --set put something else in its place"
         faults += [Fault("--set", ".".join(key), text) for key in unused]
@@ -206,6 +224,12 @@ def load_scenarios(path: Path, settings: Sequence[str] = ()) -> list[AnyScenario
     if faults:
         raise ScenarioError(*faults)
     return scenarios
+
+
+def _is_of(variant: str, asked: Sequence[str]) -> bool:
+    """Whether a run, by its variant with swept values, is of one that is asked for."""
+    parts = parts_of(variant)
+    return not asked or any(parts[: len(own)] == own for own in map(parts_of, asked))
 
 
 def _one_run(

@@ -92,7 +92,11 @@ def test_whoever_asks_for_ray_s_workers_asks_for_ray(
     [
         (["--variant", "b"], "b,lr=0.1 b,lr=0.2"),
         (["--variant", "b,lr=0.2", "--variant", "aa"], "aa,lr=0.1 aa,lr=0.2 b,lr=0.2"),
-        (["--variant", "a"], "--variant: needs one of aa, b, b,c, got 'a'"),
+        (["--variant", "a"], "scenario.yaml: --variant: needs one of aa, b, b,c, got a"),
+        (
+            ["--variant", "b", "--variant", "a"],
+            "--variant: a: there is no such variant: validate shows which there are",
+        ),
     ],
 )
 def test_a_command_may_run_some_variants(options, said: str, tmp_path: Path, monkeypatch) -> None:
@@ -103,17 +107,6 @@ def test_a_command_may_run_some_variants(options, said: str, tmp_path: Path, mon
     sweep = "\nvariants: {aa: {}, b: {}, 'b,c': {}}\nsweep: {training.lr: [0.1, 0.2]}\n"
     (tmp_path / "scenario.yaml").write_text(SCENARIO + sweep)
     assert run("run", "scenario.yaml", *options, cwd=tmp_path).stderr == f"{said}\n"
-
-
-def test_a_file_without_the_variant_asked_for_is_named(tmp_path: Path, monkeypatch) -> None:
-    def refused(*_: object) -> None:
-        raise ScenarioError([Fault("", "", "enough")])
-
-    monkeypatch.setattr("fl_testbed.engine.launch.launch", refused)
-    (tmp_path / "one.yaml").write_text(SCENARIO + "\nvariants: {a: {}}\n")
-    (tmp_path / "two.yaml").write_text(SCENARIO.replace("name: ", "name: second-"))
-    done = run("run", "one.yaml", "two.yaml", "--variant", "a", cwd=tmp_path)
-    assert done.stdout == "second-small: has no such variant, nothing of it runs\n"
 
 
 def test_clients_that_hold_nothing_to_show_are_a_fault(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_an_unknown_variant_is_refused(tmp_path: Path) -> None:
     write_scenario(tmp_path, SCENARIO)
     done = run("show", "scenario.yaml", "--variant", "no", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "--variant: needs one of default, got 'no'\n"
+    assert done.stderr == "scenario.yaml: --variant: needs one of default, got no\n"
 
 
 def test_a_table_is_written_in_its_own_units(tmp_path: Path) -> None:

@@ -394,6 +394,14 @@ class TestSeveralFiles:
         ]
         assert {run.rounds for run in found} == {7}
 
+    def test_a_variant_asked_for_may_be_one_file_s_alone(self, files):
+        other = BASE.replace("name: small", "name: other\nvariants: {a: {}, b: {rounds: no}}")
+        paths = files(BASE.replace("name: small", "name: one\nvariants: {c: {}, d: {}}"), other)
+        found = load_files(paths, asked=["a", "c"])  # that b could not run does not matter
+        assert [(run.name, run.variant) for run in found] == [("one", "c"), ("other", "a")]
+        with pytest.raises(ScenarioError, match=r"file1.yaml: --variant: needs one of a, b, got c"):
+            load_files(paths, asked=["c"])
+
     def test_faults_of_all_files_are_told(self, files):
         paths = files(BASE.replace("rounds: 3", "rounds: no"), BASE.replace("rounds: 3", "seed: x"))
         with pytest.raises(ScenarioError) as error:
