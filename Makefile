@@ -11,8 +11,9 @@ quickstart: .venv/installed
 	$(BIN)/fl-testbed run configs/quickstart.yaml
 
 # Some hundred processes start: bytecode is to be kept, whatever the environment says.
+# On a machine of many cores more workers, each with its own Ray, would want its memory.
 test: .venv/installed-dev
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -37,7 +37,7 @@ def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
         table.add_row(
             variant,
             ", ".join(str(scenario.seed) for scenario in own),
-            *map(str, counts),
+            *(f"{count:,}" for count in counts),
             f"{n_parameters:,}",
             f"{memory / 2**20:,.1f} MiB",
             f"{recorded / 2**20:,.1f} MiB" if recorded else "–",
