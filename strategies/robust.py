@@ -17,11 +17,12 @@ from strategies.aggregation.aggregate import Aggregator, TooFewClientsError
 from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays
 from strategies.memory import Memory, client_ids
 from strategies.oracle import Oracle
-from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep
+from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep, asked_facts
 from strategies.pre_aggregation.mixed import PreAggregator
 from strategies.randomness import Purpose, generator
 from strategies.reweighting.lift import Reweighter
 from strategies.running_sum import KEEP_MIB, RunningSum
+from strategies.server_optimizers import ServerOptimizer
 from strategies.shapes import Tensor
 from strategies.update_rows import DeviceRows, HostRows, UpdateRows
 
@@ -30,6 +31,9 @@ OK = "ok"
 NO_REPLY = "failed: no reply"
 NAN = math.nan
 CPU = torch.device("cpu")
+MEMORY, OPTIMIZER_MEMORY = "memory/", "optimizer/"  # what names in a checkpoint begin with
+OPTIMIZER_FACTS = frozenset({"memory", "round_"})
+"""What a server optimizer is handed where it names it, beside the round's update."""
 LARGEST_COUNT = 2**53  # a claim beyond it is no count of examples
 LARGEST_LOSS = float(np.finfo(np.float32).max)  # so that sums and products of losses stay finite
 
@@ -111,6 +115,9 @@ class RobustFedAvg(FedAvg):
         reweight: A reweighting with its parameters bound; none by default.
         order: Which of the two comes first, see :class:`strategies.pipeline.Pipeline`.
         pre_aggregate: Pre-aggregations, in their order, with their parameters bound.
+        optimize: A server optimizer with its parameters bound, such as ``partial(adam, lr=0.01)``;
+            by default the model moves by the round's update. Where nobody has any weight it is not
+            asked, and the model stays as it is.
         n_examples: Tells how many examples a client (by node id) holds. By default the client's own
             ``num-examples`` is believed, which an attacker can exaggerate.
         weight_by: ``clients`` gives every client the same prior weight, ``examples`` weights them
@@ -144,6 +151,7 @@ class RobustFedAvg(FedAvg):
         reweight: Reweighter | None = None,
         order: Order = "filter_then_lift",
         pre_aggregate: Sequence[PreAggregator] = (),
+        optimize: ServerOptimizer | None = None,
         n_examples: Callable[[int], int] | None = None,
         weight_by: Literal["clients", "examples"] = "clients",
         server_update: Callable[[ArrayRecord, int], ArrayRecord] | None = None,
@@ -159,6 +167,9 @@ class RobustFedAvg(FedAvg):
     ) -> None:
         super().__init__(**fedavg)
         self.pipeline = Pipeline(aggregate, reweight, order, pre_aggregate, oracle)
+        self.optimize = optimize
+        self._optimizer_asks = asked_facts(optimize, OPTIMIZER_FACTS, skip=1) if optimize else set()
+        self._optimizer_memory: Memory = {}
         self.losses = losses
         self.n_examples = n_examples
         self.weight_by = weight_by
@@ -224,11 +235,24 @@ class RobustFedAvg(FedAvg):
         self.memory = {name: self._lasting(value) for name, value in step.memory.items()}
         ledger.restarted = step.restart
         self._record([ledger.clients[row] for row in usable], step)
-        if not step.restart and not any(entry.weight for entry in ledger.clients):
-            ledger.skipped = "rule and lift leave nobody any weight"
-        target = self._initial if step.restart else start + step.result.update.cpu().numpy()
-        assert target is not None  # kept since the first round where a reweighting may restart
+        if step.restart:
+            target, self._optimizer_memory = self._initial, {}
+            assert target is not None  # kept since the first round where a reweighting may restart
+        else:
+            target = start + self._move(step.result.update, ledger).cpu().numpy()
         return self._layout.read_flat(target, self._arrays), self._metrics(ledger, reports)
+
+    def _move(self, update: Tensor, ledger: RoundLedger) -> Tensor:
+        """Return by how much the model moves."""
+        if not any(entry.weight for entry in ledger.clients):
+            ledger.skipped = "rule and lift leave nobody any weight"
+            return update
+        if self.optimize is None:
+            return update
+        known = {"memory": self._optimizer_memory, "round_": ledger.round_}
+        move = self.optimize(update, **{name: known[name] for name in self._optimizer_asks})
+        self._optimizer_memory = {k: self._lasting(value) for k, value in move.memory.items()}
+        return move.update
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -247,18 +271,22 @@ class RobustFedAvg(FedAvg):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the strategy carries from round to round."""
-        state = {f"memory/{name}": value.cpu() for name, value in self.memory.items()}
+        memories = {MEMORY: self.memory, OPTIMIZER_MEMORY: self._optimizer_memory}
+        state = {
+            f"{prefix}{name}": value.cpu()
+            for prefix, memory in memories.items()
+            for name, value in memory.items()
+        }
         if self._initial is not None:
             state["initial"] = torch.from_numpy(self._initial.copy())
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up what :meth:`state_dict` returned."""
-        self.memory = {
-            name.removeprefix("memory/"): value
-            for name, value in state.items()
-            if name.startswith("memory/")
-        }
+        self.memory, self._optimizer_memory = (
+            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            for prefix in (MEMORY, OPTIMIZER_MEMORY)
+        )
         self._initial = state["initial"].numpy() if "initial" in state else None
 
     def _receive(

@@ -154,6 +154,7 @@ def build_strategy(
         spec.build_aggregation(scenario.n_sampled),
         pre_aggregate=spec.build_pre_aggregation(scenario.n_sampled),
         reweight=spec.reweighting.build(scenario.training.build(), federation.holdings),
+        optimize=None if spec.server_optimizer is None else spec.server_optimizer.build(),
         oracle=spec.oracle.build(federation.population),
         losses=spec.losses,
         order=spec.order,

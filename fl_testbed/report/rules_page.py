@@ -57,6 +57,13 @@ CHAPTERS = {
         "updates and averages those it keeps by the lifted weights; with `lift_then_filter` each "
         "update is scaled by n times its weight, and then the rule judges.",
     ),
+    "server_optimizers": Chapter(
+        "Server optimizers",
+        "server_optimizer: KIND",
+        "How the server moves along the update that comes of all this. Without one it adds it to "
+        "the model. Weights, suspicion and contributions are those of the update, whatever becomes "
+        "of it; a round in which nobody has any weight moves nothing, and a restart forgets all.",
+    ),
 }
 
 
@@ -86,7 +93,9 @@ def _description(kind: str, spec: type[Spec], chapter: Chapter) -> str:
     needed = [f"{name}: …" for name, default in parameters.items() if default is None]
     mapping = "{" + ", ".join([f"kind: {kind}", *needed]) + "}"
     handed = [name for name in arguments if name in FACTS - {"memory"}]
-    in_python = [name for name in arguments if name not in {"updates", *FACTS, *parameters}]
+    in_python = [
+        name for name in arguments if name not in {"updates", "update", *FACTS, *parameters}
+    ]
     lines = [
         f"### {kind}\n",
         f"`{chapter.where.replace('KIND', mapping)}`\n",

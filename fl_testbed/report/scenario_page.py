@@ -121,6 +121,7 @@ ELSEWHERE = {
     "rules": "rules.md#aggregation",
     "pre_aggregations": "rules.md#pre-aggregation",
     "reweightings": "rules.md#reweighting",
+    "server_optimizers": "rules.md#server-optimizers",
 }
 NAMED_OTHERWISE: dict[str, Callable[..., object]] = {
     "subpopulation": poisons.subpopulation_attack,

@@ -12,6 +12,7 @@ from fl_testbed.scenario.models import AnyModelSpec
 from fl_testbed.scenario.partitions import AnyPartitionSpec
 from fl_testbed.scenario.poisons import AnyPoisonSpec
 from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
+from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
 from fl_testbed.scenario.spec import Spec
 from fl_testbed.scenario.stages import AnyStageSpec
 from fl_testbed.scenario.triggers import AnyTriggerSpec
@@ -27,6 +28,7 @@ CATALOGUE: dict[str, dict[str, type[Spec]]] = {
     "rules": _kinds(AggregationSpec),
     "pre_aggregations": _kinds(PreAggregationSpec),
     "reweightings": _kinds(LiftSpec),
+    "server_optimizers": _kinds(AnyServerOptimizerSpec),
     "local_methods": _kinds(AnyLocalMethodSpec),
     "attacks": _kinds(AnyAttackSpec),
     "training_attacks": _kinds(TrainingAttackSpec),

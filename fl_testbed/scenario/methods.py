@@ -21,6 +21,7 @@ from fl_testbed.scenario.own_code import (
     misshapen,
 )
 from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
+from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
 from fl_testbed.scenario.spec import Contradictions, Spec
 from strategies import reweighting
 from strategies.aggregation import Aggregator
@@ -40,6 +41,11 @@ class ReweightingSpec(Spec):
     rule: ClassVar[Reweighter]
     is_oracle: ClassVar[bool] = False
     """Whether it is told the truth about clients."""
+
+    @property
+    def changes_step(self) -> bool:
+        """Whether it says how far the model moves, beside whom it lifts."""
+        return False
 
     def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
         """Return the reweighting, its parameters bound."""
@@ -90,6 +96,11 @@ class QFedAvgSpec(ReweightingSpec):
     lipschitz: PositiveFloat | None = Field(None, description="1 / training.lr unless given.")
     own_step: bool = True
     rule = staticmethod(reweighting.q_fedavg)
+
+    @property
+    def changes_step(self) -> bool:
+        """Whether the step is the paper's."""
+        return self.own_step
 
     def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
         """Return the rule with its parameters bound."""
@@ -202,6 +213,7 @@ class StrategySpec(Spec):
     pre_aggregation: list[PreAggregationSpec] = Field(default_factory=list)  # steps before the rule
     aggregation: AggregationSpec  # the rule
     reweighting: LiftSpec = NoReweightingSpec()  # the lift
+    server_optimizer: AnyServerOptimizerSpec | None = None  # by default the update is added
     order: Literal["filter_then_lift", "lift_then_filter"] = "filter_then_lift"  # which comes first
     losses: Literal["reported", "measured"] = "reported"  # measured: on the server's own data
     oracle: OracleSpec = OracleSpec()
@@ -269,6 +281,14 @@ class StrategySpec(Spec):
                 "weights. Let it weigh those it keeps by them, or take order: lift_then_filter"
             )
             found.append(("reweighting", text))
+        if self.aggregation.takes_update_for_step:
+            text = (
+                f"{self.rule_name} takes its updates for the model's steps, and this changes them"
+            )
+            if self.reweighting.changes_step:
+                found.append(("reweighting", text))
+            if self.server_optimizer is not None:
+                found.append(("server_optimizer", text))
         return found
 
     def build_pre_aggregation(self, n: int) -> list[PreAggregator]:

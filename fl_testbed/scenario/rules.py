@@ -81,6 +81,8 @@ class RuleSpec(MethodSpec):
     selects: ClassVar[bool] = False
     """Whether a weight of 0 means that the rule chose not to hear a client."""
     needs_server_data: ClassVar[bool] = False
+    takes_update_for_step: ClassVar[bool] = False
+    """Whether it goes by how the model moved, and takes its own updates for that."""
 
 
 class MeanSpec(RuleSpec):
@@ -309,6 +311,7 @@ class FLDetectorSpec(RuleSpec):
     window: PositiveInt = 10
     rule = staticmethod(rules.fldetector)
     selects = True
+    takes_update_for_step = True
 
 
 class MinimumDiameterSpec(RuleSpec, AssumesMalicious):

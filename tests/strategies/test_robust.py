@@ -30,9 +30,11 @@ from strategies.flower_arrays import record_of
 from strategies.memory import recall, remember
 from strategies.observed import Observed
 from strategies.oracle import Oracle
+from strategies.pipeline import Pipeline
 from strategies.pre_aggregation import clipping, nearest_neighbour_mixing
 from strategies.reweighting import agnostic, jtt
 from strategies.robust import RobustFedAvg, server_bytes
+from strategies.server_optimizers import sgd
 
 become_server()
 
@@ -666,6 +668,38 @@ def test_what_a_rule_carries_over_survives_a_checkpoint():
     restored.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
     assert one_round(restored, 2, (10.0, 4.0)) == one_round(whole, 2, (10.0, 4.0))
     assert one_round(strategy_of(rule), 2, (10.0, 4.0)) != one_round(whole, 2, (10.0, 4.0))
+
+
+def test_a_server_optimizer_moves_the_model_and_goes_on_after_a_checkpoint():
+    optimize = partial(sgd, lr=2.0, momentum=0.5)
+    whole = strategy_of(optimize=optimize)
+    assert one_round(whole, 1, (10.0, 4.0)) == {"weight": [[15.0, 16.0]], "bias": [17.0]}
+    restored = strategy_of(optimize=optimize)
+    restored.load_state_dict({name: t.clone() for name, t in whole.state_dict().items()})
+    for strategy in (whole, restored):  # 7 + 7 / 2, twice
+        assert one_round(strategy, 2, (10.0, 4.0)) == {"weight": [[22.0, 23.0]], "bias": [24.0]}
+        assert weights(strategy) == [0.5, 0.5]
+
+
+def test_a_server_optimizer_is_not_asked_where_nobody_is_heard():
+    def nobody(updates):
+        return mean(updates)._replace(update=0 * updates[0], weights=torch.zeros(len(updates)))
+
+    strategy = strategy_of(optimize=partial(sgd, momentum=0.5))
+    one_round(strategy, 1, (2.0, 2.0))
+    heard, strategy.pipeline = strategy.pipeline, Pipeline(nobody)
+    assert one_round(strategy, 2, (2.0, 2.0)) == {"weight": [[1.0, 2.0]], "bias": [3.0]}
+    strategy.pipeline = heard
+    assert one_round(strategy, 3, (2.0, 2.0)) == {"weight": [[4.0, 5.0]], "bias": [6.0]}
+
+
+def test_a_restart_forgets_where_a_server_optimizer_was_going():
+    rule = partial(jtt, confidences=None, warm_up_rounds=1, n_flagged=1, factor=3.0)
+    strategy = strategy_of(reweight=rule, optimize=partial(sgd, momentum=0.5))
+    losses_round(strategy, 1, START)
+    assert strategy.ledger is not None
+    assert strategy.ledger.restarted
+    assert not [name for name in strategy.state_dict() if name.startswith("optimizer/")]
 
 
 def test_updates_that_a_rule_remembers_are_not_those_of_the_next_round():

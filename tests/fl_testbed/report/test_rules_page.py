@@ -19,6 +19,7 @@ SAYS = {
     "rules": {"update", "weights", "suspicion"},
     "pre_aggregations": {"updates", "mixing"},
     "reweightings": {"weights", "step"},
+    "server_optimizers": {"update", "memory"},
 }
 
 every_method = pytest.mark.parametrize("kind", METHODS)

@@ -605,6 +605,16 @@ def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
             "{kind: foolsgold}\n  pre_aggregation: [{kind: bucketing}]",
             "strategy.pre_aggregation",
         ),
+        (
+            "{kind: krum, n_malicious: 1}",
+            "{kind: fldetector}\n  server_optimizer: {kind: adam, lr: 0.1}",
+            "strategy.server_optimizer",
+        ),
+        (
+            "{kind: krum, n_malicious: 1}",
+            "{kind: fldetector}\n  reweighting: {kind: q_fedavg, q: 1}",
+            "strategy.reweighting",
+        ),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(faults_of, old, new, key):

@@ -315,6 +315,27 @@ def test_a_users_lift_that_is_none_is_told_with_its_line(tmp_path, returned, fau
     assert said.startswith(f"lift.py:5: lift must return {fault}")
 
 
+@pytest.mark.parametrize(
+    ("returned", "fault"),
+    [
+        ("Move(update[:2], {})", "must return update of shape (3,), returned (2,)"),
+        ("Move(update / 0, {})", "returned an update that is not finite"),
+        ("update", "must return Move, returned Tensor"),
+    ],
+)
+def test_a_users_server_optimizer_is_told_of_the_round(tmp_path, returned, fault):
+    text = "from strategies.server_optimizers import Move\n\n\ndef decayed(update, round_, rate):\n"
+    text += f"    return Move(update / round_**rate, {{}}) if round_ > 1 else {returned}\n"
+    (tmp_path / "own.py").write_text(text)
+    with_one = f"{GOOD}}}\n  server_optimizer: {{kind: 'own.py:decayed', args: {{rate: 2}}"
+    optimize = load(tmp_path, with_one).strategy.server_optimizer.build()
+    assert optimize(torch.ones(3), round_=2).update.tolist() == [0.25] * 3
+    with pytest.raises(OwnCodeError) as error:
+        optimize(torch.ones(3), round_=1)
+    said = str(error.value).replace(f"{tmp_path}{os.sep}", "")
+    assert said == f"own.py:4: decayed {fault}"
+
+
 def test_a_lift_that_a_users_rule_would_not_hear_is_refused(tmp_path):
     deaf = RULE.replace("prior, ", "")
     with_lift = f"{GOOD}}}\n  reweighting: {{kind: agnostic, step_size: 0.1"

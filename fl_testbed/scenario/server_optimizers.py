@@ -1,0 +1,91 @@
+"""How the server moves along a round's update, as a scenario names it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PositiveFloat
+
+from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
+from fl_testbed.scenario.spec import Spec
+from strategies import server_optimizers as optimizers
+from strategies.robust import OPTIMIZER_FACTS
+from strategies.server_optimizers import Move, ServerOptimizer
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ServerOptimizerSpec(Spec):
+    """What every server optimizer answers."""
+
+    rule: ClassVar[Callable[..., Move]]
+
+    def build(self) -> ServerOptimizer:
+        """Return the optimizer with its parameters bound."""
+        return partial(self.rule, **self.model_dump(exclude={"kind"}))
+
+
+class ServerSgdSpec(ServerOptimizerSpec):
+    """A learning rate, and with momentum FedAvgM."""
+
+    kind: Literal["sgd"]
+    lr: PositiveFloat = 1.0
+    momentum: Decay = 0.0
+    rule = staticmethod(optimizers.sgd)
+
+
+class AdagradSpec(ServerOptimizerSpec):
+    """FedAdagrad: less far where updates were large so far."""
+
+    kind: Literal["adagrad"]
+    lr: PositiveFloat
+    beta_1: Decay = 0.0
+    tau: PositiveFloat = 1e-3
+    rule = staticmethod(optimizers.adagrad)
+
+
+class AdamSpec(ServerOptimizerSpec):
+    """FedAdam: less far where the last updates were large."""
+
+    kind: Literal["adam"]
+    lr: PositiveFloat
+    beta_1: Decay = 0.9
+    beta_2: Decay = 0.99
+    tau: PositiveFloat = 1e-3
+    rule = staticmethod(optimizers.adam)
+
+
+class YogiSpec(ServerOptimizerSpec):
+    """FedYogi: Adam that forgets large updates slowly."""
+
+    kind: Literal["yogi"]
+    lr: PositiveFloat
+    beta_1: Decay = 0.9
+    beta_2: Decay = 0.99
+    tau: PositiveFloat = 1e-3
+    rule = staticmethod(optimizers.yogi)
+
+
+class OwnServerOptimizerSpec(OwnSpec, ServerOptimizerSpec):
+    """A server optimizer of one's own, file.py:name or package.module:name."""
+
+    facts = OPTIMIZER_FACTS
+    first = "the round's update"
+    reads_only = True
+
+    def build(self) -> ServerOptimizer:
+        """Return the function with its arguments bound."""
+        return self.with_args()
+
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+        """Need a Move, as long as the round's update and finite."""
+        wrong = misshapen(result, Move, {"update": tuple(args[0].shape)})
+        if not wrong and not result.update.isfinite().all():
+            return "returned an update that is not finite"
+        return wrong
+
+
+OurServerOptimizer = Annotated[ServerSgdSpec | AdagradSpec | AdamSpec | YogiSpec, BY_KIND, OURS_TAG]
+AnyServerOptimizerSpec = Annotated[
+    OurServerOptimizer | Annotated[OwnServerOptimizerSpec, OWN_TAG], WHOSE
+]
