@@ -104,13 +104,12 @@ def build_client_app(
         memory.device,
         cache_bytes(memory.device),
     ).get
-    settings = scenario.training.build()
     kind_of = {client: kind for ids, kind in scenario.attackers_by_id for client in ids}
 
-    def work_of(client: int, round_: int) -> Work | None:
-        kind = kind_of.get(client)
+    def work_of(client: int, round_: int) -> Work:
+        kind, settings = kind_of.get(client), scenario.training_in(round_)
         if kind is None:
-            return None
+            return Work(shard_of(client), settings)
         training_attack = kind.training_attack.build()
         keeps_received = training_attack is not None and training_attack.needs_previous
         if not kind.schedule.build().is_active(round_):
@@ -127,7 +126,7 @@ def build_client_app(
     return ShardClientApp(
         shard_of,
         partial(build_model, scenario, federation.dataset),
-        settings,
+        scenario.training.build(),
         scenario.seed,
         largest_cohort,
         work_of,

@@ -28,7 +28,7 @@ class ServerData:
         """Return the arrays after training."""
         model, shard = self._load(arrays)
         rng = generator(self._scenario.seed, Purpose.SERVER_TRAINING, server_round)
-        train(model, shard, self._scenario.training.build(), rng)
+        train(model, shard, self._scenario.training_in(server_round), rng)
         return ArrayRecord(model.state_dict())  # on the host
 
     def evaluate(self, arrays: ArrayRecord) -> tuple[float, float, float]:

@@ -27,6 +27,9 @@ class TrainingSpec(Spec):
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: PositiveFloat  # learning rate of the optimizer
+    lr_decay: Annotated[float, Field(gt=0, le=1)] | None = (
+        None  # what lr is multiplied by from round to round
+    )
     batch_size: PositiveInt  # examples in a step
     local_epochs: PositiveInt = 1  # passes over a client's examples in a round
     local_steps: PositiveInt | None = None  # steps in a round in place of local_epochs
@@ -34,9 +37,12 @@ class TrainingSpec(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # the optimizer's own
     cohort: Cohort = "auto"  # most clients trained at once; > 1 is faster and changes the last bits
 
-    def build(self) -> LocalTraining:
-        """Return the settings in the clients' terms."""
-        return LocalTraining(**self.model_dump(exclude={"cohort"}))
+    def build(self, round_: int = 1) -> LocalTraining:
+        """Return the settings of a round, from 1, in the clients' terms."""
+        given = self.model_dump(exclude={"cohort", "lr_decay"})
+        if self.lr_decay is not None:
+            given["lr"] = self.lr * self.lr_decay ** (round_ - 1)
+        return LocalTraining(**given)
 
 
 class ServerDataSpec(Spec):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from clients.reporting import Claim
+from clients.training import LocalTraining
 from fl_testbed.scenario.attacks import (
     AnyAttackSpec,
     AttackersSpec,
@@ -19,7 +20,7 @@ from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.flower_strategy import AnyStrategySpec, FlowerStrategySpec
 from fl_testbed.scenario.initial_model import Init
 from fl_testbed.scenario.local_methods import AnyLocalMethodSpec, ExampleJttSpec
-from fl_testbed.scenario.methods import JTTSpec
+from fl_testbed.scenario.methods import JTTSpec, QFedAvgSpec
 from fl_testbed.scenario.models import AnyModelSpec
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from fl_testbed.scenario.partitions import AnyPartitionSpec, ClientsSpec, IidSpec
@@ -152,6 +153,12 @@ class Scenario(WholeScenario):
             for name, own in self.named_poisons.items()
         }
 
+    def training_in(self, round_: int) -> LocalTraining:
+        """Return how honest clients train in a round; JTT's restart is a first one again."""
+        lift = getattr(self.strategy, "reweighting", None)
+        before = lift.warm_up_rounds if isinstance(lift, JTTSpec) and lift.restart else 0
+        return self.training.build(round_ - before if round_ > before else round_)
+
     @property
     def can_resume(self) -> bool:
         """Whether an unfinished run can go on after its last recorded round.
@@ -217,6 +224,9 @@ class Scenario(WholeScenario):
             return found  # it has no parts
         found += [(f"strategy.{key}", text) for key, text in self.strategy.contradictions()]
         lift, oracle = self.strategy.reweighting, self.strategy.oracle
+        if isinstance(lift, QFedAvgSpec) and lift.lipschitz is None and self.training.lr_decay:
+            text = "needs a value with training.lr_decay: 1 / training.lr is no constant then"
+            found.append(("strategy.reweighting.lipschitz", text))
         if self.strategy.losses == "measured" and self.server_data.n_examples == 0:
             text = "the server measures losses on data of its own: give it some"
             found.append(("server_data.n_examples", text))

@@ -233,11 +233,28 @@ TWO_KINDS = [
 ATTACKED = {"poison": {"kind": "label_flip"}, "attackers": TWO_KINDS, "rounds": 3}
 
 
+@pytest.mark.parametrize("restart", [True, False])
+def test_the_learning_rate_falls_from_round_to_round_and_begins_again_with_the_model(
+    restart: bool, monkeypatch
+):
+    lift = {"kind": "jtt", "factor": 2, "n_flagged": 1, "warm_up_rounds": 2, "restart": restart}
+    changes = {
+        "rounds": 4,
+        "training": {"lr": 0.8, "batch_size": 10, "lr_decay": 0.5},
+        "strategy": {"aggregation": {"kind": "mean"}, "reweighting": lift},
+    }
+    made, federation = scenario(**changes), build(**changes)
+    monkeypatch.setattr(assembly, "ShardClientApp", lambda *args, **more: args)
+    work_of = assembly.build_client_app(made, federation)[5]
+    rates = [work_of(0, round_).settings.lr for round_ in (1, 2, 3, 4)]
+    assert rates == [0.8, 0.4, *([0.8, 0.4] if restart else [0.2, 0.1])]
+
+
 def test_attackers_train_on_their_own_terms_in_their_rounds_alone(monkeypatch):
     made, federation = scenario(**ATTACKED), build(**ATTACKED)
     monkeypatch.setattr(assembly, "ShardClientApp", lambda *args, **more: args)
     work_of = assembly.build_client_app(made, federation)[5]
-    assert work_of(0, 2) is None  # honest
+    assert work_of(0, 2).settings == made.training.build()  # honest
     before, during, other = work_of(8, 1), work_of(8, 2), work_of(9, 2)
     assert torch.equal(before.shard.labels, federation.clean_shard(8).labels)
     assert torch.equal(during.shard.labels, federation.shard(8).labels)

@@ -615,6 +615,12 @@ def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
             "{kind: fldetector}\n  reweighting: {kind: q_fedavg, q: 1}",
             "strategy.reweighting",
         ),
+        (
+            "batch_size: 5}\nstrategy:\n  aggregation: {kind: krum, n_malicious: 1}",
+            "batch_size: 5, lr_decay: 0.9}\nstrategy:\n  aggregation: {kind: mean}\n"
+            "  reweighting: {kind: q_fedavg, q: 1}",
+            "strategy.reweighting.lipschitz",
+        ),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(faults_of, old, new, key):
