@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -145,12 +146,19 @@ class Layout:
         """Whether all arrays are float32, so that the flat vector holds all there is."""
         return set(self.dtypes) <= {"float32"}
 
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        """Where the parameters of each array stand in the flat vector, by its name."""
+        found, start = dict[str, slice](), 0
+        for name, shape, used in zip(self.names, self.shapes, self.floating, strict=True):
+            if used:
+                found[name] = slice(start, start := start + prod(shape))
+        return found
+
     @property
     def size(self) -> int:
         """Number of parameters d."""
-        return sum(
-            prod(shape) for shape, used in zip(self.shapes, self.floating, strict=True) if used
-        )
+        return max((where.stop for where in self.slices.values()), default=0)
 
     def flat_of(self, record: ArrayRecord) -> np.ndarray | torch.Tensor | None:
         """Return the vector that a record's arrays lie in, if they do in this layout."""
@@ -174,11 +182,9 @@ class Layout:
                 + (f", missing {', '.join(missing)}" if missing else "")
                 + (f", unknown {', '.join(extra)}" if extra else "")
             )
-        start = 0
-        for name, shape, used in zip(self.names, self.shapes, self.floating, strict=True):
-            if not used:
-                continue
-            array = view(record[name])
+        shapes = dict(zip(self.names, self.shapes, strict=True))
+        for name, where in self.slices.items():
+            array, shape = view(record[name]), shapes[name]
             if not isinstance(array, ArrayView):  # numpy's reader trips over forged files
                 raise UnusableReplyError(f"array {name} is not the .npy file that it claims to be")
             values = array.numpy()
@@ -188,8 +194,7 @@ class Layout:
                 )
             if values.dtype.kind not in "iuf":
                 raise UnusableReplyError(f"array {name} holds {values.dtype}, not real numbers")
-            yield slice(start, start + values.size), values.reshape(-1)
-            start += values.size
+            yield where, values.reshape(-1)
 
     def write_flat(self, record: ArrayRecord, out: np.ndarray) -> None:
         """Copy a record's parameters into ``out``, shape (d,), float32.
@@ -223,17 +228,11 @@ class Layout:
             flat = flat.cpu().numpy()
         if self.is_flat:
             return FlatRecord(self, flat.astype(np.float32, copy=False))
-        record = ArrayRecord()
-        start = 0
-        for name, shape, dtype, used in zip(
-            self.names, self.shapes, self.dtypes, self.floating, strict=True
-        ):
-            if not used:
-                record[name] = others[name]
-                continue
-            stop = start + prod(shape)
-            record[name] = ArrayView(flat[start:stop].reshape(shape).astype(dtype, copy=False))
-            start = stop
+        record = ArrayRecord(dict(others))
+        for name, shape, dtype in zip(self.names, self.shapes, self.dtypes, strict=True):
+            if name in self.slices:
+                values = flat[self.slices[name]].reshape(shape)
+                record[name] = ArrayView(values.astype(dtype, copy=False))
         return record
 
 
@@ -264,12 +263,9 @@ class FlatRecord(ArrayRecord):
         assert flat.dtype in (np.float32, torch.float32)
         super().__init__()
         arrays: dict[str, Array] = self.__dict__["_data"]  # their names and types are known
-        start = 0
-        for name, shape in zip(layout.names, layout.shapes, strict=True):
-            stop = start + prod(shape)
-            part = flat[start:stop].reshape(shape)
+        for (name, where), shape in zip(layout.slices.items(), layout.shapes, strict=True):
+            part = flat[where].reshape(shape)
             arrays[name] = ArrayView(part) if isinstance(part, np.ndarray) else TensorView(part)
-            start = stop
         self.__dict__["_flat"] = layout, flat
 
     def flat_in(self, layout: Layout) -> np.ndarray | torch.Tensor | None:
@@ -310,11 +306,8 @@ def packed(state: Mapping[str, torch.Tensor], layout: Layout) -> ArrayRecord:
     if not layout.is_flat:
         return record_of({name: state[name].cpu().numpy().copy() for name in layout.names})
     flat = torch.empty(layout.size, device=next(iter(state.values())).device)
-    start = 0
-    for name, shape in zip(layout.names, layout.shapes, strict=True):
-        stop = start + prod(shape)
-        flat[start:stop].view(shape).copy_(state[name])
-        start = stop
+    for (name, where), shape in zip(layout.slices.items(), layout.shapes, strict=True):
+        flat[where].view(shape).copy_(state[name])
     return flat_record(layout, flat)
 
 

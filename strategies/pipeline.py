@@ -1,7 +1,7 @@
 """One server step: a reweighting, pre-aggregations and an aggregation rule."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -41,6 +41,11 @@ class RoundFacts:
     updated model on the server's, as the server measures; NaN where nobody asked for it."""
     confidences: Float[Tensor, " n"]
     """The mean probability that the same model gives the labels of the same data."""
+    received: Callable[[], Float[Tensor, " d"]]
+    """The global parameters that clients received, where the updates are; a rule that names
+    ``received`` gets the result."""
+    layers: Mapping[str, slice]
+    """Where each array of parameters stands in a row, by its name in the model."""
     server_update: Callable[[], Float[Tensor, " d"]]
     """Trains the received model on the server's own data; a rule that names ``reference`` gets
     the result."""
@@ -93,6 +98,8 @@ class Pipeline:
             "prior",
             "losses",
             "confidences",
+            "received",
+            "layers",
             "reference",
             "evaluate",
             "rng",
@@ -218,6 +225,8 @@ class Pipeline:
                 known["prior"] = torch.full_like(lift.weights, 1 / len(updates))
         if "reference" in self._aggregate_asks:
             known["reference"] = facts.server_update()
+        if "received" in self._aggregate_asks:
+            known["received"] = facts.received()
         known["memory"] = rule_memory
         clipped = _ones(updates) if overwrite else None
         result = self.oracle.judged(

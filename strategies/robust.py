@@ -411,6 +411,8 @@ class RobustFedAvg(FedAvg):
             prior=self._prior(entries),
             losses=_as_doubles([entry.believed_loss for entry in entries]),
             confidences=_as_doubles([entry.believed_confidence for entry in entries]),
+            received=lambda: torch.from_numpy(start).to(self.device),
+            layers=self._layout.slices,
             server_update=lambda: self._reference(ledger.round_, start),
             evaluate=lambda update: self._evaluate(start + update.cpu().numpy())[:2],
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),

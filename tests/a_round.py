@@ -19,6 +19,8 @@ def round_of(n: int, **changes: Any) -> RoundFacts:
         "prior": torch.full((n,), 1 / n, dtype=torch.float64),
         "losses": torch.full((n,), torch.nan, dtype=torch.float64),
         "confidences": torch.full((n,), torch.nan, dtype=torch.float64),
+        "received": no_server_data,
+        "layers": {},
         "server_update": no_server_data,
         "evaluate": lambda update: (0.0, 0.0),
         "rng": np.random.default_rng(0),

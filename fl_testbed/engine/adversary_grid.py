@@ -21,8 +21,9 @@ from strategies.robust import CPU
 
 STATE = "attack/"  # prefix of what attackers carry over, among the grid's state
 
-Rule = Callable[[Tensor, np.random.Generator], Tensor]
-"""The server's rule as attackers know it: from updates, shape (n, d), to one."""
+Rule = Callable[[Tensor, Tensor, np.random.Generator], Tensor]
+"""The server's rule as attackers know it: from updates, shape (n, d), and the received model to one
+update."""
 
 
 @dataclass(frozen=True)
@@ -194,15 +195,14 @@ class AdversaryGrid(ClientGrid):
         """Return what the server would do if these attackers all sent a given update."""
         rule, everyone = self._around.rule, board.rows(list(board.places))
         assert rule is not None
+        received = next(iter(asked.starts.values()))
 
         def defence(update: Tensor) -> Tensor:
             own = rows.clone()  # the attack holds these rows, and asks again
             rows[:] = update  # in the matrix itself: a second one could be too large
             try:
-                foreseen = rule(
-                    everyone, generator(self._around.seed, Purpose.ATTACK, asked.round_)
-                )
-                return foreseen.clone()  # it may be a row
+                rng = generator(self._around.seed, Purpose.ATTACK, asked.round_)
+                return rule(everyone, received, rng).clone()  # it may be a row
             finally:
                 rows.copy_(own)
 

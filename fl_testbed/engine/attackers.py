@@ -140,7 +140,7 @@ def known_rule(scenario: Scenario) -> Rule:
     mixers = spec.build_pre_aggregation(n_sampled)
     pipeline = Pipeline(spec.build_aggregation(n_sampled), pre_aggregate=mixers)
 
-    def rule(updates: Tensor, rng: np.random.Generator) -> Tensor:
+    def rule(updates: Tensor, received: Tensor, rng: np.random.Generator) -> Tensor:
         n = len(updates)
         facts = RoundFacts(
             round_=0,
@@ -148,6 +148,8 @@ def known_rule(scenario: Scenario) -> Rule:
             prior=torch.full((n,), 1 / n, dtype=torch.float64),
             losses=torch.full((n,), torch.nan),
             confidences=torch.full((n,), torch.nan),
+            received=lambda: received,
+            layers={},
             server_update=partial(torch.zeros_like, updates[0]),
             evaluate=lambda update: (math.nan, math.nan),
             rng=rng,

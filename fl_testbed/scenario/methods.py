@@ -253,8 +253,9 @@ class StrategySpec(Spec):
 
     @property
     def can_be_foreseen(self) -> bool:
-        """Whether the rule looks at nothing but the updates of the round."""
-        return not self._asked & {"clients", "evaluate", "losses", "memory", "reference"}
+        """Whether the rule looks at nothing but the updates of the round and the received model."""
+        unforeseen = {"clients", "evaluate", "layers", "losses", "memory", "reference"}
+        return not self._asked & unforeseen
 
     def check(self, n: int) -> None:
         """Raise TooFewClientsError if a step cannot work on what a sample of n clients leaves."""

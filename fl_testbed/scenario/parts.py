@@ -27,9 +27,7 @@ class TrainingSpec(Spec):
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: PositiveFloat  # learning rate of the optimizer
-    lr_decay: Annotated[float, Field(gt=0, le=1)] | None = (
-        None  # what lr is multiplied by from round to round
-    )
+    lr_decay: Annotated[float, Field(gt=0, le=1)] | None = None  # times lr, from round to round
     batch_size: PositiveInt  # examples in a step
     local_epochs: PositiveInt = 1  # passes over a client's examples in a round
     local_steps: PositiveInt | None = None  # steps in a round in place of local_epochs

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fl_testbed.scenario.own_code import (
     BY_KIND,
@@ -234,9 +234,17 @@ class FlameSpec(RuleSpec):
 
     kind: Literal["flame"]
     noise_factor: NonNegativeFloat = 1e-3
+    compare: Annotated[
+        Literal["models", "updates"], Field(description="Whose cosines tell clients apart.")
+    ] = "models"
     rule = staticmethod(rules.flame)
     bound = rules.flame_bound
     selects = True
+
+    def parameters(self, n: int) -> dict[str, Any]:
+        """Return the function's own parameters: to compare updates it is told no model."""
+        given = super().parameters(n)
+        return given | {"received": None} if given.pop("compare") == "updates" else given
 
 
 class DnCSpec(RuleSpec, AssumesMalicious):

@@ -5,13 +5,14 @@ import torch
 
 from strategies.aggregation.aggregate import (
     Aggregate,
+    dot_products,
     normalised,
     norms_of,
     prior_or_uniform,
     weighted_sum,
 )
 from strategies.aggregation.bound import Bound
-from strategies.aggregation.distances import cosines
+from strategies.aggregation.distances import cosines, gram_in_float64
 from strategies.aggregation.weak_dp import with_noise
 from strategies.shapes import Bool, Float, Tensor
 
@@ -21,6 +22,7 @@ flame_bound = Bound("flame", 0, 2)
 def flame(
     updates: Float[Tensor, "n d"],
     rng: np.random.Generator,
+    received: Float[Tensor, " d"] | None = None,
     noise_factor: float = 1e-3,
     prior: Float[Tensor, " n"] | None = None,
 ) -> Aggregate:
@@ -34,6 +36,8 @@ def flame(
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         rng: Draws the noise.
+        received: The model that the updates were made from, shape (d,): then whole models are
+            compared, as in the paper. Without it the updates themselves are.
         noise_factor: λ; the noise on each parameter has standard deviation λ · median norm.
         prior: Weights among the admitted; equal by default.
 
@@ -47,14 +51,16 @@ def flame(
         be honest.
 
     Ties:
-        Those who are joined at the same distance, rounding included, are admitted together: rows
+        Those who are joined at the same distance, rounding included, are admitted together: updates
         along one line may differ by 1e-7. The median norm is that of all clients, the lower of the
         two middle ones for even n.
 
     Variants:
-        Cosines are taken between updates; the paper's and FLPoison's are between the clients' whole
-        models, which a large common part makes all but equal. λ is 1e-3 in the paper (for images)
-        and in BackFed; FLPoison takes 1.2e-5 and multiplies it by each layer's standard deviation.
+        With whole models, as in the paper and FLPoison, lengths of updates count as well as
+        directions; who is admitted often differs from what cosines of updates say. BackFed means to
+        compare the last layer of models, and compares the received one with itself. λ is 1e-3 in
+        the paper (for images) and in BackFed, 1.2e-5 in FLPoison, and both multiply it by each
+        layer's standard deviation.
 
     References:
         Nguyen et al., FLAME: Taming Backdoors in Federated Learning, USENIX Security 2022.
@@ -62,13 +68,24 @@ def flame(
     flame_bound(len(updates))
     norms = norms_of(updates)
     median = norms.median()
-    distances = 1 - cosines(updates)
+    distances = 1 - (cosines(updates) if received is None else _model_cosines(updates, received))
     admitted = _majority_cluster(distances.fill_diagonal_(0))
     factors = torch.where(norms > median, median / norms, 1.0)
     effective = normalised(prior_or_uniform(updates, prior) * admitted) * factors
     update = with_noise(weighted_sum(updates, effective), noise_factor * float(median), rng)
     suspicion = distances[:, admitted].mean(dim=1)
     return Aggregate(update, normalised(effective), suspicion, multipliers=effective)
+
+
+def _model_cosines(
+    updates: Float[Tensor, "n d"], received: Float[Tensor, " d"]
+) -> Float[Tensor, "n n"]:
+    """Return the cosine of every pair of models, which differ in the last digits alone."""
+    along = dot_products(updates, received)
+    square = torch.linalg.vector_norm(received.double()).square()
+    products = gram_in_float64(updates) + along[:, None] + along + square
+    norms = products.diagonal().clamp(min=1e-300).sqrt()
+    return (products / norms[:, None] / norms).clamp_(-1, 1)
 
 
 def _majority_cluster(distances: Float[Tensor, "n n"]) -> Bool[Tensor, " n"]:

@@ -43,6 +43,8 @@ def step_of(rule, told: Oracle, reweight=None, memory: Memory | None = None, **p
         prior=PRIOR,
         losses=doubles(1, 2, 3, 4),
         confidences=doubles(1, 1, 1, 1),
+        received=lambda: torch.zeros(1),
+        layers={},
         server_update=lambda: torch.zeros(1),
         evaluate=lambda update: (0.0, 0.0),
         rng=np.random.default_rng(0),

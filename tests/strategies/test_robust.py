@@ -702,6 +702,18 @@ def test_a_restart_forgets_where_a_server_optimizer_was_going():
     assert not [name for name in strategy.state_dict() if name.startswith("optimizer/")]
 
 
+def test_a_rule_may_ask_for_the_received_model_and_where_its_layers_begin():
+    seen = {}
+
+    def asking(updates, received, layers):
+        seen.update(received=received.tolist(), layers=layers)
+        return mean(updates)
+
+    one_round(strategy_of(asking), 1, (1.0, 1.0))
+    assert seen["received"] == [1.0, 2.0, 3.0]
+    assert seen["layers"] == {"weight": slice(0, 2), "bias": slice(2, 3)}
+
+
 def test_updates_that_a_rule_remembers_are_not_those_of_the_next_round():
     def repeating(updates, clients, memory):
         before = recall(memory, "last", clients, default=0.0, shape=updates.shape[1:])

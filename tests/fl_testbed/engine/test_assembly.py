@@ -288,8 +288,8 @@ def test_attackers_foresee_that_a_rule_with_too_few_updates_moves_nothing():
         scenario(strategy={"aggregation": {"kind": "krum", "n_malicious": 2}})
     )
     rng = np.random.default_rng(0)
-    assert rule(torch.ones(7, 3), rng).tolist() == [1.0, 1.0, 1.0]
-    assert rule(torch.ones(6, 3), rng).tolist() == [0.0, 0.0, 0.0]
+    assert rule(torch.ones(7, 3), torch.zeros(3), rng).tolist() == [1.0, 1.0, 1.0]
+    assert rule(torch.ones(6, 3), torch.zeros(3), rng).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_attackers_train_their_surrogate_for_its_own_epochs():

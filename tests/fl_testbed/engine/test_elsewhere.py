@@ -57,7 +57,7 @@ SCENARIOS = {
     "blind": scenario(attack={"kind": "gaussian", "std": 0.1}),
     "colluding": scenario(attack={"kind": "alie", "knowledge": "colluding"}),
     "omniscient": scenario(attack={"kind": "min_max"}),
-    "forewarned": scenario(MULTI_KRUM, attack={"kind": "tailored"}),
+    "forewarned": scenario(by_rule("flame"), attack={"kind": "tailored"}),
     "clean_twin": scenario(attack={"kind": "model_replacement"}, poison=BACKDOOR),
     "mimic": scenario(attack={"kind": "minority_mimic"}, poison=BACKDOOR),
     "pgd": scenario(training_attack={"kind": "pgd", "radius": 0.5}, poison=BACKDOOR),

@@ -10,6 +10,7 @@ import pytest
 from commands import SCENARIO, run, run_folders, succeed, write_scenario
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from clients.app import ShardClientApp
 from fl_testbed.engine.inline_grid import InlineGrid
@@ -68,6 +69,16 @@ def test_recording_whole_updates_changes_nothing(recorded: Path, tmp_path: Path)
     plain, kept = tmp_path / "out/small/default/seed-0", recorded / "small/mean/seed-0"
     for name in ("clients.csv", "rounds.csv", "model.safetensors"):
         assert (plain / name).read_bytes() == (kept / name).read_bytes()
+
+
+def test_a_recorded_row_says_where_the_parameters_of_each_array_stand(tmp_path: Path) -> None:
+    arrays = {"mean": np.zeros(2), "n_batches": np.array(3), "weight": np.zeros((2, 2))}
+    record = record_of({name: a.astype(np.float32) if a.ndim else a for name, a in arrays.items()})
+    (tmp_path / "round").write_bytes(Recorder("float32", record).content())
+    with safe_open(tmp_path / "round", "np") as file:
+        round_ = json.loads(file.metadata()["round"])
+        assert file.get_tensor("rows").shape == (0, 6)
+    assert round_["slices"] == {"mean": [0, 2], "weight": [2, 6]}
 
 
 def test_a_recorded_round_is_the_same_bytes_every_time() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import pdist, squareform
 
 from strategies.aggregation import TooFewClientsError, flame
 
@@ -19,6 +19,28 @@ def test_admits_the_majority_direction_and_clips_it_to_the_median_norm():
     torch.testing.assert_close(result.update, torch.tensor([5 / 3, 0.0]), rtol=1e-4, atol=1e-3)
     expected = torch.tensor([0.4, 0.4, 0.2, 0, 0]).double()
     torch.testing.assert_close(result.weights, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_whole_models_are_compared_where_the_received_one_is_known():
+    # Beside (0, 10) the models' directions are 6, 6, 0, 1 and 11 tenths to the right.
+    updates = torch.tensor([[6.0, 0.0], [6.0, 0.1], [0.0, 9.0], [1.0, 0.0], [11.0, 0.0]])
+    models = noiseless(updates, received=torch.tensor([0.0, 10.0]))
+    assert (models.weights > 0).tolist() == [True, True, False, False, True]
+    cosines = torch.nn.functional.cosine_similarity
+    whole = (updates + torch.tensor([0.0, 10.0])).double()
+    distances = 1 - torch.stack([cosines(whole, row[None]) for row in whole])
+    torch.testing.assert_close(models.suspicion, distances[:, models.weights > 0].mean(dim=1))
+
+
+def test_models_far_larger_than_updates_lose_no_digits():
+    updates = 1e-4 * torch.randn(9, 50, generator=torch.Generator().manual_seed(0))
+    received = torch.ones(50)
+    exact = noiseless(updates.double(), received=received.double())
+    assert torch.equal(noiseless(updates, received=received).weights > 0, exact.weights > 0)
+    models = (updates.double() + received.double()).numpy()
+    distances = torch.from_numpy(squareform(pdist(models, "cosine")))
+    expected = distances[:, exact.weights > 0].mean(dim=1)
+    torch.testing.assert_close(exact.suspicion, expected, rtol=1e-5, atol=0.0)
 
 
 def test_suspicion_is_the_mean_cosine_distance_to_the_admitted():
