@@ -8,6 +8,7 @@ rounds: 3
 dataset: {kind: "sub/mine.py:bright_spots", args: {n: 600}}
 model: {kind: "sub/mine.py:Net", args: {width: 8}}
 clients: {honest_majority: 8, honest_minority: 2, poisoned: 2, examples_each: 40}
+partition: {kind: "sub/mine.py:sorted_by_class"}
 training: {lr: 0.1, batch_size: 10}
 poison: {kind: "sub/mine.py:relabelled", target: 0, trigger: {kind: "sub/mine.py:stripe"}}
 attack: {kind: "sub/mine.py:against", args: {scale: 0.5}}
@@ -81,6 +82,11 @@ def bright_spots(rng, n):
         return Examples(images, labels)
 
     return Dataset("bright spots", draw(n), draw(200), ("a", "b", "c"))
+
+
+def sorted_by_class(examples, n_clients, rng):
+    parts = np.array_split(examples.labels.argsort(kind="stable"), n_clients)
+    return [parts[place] for place in rng.permutation(n_clients)]
 """
 
 
