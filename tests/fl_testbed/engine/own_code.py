@@ -11,6 +11,7 @@ clients: {honest_majority: 8, honest_minority: 2, poisoned: 2, examples_each: 40
 partition: {kind: "sub/mine.py:sorted_by_class"}
 training: {lr: 0.1, batch_size: 10}
 poison: {kind: "sub/mine.py:relabelled", target: 0, trigger: {kind: "sub/mine.py:stripe"}}
+training_attack: {kind: "sub/mine.py:held_back", args: {share: 0.5}}
 attack: {kind: "sub/mine.py:against", args: {scale: 0.5}}
 strategy:
   pre_aggregation: [{kind: "sub/mine.py:halved"}]
@@ -87,6 +88,12 @@ def bright_spots(rng, n):
 def sorted_by_class(examples, n_clients, rng):
     parts = np.array_split(examples.labels.argsort(kind="stable"), n_clients)
     return [parts[place] for place in rng.permutation(n_clients)]
+
+
+def held_back(parameters, previous, share):
+    for name, value in parameters.items():
+        if previous is not None:
+            value.lerp_(previous[name], share)
 """
 
 
