@@ -5,7 +5,7 @@ from pathlib import Path
 SCENARIO = """
 name: small
 rounds: 3
-dataset: {kind: "sub/mine.py:bright_spots", args: {n: 600}}
+dataset: {kind: "sub/mine.py:bright_spots", args: {n: 600}, minority: {kind: "sub/mine.py:darker"}}
 model: {kind: "sub/mine.py:Net", args: {width: 8}}
 clients: {honest_majority: 8, honest_minority: 2, poisoned: 2, examples_each: 40}
 partition: {kind: "sub/mine.py:sorted_by_class"}
@@ -83,6 +83,10 @@ def bright_spots(rng, n):
         return Examples(images, labels)
 
     return Dataset("bright spots", draw(n), draw(200), ("a", "b", "c"))
+
+
+def darker(inputs):
+    return inputs / 2
 
 
 def sorted_by_class(examples, n_clients, rng):
