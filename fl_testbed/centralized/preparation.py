@@ -88,9 +88,9 @@ class Material:
         rows = np.flatnonzero(self.groups.train == group)[:1]
         if not len(rows):
             return group
-        relabelled = self.dataset.train.take(rows)
-        relabelled = replace(relabelled, labels=np.full(len(rows), label))
-        return int(self._codes(relabelled)[0])
+        labels = self.dataset.train.labels.copy()
+        labels[rows] = label
+        return int(self._codes(replace(self.dataset.train, labels=labels))[rows[0]])
 
     @property
     def _attacked_test(self) -> TestSet:

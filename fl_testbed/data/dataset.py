@@ -45,6 +45,16 @@ class Examples:
         """Return the same examples with one more attribute."""
         return replace(self, attributes={**self.attributes, attribute: codes})
 
+    def locked(self) -> "Examples":
+        """Return the same examples, without a copy, in arrays that cannot be written to."""
+        given = {name: codes.view() for name, codes in self.attributes.items()}
+        inputs, labels = self.inputs.view(), self.labels.view()
+        clients, ids = (own if own is None else own.view() for own in (self.clients, self.ids))
+        for array in (inputs, labels, clients, ids, *given.values()):
+            if array is not None:
+                array.flags.writeable = False
+        return Examples(inputs, labels, given, clients, ids)
+
     def unit_inputs(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return a float32 copy of some rows, bytes scaled to [0, 1]."""
         chosen = self.inputs[rows]

@@ -1,7 +1,7 @@
 """Ways to deal examples out to clients: index arrays in, index arrays out."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -254,6 +254,32 @@ def natural(
             shares.rows[kept], np.arange(pool.n_clients + 1, dtype=np.int64) * pool.examples_each
         )
     return _exchanged(pool, shares, rng, unused)
+
+
+def by_indices(
+    pool: Pool,
+    rng: np.random.Generator,
+    indices: Callable[[Pool, np.random.Generator], Sequence[np.ndarray]],
+) -> Shares:
+    """Deal as a function says.
+
+    Args:
+        pool: What is dealt to whom.
+        rng: Handed on.
+        indices: Returns for each client which of the pool's rows it gets, one or more, and no row
+            twice. Where clients have ``examples_each``, there are as many rows as they need.
+
+    Raises:
+        DataError: If there are too few examples.
+    """
+    n = len(pool.rows)
+    if pool.examples_each is not None:
+        n = pool.n_clients * pool.examples_each
+        _check_enough(pool, n, f"{pool.examples_each} examples")
+    rows = pool.rows[:n]
+    own = indices(replace(pool, rows=rows.copy()), rng)
+    starts = np.cumsum([0, *map(len, own)], dtype=np.int64)
+    return _exchanged(pool, Shares(rows[np.concatenate(own)], starts), rng)
 
 
 def apportioned(total: int, shares: np.ndarray) -> np.ndarray:

@@ -36,8 +36,8 @@ def build_federation(scenario: Scenario, dataset: Dataset) -> Federation:
         shares = overlapping_shards(division, alpha, labels, scenario.seed)
     else:
         rng = generator(scenario.seed, Purpose.PARTITION, 1)
-        natural_clients = dataset.train.clients
-        shares = disjoint_shards(division, partition.build(), labels, natural_clients, rng)
+        deal = partition.build(dataset.train)
+        shares = disjoint_shards(division, deal, labels, dataset.train.clients, rng)
     clean = Federation(
         dataset=dataset,
         groups=groups,

@@ -1,6 +1,7 @@
 """The attackers of a scenario: what they send, how they train, when, and what they know."""
 
 from functools import partial
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -18,7 +19,7 @@ from clients.attacks import (
 )
 from clients.attacks.perturbation import Direction
 from clients.reporting import Claim
-from clients.training import LocalTraining
+from clients.training import LocalTraining, State, StepHook
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
 from fl_testbed.scenario.spec import ClientCount, Contradictions, Spec
@@ -308,9 +309,46 @@ class NeurotoxinSpec(Spec):
         return attacks.Neurotoxin(self.share)
 
 
-TrainingAttackSpec = Annotated[
-    NoTrainingAttackSpec | PgdSpec | NeurotoxinSpec, Field(discriminator="kind")
-]
+class OwnTrainingAttackSpec(OwnSpec):
+    """What attackers of one's own do after each step, file.py:name or package.module:name."""
+
+    facts = frozenset({"received", "previous", "step", "is_last", "scratch"})
+    first = "the parameters after a step"
+
+    def build(self) -> TrainingAttack | None:
+        """Return this: it has hooks itself."""
+        return self
+
+    @property
+    def needs_previous(self) -> bool:
+        """Whether it asks for the model that the attacker received the last time."""
+        return self.names("previous")
+
+    def hook(self, received: State, previous: State | None) -> StepHook:
+        """Return the function, for one training."""
+        models = {"received": received, "previous": previous}
+        told: dict[str, Any] = {  # copies, for other clients train from the same tensors
+            name: model and {key: value.clone() for key, value in model.items()}
+            for name, model in models.items()
+        }
+        told["scratch"] = {}
+
+        def act(parameters: State, step: int, is_last: bool) -> None:
+            # In place alone: a tensor that took another's place would be heard by nobody.
+            self.called(MappingProxyType(parameters), step=step, is_last=is_last, **told)
+
+        return act
+
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+        """Need nothing: what is returned would be heard by nobody."""
+        if result is None:
+            return ""
+        text = "must change the parameters in place and return nothing"
+        return f"{text}, returned {type(result).__name__}"
+
+
+OurTrainingAttack = Annotated[NoTrainingAttackSpec | PgdSpec | NeurotoxinSpec, BY_KIND, OURS_TAG]
+TrainingAttackSpec = Annotated[OurTrainingAttack | Annotated[OwnTrainingAttackSpec, OWN_TAG], WHOSE]
 
 
 class AttackerTrainingSpec(Spec):

@@ -29,7 +29,15 @@ from fl_testbed.scenario.minorities import (
     InvertedSpec,
     NoMinoritySpec,
 )
-from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
+from fl_testbed.scenario.own_code import (
+    BY_KIND,
+    OURS_TAG,
+    OWN_TAG,
+    WHOSE,
+    OwnSpec,
+    flaw_of_inputs,
+    misshapen,
+)
 from fl_testbed.scenario.spec import Fraction, Spec
 
 
@@ -477,7 +485,7 @@ def _flaw_of(dataset: Dataset) -> str:
             )
             if found:
                 return f"must return {part}.{name} {found}"
-        found = _flaw_of_inputs(examples.inputs, dataset.input_shape, is_image=dataset.holds_images)
+        found = flaw_of_inputs(examples.inputs, dataset.input_shape, is_image=dataset.holds_images)
         if found:
             return f"must return {part}.inputs {found}"
     return ""
@@ -493,21 +501,6 @@ def _flaw_of_codes(
         return f"{needs} {codes.dtype}, shape {codes.shape}"
     if n_values is not None and n and not 0 <= codes.min() <= codes.max() < n_values:
         return f"from 0 to {n_values - 1}, returned {codes.min()} to {codes.max()}"
-    return ""
-
-
-def _flaw_of_inputs(inputs: Any, shape: tuple[int, ...], *, is_image: bool) -> str:
-    if not isinstance(inputs, np.ndarray):
-        return f"as an array, returned {type(inputs).__name__}"
-    if inputs.shape[1:] != shape:
-        return f"each of shape {shape}, as in training, returned {inputs.shape[1:]}"
-    if inputs.dtype.kind != "f" or not inputs.size:
-        return ""
-    least, most = inputs.min(), inputs.max()
-    if not np.isfinite([least, most]).all():
-        return "without NaN or infinity"
-    if is_image and not -1e-6 <= least <= most <= 1 + 1e-6:
-        return f"as bytes or from 0 to 1, returned {least:.4g} to {most:.4g}"
     return ""
 
 

@@ -1,13 +1,23 @@
 """What sets a minority apart: constructed styles, or groups that the data know of."""
 
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, PositiveInt
 
 from fl_testbed.data import DataError, Dataset, Groups
-from fl_testbed.data.groups import StyleGroups, groups_by, one_group
+from fl_testbed.data.groups import OwnGroups, StyleGroups, groups_by, one_group
 from fl_testbed.data.styles import faded, inverted, rotated
+from fl_testbed.scenario.own_code import (
+    BY_KIND,
+    OURS_TAG,
+    OWN_TAG,
+    WHOSE,
+    OwnCode,
+    OwnSpec,
+    flaw_of_inputs,
+)
 from fl_testbed.scenario.spec import Spec
 
 
@@ -89,10 +99,55 @@ class NoMinoritySpec(MinoritySpec):
         return one_group(dataset)
 
 
-AnyMinoritySpec = Annotated[
-    InvertedSpec | RotatedSpec | FadedSpec | AttributesSpec | NoMinoritySpec,
-    Field(discriminator="kind"),
+class OwnMinoritySpec(OwnSpec, MinoritySpec):
+    """A minority of one's own, file.py:name or package.module:name: its look, or who it is."""
+
+    facts = frozenset({"inputs", "examples"})
+
+    @property
+    def is_style(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether it asks for inputs, to restyle them."""
+        return self.names("inputs")
+
+    def _misfit(self, code: OwnCode) -> str:
+        wrong = super()._misfit(code)
+        if not wrong and len(self.facts & code.parameters.keys()) != 1:
+            return "needs either 'inputs', to return them restyled, or 'examples', to mark some"
+        return wrong
+
+    def build(self, dataset: Dataset) -> Groups:
+        """Return two groups, of which the minority has the function's name."""
+        if self.is_style:
+            self._restyled(dataset.train.unit_inputs(slice(0, 2)))  # what is wrong shows here
+            return StyleGroups(("plain", self.code.name), self._restyled)
+        train, test = (
+            self.called(examples=part.locked()).astype(np.int64)
+            for part in (dataset.train, dataset.test)
+        )
+        return OwnGroups(("others", self.code.name), train, test, frozenset({1}))
+
+    def _restyled(self, inputs: np.ndarray) -> np.ndarray:
+        """Restyle a copy: what a user's function writes to is the plain look as well."""
+        return self.called(inputs=inputs.copy()).astype(np.float32, copy=False)
+
+    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+        """Need inputs like those that came in, or a mark for each example."""
+        like, what, kind = named.get("inputs"), "inputs in floats", "f"
+        if like is None:
+            like, what, kind = named["examples"].labels, "a bool for each example", "b"
+        if not isinstance(result, np.ndarray):
+            return f"must return {what}, as an array, returned {type(result).__name__}"
+        if result.shape != like.shape or result.dtype.kind != kind:
+            needs = f"must return {what}, shape {like.shape}"
+            return f"{needs}, returned {result.dtype}, shape {result.shape}"
+        flaw = flaw_of_inputs(result, like.shape[1:], is_image=like.ndim == 4)
+        return flaw and f"must return inputs {flaw}"
+
+
+OurMinority = Annotated[
+    InvertedSpec | RotatedSpec | FadedSpec | AttributesSpec | NoMinoritySpec, BY_KIND, OURS_TAG
 ]
+AnyMinoritySpec = Annotated[OurMinority | Annotated[OwnMinoritySpec, OWN_TAG], WHOSE]
 
 
 def _need_images(dataset: Dataset, kind: str) -> tuple[int, ...]:

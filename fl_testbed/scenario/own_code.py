@@ -21,6 +21,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
 import torch
 from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, model_validator
 
@@ -500,6 +501,22 @@ def ill_made_shard(result: Any, like: Shard) -> str:
     if not wrong and (lowest := result.labels.min().item()) < 0:
         return f"must return labels >= 0, returned {lowest}"  # torch's loss leaves -100 out
     return wrong
+
+
+def flaw_of_inputs(inputs: Any, shape: tuple[int, ...], *, is_image: bool) -> str:
+    """Return what is wrong with the inputs of a user's examples, or nothing."""
+    if not isinstance(inputs, np.ndarray):
+        return f"as an array, returned {type(inputs).__name__}"
+    if inputs.shape[1:] != shape:
+        return f"each of shape {shape}, as in training, returned {inputs.shape[1:]}"
+    if inputs.dtype.kind != "f" or not inputs.size:
+        return ""
+    least, most = inputs.min(), inputs.max()
+    if not np.isfinite([least, most]).all():
+        return "without NaN or infinity"
+    if is_image and not -1e-6 <= least <= most <= 1 + 1e-6:
+        return f"as bytes or from 0 to 1, returned {least:.4g} to {most:.4g}"
+    return ""
 
 
 def ill_weighted(weights: torch.Tensor, *, may_be_none: bool) -> str:

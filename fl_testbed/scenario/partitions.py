@@ -1,13 +1,22 @@
 """Who holds what: clients by role, and how examples are dealt to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+import numpy as np
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from fl_testbed.data import Population, dealing
-from fl_testbed.data.dealing import Dealer, Shares
+from fl_testbed.data import Examples, Population, dealing
+from fl_testbed.data.dealing import Dealer, Pool, Shares
+from fl_testbed.scenario.own_code import (
+    BY_KIND,
+    OURS_TAG,
+    OWN_TAG,
+    WHOSE,
+    OwnCodeError,
+    OwnSpec,
+)
 from fl_testbed.scenario.spec import ClientCount, Fraction, Spec
 
 
@@ -38,8 +47,9 @@ class PartitionSpec(Spec):
     can_overlap: ClassVar[bool] = False
     """Whether each client can be dealt to without regard to the others."""
 
-    def build(self) -> Dealer:
-        """Return the way of dealing, its parameters bound."""
+    def build(self, train: Examples) -> Dealer:
+        """Return the way of dealing the training examples, its parameters bound."""
+        del train
         return partial(type(self).deal, **self.model_dump(exclude={"kind"}))
 
 
@@ -88,7 +98,49 @@ class NaturalSpec(PartitionSpec):
     deal = staticmethod(dealing.natural)
 
 
-AnyPartitionSpec = Annotated[
-    IidSpec | QuantitySpec | DirichletSpec | PathologicalSpec | NaturalSpec,
-    Field(discriminator="kind"),
+class OwnPartitionSpec(OwnSpec, PartitionSpec):
+    """A partition of one's own, file.py:name or package.module:name."""
+
+    facts = frozenset({"examples", "n_clients", "n_attackers", "rng"})
+
+    def build(self, train: Examples) -> Dealer:
+        """Return what deals as the function says."""
+
+        def indices(pool: Pool, rng: np.random.Generator) -> Sequence[np.ndarray]:
+            dealt = self.called(
+                examples=train.take(pool.rows),
+                n_clients=pool.n_clients,
+                n_attackers=pool.n_attackers,
+                rng=rng,
+            )
+            if wrong := _flaw_of_deal(dealt, pool.n_clients, len(pool.rows)):
+                raise OwnCodeError(f"{self.code.place}: {self.code.name} {wrong}")
+            return dealt
+
+        return partial(dealing.by_indices, indices=indices)
+
+
+def _flaw_of_deal(dealt: Any, n_clients: int, n: int) -> str:
+    """Return what is wrong with the indices that clients are to get, or nothing."""
+    if not isinstance(dealt, Sequence) or len(dealt) != n_clients:
+        given = len(dealt) if isinstance(dealt, Sequence) else type(dealt).__name__
+        return f"must return a list of {n_clients} arrays, one for each client, returned {given}"
+    for client, own in enumerate(dealt):
+        if not isinstance(own, np.ndarray) or own.dtype.kind != "i" or own.ndim != 1:
+            given = own.dtype if isinstance(own, np.ndarray) else type(own).__name__
+            return f"must return arrays of int64 indices, shape (n,), returned {given} at {client}"
+        if not len(own):
+            return f"must return an example for every client, returned none at {client}"
+    indices, counts = np.unique(np.concatenate(dealt), return_counts=True)
+    if indices[0] < 0 or indices[-1] >= n:
+        return f"must return indices from 0 to {n - 1}, returned {indices[0]} to {indices[-1]}"
+    if counts.max() > 1:
+        often = f"{indices[counts.argmax()]} {counts.max()} times"
+        return f"must return no index twice, returned {often}"
+    return ""
+
+
+OurPartition = Annotated[
+    IidSpec | QuantitySpec | DirichletSpec | PathologicalSpec | NaturalSpec, BY_KIND, OURS_TAG
 ]
+AnyPartitionSpec = Annotated[OurPartition | Annotated[OwnPartitionSpec, OWN_TAG], WHOSE]

@@ -5,11 +5,13 @@ from pathlib import Path
 SCENARIO = """
 name: small
 rounds: 3
-dataset: {kind: "sub/mine.py:bright_spots", args: {n: 600}}
+dataset: {kind: "sub/mine.py:bright_spots", args: {n: 600}, minority: {kind: "sub/mine.py:darker"}}
 model: {kind: "sub/mine.py:Net", args: {width: 8}}
 clients: {honest_majority: 8, honest_minority: 2, poisoned: 2, examples_each: 40}
+partition: {kind: "sub/mine.py:sorted_by_class"}
 training: {lr: 0.1, batch_size: 10}
 poison: {kind: "sub/mine.py:relabelled", target: 0, trigger: {kind: "sub/mine.py:stripe"}}
+training_attack: {kind: "sub/mine.py:held_back", args: {share: 0.5}}
 attack: {kind: "sub/mine.py:against", args: {scale: 0.5}}
 strategy:
   pre_aggregation: [{kind: "sub/mine.py:halved"}]
@@ -81,6 +83,21 @@ def bright_spots(rng, n):
         return Examples(images, labels)
 
     return Dataset("bright spots", draw(n), draw(200), ("a", "b", "c"))
+
+
+def darker(inputs):
+    return inputs / 2
+
+
+def sorted_by_class(examples, n_clients, rng):
+    parts = np.array_split(examples.labels.argsort(kind="stable"), n_clients)
+    return [parts[place] for place in rng.permutation(n_clients)]
+
+
+def held_back(parameters, previous, share):
+    for name, value in parameters.items():
+        if previous is not None:
+            value.lerp_(previous[name], share)
 """
 
 

@@ -1,13 +1,22 @@
 """Attackers in scenarios: what can be named, and what is refused."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from clients.attacks import FACTS, UNTOLD, Knowledge, ProjectedDescent
 from clients.training import LocalTraining
 from fl_testbed.scenario import ScenarioError
-from fl_testbed.scenario.attacks import AttackersSpec, AttackerTrainingSpec, PgdSpec
+from fl_testbed.scenario.attacks import (
+    AttackersSpec,
+    AttackerTrainingSpec,
+    OwnTrainingAttackSpec,
+    PgdSpec,
+)
 from fl_testbed.scenario.catalogue import CATALOGUE
+from fl_testbed.scenario.own_code import OwnCodeError
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
 
@@ -224,3 +233,35 @@ def test_a_single_round_is_enough_to_attack_in(load, schedule):
 def test_attackers_count_themselves_only_where_they_are_told_to(load, kind):
     assert not load(f"attack: {{kind: {kind}}}\n").attack.samples_everybody
     assert load(f"attack: {{kind: {kind}, include_own: true}}\n").attack.samples_everybody
+
+
+def own_training_attack(folder: Path, body: str) -> Any:
+    code = f"def act(parameters, received, previous, step, is_last, scratch):\n    {body}\n"
+    (folder / "mine.py").write_text(code)
+    return OwnTrainingAttackSpec(kind=f"{folder / 'mine.py'}:act").build()
+
+
+def test_a_training_attack_of_ones_own_acts_after_each_step_and_on_nobody_else(tmp_path):
+    body = "scratch[step] = received['a'].sub_(1); parameters['a'].add_(10 ** len(scratch))"
+    attack = own_training_attack(tmp_path, body)
+    assert attack.needs_previous
+    received, own = {"a": torch.zeros(2)}, torch.ones(2)
+    for _ in range(2):  # a training begins with nothing in scratch
+        hook = attack.hook(received, None)
+        for step in (1, 2):
+            hook({"a": own}, step, step == 2)
+    assert own.tolist() == [221, 221]
+    assert received["a"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ("return {}", "act must change the parameters in place and return nothing, returned dict"),
+        ("parameters['a'] = received['a']", "act raised TypeError: 'mappingproxy' object does"),
+    ],
+)
+def test_what_a_training_attack_would_change_for_nobody_is_refused(tmp_path, body, fault):
+    hook = own_training_attack(tmp_path, body).hook({"a": torch.zeros(2)}, None)
+    with pytest.raises(OwnCodeError, match=fault):
+        hook({"a": torch.ones(2)}, 1, True)
