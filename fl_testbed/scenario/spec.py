@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
+from strategies.aggregation import TooFewClientsError
+
 
 class Spec(BaseModel):
     """One mapping of a scenario: a typo is an error, and no value is silently converted."""
@@ -58,8 +60,17 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def count_of(value: float, n: int) -> int:
-    """Resolve a count or fraction for a sample of n clients."""
-    return share_of(value, n) if 0 < value < 1 else int(value)
+    """Resolve a count or fraction for a sample of n clients.
+
+    Raises:
+        TooFewClientsError: If a fraction is of so few clients that it comes to none of them: a
+            defence that was meant to assume some attackers would assume nobody.
+    """
+    count = share_of(value, n) if 0 < value < 1 else int(value)
+    if value > 0 and count == 0:
+        text = f"{value:g} of a sample of {n} is less than one client: name a count"
+        raise TooFewClientsError(f"n_malicious: {text}")
+    return count
 
 
 def share_of(fraction: float, n: int) -> int:

@@ -204,7 +204,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
             "kind: 'mine.py:first_only'",
             RULE,
             "mine.py:5: first_only needs 'n_malicious': give it in args. It is not what is handed "
-            "over by name: clients, confidences, evaluate, losses, memory, prior, reference, rng, "
+            "over by name: clients, confidences, evaluate, layers, losses, memory, prior, received, reference, rng, "
             "round_",
         ),
         (
@@ -216,7 +216,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
             "kind: 'mine.py:first_only', args: {n_malicious: 1, prior: 2}",
             RULE,
             "mine.py:5: first_only cannot have 'prior' in args: it is what is handed over by name: "
-            "clients, confidences, evaluate, losses, memory, prior, reference, rng, round_",
+            "clients, confidences, evaluate, layers, losses, memory, prior, received, reference, rng, round_",
         ),
         (
             GOOD,

@@ -111,6 +111,13 @@ def test_a_fraction_is_of_the_sample_even_after_bucketing() -> None:
         strategy.check(10)
 
 
+def test_a_fraction_that_comes_to_nobody_is_refused() -> None:
+    rule = {"kind": "multi_krum", "n_malicious": 0.08}
+    StrategySpec.model_validate({"aggregation": rule}).check(13)
+    with pytest.raises(TooFewClientsError, match=r"n_malicious: 0.08 of a sample of 12 is less"):
+        StrategySpec.model_validate({"aggregation": rule}).check(12)
+
+
 def test_bucketing_keeps_f_and_checks_the_bound_on_buckets() -> None:
     krum = {"kind": "krum", "n_malicious": 2}
     plain = StrategySpec.model_validate({"aggregation": krum})
