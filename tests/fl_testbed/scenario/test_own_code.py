@@ -18,6 +18,7 @@ from clients.shard import Role, Shard
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.own_code import OwnCodeError, described, own_specs, users_modules
 from strategies.aggregation import Aggregate, TooFewClientsError
+from strategies.pipeline import Pipeline
 
 SCENARIO = """\
 name: small
@@ -29,6 +30,7 @@ training: {lr: 0.1, batch_size: 5}
 strategy:
   aggregation: {KIND}
 """
+FACTS = ", ".join(sorted(Pipeline.AGGREGATE_FACTS))
 RULE = """\
 import torch
 from strategies.aggregation import Aggregate
@@ -204,8 +206,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
             "kind: 'mine.py:first_only'",
             RULE,
             "mine.py:5: first_only needs 'n_malicious': give it in args. It is not what is handed "
-            "over by name: clients, confidences, evaluate, layers, losses, memory, prior, received, reference, rng, "
-            "round_",
+            f"over by name: {FACTS}",
         ),
         (
             "kind: 'mine.py:first_only', args: {n_malicious: 1, scael: 2}",
@@ -216,7 +217,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
             "kind: 'mine.py:first_only', args: {n_malicious: 1, prior: 2}",
             RULE,
             "mine.py:5: first_only cannot have 'prior' in args: it is what is handed over by name: "
-            "clients, confidences, evaluate, layers, losses, memory, prior, received, reference, rng, round_",
+            f"{FACTS}",
         ),
         (
             GOOD,
