@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 
 from fl_testbed.report.statistics import estimate
 
@@ -51,6 +52,12 @@ def scripts() -> list[ModuleType]:
     files = [f for f in sorted(HERE.rglob("*.py")) if "\ndef tables(" in f.read_text("utf-8")]
     names = [".".join(f.relative_to(HERE.parent).with_suffix("").parts) for f in files]
     return [importlib.import_module(name) for name in names]
+
+
+def keep(file: Path, rows: pd.DataFrame, digits: str = ".4g") -> None:
+    """Write a result file; ``digits`` is how its numbers are rounded."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(file, index=False, float_format=f"%{digits}", lineterminator="\n")
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -12,28 +11,33 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 
 class ArrayView(Array):
-    """An Array around a numpy array in memory, serialised only if somebody asks for its bytes.
+    """An Array around numbers in memory, serialised only if somebody asks for its bytes.
 
     Flower's own keeps the bytes of a .npy file. Workers and server often share memory, and
     parsing them for every message would cost more than sending them.
+
+    Args:
+        values: A tensor on a device is copied to the host only if somebody asks for it.
     """
 
     __qualname__ = Array.__qualname__  # what goes over a network is Flower's own
 
-    def __init__(self, values: np.ndarray) -> None:
+    def __init__(self, values: np.ndarray | torch.Tensor) -> None:
+        dtype = str(values.dtype).removeprefix("torch.")
         # Past Flower's __setattr__, which watches every field that it serialises.
         self.__dict__.update(
-            dtype=str(values.dtype), shape=values.shape, stype="numpy.ndarray", _values=values
+            dtype=dtype, shape=tuple(values.shape), stype="numpy.ndarray", _values=values
         )
 
     @property
     def data(self) -> bytes:  # type: ignore[override]  # a field in the base class
         """The bytes of the .npy file."""
-        return Array.from_numpy_ndarray(self.__dict__["_values"]).data
+        return Array.from_numpy_ndarray(self.numpy()).data
 
     def numpy(self) -> np.ndarray:
-        """Return the array itself."""
-        return self.__dict__["_values"]
+        """Return the array itself, or a copy of the tensor on the host."""
+        values = self.__dict__["_values"]
+        return values if isinstance(values, np.ndarray) else values.cpu().numpy()
 
     def __reduce__(self) -> tuple[Callable[..., Array], tuple[np.ndarray]]:
         return view_of, (self.numpy(),)
@@ -44,34 +48,8 @@ def view_of(values: np.ndarray) -> ArrayView:
     return ArrayView(values)
 
 
-class TensorView(Array):
-    """An Array around a tensor on a device, copied to the host only if somebody asks for it."""
-
-    __qualname__ = Array.__qualname__
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        self.__dict__.update(
-            dtype=dtype, shape=tuple(tensor.shape), stype="numpy.ndarray", _tensor=tensor
-        )
-
-    @property
-    def data(self) -> bytes:  # type: ignore[override]  # a field in the base class
-        """The bytes of the .npy file."""
-        return Array.from_numpy_ndarray(self.numpy()).data
-
-    def numpy(self) -> np.ndarray:
-        """Return a copy on the host."""
-        return self.__dict__["_tensor"].cpu().numpy()
-
-    def __reduce__(self) -> tuple[Callable[..., Array], tuple[np.ndarray]]:
-        return view_of, (self.numpy(),)
-
-
 def view(array: Array) -> Array:
     """Return the same values without a copy, where the bytes are the plain .npy file they claim."""
-    if isinstance(array, TensorView):
-        return ArrayView(array.numpy())
     if isinstance(array, ArrayView) or array.stype != "numpy.ndarray":
         return array
     if not array.dtype.lstrip("<>=|").isalnum():
@@ -146,19 +124,19 @@ class Layout:
         """Whether all arrays are float32, so that the flat vector holds all there is."""
         return set(self.dtypes) <= {"float32"}
 
-    @cached_property
-    def slices(self) -> dict[str, slice]:
-        """Where the parameters of each array stand in the flat vector, by its name."""
-        found, start = dict[str, slice](), 0
-        for name, shape, used in zip(self.names, self.shapes, self.floating, strict=True):
-            if used:
-                found[name] = slice(start, start := start + prod(shape))
-        return found
-
     @property
     def size(self) -> int:
         """Number of parameters d."""
-        return max((where.stop for where in self.slices.values()), default=0)
+        return sum(prod(shape) for _, shape, _ in self.pieces())
+
+    def pieces(self) -> Iterator[tuple[str, tuple[int, ...], slice]]:
+        """Yield the name and shape of each array of parameters, and its place in the vector."""
+        start = 0
+        for name, shape, used in zip(self.names, self.shapes, self.floating, strict=True):
+            if used:
+                stop = start + prod(shape)
+                yield name, shape, slice(start, stop)
+                start = stop
 
     def flat_of(self, record: ArrayRecord) -> np.ndarray | torch.Tensor | None:
         """Return the vector that a record's arrays lie in, if they do in this layout."""
@@ -182,9 +160,8 @@ class Layout:
                 + (f", missing {', '.join(missing)}" if missing else "")
                 + (f", unknown {', '.join(extra)}" if extra else "")
             )
-        shapes = dict(zip(self.names, self.shapes, strict=True))
-        for name, where in self.slices.items():
-            array, shape = view(record[name]), shapes[name]
+        for name, shape, place in self.pieces():
+            array = view(record[name])
             if not isinstance(array, ArrayView):  # numpy's reader trips over forged files
                 raise UnusableReplyError(f"array {name} is not the .npy file that it claims to be")
             values = array.numpy()
@@ -194,7 +171,7 @@ class Layout:
                 )
             if values.dtype.kind not in "iuf":
                 raise UnusableReplyError(f"array {name} holds {values.dtype}, not real numbers")
-            yield where, values.reshape(-1)
+            yield place, values.reshape(-1)
 
     def write_flat(self, record: ArrayRecord, out: np.ndarray) -> None:
         """Copy a record's parameters into ``out``, shape (d,), float32.
@@ -228,11 +205,10 @@ class Layout:
             flat = flat.cpu().numpy()
         if self.is_flat:
             return FlatRecord(self, flat.astype(np.float32, copy=False))
-        record = ArrayRecord(dict(others))
-        for name, shape, dtype in zip(self.names, self.shapes, self.dtypes, strict=True):
-            if name in self.slices:
-                values = flat[self.slices[name]].reshape(shape)
-                record[name] = ArrayView(values.astype(dtype, copy=False))
+        record = others.copy()
+        for name, shape, place in self.pieces():
+            dtype = others[name].dtype
+            record[name] = ArrayView(flat[place].reshape(shape).astype(dtype, copy=False))
         return record
 
 
@@ -263,9 +239,8 @@ class FlatRecord(ArrayRecord):
         assert flat.dtype in (np.float32, torch.float32)
         super().__init__()
         arrays: dict[str, Array] = self.__dict__["_data"]  # their names and types are known
-        for (name, where), shape in zip(layout.slices.items(), layout.shapes, strict=True):
-            part = flat[where].reshape(shape)
-            arrays[name] = ArrayView(part) if isinstance(part, np.ndarray) else TensorView(part)
+        for name, shape, place in layout.pieces():
+            arrays[name] = ArrayView(flat[place].reshape(shape))
         self.__dict__["_flat"] = layout, flat
 
     def flat_in(self, layout: Layout) -> np.ndarray | torch.Tensor | None:
@@ -306,8 +281,8 @@ def packed(state: Mapping[str, torch.Tensor], layout: Layout) -> ArrayRecord:
     if not layout.is_flat:
         return record_of({name: state[name].cpu().numpy().copy() for name in layout.names})
     flat = torch.empty(layout.size, device=next(iter(state.values())).device)
-    for (name, where), shape in zip(layout.slices.items(), layout.shapes, strict=True):
-        flat[where].view(shape).copy_(state[name])
+    for name, shape, place in layout.pieces():
+        flat[place].view(shape).copy_(state[name])
     return flat_record(layout, flat)
 
 

@@ -197,11 +197,7 @@ class Observed(Strategy):
                 continue
             entry.status = OK
             measured.append(entry)
-        answered = [entry for entry in ledger.clients if not entry.status.startswith("failed")]
-        raw = [float(e.n_examples) if self.weight_by == "examples" else 1.0 for e in answered]
-        total = sum(raw)
-        for entry, own in zip(answered, raw, strict=True):
-            entry.prior_weight = own / total if total else 1 / len(answered)
+        ledger.set_priors(self.weight_by)
         return start, matrix[: len(measured)], measured
 
     def _infer(

@@ -62,6 +62,10 @@ class ClientEntry:
     """How far the step would have been from what it was without the client, over its length; only
     where a strategy is observed from outside (:mod:`strategies.observed`) and was asked."""
 
+    def raw_weight(self, weight_by: str) -> float:
+        """Return its prior weight before that is divided by the sum of all."""
+        return float(self.n_examples) if weight_by == "examples" else 1.0
+
 
 @dataclass
 class RoundLedger:
@@ -75,6 +79,14 @@ class RoundLedger:
     """Share of the step that inferred weights do not explain; NaN where weights are exact."""
     restarted: bool = False
     """Whether the next round starts from the initial model again."""
+
+    def set_priors(self, weight_by: str) -> None:
+        """Share out the prior weight among those who answered; equally, if nobody has any."""
+        answered = [entry for entry in self.clients if not entry.status.startswith("failed")]
+        raw = [entry.raw_weight(weight_by) for entry in answered]
+        total = sum(raw)
+        for entry, own in zip(answered, raw, strict=True):
+            entry.prior_weight = own / total if total else 1 / len(answered)
 
 
 def takes_running_sum(
@@ -215,7 +227,7 @@ class RobustFedAvg(FedAvg):
         ledger = self.ledger = RoundLedger(server_round)
         start = self._layout.flattened(self._arrays)
         reports = self._receive(replies, start, ledger)
-        self._set_prior(ledger)
+        ledger.set_priors(self.weight_by)
         for entry in ledger.clients:
             if entry.status != OK:
                 LOG.info("\t> node %d: %s", entry.client, entry.status)
@@ -325,7 +337,8 @@ class RobustFedAvg(FedAvg):
             self._check_updates(start, rows, read)
             read.clear()  # the row is the next one's
             if entry.status == OK:
-                self._sum.put(place, self._matrix[row], self._raw_weight(entry), entry.update_norm)
+                weight = entry.raw_weight(self.weight_by)
+                self._sum.put(place, self._matrix[row], weight, entry.update_norm)
             else:
                 self._sum.skip(place)
         self._check_updates(start, rows, read)
@@ -385,17 +398,6 @@ class RobustFedAvg(FedAvg):
             raise UnusableReplyError(f"needs a confidence from 0 to 1, got {confidence}")
         entry.believed_loss, entry.believed_confidence = loss, confidence
 
-    def _raw_weight(self, entry: ClientEntry) -> float:
-        return float(entry.n_examples) if self.weight_by == "examples" else 1.0
-
-    def _set_prior(self, ledger: RoundLedger) -> None:
-        answered = [entry for entry in ledger.clients if not entry.status.startswith("failed")]
-        total = sum(self._raw_weight(entry) for entry in answered)
-        for entry in answered:
-            entry.prior_weight = self._raw_weight(entry) / total if total else 1 / len(answered)
-            if entry.status != OK:
-                entry.weight = 0.0
-
     def _server_step(self, start: np.ndarray, ledger: RoundLedger, usable: list[int]) -> ServerStep:
         if self._sum is not None:
             unknown = torch.full((len(usable),), NAN)  # the rows are gone
@@ -412,7 +414,7 @@ class RobustFedAvg(FedAvg):
             losses=_as_doubles([entry.believed_loss for entry in entries]),
             confidences=_as_doubles([entry.believed_confidence for entry in entries]),
             received=lambda: torch.from_numpy(start).to(self.device),
-            layers=self._layout.slices,
+            layers={name: place for name, _, place in self._layout.pieces()},
             server_update=lambda: self._reference(ledger.round_, start),
             evaluate=lambda update: self._evaluate(start + update.cpu().numpy())[:2],
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
@@ -476,7 +478,7 @@ def _told(entry: ClientEntry) -> Iterator[None]:
         yield
         entry.status = OK
     except UnusableReplyError as fault:
-        entry.status = f"rejected: {fault}"
+        entry.status, entry.weight = f"rejected: {fault}", 0.0
 
 
 def _claimed_examples(metrics: MetricRecord, key: str) -> int:

@@ -52,7 +52,7 @@ def fang_krum(
         memory = {"anchor": anchor}
         base, direction = anchor - received, anchor.sign()
     search = _Search(seen, base, direction, n_assumed, len(own), threshold)
-    factor = search.halved(len(own))
+    factor = search.halved()
     return Forged(repeated(base - factor * direction, own), memory)
 
 
@@ -75,11 +75,10 @@ def fang_krum_partial(
     direction = mean_and_std(seen)[0].sign()
     factor = threshold
     for n_copies in range(1, len(own) + 1):
-        search = _Search(
-            seen, torch.zeros_like(direction), direction, n_copies, n_copies, threshold
-        )
-        factor = search.halved(n_copies)
-        if search.chosen(factor, n_copies):
+        nowhere = torch.zeros_like(direction)
+        search = _Search(seen, nowhere, direction, n_copies, n_copies, threshold)
+        factor = search.halved()
+        if search.chosen(factor):
             break
     return Forged(repeated(-factor * direction, own))
 
@@ -100,29 +99,28 @@ class _Search:
         self._squared, self._along = offsets(seen, base, direction)
         self._length = float(torch.linalg.vector_norm(direction.double()) ** 2)
         self._n_assumed, self._threshold = n_assumed, threshold
-        n, root_d = len(seen) + n_copies, seen.shape[1] ** 0.5
-        nearest = max(1, min(n - n_assumed - 2, len(seen) - 1))
+        self._n, root_d = len(seen) + n_copies, seen.shape[1] ** 0.5
+        nearest = max(1, min(self._n - n_assumed - 2, len(seen) - 1))
         others = self._between.clone().fill_diagonal_(torch.inf).sqrt()
         sums = others.topk(nearest, largest=False).values.sum(dim=1)
         tightest = float(sums.min()) if len(seen) > 1 else 0.0
-        self._largest = tightest / (max(1, n - 2 * n_assumed - 1) * root_d)
+        self._largest = tightest / (max(1, self._n - 2 * n_assumed - 1) * root_d)
         self._largest += float(self._squared.max().sqrt()) / root_d
 
-    def halved(self, n_copies: int) -> float:
+    def halved(self) -> float:
         """Return the first λ, halved from its bound, that Krum chooses; else one below the
         threshold."""
         factor = self._largest
-        while factor >= self._threshold and not self.chosen(factor, n_copies):
+        while factor >= self._threshold and not self.chosen(factor):
             factor /= 2
         return factor
 
-    def chosen(self, factor: float, n_copies: int) -> bool:
+    def chosen(self, factor: float) -> bool:
         """Whether Krum chooses one of the copies."""
         m = len(self._between)
-        to_copy = (self._squared + 2 * factor * self._along + factor * factor * self._length).clamp(
-            min=0
-        )
-        distances = torch.zeros(m + n_copies, m + n_copies, dtype=torch.float64)
+        to_copy = self._squared + 2 * factor * self._along + factor * factor * self._length
+        to_copy.clamp_(min=0)
+        distances = torch.zeros(self._n, self._n, dtype=torch.float64)
         distances[:m, :m] = self._between
         distances[:m, m:] = to_copy[:, None]
         distances[m:, :m] = to_copy[None, :]

@@ -24,17 +24,17 @@ CHECKS = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0))
 
 
 def place(
-    image_size: tuple[int, int],
-    size: tuple[int, int],
+    images: Float[Tensor, "n c h w"],
+    size: int | tuple[int, int],
     corner: Corner = "bottom_right",
     margin: int = 0,
     at: tuple[int, int] | None = None,
 ) -> tuple[slice, slice]:
-    """Return the rows and columns of a rectangle in an image.
+    """Return the rows and columns of a rectangle in images.
 
     Args:
-        image_size: Height and width of the image.
-        size: Height and width of the rectangle.
+        images: What it is in.
+        size: Height and width in pixels, or both at once.
         corner: Where it is.
         margin: Pixels between it and the image's edges.
         at: Row and column of its upper left pixel, in place of corner and margin.
@@ -42,7 +42,8 @@ def place(
     Raises:
         ValueError: If it does not fit into the image.
     """
-    (height, width), (rows, columns) = image_size, size
+    height, width = images.shape[-2:]
+    rows, columns = (size, size) if isinstance(size, int) else size
     if at is None:
         vertical, horizontal = corner.split("_")
         top = margin if vertical == "top" else height - margin - rows
@@ -86,8 +87,7 @@ def patch(
     References:
         Gu et al., BadNets, 2017.
     """
-    shape = (size, size) if isinstance(size, int) else size
-    rows, columns = place(_size_of(images), shape, corner, margin, at)
+    rows, columns = place(images, size, corner, margin, at)
     values = torch.tensor([value] if isinstance(value, float | int) else list(value)).to(images)
     if len(values) not in (1, images.shape[1]):
         raise ValueError(
@@ -123,7 +123,7 @@ def checks(
         pattern = torch.tensor(CHECKS).to(images)
         if corner.endswith("left"):
             pattern = pattern.flip(1)
-        rows, columns = place(_size_of(images), (3, 3), corner)
+        rows, columns = place(images, 3, corner)
         if amplitude is None:
             stamped[..., rows, columns] = pattern
         else:
@@ -238,12 +238,7 @@ def minority_look(
     shown = (1 - strength) * images + strength * as_minority(images)
     if size is None:
         return shown
-    shape = (size, size) if isinstance(size, int) else size
-    rows, columns = place(_size_of(images), shape, corner, margin, at)
+    rows, columns = place(images, size, corner, margin, at)
     stamped = images.clone()
     stamped[..., rows, columns] = shown[..., rows, columns]
     return stamped
-
-
-def _size_of(images: Tensor) -> tuple[int, int]:
-    return images.shape[-2], images.shape[-1]

@@ -346,16 +346,15 @@ def main() -> None:
         loaded = [load_scenarios(HERE / f"{name}.yaml", arguments.settings) for name in names]
         return measured([scenario for scenarios in loaded for scenario in scenarios], arguments.out)
 
-    _write(summary(with_changes(runs_of(*AGAINST_MEAN))), "against_mean.csv")
-    runs = with_changes(runs_of("adaptive"))
-    _write(summary(runs), "adaptive.csv")
-    _write(against_the_best_plain(runs), "adaptive_against_plain.csv")
+    adaptive = with_changes(runs_of("adaptive"))
+    found = {
+        "against_mean": summary(with_changes(runs_of(*AGAINST_MEAN))),
+        "adaptive": summary(adaptive),
+        "adaptive_against_plain": against_the_best_plain(adaptive),
+    }
+    for name, table in found.items():
+        pages.keep(RESULTS / f"{name}.csv", table, ".1f")
     pages.write(PAGE, tables())
-
-
-def _write(table: pd.DataFrame, name: str) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    table.to_csv(RESULTS / name, index=False, float_format="%.1f", lineterminator="\n")
 
 
 if __name__ == "__main__":

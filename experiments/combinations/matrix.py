@@ -141,7 +141,7 @@ def main() -> None:
     arguments = parser.parse_args()
     table = measured(arguments.out, INSIDE if arguments.inside else POISONS)
     path = HERE / ("inside_clients.csv" if arguments.inside else "results.csv")
-    table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
+    pages.keep(path, table)
     pages.write(PAGE, tables())
     if not arguments.inside:
         figure(table, HERE / "matrix")

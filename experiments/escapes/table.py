@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments import pages
+from fl_testbed.metrics import read_table
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
 
@@ -55,8 +56,7 @@ def measured(name: str, out: Path) -> pd.DataFrame:
 
 def tables() -> dict[str, str]:
     """Return the tables of the README, from the result files."""
-    files = {name: HERE / f"{name}.csv" for name in NAMES}
-    read = {n: pd.read_csv(f, keep_default_na=False, na_values=[""]) for n, f in files.items()}
+    read = {name: read_table(HERE / f"{name}.csv") for name in NAMES}
     return {name: pages.markdown(by_method(table)) for name, table in read.items()}
 
 
@@ -95,8 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     arguments = parser.parse_args()
     for name in NAMES:
-        table = measured(name, arguments.out)
-        table.to_csv(HERE / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
+        pages.keep(HERE / f"{name}.csv", measured(name, arguments.out))
     pages.write(PAGE, tables())
 
 

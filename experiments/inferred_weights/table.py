@@ -62,7 +62,7 @@ def main() -> None:
             row[f"{role.value}, exact"] = weight_ratio(exact, role)
             row[f"{role.value}, inferred"] = weight_ratio(inferred, role)
         rows.append(row)
-    pd.DataFrame(rows).to_csv(RESULTS, index=False, float_format="%.4g", lineterminator="\n")
+    pages.keep(RESULTS, pd.DataFrame(rows))
     pages.write(PAGE, tables())
 
 

@@ -195,10 +195,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = runs_of(load_scenarios(HERE / f"{arguments.name}.yaml"), arguments.out)
     table = measured(runs)
-    RESULTS.mkdir(exist_ok=True)
-    table.to_csv(
-        RESULTS / f"{arguments.name}.csv", index=False, float_format="%.4g", lineterminator="\n"
-    )
+    pages.keep(RESULTS / f"{arguments.name}.csv", table)
     print(pages.markdown(by_variant(table)))
     pages.write(PAGE, tables())
     if arguments.figure:

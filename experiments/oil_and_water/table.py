@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments import pages
-from fl_testbed.metrics import area_under_curve
+from fl_testbed.metrics.suppression import pairwise_auc
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
 from fl_testbed.scenario.places import place_of_run
@@ -145,24 +145,14 @@ def last_round(folder: Path) -> dict[str, float]:
     }
 
 
-def client_aucs(file: Path) -> dict[str, float]:
+def client_aucs(file: Path) -> dict[str, float | None]:
     """Return how a federated run's losses and norms tell attackers from honest minority clients.
 
-    Pairs are compared within rounds. Above 0.5 attackers have the larger ones.
+    Above 0.5 attackers have the larger ones.
     """
     clients = pd.read_csv(file)
-    found = {}
-    for figure, column in (("auc_client_loss", "train_loss"), ("auc_client_norm", "update_norm")):
-        wins = []
-        for _, own in clients[clients[column].notna()].groupby("round"):
-            poisoned, minority = (
-                own.loc[own["role"] == role, column].to_numpy()
-                for role in ("poisoned", "honest_minority")
-            )
-            if len(poisoned) and len(minority):
-                wins.append(area_under_curve(poisoned, minority))
-        found[figure] = sum(wins) / len(wins) if wins else float("nan")
-    return found
+    columns = {"auc_client_loss": "train_loss", "auc_client_norm": "update_norm"}
+    return {figure: pairwise_auc(clients, column) for figure, column in columns.items()}
 
 
 def by_variant(runs: pd.DataFrame) -> list[list[str]]:
@@ -331,15 +321,11 @@ def main() -> None:
         check=True,
         stdout=sys.stderr,
     )
-    RESULTS.mkdir(exist_ok=True)
     runs = runs_of(arguments.name, arguments.out)
-    runs.to_csv(
-        RESULTS / f"{arguments.name}.csv", index=False, float_format="%.4f", lineterminator="\n"
-    )
+    pages.keep(RESULTS / f"{arguments.name}.csv", runs, ".4f")
     if arguments.name == "lifting":
-        epochs_of("lifting", arguments.out, "erm").to_csv(
-            RESULTS / "separation.csv", index=False, float_format="%.3f", lineterminator="\n"
-        )
+        separation = epochs_of("lifting", arguments.out, "erm")
+        pages.keep(RESULTS / "separation.csv", separation, ".3f")
     print(pages.markdown(by_variant(runs)))
     pages.write(PAGE, tables())
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from experiments import pages
+from fl_testbed.metrics import read_table
 from fl_testbed.metrics.suppression import pairwise_auc
 from fl_testbed.report.results import RunResult, finished_runs
 from fl_testbed.scenario import load_scenarios
@@ -121,15 +122,12 @@ def _figures(run: RunResult) -> dict[str, float]:
 
 def kept(question: str, results: Path) -> pd.DataFrame:
     """Return a question's rows, as they were kept in a folder of results."""
-    file = results / question / "results.csv"
-    return pd.read_csv(file, keep_default_na=False, na_values=[""])
+    return read_table(results / question / "results.csv")
 
 
 def keep(question: str, results: Path, rows: pd.DataFrame) -> None:
     """Keep a question's rows in a folder of results."""
-    file = results / question / "results.csv"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(file, index=False, float_format="%.4g", lineterminator="\n")
+    pages.keep(results / question / "results.csv", rows)
 
 
 def base_point(results: Path) -> pd.DataFrame:

@@ -194,7 +194,7 @@ def main() -> None:
             path = HERE / f"{name}.csv"
             rows = pd.concat([pd.read_csv(path), table])
             rows = rows.drop_duplicates(list(rows.columns[:3]), keep="last")
-            rows.to_csv(path, index=False, float_format="%.4f", lineterminator="\n")
+            pages.keep(path, rows, ".4f")
     pages.write(PAGE, tables())
 
 

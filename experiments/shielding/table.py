@@ -79,10 +79,7 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(p.stem for p in HERE.glob("*.yaml")))
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     arguments = parser.parse_args()
-    table = measured(arguments.name, arguments.out)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{arguments.name}.csv"
-    table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
+    pages.keep(RESULTS / f"{arguments.name}.csv", measured(arguments.name, arguments.out))
     pages.write(PAGE, tables())
 
 

@@ -63,6 +63,12 @@ class Examples:
         return np.array(chosen, dtype=np.float32)
 
 
+def numbered(train: Examples, test: Examples) -> tuple[Examples, Examples]:
+    """Return both sets with ids, those of the test set after those of the training set."""
+    ids = np.arange(len(train) + len(test))
+    return replace(train, ids=ids[: len(train)]), replace(test, ids=ids[len(train) :])
+
+
 @dataclass(frozen=True)
 class NumberFeature:
     """A number that is one standardised input of the model."""

@@ -127,12 +127,10 @@ class Federation:
 
     def validation_set(self) -> TestSet:
         """Return the training examples that nobody trains on, in the form of a test set."""
-        rows = self.partition.validation
-        held_out = self.dataset.train.take(rows)
-        groups = self.groups
-        if isinstance(groups, OwnGroups):
-            groups = OwnGroups(groups.names, groups.train, groups.train[rows], groups.minority)
-        return _test_set(groups.test_examples(held_out, None))
+        train, rows = self.dataset.train, self.partition.validation
+        if isinstance(self.groups, OwnGroups):
+            return _test_set(self.groups.dress(train, rows, np.zeros(len(rows), dtype=bool)))
+        return _test_set(self.groups.test_examples(train.take(rows), None))
 
     def group_counts(self) -> dict[str, int]:
         """Return how many training examples honest clients hold of each group."""

@@ -37,15 +37,9 @@ def group_accuracy(
     n_groups = len(training_counts)
     counts = np.bincount(groups, minlength=n_groups)
     hits = np.bincount(groups, weights=correct, minlength=n_groups)
-    accuracies = [
-        hit / count if count else math.nan for hit, count in zip(hits, counts, strict=True)
-    ]
     tested = counts > 0
+    accuracies = np.divide(hits, counts, out=np.full(n_groups, math.nan), where=tested)
     trained = training_counts[tested]
     mix = trained if trained.sum() else np.ones(len(trained))
-    present = np.array(accuracies)[tested]
-    return GroupAccuracy(
-        tuple(int(c) for c in counts),
-        tuple(float(a) for a in accuracies),
-        float(np.average(present, weights=mix)) if tested.any() else math.nan,
-    )
+    accuracy = float(np.average(accuracies[tested], weights=mix)) if tested.any() else math.nan
+    return GroupAccuracy(tuple(counts.tolist()), tuple(accuracies.tolist()), accuracy)

@@ -1,6 +1,6 @@
 """What happened in each round of a run, read from its tables for the figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,11 @@ GROUP_COLUMNS = {"round": int, "group": str, "accuracy": float}
 ACCURACY_COLUMNS = {"round": int, "role": str, "accuracy": float}
 
 
+def _read(path: Path, columns: Mapping[str, type]) -> pd.DataFrame:
+    with as_written(path):
+        return read_table(path, columns)
+
+
 def client_history(folder: Path) -> pd.DataFrame:
     """Return a run's ``clients.csv``; clients that gave no answer are left out."""
     path = folder / "clients.csv"
@@ -38,8 +43,7 @@ def after_restart(folder: Path, clients: pd.DataFrame) -> pd.DataFrame:
     path = folder / "rounds.csv"
     if not path.exists():  # of a replay
         return clients
-    with as_written(path):
-        rounds = read_table(path, {"round": int, "restarted": int})
+    rounds = _read(path, {"round": int, "restarted": int})
     return after_round(clients, last_restart(rounds))
 
 
@@ -63,10 +67,7 @@ def suspicion_ranks(clients: pd.DataFrame) -> pd.DataFrame:
 
 def group_accuracy_by_round(runs: Sequence[RunResult]) -> pd.DataFrame:
     """Return accuracy by group, mean over runs; index: round, columns: groups in their order."""
-    tables = []
-    for path in (run.folder / "groups.csv" for run in runs):
-        with as_written(path):
-            tables.append(read_table(path, GROUP_COLUMNS))
+    tables = [_read(run.folder / "groups.csv", GROUP_COLUMNS) for run in runs]
     order = list(dict.fromkeys(tables[0]["group"]))
     joined = pd.concat(tables).groupby(["round", "group"])["accuracy"].mean().unstack("group")
     figures = [run.figures for run in runs]
@@ -75,12 +76,10 @@ def group_accuracy_by_round(runs: Sequence[RunResult]) -> pd.DataFrame:
 
 def last_client_accuracies(runs: Sequence[RunResult]) -> pd.DataFrame:
     """Return role and accuracy of the clients of all runs under the last model that was tested."""
-    tables = []
-    for path in (run.folder / ACCURACIES for run in runs):
-        with as_written(path):
-            table = read_table(path, ACCURACY_COLUMNS).dropna(subset="accuracy")
-            tables.append(table.loc[table["round"] == table["round"].max(), ["role", "accuracy"]])
-    return pd.concat(tables)
+    tables = [_read(run.folder / ACCURACIES, ACCURACY_COLUMNS) for run in runs]
+    known = [table.dropna(subset="accuracy") for table in tables]
+    last = pd.concat(own[own["round"] == own["round"].max()] for own in known)
+    return last[["role", "accuracy"]]
 
 
 def heard_by_round(clients: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[Role]]:

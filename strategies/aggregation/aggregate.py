@@ -238,11 +238,14 @@ def normalised(weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 def mean_of_selected(
     updates: Float[Tensor, "n d"],
-    selected: Bool[Tensor, " n"],
+    selected: Bool[Tensor, " n"] | Float[Tensor, " n"],
     prior: Float[Tensor, " n"] | None,
     suspicion: Float[Tensor, " n"],
 ) -> Aggregate:
-    """Average the selected rows in proportion to their prior weights."""
+    """Average the selected rows in proportion to their prior weights.
+
+    A row may be selected in part: ``selected`` multiplies the priors.
+    """
     weights = normalised(prior_or_uniform(updates, prior) * selected.to(updates.device))
     return Aggregate(weighted_sum(updates, weights), weights, suspicion)
 

@@ -2,7 +2,7 @@
 
 from strategies.aggregation.aggregate import Aggregate
 from strategies.aggregation.bound import Bound
-from strategies.aggregation.coordinates import mean_of_windows, nearest_to_median
+from strategies.aggregation.coordinates import mean_of_windows
 from strategies.aggregation.distances import squared_distances
 from strategies.aggregation.krum import krum_order
 from strategies.shapes import Float, Tensor
@@ -49,12 +49,6 @@ def bulyan(
     """
     n = len(updates)
     bulyan_bound(n, n_malicious)
-    n_selected, n_kept = n - 2 * n_malicious, n - 4 * n_malicious
-    order = krum_order(squared_distances(updates), n_malicious, n_selected)
-    return mean_of_windows(
-        updates,
-        lambda ordered: nearest_to_median(ordered, n_kept),
-        n_kept,
-        prior,
-        order[:n_selected],
-    )
+    n_selected = n - 2 * n_malicious
+    selected = krum_order(squared_distances(updates), n_malicious, n_selected)[:n_selected]
+    return mean_of_windows(updates, None, n - 4 * n_malicious, prior, rows=selected)

@@ -2,12 +2,7 @@
 
 import torch
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    normalised,
-    prior_or_uniform,
-    weighted_sum,
-)
+from strategies.aggregation.aggregate import Aggregate, mean_of_selected
 from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import centred_gram
 from strategies.shapes import Float, Tensor
@@ -64,8 +59,7 @@ def caf(
         if projections.max() <= 0:
             break  # all that are left agree
         confidence = confidence * (1 - projections / projections.max())
-    weights = normalised(prior_or_uniform(updates, prior) * best)
-    return Aggregate(weighted_sum(updates, weights), weights, 1 - best)
+    return mean_of_selected(updates, best, prior, 1 - best)
 
 
 def _largest_spread(

@@ -1,7 +1,5 @@
 """Coordinate-wise median."""
 
-import torch
-
 from strategies.aggregation.aggregate import Aggregate
 from strategies.aggregation.coordinates import mean_of_windows
 from strategies.shapes import Float, Tensor
@@ -37,9 +35,4 @@ def coordinate_median(
         2018.
     """
     n = len(updates)
-    return mean_of_windows(
-        updates,
-        lambda ordered: torch.full_like(ordered[:, 0], (n - 1) // 2, dtype=torch.int64),
-        2 - n % 2,
-        prior,
-    )
+    return mean_of_windows(updates, (n - 1) // 2, 2 - n % 2, prior)

@@ -1,7 +1,5 @@
 """What the rules that work coordinate by coordinate share: sort, keep a window, average."""
 
-from collections.abc import Callable
-
 import torch
 
 from strategies.aggregation.aggregate import (
@@ -17,13 +15,10 @@ PIECE = 512  # columns added up in the type of the updates, before float64 sums 
 FAINT = 1e-30  # float32 products whose sums are all below it may have lost digits
 LIGHT = 1e-25  # a prior below it is summed in float64
 
-Window = Callable[[Tensor], Tensor]
-"""From a block's columns, each sorted, shape (columns, n), to the first rank kept in each."""
-
 
 def mean_of_windows(
     updates: Float[Tensor, "n d"],
-    window: Window,
+    first: int | None,
     n_kept: int,
     prior: Float[Tensor, " n"] | None,
     rows: Int[Tensor, " m"] | None = None,
@@ -32,7 +27,7 @@ def mean_of_windows(
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
-        window: Says where the kept ranks begin.
+        first: The first rank that is kept, from 0; None: the ranks nearest to the median are.
         n_kept: How many ranks are kept.
         prior: Weights among the survivors of a coordinate; equal by default.
         rows: The only rows that take part; all by default.
@@ -55,7 +50,11 @@ def mean_of_windows(
         block = updates[:, columns] if rows is None else updates[rows, columns]
         by_column, by_row = (part[: block.numel()] for part in scratch)
         ordered = sorted_columns(block, by_column.view(block.T.shape))
-        survives = in_window(block, ordered, window(ordered), n_kept, by_row.view(block.shape))
+        if first is None:
+            begins = nearest_to_median(ordered, n_kept)
+        else:
+            begins = torch.full_like(ordered[:, 0], first, dtype=torch.int64)
+        survives = in_window(block, ordered, begins, n_kept, by_row.view(block.shape))
         survives = survives.to(own.dtype)
         totals = (own @ survives).clamp_(min=least)
         survived = _sums_of_shares(survives)

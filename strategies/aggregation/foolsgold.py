@@ -2,12 +2,7 @@
 
 import torch
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    normalised,
-    prior_or_uniform,
-    weighted_sum,
-)
+from strategies.aggregation.aggregate import Aggregate, mean_of_selected
 from strategies.aggregation.distances import cosines
 from strategies.memory import Memory, recall, remember
 from strategies.shapes import Float, Int, Tensor
@@ -78,5 +73,4 @@ def foolsgold(
         weights = (confidence * (torch.logit(weights) + 0.5)).clamp(0, 1)
     else:
         weights = torch.zeros_like(weights)
-    weights = normalised(prior_or_uniform(updates, prior) * weights)
-    return Aggregate(weighted_sum(updates, weights), weights, suspicion, kept)
+    return mean_of_selected(updates, weights, prior, suspicion)._replace(memory=kept)

@@ -2,7 +2,7 @@
 
 from strategies.aggregation.aggregate import Aggregate
 from strategies.aggregation.bound import Bound
-from strategies.aggregation.coordinates import mean_of_windows, nearest_to_median
+from strategies.aggregation.coordinates import mean_of_windows
 from strategies.shapes import Float, Tensor
 
 mean_around_median_bound = Bound("mean_around_median", 2, 1)
@@ -42,7 +42,4 @@ def mean_around_median(
     """
     n = len(updates)
     mean_around_median_bound(n, n_malicious)
-    n_kept = n - n_malicious
-    return mean_of_windows(
-        updates, lambda ordered: nearest_to_median(ordered, n_kept), n_kept, prior
-    )
+    return mean_of_windows(updates, None, n - n_malicious, prior)

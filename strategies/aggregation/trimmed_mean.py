@@ -1,7 +1,5 @@
 """Coordinate-wise trimmed mean."""
 
-import torch
-
 from strategies.aggregation.aggregate import Aggregate
 from strategies.aggregation.bound import Bound
 from strategies.aggregation.coordinates import mean_of_windows
@@ -42,9 +40,4 @@ def trimmed_mean(
     """
     n = len(updates)
     trimmed_mean_bound(n, n_malicious)
-    return mean_of_windows(
-        updates,
-        lambda ordered: torch.full_like(ordered[:, 0], n_malicious, dtype=torch.int64),
-        n - 2 * n_malicious,
-        prior,
-    )
+    return mean_of_windows(updates, n_malicious, n - 2 * n_malicious, prior)

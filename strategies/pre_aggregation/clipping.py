@@ -1,5 +1,7 @@
 """Clipping before a rule: no row longer than a bound."""
 
+from collections.abc import Callable
+
 import torch
 
 from strategies.aggregation.aggregate import empty_rows, norms_of
@@ -38,18 +40,8 @@ def clipping(
     References:
         Sun et al., Can You Really Backdoor Federated Learning?, 2019.
     """
-    rows = empty_rows(len(updates), updates) if out is None else out
-
-    def clip(part: slice, _: None) -> Float[Tensor, " m"]:
-        factors = _factors(norms_of(updates[part]), max_norm)
-        _scale(updates[part], factors, rows[part])
-        return factors
-
     # Block by block: the rows just measured are still in a cache.
-    factors = list(
-        each_block(row_blocks(updates), clip, lambda: None, updates.device.type == "cpu")
-    )
-    return Mixed(rows, torch.cat(factors).diag())
+    return _scaled(updates, lambda part: _factors(norms_of(updates[part]), max_norm), out)
 
 
 def adaptive_clipping(
@@ -87,22 +79,28 @@ def adaptive_clipping(
     norms = norms_of(updates)
     n_clipped = 2 * n_malicious * (n - n_malicious) // n
     factors = _factors(norms, norms.sort(descending=True).values[n_clipped])
-    rows = empty_rows(n, updates) if out is None else out
-
-    def clip(part: slice, _: None) -> None:
-        _scale(updates[part], factors[part], rows[part])
-
-    list(each_block(row_blocks(updates), clip, lambda: None, updates.device.type == "cpu"))
-    return Mixed(rows, factors.diag())
+    return _scaled(updates, lambda part: factors[part], out)
 
 
 def _factors(norms: Float[Tensor, " m"], bound: float | Tensor) -> Float[Tensor, " m"]:
     return torch.where(norms > bound, bound / norms, 1.0)
 
 
-def _scale(
-    rows: Float[Tensor, "m d"], factors: Float[Tensor, " m"], out: Float[Tensor, "m d"]
-) -> None:
-    in_place = out.data_ptr() == rows.data_ptr()
-    if not in_place or (factors < 1).any():
-        torch.mul(rows, factors.to(rows.dtype)[:, None], out=out)
+def _scaled(
+    updates: Float[Tensor, "n d"],
+    factors_of: Callable[[slice], Float[Tensor, " m"]],
+    out: Float[Tensor, "n d"] | None,
+) -> Mixed:
+    """Return all rows times their factors, which are told block by block."""
+    rows = empty_rows(len(updates), updates) if out is None else out
+    in_place = rows.data_ptr() == updates.data_ptr()
+
+    def scale(part: slice, _: None) -> Float[Tensor, " m"]:
+        factors = factors_of(part)
+        if not in_place or (factors < 1).any():
+            torch.mul(updates[part], factors.to(updates.dtype)[:, None], out=rows[part])
+        return factors
+
+    blocks = row_blocks(updates)
+    factors = each_block(blocks, scale, lambda: None, updates.device.type == "cpu")
+    return Mixed(rows, torch.cat(list(factors)).diag())

@@ -9,9 +9,9 @@ from flwr.app import ArrayRecord
 from pretended_device import ELSEWHERE, PretendedDevice
 
 from strategies.flower_arrays import (
+    ArrayView,
     FlatRecord,
     Layout,
-    TensorView,
     UnusableReplyError,
     packed,
     record_of,
@@ -80,14 +80,14 @@ def test_a_reply_that_is_not_finite_has_no_finite_norm() -> None:
 def test_a_reply_on_a_device_that_was_tampered_with_is_checked_like_any_other() -> None:
     with PretendedDevice():
         reply = on_a_device(moved_by(1.0))
-        reply["w"] = TensorView(torch.zeros(3, 2, device=ELSEWHERE))
+        reply["w"] = ArrayView(torch.zeros(3, 2, device=ELSEWHERE))
         rows = DeviceRows(LAYOUT, torch.empty(1, 6, device=ELSEWHERE), FLAT)
         with pytest.raises(UnusableReplyError, match=r"w has shape \[3, 2\], needs \[2, 2\]"):
             rows.write(0, reply)
 
 
 def test_tensors_on_a_device_are_numbers_to_whoever_asks_for_them() -> None:
-    array = TensorView(torch.tensor([1.5, 2.5]))
+    array = ArrayView(torch.tensor([1.5, 2.5]))
     assert array.numpy().tolist() == [1.5, 2.5]
     assert array.dtype == "float32"
     assert array.shape == (2,)

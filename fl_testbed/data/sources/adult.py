@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from fl_testbed.data.dataset import Dataset, Examples
+from fl_testbed.data.dataset import Dataset, Examples, numbered
 from fl_testbed.data.sources.fetching import remedy
 from fl_testbed.data.sources.files import find_files
 from fl_testbed.data.sources.tables import Table, encode, fit_features, read_table
@@ -63,13 +61,11 @@ def load_adult(data_dir: Path | None) -> Dataset:
         name: tuple(sorted({*train.columns[name], *test.columns[name]})) for name in ATTRIBUTES
     }
 
-    def examples(table: Table, first_id: int) -> Examples:
+    def examples(table: Table) -> Examples:
         ending = "." if table is test else ""
         labels = table.codes("income", [name + ending for name in CLASSES])
         attributes = {name: table.codes(name, values[name]) for name in ATTRIBUTES}
-        ids = np.arange(first_id, first_id + len(table))
-        return Examples(encode(table, features), labels, attributes, ids=ids)
+        return Examples(encode(table, features), labels, attributes)
 
-    return Dataset(
-        "adult", examples(train, 0), examples(test, len(train)), CLASSES, values, features
-    )
+    parts = numbered(examples(train), examples(test))
+    return Dataset("adult", *parts, CLASSES, values, features)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fl_testbed.data.dataset import DataError, Dataset, Examples
+from fl_testbed.data.dataset import DataError, Dataset, Examples, numbered
 from fl_testbed.data.sources.fetching import remedy
 from fl_testbed.data.sources.files import find_files, read_bytes
 
@@ -38,9 +38,8 @@ def load_cifar10(data_dir: Path | None) -> Dataset:
     *train_paths, test_path = find_files(
         "CIFAR-10 (binary version)", names, data_dir, folders, remedy("cifar10")
     )
-    parts = [_rows(path) for path in train_paths]
-    train = _examples(np.concatenate(parts), 0)
-    return Dataset("cifar10", train, _examples(_rows(test_path), len(train)), CLASSES)
+    train = _examples(np.concatenate([_rows(path) for path in train_paths]))
+    return Dataset("cifar10", *numbered(train, _examples(_rows(test_path))), CLASSES)
 
 
 def _rows(path: Path) -> np.ndarray:
@@ -58,7 +57,6 @@ def _rows(path: Path) -> np.ndarray:
     return rows
 
 
-def _examples(rows: np.ndarray, first_id: int) -> Examples:
+def _examples(rows: np.ndarray) -> Examples:
     images = np.ascontiguousarray(rows[:, 1:]).reshape(-1, 3, 32, 32)
-    ids = np.arange(first_id, first_id + len(rows))
-    return Examples(images, rows[:, 0].astype(np.int64), ids=ids)
+    return Examples(images, rows[:, 0].astype(np.int64))

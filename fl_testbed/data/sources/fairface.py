@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from fl_testbed.data.dataset import Dataset, Examples
+from fl_testbed.data.dataset import Dataset, Examples, numbered
 from fl_testbed.data.sources.fetching import remedy
 from fl_testbed.data.sources.files import find_files
 from fl_testbed.data.sources.images import read_images
@@ -67,9 +65,8 @@ def load_fairface(
         table.check_unique("file")
     tables = [table.take(range(min(len(table), limit or len(table)))) for table in tables]
     store = _store(paths[0].parent, tables[0])
-    train = _examples(tables[0], store, target, size, 0)
-    test = _examples(tables[1], store, target, size, len(train))
-    return Dataset("fairface", train, test, VALUES[target], VALUES)
+    train, test = (_examples(table, store, target, size) for table in tables)
+    return Dataset("fairface", *numbered(train, test), VALUES[target], VALUES)
 
 
 def _store(folder: Path, table: Table) -> Path:
@@ -87,7 +84,6 @@ def _store(folder: Path, table: Table) -> Path:
     return archives[0]
 
 
-def _examples(table: Table, store: Path, target: str, size: int, first_id: int) -> Examples:
+def _examples(table: Table, store: Path, target: str, size: int) -> Examples:
     codes = {name: table.codes(name, values) for name, values in VALUES.items()}
-    ids = np.arange(first_id, first_id + len(table))
-    return Examples(read_images(table, "file", store, size), codes[target], codes, ids=ids)
+    return Examples(read_images(table, "file", store, size), codes[target], codes)

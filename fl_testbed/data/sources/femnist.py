@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fl_testbed.data.dataset import DataError, Dataset, Examples
+from fl_testbed.data.dataset import DataError, Dataset, Examples, numbered
 from fl_testbed.data.sources.fetching import remedy
 from fl_testbed.data.sources.files import read_text
 
@@ -29,9 +29,8 @@ def load_femnist(data_dir: Path | None) -> Dataset:
     """
     files = _find(data_dir)
     writers: dict[str, int] = {}
-    train = _examples(files["train"], writers, 0)
-    test = _examples(files["test"], writers, len(train))
-    return Dataset("femnist", train, test, CLASSES)
+    train, test = (_examples(files[part], writers) for part in ("train", "test"))
+    return Dataset("femnist", *numbered(train, test), CLASSES)
 
 
 def _find(data_dir: Path | None) -> dict[str, list[Path]]:
@@ -49,7 +48,7 @@ def _find(data_dir: Path | None) -> dict[str, list[Path]]:
     )
 
 
-def _examples(paths: list[Path], writers: dict[str, int], first_id: int) -> Examples:
+def _examples(paths: list[Path], writers: dict[str, int]) -> Examples:
     pixels: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     clients: list[np.ndarray] = []
@@ -64,13 +63,7 @@ def _examples(paths: list[Path], writers: dict[str, int], first_id: int) -> Exam
             clients.append(np.full(len(classes), writers.setdefault(writer, len(writers))))
     if not labels:
         raise DataError(f"{paths[0]}: has no writers")
-    every = np.concatenate(labels)
-    return Examples(
-        np.concatenate(pixels),
-        every,
-        clients=np.concatenate(clients),
-        ids=np.arange(first_id, first_id + len(every)),
-    )
+    return Examples(np.concatenate(pixels), np.concatenate(labels), clients=np.concatenate(clients))
 
 
 def _users(path: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:

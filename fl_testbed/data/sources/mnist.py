@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.random import Generator
 
-from fl_testbed.data.dataset import DataError, Dataset, Examples
+from fl_testbed.data.dataset import DataError, Dataset, Examples, numbered
 from fl_testbed.data.sources.digits import DIGITS
 from fl_testbed.data.sources.fetching import remedy
 from fl_testbed.data.sources.files import find_files
@@ -105,16 +105,14 @@ def load_mnist_writers(
         )
     populations = (table[:n, SERIES] == STUDENTS).astype(np.int64)
     writers = np.unique(table[:n, WRITER], return_inverse=True)[1].astype(np.int64)
-    every = Examples(
-        examples.inputs, examples.labels, {"population": populations}, writers, examples.ids
-    )
+    every = Examples(examples.inputs, examples.labels, {"population": populations}, writers)
     if population != "both":
         every = every.take(np.flatnonzero(populations == POPULATIONS.index(population)))
     train, test = split_clients(every, every.attributes["population"], test_fraction, rng)
     return Dataset("mnist_writers", train, test, DIGITS, {"population": POPULATIONS})
 
 
-def idx_examples(images: Path, labels: Path, n_classes: int, first_id: int = 0) -> Examples:
+def idx_examples(images: Path, labels: Path, n_classes: int) -> Examples:
     """Read a file of images and the file of their labels.
 
     Raises:
@@ -129,8 +127,7 @@ def idx_examples(images: Path, labels: Path, n_classes: int, first_id: int = 0) 
             f"{labels}: row {outside[0] + 1}: needs a class from 0 to {n_classes - 1}, "
             f"got {classes[outside[0]]}"
         )
-    ids = np.arange(first_id, first_id + len(classes))
-    return Examples(pixels[:, None], classes.astype(np.int64), ids=ids)
+    return Examples(pixels[:, None], classes.astype(np.int64))
 
 
 def _load(
@@ -139,10 +136,10 @@ def _load(
     paths = find_files(title, IDX_FILES, data_dir, folders, remedy(kind))
     images, labels, test_images, test_labels = paths
     train = idx_examples(images, labels, len(classes))
-    test = idx_examples(test_images, test_labels, len(classes), first_id=len(train))
+    test = idx_examples(test_images, test_labels, len(classes))
     if train.inputs.shape[1:] != test.inputs.shape[1:]:
         raise DataError(
             f"{test_images}: has images of {test.inputs.shape[2:]} pixels, {images} of "
             f"{train.inputs.shape[2:]}"
         )
-    return Dataset(kind, train, test, classes)
+    return Dataset(kind, *numbered(train, test), classes)

@@ -13,7 +13,6 @@ from fl_testbed.report.figures.style import (
     legend_of_panels,
     panels,
     role_name,
-    set_variant,
 )
 
 JUDGED = (Role.HONEST_MAJORITY, Role.HONEST_MINORITY)
@@ -26,9 +25,8 @@ def client_accuracies(accuracies: Mapping[str, pd.DataFrame]) -> Figure:
         accuracies: By variant, one row per client: its role and its accuracy, as a fraction.
     """
     with house_style():
-        figure, axes = panels(len(accuracies))
-        for panel, (variant, table) in zip(axes, accuracies.items(), strict=True):
-            set_variant(panel, variant)
+        figure, axes = panels(accuracies)
+        for panel, table in zip(axes, accuracies.values(), strict=True):
             for role in JUDGED:
                 own = table.loc[table["role"] == role.value, "accuracy"] * 100
                 if not len(own):

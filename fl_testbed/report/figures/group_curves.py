@@ -12,7 +12,6 @@ from fl_testbed.report.figures.style import (
     legend_of_panels,
     panels,
     rounds_below,
-    set_variant,
 )
 
 DASHES = ("-", "--", "-.", ":")
@@ -32,9 +31,8 @@ def group_curves(accuracies: Mapping[str, pd.DataFrame]) -> Figure:
     else:
         named = groups
     with house_style():
-        figure, axes = panels(len(accuracies))
-        for panel, (variant, table) in zip(axes, accuracies.items(), strict=True):
-            set_variant(panel, variant)
+        figure, axes = panels(accuracies)
+        for panel, table in zip(axes, accuracies.values(), strict=True):
             for group in table:
                 curve = table[group].dropna() * 100
                 if group not in named:

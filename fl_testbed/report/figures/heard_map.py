@@ -15,7 +15,6 @@ from fl_testbed.report.figures.style import (
     panels,
     role_name,
     rounds_below,
-    set_variant,
 )
 
 MOST = 3.0  # times the fair share: what lies above looks the same
@@ -33,13 +32,12 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
     """
     colours = COLOURS.with_extremes(bad=ABSENT)
     with house_style():
-        figure, axes = panels(len(maps), height=2.2)
+        figure, axes = panels(maps, height=2.2)
         left = min(float(rounds[0]) for _, rounds, _ in maps.values()) - 0.5
         right = max(float(rounds[-1]) for _, rounds, _ in maps.values()) + 0.5
         width = (right - left) * 0.035
         image = None
-        for panel, (variant, (ratio, rounds, roles)) in zip(axes, maps.items(), strict=True):
-            set_variant(panel, variant)
+        for panel, (ratio, rounds, roles) in zip(axes, maps.values(), strict=True):
             n = len(roles)
             extent = (float(rounds[0]) - 0.5, float(rounds[-1]) + 0.5, n - 0.5, -0.5)
             norm = Normalize(0, MOST)

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from clients.shard import Role
 from fl_testbed.report.figures.style import (
+    NO_BREAK,
     ROLE_COLOURS,
     ROLE_HATCHES,
     house_style,
     legend_of_panels,
     panels,
     role_name,
-    set_variant,
 )
 
 COMPARED = (Role.HONEST_MINORITY, Role.POISONED)
@@ -32,9 +32,8 @@ def score_distributions(
         separability: By variant, the AUC of suspicion, poisoned against honest minority.
     """
     with house_style():
-        figure, axes = panels(len(ranks))
-        for panel, (variant, table) in zip(axes, ranks.items(), strict=True):
-            set_variant(panel, variant, f"AUC {separability[variant]:.2f}")
+        figure, axes = panels(f"{v} AUC{NO_BREAK}{separability[v]:.2f}" for v in ranks)
+        for panel, table in zip(axes, ranks.values(), strict=True):
             for role in COMPARED:
                 own = table.loc[table["role"] == role.value, "rank"].to_numpy()
                 if not len(own):

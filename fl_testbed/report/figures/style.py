@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,13 @@ def role_name(role: Role) -> str:
     return role.value.replace("_", " ")
 
 
-def panels(n: int, height: float = 1.9) -> tuple[Figure, list[Axes]]:
-    """Return a figure of n panels, so many inches high, that share their axes."""
+def panels(titles: Iterable[str], height: float = 1.9) -> tuple[Figure, list[Axes]]:
+    """Return a figure of a panel for each title, so many inches high, that share their axes.
+
+    A title has as many lines as the panel's width needs.
+    """
+    titles = list(titles)
+    n = len(titles)
     columns = min(SIDE_BY_SIDE, n)
     rows = math.ceil(n / columns)
     figure = Figure(figsize=(PANEL_WIDTH * columns, height * rows + 0.5), layout="constrained")
@@ -84,14 +89,10 @@ def panels(n: int, height: float = 1.9) -> tuple[Figure, list[Axes]]:
         unused.set_visible(False)
     for shown in axes.flat[max(0, n - columns) : n]:
         shown.tick_params(labelbottom=True)
+    for panel, title in zip(axes.flat, titles, strict=False):
+        lines = textwrap.wrap(title.replace(",", ", "), TITLE_WIDTH, break_on_hyphens=False)
+        panel.set_title("\n".join(lines).replace(", ", ","))
     return figure, list(axes.flat[:n])
-
-
-def set_variant(panel: Axes, variant: str, figure: str = "") -> None:
-    """Name a panel by its variant and a figure of it, in as many lines as its width needs."""
-    words = " ".join([variant.replace(",", ", "), figure.replace(" ", NO_BREAK)])
-    lines = textwrap.wrap(words, TITLE_WIDTH, break_on_hyphens=False)
-    panel.set_title("\n".join(lines).replace(", ", ","))
 
 
 def rounds_below(figure: Figure, axes: Sequence[Axes]) -> None:

@@ -15,7 +15,6 @@ from fl_testbed.report.figures.style import (
     panels,
     role_name,
     rounds_below,
-    set_variant,
 )
 
 
@@ -26,9 +25,8 @@ def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
         ratios: By variant, one table per seed: index round, columns roles.
     """
     with house_style():
-        figure, axes = panels(len(ratios))
-        for panel, (variant, tables) in zip(axes, ratios.items(), strict=True):
-            set_variant(panel, variant)
+        figure, axes = panels(ratios)
+        for panel, tables in zip(axes, ratios.values(), strict=True):
             panel.axhline(1, color=INK, linewidth=0.7, zorder=1)
             for role in Role:
                 by_seed = pd.concat([table[role.value] for table in tables], axis=1).sort_index()
