@@ -107,32 +107,42 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
     floating: tuple[bool, ...]
+    buffers: frozenset[str] = frozenset()
+    """Names of arrays that training does not move along a gradient, such as BatchNorm's running
+    means: they stand last in the vector."""
 
     @classmethod
-    def of(cls, record: ArrayRecord) -> "Layout":
-        """Read the layout off a record."""
+    def of(cls, record: ArrayRecord, buffers: frozenset[str] = frozenset()) -> "Layout":
+        """Read the layout off a record, some of whose arrays may be buffers."""
         dtypes = tuple(str(array.dtype) for array in record.values())
         return cls(
             names=tuple(record.keys()),
             shapes=tuple(tuple(array.shape) for array in record.values()),
             dtypes=dtypes,
             floating=tuple(dtype.startswith(("float", "bfloat")) for dtype in dtypes),
+            buffers=buffers,
         )
 
     @property
     def is_flat(self) -> bool:
-        """Whether all arrays are float32, so that the flat vector holds all there is."""
-        return set(self.dtypes) <= {"float32"}
+        """Whether the flat vector holds all there is, in order: all arrays are float32."""
+        return set(self.dtypes) <= {"float32"} and not self.buffers
 
     @property
     def size(self) -> int:
-        """Number of parameters d."""
+        """Length of the vector."""
         return sum(prod(shape) for _, shape, _ in self.pieces())
 
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters d: what stands before the buffers."""
+        return sum(prod(shape) for name, shape, _ in self.pieces() if name not in self.buffers)
+
     def pieces(self) -> Iterator[tuple[str, tuple[int, ...], slice]]:
-        """Yield the name and shape of each array of parameters, and its place in the vector."""
+        """Yield the name and shape of each array in the vector, and its place there."""
+        arrays = zip(self.names, self.shapes, self.floating, strict=True)
         start = 0
-        for name, shape, used in zip(self.names, self.shapes, self.floating, strict=True):
+        for name, shape, used in sorted(arrays, key=lambda array: array[0] in self.buffers):
             if used:
                 stop = start + prod(shape)
                 yield name, shape, slice(start, stop)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from strategies.aggregation.aggregate import Aggregator, TooFewClientsError
+from strategies.aggregation.aggregate import Aggregator, TooFewClientsError, weighted_sum
 from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays
 from strategies.memory import Memory, client_ids
 from strategies.oracle import Oracle
@@ -151,6 +151,9 @@ class RobustFedAvg(FedAvg):
             ``skip_round`` keeps the model as it is, ``stop`` raises.
         keep_mib: A mean of more updates than this, in MiB on a CPU, adds them up as they come and
             keeps none: then nobody's contribution is known.
+        buffers: Names of the model's arrays that are statistics and no parameters, such as
+            BatchNorm's running means. No rule sees them: they are averaged by the weights that the
+            rule gives.
         averages_metrics: Whether to average, as FedAvg does, what clients report of their training:
             whoever reads the ledger need not wait for it.
         fedavg: Arguments of Flower's FedAvg (sampling, record keys, how to average metrics).
@@ -174,6 +177,7 @@ class RobustFedAvg(FedAvg):
         on_too_few: Literal["skip_round", "stop"] = "skip_round",
         device: torch.device | str = "cpu",
         keep_mib: float = KEEP_MIB,
+        buffers: Collection[str] = (),
         averages_metrics: bool = True,
         **fedavg: Any,
     ) -> None:
@@ -194,6 +198,7 @@ class RobustFedAvg(FedAvg):
         self.ledger: RoundLedger | None = None
         """The last round's ledger."""
         self._initial: np.ndarray | None = None  # flat, for methods that restart
+        self._buffers = frozenset(buffers)
         self._arrays = ArrayRecord()
         self._layout = Layout.of(self._arrays)
         self._sampled: list[int] = []
@@ -206,7 +211,7 @@ class RobustFedAvg(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Address the round's clients, in the order of their node ids."""
-        self._arrays, self._layout = arrays, Layout.of(arrays)
+        self._arrays, self._layout = arrays, Layout.of(arrays, self._buffers)
         if self._initial is None and self.pipeline.reweight is not None:
             self._initial = self._layout.flattened(arrays)
         if self.pipeline.needs_losses and self.losses == "reported":
@@ -251,7 +256,11 @@ class RobustFedAvg(FedAvg):
             target, self._optimizer_memory = self._initial, {}
             assert target is not None  # kept since the first round where a reweighting may restart
         else:
-            target = start + self._move(step.result.update, ledger).cpu().numpy()
+            target = _moved(start, self._move(step.result.update, ledger))
+            d = self._layout.n_parameters
+            if d < len(target):
+                sent = self._matrix[: len(usable), d:]
+                target[d:] += weighted_sum(sent, step.result.weights).cpu().numpy()
         return self._layout.read_flat(target, self._arrays), self._metrics(ledger, reports)
 
     def _move(self, update: Tensor, ledger: RoundLedger) -> Tensor:
@@ -279,7 +288,9 @@ class RobustFedAvg(FedAvg):
 
     def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:
         """Whether replies are added up as they come, in the order of node ids."""
-        return takes_running_sum(self.pipeline, n_clients, n_parameters, self.device, self.keep_mib)
+        return not self._buffers and takes_running_sum(
+            self.pipeline, n_clients, n_parameters, self.device, self.keep_mib
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the strategy carries from round to round."""
@@ -407,20 +418,21 @@ class RobustFedAvg(FedAvg):
             if kept != row:
                 self._matrix[kept] = self._matrix[row]
         entries = [ledger.clients[row] for row in usable]
+        d = self._layout.n_parameters
         facts = RoundFacts(
             round_=ledger.round_,
             clients=client_ids([entry.client for entry in entries]),
             prior=self._prior(entries),
             losses=_as_doubles([entry.believed_loss for entry in entries]),
             confidences=_as_doubles([entry.believed_confidence for entry in entries]),
-            received=lambda: torch.from_numpy(start).to(self.device),
-            layers={name: place for name, _, place in self._layout.pieces()},
+            received=lambda: torch.from_numpy(start[:d]).to(self.device),
+            layers={name: place for name, _, place in self._layout.pieces() if place.stop <= d},
             server_update=lambda: self._reference(ledger.round_, start),
-            evaluate=lambda update: self._evaluate(start + update.cpu().numpy())[:2],
+            evaluate=lambda update: self._evaluate(_moved(start, update))[:2],
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
         )
         memory = {name: value.to(self._home_of(name)) for name, value in self.memory.items()}
-        return self.pipeline(self._matrix[: len(usable)], facts, memory, overwrite=True)
+        return self.pipeline(self._matrix[: len(usable), :d], facts, memory, overwrite=True)
 
     def _lasting(self, kept: Tensor) -> Tensor:
         """Return what a rule keeps; a copy if it lies in the matrix, which the next round fills."""
@@ -454,7 +466,8 @@ class RobustFedAvg(FedAvg):
         if self.server_update is None:
             raise TypeError("this aggregation rule needs server data: pass server_update")
         trained = self.server_update(self._arrays, server_round)
-        return torch.from_numpy(self._layout.flattened(trained) - start).to(self.device)
+        update = torch.from_numpy(self._layout.flattened(trained) - start)
+        return update[: self._layout.n_parameters].to(self.device)
 
     def _evaluate(self, flat: np.ndarray) -> tuple[float, float, float]:
         if self.server_evaluate is None:
@@ -469,6 +482,13 @@ class RobustFedAvg(FedAvg):
         averages = self.train_metrics_aggr_fn(alike, self.weighted_by_key) if alike else {}
         counts = {"n-usable": len(usable), "n-unusable": len(ledger.clients) - len(usable)}
         return MetricRecord({**averages, **counts})
+
+
+def _moved(start: np.ndarray, update: Tensor) -> np.ndarray:
+    """Return what stands at the start, its parameters moved by an update."""
+    target = start.copy()
+    target[: len(update)] += update.cpu().numpy()
+    return target
 
 
 @contextmanager

@@ -18,7 +18,7 @@ class UpdateRows(ABC):
     Args:
         layout: Of the model.
         matrix: Shape (n, d), float32.
-        start: The parameters that clients received, shape (d,), float32.
+        start: What clients received, shape (d,), float32.
     """
 
     def __init__(self, layout: Layout, matrix: Tensor, start: np.ndarray) -> None:
@@ -34,8 +34,13 @@ class UpdateRows(ABC):
 
     @abstractmethod
     def norms(self) -> list[float]:
-        """Return the L2 norm of each row that was written, and something of the others. It is not
-        finite exactly if an entry is not."""
+        """Return the L2 norm of the parameters in each row that was written, and something of the
+        others. It is not finite exactly if an entry of the row is not."""
+
+    def _norms_of(self, rows: Tensor) -> Tensor:
+        d = self._layout.n_parameters
+        norms = norms_of(rows[:, :d])
+        return norms + 0 * norms_of(rows[:, d:]) if d < rows.shape[1] else norms
 
 
 class HostRows(UpdateRows):
@@ -50,7 +55,7 @@ class HostRows(UpdateRows):
         """Write a reply's update into a row."""
         for part, values in self._layout.parts(arrays):
             np.subtract(values, self._start[part], out=self._rows[row, part])
-        self._norms[row] = float(norms_of(self.matrix[row : row + 1]))
+        self._norms[row] = float(self._norms_of(self.matrix[row : row + 1]))
 
     def norms(self) -> list[float]:
         """Return the norms."""
@@ -81,4 +86,4 @@ class DeviceRows(UpdateRows):
 
     def norms(self) -> list[float]:
         """Return the norms."""
-        return norms_of(self.matrix).tolist()
+        return self._norms_of(self.matrix).tolist()

@@ -66,6 +66,7 @@ class AdversaryGrid(ClientGrid):
         grid: Runs the clients.
         kinds: The attackers.
         surroundings: What they know.
+        buffers: Names of the model's arrays that are no parameters: attackers send what they have.
         device: Where attacks compute: best where the server does.
     """
 
@@ -74,9 +75,11 @@ class AdversaryGrid(ClientGrid):
         grid: ClientGrid,
         kinds: Sequence[Attackers],
         surroundings: Surroundings,
+        buffers: frozenset[str] = frozenset(),
         device: torch.device = CPU,
     ) -> None:
         super().__init__()
+        self._buffers = buffers
         self._grid, self._kinds, self._around = grid, list(kinds), surroundings
         self._device = device
         self._asks = [asked_facts(kind.attack, FACTS, skip=1) for kind in self._kinds]
@@ -94,7 +97,7 @@ class AdversaryGrid(ClientGrid):
         messages = list(messages)
         replies = super().send_and_receive(messages, timeout=timeout)
         if messages and messages[0].metadata.message_type == MessageType.TRAIN:
-            replies = self._rewritten(_Round(messages, self._device), replies)
+            replies = self._rewritten(_Round(messages, self._buffers, self._device), replies)
         yield from replies
 
     def _rewritten(self, asked: "_Round", replies: Iterator[Message]) -> Iterator[Message]:
@@ -144,25 +147,27 @@ class AdversaryGrid(ClientGrid):
             return reply
         client = reply.metadata.src_node_id
         known = self._commonly_known(asked, place, client, client)
-        forged = self._attack(place, own[None], known)
-        return asked.with_update(reply, asked.emptied(reply), forged.updates[0])
+        forged = self._attack(place, own[None, : asked.n_parameters], known)
+        update = torch.cat([forged.updates[0], own[asked.n_parameters :]])
+        return asked.with_update(reply, asked.emptied(reply), update)
 
     def _together(self, asked: "_Round", place: int, own: list[int], board: "_Board") -> Tensor:
         """Return what one kind of attackers send, who see what their knowledge lets them see."""
-        kind, rows = self._kinds[place], board.rows(own)
+        kind, whole, d = self._kinds[place], board.rows(own), asked.n_parameters
+        rows = whole[:, :d]
         known = self._commonly_known(asked, place, own[0], kind.clients[0])
-        known["clean"] = board.clean(own)
+        known["clean"] = board.clean(own)[:, :d]
         if kind.knowledge is Knowledge.COLLUDING:
             clients = own
             seen = sample = known["clean"]
             is_minority = [True for _ in own]
         else:
             clients = [c for c in board.places if c not in self._around.attackers]
-            seen = board.rows(clients)
-            sample = board.rows(list(board.places)) if kind.samples_everybody else seen
+            seen = board.rows(clients)[:, :d]
+            sample = board.rows(list(board.places))[:, :d] if kind.samples_everybody else seen
             is_minority = [c in self._around.minority for c in clients]
         if not clients:
-            return rows  # nobody to learn from
+            return whole  # nobody to learn from
         known["seen"], known["sample"] = seen, sample
         known["seen_clients"] = torch.tensor(clients).to(self._device)
         known["is_minority"] = torch.tensor(is_minority).to(self._device)
@@ -173,7 +178,8 @@ class AdversaryGrid(ClientGrid):
         forged = self._attack(place, rows, known)
         # Copies: it may be their own rows, which the next line overwrites.
         self._memories[place] = {name: value.clone() for name, value in forged.memory.items()}
-        return rows.copy_(forged.updates)  # the next kind foresees it
+        rows.copy_(forged.updates)  # the next kind foresees it
+        return whole
 
     def _commonly_known(
         self, asked: "_Round", place: int, attacker: int, source: int
@@ -185,7 +191,8 @@ class AdversaryGrid(ClientGrid):
             "n_clients": len(asked.starts),
             "n_attackers": n_attackers,
             "n_assumed": n_attackers if n_assumed is None else n_assumed,
-            "received": asked.starts[attacker].clone(),  # all that is sent is counted from it
+            # A copy: all that is sent is counted from it.
+            "received": asked.starts[attacker][: asked.n_parameters].clone(),
             "rng": generator(self._around.seed, Purpose.ATTACK, asked.round_, source),
         }
 
@@ -193,9 +200,10 @@ class AdversaryGrid(ClientGrid):
         self, asked: "_Round", board: "_Board", rows: Tensor
     ) -> Callable[[Tensor], Tensor]:
         """Return what the server would do if these attackers all sent a given update."""
-        rule, everyone = self._around.rule, board.rows(list(board.places))
+        rule = self._around.rule
+        everyone = board.rows(list(board.places))[:, : asked.n_parameters]
         assert rule is not None
-        received = next(iter(asked.starts.values()))
+        received = next(iter(asked.starts.values()))[: asked.n_parameters]
 
         def defence(update: Tensor) -> Tensor:
             own = rows.clone()  # the attack holds these rows, and asks again
@@ -232,15 +240,18 @@ class AdversaryGrid(ClientGrid):
 class _Round:
     """One round's messages, and the way from replies to updates and back."""
 
-    def __init__(self, messages: Sequence[Message], device: torch.device) -> None:
+    def __init__(
+        self, messages: Sequence[Message], buffers: frozenset[str], device: torch.device
+    ) -> None:
         self._device = device
         config = messages[0].content.config_records["config"]
         self.round_ = int(config["server-round"])  # pyright: ignore[reportArgumentType]
         self._arrays = {m.metadata.dst_node_id: _arrays_of(m)[1] for m in messages}
-        self.layout = Layout.of(_arrays_of(messages[0])[1])
+        self.layout = Layout.of(_arrays_of(messages[0])[1], buffers)
+        self.n_parameters = self.layout.n_parameters
         flat = {id(arrays): self._flat(arrays) for arrays in self._arrays.values()}
         self.starts = {client: flat[id(arrays)] for client, arrays in self._arrays.items()}
-        """The parameters that each client received, shape (d,)."""
+        """What each client received, parameters before buffers."""
 
     def update_of(self, reply: Message) -> Tensor | None:
         """Return a reply's update; None if there is none that the server could use."""

@@ -12,7 +12,7 @@ from fl_testbed.data import DataError, Dataset, Federation, Groups
 from fl_testbed.data.groups import OwnGroups, group_index
 from fl_testbed.data.partition import Division, disjoint_shards, overlapping_shards
 from fl_testbed.engine.attackers import AttackersPoison, restyle, wanted
-from fl_testbed.engine.models import build_model
+from fl_testbed.engine.models import buffers_of, build_model
 from fl_testbed.engine.server_data import ServerData
 from fl_testbed.engine.shard_cache import ShardCache, cache_bytes
 from fl_testbed.scenario import Scenario
@@ -165,6 +165,7 @@ def build_strategy(
         on_too_few=spec.on_too_few,
         device=device,
         keep_mib=spec.keep_mib,
+        buffers=buffers_of(scenario, federation.dataset),
         averages_metrics=False,  # the engine reads the ledger
         **TAKES_ALL,
     )

@@ -106,8 +106,20 @@ def train_surrogate(scenario: Scenario, dataset: Dataset, shard: Shard, epochs: 
     return model
 
 
-def with_attackers(grid: ClientGrid, scenario: Scenario, device: torch.device = CPU) -> ClientGrid:
-    """Put the scenario's attackers around a grid, if they do anything to updates."""
+def with_attackers(
+    grid: ClientGrid,
+    scenario: Scenario,
+    buffers: frozenset[str] = frozenset(),
+    device: torch.device = CPU,
+) -> ClientGrid:
+    """Put the scenario's attackers around a grid, if they do anything to updates.
+
+    Args:
+        grid: Of clients, all of them honest in what they send.
+        scenario: With the attackers.
+        buffers: Names of the model's arrays that are no parameters: these they send as they are.
+        device: Where they compute.
+    """
     kinds = [
         Attackers(
             clients=ids,
@@ -130,7 +142,7 @@ def with_attackers(grid: ClientGrid, scenario: Scenario, device: torch.device = 
         rule=known_rule(scenario) if knows_rule else None,
         seed=scenario.seed,
     )
-    return AdversaryGrid(grid, kinds, surroundings, device)
+    return AdversaryGrid(grid, kinds, surroundings, buffers, device)
 
 
 def known_rule(scenario: Scenario) -> Rule:

@@ -35,6 +35,13 @@ def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # as clients hold it: faster on a CPU
 
 
+def buffers_of(scenario: Scenario, dataset: Dataset) -> frozenset[str]:
+    """Return the names of the arrays in the model's state that no optimizer trains."""
+    model = outlined_model(scenario, dataset)
+    trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return frozenset(model.state_dict()) - trained
+
+
 def outlined_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
     """Return the scenario's model, to look at its shapes: without numbers, which may not fit.
 

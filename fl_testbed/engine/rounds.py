@@ -12,7 +12,7 @@ from fl_testbed.engine.assembly import build_strategy
 from fl_testbed.engine.attackers import with_attackers
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
 from fl_testbed.engine.grid import ClientGrid
-from fl_testbed.engine.models import build_model
+from fl_testbed.engine.models import buffers_of, build_model
 from fl_testbed.engine.placement import server_device
 from fl_testbed.engine.recorded_updates import Recorder
 from fl_testbed.engine.run_folder import Record, Row, State
@@ -83,7 +83,8 @@ class Run:
         limit_threads(scenario.torch_threads)
         self._scenario, self._federation = scenario, federation
         device, where = server_device(scenario, federation.dataset)
-        self._grid = with_attackers(grid, scenario, device)
+        buffers = buffers_of(scenario, federation.dataset)
+        self._grid = with_attackers(grid, scenario, buffers, device)
         self._grid.notes += [where] if where else []
         self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation, device)
         self._evaluate = Evaluator(scenario, federation, device)

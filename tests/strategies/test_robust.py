@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fl_testbed.engine.flower_internals import become_server
 from strategies.aggregation import (
+    Aggregate,
     TooFewClientsError,
     centred_clipping,
     coordinate_median,
@@ -300,6 +301,39 @@ def test_other_number_types_are_converted():
     assert parameters(result)["bias"] == [4.0]
     assert result is not None
     assert result["bias"].numpy().dtype == np.float32
+
+
+def test_rules_see_no_buffers_which_follow_the_weights():
+    start = {"mean": np.zeros(1, np.float32), "weight": np.zeros(2, np.float32)}
+    seen = {}
+
+    def last_two(updates, received, layers):
+        seen.update(rows=updates.tolist(), received=received.tolist(), layers=layers)
+        weights = torch.tensor([0.0, 0.25, 0.75])
+        return Aggregate(weights @ updates, weights, torch.zeros(3))
+
+    strategy = strategy_of(last_two, buffers=["mean"])
+    sent = [(900.0, [1.0, 0.0]), (4.0, [0.0, 4.0]), (8.0, [0.0, 8.0])]
+    replies = [
+        reply(message, {"mean": np.float32([mean]), "weight": np.float32(weight)})
+        for message, (mean, weight) in zip(
+            asked(strategy, range(3), start=start), sent, strict=True
+        )
+    ]
+    result, _ = strategy.aggregate_train(1, replies)
+    assert parameters(result) == {"mean": [7.0], "weight": [0.0, 7.0]}
+    assert seen["rows"] == [weight for _, weight in sent]
+    assert (seen["received"], seen["layers"]) == ([0.0, 0.0], {"weight": slice(0, 2)})
+    assert strategy.ledger is not None
+    assert [entry.update_norm for entry in strategy.ledger.clients] == [1.0, 4.0, 8.0]
+
+
+def test_a_buffer_that_is_no_number_is_rejected_with_its_update():
+    start = {"mean": np.zeros(1, np.float32), "weight": np.zeros(2, np.float32)}
+    strategy = strategy_of(buffers=["mean"])
+    (message,) = asked(strategy, [1], start=start)
+    strategy.aggregate_train(1, [reply(message, {**start, "mean": np.float32([np.inf])})])
+    assert statuses(strategy) == ["rejected: update is not finite"]
 
 
 def test_integer_arrays_of_the_model_are_kept_from_the_server():

@@ -79,6 +79,24 @@ def one_round(grid: AdversaryGrid, round_: int = 1, clients=range(7)) -> dict[in
     return received
 
 
+def test_attackers_send_buffers_as_they_have_them():
+    def flipped(own, seen):
+        return Forged(-seen.mean(dim=0).expand_as(own))
+
+    def blindly(own):
+        return Forged(-own)
+
+    for attack, knowledge in ((flipped, Knowledge.COLLUDING), (blindly, Knowledge.BLIND)):
+        grid = AdversaryGrid(
+            Replies({}, sorted), [kind(attack, knowledge)], surroundings(), frozenset({"w"})
+        )
+        plain, forged = one_round(Replies({}, sorted)), one_round(grid)
+        for client in ATTACKERS:
+            (*w, b), (*forged_w, forged_b) = plain[client], forged[client]
+            assert forged_w == approx(w)
+            assert forged_b * b < 0
+
+
 def grid_of(*kinds: Attackers, changed=None, order=sorted, **around) -> AdversaryGrid:
     return AdversaryGrid(Replies(changed or {}, order), kinds, surroundings(**around))
 
@@ -196,7 +214,7 @@ class TestKnowledge:
 
         others = kind(Watcher(), others_know, range(4, 5))
         knowing = kind(attack, clients=range(5, 7))
-        one_round(grid_of(others, knowing, rule=lambda rows, rng: rows.sum(dim=0)))
+        one_round(grid_of(others, knowing, rule=lambda rows, received, rng: rows.sum(dim=0)))
         honest = np.sum([updates(c) for c in HONEST], axis=0)
         assert seen == [approx((honest + np.array([9, 9 + 2, 9 + 4])).tolist())]
 
@@ -213,7 +231,7 @@ class TestKnowledge:
             assert torch.equal(seen, before[1])
             return Forged(own)
 
-        def last_row(rows, rng):
+        def last_row(rows, received, rng):
             if rows[-1, 0] < 0:
                 raise TooFewClientsError
             return rows[-1]  # a view, as a selection returns one

@@ -325,6 +325,14 @@ def test_the_updates_are_left_as_they_were(name):
 
 
 @every_rule()
+def test_rows_may_be_parts_of_longer_ones(name):
+    updates = gaussian_updates(3)
+    longer = torch.cat([updates, torch.full((N, 2), 1e9)], dim=1)
+    same = Pipeline(RULES[name])(longer[:, :D], round_facts(N), {}).result.update
+    assert_close(same, aggregate(name, updates).update)
+
+
+@every_rule()
 def test_an_update_in_float64_stays_in_float64(name):
     updates = gaussian_updates(3).double()
     result = Pipeline(RULES[name])(updates, round_facts(N, reference_like=updates), {}).result
