@@ -343,14 +343,11 @@ def _by_sizes(pool: Pool, sizes: np.ndarray) -> Shares:
     special = special[first : first + n_taken]
     rest = pool_rows[~np.isin(pool_rows, special)]
     n_plain = int(starts[first_attacker])
-    plain, filler = rest[:n_plain], rest[n_plain:]
-    blocks = [plain]
-    special_ends, filler_ends = wanted.cumsum(), (attacker_sizes - wanted).cumsum()
-    for place in range(pool.n_attackers):
-        n_special, n_filler = wanted[place], attacker_sizes[place] - wanted[place]
-        blocks.append(special[special_ends[place] - n_special : special_ends[place]])
-        blocks.append(filler[filler_ends[place] - n_filler : filler_ends[place]])
-    return Shares(np.concatenate(blocks), starts)
+    plain, filler = rest[:n_plain], rest[n_plain : starts[-1] - n_taken]
+    specials = np.split(special, wanted.cumsum()[:-1])
+    fillers = np.split(filler, (attacker_sizes - wanted).cumsum()[:-1])
+    parts = (part for pair in zip(specials, fillers, strict=True) for part in pair)
+    return Shares(np.concatenate([plain, *parts]), starts)
 
 
 def _by_counts(classes: list[np.ndarray], counts: np.ndarray) -> Shares:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +68,11 @@ def pictures(comparison: Comparison, runs: Sequence[RunResult]) -> Iterator[Pict
         )
     done = by_variant(comparison, runs)
     yield from _heat_maps(comparison, done)
-    yield from _panels(done, comparison)
+    chosen = dict(islice(done.items(), MOST_VARIANTS))
+    left_out = f" The first {len(chosen)} of {len(done)} variants."
+    for picture in _panels(chosen, comparison):
+        caption = picture.caption + (left_out if len(chosen) < len(done) else "")
+        yield picture._replace(caption=caption)
 
 
 def by_variant(comparison: Comparison, runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
@@ -162,11 +167,7 @@ def _short(kind: object) -> str:
 
 
 def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> Iterator[Picture]:
-    chosen = list(done)[:MOST_VARIANTS]
-    left_out = (
-        f" The first {len(chosen)} of {len(done)} variants." if len(chosen) < len(done) else ""
-    )
-    federated = [label for label in chosen if (done[label][0].folder / "clients.csv").exists()]
+    federated = [label for label in done if (done[label][0].folder / "clients.csv").exists()]
     histories = {label: [client_history(run.folder) for run in done[label]] for label in federated}
     areas = {
         row.label: row.estimates[SEPARABILITY.key].mean
@@ -176,8 +177,7 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
     yield from _paged(
         "weights",
         "Weight over rounds",
-        "Each role's weight over its fair share; bands from the least to the greatest seed."
-        + left_out,
+        "Each role's weight over its fair share; bands from the least to the greatest seed.",
         {
             label: [weight_ratios_by_round(clients) for clients in tables]
             for label, tables in histories.items()
@@ -187,11 +187,11 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
     yield from _paged(
         "groups",
         "Accuracy by group",
-        "Mean over seeds." + left_out,
+        "Mean over seeds.",
         {
-            label: group_accuracy_by_round(done[label])
-            for label in chosen
-            if (done[label][0].folder / "rounds.csv").exists()  # pooled data have none
+            label: group_accuracy_by_round(runs)
+            for label, runs in done.items()
+            if (runs[0].folder / "rounds.csv").exists()  # pooled data have none
         },
         group_curves,
     )
@@ -199,7 +199,7 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
         "clients",
         "Accuracy by client",
         "The last model, clients of all seeds: how many of a role's clients are served no better "
-        "than that. Each is judged on test examples in the mix that it holds." + left_out,
+        "than that. Each is judged on test examples in the mix that it holds.",
         {
             label: accuracies
             for label in federated
@@ -212,8 +212,7 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
         "scores",
         "Whom the rule suspects",
         "Where honest minorities and attackers stand in the rule's own order of suspicion, all "
-        "seeds and rounds but those before a restart; AUC 0.5: it cannot tell them apart."
-        + left_out,
+        "seeds and rounds but those before a restart; AUC 0.5: it cannot tell them apart.",
         {
             label: ranks
             for label, tables in histories.items()
@@ -230,7 +229,7 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
     yield from _paged(
         "heard",
         "Who was heard when",
-        "The first seed of each variant, a row for each client that was ever sampled." + left_out,
+        "The first seed of each variant, a row for each client that was ever sampled.",
         {
             label: heard_by_round(tables[0])
             for label, tables in histories.items()

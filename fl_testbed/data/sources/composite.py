@@ -5,7 +5,7 @@ place of the object, and then fails where the two disagree.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -214,13 +214,7 @@ def _composed(
         images = np.where(is_object, objects, painted)
     new_label = np.zeros(max(classes) + 1, dtype=np.int64)
     new_label[classes] = np.arange(len(classes))
-    return Examples(
-        images,
-        new_label[examples.labels],
-        examples.attributes,
-        examples.clients,
-        examples.ids,
-    )
+    return replace(examples, inputs=images, labels=new_label[examples.labels])
 
 
 def _as_bytes(images: np.ndarray) -> np.ndarray:
