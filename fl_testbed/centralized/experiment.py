@@ -27,6 +27,7 @@ from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import finite_or_none, minorities, read_table
 from fl_testbed.scenario import CentralizedScenario
 from fl_testbed.scenario.poisons import SubpopulationSpec
+from fl_testbed.scenario.stages import FilterStageSpec
 from strategies.randomness import Purpose, generator
 
 spreads = False  # over workers: a run is one piece of work
@@ -161,7 +162,9 @@ def train(material: Material, pool: Pool) -> Result:
     """Run the scenario's method on a pool."""
     scenario = material.scenario
 
-    def train_model(number: int, plan: Plan, epochs: int | None, revise: Revise | None) -> Trained:
+    def train_model(
+        number: int, plan: Plan, epochs: int | None = None, revise: Revise | None = None
+    ) -> Trained:
         model = model_of(scenario, material.dataset, number)
         rng = generator(scenario.seed, Purpose.TRAINING, number)
         return fit(model, pool, plan, scenario.training.build(epochs), rng, revise)
@@ -255,7 +258,7 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
         final["damage"] = finite_or_none(damage)
     clean = groups[groups["is_poisoned"] == 0]
     names = stage_names(scenario)
-    filters = any(not stage.lifts for stage in scenario.stages)
+    filters = any(isinstance(stage, FilterStageSpec) for stage in scenario.stages)
     first = epochs[epochs["training"] == epochs["training"].iloc[0]].iloc[-1]
     return {
         "name": scenario.name,
