@@ -250,12 +250,11 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
         read_table(folder / f"{name}.csv") for name in ("outcome", "groups", "examples", "epochs")
     )
     outcomes: dict[str, dict[str, Any]] = outcome.set_index("trained_on").to_dict("index")  # pyright: ignore[reportAssignmentType]
-    final = {name: finite_or_none(value) for name, value in outcomes["poisoned"].items()}
+    final = outcomes["poisoned"]
     if twin := outcomes.get("clean"):
-        damage = twin["attacked_accuracy"] - outcomes["poisoned"]["attacked_accuracy"]
-        final["trigger_rate_unpoisoned"] = finite_or_none(twin["attack_success_rate"])
-        final["worst_group_accuracy_unpoisoned"] = finite_or_none(twin["worst_group_accuracy"])
-        final["damage"] = finite_or_none(damage)
+        final["trigger_rate_unpoisoned"] = twin["attack_success_rate"]
+        final["worst_group_accuracy_unpoisoned"] = twin["worst_group_accuracy"]
+        final["damage"] = twin["attacked_accuracy"] - final["attacked_accuracy"]
     clean = groups[groups["is_poisoned"] == 0]
     names = stage_names(scenario)
     filters = any(isinstance(stage, FilterStageSpec) for stage in scenario.stages)
@@ -266,18 +265,13 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
         "seed": scenario.seed,
         "oracle": scenario.is_oracle,
         "n_poisoned": int((examples["role"] == Role.POISONED.value).sum()),
-        "final": final,
-        "group_accuracy": {
-            str(name): finite_or_none(value)
-            for name, value in zip(clean["group"], clean["accuracy"], strict=True)
-        },
+        "final": finite_or_none(final),
+        "group_accuracy": finite_or_none(dict(zip(clean["group"], clean["accuracy"], strict=True))),
         "is_minority": minorities(clean),
         "suppression": ledger_figures(
             examples, generator(scenario.seed, Purpose.BOOTSTRAP), filters=filters
         ),
         "group_weight_ratio": weight_by_group(examples),
         "flagged": flagged_shares(examples, names),
-        "separation": {
-            key: finite_or_none(value) for key, value in first.items() if key != "training"
-        },
+        "separation": finite_or_none(first.drop("training").to_dict()),
     }
