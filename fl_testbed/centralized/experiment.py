@@ -122,7 +122,6 @@ def records(
     dataset: Dataset, scenario: CentralizedScenario, done: int, state: State | None
 ) -> Iterator[Record]:
     """Compute a run, as one record."""
-    del state
     if done >= 0:
         return
     limit_threads(scenario.torch_threads)

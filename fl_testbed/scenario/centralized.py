@@ -65,7 +65,6 @@ class MimicBackdoorSpec(PoisonSpec):
         model = cache(lambda: scene.surrogate(clean, self.surrogate_epochs))
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker, rng
             minority = clean.inputs[reference], clean.labels[reference]
             return confidence_matched_backdoor(
                 shard, trigger, self.target, self.fraction, model(), *minority

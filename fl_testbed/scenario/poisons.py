@@ -99,14 +99,12 @@ class PoisonSpec(Spec):
     def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float] | None:
         """Return which training examples can be poisoned, and which share of an attacker's shard
         must be such; None where any will do."""
-        del labels
         return None
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
     ) -> Contradictions:
         """Return what no single key shows, as (key, text)."""
-        del clients, minority, n_attackers
         return self.equal_classes()
 
     def equal_classes(self) -> Contradictions:
@@ -134,7 +132,6 @@ class NoPoisonSpec(PoisonSpec):
 
     def build(self, scene: Scene) -> Plan | None:
         """Return None."""
-        del scene
         return None
 
 
@@ -152,7 +149,6 @@ class DirtyLabelBackdoorSpec(PoisonSpec):
         trigger = self.trigger.build(scene.dataset, scene.groups)
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             return poisons.dirty_label_backdoor(
                 shard, trigger, self.target, self.fraction, rng, self.source
             )
@@ -231,7 +227,6 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
         (rare_group,) = scene.groups.minority  # of styles there are two
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             return poisons.edge_case_backdoor(
                 shard, look, rare_group, self.source, self.target, self.fraction, rng
             )
@@ -281,12 +276,10 @@ class PerturbedSpec(Spec):
 
     def build(self, scene: Scene, target: int) -> Harden:
         """Return the perturbation."""
-        del target
         scene.need_images(f"harden {self.kind}")
         model = cache(partial(scene.own_surrogate, self.surrogate_epochs))
 
         def harden(images: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
-            del rng
             return poisons.perturbed(images, labels, model(), self.epsilon, self.steps, self.norm)
 
         return harden
@@ -307,7 +300,6 @@ class InterpolatedSpec(Spec):
             return held.inputs[held.labels != target]
 
         def harden(images: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
-            del labels
             return poisons.interpolated(images, others(), rng, self.strength)
 
         return harden
@@ -320,7 +312,6 @@ class NoHardeningSpec(Spec):
 
     def build(self, scene: Scene, target: int) -> Harden | None:
         """Return None."""
-        del scene, target
         return None
 
 
@@ -344,7 +335,6 @@ class CleanLabelBackdoorSpec(PoisonSpec):
         harden = self.harden.build(scene, self.target)
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             return poisons.clean_label_backdoor(
                 shard, trigger, self.target, self.fraction, rng, harden
             )
@@ -387,7 +377,6 @@ class GradientMatchingSpec(PoisonSpec):
         known = cache(lambda: victims(scene.test()).inputs)
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             return poisons.gradient_matching(
                 shard,
                 model(),
@@ -421,7 +410,6 @@ class PairwiseSpec(Spec):
 
     def build(self, n_classes: int) -> Relabel:
         """Return the relabelling."""
-        del n_classes
         return poisons.pairwise(self.source, self.target)
 
 
@@ -462,7 +450,6 @@ class LabelFlipSpec(PoisonSpec):
         relabel = self.relabel.build(scene.dataset.n_classes)
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             return poisons.label_flip(shard, relabel, self.fraction, rng)
 
         return Plan(poison, self.goal)
@@ -504,7 +491,6 @@ class SubpopulationSpec(PoisonSpec):
         found = cache(partial(self._find, scene))
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             members, target = found().members, found().target
             return poisons.subpopulation_attack(shard, members, target, self.fraction, rng)
 
