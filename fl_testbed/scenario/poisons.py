@@ -162,14 +162,10 @@ class DirtyLabelBackdoorSpec(PoisonSpec):
         return _can_be_source(labels, self.source, self.target), self.fraction
 
 
-class DistributedBackdoorSpec(PoisonSpec):
+class DistributedBackdoorSpec(DirtyLabelBackdoorSpec):
     """A dirty-label backdoor in pieces: each attacker stamps one, the test stamps them all."""
 
-    kind: Literal["distributed_backdoor"]
-    trigger: AnyTriggerSpec
-    source: NonNegativeInt | None = None  # the only class poisoned; any but the target by default
-    target: NonNegativeInt
-    fraction: Fraction = 1.0  # of an attacker's shard
+    kind: Literal["distributed_backdoor"]  # pyright: ignore[reportIncompatibleVariableOverride]
     n_pieces: Annotated[PositiveInt, Field(ge=2)] = 4
 
     def build(self, scene: Scene) -> Plan:
@@ -189,13 +185,7 @@ class DistributedBackdoorSpec(PoisonSpec):
                 self.source,
             )
 
-        return Plan(
-            poison, partial(stamped, trigger=trigger, source=self.source, target=self.target)
-        )
-
-    def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return the source examples."""
-        return _can_be_source(labels, self.source, self.target), self.fraction
+        return super().build(scene)._replace(poison=poison)
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int

@@ -139,7 +139,7 @@ class Scenario(WholeScenario):
             poison = kind.poison
             if poison is None or isinstance(poison, NoPoisonSpec) or poison in named.values():
                 continue
-            like = sum(isinstance(other, type(poison)) for other in named.values())
+            like = sum(other.kind == poison.kind for other in named.values())
             named[f"{poison.kind}.{like + 1}" if like else poison.kind] = poison
         return named
 
