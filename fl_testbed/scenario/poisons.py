@@ -1,6 +1,6 @@
 """What attackers do to the data that they train on, and what they are after with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -26,7 +26,7 @@ from fl_testbed.scenario.own_code import (
     ill_made_shard,
 )
 from fl_testbed.scenario.partitions import ClientsSpec
-from fl_testbed.scenario.spec import Contradictions, Fraction, Spec
+from fl_testbed.scenario.spec import Contradiction, Fraction, Spec
 from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
 from strategies.randomness import Purpose, generator
 
@@ -103,26 +103,22 @@ class PoisonSpec(Spec):
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
-    ) -> Contradictions:
-        """Return what no single key shows, as (key, text)."""
-        return self.equal_classes()
+    ) -> Iterator[Contradiction]:
+        """Yield what no single key shows, as (key, text)."""
+        yield from self.equal_classes()
 
-    def equal_classes(self) -> Contradictions:
-        """Return where the source is the target too."""
+    def equal_classes(self) -> Iterator[Contradiction]:
+        """Yield where the source is the target too."""
         named = self.classes()
-        return [
-            (key, f"is the target too ({label}): nothing to flip")
-            for key, label in named.items()
-            if key.endswith("source") and label == named.get(key.removesuffix("source") + "target")
-        ]
+        for key, label in named.items():
+            if key.endswith("source") and label == named.get(key.removesuffix("source") + "target"):
+                yield key, f"is the target too ({label}): nothing to flip"
 
-    def unknown_classes(self, n_classes: int) -> Contradictions:
-        """Return which of its classes the dataset lacks."""
-        return [
-            (key, f"needs a class from 0 to {n_classes - 1}, got {label}")
-            for key, label in self.classes().items()
-            if label >= n_classes
-        ]
+    def unknown_classes(self, n_classes: int) -> Iterator[Contradiction]:
+        """Yield which of its classes the dataset lacks."""
+        for key, label in self.classes().items():
+            if label >= n_classes:
+                yield key, f"needs a class from 0 to {n_classes - 1}, got {label}"
 
 
 class NoPoisonSpec(PoisonSpec):
@@ -189,16 +185,15 @@ class DistributedBackdoorSpec(DirtyLabelBackdoorSpec):
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
-    ) -> Contradictions:
-        """Return also that some piece is nobody's."""
-        found = super().contradictions(clients, minority, n_attackers)
+    ) -> Iterator[Contradiction]:
+        """Yield also that some piece is nobody's."""
+        yield from super().contradictions(clients, minority, n_attackers)
         if 0 < n_attackers < self.n_pieces:
             text = (
                 f"needs as many attackers, got {self.n_pieces} pieces for {n_attackers}: nobody "
                 "would train on the others"
             )
-            found.append(("n_pieces", text))
-        return found
+            yield "n_pieces", text
 
 
 class EdgeCaseBackdoorSpec(PoisonSpec):
@@ -229,26 +224,26 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
-    ) -> Contradictions:
-        """Return also that there is nobody to hold the rare examples, or no way to make them."""
-        found = super().contradictions(clients, minority, n_attackers)
+    ) -> Iterator[Contradiction]:
+        """Yield also that there is nobody to hold the rare examples, or no way to make them."""
+        yield from super().contradictions(clients, minority, n_attackers)
         if not minority.is_style:
             text = (
                 "edge_case_backdoor shows examples as the minority has them: it needs a "
                 "dataset.minority of the kind inverted, rotated or faded (where examples have "
                 "groups of themselves, take label_flip and clients.poisoned_hold: minority)"
             )
-            return [*found, ("kind", text)]
+            yield "kind", text
+            return
         if self.held_by == "minority" and not clients.honest_minority:
             text = "is minority, and clients.honest_minority is 0: take nobody, or add some"
-            found.append(("held_by", text))
+            yield "held_by", text
         if clients.poisoned_hold == "minority" or clients.minority_concentration < 1:
             text = (
                 "edge_case_backdoor turns the majority's examples into rare ones: it needs "
                 "clients.poisoned_hold: majority and clients.minority_concentration: 1"
             )
-            found.append(("kind", text))
-        return found
+            yield "kind", text
 
     def rarity(self) -> tuple[int, HeldBy, float]:
         """Return which honest clients hold what of the rare examples."""
