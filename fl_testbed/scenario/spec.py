@@ -30,7 +30,6 @@ class WholeScenario(Spec):
 
 Contradiction = tuple[str, str]
 """What no single key shows, as (key, text)."""
-Contradictions = list[Contradiction]
 
 
 def inside(key: str, found: Iterable[Contradiction]) -> Iterator[Contradiction]:
