@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -168,9 +168,7 @@ def train(material: Material, pool: Pool) -> Result:
         rng = generator(scenario.seed, Purpose.TRAINING, number)
         return fit(model, pool, plan, scenario.training.build(epochs), rng, revise)
 
-    def rng_of(number: int) -> np.random.Generator:
-        return generator(scenario.seed, Purpose.AGGREGATION, number)
-
+    rng_of = partial(generator, scenario.seed, Purpose.AGGREGATION)
     return run_stages(scenario.stages, pool, train_model, rng_of)
 
 
