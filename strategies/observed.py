@@ -129,7 +129,6 @@ class Observed(Strategy):
 
     def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:
         """Return False: all updates are kept, to be compared with the step."""
-        del n_clients, n_parameters
         return False
 
     @property

@@ -32,7 +32,6 @@ class GroupWeights:
 
     def begin(self, received: State, shard: Shard) -> None:
         """Remember labels and groups, and take the first weights."""
-        del received
         self._labels = shard.labels
         self._groups = shard.groups.unique(return_inverse=True)[1]
         self.weights = self._first.to(shard.labels.device)
@@ -44,7 +43,6 @@ class GroupWeights:
         rows: Int[Tensor, " batch"],
     ) -> Tensor:
         """Return the weighted loss of a batch."""
-        del parameters
         losses = F.cross_entropy(logits, self._labels[rows], reduction="none")
         member = F.one_hot(self._groups[rows], len(self.weights)).to(losses)
         by_group = member.T @ losses / member.sum(dim=0).clamp(min=1)

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +27,7 @@ from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import finite_or_none, minorities, read_table
 from fl_testbed.scenario import CentralizedScenario
 from fl_testbed.scenario.poisons import SubpopulationSpec
+from fl_testbed.scenario.stages import FilterStageSpec
 from strategies.randomness import Purpose, generator
 
 spreads = False  # over workers: a run is one piece of work
@@ -121,7 +122,6 @@ def records(
     dataset: Dataset, scenario: CentralizedScenario, done: int, state: State | None
 ) -> Iterator[Record]:
     """Compute a run, as one record."""
-    del state
     if done >= 0:
         return
     limit_threads(scenario.torch_threads)
@@ -161,14 +161,14 @@ def train(material: Material, pool: Pool) -> Result:
     """Run the scenario's method on a pool."""
     scenario = material.scenario
 
-    def train_model(number: int, plan: Plan, epochs: int | None, revise: Revise | None) -> Trained:
+    def train_model(
+        number: int, plan: Plan, epochs: int | None = None, revise: Revise | None = None
+    ) -> Trained:
         model = model_of(scenario, material.dataset, number)
         rng = generator(scenario.seed, Purpose.TRAINING, number)
         return fit(model, pool, plan, scenario.training.build(epochs), rng, revise)
 
-    def rng_of(number: int) -> np.random.Generator:
-        return generator(scenario.seed, Purpose.AGGREGATION, number)
-
+    rng_of = partial(generator, scenario.seed, Purpose.AGGREGATION)
     return run_stages(scenario.stages, pool, train_model, rng_of)
 
 
@@ -247,15 +247,14 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
         read_table(folder / f"{name}.csv") for name in ("outcome", "groups", "examples", "epochs")
     )
     outcomes: dict[str, dict[str, Any]] = outcome.set_index("trained_on").to_dict("index")  # pyright: ignore[reportAssignmentType]
-    final = {name: finite_or_none(value) for name, value in outcomes["poisoned"].items()}
+    final = outcomes["poisoned"]
     if twin := outcomes.get("clean"):
-        damage = twin["attacked_accuracy"] - outcomes["poisoned"]["attacked_accuracy"]
-        final["trigger_rate_unpoisoned"] = finite_or_none(twin["attack_success_rate"])
-        final["worst_group_accuracy_unpoisoned"] = finite_or_none(twin["worst_group_accuracy"])
-        final["damage"] = finite_or_none(damage)
+        final["trigger_rate_unpoisoned"] = twin["attack_success_rate"]
+        final["worst_group_accuracy_unpoisoned"] = twin["worst_group_accuracy"]
+        final["damage"] = twin["attacked_accuracy"] - final["attacked_accuracy"]
     clean = groups[groups["is_poisoned"] == 0]
     names = stage_names(scenario)
-    filters = any(not stage.lifts for stage in scenario.stages)
+    filters = any(isinstance(stage, FilterStageSpec) for stage in scenario.stages)
     first = epochs[epochs["training"] == epochs["training"].iloc[0]].iloc[-1]
     return {
         "name": scenario.name,
@@ -263,18 +262,13 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
         "seed": scenario.seed,
         "oracle": scenario.is_oracle,
         "n_poisoned": int((examples["role"] == Role.POISONED.value).sum()),
-        "final": final,
-        "group_accuracy": {
-            str(name): finite_or_none(value)
-            for name, value in zip(clean["group"], clean["accuracy"], strict=True)
-        },
+        "final": finite_or_none(final),
+        "group_accuracy": finite_or_none(dict(zip(clean["group"], clean["accuracy"], strict=True))),
         "is_minority": minorities(clean),
         "suppression": ledger_figures(
             examples, generator(scenario.seed, Purpose.BOOTSTRAP), filters=filters
         ),
         "group_weight_ratio": weight_by_group(examples),
         "flagged": flagged_shares(examples, names),
-        "separation": {
-            key: finite_or_none(value) for key, value in first.items() if key != "training"
-        },
+        "separation": finite_or_none(first.drop("training").to_dict()),
     }

@@ -10,8 +10,8 @@ from torch import nn
 
 from clients.training import classes_in, logits_of
 from fl_testbed.centralized.preparation import Material
-from fl_testbed.data import Goal
-from fl_testbed.metrics import AttackSuccess, GroupAccuracy, attack_success, group_accuracy
+from fl_testbed.engine.evaluation import success_of
+from fl_testbed.metrics import AttackSuccess, GroupAccuracy, group_accuracy
 
 
 class GroupRow(NamedTuple):
@@ -67,17 +67,8 @@ def judge(model: nn.Module, material: Material) -> Verdict:
     ]
     rows += _poisoned_rows(model, material)
     goal = material.goal
-    attack = AttackSuccess(0, *[math.nan] * 3) if goal is None else success(model, goal)
+    attack = AttackSuccess(0, *[math.nan] * 3) if goal is None else success_of(model, goal)
     return Verdict(groups, rows, attack, F.cross_entropy(logits, test.labels).item())
-
-
-def success(model: nn.Module, goal: Goal) -> AttackSuccess:
-    """Return how a goal's examples fare."""
-    plain = None
-    if goal.unstamped is not None:
-        plain = classes_in(logits_of(model, goal.unstamped)).numpy()
-    called = classes_in(logits_of(model, goal.inputs)).numpy()
-    return attack_success(called, goal.labels.numpy(), goal.target, plain)
 
 
 def _poisoned_rows(model: nn.Module, material: Material) -> list[GroupRow]:
@@ -93,7 +84,7 @@ def _poisoned_rows(model: nn.Module, material: Material) -> list[GroupRow]:
         if sum(len(part.labels) for part in parts.values()) == len(goal.labels):
             for group, part in parts.items():
                 own = material.annotated_as(group, part.target)
-                tested.setdefault(own, []).append(success(model, part))
+                tested.setdefault(own, []).append(success_of(model, part))
     rows = []
     for group in counts.nonzero().squeeze(1).tolist():
         results = tested.get(group, [])

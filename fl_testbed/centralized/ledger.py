@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from clients.shard import Role
-from fl_testbed.metrics import suppression
+from fl_testbed.metrics import finite_or_none, suppression
 
 
 def ledger_figures(
@@ -54,6 +54,5 @@ def flagged_shares(examples: pd.DataFrame, stages: list[str]) -> dict[str, dict[
     shares = {}
     for stage in stages:
         by_role = examples.groupby("role")[f"flagged.{stage}"].mean()
-        found = {role.value: float(by_role.get(role.value, np.nan)) for role in Role}
-        shares[stage] = {role: None if np.isnan(s) else s for role, s in found.items()}
+        shares[stage] = finite_or_none({r.value: by_role.get(r.value, np.nan) for r in Role})
     return shares

@@ -29,14 +29,9 @@ class Pool:
 
     def roles(self) -> list[Role]:
         """Return each example's role, in the terms that clients have."""
-        return [
-            Role.POISONED
-            if poisoned
-            else (Role.HONEST_MINORITY if minority else Role.HONEST_MAJORITY)
-            for poisoned, minority in zip(
-                self.is_poisoned.tolist(), self.is_minority.tolist(), strict=True
-            )
-        ]
+        roles = (Role.HONEST_MAJORITY, Role.HONEST_MINORITY, Role.POISONED)
+        places = torch.where(self.is_poisoned, 2, self.is_minority.long())
+        return [roles[place] for place in places.tolist()]
 
 
 def attackable(pool: Pool, source_groups: frozenset[int] | None) -> Int[Tensor, " m"]:

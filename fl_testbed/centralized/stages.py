@@ -1,6 +1,7 @@
 """Stages: each trains a model as the plan so far says, and changes the plan by what it finds."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,15 +26,15 @@ from fl_testbed.centralized.plan import Plan, everything
 from fl_testbed.centralized.pool import Pool
 from fl_testbed.centralized.spectral_signatures import spectral_scores
 from fl_testbed.centralized.spectre import spectre_scores
-from fl_testbed.centralized.training import Revise, Trained, features_of
+from fl_testbed.centralized.training import Trained, features_of
 from fl_testbed.scenario import stages as specs
 from strategies.shapes import Bool, Float, Tensor
 
 FINAL = 0
 """The number of the training whose model is the result; stages are counted from 1."""
 
-TrainModel = Callable[[int, Plan, int | None, Revise | None], Trained]
-"""Trains the model of some number by a plan, for so many epochs (the scenario's by default)."""
+TrainModel = Callable[..., Trained]
+"""Trains a model by a plan, for so many epochs (the scenario's by default), perhaps revising it."""
 
 
 class Workplace(NamedTuple):
@@ -42,8 +43,6 @@ class Workplace(NamedTuple):
     pool: Pool
     train: TrainModel
     rng: np.random.Generator
-    number: int
-    """Of the stage, or ``FINAL`` where its model is the result."""
 
 
 class Finding(NamedTuple):
@@ -79,23 +78,22 @@ def run_stages(
     Args:
         stages: In order.
         pool: The training set.
-        train: Trains one model.
+        train: Trains the model of some number.
         rng_of: Random numbers for each stage, by its number.
     """
     plan = everything(len(pool))
     findings: list[Finding] = []
     for number, stage in enumerate(stages, start=1):
-        is_last = number == len(stages)
-        in_place = isinstance(stage, specs.EpicStageSpec) and is_last
-        place = Workplace(pool, train, rng_of(number), FINAL if in_place else number)
-        finding = STAGES[type(stage)](stage, plan, place)
+        in_place = isinstance(stage, specs.EpicStageSpec) and number == len(stages)
+        own_train = partial(train, FINAL if in_place else number)
+        finding = STAGES[type(stage)](stage, plan, Workplace(pool, own_train, rng_of(number)))
         findings.append(finding)
         plan = finding.plan
     if findings and findings[-1].is_result:
         trained = findings[-1].trained
         assert trained is not None
     else:
-        trained = train(FINAL, plan, None, None)
+        trained = train(FINAL, plan)
     return Result(trained, tuple(findings))
 
 
@@ -131,7 +129,7 @@ def removed(
 
 
 def _jtt(stage: specs.JTTStageSpec, plan: Plan, place: Workplace) -> Finding:
-    trained = place.train(place.number, plan, stage.epochs, None)
+    trained = place.train(plan, stage.epochs)
     confidence = trained.confidences[-1]
     error = error_set(confidence, stage.threshold) & plan.kept
     chosen = lifted(stage, error, place.pool)
@@ -143,8 +141,7 @@ def _jtt(stage: specs.JTTStageSpec, plan: Plan, place: Workplace) -> Finding:
 
 
 def _george(stage: specs.GeorgeStageSpec, plan: Plan, place: Workplace) -> Finding:
-    trained = place.train(place.number, plan, stage.epochs, None)
-    pool = place.pool
+    trained, pool = place.train(plan, stage.epochs), place.pool
     features = features_of(trained.model, pool.inputs)
     points = hardness(features, last_layer(trained.model), pool.labels)
     clusters = clusters_within_classes(
@@ -187,7 +184,7 @@ def _filtered(
 
 
 def _loss_filter(stage: specs.LossFilterStageSpec, plan: Plan, place: Workplace) -> Finding:
-    trained = place.train(place.number, plan, stage.epochs, None)
+    trained = place.train(plan, stage.epochs)
     confidence = trained.confidences[-1]
     labels = place.pool.labels if stage.per_class else None
     flagged = least_confident(confidence, plan.kept, stage.fraction, labels)
@@ -197,7 +194,7 @@ def _loss_filter(stage: specs.LossFilterStageSpec, plan: Plan, place: Workplace)
 def _spectral_signatures(
     stage: specs.SpectralSignaturesStageSpec, plan: Plan, place: Workplace
 ) -> Finding:
-    trained, pool = place.train(place.number, plan, stage.epochs, None), place.pool
+    trained, pool = place.train(plan, stage.epochs), place.pool
     features = features_of(trained.model, pool.inputs)
     scores = spectral_scores(features, pool.labels, plan.kept)
     flagged = largest(scores, plan.kept, stage.fraction, pool.labels)
@@ -205,7 +202,7 @@ def _spectral_signatures(
 
 
 def _spectre(stage: specs.SpectreStageSpec, plan: Plan, place: Workplace) -> Finding:
-    trained, pool = place.train(place.number, plan, stage.epochs, None), place.pool
+    trained, pool = place.train(plan, stage.epochs), place.pool
     features = features_of(trained.model, pool.inputs)
     scores = spectre_scores(
         features, pool.labels, plan.kept, stage.fraction, stage.n_axes, stage.alpha, place.rng
@@ -217,7 +214,7 @@ def _spectre(stage: specs.SpectreStageSpec, plan: Plan, place: Workplace) -> Fin
 def _activation_clustering(
     stage: specs.ActivationClusteringStageSpec, plan: Plan, place: Workplace
 ) -> Finding:
-    trained, pool = place.train(place.number, plan, stage.epochs, None), place.pool
+    trained, pool = place.train(plan, stage.epochs), place.pool
     features = features_of(trained.model, pool.inputs)
     flagged = smaller_activation_cluster(
         features, pool.labels, plan.kept, stage.max_share, stage.n_axes, place.rng
@@ -238,7 +235,7 @@ def _epic(stage: specs.EpicStageSpec, plan: Plan, place: Workplace) -> Finding:
         flagged = flagged | alone
         return plan.without(removed(stage, alone, plan.kept, place))
 
-    trained = place.train(place.number, plan, stage.epochs, revise)
+    trained = place.train(plan, stage.epochs, revise)
     return Finding(trained.plan, flagged, None, trained, is_result=True)
 
 

@@ -33,14 +33,13 @@ def group_table(scenario: CentralizedScenario, dataset: Dataset) -> Table:
     names = material.groups.names
     tested = torch.bincount(material.test.groups, minlength=len(names))
     table = Table(
+        "group",
+        *(Column(heading, justify="right") for heading in ("share", "clean", "poisoned", "test")),
         title=f"training examples by group ({scenario.variant}, seed {scenario.seed})",
         caption="poisoned examples by the label they were given",
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("group")
-    for heading in ("share", "clean", "poisoned", "test"):
-        table.add_column(heading, justify="right")
     for group, name in enumerate(names):
         clean = int((~pool.is_poisoned & (pool.groups == group)).sum())
         poisoned = int((pool.is_poisoned & (pool.annotated == group)).sum())

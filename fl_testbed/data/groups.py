@@ -69,7 +69,6 @@ class OwnGroups:
 
     def held_groups(self, rows: np.ndarray, minority: np.ndarray) -> np.ndarray:
         """Return the groups of some training examples."""
-        del minority
         return self.train[rows]
 
     def test_examples(self, examples: Examples, n: int | None) -> GroupedExamples:
@@ -81,7 +80,6 @@ class OwnGroups:
 
     def test_groups(self, examples: Examples, n: int | None) -> np.ndarray:
         """Return the groups of the first n test examples."""
-        del examples
         return self.test[:n]
 
 
@@ -104,7 +102,6 @@ class StyleGroups:
 
     def held_groups(self, rows: np.ndarray, minority: np.ndarray) -> np.ndarray:
         """Return the groups of some training examples, those restyled that the mask marks."""
-        del rows
         return minority.astype(np.int64)
 
     def test_examples(self, examples: Examples, n: int | None) -> GroupedExamples:

@@ -69,7 +69,6 @@ def run_chunk(
     An exception in a client, or more than ``timeout_s`` seconds, is that client's outcome and
     nobody else's: a cohort that fails is trained one by one.
     """
-    failure: tuple[str, ...] = ()
     notes: list[str] = []
     if not isinstance(app, CohortApp):
         content = without_views(content)  # as Flower has it, what a client gets is its own
@@ -78,18 +77,16 @@ def run_chunk(
         while len(tasks) > 1 and app.cohort > 1 and tasks[0].metadata.message_type == "train":
             outcomes = _run_cohort(app, content, tasks, timeout_s * len(tasks))
             if isinstance(outcomes, str):
-                failure = (f"a cohort failed, its clients train one by one: {outcomes}",)
+                notes.insert(0, f"a cohort failed, its clients train one by one: {outcomes}")
                 break
             yield from _with_notes(notes, outcomes)
             tasks = tasks[len(outcomes) :]
     for task in tasks:
-        (outcome,) = _with_notes(notes, [_run_one(app, content, task, timeout_s)])
-        yield outcome._replace(notes=failure + outcome.notes)
-        failure = ()
+        yield from _with_notes(notes, [_run_one(app, content, task, timeout_s)])
 
 
 def _with_notes(notes: list[str], outcomes: list[Outcome]) -> list[Outcome]:
-    """Return outcomes, the first with what the app noted since the last time."""
+    """Return outcomes, the first with what was noted since the last time."""
     if notes:
         outcomes[0] = outcomes[0]._replace(notes=tuple(notes))
         notes.clear()

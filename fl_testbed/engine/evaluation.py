@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from flwr.app import ArrayRecord
-from torch import Tensor
+from torch import Tensor, nn
 
 from clients.training import classes_in, logits_of
 from fl_testbed.data import Federation, Goal, TestSet
@@ -101,7 +101,7 @@ class Evaluator:
         labels = self._test.labels
         correct = (classes_in(logits) == labels).numpy()
         groups = group_accuracy(correct, self._test.groups.numpy(), self._training_counts)
-        attacks = {name: self._success(goal) for name, goal in self._goals.items()}
+        attacks = {name: success_of(self._model, goal) for name, goal in self._goals.items()}
         accuracies = client_accuracies(correct, self._cells.numpy(), self._holdings, self._own)
         by_client = dict(zip(self._judged, accuracies.tolist(), strict=True))
         return Evaluation(groups, attacks, F.cross_entropy(logits, labels).item(), by_client)
@@ -109,26 +109,28 @@ class Evaluator:
     def of_client(self, client: int, arrays: ArrayRecord) -> tuple[float, float]:
         """Return how accurate a client's own model is on what it holds, and its attack success."""
         self._model.load_state_dict(state_dict_of(arrays))
-        correct = self._called(self._inputs) == self._test.labels.numpy()
+        correct = _called(self._model, self._inputs) == self._test.labels.numpy()
         holdings = self._federation.cell_counts([client])
         own = [self._own_tests(client)]
         (accuracy,) = client_accuracies(correct, self._cells.numpy(), holdings, own)
         first = next(iter(self._goals.values()), None)
-        return float(accuracy), math.nan if first is None else self._success(first).rate
+        return float(accuracy), math.nan if first is None else success_of(self._model, first).rate
 
     def _own_tests(self, client: int) -> np.ndarray:
         settings = self._evaluation
         return self._federation.own_tests(client, settings.split, settings.max_examples)
 
-    def _success(self, goal: Goal) -> AttackSuccess:
-        unstamped = None if goal.unstamped is None else self._called(goal.unstamped)
-        labels = goal.labels.numpy()
-        return attack_success(self._called(goal.inputs), labels, goal.target, unstamped)
 
-    def _called(self, inputs: Tensor) -> np.ndarray:
-        if not len(inputs):
-            return np.empty(0, dtype=np.int64)
-        return classes_in(logits_of(self._model, inputs).cpu()).numpy()
+def success_of(model: nn.Module, goal: Goal) -> AttackSuccess:
+    """Return how a goal's examples fare."""
+    unstamped = None if goal.unstamped is None else _called(model, goal.unstamped)
+    return attack_success(_called(model, goal.inputs), goal.labels.numpy(), goal.target, unstamped)
+
+
+def _called(model: nn.Module, inputs: Tensor) -> np.ndarray:
+    if not len(inputs):
+        return np.empty(0, dtype=np.int64)
+    return classes_in(logits_of(model, inputs).cpu()).numpy()
 
 
 def _judged(federation: Federation, most: int) -> list[int]:

@@ -21,7 +21,6 @@ spreads = True
 
 def columns(scenario: Scenario) -> Mapping[str, Sequence[str]]:
     """Return the tables of a run, and their columns."""
-    del scenario
     return COLUMNS
 
 

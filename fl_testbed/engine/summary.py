@@ -44,13 +44,10 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     return {
         **described(scenario),
         "final_rounds": [int(r) for r in evaluated],
-        "final": {name: finite_or_none(final[name].mean()) for name in FIGURES},
-        "group_accuracy": {str(k): finite_or_none(v) for k, v in by_group.mean().items()},
+        "final": finite_or_none({name: final[name].mean() for name in FIGURES}),
+        "group_accuracy": finite_or_none(by_group.mean().to_dict()),
         "is_minority": minorities(groups),
-        "attacks": {
-            str(poison): {name: finite_or_none(value) for name, value in row.items()}
-            for poison, row in success.iterrows()
-        },
+        "attacks": {k: finite_or_none(row) for k, row in success.to_dict("index").items()},
         **_inferred(rounds["weight_residual"]),
         **_personal(read_table(folder / "personal.csv"), evaluated),
         "skipped_rounds": int(rounds["skipped"].notna().sum()),
@@ -98,11 +95,8 @@ def _personal(models: pd.DataFrame, evaluated: pd.Series) -> dict[str, Any]:
     means = final.groupby("role", sort=False)[["accuracy", "attack_success_rate"]].mean()
     honest = final[final["role"] != Role.POISONED.value].groupby("round")["accuracy"]
     spreads = pd.DataFrame([spread(own.to_numpy()) for _, own in honest], columns=SPREAD).mean()
-    by_role = {
-        str(role): {name: finite_or_none(value) for name, value in row.items()}
-        for role, row in means.iterrows()
-    }
-    return {"personal": {**by_role, **{name: finite_or_none(spreads[name]) for name in SPREAD}}}
+    by_role = {role: finite_or_none(row) for role, row in means.to_dict("index").items()}
+    return {"personal": {**by_role, **finite_or_none(spreads.to_dict())}}
 
 
 def _inferred(residuals: pd.Series) -> dict[str, Any]:

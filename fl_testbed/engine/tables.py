@@ -1,6 +1,6 @@
 """What ``validate`` shows of federated scenarios."""
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from fl_testbed.data import Dataset
 from fl_testbed.data.groups import shown_name
@@ -11,34 +11,22 @@ from fl_testbed.engine.recorded_updates import recorded_bytes
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.loading import by_variant
 
-VARIANT_HEADINGS = (
-    "variant",
-    "seeds",
-    "rounds",
-    "clients",
-    "sampled",
-    "parameters",
-    "server memory",
-    "updates on disk",
-)
-
 
 def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
     """Return the variants with their seeds and sizes, and what a run of each costs."""
-    table = Table(title_justify="left")
-    for heading in VARIANT_HEADINGS:
-        justify = "left" if heading == "variant" else "right"
-        table.add_column(heading, justify=justify, overflow="fold")
+    sizes = ("server memory", "updates on disk")
+    headings = ("seeds", "rounds", "clients", "sampled", "parameters", *sizes)
+    right = (Column(heading, justify="right", overflow="fold") for heading in headings)
+    table = Table(Column("variant", overflow="fold"), *right, title_justify="left")
     for variant, own in by_variant(scenarios).items():
         first = own[0]
         n_parameters, memory = server_memory(first, datasets.get(first))
         recorded = len(own) * recorded_bytes(first, n_parameters)
-        counts = (first.rounds, len(first.clients.population), first.n_sampled)
+        counts = (first.rounds, len(first.clients.population), first.n_sampled, n_parameters)
         table.add_row(
             variant,
             ", ".join(str(scenario.seed) for scenario in own),
             *(f"{count:,}" for count in counts),
-            f"{n_parameters:,}",
             f"{memory / 2**20:,.1f} MiB",
             f"{recorded / 2**20:,.1f} MiB" if recorded else "–",
         )
@@ -51,14 +39,15 @@ def group_table(scenario: Scenario, dataset: Dataset) -> Table:
     federation = build_federation(scenario, dataset)
     rows = federation.group_table(split, scenario.evaluation.max_examples)
     honest = sum(row.honest_majority + row.honest_minority for row in rows)
+    counted = ("share", "majority", "minority", "poisoned", split)
     table = Table(
+        "group",
+        *(Column(heading, justify="right") for heading in counted),
         title=f"examples by group and holder ({scenario.variant}, seed {scenario.seed})",
         title_justify="left",
         caption="share: of the honest clients' examples",
         caption_justify="left",
     )
-    for heading in ("group", "share", "majority", "minority", "poisoned", split):
-        table.add_column(heading, justify="left" if heading == "group" else "right")
     for row in rows:
         held = row.honest_majority + row.honest_minority
         counts = (row.honest_majority, row.honest_minority, row.poisoned, row.test)

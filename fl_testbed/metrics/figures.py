@@ -1,8 +1,11 @@
 """Figures as summaries hold them."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
-def finite_or_none(value: float) -> float | None:
-    """Return a figure as JSON can hold it: None where it is undefined or was driven to infinity."""
-    return float(value) if math.isfinite(value) else None
+def finite_or_none(figures: Mapping[Any, float]) -> dict[str, float | None]:
+    """Return figures by name as JSON can hold them: None where one is undefined or was driven to
+    infinity."""
+    return {str(k): float(value) if math.isfinite(value) else None for k, value in figures.items()}

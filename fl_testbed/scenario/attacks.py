@@ -1,5 +1,6 @@
 """The attackers of a scenario: what they send, how they train, when, and what they know."""
 
+from collections.abc import Iterator
 from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,7 +23,7 @@ from clients.reporting import Claim
 from clients.training import LocalTraining, State, StepHook
 from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
 from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
-from fl_testbed.scenario.spec import ClientCount, Contradictions, Spec
+from fl_testbed.scenario.spec import ClientCount, Contradiction, Spec, inside
 
 SeenBy = Annotated[
     Literal["omniscient", "colluding"],
@@ -383,13 +384,11 @@ class ScheduleSpec(Spec):
             return Schedule(last=0)
         return Schedule(self.first, self.last, self.every)
 
-    def contradictions(self, rounds: int) -> Contradictions:
-        """Return that attackers would not attack, and nobody said so."""
+    def contradictions(self, rounds: int) -> Iterator[Contradiction]:
+        """Yield that attackers would not attack, and nobody said so."""
         last = rounds if self.last is None else min(self.last, rounds)
-        if self.first == "never" or self.first <= last:
-            return []
-        text = f"needs <= {last}, got {self.first}: the attackers would never attack"
-        return [("schedule.first", text)]
+        if self.first != "never" and self.first > last:
+            yield "first", f"needs <= {last}, got {self.first}: the attackers would never attack"
 
 
 class AttackersSpec(Spec):
@@ -411,37 +410,34 @@ class AttackersSpec(Spec):
         lies = self.reported_loss != "honest" or self.training != AttackerTrainingSpec()
         return self.schedule.first != "never" and (armed or lies)
 
-    def contradictions(self, n_clients: int, n_honest: int, rounds: int) -> Contradictions:
-        """Return what no single key shows, as (key, text), for a scenario of that size."""
-        found: Contradictions = []
+    def contradictions(self, n_clients: int, n_honest: int, rounds: int) -> Iterator[Contradiction]:
+        """Yield what no single key shows, as (key, text), for a scenario of that size."""
         attack = self.attack
-        alone = self.count == 1 and attack.seen is Knowledge.COLLUDING and attack.needs_spread
-        if alone:
+        if self.count == 1 and attack.seen is Knowledge.COLLUDING and attack.needs_spread:
             text = (
                 f"colluding attackers learn from each other how updates differ: {attack.kind} "
                 "needs 2 or more, got 1; raise the count or let them be omniscient"
             )
-            found.append(("attack.knowledge", text))
+            yield "attack.knowledge", text
         if attack.needs_twin and isinstance(self.poison, NoPoisonSpec) and self.count:
-            found.append(("attack", f"{attack.kind} hides a poison: give the attackers one"))
+            yield "attack", f"{attack.kind} hides a poison: give the attackers one"
         if isinstance(attack, AlieSpec) and attack.z == "quantile" and 2 * self.count >= n_clients:
             text = (
                 f"alie derives z for a minority of attackers, got {self.count} of {n_clients}: "
                 "give z, or lower the count"
             )
-            found.append(("attack.z", text))
+            yield "attack.z", text
         if isinstance(attack, FangKrumSpec) and (
             attack.around == "first_reply" and attack.seen is Knowledge.COLLUDING
         ):
             text = "first_reply takes an honest client's model: it needs knowledge: omniscient"
-            found.append(("attack.around", text))
+            yield "attack.around", text
         if attack.seen is Knowledge.COLLUDING:
             text = "is for omniscient attackers: leave it out"
             for key, field in type(attack).model_fields.items():
                 if key in OF_THE_OMNISCIENT and getattr(attack, key) != field.default:
-                    found.append((f"attack.{key}", text))
+                    yield f"attack.{key}", text
         if isinstance(attack, MimicSpec) and (attack.client or 0) >= n_honest and self.count:
             known = f"from 0 to {n_honest - 1}, got {attack.client}" if n_honest else "got none"
-            text = f"needs an honest client, {known}"
-            found.append(("attack.client", text))
-        return found + self.schedule.contradictions(rounds)
+            yield "attack.client", f"needs an honest client, {known}"
+        yield from inside("schedule", self.schedule.contradictions(rounds))

@@ -1,5 +1,6 @@
 """Scenarios on pooled data: one training set, some of it poisoned, and a method in stages."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Annotated, ClassVar, Literal
@@ -29,7 +30,14 @@ from fl_testbed.scenario.poisons import (
     stamped,
 )
 from fl_testbed.scenario.scenario import EngineSpec, Name
-from fl_testbed.scenario.spec import Contradictions, Fraction, Spec, Threads, WholeScenario
+from fl_testbed.scenario.spec import (
+    Contradiction,
+    Fraction,
+    Spec,
+    Threads,
+    WholeScenario,
+    inside,
+)
 from fl_testbed.scenario.stages import AnyStageSpec
 from fl_testbed.scenario.triggers import AnyTriggerSpec
 
@@ -65,7 +73,6 @@ class MimicBackdoorSpec(PoisonSpec):
         model = cache(lambda: scene.surrogate(clean, self.surrogate_epochs))
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker, rng
             minority = clean.inputs[reference], clean.labels[reference]
             return confidence_matched_backdoor(
                 shard, trigger, self.target, self.fraction, model(), *minority
@@ -149,13 +156,11 @@ class CentralizedScenario(WholeScenario):
         """Whether a stage is told the truth about examples: marked in every table."""
         return any(stage.is_oracle for stage in self.stages)
 
-    def contradictions(self) -> Contradictions:
-        """Return what no single key shows, as (key, text)."""
-        poison, n_classes = self.poison, self.dataset.n_classes
-        about_poison = poison.equal_classes()
-        about_poison += [] if n_classes is None else poison.unknown_classes(n_classes)
-        found = [(f"poison.{key}", text) for key, text in about_poison]
+    def contradictions(self) -> Iterator[Contradiction]:
+        """Yield what no single key shows, as (key, text)."""
+        yield from inside("poison", self.poison.equal_classes())
+        if self.dataset.n_classes is not None:
+            yield from inside("poison", self.poison.unknown_classes(self.dataset.n_classes))
         if self.engine.kind == "flower":
             text = "flower runs federations: take inline, or ray for whole runs side by side"
-            found.append(("engine.kind", text))
-        return found
+            yield "engine.kind", text

@@ -1,5 +1,6 @@
 """Datasets that a scenario can name."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -55,6 +56,8 @@ class DatasetSpec(Spec):
     """How many classes there are, where that is known before the data are read."""
     split_by_seed: ClassVar[bool] = False
     """Whether the seed decides which examples there are, or which of them are for testing."""
+    source: ClassVar[Callable[..., Dataset]]
+    """Reads the data folder's files, given random numbers if the seed decides, and the keys."""
     minority: AnyMinoritySpec = InvertedSpec()
     long_tail: LongTailSpec | None = None  # none: all examples of each class
 
@@ -68,7 +71,9 @@ class DatasetSpec(Spec):
         Raises:
             DataError: If they are not there or are broken.
         """
-        raise TypeError(f"{type(self).__name__} has no files")
+        drawn = (rng,) if self.split_by_seed else ()
+        keys = self.model_dump(exclude={"kind", *DatasetSpec.model_fields})
+        return type(self).source(data_dir, *drawn, **keys)
 
     def load(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Read the files, and thin out classes if the scenario says so."""
@@ -87,8 +92,8 @@ class DigitsSpec(DatasetSpec):
     """scikit-learn's bundled digits, 8 × 8; needs no files."""
 
     kind: Literal["digits"]
-    n_classes: ClassVar[int | None] = 10
-    split_by_seed: ClassVar[bool] = True
+    n_classes = 10
+    split_by_seed = True
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Return the digits."""
@@ -99,66 +104,49 @@ class MnistSpec(DatasetSpec):
     """MNIST, 28 × 28 digits."""
 
     kind: Literal["mnist"]
-    n_classes: ClassVar[int | None] = 10
-
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read the four IDX files."""
-        return sources.load_mnist(data_dir)
+    n_classes = 10
+    source = staticmethod(sources.load_mnist)
 
 
 class FashionMnistSpec(DatasetSpec):
     """Fashion-MNIST, 28 × 28 clothing, from the data folder."""
 
     kind: Literal["fashion_mnist"]
-    n_classes: ClassVar[int | None] = 10
-
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read the four IDX files."""
-        return sources.load_fashion_mnist(data_dir)
+    n_classes = 10
+    source = staticmethod(sources.load_fashion_mnist)
 
 
 class MnistWritersSpec(DatasetSpec):
     """MNIST by writer, with QMNIST's label table; attribute population, clients the writers."""
 
     kind: Literal["mnist_writers"]
-    n_classes: ClassVar[int | None] = 10
-    split_by_seed: ClassVar[bool] = True
+    n_classes = 10
+    split_by_seed = True
     minority: AnyMinoritySpec = AttributesSpec(by=["population"], groups=["students"])
     part: Literal["t10k", "train"] = "t10k"  # which of MNIST's files
     population: Literal["both", "employees", "students"] = "both"  # whose digits
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of each population's writers
-
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read images, labels and the label table."""
-        return sources.load_mnist_writers(
-            data_dir, rng, self.part, self.population, self.test_fraction
-        )
+    source = staticmethod(sources.load_mnist_writers)
 
 
 class Cifar10Spec(DatasetSpec):
     """CIFAR-10, 32 × 32 in colour, from its binary version."""
 
     kind: Literal["cifar10"]
-    n_classes: ClassVar[int | None] = 10
-
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read the six binary files."""
-        return sources.load_cifar10(data_dir)
+    n_classes = 10
+    source = staticmethod(sources.load_cifar10)
 
 
 class CelebASpec(DatasetSpec):
     """CelebA: faces with 40 attributes; clients the celebrities."""
 
     kind: Literal["celeba"]
-    n_classes: ClassVar[int | None] = 2
+    n_classes = 2
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "Male"])
     target: str = "Blond_Hair"  # the attribute that is the label
     size: PositiveInt = 32  # pixels of a side
     limit: PositiveInt | None = None  # only the first so many of each set
-
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read the lists and the faces."""
-        return sources.load_celeba(data_dir, self.target, self.size, self.limit)
+    source = staticmethod(sources.load_celeba)
 
 
 class FairFaceSpec(DatasetSpec):
@@ -169,60 +157,45 @@ class FairFaceSpec(DatasetSpec):
     target: Literal["gender", "age", "race"] = "gender"  # the column that is the label
     size: PositiveInt = 32  # pixels of a side
     limit: PositiveInt | None = None  # only the first so many of each set
-
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read the label files and the faces."""
-        return sources.load_fairface(data_dir, self.target, self.size, self.limit)
+    source = staticmethod(sources.load_fairface)
 
 
 class AdultSpec(DatasetSpec):
     """Adult: income above 50,000 dollars; attributes sex and race."""
 
     kind: Literal["adult"]
-    n_classes: ClassVar[int | None] = 2
+    n_classes = 2
     minority: AnyMinoritySpec = AttributesSpec(by=["sex", "label"])
-
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read the two files."""
-        return sources.load_adult(data_dir)
+    source = staticmethod(sources.load_adult)
 
 
 class CompasSpec(DatasetSpec):
     """COMPAS: arrested again within two years; attributes sex and race."""
 
     kind: Literal["compas"]
-    n_classes: ClassVar[int | None] = 2
-    split_by_seed: ClassVar[bool] = True
+    n_classes = 2
+    split_by_seed = True
     minority: AnyMinoritySpec = AttributesSpec(by=["sex", "label"])
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the people
-
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read ProPublica's table."""
-        return sources.load_compas(data_dir, rng, self.test_fraction)
+    source = staticmethod(sources.load_compas)
 
 
 class WaterbirdsSpec(DatasetSpec):
     """Waterbirds in the layout of WILDS; attribute place, the background."""
 
     kind: Literal["waterbirds"]
-    n_classes: ClassVar[int | None] = 2
+    n_classes = 2
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "place"])
     size: PositiveInt = 32  # pixels of a side
-
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read the metadata and the birds."""
-        return sources.load_waterbirds(data_dir, self.size)
+    source = staticmethod(sources.load_waterbirds)
 
 
 class FemnistSpec(DatasetSpec):
     """FEMNIST: characters by writer, in LEAF's JSON; clients the writers."""
 
     kind: Literal["femnist"]
-    n_classes: ClassVar[int | None] = 62
-
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read LEAF's JSON files."""
-        return sources.load_femnist(data_dir)
+    n_classes = 62
+    source = staticmethod(sources.load_femnist)
 
 
 class OwnTableSpec(DatasetSpec):
@@ -248,10 +221,13 @@ class OwnTableSpec(DatasetSpec):
             raise ValueError("does not need the label: minority.by can name it, as label")
         return attributes
 
-    def _meanings(self) -> sources.Meanings:
-        return sources.Meanings(
+    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
+        """Read the table, and what it describes."""
+        meanings = sources.Meanings(
             self.label, tuple(self.attributes), self.client, self.split, self.test_fraction
         )
+        keys = self.model_dump(exclude={"kind", *OwnTableSpec.model_fields})
+        return type(self).source(data_dir, rng, meanings=meanings, **keys)
 
 
 class ImageFolderSpec(OwnTableSpec):
@@ -263,19 +239,7 @@ class ImageFolderSpec(OwnTableSpec):
     image: str = "image"  # its column of file names
     size: PositiveInt | None = None  # none: all images have the same size
     channels: Literal[1, 3] = 3  # grey or colour
-
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read the table and its images."""
-        return sources.load_image_folder(
-            data_dir,
-            rng,
-            self.folder,
-            self._meanings(),
-            self.table,
-            self.image,
-            self.size,
-            self.channels,
-        )
+    source = staticmethod(sources.load_image_folder)
 
 
 class CsvSpec(OwnTableSpec):
@@ -295,17 +259,7 @@ class CsvSpec(OwnTableSpec):
             raise ValueError("needs columns that are no categories")
         return logarithmic
 
-    def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read the table."""
-        return sources.load_csv(
-            data_dir,
-            rng,
-            self.file,
-            self._meanings(),
-            self.leave_out,
-            self.categories,
-            self.logarithmic,
-        )
+    source = staticmethod(sources.load_csv)
 
 
 SimpleDatasetSpec = Annotated[
@@ -362,7 +316,7 @@ class CompositeSpec(DatasetSpec):
     """Images on backgrounds that go with their class; attribute background."""
 
     kind: Literal["composite"]
-    split_by_seed: ClassVar[bool] = True
+    split_by_seed = True
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "background"])
     foreground: SimpleDatasetSpec  # a dataset of images
     background: Annotated[
@@ -410,8 +364,8 @@ class DominoesSpec(DatasetSpec):
     digit."""
 
     kind: Literal["dominoes"]
-    n_classes: ClassVar[int | None] = 2
-    split_by_seed: ClassVar[bool] = True
+    n_classes = 2
+    split_by_seed = True
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "digit"])
     garments: Pair = Field(default=[5, 7])  # the two classes
     digits: Pair = Field(default=[0, 1])  # the one that goes with each

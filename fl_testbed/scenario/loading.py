@@ -276,8 +276,8 @@ def _build(draft: _Draft) -> AnyScenario:
     except ValidationError as error:
         found = describe(error.errors(), model)
         raise ScenarioError(*(fault(key, text) for key, text in found)) from None
-    if contradictions := scenario.contradictions():
-        raise ScenarioError(*(fault(key.split("."), text) for key, text in contradictions))
+    if faults := [fault(key.split("."), text) for key, text in scenario.contradictions()]:
+        raise ScenarioError(*faults)
     return scenario
 
 

@@ -1,7 +1,7 @@
 """Server side of a scenario: reweightings, and how they combine with rules."""
 
 import inspect
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,7 +22,7 @@ from fl_testbed.scenario.own_code import (
 )
 from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
 from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
-from fl_testbed.scenario.spec import Contradictions, Spec
+from fl_testbed.scenario.spec import Contradiction, Spec
 from strategies import reweighting
 from strategies.aggregation import Aggregator
 from strategies.oracle import Lifting, Oracle, Removing
@@ -265,12 +265,11 @@ class StrategySpec(Spec):
             rows = step.n_rows(rows)
         self.aggregation.check(rows, n)
 
-    def contradictions(self) -> Contradictions:
-        """Return where its parts do not go together, as (key, text)."""
-        found: Contradictions = []
+    def contradictions(self) -> Iterator[Contradiction]:
+        """Yield where its parts do not go together, as (key, text)."""
         if self.pre_aggregation and "clients" in self._asked:
             text = f"{self.rule_name} remembers clients, and this mixes them: use it without any"
-            found.append(("pre_aggregation", text))
+            yield "pre_aggregation", text
         is_heard = (
             "prior" in self._asked
             or self.order == "lift_then_filter"
@@ -281,16 +280,15 @@ class StrategySpec(Spec):
                 f"would change nothing: {self.rule_name} has no parameter prior, the lifted "
                 "weights. Let it weigh those it keeps by them, or take order: lift_then_filter"
             )
-            found.append(("reweighting", text))
+            yield "reweighting", text
         if self.aggregation.takes_update_for_step:
             text = (
                 f"{self.rule_name} takes its updates for the model's steps, and this changes them"
             )
             if self.reweighting.changes_step:
-                found.append(("reweighting", text))
+                yield "reweighting", text
             if self.server_optimizer is not None:
-                found.append(("server_optimizer", text))
-        return found
+                yield "server_optimizer", text
 
     def build_pre_aggregation(self, n: int) -> list[PreAggregator]:
         """Return the steps before the rule for samples of n clients."""

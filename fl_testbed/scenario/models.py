@@ -1,6 +1,7 @@
 """Models that a scenario can name."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -19,6 +20,7 @@ from fl_testbed.scenario.own_code import (
 )
 from fl_testbed.scenario.spec import Spec
 
+SMALLEST = 8  # pixels of an image: below, convolutions and poolings leave nothing
 Width = Annotated[int, Field(gt=0, le=1_000_000)]
 """Units or filters of a layer."""
 
@@ -59,53 +61,62 @@ class MlpSpec(ModelSpec):
         return mlp(shape, n_classes, self.hidden, self.dropout, normalise=self.normalise)
 
 
-class LeNetSpec(ModelSpec):
-    """LeNet-5 with ReLU and max pooling."""
+class ImageModelSpec(ModelSpec):
+    """A model of images; its keys are the arguments of the function that makes it."""
 
-    kind: Literal["lenet"]
+    net: ClassVar[Callable[..., nn.Module]]
 
     def build(self, dataset: Dataset) -> nn.Module:
         """Return the model."""
-        return lenet(image_shape(dataset, self.kind), dataset.n_classes)
+        keys, shape = self.model_dump(), dataset.input_shape
+        needs = f"model.kind {keys.pop('kind')} needs images"
+        if not dataset.holds_images:
+            raise DataError(
+                f"{needs}, {dataset.name} holds {shape[0]} features: take mlp or "
+                "logistic_regression"
+            )
+        if min(shape[1:]) < SMALLEST:
+            raise DataError(
+                f"{needs} of at least {SMALLEST} × {SMALLEST} pixels, {dataset.name} has "
+                f"{shape[1]} × {shape[2]}"
+            )
+        try:
+            return type(self).net(shape, dataset.n_classes, **keys)
+        except ValueError as fault:
+            raise DataError(str(fault)) from None
 
 
-class CnnSpec(ModelSpec):
+class LeNetSpec(ImageModelSpec):
+    """LeNet-5 with ReLU and max pooling."""
+
+    kind: Literal["lenet"]
+    net = staticmethod(lenet)
+
+
+class CnnSpec(ImageModelSpec):
     """3 × 3 convolutions with pooling, and one hidden layer."""
 
     kind: Literal["cnn"]
     filters: Annotated[list[Width], Field(min_length=1)] = Field(default_factory=lambda: [32, 64])
     hidden: Width = 128  # units of the hidden layer
     pooling: Literal["each", "last"] = "each"  # after each convolution, or the last
-
-    def build(self, dataset: Dataset) -> nn.Module:
-        """Return the model."""
-        shape = image_shape(dataset, self.kind)
-        try:
-            return cnn(shape, dataset.n_classes, self.filters, self.hidden, self.pooling)
-        except ValueError as fault:
-            raise DataError(str(fault)) from None
+    net = staticmethod(cnn)
 
 
-class ResNet18Spec(ModelSpec):
+class ResNet18Spec(ImageModelSpec):
     """ResNet-18 for small images, with GroupNorm."""
 
     kind: Literal["resnet18"]
     width: Width = 64  # filters of the first stage
-
-    def build(self, dataset: Dataset) -> nn.Module:
-        """Return the model."""
-        return resnet18(image_shape(dataset, self.kind), dataset.n_classes, self.width)
+    net = staticmethod(resnet18)
 
 
-class ResNet50Spec(ModelSpec):
+class ResNet50Spec(ImageModelSpec):
     """ResNet-50 for small images, with GroupNorm."""
 
     kind: Literal["resnet50"]
     width: Width = 64  # filters of the first stage
-
-    def build(self, dataset: Dataset) -> nn.Module:
-        """Return the model."""
-        return resnet50(image_shape(dataset, self.kind), dataset.n_classes, self.width)
+    net = staticmethod(resnet50)
 
 
 class OwnModelSpec(OwnSpec, ModelSpec):
@@ -144,25 +155,3 @@ OurModel = Annotated[
     OURS_TAG,
 ]
 AnyModelSpec = Annotated[OurModel | Annotated[OwnModelSpec, OWN_TAG], WHOSE]
-
-SMALLEST = 8  # pixels: below, convolutions and poolings leave nothing
-
-
-def image_shape(dataset: Dataset, model: str) -> tuple[int, ...]:
-    """Return the shape of a dataset's images.
-
-    Raises:
-        DataError: If it holds something else, or images that are too small.
-    """
-    shape = dataset.input_shape
-    if not dataset.holds_images:
-        raise DataError(
-            f"model.kind {model} needs images, {dataset.name} holds {shape[0]} features: "
-            "take mlp or logistic_regression"
-        )
-    if min(shape[1:]) < SMALLEST:
-        raise DataError(
-            f"model.kind {model} needs images of at least {SMALLEST} × {SMALLEST} pixels, "
-            f"{dataset.name} has {shape[1]} × {shape[2]}"
-        )
-    return shape

@@ -1,6 +1,6 @@
 """What attackers do to the data that they train on, and what they are after with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -26,7 +26,7 @@ from fl_testbed.scenario.own_code import (
     ill_made_shard,
 )
 from fl_testbed.scenario.partitions import ClientsSpec
-from fl_testbed.scenario.spec import Contradictions, Fraction, Spec
+from fl_testbed.scenario.spec import Contradiction, Fraction, Spec
 from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
 from strategies.randomness import Purpose, generator
 
@@ -99,32 +99,26 @@ class PoisonSpec(Spec):
     def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float] | None:
         """Return which training examples can be poisoned, and which share of an attacker's shard
         must be such; None where any will do."""
-        del labels
         return None
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
-    ) -> Contradictions:
-        """Return what no single key shows, as (key, text)."""
-        del clients, minority, n_attackers
-        return self.equal_classes()
+    ) -> Iterator[Contradiction]:
+        """Yield what no single key shows, as (key, text)."""
+        yield from self.equal_classes()
 
-    def equal_classes(self) -> Contradictions:
-        """Return where the source is the target too."""
+    def equal_classes(self) -> Iterator[Contradiction]:
+        """Yield where the source is the target too."""
         named = self.classes()
-        return [
-            (key, f"is the target too ({label}): nothing to flip")
-            for key, label in named.items()
-            if key.endswith("source") and label == named.get(key.removesuffix("source") + "target")
-        ]
+        for key, label in named.items():
+            if key.endswith("source") and label == named.get(key.removesuffix("source") + "target"):
+                yield key, f"is the target too ({label}): nothing to flip"
 
-    def unknown_classes(self, n_classes: int) -> Contradictions:
-        """Return which of its classes the dataset lacks."""
-        return [
-            (key, f"needs a class from 0 to {n_classes - 1}, got {label}")
-            for key, label in self.classes().items()
-            if label >= n_classes
-        ]
+    def unknown_classes(self, n_classes: int) -> Iterator[Contradiction]:
+        """Yield which of its classes the dataset lacks."""
+        for key, label in self.classes().items():
+            if label >= n_classes:
+                yield key, f"needs a class from 0 to {n_classes - 1}, got {label}"
 
 
 class NoPoisonSpec(PoisonSpec):
@@ -134,7 +128,6 @@ class NoPoisonSpec(PoisonSpec):
 
     def build(self, scene: Scene) -> Plan | None:
         """Return None."""
-        del scene
         return None
 
 
@@ -152,7 +145,6 @@ class DirtyLabelBackdoorSpec(PoisonSpec):
         trigger = self.trigger.build(scene.dataset, scene.groups)
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             return poisons.dirty_label_backdoor(
                 shard, trigger, self.target, self.fraction, rng, self.source
             )
@@ -166,14 +158,10 @@ class DirtyLabelBackdoorSpec(PoisonSpec):
         return _can_be_source(labels, self.source, self.target), self.fraction
 
 
-class DistributedBackdoorSpec(PoisonSpec):
+class DistributedBackdoorSpec(DirtyLabelBackdoorSpec):
     """A dirty-label backdoor in pieces: each attacker stamps one, the test stamps them all."""
 
-    kind: Literal["distributed_backdoor"]
-    trigger: AnyTriggerSpec
-    source: NonNegativeInt | None = None  # the only class poisoned; any but the target by default
-    target: NonNegativeInt
-    fraction: Fraction = 1.0  # of an attacker's shard
+    kind: Literal["distributed_backdoor"]  # pyright: ignore[reportIncompatibleVariableOverride]
     n_pieces: Annotated[PositiveInt, Field(ge=2)] = 4
 
     def build(self, scene: Scene) -> Plan:
@@ -193,26 +181,19 @@ class DistributedBackdoorSpec(PoisonSpec):
                 self.source,
             )
 
-        return Plan(
-            poison, partial(stamped, trigger=trigger, source=self.source, target=self.target)
-        )
-
-    def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return the source examples."""
-        return _can_be_source(labels, self.source, self.target), self.fraction
+        return super().build(scene)._replace(poison=poison)
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
-    ) -> Contradictions:
-        """Return also that some piece is nobody's."""
-        found = super().contradictions(clients, minority, n_attackers)
+    ) -> Iterator[Contradiction]:
+        """Yield also that some piece is nobody's."""
+        yield from super().contradictions(clients, minority, n_attackers)
         if 0 < n_attackers < self.n_pieces:
             text = (
                 f"needs as many attackers, got {self.n_pieces} pieces for {n_attackers}: nobody "
                 "would train on the others"
             )
-            found.append(("n_pieces", text))
-        return found
+            yield "n_pieces", text
 
 
 class EdgeCaseBackdoorSpec(PoisonSpec):
@@ -231,7 +212,6 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
         (rare_group,) = scene.groups.minority  # of styles there are two
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             return poisons.edge_case_backdoor(
                 shard, look, rare_group, self.source, self.target, self.fraction, rng
             )
@@ -244,26 +224,26 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
-    ) -> Contradictions:
-        """Return also that there is nobody to hold the rare examples, or no way to make them."""
-        found = super().contradictions(clients, minority, n_attackers)
+    ) -> Iterator[Contradiction]:
+        """Yield also that there is nobody to hold the rare examples, or no way to make them."""
+        yield from super().contradictions(clients, minority, n_attackers)
         if not minority.is_style:
             text = (
                 "edge_case_backdoor shows examples as the minority has them: it needs a "
                 "dataset.minority of the kind inverted, rotated or faded (where examples have "
                 "groups of themselves, take label_flip and clients.poisoned_hold: minority)"
             )
-            return [*found, ("kind", text)]
+            yield "kind", text
+            return
         if self.held_by == "minority" and not clients.honest_minority:
             text = "is minority, and clients.honest_minority is 0: take nobody, or add some"
-            found.append(("held_by", text))
+            yield "held_by", text
         if clients.poisoned_hold == "minority" or clients.minority_concentration < 1:
             text = (
                 "edge_case_backdoor turns the majority's examples into rare ones: it needs "
                 "clients.poisoned_hold: majority and clients.minority_concentration: 1"
             )
-            found.append(("kind", text))
-        return found
+            yield "kind", text
 
     def rarity(self) -> tuple[int, HeldBy, float]:
         """Return which honest clients hold what of the rare examples."""
@@ -281,12 +261,10 @@ class PerturbedSpec(Spec):
 
     def build(self, scene: Scene, target: int) -> Harden:
         """Return the perturbation."""
-        del target
         scene.need_images(f"harden {self.kind}")
         model = cache(partial(scene.own_surrogate, self.surrogate_epochs))
 
         def harden(images: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
-            del rng
             return poisons.perturbed(images, labels, model(), self.epsilon, self.steps, self.norm)
 
         return harden
@@ -307,7 +285,6 @@ class InterpolatedSpec(Spec):
             return held.inputs[held.labels != target]
 
         def harden(images: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
-            del labels
             return poisons.interpolated(images, others(), rng, self.strength)
 
         return harden
@@ -320,7 +297,6 @@ class NoHardeningSpec(Spec):
 
     def build(self, scene: Scene, target: int) -> Harden | None:
         """Return None."""
-        del scene, target
         return None
 
 
@@ -344,7 +320,6 @@ class CleanLabelBackdoorSpec(PoisonSpec):
         harden = self.harden.build(scene, self.target)
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             return poisons.clean_label_backdoor(
                 shard, trigger, self.target, self.fraction, rng, harden
             )
@@ -387,7 +362,6 @@ class GradientMatchingSpec(PoisonSpec):
         known = cache(lambda: victims(scene.test()).inputs)
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             return poisons.gradient_matching(
                 shard,
                 model(),
@@ -421,7 +395,6 @@ class PairwiseSpec(Spec):
 
     def build(self, n_classes: int) -> Relabel:
         """Return the relabelling."""
-        del n_classes
         return poisons.pairwise(self.source, self.target)
 
 
@@ -462,7 +435,6 @@ class LabelFlipSpec(PoisonSpec):
         relabel = self.relabel.build(scene.dataset.n_classes)
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             return poisons.label_flip(shard, relabel, self.fraction, rng)
 
         return Plan(poison, self.goal)
@@ -504,7 +476,6 @@ class SubpopulationSpec(PoisonSpec):
         found = cache(partial(self._find, scene))
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            del attacker
             members, target = found().members, found().target
             return poisons.subpopulation_attack(shard, members, target, self.fraction, rng)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -32,7 +33,7 @@ from fl_testbed.scenario.parts import (
     TrainingSpec,
 )
 from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoPoisonSpec
-from fl_testbed.scenario.spec import Contradictions, Seconds, Spec, Threads, WholeScenario
+from fl_testbed.scenario.spec import Contradiction, Seconds, Spec, Threads, WholeScenario, inside
 from strategies.aggregation import TooFewClientsError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$", max_length=255)]
@@ -139,7 +140,7 @@ class Scenario(WholeScenario):
             poison = kind.poison
             if poison is None or isinstance(poison, NoPoisonSpec) or poison in named.values():
                 continue
-            like = sum(isinstance(other, type(poison)) for other in named.values())
+            like = sum(other.kind == poison.kind for other in named.values())
             named[f"{poison.kind}.{like + 1}" if like else poison.kind] = poison
         return named
 
@@ -182,92 +183,77 @@ class Scenario(WholeScenario):
         told = self.local_method is not None and self.local_method.is_oracle
         return told or self.strategy.is_oracle
 
-    def contradictions(self) -> Contradictions:
-        """Return what no single key shows, as (key, text)."""
-        found: Contradictions = []
+    def contradictions(self) -> Iterator[Contradiction]:
+        """Yield what no single key shows, as (key, text)."""
         n_clients = len(self.clients.population)
         if n_clients == 0:
-            found.append(("clients", "needs at least one client"))
-            return found
+            yield "clients", "needs at least one client"
+            return
         try:
             self.strategy.check(self.n_sampled)
         except TooFewClientsError as fault:
-            found.append(("strategy.aggregation", str(fault)))
+            yield "strategy.aggregation", str(fault)
         except OwnCodeError as fault:
-            found.append(("strategy", str(fault)))
+            yield "strategy", str(fault)
         if self.strategy.needs_server_data and self.server_data.n_examples == 0:
-            found.append(
-                (
-                    "server_data.n_examples",
-                    f"{self.strategy.rule_name} judges by the server's own data: give it some",
-                )
-            )
-        found += self._lift_contradictions(n_clients)
-        found += self._local_contradictions()
-        found += self._data_contradictions()
+            text = f"{self.strategy.rule_name} judges by the server's own data: give it some"
+            yield "server_data.n_examples", text
+        yield from self._lift_contradictions(n_clients)
+        yield from self._local_contradictions()
+        yield from self._data_contradictions()
         if self.engine.kind == "ray" and ":" in self.engine.device:
             text = f"{self.engine.device} is for one process, Ray shares GPUs out: take cuda"
-            found.append(("engine.device", text))
+            yield "engine.device", text
         if self.draws_while_training and self.training.cohort not in (1, "auto"):
             text = "needs 1 with dropout: what a client's model draws would depend on its cohort"
-            found.append(("training.cohort", text))
-        found += self._attacker_contradictions()
-        found += self._poison_contradictions()
-        found += self._own_code_contradictions()
+            yield "training.cohort", text
+        yield from self._attacker_contradictions()
+        yield from self._poison_contradictions()
+        yield from self._own_code_contradictions()
         if self.dataset.n_classes is not None:
-            found += self.class_contradictions(self.dataset.n_classes)
-        return found
+            yield from self.class_contradictions(self.dataset.n_classes)
 
-    def _lift_contradictions(self, n_clients: int) -> Contradictions:
-        found: Contradictions = []
+    def _lift_contradictions(self, n_clients: int) -> Iterator[Contradiction]:
         if isinstance(self.strategy, FlowerStrategySpec):
-            return found  # it has no parts
-        found += [(f"strategy.{key}", text) for key, text in self.strategy.contradictions()]
+            return  # it has no parts
+        yield from inside("strategy", self.strategy.contradictions())
         lift, oracle = self.strategy.reweighting, self.strategy.oracle
         if isinstance(lift, QFedAvgSpec) and lift.lipschitz is None and self.training.lr_decay:
             text = "needs a value with training.lr_decay: 1 / training.lr is no constant then"
-            found.append(("strategy.reweighting.lipschitz", text))
+            yield "strategy.reweighting.lipschitz", text
         if self.strategy.losses == "measured" and self.server_data.n_examples == 0:
             text = "the server measures losses on data of its own: give it some"
-            found.append(("server_data.n_examples", text))
+            yield "server_data.n_examples", text
         if oracle.lifting != "standard" and lift.kind == "none":
             text = f"{oracle.lifting} corrects a reweighting, and there is none: name one"
-            found.append(("strategy.oracle.lifting", text))
+            yield "strategy.oracle.lifting", text
         if oracle.removing == "shielded" and self.n_sampled == n_clients:
             try:
                 self.strategy.check(n_clients - self.clients.honest_minority)
             except TooFewClientsError as fault:
-                text = f"{fault} (of all clients but the minority's)"
-                found.append(("strategy.oracle.removing", text))
+                yield "strategy.oracle.removing", f"{fault} (of all clients but the minority's)"
         if isinstance(lift, JTTSpec):
             if (lift.n_flagged is None) == (lift.threshold is None):
                 text = "needs either n_flagged or threshold: how many to flag, or from where on"
-                found.append(("strategy.reweighting", text))
+                yield "strategy.reweighting", text
             if lift.n_flagged is not None and lift.n_flagged > n_clients:
-                found.append(
-                    (
-                        "strategy.reweighting.n_flagged",
-                        f"needs <= {n_clients} clients, got {lift.n_flagged}",
-                    )
-                )
+                text = f"needs <= {n_clients} clients, got {lift.n_flagged}"
+                yield "strategy.reweighting.n_flagged", text
             if lift.warm_up_rounds >= self.rounds:
-                found.append(
-                    (
-                        "strategy.reweighting.warm_up_rounds",
-                        f"needs fewer than rounds = {self.rounds}, got {lift.warm_up_rounds}: "
-                        "nothing would be left to train with the flags",
-                    )
+                text = (
+                    f"needs fewer than rounds = {self.rounds}, got {lift.warm_up_rounds}: "
+                    "nothing would be left to train with the flags"
                 )
-        return found
+                yield "strategy.reweighting.warm_up_rounds", text
 
-    def _local_contradictions(self) -> Contradictions:
-        local, found = self.local_method, []
+    def _local_contradictions(self) -> Iterator[Contradiction]:
+        local = self.local_method
         if isinstance(local, ExampleJttSpec) and local.warm_up_rounds >= self.rounds:
             text = (
                 f"needs fewer than rounds = {self.rounds}, got {local.warm_up_rounds}: nothing "
                 "would be left to train with the copies"
             )
-            found.append(("local_method.warm_up_rounds", text))
+            yield "local_method.warm_up_rounds", text
         lift = None if isinstance(self.strategy, FlowerStrategySpec) else self.strategy.reweighting
         if (
             isinstance(local, ExampleJttSpec)
@@ -279,92 +265,81 @@ class Scenario(WholeScenario):
                 f"needs the server's {lift.warm_up_rounds}, got {local.warm_up_rounds}: the model "
                 "begins again after them, and a new one gets nearly all examples wrong"
             )
-            found.append(("local_method.warm_up_rounds", text))
+            yield "local_method.warm_up_rounds", text
         if local is not None and local.is_personal and self.engine.kind == "flower":
             text = "Flower's own engine keeps personal models where nobody can test them: take ray"
-            found.append(("engine.kind", text))
+            yield "engine.kind", text
         if local is not None and any(kind.attack.needs_twin for kind in self.attacker_kinds):
             text = "an attacker that compares itself with its clean twin trains as everybody does"
-            found.append(("local_method", f"{text}: leave it out"))
-        return found
+            yield "local_method", f"{text}: leave it out"
 
-    def _attacker_contradictions(self) -> Contradictions:
-        found = []
+    def _attacker_contradictions(self) -> Iterator[Contradiction]:
         counts = [kind.count for kind in self.attackers]
         if self.attackers and sum(counts) != self.clients.poisoned:
             text = (
                 f"the counts sum to {sum(counts)}, clients.poisoned is {self.clients.poisoned}: "
                 "they must be equal"
             )
-            found.append(("attackers", text))
-        shorthand = ("training_attack", "attack", "reported_loss", "schedule")
-        found += [
-            (key, "is for attackers of one kind, and attackers lists them: give it there")
-            for key in shorthand
-            if self.attackers and getattr(self, key) != type(self).model_fields[key].default
-        ]
+            yield "attackers", text
+        for key in ("training_attack", "attack", "reported_loss", "schedule"):
+            if self.attackers and getattr(self, key) != type(self).model_fields[key].default:
+                yield key, "is for attackers of one kind, and attackers lists them: give it there"
         n_clients = len(self.clients.population)
         n_honest = n_clients - self.clients.poisoned
         for place, kind in enumerate(self.attacker_kinds):
-            inside = f"attackers.{place}." if self.attackers else ""
-            texts = kind.contradictions(n_clients, n_honest, self.rounds)
-            found += [(inside + key, text) for key, text in texts]
+            own = f"attackers.{place}." if self.attackers else ""
+            for key, text in kind.contradictions(n_clients, n_honest, self.rounds):
+                yield own + key, text
             if kind.attack.knows_defence and not self.strategy.can_be_foreseen:
                 text = (
                     f"an attacker cannot foresee what {self.strategy.rule_name} does: it "
                     "asks for the server's data, its memory or the clients' losses"
                 )
-                found.append((f"{inside}attack", text))
-        return found
+                yield f"{own}attack", text
 
-    def _data_contradictions(self) -> Contradictions:
+    def _data_contradictions(self) -> Iterator[Contradiction]:
         clients, minority, partition = self.clients, self.dataset.minority, self.partition
-        found: Contradictions = []
         if minority.kind == "none" and clients.honest_minority:
             text = f"needs 0 where dataset.minority is none, got {clients.honest_minority}"
-            found.append(("clients.honest_minority", text))
+            yield "clients.honest_minority", text
         if clients.overlap and not partition.can_overlap:
             text = f"a {partition.kind} partition deals every example once: set it to false"
-            found.append(("clients.overlap", text))
+            yield "clients.overlap", text
         needs_size = {
             "clients.overlap": clients.overlap,
             "clients.minority_mix": clients.minority_mix is not None,
             "partition.merge": getattr(partition, "merge", False),
         }
-        found += [
-            (key, "needs clients.examples_each, the size of a shard")
-            for key, is_set in needs_size.items()
-            if is_set and clients.examples_each is None
-        ]
+        for key, is_set in needs_size.items():
+            if is_set and clients.examples_each is None:
+                yield key, "needs clients.examples_each, the size of a shard"
         if clients.minority_mix is not None and minority.is_style:
             text = f"needs groups that examples have of themselves, not {minority.kind} images"
-            found.append(("clients.minority_mix", text))
+            yield "clients.minority_mix", text
         if partition.by_natural_client and not minority.is_style:
             for key, value, default in (
                 ("minority_concentration", clients.minority_concentration, 1.0),
                 ("minority_mix", clients.minority_mix, None),
             ):
                 if value != default:
-                    found.append((f"clients.{key}", "natural clients hold what they hold"))
+                    yield f"clients.{key}", "natural clients hold what they hold"
         if self.evaluation.split == "validation" and not self.evaluation.n_validation:
-            found.append(("evaluation.n_validation", "is 0: there is nothing to validate on"))
-        return found
+            yield "evaluation.n_validation", "is 0: there is nothing to validate on"
 
-    def _own_code_contradictions(self) -> Contradictions:
+    def _own_code_contradictions(self) -> Iterator[Contradiction]:
         files: dict[str, str | None] = {}
         codes = [own.code for own in own_specs(self) if own.code.source is not None]
         clashing = {
             c.path.name for c in codes if files.setdefault(c.path.name, c.sha256) != c.sha256
         }
         text = "two files of this name: rename one, for the run's folder keeps a copy of both"
-        return [("", f"{name}: {text}") for name in sorted(clashing)]
+        yield from (("", f"{name}: {text}") for name in sorted(clashing))
 
-    def _poison_contradictions(self) -> Contradictions:
-        found = []
+    def _poison_contradictions(self) -> Iterator[Contradiction]:
         for key, poison in self._poisons_by_key().items():
             n_attackers = sum(kind.count for kind in self.attacker_kinds if kind.poison == poison)
-            texts = poison.contradictions(self.clients, self.dataset.minority, n_attackers)
-            found += [(f"{key}.{inner}", text) for inner, text in texts]
+            found = poison.contradictions(self.clients, self.dataset.minority, n_attackers)
+            yield from inside(key, found)
         rarities = {
             poison.rarity()
             for poison in self.named_poisons.values()
@@ -372,8 +347,7 @@ class Scenario(WholeScenario):
         }
         if len(rarities) > 1:
             text = "edge cases must agree on source, held_by and held_fraction: honest clients hold"
-            found.append(("attackers", f"{text} one or the other"))
-        return found
+            yield "attackers", f"{text} one or the other"
 
     def _poisons_by_key(self) -> dict[str, AnyPoisonSpec]:
         by_key = {"poison": self.poison}
@@ -382,10 +356,7 @@ class Scenario(WholeScenario):
                 by_key[f"attackers.{place}.poison"] = kind.poison
         return by_key
 
-    def class_contradictions(self, n_classes: int) -> Contradictions:
-        """Return where poisons name a class that the dataset lacks, as (key, text)."""
-        return [
-            (f"{key}.{inner}", text)
-            for key, poison in self._poisons_by_key().items()
-            for inner, text in poison.unknown_classes(n_classes)
-        ]
+    def class_contradictions(self, n_classes: int) -> Iterator[Contradiction]:
+        """Yield where poisons name a class that the dataset lacks, as (key, text)."""
+        for key, poison in self._poisons_by_key().items():
+            yield from inside(key, poison.unknown_classes(n_classes))

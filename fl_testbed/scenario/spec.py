@@ -1,6 +1,7 @@
 """What every mapping of a scenario has in common."""
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import yaml
@@ -27,8 +28,13 @@ class WholeScenario(Spec):
         return yaml.safe_dump(self.identity(), sort_keys=False, allow_unicode=True)
 
 
-Contradictions = list[tuple[str, str]]
+Contradiction = tuple[str, str]
 """What no single key shows, as (key, text)."""
+
+
+def inside(key: str, found: Iterable[Contradiction]) -> Iterator[Contradiction]:
+    """Return what was found in a mapping with the keys that the mapping around it has."""
+    return ((f"{key}.{inner}", text) for inner, text in found)
 
 
 def _count_or_fraction(value: float) -> float:

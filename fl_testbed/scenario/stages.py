@@ -1,6 +1,6 @@
 """The stages of a centralised method: what lifts examples, and what removes them."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -18,8 +18,6 @@ poisons (a perfect one), or as many as it flags, at random."""
 class StageSpec(Spec):
     """One stage."""
 
-    lifts: ClassVar[bool] = False
-
     @property
     def is_oracle(self) -> bool:
         """Whether the stage is told the truth about examples."""
@@ -29,7 +27,6 @@ class StageSpec(Spec):
 class LiftStageSpec(StageSpec):
     """A stage that makes some examples count more."""
 
-    lifts: ClassVar[bool] = True
     amplify: Amplify = "flagged"  # flagged: what the method finds; the others are oracles
 
     @property
@@ -72,7 +69,6 @@ class GroupDROStageSpec(StageSpec):
     """GroupDRO over groups that somebody annotated, by the given labels."""
 
     kind: Literal["group_dro"]
-    lifts: ClassVar[bool] = True
     by: Literal["group", "class"] = "group"  # what is a group
     poisons_apart: bool = False  # a group of their own
     step_size: PositiveFloat = 0.01  # of the weights of groups
@@ -88,7 +84,6 @@ class BalanceStageSpec(StageSpec):
     """Balanced ERM: classes, or groups by the given labels, are equally likely to be drawn."""
 
     kind: Literal["balance"]
-    lifts: ClassVar[bool] = True
     by: Literal["class", "group"]  # what is drawn equally often
 
 

@@ -34,7 +34,6 @@ class TriggerSpec(Spec):
         Raises:
             DataError: If the dataset holds something else than images.
         """
-        del groups
         return partial(type(self).stamp, **self._settings(dataset))
 
     def _settings(self, dataset: Dataset) -> dict[str, Any]:
@@ -138,7 +137,6 @@ class FeaturesSpec(TriggerSpec):
         Raises:
             DataError: If the dataset has no such column or value.
         """
-        del groups
         inputs: dict[int, float] = {}
         for column, value in self.set.items():
             if column not in dataset.features:
@@ -158,7 +156,6 @@ class OwnTriggerSpec(OwnSpec, TriggerSpec):
 
     def build(self, dataset: Dataset, groups: Groups) -> Trigger:
         """Return the function with its arguments bound."""
-        del dataset, groups
         return partial(_on_a_copy, self.with_args())
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:

@@ -49,7 +49,6 @@ def coloured(names: Sequence[Colour], size: tuple[int, int]) -> Backgrounds:
     palette = np.array([COLOURS[name] for name in names], dtype=np.uint8)
 
     def paint(kinds: np.ndarray, rng: Generator) -> np.ndarray:
-        del rng
         return np.broadcast_to(palette[kinds][:, :, None, None], (len(kinds), 3, *size))
 
     return Backgrounds(tuple(names), paint, paint)

@@ -21,5 +21,5 @@ def test_a_name_that_looks_like_something_else_stays_a_name(names: list[str]) ->
 
 
 def test_figures_without_a_number_are_missing() -> None:
-    figures = [finite_or_none(value) for value in (0.5, math.nan, math.inf, -math.inf)]
-    assert figures == [0.5, None, None, None]
+    figures = finite_or_none({"a": 0.5, "b": math.nan, 3: math.inf, "d": -math.inf})
+    assert figures == {"a": 0.5, "b": None, "3": None, "d": None}
