@@ -13,16 +13,25 @@ import yaml
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.launch import launch
+from fl_testbed.engine.replay import replay as replay_runs
 from fl_testbed.engine.run_writer import Options, run_folder
 from fl_testbed.kinds import kind_of
 from fl_testbed.metrics import read_table
 from fl_testbed.report.comparison import compare
 from fl_testbed.report.formats import comma_separated
-from fl_testbed.report.results import RunResult, find_runs
+from fl_testbed.report.results import RunResult, Status, find_runs
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError, load_files
 from fl_testbed.scenario.faults import short
 
-__all__ = ["PoolError", "Results", "RunFailedError", "ScenarioError", "load_results", "run"]
+__all__ = [
+    "PoolError",
+    "Results",
+    "RunFailedError",
+    "ScenarioError",
+    "load_results",
+    "replay",
+    "run",
+]
 
 PathLike = str | Path
 
@@ -121,9 +130,9 @@ def run(
     scenarios = [s for s in load_files([*map(Path, files)], texts) if only is None or only(s)]
     named = ", ".join(map(str, files))
     command = f"fl_testbed.api.run({named!r}, {dict(settings or {})!r})"
-    folder = data_dir or os.environ.get("FL_TESTBED_DATA")
-    files_at = Path(folder) if folder else None
-    options = Options(Path(out), files_at, command, resume, how_to_resume="resume=True")
+    options = Options(
+        Path(out), _data_folder(data_dir), command, resume, how_to_resume="resume=True"
+    )
     failures: list[str] = []
     if scenarios:
         with RunProgress(make_console(stderr=True), scenarios) as progress:
@@ -131,6 +140,34 @@ def run(
     if failures:
         raise RunFailedError("\n".join(failures))
     return Results(find_runs(run_folder(Path(out), item).path for item in scenarios))
+
+
+def replay(
+    *folders: PathLike,
+    settings: Mapping[str, Any] | None = None,
+    out: PathLike = "replays",
+    data_dir: PathLike | None = None,
+) -> Results:
+    """Apply other strategies to the very updates that runs recorded.
+
+    Args:
+        folders: Runs with ``record_updates``, or folders that hold some at any depth.
+        settings: What to change, by dotted key: keys of the strategy, or ``variants`` of it.
+        out: Where replays go.
+        data_dir: The folder of datasets; ``FL_TESTBED_DATA`` of the environment by default.
+
+    Raises:
+        ScenarioError: If a run recorded nothing, or a setting changes more than the strategy.
+    """
+    texts = [f"{key}={_as_yaml(key, value)}" for key, value in (settings or {}).items()]
+    done = [r.folder for r in load_results(*folders).runs if r.status is Status.DONE]
+    replays = replay_runs(done, texts, Path(out), _data_folder(data_dir))
+    return Results(find_runs(folder for folder, _ in replays))
+
+
+def _data_folder(data_dir: PathLike | None) -> Path | None:
+    folder = data_dir or os.environ.get("FL_TESTBED_DATA")
+    return Path(folder) if folder else None
 
 
 def _as_yaml(key: str, value: object) -> str:

@@ -26,14 +26,17 @@ def replay(
 ) -> list[tuple[Path, bool]]:
     """Replay runs under changed settings; a replay that is there already is not made again.
 
+    Settings that give several strategies, by ``variants`` or a ``sweep``, give a replay for each.
+
     Returns:
-        For each run the folder of the replay, and whether its ``clients.csv`` is the run's own.
+        The folder of each replay, and whether its ``clients.csv`` is the run's own.
 
     Raises:
         ScenarioError: If a run has recorded nothing or its record is broken, a setting changes more
             than the strategy, there are no data, or a replay's folder is another's.
     """
-    scenarios, faults = [], []
+    replays: list[tuple[Path, Scenario]] = []
+    faults = []
     for folder in runs:
         if not (folder / UPDATES).is_dir():
             text = "has recorded no updates: run it with --set record_updates=true"
@@ -41,13 +44,13 @@ def replay(
                 text = "is a replay, which records no updates: name the run that it is of"
             faults.append(Fault(str(folder), "", text))
         else:
-            scenarios.append(_changed(folder, settings))
+            replays += [(folder, scenario) for scenario in _changed(folder, settings)]
     if faults:
         raise ScenarioError(*faults)
-    left = list(map(id, _check_targets(runs, scenarios, out)))
+    left = list(map(id, _check_targets(replays, out)))
     datasets = DatasetCache(data_dir)
     done = []
-    for source, scenario in zip(runs, scenarios, strict=True):
+    for source, scenario in replays:
         if id(scenario) in left:
             _replay_one(source, scenario, out, datasets)
         folder = run_folder(out, scenario).path
@@ -56,13 +59,11 @@ def replay(
     return done
 
 
-def _check_targets(
-    runs: Sequence[Path], scenarios: Sequence[Scenario], out: Path
-) -> list[AnyScenario]:
+def _check_targets(replays: Sequence[tuple[Path, Scenario]], out: Path) -> list[AnyScenario]:
     """Return the scenarios whose replays are not there yet."""
     sources: dict[Path, Path] = {}
     faults = []
-    for source, scenario in zip(runs, scenarios, strict=True):
+    for source, scenario in replays:
         target = run_folder(out, scenario).path
         if (first := sources.setdefault(target, source)) is not source:
             text = (
@@ -71,7 +72,7 @@ def _check_targets(
             faults.append(Fault(str(source), "", text))
     if faults:
         raise ScenarioError(*faults)
-    left = check_folders(scenarios, Options(out, None, ""))
+    left = check_folders([scenario for _, scenario in replays], Options(out, None, ""))
     for target, source in sources.items():
         if RunFolder(target).read(REPLAYED) not in (None, _digest(source)):
             text = "holds a replay of another run: choose another --out, or remove the folder"
@@ -86,13 +87,22 @@ def _digest(source: Path) -> str:
     return hashlib.sha256((source / "clients.csv").read_bytes()).hexdigest() + "\n"
 
 
-def _changed(folder: Path, settings: Sequence[str]) -> Scenario:
+def _changed(folder: Path, settings: Sequence[str]) -> list[Scenario]:
+    """Return what a run's replays are of, each with a variant's name of its own."""
     path = folder / "scenario.yaml"
     (own,) = load_scenarios(path)
-    scenario, *others = load_scenarios(path, settings)
-    if others:
-        text = f"gives {1 + len(others)} runs, and a replay is one: name a single value"
-        raise ScenarioError(Fault("--set", "", text))
+    changed = [_replayable(folder, own, scenario) for scenario in load_scenarios(path, settings)]
+    names = [label_of_settings(settings) or "same"]
+    if changed[0].variant != own.variant:  # variants and sweeps name what they give
+        names = [scenario.variant for scenario in changed]
+    return [
+        scenario.model_copy(update={"variant": f"{own.variant},replay={name}"})
+        for scenario, name in zip(changed, names, strict=True)
+    ]
+
+
+def _replayable(folder: Path, own: AnyScenario, scenario: AnyScenario) -> Scenario:
+    """Return a changed scenario if nothing but the strategy is another."""
     if not isinstance(own, Scenario) or not isinstance(scenario, Scenario):
         raise ScenarioError(Fault(str(folder), "", "holds no federated run: nothing was sent"))
     before, after = (
@@ -105,8 +115,7 @@ def _changed(folder: Path, settings: Sequence[str]) -> Scenario:
     ]
     if faults:
         raise ScenarioError(*faults)
-    variant = f"{own.variant},replay={label_of_settings(settings) or 'same'}"
-    return scenario.model_copy(update={"variant": variant})
+    return scenario
 
 
 def _replay_one(source: Path, scenario: Scenario, out: Path, datasets: DatasetCache) -> None:

@@ -206,10 +206,14 @@ def marks_explained(rows: Sequence[Row]) -> list[str]:
 
 
 def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds: bool) -> Grid:
+    def has_some(row: Row, columns: list[Column]) -> bool:
+        return any(row.estimates[column.key].n for column in columns)
+
     rows = [
         row
         for row in comparison.rows
-        if with_seeds or any(row.estimates[column.key].n for column in columns)
+        # The first table has those without any figure too: it says how far their runs are.
+        if has_some(row, columns) or (with_seeds and not has_some(row, comparison.columns))
     ]
     grid = Grid(
         f"{comparison.title}: {title}",
