@@ -45,7 +45,7 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
                 at,
                 np.nan_to_num(means),
                 HEIGHT * 0.92,
-                xerr=np.stack([np.fmin(halves, means), halves]),  # no weight is below 0
+                xerr=np.stack([np.fmin(halves, means), halves]).tolist(),  # no weight is below 0
                 color=ROLE_COLOURS[role],
                 hatch=ROLE_HATCHES[role],
                 edgecolor="white",
