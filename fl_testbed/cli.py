@@ -34,9 +34,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    suggest_commands=False,  # click suggests them
 )
 
-data = typer.Typer(help="The files of datasets.", no_args_is_help=True)
+data = typer.Typer(help="The files of datasets.", no_args_is_help=True, suggest_commands=False)
 app.add_typer(data, name="data")
 
 

@@ -3,6 +3,7 @@
 import os
 import secrets
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +22,12 @@ def keep_others_out() -> None:
     system.
 
     Ray (2.60) asks for a token by default, and writes one that everybody can read into the user's
-    home. Where one is there already it stays in use: the user's other clusters ask for it.
+    home. Where one is there already it stays in use: the user's other clusters ask for it. An older
+    one asks if it is told to before it is imported.
     """
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     if token := _own_token():
         os.environ.setdefault("RAY_AUTH_TOKEN", token)
 

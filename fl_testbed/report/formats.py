@@ -130,7 +130,10 @@ def latex(comparison: Comparison) -> str:
     lines = [r"% needs \usepackage{booktabs}"]
     for grid in grids(comparison):
         lines += [rf"\begin{{tabular}}{{l{'r' * len(grid.headings)}}}", r"\toprule"]
-        lines.append(" & ".join(_latex(h) for h in ["variant", *grid.headings]) + r" \\")
+        halves = [_wrapped(heading).rpartition("\n") for heading in ["variant", *grid.headings]]
+        for half in (0, 2):
+            if any(parts[half] for parts in halves):
+                lines.append(" & ".join(_latex(parts[half]) for parts in halves) + r" \\")
         lines.append(r"\midrule")
         for label, cells, ends in zip(grid.labels, grid.cells, grid.ends, strict=True):
             signed = [_latex(cell.text.replace("-", "−")) for cell in cells]  # a minus, no hyphen

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import SCENARIO, patches, run, succeed
+from typer.testing import CliRunner
 
 from fl_testbed import __main__, cli
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
@@ -260,3 +261,8 @@ def test_an_encoding_without_a_table_s_characters_gets_the_table_all_the_same() 
 
 def test_it_says_its_version(tmp_path: Path) -> None:
     assert succeed("--version", cwd=tmp_path).startswith("fl-testbed 0.")
+
+
+def test_a_mistyped_command_gets_one_suggestion() -> None:
+    said = CliRunner().invoke(cli.app, ["comp"]).output
+    assert said.count("Did you mean 'compare'?") == 1

@@ -90,9 +90,14 @@ def panels(titles: Iterable[str], height: float = 1.9) -> tuple[Figure, list[Axe
     for shown in axes.flat[max(0, n - columns) : n]:
         shown.tick_params(labelbottom=True)
     for panel, title in zip(axes.flat, titles, strict=False):
-        lines = textwrap.wrap(title.replace(",", ", "), TITLE_WIDTH, break_on_hyphens=False)
-        panel.set_title("\n".join(lines).replace(", ", ","))
+        panel.set_title(in_lines(title, TITLE_WIDTH))
     return figure, list(axes.flat[:n])
+
+
+def in_lines(label: str, width: int) -> str:
+    """Break a label into lines of so many characters, after spaces and commas where it has any."""
+    lines = textwrap.wrap(label.replace(",", ", "), width, break_on_hyphens=False)
+    return "\n".join(lines).replace(", ", ",")
 
 
 def rounds_below(figure: Figure, axes: Sequence[Axes]) -> None:

@@ -12,12 +12,14 @@ from fl_testbed.report.figures.style import (
     ROLE_COLOURS,
     ROLE_HATCHES,
     house_style,
+    in_lines,
     role_name,
 )
 from fl_testbed.report.formats import marked_label, marks_explained
 from fl_testbed.report.statistics import NO_VALUE
 
 HEIGHT = 0.27  # of a bar; three make a variant
+LABEL_WIDTH = 42  # characters beside its bars
 
 
 def suppression_bars(comparison: Comparison) -> Figure | None:
@@ -43,7 +45,7 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
                 at,
                 np.nan_to_num(means),
                 HEIGHT * 0.92,
-                xerr=np.stack([np.fmin(halves, means), halves]),  # no weight is below 0
+                xerr=np.stack([np.fmin(halves, means), halves]).tolist(),  # no weight is below 0
                 color=ROLE_COLOURS[role],
                 hatch=ROLE_HATCHES[role],
                 edgecolor="white",
@@ -56,7 +58,9 @@ def suppression_bars(comparison: Comparison) -> Figure | None:
                 end = np.nan_to_num(mean) + half
                 style = {"fontsize": 6.5, "va": "center", "color": INK}
                 axes.annotate(text, (end, y), (3, 0), textcoords="offset points", **style)
-        axes.set_yticks(np.arange(len(rows)), [marked_label(row) for row in rows])
+        axes.set_yticks(
+            np.arange(len(rows)), [in_lines(marked_label(row), LABEL_WIDTH) for row in rows]
+        )
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.axvline(1, color=INK, linewidth=1)
         scale = "← silenced    weight over fair share    amplified →"

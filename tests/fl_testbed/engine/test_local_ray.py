@@ -41,17 +41,16 @@ def test_a_local_cluster_answers_this_command_alone(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def asked_anew() -> Iterator[None]:
+def asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has no token yet, for the time of a test."""
-    own_token, local_ray._own_token = local_ray._own_token, cache(local_ray._own_token.__wrapped__)
-    yield
-    local_ray._own_token = own_token
+    monkeypatch.setattr(local_ray, "_own_token", cache(local_ray._own_token.__wrapped__))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
+    monkeypatch.setattr(os, "environ", environment)
 
 
 @pytest.mark.usefixtures("asked_anew")
 def test_a_users_own_token_stays_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("theirs")
     keep_others_out()
@@ -63,7 +62,6 @@ def test_all_clusters_of_a_process_have_the_token_that_ray_has_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     keep_others_out()
     token = os.environ.pop("RAY_AUTH_TOKEN")
     assert len(token) == 64
@@ -71,6 +69,18 @@ def test_all_clusters_of_a_process_have_the_token_that_ray_has_read(
     (tmp_path / ".ray" / "auth_token").write_text("somebody's, written in the meantime")
     keep_others_out()
     assert os.environ.pop("RAY_AUTH_TOKEN") == token
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_ray_is_told_to_ask_for_a_token_unless_it_has_begun_not_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", sys)
+    keep_others_out()
+    assert "RAY_AUTH_MODE" not in os.environ
+    monkeypatch.delitem(sys.modules, "ray")
+    keep_others_out()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
 @pytest.fixture
