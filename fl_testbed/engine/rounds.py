@@ -11,7 +11,7 @@ from fl_testbed.data import Federation
 from fl_testbed.engine.assembly import build_strategy
 from fl_testbed.engine.attackers import with_attackers
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
-from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.grid import DROPPED_OUT, ClientGrid
 from fl_testbed.engine.models import buffers_of, build_model
 from fl_testbed.engine.placement import server_device
 from fl_testbed.engine.recorded_updates import Recorder
@@ -142,6 +142,7 @@ class Run:
     def _train(self, round_: int) -> None:
         grid = self._grid
         grid.sample = self._sampler.sample(round_)
+        grid.dropouts = self._sampler.dropouts(round_)
         grid.keep_order = self._strategy.keeps_running_sum(len(grid.sample), self._n_parameters)
         recording = self._scenario.record_updates
         # A rule that is tried on the record later may ask for losses.
@@ -163,7 +164,8 @@ class Run:
         ledger = self._strategy.ledger
         if ledger is None or self._has_complained:
             return []
-        unusable = [entry for entry in ledger.clients if entry.status != OK]
+        expected = (OK, f"failed: {DROPPED_OUT}")
+        unusable = [entry for entry in ledger.clients if entry.status not in expected]
         if not unusable and not ledger.skipped:
             return []
         self._has_complained = True

@@ -1,4 +1,4 @@
-"""Which clients take part in a round."""
+"""Which clients take part in a round, and who of them drops out."""
 
 import math
 
@@ -18,7 +18,7 @@ LAST_KNOWN = ("losses", "weights")
 
 
 class Sampler:
-    """Draws the sample of each round, or lets a user's own function select."""
+    """Draws the sample of each round and its dropouts, or lets a user's own function select."""
 
     def __init__(self, scenario: Scenario, federation: Federation) -> None:
         self._scenario, self._federation = scenario, federation
@@ -44,6 +44,13 @@ class Sampler:
         honest = rng.choice(attackers.start, n_honest, replace=False)
         drawn = rng.choice(attackers, sampling.attackers, replace=False)
         return sorted([*honest.tolist(), *drawn.tolist()])
+
+    def dropouts(self, round_: int) -> set[int]:
+        """Return the ids of the clients whose reply would be lost in a round."""
+        rng = generator(self._scenario.seed, Purpose.DROPOUT, round_)
+        share = self._scenario.clients.dropout or 0.0
+        drawn = rng.random(len(self._federation.population))
+        return set(np.flatnonzero(drawn < share).tolist())
 
     def note(self, ledger: RoundLedger) -> None:
         """Keep what a round showed of its clients."""

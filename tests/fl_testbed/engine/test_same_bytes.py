@@ -25,6 +25,7 @@ variants:
   ditto:
     local_method: {kind: ditto}
     sampling: {kind: "mine.py:rare", fraction: 0.5}
+    clients.dropout: 0.3
   cohort: {training: {cohort: 5, local_steps: 3}, local_method: {kind: worker_momentum}}
   continued:
     init: init.safetensors

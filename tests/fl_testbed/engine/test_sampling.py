@@ -29,11 +29,11 @@ LOUDEST = "return clients[np.argsort(-np.nan_to_num(losses, nan=rng.random() + r
 OWN = "sampling: {kind: 'mine.py:select', fraction: 0.5}\n"
 
 
-def load(folder: Path, more: str = OWN, body: str = LOUDEST) -> Scenario:
+def load(folder: Path, more: str = OWN, body: str = LOUDEST, dropout: float = 0) -> Scenario:
     (folder / "mine.py").write_text(SELECTION.format(body=body))
     path = folder / "s.yaml"
     path.write_text(SCENARIO + more)  # clients 0 to 9 are honest, 10 and 11 attack
-    return load_scenarios(path)[0]
+    return load_scenarios(path, [f"clients.dropout={dropout}"])[0]
 
 
 def sampler(scenario: Scenario) -> Sampler:
@@ -104,9 +104,21 @@ def test_what_is_no_sample_is_told_with_the_users_line(tmp_path, returned, shown
         sampler(load(tmp_path, body=f"return {returned}")).sample(1)
 
 
-def test_a_run_that_goes_on_selects_the_clients_of_a_whole_one(tmp_path):
-    scenario = load(tmp_path)
+def test_a_run_that_goes_on_selects_and_loses_the_clients_of_a_whole_one(tmp_path):
+    scenario = load(tmp_path, dropout=0.3)
     whole = records(scenario)
     rest = records(scenario, 2, whole[2].state)
     assert [r.tables["clients.csv"] for r in rest] == [r.tables["clients.csv"] for r in whole[3:]]
     assert len(set(column("client", whole))) > 6  # it went by losses
+
+
+def test_dropouts_do_not_train_and_are_no_surprise(tmp_path):
+    more = "attack: {kind: sign_flip}\nlocal_method: {kind: ditto}\n"
+    made = records(load(tmp_path, more, dropout=0.4))
+    lost = [status == "failed: dropped out" for status in column("status", made)]
+    roles = {role for role, is_lost in zip(column("role", made), lost, strict=True) if is_lost}
+    assert {"honest_majority", "poisoned"} <= roles
+    assert 0.2 < sum(lost) / len(lost) < 0.6
+    assert [math.isnan(loss) for loss in column("train_loss", made)] == lost
+    assert len(made[1].tables["personal.csv"]) == 12 - sum(lost[:12])
+    assert not [note for record in made for note in record.notes if "of no use" in note]
