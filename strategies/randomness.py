@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     BOOTSTRAP = 10
     POISON_PLAN = 11
     LESSON = 12
+    DROPOUT = 13
 
 
 def generator(seed: int, purpose: Purpose, *where: int) -> np.random.Generator:

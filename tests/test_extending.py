@@ -29,6 +29,7 @@ def test_all_examples_run_together_and_in_a_notebook(tmp_path, monkeypatch):
     runpy.run_path(str(tmp_path / "notebook.py"))
     results = api.load_results(tmp_path / "more")
     ours = results.clients[results.clients["variant"] == "own_rule"]
+    assert (ours.groupby("round").size() == 9).all()
     assert (ours[ours["weight"] == 0].groupby("round").size() == 2).all()
     assert results.compare().loc["own_rule", "final.attack_success_rate.mean"] >= 0
     flower = results.rounds[results.rounds["variant"] == "flower"]

@@ -1,7 +1,7 @@
 """What all grids share: Flower's Grid interface around client work, wherever it is done."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count
 
 import torch
@@ -20,6 +20,7 @@ from fl_testbed.engine.flower_internals import (
 )
 
 CLIENT_FAILED = 1
+DROPPED_OUT = "dropped out"
 
 
 class ClientGrid(Grid):
@@ -33,6 +34,8 @@ class ClientGrid(Grid):
 
     def __init__(self) -> None:
         self.sample: Sequence[int] = []
+        self.dropouts: Collection[int] = ()
+        """Who of them does not answer, and need not train."""
         self.keep_order = False
         """Whether outcomes come in client order, for a strategy that sums replies in that order:
         no work is handed out far ahead of the oldest unfinished."""
@@ -61,6 +64,8 @@ class ClientGrid(Grid):
 
     def _answer(self, messages: list[Message]) -> Iterator[Message]:
         asked = {message.metadata.dst_node_id: message for message in messages}
+        for client in [client for client in asked if client in self.dropouts]:
+            yield Message(Error(CLIENT_FAILED, DROPPED_OUT), reply_to=asked.pop(client))
         tasks = [
             Task(m.metadata, self.states.get(client, RecordDict())) for client, m in asked.items()
         ]

@@ -11,16 +11,16 @@ from fl_testbed.data import Federation
 from fl_testbed.engine.assembly import build_strategy
 from fl_testbed.engine.attackers import with_attackers
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
-from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.grid import DROPPED_OUT, ClientGrid
 from fl_testbed.engine.models import buffers_of, build_model
 from fl_testbed.engine.placement import server_device
 from fl_testbed.engine.recorded_updates import Recorder
 from fl_testbed.engine.run_folder import Record, Row, State
+from fl_testbed.engine.sampling import Sampler
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import Layout, in_types_of, state_dict_of
 from strategies.observed import Observed
-from strategies.randomness import Purpose, generator
 from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
 
 FIGURES = (
@@ -87,6 +87,7 @@ class Run:
         self._grid = with_attackers(grid, scenario, buffers, device)
         self._grid.notes += [where] if where else []
         self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation, device)
+        self._sampler = Sampler(scenario, federation)
         self._evaluate = Evaluator(scenario, federation, device)
         if untested := self._evaluate.untested:
             names = ", ".join(untested)
@@ -125,20 +126,23 @@ class Run:
     def _state(self) -> State:
         state = {f"arrays/{k}": v for k, v in state_dict_of(self._arrays).items()}
         state |= {f"strategy/{k}": v for k, v in self._strategy.state_dict().items()}
+        state |= {f"sampling/{k}": v for k, v in self._sampler.state_dict().items()}
         return state | {f"client/{k}": v for k, v in self._grid.state_dict().items()}
 
     def _load_state(self, state: State) -> None:
-        parts: dict[str, State] = {"arrays": {}, "strategy": {}, "client": {}}
+        parts: dict[str, State] = {"arrays": {}, "strategy": {}, "sampling": {}, "client": {}}
         for name, tensor in state.items():
             kind, _, rest = name.partition("/")
             parts[kind][rest] = tensor
         self._arrays = ArrayRecord({name: parts["arrays"][name] for name in self._arrays})
         self._strategy.load_state_dict(parts["strategy"])
+        self._sampler.load_state_dict(parts["sampling"])
         self._grid.load_state_dict(parts["client"])
 
     def _train(self, round_: int) -> None:
         grid = self._grid
-        grid.sample = self._sample(round_)
+        grid.sample = self._sampler.sample(round_)
+        grid.dropouts = self._sampler.dropouts(round_)
         grid.keep_order = self._strategy.keeps_running_sum(len(grid.sample), self._n_parameters)
         recording = self._scenario.record_updates
         # A rule that is tried on the record later may ask for losses.
@@ -150,6 +154,7 @@ class Run:
             replies = self._recorder.passing(replies)
         arrays, _ = self._strategy.aggregate_train(round_, replies)
         grid.end_round()
+        self._sampler.note(self._strategy.ledger or RoundLedger(round_))
         if arrays is not None:
             # Clients do not test it: the engine does.
             self._arrays = in_types_of(self._arrays, arrays)
@@ -159,7 +164,8 @@ class Run:
         ledger = self._strategy.ledger
         if ledger is None or self._has_complained:
             return []
-        unusable = [entry for entry in ledger.clients if entry.status != OK]
+        expected = (OK, f"failed: {DROPPED_OUT}")
+        unusable = [entry for entry in ledger.clients if entry.status not in expected]
         if not unusable and not ledger.skipped:
             return []
         self._has_complained = True
@@ -169,13 +175,6 @@ class Run:
         first, n = unusable[0], len(ledger.clients)
         what = f"client {first.client} {first.status}"
         return [f"{where}, {len(unusable)} of {n} replies are of no use: {what}"]
-
-    def _sample(self, round_: int) -> list[int]:
-        n_clients, n_sampled = len(self._federation.population), self._scenario.n_sampled
-        if n_sampled == n_clients:
-            return list(range(n_clients))
-        rng = generator(self._scenario.seed, Purpose.SAMPLING, round_)
-        return sorted(rng.choice(n_clients, size=n_sampled, replace=False).tolist())
 
     def _is_evaluated(self, round_: int) -> bool:
         return round_ % self._scenario.evaluation.every == 0 or round_ == self._scenario.rounds

@@ -69,7 +69,7 @@ STRATEGIES = (
 PARTS = (
     Part("A scenario", Scenario),
     Part("clients", ClientsSpec, "Who holds what is explained in [datasets](datasets.md)."),
-    Part("sampling", SamplingSpec),
+    Part("sampling", SamplingSpec, "A function of yours may select: [extending](extending.md)."),
     Part("training", TrainingSpec),
     Part("server_data", ServerDataSpec),
     Part("strategy", StrategySpec, STRATEGIES),

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fl_testbed.data import Examples, Population, dealing
 from fl_testbed.data.dealing import Dealer, Pool, Shares
@@ -31,6 +31,7 @@ class ClientsSpec(Spec):
     minority_concentration: Fraction = 1.0  # 1: minority data in its own clients, 0: in all alike
     minority_mix: dict[str, NonNegativeFloat] | None = None  # groups in a minority client's data
     poisoned_hold: Literal["majority", "minority"] = "majority"  # whose kind of data, before poison
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # share of replies lost in a round
 
     @property
     def population(self) -> Population:

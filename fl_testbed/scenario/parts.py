@@ -1,21 +1,73 @@
 """Client side of a scenario: sampling, training, and what models are judged by."""
 
+from collections.abc import Iterator
+from numbers import Integral
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from clients.training import LocalTraining
-from fl_testbed.scenario.spec import Fraction, Spec, share_of
+from fl_testbed.scenario.faults import short
+from fl_testbed.scenario.own_code import OURS_TAG, OWN_TAG, WHOSE, OwnCodeError, OwnSpec
+from fl_testbed.scenario.spec import Contradiction, Fraction, Spec, share_of
 
 
 class SamplingSpec(Spec):
-    """Which clients take part in a round."""
+    """Which clients take part in a round, drawn anew for each."""
 
-    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of all clients, drawn anew in each round
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of all, rounded down: 6 for 0.25 of 26
+    attackers: NonNegativeInt | None = None  # in every sample just so many; none: as it comes
 
     def count(self, n_clients: int) -> int:
         """Return the size of a round's sample: at least one client."""
         return max(1, share_of(self.fraction, n_clients))
+
+    def contradictions(self, n_honest: int, n_attackers: int) -> Iterator[Contradiction]:
+        """Yield what no single key shows, as (key, text)."""
+        n, k = self.count(n_honest + n_attackers), self.attackers
+        if k is None:
+            return
+        most, least = min(n, n_attackers), max(0, n - n_honest)
+        if not least <= k <= most:
+            who = f"a sample of {n} from {n_honest} honest clients and {n_attackers} attackers"
+            yield "attackers", f"needs {least} to {most} for {who}, got {k}"
+
+
+class OwnSamplingSpec(OwnSpec, SamplingSpec):
+    """A selection of one's own, file.py:name or package.module:name."""
+
+    facts = frozenset({"n", "clients", "round_", "rng", "n_examples", "losses", "weights"})
+
+    def contradictions(self, n_honest: int, n_attackers: int) -> Iterator[Contradiction]:
+        """Yield what no single key shows, as (key, text)."""
+        if self.attackers is not None:
+            yield "attackers", f"is for samples that are drawn, {self.kind} selects: leave it out"
+
+    def choose(self, n_clients: int, **facts: Any) -> list[int]:
+        """Return the ids that the function selects.
+
+        Raises:
+            OwnCodeError: If they are no sample, or it fails.
+        """
+        clients = np.arange(n_clients)
+        chosen = self.called(n=self.count(n_clients), clients=clients, **facts)
+        ids = chosen.tolist() if isinstance(chosen, np.ndarray) else chosen
+        if not isinstance(ids, list) or not _is_sample(ids, n_clients):
+            text = f"one or more of 0 to {n_clients - 1} as a list or array, none twice"
+            place = f"{self.code.place}: {self.code.name}"
+            raise OwnCodeError(f"{place} must return ids, {text}, returned {short(ids)}")
+        return sorted(map(int, ids))
+
+
+def _is_sample(ids: list[Any], n_clients: int) -> bool:
+    are_ids = all(isinstance(i, Integral) and not isinstance(i, bool) for i in ids)  # no mask
+    return are_ids and 0 < len(ids) == len(set(ids)) and min(ids) >= 0 and max(ids) < n_clients
+
+
+AnySamplingSpec = Annotated[
+    Annotated[SamplingSpec, OURS_TAG] | Annotated[OwnSamplingSpec, OWN_TAG], WHOSE
+]
 
 
 Cohort = PositiveInt | Literal["auto"]

@@ -26,6 +26,7 @@ from fl_testbed.scenario.models import AnyModelSpec
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from fl_testbed.scenario.partitions import AnyPartitionSpec, ClientsSpec, IidSpec
 from fl_testbed.scenario.parts import (
+    AnySamplingSpec,
     EvaluationSpec,
     RecordUpdates,
     SamplingSpec,
@@ -85,7 +86,7 @@ class Scenario(WholeScenario):
     init: Init = None  # a trained model to start from: path of its model.safetensors
     clients: ClientsSpec
     partition: AnyPartitionSpec = IidSpec()  # how examples are dealt to clients
-    sampling: SamplingSpec = SamplingSpec()
+    sampling: AnySamplingSpec = SamplingSpec()  # which clients take part in a round
     training: TrainingSpec
     local_method: AnyLocalMethodSpec | None = None  # inside every client, attackers too
     poison: AnyPoisonSpec = NoPoisonSpec()  # what attackers train on
@@ -198,6 +199,9 @@ class Scenario(WholeScenario):
         if self.strategy.needs_server_data and self.server_data.n_examples == 0:
             text = f"{self.strategy.rule_name} judges by the server's own data: give it some"
             yield "server_data.n_examples", text
+        n_attackers = self.clients.poisoned
+        of_sampling = self.sampling.contradictions(n_clients - n_attackers, n_attackers)
+        yield from inside("sampling", of_sampling)
         yield from self._lift_contradictions(n_clients)
         yield from self._local_contradictions()
         yield from self._data_contradictions()

@@ -17,16 +17,22 @@ from safetensors.torch import save_file
 VARIANTS = """
 variants:
   multi_krum: {strategy.aggregation: {kind: multi_krum, n_malicious: 2}}
-  sampled: {sampling: {fraction: 0.5}, strategy.reweighting: {kind: agnostic, step_size: 0.1}}
+  sampled:
+    sampling: {fraction: 0.5, attackers: 1}
+    strategy.reweighting: {kind: agnostic, step_size: 0.1}
   fltrust: {strategy.aggregation: {kind: fltrust}}
   jtt: {strategy.reweighting: {kind: jtt, n_flagged: 4, factor: 5, warm_up_rounds: 2}}
-  ditto: {local_method: {kind: ditto}, sampling: {fraction: 0.5}}
+  ditto:
+    local_method: {kind: ditto}
+    sampling: {kind: "mine.py:rare", fraction: 0.5}
+    clients.dropout: 0.3
   cohort: {training: {cohort: 5, local_steps: 3}, local_method: {kind: worker_momentum}}
   continued:
     init: init.safetensors
     poison: {kind: subpopulation, fraction: 0.5, surrogate_epochs: 1}
     strategy.reweighting: {kind: jtt, n_flagged: 4, factor: 5, warm_up_rounds: 2}
 """
+RARE = "def rare(clients, n, weights):\n    return clients[weights.argsort()[-n:]]\n"  # NaN is last
 INIT = {"2.weight": (16, 64), "2.bias": (16,), "4.weight": (10, 16), "4.bias": (10,)}
 
 
@@ -36,6 +42,7 @@ def run_all(folder: Path, *how: object) -> None:
     model = {name: torch.randn(shape, generator=generator) / 8 for name, shape in INIT.items()}
     save_file(model, folder / "init.safetensors")
     (folder / "attacked.yaml").write_text(ATTACKED)
+    (folder / "mine.py").write_text(RARE)
     succeed("run", "scenario.yaml", "attacked.yaml", "--out", "out", *how, cwd=folder)
 
 
