@@ -13,6 +13,7 @@ from fl_testbed.metrics import (
     last_restart,
     lifting,
     minorities,
+    participation,
     read_table,
     spread,
     suppression,
@@ -79,8 +80,13 @@ def heard_and_lifted(folder: Path, scenario: Scenario, restart: float) -> dict[s
     clients, holdings = (read_table(folder / f"{name}.csv") for name in ("clients", "holdings"))
     kept = after_round(clients, restart)
     rng = generator(scenario.seed, Purpose.BOOTSTRAP)
+    heard = suppression(kept, rng, selects=scenario.strategy.selects)
+    population = scenario.clients.population
+    counts = {role.value: len(population.clients(role)) for role in Role}
+    for role, asked in participation(kept, counts).items():
+        heard[role]["participation"] = asked
     return {
-        "suppression": suppression(kept, rng, selects=scenario.strategy.selects),
+        "suppression": heard,
         "group_weight_ratio": weight_by_group(kept, holdings),
         "lifting": lifting(clients, restart),
     }

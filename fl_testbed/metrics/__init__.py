@@ -5,7 +5,12 @@ from fl_testbed.metrics.clients import ClientSpread, client_accuracies, spread
 from fl_testbed.metrics.figures import finite_or_none
 from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy
 from fl_testbed.metrics.lifting import attack_success_at, lifting
-from fl_testbed.metrics.suppression import area_under_curve, suppression, weight_by_group
+from fl_testbed.metrics.suppression import (
+    area_under_curve,
+    participation,
+    suppression,
+    weight_by_group,
+)
 from fl_testbed.metrics.tables import (
     after_round,
     answered,
@@ -30,6 +35,7 @@ __all__ = [
     "last_restart",
     "lifting",
     "minorities",
+    "participation",
     "read_table",
     "spread",
     "suppression",

@@ -1,5 +1,6 @@
 """Whom a strategy heard and whom it silenced, by role, from a run's ``clients.csv``."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,15 @@ def suppression(
     Returns:
         By role ``weight_ratio``, ``contribution_ratio``, ``retention`` and ``halved`` (see
         docs/metrics.md), each null where the role is never heard of (contributions also where the
-        server kept a running sum, which has none), and across roles
-        ``minority_false_positive_rate``, ``filter_bias`` with its 95 % interval, ``separability``.
+        server kept a running sum, which has none), with the ``appearances`` that they rest on; and
+        across roles ``minority_false_positive_rate``, ``filter_bias`` with its 95 % interval,
+        ``separability`` with the pairs that it rests on.
     """
     rows = weighed(answered(clients))
-    result: dict[str, Any] = {
-        role.value: _of_role(rows[rows["role"] == role.value], selects) for role in Role
-    }
+    result: dict[str, Any] = {}
+    for role in Role:
+        own = rows[rows["role"] == role.value]
+        result[role.value] = {"appearances": len(own), **_of_role(own, selects)}
     if rows["contribution"].isna().all() and (rows["weight"] > 0).any():
         for figures in result.values():
             figures["contribution_ratio"] = None
@@ -41,8 +44,23 @@ def suppression(
     result["filter_bias"], result["filter_bias_interval"] = (
         _filter_bias(rows, rng) if selects else (None, None)
     )
-    result["separability"] = pairwise_auc(rows, "suspicion")
+    result["separability"], result["separability_pairs"] = _auc_of_pairs(rows, "suspicion")
     return result
+
+
+def participation(clients: pd.DataFrame, n_clients: Mapping[str, int]) -> dict[str, float | None]:
+    """Return how often each role that there is was asked, over its share of all clients.
+
+    Args:
+        clients: ``clients.csv``; who failed to answer was asked too.
+        n_clients: How many clients there are of each role.
+    """
+    asked, n_all = clients["role"].value_counts(), sum(n_clients.values())
+    return {
+        role: int(asked.get(role, 0)) * n_all / (len(clients) * n) if len(clients) else None
+        for role, n in n_clients.items()
+        if n
+    }
 
 
 def weight_by_group(clients: pd.DataFrame, holdings: pd.DataFrame) -> dict[str, float]:
@@ -127,9 +145,13 @@ def pairwise_auc(rows: pd.DataFrame, column: str) -> float | None:
         The AUC of poisoned against honest minority over all pairs within rounds; None where the
         column ranks nobody, or one of the roles is missing.
     """
+    return _auc_of_pairs(rows, column)[0]
+
+
+def _auc_of_pairs(rows: pd.DataFrame, column: str) -> tuple[float | None, int]:
     scored = rows[rows[column].notna()]
     if scored[column].nunique() <= 1:
-        return None
+        return None, 0
     attackers, minority = (
         dict(iter(scored[scored["role"] == role.value].groupby("round")[column]))
         for role in (Role.POISONED, Role.HONEST_MINORITY)
@@ -141,4 +163,4 @@ def pairwise_auc(rows: pd.DataFrame, column: str) -> float | None:
             n_pairs = len(scores) * len(others)
             wins += area_under_curve(scores.to_numpy(), others) * n_pairs
             pairs += n_pairs
-    return wins / pairs if pairs else None
+    return (wins / pairs if pairs else None), pairs

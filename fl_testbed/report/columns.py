@@ -29,11 +29,13 @@ class Column(NamedTuple):
     """Which value is the best one, where that can be said."""
     idle: float = math.nan
     """The value of runs that do nothing of the kind: where all have it, the column is not shown."""
+    slack: float = ROUNDING
+    """By how large a share a value may be off that and still say nothing."""
 
     def is_told_by(self, figures: Mapping[str, float]) -> bool:
         """Whether a run's figures have something to show in the column."""
         value = figures.get(self.key, math.nan)
-        return not math.isnan(value) and not math.isclose(value, self.idle, rel_tol=ROUNDING)
+        return not math.isnan(value) and not math.isclose(value, self.idle, rel_tol=self.slack)
 
     @property
     def scale(self) -> float:
@@ -58,7 +60,14 @@ WEIGHT_RATIOS = tuple(
     Column(f"{role}.weight_ratio", f"weight {name}")
     for role, name in ((MAJORITY, "majority"), (MINORITY, "minority"), (POISONED, "poisoned"))
 )
+# Whom chance asks somewhat more often than others, from 0.8 to 1.25 times, is no matter of design.
+ASKED = tuple(
+    Column(f"{role}.participation", f"asked {name}", idle=1.0, slack=0.2)
+    for role, name in ((MAJORITY, "majority"), (MINORITY, "minority"), (POISONED, "poisoned"))
+)
 SEPARABILITY = Column("suppression.separability", "separability", best="highest")
+PAIRS = f"{SEPARABILITY.key}_pairs"
+"""The key of how many pairs it is a share of."""
 
 SECTIONS: dict[str, tuple[Column, ...]] = {
     "how well the model does": (
@@ -81,6 +90,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("personal.poisoned.attack_success_rate", "ASR poisoned", "%"),
     ),
     "who was heard": (
+        *ASKED,
         *WEIGHT_RATIOS,
         Column(f"{MAJORITY}.contribution_ratio", "contribution majority"),
         Column(f"{MINORITY}.contribution_ratio", "contribution minority"),
@@ -162,6 +172,10 @@ LEGEND = {
     "of groups and classes that it holds",
     "personal.honest_majority.accuracy": "each client's own model, on test examples in the mix of "
     "groups and classes that it holds; mean over the clients of a role that were ever sampled",
+    **dict.fromkeys(
+        [column.key for column in ASKED],
+        "asked: a role's share of all who were sampled over its share of all clients, 0 never",
+    ),
     WEIGHT_RATIOS[0].key: "weight: share of the aggregate over fair share, below 1 silenced, above "
     "1 amplified; contribution: the same of the pull along the update",
     "lifting.ratio.honest_majority": "lift: weight before the rule over fair share",

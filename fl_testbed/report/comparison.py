@@ -13,6 +13,7 @@ from fl_testbed.report.columns import (
     ATTACK_SUCCESS,
     GROUP,
     IS_MINORITY,
+    PAIRS,
     SECTIONS,
     WORST_GROUP,
     Column,
@@ -27,6 +28,7 @@ from fl_testbed.scenario.places import parts_of
 
 METHODS = {"strategy", *StrategySpec.model_fields, "local_method", "stages"}
 """Swept keys that are of the methods compared, and not of what these meet."""
+FEW_PAIRS = 30  # one more or less moves such a share by 3 points and more
 UNNAMED = "default"
 """The variant of a file that names none."""
 
@@ -56,6 +58,8 @@ class Row:
     is_unattacked: bool = False
     """Nobody attacks it, where others are attacked: never marked as best."""
     is_pareto: bool = False
+    has_few_pairs: bool = False
+    """Whether in some run separability is a share of fewer than ``FEW_PAIRS`` pairs."""
     estimates: dict[str, Estimate] = field(default_factory=dict)
     """By the columns' keys."""
     differences: dict[str, Estimate] = field(default_factory=dict)
@@ -167,6 +171,7 @@ def compare(
             n_rounds=int(sum(run.figures.get("rounds", 0) for run in own)),
             n_skipped=int(sum(run.figures.get("skipped_rounds", 0) for run in own)),
             is_oracle=any(run.figures.get("oracle", 0) > 0 for run in own),
+            has_few_pairs=any(0 < run.figures.get(PAIRS, 0) < FEW_PAIRS for run in own),
             is_unattacked=some_attacked and any(run.figures.get("n_poisoned") == 0 for run in own),
         )
         row.estimates = {key: estimate(_values(own, key)) for key in keys}

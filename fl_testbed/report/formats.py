@@ -12,13 +12,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fl_testbed.report.columns import Column, explained
-from fl_testbed.report.comparison import Comparison, Row
+from fl_testbed.report.columns import SEPARABILITY, Column, explained
+from fl_testbed.report.comparison import FEW_PAIRS, Comparison, Row
 from fl_testbed.report.results import Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate
 
 NOTHING = "–"
 PARETO, ORACLE, UNATTACKED, MARK = "◆", "†", "‡", "*"
+N_NAMED = 3  # variants in a note that may be of many
 MOST_COLUMNS = 16  # of a table in a terminal; more would be a letter wide
 ROUNDING = 1e-6  # weights are float32: a smaller difference is none
 
@@ -234,6 +235,13 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
             text = _text(value, column, done)
             cells.append(Cell(text, row.label in comparison.best[column.key], value.mean))
         grid.cells.append(cells)
+    few = [row.label for row in rows if row.has_few_pairs]
+    if few and SEPARABILITY in columns:
+        named = few[:N_NAMED] + [f"{len(few) - N_NAMED} more"] * (len(few) > N_NAMED)
+        grid.notes.append(
+            f"fewer than {FEW_PAIRS} pairs in some run, so that separability says little: "
+            + ", ".join(named)
+        )
     if any(comparison.best[column.key] for column in columns):
         where = " in each block" if comparison.has_points else ""
         grid.notes.append(f"{MARK} best of the column{where}")

@@ -228,6 +228,15 @@ class TestSummary:
         assert backdoor["attack_success_rate"] == pytest.approx(0.92)
         assert (summary["skipped_rounds"], summary["unusable_replies"]) == (1, 2)
 
+    def test_a_role_that_nobody_asks_takes_no_part(self, folder: Path):
+        suppression = summarise(folder, scenario())["suppression"]
+        asked = {
+            role: suppression[role]["participation"] for role in (MAJORITY, MINORITY, POISONED)
+        }
+        # In turn with 6, 2 and 2 clients: half of the appearances each, and none.
+        assert asked == pytest.approx({MAJORITY: 5 / 6, MINORITY: 2.5, POISONED: 0})
+        assert suppression[MINORITY]["appearances"] == 9  # after the restart
+
     def test_the_initial_model_is_no_result_of_a_short_run(self, folder: Path):
         rounds = pd.read_csv(folder / "rounds.csv")
         short = rounds[rounds["round"] <= 6]

@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_testbed.metrics import area_under_curve, suppression, weight_by_group
+from fl_testbed.metrics import area_under_curve, participation, suppression, weight_by_group
 
 MAJORITY, MINORITY, POISONED = "honest_majority", "honest_minority", "poisoned"
 ROLES = {0: MAJORITY, 1: MAJORITY, 2: MINORITY, 3: POISONED}
-NOTHING = dict.fromkeys(("weight_ratio", "contribution_ratio", "retention", "halved"))
+NOTHING = {
+    "appearances": 0,
+    **dict.fromkeys(("weight_ratio", "contribution_ratio", "retention", "halved")),
+}
 
 
 def row(round_: int, client: int, weight: float, **others: Any) -> dict[str, Any]:
@@ -123,8 +126,27 @@ class TestRoles:
             assert result[key] is None
 
     def test_a_role_of_which_everybody_failed_or_had_no_say_is_missing_too(self):
-        assert figures(row(1, 0, 1.0), row(1, 2, 0.0, prior_weight=0.0))[MINORITY] == NOTHING
+        mute = figures(row(1, 0, 1.0), row(1, 2, 0.0, prior_weight=0.0))[MINORITY]
+        assert mute == {**NOTHING, "appearances": 1}
         assert figures(row(1, 0, 1.0), row(1, 2, math.nan, status="failed: x"))[MINORITY] == NOTHING
+
+
+POPULATION = {MAJORITY: 2, MINORITY: 1, POISONED: 1}
+
+
+class TestParticipation:
+    def test_whoever_is_always_asked_takes_part_exactly_as_often_as_everybody(self):
+        failed = row(3, 3, 0.0, status="failed: ValueError")
+        asked = pd.DataFrame([*TWO_ROUNDS, *(row(3, client, 0.25) for client in range(3)), failed])
+        assert participation(asked, POPULATION) == dict.fromkeys(POPULATION, 1.0)
+
+    def test_a_role_that_is_never_asked_takes_no_part_and_is_not_missing(self):
+        asked = pd.DataFrame([row(r, client, 0.5) for r in (1, 2) for client in (0, 3)])
+        # Of four appearances two are the majority's, as of four clients; attackers' are twice one.
+        found = participation(asked, POPULATION)
+        assert found == {MAJORITY: 1.0, MINORITY: 0.0, POISONED: 2.0}
+        assert MINORITY not in participation(asked, POPULATION | {MINORITY: 0})
+        assert participation(asked[:0], POPULATION)[MINORITY] is None
 
 
 class TestFilterBias:
@@ -202,7 +224,8 @@ class TestSeparability:
         rows = [row(1, 3, 0.25, suspicion=1.0), row(1, 2, 0.25, suspicion=0.0)]
         rows += [row(2, 3, 0.25, suspicion=0.0)]
         rows += [row(2, c, 0.25, suspicion=1.0, role=MINORITY) for c in (5, 6, 7)]
-        assert figures(*rows)["separability"] == 0.25
+        result = figures(*rows)
+        assert (result["separability"], result["separability_pairs"]) == (0.25, 4)
 
     def test_the_majority_has_no_part_in_it(self):
         rows = [row(1, 3, 0.25, suspicion=1.0), row(1, 2, 0.25, suspicion=0.0)]

@@ -452,6 +452,31 @@ def test_more_than_two_groups_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert r"$>$50K \% & $<$=50K \% & Male \%" in latex(comparison)  # text has ¿ and ¡ there
 
 
+def test_who_is_asked_less_than_others_is_shown_where_it_is_more_than_a_little(
+    tmp_path: Path,
+) -> None:
+    asked = {f"suppression.{role.value}.participation": 1.2 for role in Role}
+    write_run(tmp_path / "sweep", "mean", 0, figures(0.5) | asked)
+    assert "asked" not in markdown(compare(find_runs([tmp_path])))
+    never = asked | {"suppression.honest_minority.participation": 0.0}
+    write_run(tmp_path / "sweep", "picky", 0, figures(0.5) | never)
+    heard = grids(compare(find_runs([tmp_path])))[1]
+    assert heard.headings == ["asked minority"]
+    assert [cells[0].text for cells in heard.cells] == ["1.20", "0.00"]
+    assert heard.notes[0].startswith("asked: ")
+
+
+def test_a_separability_of_few_pairs_is_named_below_the_table(tmp_path: Path) -> None:
+    key = "suppression.separability"
+    for variant, n in (("krum", 29), ("median", 30), ("mean", 0)):
+        own = {key: 0.5 if n else None, f"{key}_pairs": n}
+        write_run(tmp_path / "sweep", variant, 0, figures(0.5) | own)
+    notes = grids(compare(find_runs([tmp_path])))[1].notes
+    assert [note for note in notes if "fewer" in note] == [
+        "fewer than 30 pairs in some run, so that separability says little: krum"
+    ]
+
+
 def test_a_group_that_is_a_minority_in_all_runs_is_marked_as_one(tmp_path: Path) -> None:
     groups = {f"group_accuracy.{name}": 0.2 for name in "abc"}
     small = {"is_minority.a": False, "is_minority.b": True, "is_minority.c": True}
