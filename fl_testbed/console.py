@@ -90,13 +90,15 @@ class RunProgress:
             self._console.print(text, markup=False)
 
     def end(self, scenario: AnyScenario, outcome: str) -> None:
-        """Print a run's last figures."""
+        """Print a run's last figures: tables have means over several rounds."""
         self._n_done += 1
         label = self._label(scenario)
         self._advance(label, scenario.rounds - self._rounds_of.get(label, 0), label)
         if outcome == "done":
             took = monotonic() - self._began.pop(label)
-            outcome = f"{self._figures.pop(label, '')}  {took:.1f} s{self._time_left()}"
+            figures = self._figures.pop(label, "")
+            which = "last round: " if figures and scenario.rounds > 1 else ""
+            outcome = f"{which}{figures}  {took:.1f} s{self._time_left()}"
         self._print(f"[{self._n_done}/{self._n_runs}] {label}  {outcome}")
 
     def _print(self, line: str) -> None:

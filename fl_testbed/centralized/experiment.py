@@ -24,7 +24,7 @@ from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache, check_each, data_faults
 from fl_testbed.engine.run_folder import Record, Row, State
 from fl_testbed.engine.threads import limit_threads
-from fl_testbed.metrics import finite_or_none, minorities, read_table
+from fl_testbed.metrics import finite_or_none, minorities, minority_and_majority, read_table
 from fl_testbed.scenario import CentralizedScenario
 from fl_testbed.scenario.poisons import SubpopulationSpec
 from fl_testbed.scenario.stages import FilterStageSpec
@@ -46,6 +46,7 @@ def columns(scenario: CentralizedScenario) -> dict[str, tuple[str, ...]]:
         "outcome.csv": (
             "trained_on",
             "accuracy",
+            "test_accuracy",
             "worst_group_accuracy",
             "worst_group_accuracy_with_poisoned",
             "attack_success_rate",
@@ -177,6 +178,7 @@ def _outcome(trained_on: str, verdict: Verdict) -> Row:
     return (
         trained_on,
         groups.accuracy,
+        groups.test_accuracy,
         groups.worst,
         verdict.worst_with_poisoned,
         attack.rate,
@@ -253,6 +255,7 @@ def summarise(folder: Path, scenario: CentralizedScenario) -> dict[str, Any]:
         final["worst_group_accuracy_unpoisoned"] = twin["worst_group_accuracy"]
         final["damage"] = twin["attacked_accuracy"] - final["attacked_accuracy"]
     clean = groups[groups["is_poisoned"] == 0]
+    final |= minority_and_majority(clean.rename(columns={"n_test": "n_examples"}))
     names = stage_names(scenario)
     filters = any(isinstance(stage, FilterStageSpec) for stage in scenario.stages)
     first = epochs[epochs["training"] == epochs["training"].iloc[0]].iloc[-1]

@@ -25,6 +25,7 @@ from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
 
 FIGURES = (
     "accuracy",
+    "test_accuracy",
     "worst_group_accuracy",
     "attack_success_rate",
     "loss",
@@ -186,8 +187,9 @@ class Run:
         figures = (math.nan,) * len(FIGURES)
         if evaluation is not None:
             groups = evaluation.groups
+            accuracies = (groups.accuracy, groups.test_accuracy, groups.worst)
             rate, loss = evaluation.attack_success_rate, evaluation.loss
-            figures = (groups.accuracy, groups.worst, rate, loss, *evaluation.client_spread)
+            figures = (*accuracies, rate, loss, *evaluation.client_spread)
             names, minority = self._federation.group_names, self._federation.groups.minority
             rows = zip(names, groups.n_examples, groups.accuracies, strict=True)
             tables["groups.csv"] = [

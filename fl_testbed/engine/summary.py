@@ -13,6 +13,7 @@ from fl_testbed.metrics import (
     last_restart,
     lifting,
     minorities,
+    minority_and_majority,
     participation,
     read_table,
     spread,
@@ -20,9 +21,9 @@ from fl_testbed.metrics import (
     weight_by_group,
 )
 from fl_testbed.scenario import Scenario
+from fl_testbed.scenario.parts import N_FINAL
 from strategies.randomness import Purpose, generator
 
-FINAL_EVALUATIONS = 5  # whose mean the final figures are
 SPREAD = ["client_accuracy_variance", "worst_clients_accuracy"]
 
 
@@ -37,15 +38,19 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     )
     restart = last_restart(rounds)
     is_trained = (rounds["round"] > 0) & ~(rounds["round"] <= restart)
-    evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(FINAL_EVALUATIONS)
+    n_final = scenario.evaluation.n_final or N_FINAL
+    evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(n_final)
     final = rounds[rounds["round"].isin(evaluated)]
-    by_group = groups[groups["round"].isin(evaluated)].groupby("group", sort=False)["accuracy"]
+    tested = groups[groups["round"].isin(evaluated)]
+    by_group = tested.groupby("group", sort=False)["accuracy"]
+    means = {name: final[name].mean() for name in FIGURES} | minority_and_majority(tested)
     by_poison = attacks[attacks["round"].isin(evaluated)].groupby("poison", sort=False)
     success = by_poison[["attack_success_rate", "flip_rate", "accuracy"]].mean()
     return {
         **described(scenario),
+        "n_final": len(evaluated),
         "final_rounds": [int(r) for r in evaluated],
-        "final": finite_or_none({name: final[name].mean() for name in FIGURES}),
+        "final": finite_or_none(means),
         "group_accuracy": finite_or_none(by_group.mean().to_dict()),
         "is_minority": minorities(groups),
         "attacks": {k: finite_or_none(row) for k, row in success.to_dict("index").items()},

@@ -3,7 +3,7 @@
 from fl_testbed.metrics.attack_success import AttackSuccess, attack_success
 from fl_testbed.metrics.clients import ClientSpread, client_accuracies, spread
 from fl_testbed.metrics.figures import finite_or_none
-from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy
+from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy, minority_and_majority
 from fl_testbed.metrics.lifting import attack_success_at, lifting
 from fl_testbed.metrics.suppression import (
     area_under_curve,
@@ -35,6 +35,7 @@ __all__ = [
     "last_restart",
     "lifting",
     "minorities",
+    "minority_and_majority",
     "participation",
     "read_table",
     "spread",

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,12 @@ class GroupAccuracy:
         """Lowest accuracy over groups that have examples; NaN if none has."""
         present = [a for a in self.accuracies if not math.isnan(a)]
         return min(present, default=math.nan)
+
+    @property
+    def test_accuracy(self) -> float:
+        """Share of all test examples that are classified rightly; NaN without any."""
+        found = [n * a for n, a in zip(self.n_examples, self.accuracies, strict=True) if n]
+        return sum(found) / sum(self.n_examples) if found else math.nan
 
 
 def group_accuracy(
@@ -43,3 +50,23 @@ def group_accuracy(
     mix = trained if trained.sum() else np.ones(len(trained))
     accuracy = float(np.average(accuracies[tested], weights=mix)) if tested.any() else math.nan
     return GroupAccuracy(tuple(counts.tolist()), tuple(accuracies.tolist()), accuracy)
+
+
+def minority_and_majority(groups: pd.DataFrame) -> dict[str, float]:
+    """Return the accuracy on the test examples of all minority groups, and on all others.
+
+    Args:
+        groups: Rows of ``groups.csv``; where they are of several rounds, the mean over these.
+
+    Returns:
+        NaN for both where there is no minority, and for one that has no test example.
+    """
+    tested, has_minority = groups[groups["n_examples"] > 0], bool(groups["is_minority"].any())
+    is_minority = tested["is_minority"].astype(bool)
+    parts = {"minority": tested[is_minority], "majority": tested[~is_minority]}
+    return {
+        f"{name}_accuracy": float(np.average(own["accuracy"], weights=own["n_examples"]))
+        if has_minority and len(own)
+        else math.nan
+        for name, own in parts.items()
+    }

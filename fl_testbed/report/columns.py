@@ -121,6 +121,10 @@ HEARD = {title: SECTIONS[title] for title in list(SECTIONS)[2:]}
 
 GROUP = "group_accuracy."
 """What the keys of groups begin with."""
+ALL_GROUPS = (
+    Column("final.minority_accuracy", "all minorities", "%", "highest"),
+    Column("final.majority_accuracy", "all others", "%", "highest"),
+)
 GROUP_WEIGHT = "group_weight_ratio."
 """What the keys of weight ratios by group begin with."""
 IS_MINORITY = "is_minority."
@@ -141,7 +145,10 @@ def with_groups(
         names = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
         if len(names) <= 2:
             return ()
-        return tuple(Column(f"{prefix}{name}", shown_group(name, runs), **how) for name in names)
+        together = ALL_GROUPS if prefix == GROUP else ()
+        return together + tuple(
+            Column(f"{prefix}{name}", shown_group(name, runs), **how) for name in names
+        )
 
     after = {
         "how well the model does": columns(GROUP, unit="%", best="highest"),
@@ -162,8 +169,8 @@ def shown_group(name: str, runs: Iterable[Mapping[str, float]]) -> str:
 
 
 LEGEND = {
-    ACCURACY.key: "accuracy, worst group, ASR (attack success rate): mean of the last five "
-    "evaluations",
+    ACCURACY.key: "accuracy (groups by their share of honest training data), worst group, ASR "
+    "(attack success rate): mean of the last {evaluations}",
     "final.trigger_rate_unpoisoned": "trigger alone: ASR of the same method trained without poison",
     "final.worst_group_accuracy_with_poisoned": "on pooled data figures are the final model's; "
     "poisoned too: the lowest of clean groups and of poisoned ones, these judged by the attacker's "
@@ -193,10 +200,16 @@ LEGEND = {
 """Explanations, each shown below the table that has the column."""
 
 
-def explained(columns: Iterable[Column]) -> list[str]:
-    """Return what is to be said below a table that has these columns."""
+def explained(columns: Iterable[Column], evaluations: str) -> list[str]:
+    """Return what is to be said below a table that has these columns.
+
+    Args:
+        columns: The table's.
+        evaluations: How many of these final figures are means of.
+    """
     keys = [column.key for column in columns]
-    texts = [LEGEND[key] for key in keys if key in LEGEND]
+    texts = list(dict.fromkeys(LEGEND[key] for key in keys if key in LEGEND))
+    texts = [text.replace("{evaluations}", evaluations) for text in texts]
     if any(key.startswith(GROUP_WEIGHT) for key in keys):
         texts.append(
             "weight over fair share, of honest clients, each by its share of the group; on pooled "

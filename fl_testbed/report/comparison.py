@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fl_testbed.report.columns import (
+    ACCURACY,
     ATTACK_SUCCESS,
     GROUP,
     IS_MINORITY,
@@ -24,6 +25,7 @@ from fl_testbed.report.results import RunResult, Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate, estimate, pareto_optimal
 from fl_testbed.scenario import Fault, ScenarioError
 from fl_testbed.scenario.methods import StrategySpec
+from fl_testbed.scenario.parts import N_FINAL
 from fl_testbed.scenario.places import parts_of
 
 METHODS = {"strategy", *StrategySpec.model_fields, "local_method", "stages"}
@@ -93,6 +95,8 @@ class Comparison:
     """Groups of which some runs test nothing: their worst group is another's."""
     nobody_attacks: bool = False
     """In any finished run: then nothing is to be weighed against attack success."""
+    evaluations: str = f"{N_FINAL} evaluations"
+    """How many of these final figures are means of."""
 
     @property
     def columns(self) -> list[Column]:
@@ -188,8 +192,22 @@ def compare(
         for column in columns
     }
     untested = list(_untested([run.figures for run in runs]))
+    last = _evaluations([run.figures for run in runs])
     title = " and ".join(names)
-    return Comparison(title, shown, rows, best, baseline, untested, nobody_attacks)
+    return Comparison(title, shown, rows, best, baseline, untested, nobody_attacks, last)
+
+
+def _evaluations(runs: Sequence[Mapping[str, float]]) -> str:
+    """Say how many evaluations final figures are means of; a run on pooled data has no rounds."""
+    counts = [
+        int(figures.get("n_final", N_FINAL))
+        for figures in runs
+        if ACCURACY.key in figures and "rounds" in figures
+    ]
+    least, most = min(counts, default=N_FINAL), max(counts, default=N_FINAL)
+    if most == 1:
+        return "evaluation"
+    return f"{most if least == most else f'{least} to {most}'} evaluations"
 
 
 def _untested(runs: Sequence[Mapping[str, float]]) -> Iterator[str]:

@@ -225,7 +225,7 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
         [marked_label(row) for row in rows],
         [],
         [row.point for row in rows],
-        explained(columns),
+        explained(columns, comparison.evaluations),
     )
     for row in rows:
         done = row.counts[Status.DONE]

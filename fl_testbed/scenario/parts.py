@@ -119,6 +119,9 @@ RecordUpdates = Annotated[
 """``true`` for the defaults."""
 
 
+N_FINAL = 5  # evaluations that final figures are means of, where a scenario does not say
+
+
 class EvaluationSpec(Spec):
     """When and on how much the global model is tested."""
 
@@ -126,4 +129,5 @@ class EvaluationSpec(Spec):
     max_examples: PositiveInt | None = None  # the first of the test set, in order; all by default
     split: Literal["test", "validation"] = "test"  # validation: for choosing settings
     n_validation: NonNegativeInt = 0  # training examples that nobody trains on
+    n_final: PositiveInt | None = None  # evaluations whose mean final figures are; 5 by default
     n_clients: NonNegativeInt = 1_000  # honest clients judged one by one: at most so many

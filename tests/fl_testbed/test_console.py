@@ -1,7 +1,9 @@
 """What a person is told of the time that runs take."""
 
 import io
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import write_scenario
@@ -50,3 +52,17 @@ def test_piped_long_runs_are_heard_of_once_a_minute(
         f"{label}    round 153 of 300, about 3 min left",
         f"[1/1] {label}    201.0 s",
     ]
+
+
+@pytest.mark.parametrize(("rounds", "figures"), [(2, "last round: accuracy 50.0"), (1, "accuracy")])
+def test_figures_of_the_last_round_are_said_to_be_its_own_where_there_are_more(
+    tmp_path: Path, rounds: int, figures: str
+) -> None:
+    (scenario,) = load_scenarios(write_scenario(tmp_path), [f"rounds={rounds}"])
+    shown = io.StringIO()
+    groups = SimpleNamespace(accuracy=0.5, worst=math.nan)
+    with RunProgress(Console(file=shown), [scenario]) as progress:
+        progress.begin(scenario, 0)
+        progress.round(scenario, rounds, SimpleNamespace(groups=groups, attack_success_rate=0.5))
+        progress.end(scenario, "done")
+    assert f"seed {scenario.seed}  {figures}" in shown.getvalue()

@@ -200,7 +200,7 @@ class TestSummary:
         for r in range(13):
             x = r / 100 if r % 2 == 0 else math.nan
             loss = math.inf if r == 12 else x
-            figures = (x, x / 2, 1 - x, loss, x / 10, x / 5)
+            figures = (x, x / 4, x / 2, 1 - x, loss, x / 10, x / 5)
             skipped = "too few" if r == 5 else ""
             unusable = int(r in (2, 7))
             folder.append("rounds.csv", [(r, *figures, 2, unusable, r == 3, skipped, math.nan)])
@@ -219,7 +219,10 @@ class TestSummary:
         assert summary["final_rounds"] == [4, 6, 8, 10, 12]
         final = summary["final"]
         assert final["accuracy"] == pytest.approx(0.08)
+        assert final["test_accuracy"] == pytest.approx(0.02)
         assert final["worst_group_accuracy"] == pytest.approx(0.04)
+        assert final["minority_accuracy"] == pytest.approx(0.08)
+        assert final["majority_accuracy"] == pytest.approx(0.92)
         assert final["attack_success_rate"] == pytest.approx(0.92)
         assert summary["group_accuracy"] == pytest.approx({"b": 0.92, "a": 0.08})
         assert list(summary["group_accuracy"]) == ["b", "a"]
@@ -227,6 +230,11 @@ class TestSummary:
         backdoor = summary["attacks"]["backdoor"]
         assert backdoor["attack_success_rate"] == pytest.approx(0.92)
         assert (summary["skipped_rounds"], summary["unusable_replies"]) == (1, 2)
+
+    def test_the_final_figures_can_be_those_of_fewer_evaluations(self, folder: Path):
+        summary = summarise(folder, scenario(evaluation={"n_final": 2}))
+        assert (summary["n_final"], summary["final_rounds"]) == (2, [10, 12])
+        assert summary["final"]["accuracy"] == pytest.approx(0.11)
 
     def test_a_role_that_nobody_asks_takes_no_part(self, folder: Path):
         suppression = summarise(folder, scenario())["suppression"]

@@ -1,9 +1,10 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from fl_testbed.metrics import group_accuracy
+from fl_testbed.metrics import group_accuracy, minority_and_majority
 
 # Group 0: 3 of 4 right. Group 1: 1 of 2 right.
 CORRECT = np.array([True, True, False, True, True, False])
@@ -15,6 +16,7 @@ def test_each_group_is_counted_by_itself():
     assert result.n_examples == (4, 2)
     assert result.accuracies == (0.75, 0.5)
     assert result.worst == 0.5
+    assert result.test_accuracy == pytest.approx(4 / 6)
 
 
 def test_accuracy_weighs_groups_as_training_does_and_not_as_the_test_set_does():
@@ -48,3 +50,15 @@ def test_without_any_test_example_everything_is_missing():
     assert result.n_examples == (0, 0)
     assert math.isnan(result.worst)
     assert math.isnan(result.accuracy)
+    assert math.isnan(result.test_accuracy)
+
+
+def test_minorities_are_judged_together_on_their_test_examples_and_so_are_all_others():
+    rows = [(1, 30, 0.5), (1, 10, 0.9), (1, 0, math.nan), (0, 10, 0.8), (0, 10, 1.0)]
+    table = pd.DataFrame(rows, columns=["is_minority", "n_examples", "accuracy"])
+    found = minority_and_majority(table)
+    assert found == pytest.approx({"minority_accuracy": 0.6, "majority_accuracy": 0.9})
+    untested = minority_and_majority(table[2:])
+    assert math.isnan(untested["minority_accuracy"])
+    assert untested["majority_accuracy"] == pytest.approx(0.9)
+    assert all(math.isnan(value) for value in minority_and_majority(table[3:]).values())

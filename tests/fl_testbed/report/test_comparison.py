@@ -452,6 +452,15 @@ def test_more_than_two_groups_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert r"$>$50K \% & $<$=50K \% & Male \%" in latex(comparison)  # text has ¿ and ¡ there
 
 
+def test_of_more_than_two_groups_minorities_and_others_are_shown_together_too(
+    tmp_path: Path,
+) -> None:
+    groups = {f"group_accuracy.{name}": 0.2 for name in "abc"} | {"final.minority_accuracy": 0.3}
+    write_run(tmp_path / "sweep", "mean", 0, figures(0.5) | groups)
+    by_group = grids(compare(find_runs([tmp_path])))[1]
+    assert by_group.headings == ["all minorities %", "a %", "b %", "c %"]
+
+
 def test_who_is_asked_less_than_others_is_shown_where_it_is_more_than_a_little(
     tmp_path: Path,
 ) -> None:
@@ -464,6 +473,24 @@ def test_who_is_asked_less_than_others_is_shown_where_it_is_more_than_a_little(
     assert heard.headings == ["asked minority"]
     assert [cells[0].text for cells in heard.cells] == ["1.20", "0.00"]
     assert heard.notes[0].startswith("asked: ")
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ((None, None), "mean of the last 5 evaluations"),
+        ((3, 3), "mean of the last 3 evaluations"),
+        ((1, 1), "mean of the last evaluation"),
+        ((2, None), "mean of the last 2 to 5 evaluations"),
+    ],
+)
+def test_of_how_many_evaluations_figures_are_means_stands_below(
+    counts: tuple[int | None, ...], text: str, tmp_path: Path
+) -> None:
+    for seed, count in enumerate(counts):
+        more = {"rounds": 9} | ({} if count is None else {"n_final": count})
+        write_run(tmp_path / "sweep", "mean", seed, figures(0.5) | more)
+    assert grids(compare(find_runs([tmp_path])))[0].notes[0].endswith(text)
 
 
 def test_a_separability_of_few_pairs_is_named_below_the_table(tmp_path: Path) -> None:
