@@ -321,6 +321,10 @@ class RunWriter:
             if name.startswith("arrays/")
         }
         summary = self.kind.summarise(self.folder.path, self.scenario)
+        for poison, pieces in summary.get("untrained_pieces", {}).items():
+            numbers = ", ".join(map(str, pieces))
+            text = f"no attacker who took part had piece {numbers} (from 0) of {poison}"
+            self._note([f"{self.scenario.variant} seed {self.scenario.seed}: {text}"])
         self.folder.finish(model, summary)
         for tracker in self._trackers:
             with self._untracked_on_error():

@@ -9,6 +9,7 @@ from clients.shard import Role
 from fl_testbed.engine.rounds import FIGURES
 from fl_testbed.metrics import (
     after_round,
+    answered,
     finite_or_none,
     last_restart,
     lifting,
@@ -22,6 +23,7 @@ from fl_testbed.metrics import (
 )
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.parts import N_FINAL
+from fl_testbed.scenario.poisons import DistributedBackdoorSpec
 from strategies.randomness import Purpose, generator
 
 SPREAD = ["client_accuracy_variance", "worst_clients_accuracy"]
@@ -59,6 +61,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
         "skipped_rounds": int(rounds["skipped"].notna().sum()),
         "unusable_replies": int(rounds["n_unusable"].sum()),
         **heard_and_lifted(folder, scenario, restart),
+        **_untrained_pieces(folder, scenario, restart),
     }
 
 
@@ -95,6 +98,26 @@ def heard_and_lifted(folder: Path, scenario: Scenario, restart: float) -> dict[s
         "group_weight_ratio": weight_by_group(kept, holdings),
         "lifting": lifting(clients, restart),
     }
+
+
+def _untrained_pieces(folder: Path, scenario: Scenario, restart: float) -> dict[str, Any]:
+    """Return by poison which pieces of its trigger nobody trained on, where others were; nothing
+    where there are none."""
+    untrained = {}
+    for name, poison in scenario.named_poisons.items():
+        if not isinstance(poison, DistributedBackdoorSpec):
+            continue
+        clients = after_round(answered(read_table(folder / "clients.csv")), restart)
+        attacked: set[int] = set()
+        for ids, kind in scenario.attackers_by_id:
+            own = clients[clients["client"].isin(ids)]
+            is_active = own["round"].map(kind.schedule.build().is_active).astype(bool)
+            attacked.update(own["client"][is_active])
+        n, places = poison.n_pieces, enumerate(scenario.attackers_by_poison[name])
+        trained = {place % n for place, client in places if client in attacked}
+        if 0 < len(trained) < n:
+            untrained[name] = sorted(set(range(n)) - trained)
+    return {"untrained_pieces": untrained} if untrained else {}
 
 
 def _personal(models: pd.DataFrame, evaluated: pd.Series) -> dict[str, Any]:

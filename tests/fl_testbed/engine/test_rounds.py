@@ -245,6 +245,16 @@ class TestSummary:
         assert asked == pytest.approx({MAJORITY: 5 / 6, MINORITY: 2.5, POISONED: 0})
         assert suppression[MINORITY]["appearances"] == 9  # after the restart
 
+    def test_pieces_of_a_trigger_that_nobody_trained_on_are_named(self, folder: Path):
+        poison = {"kind": "distributed_backdoor", "trigger": PATCH, "target": 3, "n_pieces": 2}
+        assert "untrained_pieces" not in summarise(folder, scenario(poison=poison))  # nor any other
+        clients = pd.read_csv(folder / "clients.csv")
+        clients.replace({"client": {1: 9}}).to_csv(folder / "clients.csv", index=False)
+        missing = summarise(folder, scenario(poison=poison))["untrained_pieces"]
+        assert missing == {"distributed_backdoor": [0]}  # client 8's
+        honest = scenario(poison=poison, schedule={"last": 3})  # before the restart
+        assert "untrained_pieces" not in summarise(folder, honest)
+
     def test_the_initial_model_is_no_result_of_a_short_run(self, folder: Path):
         rounds = pd.read_csv(folder / "rounds.csv")
         short = rounds[rounds["round"] <= 6]
