@@ -172,14 +172,23 @@ def compare_(
         Literal["table", "csv", "markdown", "latex"],
         typer.Option("--format", help="How to write it."),
     ] = "table",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this one, by its heading; may be given several times."),
+    ] = None,
 ) -> None:
     """Compare variants over seeds: one row each, mean and 95 % interval. Runs may go on."""
     with _loading():
+        from fl_testbed.report.columns import SECTIONS, UnknownColumnError, columns_named
         from fl_testbed.report.comparison import UnknownVariantError, compare
         from fl_testbed.report.formats import FORMATS, terminal
 
+    found = _found_runs(runs)
     try:
-        comparison = compare(_found_runs(runs), baseline)
+        sections = columns_named(column, [run.figures for run in found]) if column else SECTIONS
+        comparison = compare(found, baseline, sections)
+    except UnknownColumnError as fault:
+        _refuse("--column", str(fault))
     except UnknownVariantError as fault:
         _refuse("--baseline", str(fault))
     if form == "table":

@@ -131,6 +131,27 @@ IS_MINORITY = "is_minority."
 """What the keys begin with that say which of them are minorities."""
 
 
+class UnknownColumnError(ValueError):
+    """There is no column of that name; the text says which there are."""
+
+
+def columns_named(
+    names: Iterable[str], runs: Iterable[Mapping[str, float]]
+) -> dict[str, tuple[Column, ...]]:
+    """Return one section of the columns with some titles or keys, in that order.
+
+    Raises:
+        UnknownColumnError: If there is no such column.
+    """
+    known = [c for columns in with_groups(SECTIONS, runs).values() for c in columns]
+    by_name = {name: column for column in reversed(known) for name in (column.key, column.title)}
+    for name in names:
+        if name not in by_name:
+            titles = ", ".join(dict.fromkeys(column.title for column in known))
+            raise UnknownColumnError(f"there is no column {name!r}: there are {titles}")
+    return {"chosen figures": tuple(by_name[name] for name in names)}
+
+
 def with_groups(
     sections: Mapping[str, tuple[Column, ...]], runs: Iterable[Mapping[str, float]]
 ) -> dict[str, tuple[Column, ...]]:

@@ -23,6 +23,8 @@ from fl_testbed.report.columns import (
     SECTIONS,
     WORST_GROUP,
     Column,
+    UnknownColumnError,
+    columns_named,
 )
 from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
 from fl_testbed.report.figures.group_curves import group_curves
@@ -426,6 +428,15 @@ def test_another_kind_of_run_brings_columns_of_its_own(tmp_path: Path) -> None:
     comparison = compare(find_runs([tmp_path]), sections=own)
     assert [column.title for column in comparison.columns] == ["precision"]
     assert grids(comparison)[0].cells[0][1].text == "25.0"
+
+
+def test_columns_may_be_chosen_by_their_headings(sweep: Path) -> None:
+    runs = find_runs([sweep])
+    sections = columns_named(["ASR", WORST_GROUP.key], [run.figures for run in runs])
+    (table,) = grids(compare(runs, sections=sections))
+    assert table.headings == ["seeds", "ASR %", "worst group %"]
+    with pytest.raises(UnknownColumnError, match="there is no column 'asr': there are accuracy, w"):
+        columns_named(["asr"], [])
 
 
 def test_more_than_two_groups_have_a_table_of_their_weights(tmp_path: Path) -> None:
