@@ -22,6 +22,7 @@ from fl_testbed.report.formats import comma_separated
 from fl_testbed.report.results import RunResult, Status, find_runs
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError, load_files
 from fl_testbed.scenario.faults import short
+from fl_testbed.scenario.yaml_floats import Dumper
 
 __all__ = [
     "PoolError",
@@ -172,7 +173,7 @@ def _data_folder(data_dir: PathLike | None) -> Path | None:
 
 def _as_yaml(key: str, value: object) -> str:
     try:
-        return yaml.safe_dump(value)
+        return yaml.dump(value, Dumper=Dumper)
     except yaml.YAMLError:
         text = f"needs numbers, text, lists and mappings of Python's own, got {short(value)}"
         raise ScenarioError(Fault("settings", key, text)) from None

@@ -26,6 +26,7 @@ from fl_testbed.scenario.files import beside
 from fl_testbed.scenario.own_code import is_own, look_beside
 from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.scenario import Scenario
+from fl_testbed.scenario.yaml_floats import Loader
 
 TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
@@ -411,7 +412,7 @@ def _text_of(path: Path) -> str:
 def _compose(text: str, where: str) -> yaml.Node | None:
     """Return the tree of a YAML text, its keys unique and all of them text."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=Loader)
         if root is not None and _n_values(root, {}) > MOST_VALUES:
             text = f"has more than {MOST_VALUES:,} values, those that *names repeat included"
             raise ScenarioError(Fault(where, "", text))
@@ -427,7 +428,7 @@ def _compose(text: str, where: str) -> yaml.Node | None:
 
 def _construct(root: yaml.Node, where: str) -> Any:
     try:
-        return yaml.SafeLoader("").construct_document(root)
+        return Loader("").construct_document(root)
     except yaml.YAMLError as fault:
         raise ScenarioError(_yaml_fault(where, fault)) from None
     except ValueError as fault:  # such as the integer 0x_

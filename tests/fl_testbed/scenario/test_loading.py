@@ -336,6 +336,17 @@ class TestYaml:
         training = the_one(load(text)).training
         assert (training.lr, training.batch_size) == (0.7, 5)
 
+    @pytest.mark.parametrize("number", ["1e-3", "0.1E-2", ".1e-2", "10e-4", "+1e-03"])
+    def test_a_number_needs_no_dot_and_no_sign_in_its_exponent(self, load, number):
+        text = BASE.replace("lr: 0.1", f"lr: {number}")
+        assert [s.training.lr for s in load(text)] == [0.001]
+        assert [s.training.lr for s in load(BASE, f"training.lr={number}")] == [0.001]
+
+    def test_what_looks_like_a_number_stays_text_in_quotes_and_as_a_key(self, load):
+        scenario = the_one(load(BASE.replace("small", "'1e5'") + "variants: {1e3: {}}\n"))
+        again = the_one(load(scenario.to_yaml()))
+        assert (again.name, again.variant) == (scenario.name, scenario.variant) == ("1e5", "1e3")
+
     def test_a_date_is_a_name_like_any_other(self, load):
         assert the_one(load(BASE.replace("small", "2020-12-25"))).name == "2020-12-25"
 
