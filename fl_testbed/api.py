@@ -15,6 +15,7 @@ from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.replay import replay as replay_runs
 from fl_testbed.engine.run_writer import Options, run_folder
+from fl_testbed.engine.threads import threads_given_back
 from fl_testbed.kinds import kind_of
 from fl_testbed.metrics import read_table
 from fl_testbed.report.comparison import compare
@@ -136,7 +137,8 @@ def run(
     )
     failures: list[str] = []
     if scenarios:
-        with RunProgress(make_console(stderr=True), scenarios) as progress:
+        progress = RunProgress(make_console(stderr=True), scenarios)
+        with threads_given_back(), progress:
             failures = launch(scenarios, options, progress, kind_of(scenarios))
     if failures:
         raise RunFailedError("\n".join(failures))
