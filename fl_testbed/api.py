@@ -15,6 +15,7 @@ from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.replay import replay as replay_runs
 from fl_testbed.engine.run_writer import Options, run_folder
+from fl_testbed.engine.threads import threads_given_back
 from fl_testbed.kinds import kind_of
 from fl_testbed.metrics import read_table
 from fl_testbed.report.comparison import compare
@@ -22,6 +23,7 @@ from fl_testbed.report.formats import comma_separated
 from fl_testbed.report.results import RunResult, Status, find_runs
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError, load_files
 from fl_testbed.scenario.faults import short
+from fl_testbed.scenario.yaml_floats import Dumper
 
 __all__ = [
     "PoolError",
@@ -135,7 +137,8 @@ def run(
     )
     failures: list[str] = []
     if scenarios:
-        with RunProgress(make_console(stderr=True), scenarios) as progress:
+        progress = RunProgress(make_console(stderr=True), scenarios)
+        with threads_given_back(), progress:
             failures = launch(scenarios, options, progress, kind_of(scenarios))
     if failures:
         raise RunFailedError("\n".join(failures))
@@ -172,7 +175,7 @@ def _data_folder(data_dir: PathLike | None) -> Path | None:
 
 def _as_yaml(key: str, value: object) -> str:
     try:
-        return yaml.safe_dump(value)
+        return yaml.dump(value, Dumper=Dumper)
     except yaml.YAMLError:
         text = f"needs numbers, text, lists and mappings of Python's own, got {short(value)}"
         raise ScenarioError(Fault("settings", key, text)) from None

@@ -59,8 +59,8 @@ class AdversaryGrid(ClientGrid):
 
     A blind attacker's reply is rewritten as it passes. The others' are held until all replies are
     there; what they look at is copied into one float32 matrix: all updates if anybody is
-    omniscient, else the attackers' own. Honest replies pass at once. What an attacker failed to
-    compute, or computed so that nobody can use it, passes as it is.
+    omniscient, else the attackers' own. Honest replies pass at once. Replies with errors or
+    invalid arrays are forwarded unchanged.
 
     Args:
         grid: Runs the clients.

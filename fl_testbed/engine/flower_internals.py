@@ -1,4 +1,8 @@
-"""The few things of Flower that are not its public API, in one place and tested."""
+"""What is imported of Flower that is not its public API, in one place and tested.
+
+``strategies/flower_arrays.py`` and ``observed.py`` use what its arrays, records and messages are
+made of as well: they import public names alone.
+"""
 
 import logging
 import os

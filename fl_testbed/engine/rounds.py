@@ -175,7 +175,7 @@ class Run:
             return [f"{where}, moved nothing: {ledger.skipped}"]
         first, n = unusable[0], len(ledger.clients)
         what = f"client {first.client} {first.status}"
-        return [f"{where}, {len(unusable)} of {n} replies are of no use: {what}"]
+        return [f"{where}, {len(unusable)} of {n} replies were rejected or failed: {what}"]
 
     def _is_evaluated(self, round_: int) -> bool:
         return round_ % self._scenario.evaluation.every == 0 or round_ == self._scenario.rounds

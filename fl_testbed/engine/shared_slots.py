@@ -32,11 +32,11 @@ class Slot(NamedTuple):
     node: str
     """Ray's id of the node that has the memory."""
     pid: int
-    """The process that holds it open,"""
+    """Id of the driver process."""
     descriptor: int
-    """as this file,"""
+    """File descriptor in that process."""
     name: str
-    """whose name is unique."""
+    """Unique name of the memory file."""
     number: int
 
     @property

@@ -2,6 +2,8 @@
 
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -18,6 +20,17 @@ def limit_threads(count: int) -> None:
     """
     torch.set_num_threads(count)
     threadpool_limits(count)
+
+
+@contextmanager
+def threads_given_back() -> Iterator[None]:
+    """Let torch and BLAS use as many threads afterwards as before."""
+    before = torch.get_num_threads()
+    try:
+        with threadpool_limits():  # sets no limit, and gives back what was set meanwhile
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep_freed_memory() -> None:

@@ -39,12 +39,12 @@ reads the first line of the files in `configs/` completes keys and underlines ty
 * A key that is not here is an error, with its file and line. *Needed* means that there is no default.
 * `kind` picks the method; its other keys stand beside it. A kind with a colon is code of your own: [extending](extending.md).
 * `n_malicious` is a number of clients, or below 1 a fraction of the round's sample, rounded down. *As there*: the defaults in the table that the link leads to.
-* **`variants`** are named changes to the base, written as a mapping (`strategy: {aggregation: …}`, which goes into what is there) or with dotted keys (`strategy.aggregation: …`). A mapping with another `kind` replaces the old one.
+* **`variants`** are named changes to the base, written as a mapping (`strategy: {aggregation: …}`, which goes into what is there) or with dotted keys (`strategy.aggregation: …`). A mapping that names a `kind` replaces the old one.
 * **`sweep`** has lists of values by dotted key, or names with values, which keep the names of variants short (`attack: {none: {kind: none}, mine: {kind: "my_attack.py:forge"}}`); every
   variant runs with every combination.
-* **`extends`** names a file, or several, that this one begins from, relative to it. Mappings go into what is there, as those of variants do; lists, `variants` and `sweep` replace it.
-* On the command line `--set KEY=VALUE` changes the base, and every variant and swept value that has the key; a sweep of the key itself gives way to it. A list, and a value swept by name, is
-  given whole (`--set 'sweep.attack={mine: {kind: alie, z: 2}}'`).
+* **`extends`** names a file, or several, that this one begins from, relative to it.
+* On the command line `--set KEY=VALUE` changes the base, and every variant and swept value that has the key; a sweep of the key itself gives way to it.
+* In all of these, mappings go into what is there, as those of variants do; lists replace it, and so do `variants` and `sweep` themselves (`--set 'sweep.attack={mine: {kind: alie, z: 2}}'`).
 """  # noqa: E501 (lines of a page)
 
 

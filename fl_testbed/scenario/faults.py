@@ -1,7 +1,6 @@
 """What is wrong with a scenario, one readable line per fault."""
 
 import difflib
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -127,8 +126,7 @@ def _text(
             return f"needs {BOUNDS[kind].format(**context)}, got {given}"
         case kind:
             needed = NEEDED.get(kind, error["msg"])
-            remedy = _as_number(kind, error["input"]) or _swept(kind, error["input"], path)
-            return f"needs {needed}, got {given}{remedy}"
+            return f"needs {needed}, got {given}{_swept(kind, error['input'], path)}"
 
 
 def _alternatives(texts: Sequence[str]) -> str:
@@ -137,21 +135,6 @@ def _alternatives(texts: Sequence[str]) -> str:
         return texts[0]
     needs = [text.partition(", got ")[0].removeprefix("needs ") for text in texts]
     return f"needs {' or '.join(needs)}, got {texts[0].partition(', got ')[2]}"
-
-
-def _as_number(kind: str, value: Any) -> str:
-    """Return how YAML wants a number such as 1e-3, which it takes for text, to be written."""
-    if kind != "float_type" or not isinstance(value, str):
-        return ""
-    try:
-        number = float(value)
-    except ValueError:
-        return ""
-    if not math.isfinite(number):
-        return ""  # no key takes it, however it is written
-    written = repr(number)
-    with_dot = written if "." in written else written.replace("e", ".0e")
-    return f": YAML takes that for text, write {with_dot}"
 
 
 def _swept(kind: str, value: Any, path: Path) -> str:

@@ -26,6 +26,7 @@ from fl_testbed.scenario.files import beside
 from fl_testbed.scenario.own_code import is_own, look_beside
 from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.scenario import Scenario
+from fl_testbed.scenario.yaml_floats import Loader
 
 TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
@@ -159,17 +160,18 @@ def load_scenarios(
 ) -> list[AnyScenario]:
     """Read a scenario file and expand its variants and sweep.
 
-    A mapping laid over another (by ``extends`` or a variant) is merged with it, unless it names
-    its ``kind``: then it replaces the other, whose parameters belong to another method. A file's
-    own ``variants`` and ``sweep`` replace those of the file that it extends. Of several files that
-    it extends, each is laid over those before it.
+    A mapping laid over another (by ``extends``, a variant, a swept value or a setting) is merged
+    with it, unless it names its ``kind``: then it replaces the other, whose parameters belong to
+    another method. A file's own ``variants`` and ``sweep`` replace those of the file that it
+    extends, and so do settings of them. Of several files that it extends, each is laid over those
+    before it.
 
     Args:
         path: The YAML file.
-        settings: ``KEY=VALUE`` texts of the command line, values in YAML. They replace the value
-            in the base, in every variant and swept value that has the key, and a sweep of that key.
-        asked: The variants wanted, with all that a sweep makes of them; all by default. Of the
-            others it does not matter whether they could run.
+        settings: ``KEY=VALUE`` texts of the command line, values in YAML. They change the base,
+            every variant and swept value that has the key, and replace a sweep of that key.
+        asked: The variants wanted, with all that a sweep makes of them; all by default. Other
+            variants are not validated.
 
     Raises:
         ScenarioError: With every fault found.
@@ -177,7 +179,8 @@ def load_scenarios(
     draft = _Draft()
     _read(draft, path, ())
     parsed = _parse_settings(settings)
-    plain = [(key, value) for key, value in parsed if key[0] not in EXPANSION_KEYS]
+    given = [(key, value) for key, value in parsed if key[0] not in EXPANSION_KEYS]
+    plain = [inner for key, value in given for inner in _inside(key, value)]
     for key, value in parsed:
         if key[0] in EXPANSION_KEYS:
             draft.replace(key, value, "--set")
@@ -187,15 +190,16 @@ def load_scenarios(
         draft.data.pop(key, None)
     overlaid = [_overlaid(draft, name, overrides) for name, overrides in variants.items()]
     swept_here = [k for k in sweep if draft.origin(("sweep", k)) == "--set"]
-    for key, value in plain:
+    for key, value in (*given, *plain):
         if (dotted := ".".join(key)) in swept_here:
             text = f"is set, and swept by sweep.{dotted}, at once: leave one out"
             raise ScenarioError(Fault("--set", dotted, text))
         if dotted in sweep:
             sweep[dotted], draft.origins["sweep", dotted] = [value], "--set"
+    for key, value in plain:
         # A parameter of a method that only variants name is not the base's.
         if draft.has(key) or not any(variant.has(key) for variant in overlaid):
-            draft.replace(key, value, "--set")
+            draft.overlay(key, value, "--set")
 
     scenarios: list[AnyScenario] = []
     faults: list[Fault] = []
@@ -232,6 +236,15 @@ def _is_of(variant: str, asked: Sequence[str]) -> bool:
     return not asked or any(parts[: len(own)] == own for own in map(parts_of, asked))
 
 
+def _inside(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
+    """Yield a setting, of a mapping that is merged those of the keys in it."""
+    if isinstance(value, dict) and value and "kind" not in value:
+        for name, inner in value.items():
+            yield from _inside((*key, name), inner)
+    else:
+        yield key, value
+
+
 def _one_run(
     base: _Draft,
     variant: str,
@@ -242,19 +255,20 @@ def _one_run(
     """Return the base with a variant, settings of the command line and swept values laid over."""
     draft = _overlaid(base, variant, overrides)
 
-    def set_inside(outer: Key) -> None:
+    def set_inside(changed: _Draft, outer: Key) -> None:
         for key, value in settings:
-            if key[: len(outer)] == outer and draft.has(key):
-                draft.replace(key, value, "--set")
+            if key[: len(outer)] == outer and changed.has(key):
+                changed.overlay(key, value, "--set")
 
-    set_inside(())
+    set_inside(draft, ())
     suffix = ""
     for dotted, (name, value) in sweep_point.items():
-        swept = tuple(dotted.split("."))
-        draft.replace(swept, value, base.origin(("sweep", dotted)))
-        set_inside(swept)
+        swept, alone = tuple(dotted.split(".")), _Draft()
+        for changed in (draft, alone):
+            changed.overlay(swept, value, base.origin(("sweep", dotted)))
+            set_inside(changed, swept)
         if dotted != "seed":
-            label = _label(draft.at(swept)) if name is None else name
+            label = _label(alone.at(swept)) if name is None else name
             suffix += f",{swept[-1]}={label}"
     if variant != "default" or suffix:
         where = base.origin(("variants", variant))
@@ -398,7 +412,7 @@ def _text_of(path: Path) -> str:
 def _compose(text: str, where: str) -> yaml.Node | None:
     """Return the tree of a YAML text, its keys unique and all of them text."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=Loader)
         if root is not None and _n_values(root, {}) > MOST_VALUES:
             text = f"has more than {MOST_VALUES:,} values, those that *names repeat included"
             raise ScenarioError(Fault(where, "", text))
@@ -414,7 +428,7 @@ def _compose(text: str, where: str) -> yaml.Node | None:
 
 def _construct(root: yaml.Node, where: str) -> Any:
     try:
-        return yaml.SafeLoader("").construct_document(root)
+        return Loader("").construct_document(root)
     except yaml.YAMLError as fault:
         raise ScenarioError(_yaml_fault(where, fault)) from None
     except ValueError as fault:  # such as the integer 0x_

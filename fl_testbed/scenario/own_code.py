@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import os
 import sys
 import sysconfig
 import traceback
@@ -297,6 +298,11 @@ def load(kind: str) -> OwnCode:
     if not where or not name.isidentifier():
         raise ValueError(f"needs package.module:name or file.py:name, got {kind!r}")
     source = _read(Path(where)) if where.endswith(".py") else None
+    if source is None and _package_of(where) in sys.stdlib_module_names:
+        raise ValueError(
+            f"{where} is Python's own, and nothing in it is a rule, an attack or a model: name a "
+            "function of yours or of an installed package"
+        )
     if source is not None:
         _insist_on_no_neighbour(Path(where).absolute(), source, itself=Path(where).stem)
     module = _from_package(where) if source is None else _from_file(Path(where), source)
@@ -316,11 +322,18 @@ def load(kind: str) -> OwnCode:
         return OwnCode(_defined_in(function, path), name, "", None, None, function)
     contents = {file: file.read_bytes() for file in _sources(module)}
     _insist_on_what_runs(package, contents)
-    for place in _places(sys.modules[package]):
+    folders = [Path(place).parent for place in _places(sys.modules[package])]
+    for folder in folders:
         for file, text in contents.items():
-            _insist_on_no_neighbour(file, text, itself=package, folder=Path(place).parent)
-    digest = hashlib.sha256(b"".join(contents.values())).hexdigest()
-    return OwnCode(path, name, package, digest, None, function)
+            _insist_on_no_neighbour(file, text, itself=package, folder=folder)
+    named = {os.path.relpath(file, folders[0]): text for file, text in contents.items()}
+    return OwnCode(path, name, package, digest_of(named), None, function)
+
+
+def digest_of(package: Mapping[str, bytes]) -> str:
+    """Return the hash of files by name: what moves from one to another changes it."""
+    named = sorted((Path(name).as_posix(), text) for name, text in package.items())
+    return hashlib.sha256(ascii(named).encode()).hexdigest()
 
 
 def look_beside(folder: Path, kind: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
+from fl_testbed.scenario.yaml_floats import Dumper
 from strategies.aggregation import TooFewClientsError
 
 
@@ -25,7 +26,7 @@ class WholeScenario(Spec):
 
     def to_yaml(self) -> str:
         """Return the resolved scenario: running it again gives the same results."""
-        return yaml.safe_dump(self.identity(), sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.identity(), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 Contradiction = tuple[str, str]

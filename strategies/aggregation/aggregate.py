@@ -96,8 +96,7 @@ def weighted_sum(
     on_cpu = updates.device.type == "cpu"
     width = min(d, SUM_WIDTH) if on_cpu else d
     scratch = partial(_scratch, width, updates)
-    for _ in each_block(column_blocks(updates, width), add_up, scratch, on_cpu):
-        pass
+    each_block(column_blocks(updates, width), add_up, scratch, on_cpu)
     return result
 
 

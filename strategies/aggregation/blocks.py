@@ -52,8 +52,8 @@ def each_block(
     work: Callable[[slice, Scratch], Found],
     new_scratch: Callable[[], Scratch],
     on_cpu: bool,
-) -> Iterator[Found]:
-    """Work on all blocks, several at a time; yield what each gives, in their order.
+) -> list[Found]:
+    """Work on all blocks, several at a time; return what each gives, in their order.
 
     On a CPU a block is one thread's from beginning to end. That takes half as long as sharing out
     each operation among torch's threads, which wait for each other after every one of them, and
@@ -61,15 +61,14 @@ def each_block(
 
     Args:
         blocks: The blocks.
-        work: Takes a block, and what to write into.
+        work: Takes a block, and what to write into. It must not work on blocks itself.
         new_scratch: Returns what one thread may write into, block after block: memory that is new
             for every block costs as much as the sums.
         on_cpu: Whether the matrix is on a CPU; on a GPU one block comes after the other.
     """
     if not on_cpu:
         scratch = new_scratch()
-        yield from (work(columns, scratch) for columns in blocks)
-        return
+        return [work(columns, scratch) for columns in blocks]
     blocks = list(blocks)
     n_threads = min(torch.get_num_threads(), len(blocks))
     spare: SimpleQueue[Scratch] = SimpleQueue()
@@ -78,10 +77,9 @@ def each_block(
     work_on = partial(_with_spare, work, spare)
     with one_torch_thread():
         if n_threads <= 1:
-            yield from map(work_on, blocks)
-            return
+            return [work_on(block) for block in blocks]
         with ThreadPoolExecutor(n_threads) as threads:
-            yield from threads.map(work_on, blocks)
+            return list(threads.map(work_on, blocks))
 
 
 def _with_spare(

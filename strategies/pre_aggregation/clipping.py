@@ -103,4 +103,4 @@ def _scaled(
 
     blocks = row_blocks(updates)
     factors = each_block(blocks, scale, lambda: None, updates.device.type == "cpu")
-    return Mixed(rows, torch.cat(list(factors)).diag())
+    return Mixed(rows, torch.cat(factors).diag())

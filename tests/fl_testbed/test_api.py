@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
+import torch
 from commands import SCENARIO
 
 from fl_testbed import api
 from fl_testbed.engine import flower_engine, ray_runs
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
+from fl_testbed.engine.threads import threads_given_back
 
 
 @pytest.fixture
@@ -26,7 +28,10 @@ def files(tmp_path: Path) -> list[Path]:
 
 def test_of_several_files_only_those_runs_that_are_wanted(files, tmp_path):
     out = tmp_path / "runs"
-    done = api.run(files, out=out, only=lambda run: run.seed == 1)
+    with threads_given_back():
+        torch.set_num_threads(3)
+        done = api.run(files, out=out, only=lambda run: run.seed == 1)
+        assert torch.get_num_threads() == 3
     assert [(run.name, run.seed) for run in done.runs] == [("small", 1), ("other", 1)]
     assert not list(out.rglob("seed-0"))
     nothing = api.run(files, out=out, only=lambda run: False)

@@ -1,4 +1,8 @@
-"""A strategy of somebody else's that fails: the round is told, and no more."""
+"""Around a strategy of somebody else's: its failures are told, its process is left as it was."""
+
+import gc
+
+from flwr.serverapp.strategy import FedAvg
 
 from strategies.observed import Observed
 
@@ -23,3 +27,12 @@ def test_a_fault_in_a_class_that_was_sent_by_value_is_told_with_its_line():
     assert strategy.aggregate_train(1, []) == (None, None)
     assert strategy.ledger is not None
     assert strategy.ledger.skipped == "RuntimeError: not today (mine.py:6)"
+
+
+def test_what_others_froze_stays_frozen():
+    gc.freeze()
+    try:
+        Observed(FedAvg()).aggregate_train(1, [])
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()

@@ -87,7 +87,7 @@ def test_the_command_tells_of_a_users_model_that_cannot_be_trained(tmp_path: Pat
     said = succeed("run", "scenario.yaml", "--out", "out", "--set", "rounds=2", cwd=tmp_path)
     line = 1 + broken[: broken.index("assert")].count("\n")
     fault = f"client 0 failed: AssertionError: (mine.py:{line})"
-    told = f"default seed 0, round 1, 12 of 12 replies are of no use: {fault}"
+    told = f"default seed 0, round 1, 12 of 12 replies were rejected or failed: {fault}"
     assert said.splitlines().count(told) == 1
 
 

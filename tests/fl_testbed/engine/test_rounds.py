@@ -123,9 +123,11 @@ class TestRun:
         places = [COLUMNS["rounds.csv"].index(name) for name in ("n_usable", "n_unusable")]
         counts = [[r.tables["rounds.csv"][0][place] for place in places] for r in records]
         assert counts == [[0, 0], [0, 10], [0, 10], [0, 10]]
-        complaints = [[note for note in r.notes if "no use" in note] for r in records]
+        complaints = [[note for note in r.notes if "rejected" in note] for r in records]
         assert [len(own) for own in complaints] == [0, 1, 0, 0]
-        told = "default seed 0, round 1, 10 of 10 replies are of no use: client 0 failed: no reply"
+        told = (
+            "default seed 0, round 1, 10 of 10 replies were rejected or failed: client 0 failed: no"
+        )
         assert complaints[1][0].startswith(told)
 
     def test_the_last_round_is_evaluated_whatever_the_interval(self):

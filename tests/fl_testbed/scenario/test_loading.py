@@ -161,6 +161,11 @@ class TestSweep:
         assert [s.variant for s in scenarios] == ["hidden=4", "hidden=8-2", "hidden=none"]
         assert [s.model.hidden for s in scenarios] == [[4], [8, 2], []]
 
+    def test_mappings_merge_with_what_is_there(self, load):
+        scenarios = load(BASE + "sweep: {training: [{lr: 0.2}, {batch_size: 3}]}\n")
+        trained = [(s.variant, s.training.lr, s.training.batch_size) for s in scenarios]
+        assert trained == [("training=0.2", 0.2, 5), ("training=3", 0.1, 3)]
+
     def test_two_settings_of_one_kind_get_two_names(self, load):
         # With one name they would write into the same run folder.
         rules = "[{kind: krum, n_malicious: 1}, {kind: krum, n_malicious: 2}, {kind: mean}]"
@@ -209,6 +214,15 @@ class TestSettings:
         )
         assert (scenario.rounds, scenario.model.hidden) == (7, [2, 3])
         assert scenario.strategy.aggregation.kind == "mean"
+
+    @pytest.mark.parametrize("sweep", ["", "sweep: {training.lr: [0.3, 0.4]}\n"])
+    def test_a_mapping_is_its_keys_one_by_one(self, load, sweep):
+        # The mean has no n_malicious, and a sweep of the key gives way, as with dotted keys.
+        text = BASE + "variants: {krum: {}, mean: {strategy.aggregation: {kind: mean}}}\n" + sweep
+        settings = "training={lr: 0.2}", "strategy={aggregation: {n_malicious: 2}}"
+        scenarios = load(text, *settings)
+        assert [(s.training.lr, s.training.batch_size) for s in scenarios] == [(0.2, 5)] * 2
+        assert scenarios[0].strategy.aggregation.n_malicious == 2
 
     def test_they_win_over_the_file_a_variant_and_a_sweep(self, load):
         text = BASE + "variants: {a: {rounds: 5}, b: {}}\nsweep: {rounds: [8, 9]}\n"
@@ -321,6 +335,17 @@ class TestYaml:
         text += "variants: {fast: {training: {<<: *usual, lr: 0.7}}}\n"
         training = the_one(load(text)).training
         assert (training.lr, training.batch_size) == (0.7, 5)
+
+    @pytest.mark.parametrize("number", ["1e-3", "0.1E-2", ".1e-2", "10e-4", "+1e-03"])
+    def test_a_number_needs_no_dot_and_no_sign_in_its_exponent(self, load, number):
+        text = BASE.replace("lr: 0.1", f"lr: {number}")
+        assert [s.training.lr for s in load(text)] == [0.001]
+        assert [s.training.lr for s in load(BASE, f"training.lr={number}")] == [0.001]
+
+    def test_what_looks_like_a_number_stays_text_in_quotes_and_as_a_key(self, load):
+        scenario = the_one(load(BASE.replace("small", "'1e5'") + "variants: {1e3: {}}\n"))
+        again = the_one(load(scenario.to_yaml()))
+        assert (again.name, again.variant) == (scenario.name, scenario.variant) == ("1e5", "1e3")
 
     def test_a_date_is_a_name_like_any_other(self, load):
         assert the_one(load(BASE.replace("small", "2020-12-25"))).name == "2020-12-25"

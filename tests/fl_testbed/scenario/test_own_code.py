@@ -16,7 +16,13 @@ from pretended_device import ELSEWHERE, PretendedDevice
 from clients.local import LocalRound
 from clients.shard import Role, Shard
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
-from fl_testbed.scenario.own_code import OwnCodeError, described, own_specs, users_modules
+from fl_testbed.scenario.own_code import (
+    OwnCodeError,
+    described,
+    digest_of,
+    own_specs,
+    users_modules,
+)
 from strategies.aggregation import Aggregate, TooFewClientsError
 from strategies.pipeline import Pipeline
 
@@ -113,6 +119,11 @@ def test_a_package_is_found_beside_the_scenario(folder):
     assert before.identity() != after.identity()  # any of its files may matter
 
 
+def test_what_moves_from_one_file_of_a_package_to_another_changes_its_hash():
+    one, other = {"p/a.py": b"x = 1\n", "p/b.py": b""}, {"p/a.py": b"", "p/b.py": b"x = 1\n"}
+    assert digest_of(one) == digest_of(dict(reversed(one.items()))) != digest_of(other)
+
+
 @pytest.mark.parametrize("file", ["rules.py", "__init__.py"])
 def test_a_package_that_is_not_what_was_imported_is_refused(folder, file):
     package = write_package(folder, f"edited_{file[:-3]}")
@@ -183,6 +194,12 @@ def test_two_files_of_one_name_are_refused(tmp_path):
             RULE,
             "there is no module 'mime' beside the scenario, and none is installed; a file is named "
             "with its ending, file.py:name",
+        ),
+        (
+            "kind: 'subprocess:run', args: {args: exit, shell: true}",
+            RULE,
+            "subprocess is Python's own, and nothing in it is a rule, an attack or a model: name a "
+            "function of yours or of an installed package",
         ),
         (
             "kind: 'mime.rules:first_only'",

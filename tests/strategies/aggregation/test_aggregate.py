@@ -136,6 +136,12 @@ def test_a_sum_is_the_same_bytes_for_any_number_of_threads(dtype):
         torch.set_num_threads(before)
 
 
+def test_what_is_made_of_blocks_may_go_by_blocks_itself():
+    updates, weights = torch.ones(2, 3), torch.tensor([0.5, 0.5])
+    found = blocks.each_block([slice(0, 3)], lambda block, _: block, lambda: None, on_cpu=True)
+    assert [weighted_sum(updates[:, block], weights).tolist() for block in found] == [[1, 1, 1]]
+
+
 def test_weights_are_scaled_to_sum_1_unless_all_of_them_are_0():
     assert normalised(torch.tensor([1e-30, 3e-30])).tolist() == pytest.approx([0.25, 0.75])
     assert normalised(torch.zeros(2)).tolist() == [0.0, 0.0]
