@@ -18,7 +18,7 @@ import yaml
 
 from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache
-from fl_testbed.engine.errors import PoolError, TakenError, TrackerError
+from fl_testbed.engine.errors import NobodyHeardError, PoolError, TakenError, TrackerError
 from fl_testbed.engine.placement import gpus
 from fl_testbed.engine.run_folder import Evaluated, Record, RunFolder, State
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
@@ -251,7 +251,8 @@ class RunWriter:
     def fail(self, fault: BaseException, traceback_text: str) -> None:
         """Record that the run failed, and why."""
         text = str(fault)
-        if not isinstance(fault, TooFewClientsError | OwnCodeError):  # these say what to do
+        readable = TooFewClientsError | OwnCodeError | NobodyHeardError  # these say what to do
+        if not isinstance(fault, readable):
             text = f"{type(fault).__name__}: {text}"
         elif isinstance(fault, TooFewClientsError):
             text += " (strategy.on_too_few: skip_round would go on)"
