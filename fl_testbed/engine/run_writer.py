@@ -287,7 +287,9 @@ class RunWriter:
             for tracker in list(self._trackers):
                 with self._untracked_on_error(tracker):
                     tracker.round(record.round_, tables)
-        self.folder.record(record)
+        round_, every = record.round_, self.scenario.engine.checkpoint_every
+        lasts = round_ % every == 0 or round_ == self.scenario.rounds
+        self.folder.record(record, lasts=lasts)
         self._round, self._state = record.round_, record.state
         self._note(record.notes)
         self._progress.round(self.scenario, record.round_, record.evaluation)
