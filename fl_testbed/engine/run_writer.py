@@ -274,6 +274,7 @@ class RunWriter:
         """Write records as they come, and the summary after the last."""
         for record in records:
             self.record(record)
+            del record  # its state may be as large as all updates: one is enough
         self.finish()
 
     def record(self, record: Record) -> None:
@@ -287,6 +288,7 @@ class RunWriter:
             for tracker in list(self._trackers):
                 with self._untracked_on_error(tracker):
                     tracker.round(record.round_, tables)
+        self._state = None  # the one before
         round_, every = record.round_, self.scenario.engine.checkpoint_every
         lasts = round_ % every == 0 or round_ == self.scenario.rounds
         self.folder.record(record, lasts=lasts)
