@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fl_testbed.report.results import RunResult
 
 INTERRUPTED = 130
-KEPT = "finished rounds are kept, --resume goes on from there"
+KEPT = "rounds are kept up to the last checkpoint, --resume goes on from there"
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -181,9 +181,13 @@ class Pipeline:
         a pre-aggregation mixes, or that are judged without those that are shielded, and what a
         rule remembers of each client, before the round and after it."""
         mixes = any("out" not in asks for asks in self._pre_aggregate_asks)
+        return mixes + (self.oracle.removing == "shielded") + 2 * self.remembers_updates
+
+    @property
+    def remembers_updates(self) -> bool:
+        """Whether the rule remembers a row as long as an update of each client."""
         few = getattr(self.aggregate, "keywords", {}).get("n_last")  # columns that it remembers
-        remembers = {"clients", "memory"} <= self._aggregate_asks and few is None
-        return mixes + (self.oracle.removing == "shielded") + 2 * remembers
+        return {"clients", "memory"} <= self._aggregate_asks and few is None
 
     @property
     def compares_pairs(self) -> bool:

@@ -36,6 +36,8 @@ def server_memory(
         n_copies += 3 * n  # what came, the rows of the file, the file
     if scenario.local_method is not None and scenario.local_method.keeps_parameters:
         n_copies += len(scenario.clients.population)
+    if pipeline.remembers_updates and device.type == "cpu":
+        n_copies += n  # a checkpoint is copied twice, when memory of before the round is gone
     return d, server_bytes(pipeline, n, d, device, spec.keep_mib) + 4 * d * n_copies
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache
-from fl_testbed.engine.errors import PoolError, TakenError, TrackerError
+from fl_testbed.engine.errors import NobodyHeardError, PoolError, TakenError, TrackerError
 from fl_testbed.engine.placement import gpus
 from fl_testbed.engine.run_folder import Evaluated, Record, RunFolder, State
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
@@ -251,7 +251,8 @@ class RunWriter:
     def fail(self, fault: BaseException, traceback_text: str) -> None:
         """Record that the run failed, and why."""
         text = str(fault)
-        if not isinstance(fault, TooFewClientsError | OwnCodeError):  # these say what to do
+        readable = TooFewClientsError | OwnCodeError | NobodyHeardError  # these say what to do
+        if not isinstance(fault, readable):
             text = f"{type(fault).__name__}: {text}"
         elif isinstance(fault, TooFewClientsError):
             text += " (strategy.on_too_few: skip_round would go on)"
@@ -273,6 +274,7 @@ class RunWriter:
         """Write records as they come, and the summary after the last."""
         for record in records:
             self.record(record)
+            del record  # its state may be as large as all updates: one is enough
         self.finish()
 
     def record(self, record: Record) -> None:
@@ -286,7 +288,10 @@ class RunWriter:
             for tracker in list(self._trackers):
                 with self._untracked_on_error(tracker):
                     tracker.round(record.round_, tables)
-        self.folder.record(record)
+        self._state = None  # the one before
+        round_, every = record.round_, self.scenario.engine.checkpoint_every
+        lasts = round_ % every == 0 or round_ == self.scenario.rounds
+        self.folder.record(record, lasts=lasts)
         self._round, self._state = record.round_, record.state
         self._note(record.notes)
         self._progress.round(self.scenario, record.round_, record.evaluation)

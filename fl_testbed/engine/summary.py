@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from clients.shard import Role
+from fl_testbed.engine.errors import NobodyHeardError
 from fl_testbed.engine.rounds import FIGURES
 from fl_testbed.metrics import (
     after_round,
@@ -34,14 +35,23 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
 
     Rounds before a restart are left out, as nothing of them is in the final model, and so is the
     model that a restart leaves, which is the initial one. Only what a lift goes by counts in all.
+
+    Raises:
+        NobodyHeardError: If the model could learn from no reply at all.
     """
     rounds, groups, attacks = (
         read_table(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks")
     )
     restart = last_restart(rounds)
     is_trained = (rounds["round"] > 0) & ~(rounds["round"] <= restart)
+<<<<<<< HEAD
     n_final = scenario.evaluation.n_final or N_FINAL
     evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(n_final)
+=======
+    if is_trained.any() and not rounds.loc[is_trained, "n_usable"].any():
+        raise NobodyHeardError(_why_nobody(rounds[is_trained], read_table(folder / "clients.csv")))
+    evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(FINAL_EVALUATIONS)
+>>>>>>> checkpoints
     final = rounds[rounds["round"].isin(evaluated)]
     tested = groups[groups["round"].isin(evaluated)]
     by_group = tested.groupby("group", sort=False)["accuracy"]
@@ -63,6 +73,20 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
         **heard_and_lifted(folder, scenario, restart),
         **_untrained_pieces(folder, scenario, restart),
     }
+
+
+def _why_nobody(rounds: pd.DataFrame, clients: pd.DataFrame) -> str:
+    first, last = rounds["round"].min(), rounds["round"].max()
+    told = clients.loc[clients["round"] == last, "status"]
+    if told.empty:  # a strategy that asked nobody
+        why = rounds["skipped"].iloc[-1]
+    else:
+        most = told.mode()[0]
+        why = f"{(told == most).sum()} of {len(told)} {most}"
+    return (
+        f"no reply from round {first} on was of use; in round {last}, {why}: remove the folder to "
+        "run it again"
+    )
 
 
 def described(scenario: Scenario) -> dict[str, Any]:

@@ -76,7 +76,12 @@ class Row:
     @property
     def competes(self) -> bool:
         """Whether it can be the best."""
-        return not self.is_oracle and not self.is_unattacked
+        return not self.is_oracle and not self.is_unattacked and not self.stands_still
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether no round of its finished runs moved anything: never marked as best."""
+        return 0 < self.n_rounds == self.n_skipped
 
 
 @dataclass

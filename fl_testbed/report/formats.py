@@ -300,7 +300,8 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
     for row in rows:
         if row.n_skipped:
             share = f"{row.n_skipped:,} of {row.n_rounds:,}"
-            yield f"{row.label}: {share} rounds moved nothing, rounds.csv says why"
+            no_rival = ", not in the running for best" * row.stands_still
+            yield f"{row.label}: {share} rounds moved nothing, rounds.csv says why{no_rival}"
     yield from (f"failed: {text}" for text in comparison.failed)
 
 

@@ -66,6 +66,7 @@ class EngineSpec(Spec):
     client_timeout_s: Seconds = 600.0  # seconds a client may take, else it has failed
     device: Annotated[str, AfterValidator(_device)] = "auto"  # auto: a GPU, where there is one
     memory_limit_mib: PositiveFloat | None = None  # of the device, for each process that trains
+    checkpoint_every: PositiveInt = 1  # rounds; a resume goes on from the last checkpoint
 
     @property
     def n_workers(self) -> int | None:

@@ -265,14 +265,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("engine", "rounds_before"), [("inline", 0), ("inline", 6), ("ray", 4)], ids=str
+    ("engine", "rounds_before", "every"), [("inline", 0, 1), ("inline", 6, 15), ("ray", 4, 1)]
 )
 def test_a_killed_driver_resumes_to_the_same_bytes(
-    whole: Path, tmp_path: Path, engine: str, rounds_before: int
+    whole: Path, tmp_path: Path, engine: str, rounds_before: int, every: int
 ) -> None:
     write_scenario(tmp_path)
     arguments = ("run", "scenario.yaml", "--engine", engine, "--workers", 1, *AGNOSTIC)
-    process = start(*arguments, "--out", "out", cwd=tmp_path)
+    seldom = ("--set", f"engine.checkpoint_every={every}")
+    process = start(*arguments, *seldom, "--out", "out", cwd=tmp_path)
     wait_for_rounds(process, tmp_path / "out", rounds_before)
     assert process.poll() is None
     shared = shared_memory_of(process)
@@ -283,6 +284,8 @@ def test_a_killed_driver_resumes_to_the_same_bytes(
     wait_until_nobody_maps(shared)
     succeed("run", "scenario.yaml", *AGNOSTIC, "--out", "out", "--resume", cwd=tmp_path)  # inline
     assert_same_results(whole, tmp_path / "out")
+    events = (tmp_path / "out" / "small" / "default" / "seed-0" / "events.log").read_text()
+    assert every == 1 or "resumed after round 0" in events
 
 
 KILLED_WHILE_WRITING = """
@@ -290,14 +293,14 @@ def patch(run_folder):
     import os, signal
     write_bytes = run_folder.RunFolder.write_bytes
 
-    def torn(self, name, content):
+    def torn(self, name, content, *counted_on):
         if name == run_folder.CHECKPOINT and (self.path / name).exists():
             if len((self.path / "rounds.csv").read_text().splitlines()) == 4:
                 (self.path / (name + ".partial")).write_bytes(content[: len(content) // 2])
                 with (self.path / "clients.csv").open("a") as table:
                     table.write("3,7,hon")
                 os.kill(os.getpid(), signal.SIGKILL)
-        write_bytes(self, name, content)
+        write_bytes(self, name, content, *counted_on)
 
     run_folder.RunFolder.write_bytes = torn
 """

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord
 from fl_testbed.engine import federated
 from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.datasets import load_dataset
+from fl_testbed.engine.errors import NobodyHeardError
 from fl_testbed.engine.evaluation import Evaluator
 from fl_testbed.engine.memory import server_memory
 from fl_testbed.engine.models import build_model
@@ -267,6 +268,18 @@ class TestSummary:
         restarted = (short["round"] == 4).astype(int)
         short.assign(restarted=restarted).to_csv(folder / "rounds.csv", index=False)
         assert summarise(folder, scenario())["final_rounds"] == [6]
+
+    def test_a_model_that_learned_from_no_reply_since_it_began_again_is_no_result(
+        self, folder: Path
+    ):
+        rounds = pd.read_csv(folder / "rounds.csv")
+        rounds.loc[rounds["round"] > 3, "n_usable"] = 0
+        rounds.to_csv(folder / "rounds.csv", index=False)
+        clients = pd.read_csv(folder / "clients.csv")
+        clients.assign(status="failed: off").to_csv(folder / "clients.csv", index=False)
+        told = "no reply from round 4 on was of use; in round 12, 2 of 2 failed: off: remove"
+        with pytest.raises(NobodyHeardError, match=told):
+            summarise(folder, scenario())
 
     def test_what_is_no_number_or_was_driven_to_infinity_is_null(self, folder: Path):
         summary = summarise(folder, scenario())

@@ -50,6 +50,7 @@ def test_a_run_that_is_done_has_its_rows_on_the_disk(tmp_path: Path, monkeypatch
     folder = RunFolder(tmp_path)
     folder.start(COLUMNS)
     folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
+    assert ("rounds.csv", (tmp_path / "rounds.csv").stat().st_size) in synced  # as it counts on
     folder.close()
     folder.finish({"w": torch.zeros(2)}, {})
     names = [name for name, _ in synced]

@@ -204,6 +204,21 @@ def test_a_run_that_fails_before_it_begins_leaves_a_folder_that_another_command_
     theirs.release()
 
 
+def test_a_run_in_which_every_client_failed_has_failed_and_so_it_has_when_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    write_scenario(tmp_path)
+    hasty = ("run", "scenario.yaml", "--set", "rounds=1", "--set", "engine.client_timeout_s=1.0e-6")
+    for arguments in (hasty, (*hasty, "--resume")):
+        done = run(*arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("runs/small/default/seed-0: the run failed after round 1: no reply")
+    folder = tmp_path / "runs/small/default/seed-0"
+    assert (folder / "failure.json").exists()
+    assert not (folder / "summary.json").exists()
+
+
 LOSES_A_FOLDER = """
 def patch(run_writer):
     import errno, os

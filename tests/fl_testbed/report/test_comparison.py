@@ -125,6 +125,14 @@ def test_rounds_that_moved_nothing_are_told_below_the_table(tmp_path: Path) -> N
     ]
 
 
+def test_a_model_that_never_moved_is_best_in_nothing(tmp_path: Path) -> None:
+    for name, accuracy, skipped in (("mean", 0.5, 0), ("median", 0.6, 1), ("krum", 0.9, 40)):
+        write_run(tmp_path / "one", name, 0, figures(accuracy), rounds=40, skipped_rounds=skipped)
+    comparison = compare(find_runs([tmp_path]))
+    assert comparison.best[ACCURACY.key] == ["median"]
+    assert not row_of(comparison, "krum").is_pareto
+
+
 def test_a_figure_that_a_run_could_not_have_is_no_zero(tmp_path: Path) -> None:
     write_run(tmp_path / "one", "mean", 0, figures(0.5, rate=None))
     write_run(tmp_path / "one", "mean", 1, figures(0.7, rate=0.4))
