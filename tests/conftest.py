@@ -1,4 +1,6 @@
+import gc
 import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,25 @@ import pytest
 # One process of tests per core: more threads than that only spin. Before torch is imported.
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import without looking for garbage, nor ever among what was imported, as commands do."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> Iterator[None]:
+    """Keep what is imported frozen, whatever the tests of a module have done."""
+    yield
+    if not gc.get_freeze_count():
+        gc.freeze()
 
 
 @pytest.fixture

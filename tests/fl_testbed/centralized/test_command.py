@@ -66,7 +66,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_ray_gives_the_bytes_of_inline(reference: Path, tmp_path: Path) -> None:
     write_scenario(tmp_path, SCENARIO)
-    how = ("--engine", "ray", "--workers", 2)
+    how = ("--engine", "ray", "--workers", 1)
     succeed("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path)
     assert_same_results(reference, tmp_path / "out", FILES)
 

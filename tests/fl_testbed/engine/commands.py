@@ -1,13 +1,15 @@
 """Runs the real command, and compares what runs leave behind."""
 
 import contextlib
+import importlib
 import io
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -61,7 +63,7 @@ import importlib.abc, importlib.util, sys
 
 class Patch(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != {module!r}:
+        if name != PATCHED:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -82,20 +84,20 @@ def write_scenario(folder: Path, text: str = SCENARIO) -> Path:
     return path
 
 
-def _environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k != "FL_TESTBED_DATA"}
+def _environment(patches: Path | None) -> dict[str, str]:
+    environment = {k: v for k, v in os.environ.items() if k != "FL_TESTBED_DATA"}
+    if patches is not None:
+        paths = [str(patches), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return environment
 
 
 def start(*arguments: object, cwd: Path, patches: Path | None = None) -> subprocess.Popen[str]:
     """Start the command in its own process group; ``patches`` holds a sitecustomize."""
-    environment = _environment()
-    if patches is not None:
-        paths = [str(patches), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     return subprocess.Popen(
         [str(COMMAND), *map(str, arguments)],
         cwd=cwd,
-        env=environment,
+        env=_environment(patches),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -109,21 +111,27 @@ def start(*arguments: object, cwd: Path, patches: Path | None = None) -> subproc
 def run(
     *arguments: object, cwd: Path, patches: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end: in this process, which has imported all it needs, unless it is to
-    be patched or runs Flower's engine, which changes what Python does with warnings and logs."""
-    if patches is None and "flower" not in arguments:
-        return _run_here([str(argument) for argument in arguments], cwd)
+    """Run the command to its end: in this process, which has imported all it needs, unless it runs
+    Flower's engine, which changes what Python does with warnings and logs.
+
+    Its workers are processes of their own; they and this one are patched.
+    """
+    if "flower" not in arguments:
+        return _run_here([str(argument) for argument in arguments], cwd, patches)
     process = start(*arguments, cwd=cwd, patches=patches)
     out, err = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def _run_here(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+def _run_here(
+    arguments: list[str], cwd: Path, patches: Path | None
+) -> subprocess.CompletedProcess[str]:
     out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(cwd),
         patch.object(sys, "argv", [str(COMMAND), *arguments]),
-        patch.dict(os.environ, _environment(), clear=True),
+        patch.dict(os.environ, _environment(patches), clear=True),
+        _patched(patches),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as end,
@@ -132,6 +140,29 @@ def _run_here(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[st
     return subprocess.CompletedProcess(
         arguments, end.value.code or 0, out.getvalue(), err.getvalue()
     )
+
+
+@contextlib.contextmanager
+def _patched(patches: Path | None) -> Iterator[None]:
+    """Patch this process as the sitecustomize in a folder would, for a while."""
+    if patches is None:
+        yield
+        return
+    path = patches / "sitecustomize.py"
+    customize: dict[str, Any] = {"__file__": str(path)}
+    exec(compile(path.read_text(), path, "exec"), customize)
+    sys.meta_path.pop(0)  # what it waits for is here
+    module = importlib.import_module(customize["PATCHED"])
+    owners = [module, *(owner for owner in vars(module).values() if isinstance(owner, type))]
+    before = [(owner, dict(vars(owner))) for owner in owners]
+    try:
+        customize["patch"](module)
+        yield
+    finally:
+        for owner, values in before:
+            for name, value in values.items():
+                if vars(owner)[name] is not value:
+                    setattr(owner, name, value)
 
 
 def succeed(*arguments: object, cwd: Path, patches: Path | None = None) -> str:
@@ -143,7 +174,8 @@ def succeed(*arguments: object, cwd: Path, patches: Path | None = None) -> str:
 def patches(folder: Path, module: str, patch: str) -> Path:
     path = folder / "patches"
     path.mkdir()
-    (path / "sitecustomize.py").write_text(patch + PATCH_ON_IMPORT.format(module=module))
+    text = f"{patch}\nPATCHED = {module!r}\n{PATCH_ON_IMPORT}"
+    (path / "sitecustomize.py").write_text(text)
     return path
 
 

@@ -132,7 +132,7 @@ def scenario(folder: Path, strategies: dict[str, str]) -> Path:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("flower")
-    scenarios = load_scenarios(scenario(folder, variants()))
+    scenarios = load_scenarios(scenario(folder, variants()), ["rounds=2"])
     launch(scenarios, Options(folder / "out", None, ""), MagicMock())
     return {s.variant: run_folder(folder / "out", s).path for s in scenarios}
 
@@ -190,9 +190,8 @@ def test_flowers_own_engine_agrees_up_to_the_order_of_sums(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:
     scenario(tmp_path, {"MultiKrum": variants()["MultiKrum"]})
-    done = run(
-        "run", "scenario.yaml", "--out", "out", "--engine", "flower", "--workers", 1, cwd=tmp_path
-    )
+    how = ("--engine", "flower", "--workers", 1, "--set", "rounds=2")
+    done = run("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")  # nor does Ray say what it thinks of it
     ours = pd.read_csv(runs["MultiKrum"] / "clients.csv")
     theirs = pd.read_csv(tmp_path / "out" / "small" / "MultiKrum" / "seed-0" / "clients.csv")
@@ -207,10 +206,10 @@ def test_older_objects_are_no_garbage_while_a_strategy_works_and_only_then(tmp_p
         tmp_path,
         SCENARIO.replace("{aggregation: {kind: mean}}", flower("mine.py:counting")),
     )
-    before = gc.get_freeze_count()
+    gc.unfreeze()
     launch(load_scenarios(path, ["rounds=1"]), Options(tmp_path / "out", None, ""), MagicMock())
-    assert int((tmp_path / "frozen").read_text()) > before + 100_000
-    assert gc.get_freeze_count() == before
+    assert int((tmp_path / "frozen").read_text()) > 100_000
+    assert gc.get_freeze_count() == 0
 
 
 def test_an_exception_in_a_strategy_costs_a_round_and_says_why(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def run_all(folder: Path, *how: object) -> None:
     save_file(model, folder / "init.safetensors")
     (folder / "attacked.yaml").write_text(ATTACKED)
     (folder / "mine.py").write_text(RARE)
-    succeed("run", "scenario.yaml", "attacked.yaml", "--out", "out", *how, cwd=folder)
+    files, short = ("scenario.yaml", "attacked.yaml"), ("--set", "rounds=3")
+    succeed("run", *files, "--out", "out", *short, *how, cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_the_resolved_scenario_in_a_run_folder_gives_the_same_run(
 def test_a_finished_run_is_not_run_again(reference: Path) -> None:
     folder = run_folders(reference / "out")["small/fltrust/seed-0"]
     before = (folder / "timings.csv").stat().st_mtime_ns
-    said = succeed("run", "scenario.yaml", "--out", "out", cwd=reference)
+    said = succeed("run", "scenario.yaml", "--out", "out", "--set", "rounds=3", cwd=reference)
     assert "done before" in said
     assert (folder / "timings.csv").stat().st_mtime_ns == before
 

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
 from threading import Thread
@@ -18,8 +19,8 @@ from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, check_data, load_dataset
 from fl_testbed.engine.launch import launch, write_plan
-from fl_testbed.engine.run_folder import CHECKPOINT, RunFolder
-from fl_testbed.engine.run_writer import Options, run_folder
+from fl_testbed.engine.run_folder import CHECKPOINT, Record, RunFolder
+from fl_testbed.engine.run_writer import Options, RunWriter, run_folder
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 
 VARIANTS = """
@@ -49,16 +50,28 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-@pytest.mark.parametrize("how", [("--engine", "inline"), ("--engine", "ray", "--workers", 1)])
-def test_one_failure_ends_no_other_run(undisturbed: Path, tmp_path: Path, how) -> None:
+def test_one_failure_ends_no_other_run(undisturbed: Path, tmp_path: Path) -> None:
     write_scenario(tmp_path, SCENARIO + VARIANTS)
     failing = patches(tmp_path, "fl_testbed.engine.rounds", FAILS_IN_ROUND_2)
-    settings = ("run", "scenario.yaml", "--out", "out", *how, "--set", "engine.parallel=runs")
-    done = run(*settings, cwd=tmp_path, patches=failing)
+    done = run("run", "scenario.yaml", "--out", "out", cwd=tmp_path, patches=failing)
     assert done.returncode == 1
     assert "the run failed after round 1: ArithmeticError: no median of nothing" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-    folder = tmp_path / "out" / "small" / "median" / "seed-0"
+    assert_median_failed(tmp_path / "out")
+
+    table = succeed("compare", "out", cwd=tmp_path)
+    assert "0 of 1, 1 failed" in table
+    assert "failed: median: seed 0: after round 1: ArithmeticError: no median of nothing" in table
+    assert (tmp_path / "out" / "small" / "late" / "seed-0" / "summary.json").exists()
+
+    said = succeed("run", "scenario.yaml", "--out", "out", "--resume", cwd=tmp_path)
+    assert said.count("done before") == 2
+    assert_same_results(undisturbed, tmp_path / "out")
+    assert "failed" not in succeed("compare", "out", cwd=tmp_path)
+
+
+def assert_median_failed(out: Path) -> None:
+    folder = out / "small" / "median" / "seed-0"
     reason = json.loads((folder / "failure.json").read_text())["reason"]
     assert reason == "after round 1: ArithmeticError: no median of nothing"
     events = (folder / "events.log").read_text()
@@ -66,15 +79,24 @@ def test_one_failure_ends_no_other_run(undisturbed: Path, tmp_path: Path, how) -
     assert "\x1b" not in events
     assert len((folder / "rounds.csv").read_text().splitlines()) == 3  # what was done is kept
 
-    table = succeed("compare", "out", cwd=tmp_path)
-    assert "0 of 1, 1 failed" in table
-    assert "failed: median: seed 0: after round 1: ArithmeticError: no median of nothing" in table
-    assert (tmp_path / "out" / "small" / "late" / "seed-0" / "summary.json").exists()
 
-    said = succeed(*settings, "--engine", "inline", "--resume", cwd=tmp_path)
-    assert said.count("done before") == 2
+def test_on_ray_too_one_failure_ends_no_other_run_and_a_full_disk_all(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scenario(tmp_path, SCENARIO + VARIANTS)
+    failing = patches(tmp_path, "fl_testbed.engine.rounds", FAILS_IN_ROUND_2)
+    monkeypatch.setattr(RunWriter, "record", losing("late", errno.ENOSPC))
+    how = ("--engine", "ray", "--workers", 1, "--set", "engine.parallel=runs")
+    done = run("run", "scenario.yaml", "--out", "out", *how, cwd=tmp_path, patches=failing)
+    monkeypatch.undo()
+    assert done.returncode == 1
+    assert os.strerror(errno.ENOSPC) in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert_median_failed(tmp_path / "out")
+
+    said = succeed("run", "scenario.yaml", "--out", "out", "--resume", cwd=tmp_path)
+    assert said.count("done before") == 1
     assert_same_results(undisturbed, tmp_path / "out")
-    assert "failed" not in succeed("compare", "out", cwd=tmp_path)
 
 
 def test_a_piped_sweep_says_how_long_it_goes_on(undisturbed: Path, tmp_path: Path) -> None:
@@ -219,35 +241,25 @@ def test_a_run_in_which_every_client_failed_has_failed_and_so_it_has_when_it_goe
     assert not (folder / "summary.json").exists()
 
 
-LOSES_A_FOLDER = """
-def patch(run_writer):
-    import errno, os
-    record = run_writer.RunWriter.record
+def losing(variant: str, number: int) -> Callable[[RunWriter, Record], None]:
+    """Return a ``RunWriter.record`` that fails in round 2 of a variant."""
+    record = RunWriter.record
 
-    def failing(self, record_):
-        if self.scenario.variant == "median" and record_.round_ == 2:
-            raise OSError({number}, os.strerror({number}))
-        record(self, record_)
+    def failing(self: RunWriter, content: Record) -> None:
+        if self.scenario.variant == variant and content.round_ == 2:
+            raise OSError(number, os.strerror(number))
+        record(self, content)
 
-    run_writer.RunWriter.record = failing
-"""
+    return failing
 
 
-@pytest.mark.parametrize(
-    ("number", "how"),
-    [
-        (errno.EACCES, ("--engine", "inline")),
-        (errno.ENOSPC, ("--engine", "inline")),
-        (errno.ENOSPC, ("--engine", "ray", "--workers", 1)),
-    ],
-)
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
 def test_a_folder_that_cannot_be_written_ends_no_other_run_and_a_full_disk_all(
-    tmp_path: Path, number: int, how
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     write_scenario(tmp_path, SCENARIO + VARIANTS)
-    losing = patches(tmp_path, "fl_testbed.engine.run_writer", LOSES_A_FOLDER.format(number=number))
-    settings = ("run", "scenario.yaml", *how, "--set", "engine.parallel=runs")
-    done = run(*settings, cwd=tmp_path, patches=losing)
+    monkeypatch.setattr(RunWriter, "record", losing("median", number))
+    done = run("run", "scenario.yaml", cwd=tmp_path)
     assert done.returncode == 1
     assert os.strerror(number) in done.stderr
     finished = (tmp_path / "runs/small/late/seed-0/summary.json").exists()

@@ -141,7 +141,7 @@ BOUNDED = [
 
 seeds = st.integers(0, 2**31)
 sizes = st.sampled_from([1e-3, 1.0, 30.0, 1e4, 1e15, 1e30])
-few = settings(max_examples=10, deadline=None)
+few = settings(max_examples=5, deadline=None)
 
 
 def every_rule(but: dict[str, str] | None = None) -> Any:
