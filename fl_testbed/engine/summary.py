@@ -44,14 +44,10 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     )
     restart = last_restart(rounds)
     is_trained = (rounds["round"] > 0) & ~(rounds["round"] <= restart)
-<<<<<<< HEAD
-    n_final = scenario.evaluation.n_final or N_FINAL
-    evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(n_final)
-=======
     if is_trained.any() and not rounds.loc[is_trained, "n_usable"].any():
         raise NobodyHeardError(_why_nobody(rounds[is_trained], read_table(folder / "clients.csv")))
-    evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(FINAL_EVALUATIONS)
->>>>>>> checkpoints
+    n_final = scenario.evaluation.n_final or N_FINAL
+    evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(n_final)
     final = rounds[rounds["round"].isin(evaluated)]
     tested = groups[groups["round"].isin(evaluated)]
     by_group = tested.groupby("group", sort=False)["accuracy"]
