@@ -100,6 +100,7 @@ class Results:
         return pd.concat(parts, ignore_index=True)
 
 
+@threads_given_back()
 def run(
     scenario: PathLike | Sequence[PathLike],
     settings: Mapping[str, Any] | None = None,
@@ -137,14 +138,14 @@ def run(
     )
     failures: list[str] = []
     if scenarios:
-        progress = RunProgress(make_console(stderr=True), scenarios)
-        with threads_given_back(), progress:
+        with RunProgress(make_console(stderr=True), scenarios) as progress:
             failures = launch(scenarios, options, progress, kind_of(scenarios))
     if failures:
         raise RunFailedError("\n".join(failures))
     return Results(find_runs(run_folder(Path(out), item).path for item in scenarios))
 
 
+@threads_given_back()
 def replay(
     *folders: PathLike,
     settings: Mapping[str, Any] | None = None,
