@@ -133,9 +133,9 @@ def run(
     scenarios = [s for s in load_files([*map(Path, files)], texts) if only is None or only(s)]
     named = ", ".join(map(str, files))
     command = f"fl_testbed.api.run({named!r}, {dict(settings or {})!r})"
-    options = Options(
-        Path(out), _data_folder(data_dir), command, resume, how_to_resume="resume=True"
-    )
+    how, is_part = "resume=True", only is not None
+    folder = _data_folder(data_dir)
+    options = Options(Path(out), folder, command, resume, how_to_resume=how, is_part=is_part)
     failures: list[str] = []
     if scenarios:
         with RunProgress(make_console(stderr=True), scenarios) as progress:

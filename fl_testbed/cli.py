@@ -144,9 +144,14 @@ def run(
     console = make_console()
     trackers = start_trackers(tracker or [], out)
     command = shlex.join(["fl-testbed", *sys.argv[1:]])
-    options = Options(out, data_dir, command, resume, trackers)
+    options = Options(out, data_dir, command, resume, trackers, is_part=bool(variant))
     with RunProgress(console, scenarios) as progress:
-        failures = launch(scenarios, options, progress, kind_of(scenarios))
+        try:
+            failures = launch(scenarios, options, progress, kind_of(scenarios))
+        except OSError as fault:
+            if progress.has_begun:
+                fault.add_note(KEPT)
+            raise
     for name in dict.fromkeys(s.name for s in scenarios):
         folder = out / name
         own = (run_folder(out, s).path for s in scenarios if s.name == name)
@@ -417,7 +422,7 @@ def main() -> None:
         raise
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        _end(1, f"the run stopped: {what}; {KEPT}" if runs else what)
+        _end(1, f"the run stopped: {what}; {KEPT}" if hasattr(error, "__notes__") else what)
     except Exception as error:
         from fl_testbed.scenario import ScenarioError
         from fl_testbed.scenario.own_code import OwnCodeError

@@ -61,6 +61,11 @@ class RunProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether any run has."""
+        return self._start is not None
+
     def begin(self, scenario: AnyScenario, first_round: int) -> None:
         """Note the start of a run; earlier rounds of a resumed one count as done.
 

@@ -106,7 +106,8 @@ def _on_flower(options: Options) -> Compute:
 def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
     """Note which runs belong to each sweep, in order: a comparison shows those that are missing.
 
-    Runs of earlier commands stay in the plan as long as their folders are there.
+    Runs of earlier commands stay in the plan as long as their folders are there; those of which
+    there is nothing yet, until the whole sweep is run again.
 
     Raises:
         ScenarioError: If what is there is no plan.
@@ -121,7 +122,8 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
             except (ValueError, TypeError, KeyError) as fault:
                 text = f"is no plan of a sweep ({fault}): remove it, or choose another --out"
                 raise ScenarioError(Fault(str(folder.path / PLAN), "", text)) from None
-            there = [run for run in earlier if place_of_run(folder.path, *run).exists()]
+            keeps_all, place = options.is_part, folder.path
+            there = [run for run in earlier if keeps_all or place_of_run(place, *run).exists()]
             command = options.command
             if set(runs) < set(there):  # of a part of the sweep: order and command are the whole's
                 runs, command = there, plan.get("command", command)

@@ -82,6 +82,8 @@ class Options:
     trackers: Sequence[StartTracker] = ()
     how_to_resume: str = "--resume"
     """What whoever gave the command adds to it, to go on with unfinished runs."""
+    is_part: bool = False
+    """Whether some runs of a sweep were left out by name: they stay planned."""
 
 
 class Kind(Protocol):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from commands import SCENARIO, patches, run, succeed
@@ -66,6 +67,13 @@ def test_a_file_that_cannot_be_written_is_named_and_nothing_said_of_rounds(tmp_p
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     done = run("show", "scenario.yaml", "--out", "nowhere/sheet.png", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "nowhere/sheet.png: No such file or directory\n")
+
+
+def test_a_fault_before_any_run_began_says_nothing_of_rounds(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("fl_testbed.engine.launch.launch", MagicMock(side_effect=OSError("full")))
+    (tmp_path / "scenario.yaml").write_text(SCENARIO)
+    done = run("run", "scenario.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "full\n")
 
 
 @pytest.mark.parametrize(

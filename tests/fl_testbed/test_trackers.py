@@ -40,10 +40,10 @@ def launch_twice(
     """Kill a run when trackers have been told of round 2 and its folder has not, and go on."""
     record = RunFolder.record
 
-    def killed(self: RunFolder, content: Record) -> None:
+    def killed(self: RunFolder, content: Record, **how: bool) -> None:
         if content.round_ == 2:
             raise KeyboardInterrupt
-        record(self, content)
+        record(self, content, **how)
 
     with patch.object(RunFolder, "record", killed), pytest.raises(KeyboardInterrupt):
         launch(scenarios, Options(out, None, "", trackers=trackers()), MagicMock())

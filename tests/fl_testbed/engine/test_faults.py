@@ -265,8 +265,8 @@ def patch(run_folder):
     import time
     record = run_folder.RunFolder.record
 
-    def slowly(self, content):
-        record(self, content)
+    def slowly(self, content, **how):
+        record(self, content, **how)
         time.sleep(0.2)  # so that it is not done before its killer, who may have to wait for a core
 
     run_folder.RunFolder.record = slowly

@@ -87,10 +87,10 @@ def test_a_resumed_run_is_the_same_and_refuses_another_file(
     options = Options(tmp_path / "out", None, "", resume=True)
     record = RunFolder.record
 
-    def killed(self: RunFolder, content: Record) -> None:
+    def killed(self: RunFolder, content: Record, **how: bool) -> None:
         if content.round_ == 2:
             raise KeyboardInterrupt
-        record(self, content)
+        record(self, content, **how)
 
     scenarios = load_scenarios(continued / "scenario.yaml", settings)
     with patch.object(RunFolder, "record", killed), pytest.raises(KeyboardInterrupt):

@@ -264,6 +264,8 @@ def test_a_folder_that_cannot_be_written_ends_no_other_run_and_a_full_disk_all(
     assert os.strerror(number) in done.stderr
     finished = (tmp_path / "runs/small/late/seed-0/summary.json").exists()
     assert finished == (number == errno.EACCES)
+    kept = "rounds are kept up to the last checkpoint, --resume goes on from there" in done.stderr
+    assert kept == (number == errno.ENOSPC)
 
 
 def test_a_sweep_of_seeds_keeps_two_datasets_and_reads_each_once_to_check_and_once_to_run(
@@ -357,6 +359,17 @@ def test_a_command_for_a_part_of_a_sweep_leaves_its_plan_as_it_is(tmp_path: Path
         write_plan(chosen, Options(tmp_path, None, command))
     plan = json.loads((tmp_path / "small/sweep.json").read_text())
     assert plan == {"command": "whole", "runs": [["default", 0], ["default", 1]]}
+
+
+def test_what_a_whole_sweep_did_not_come_to_stays_planned_until_it_is_run_again(
+    tmp_path: Path,
+) -> None:
+    scenarios = load_scenarios(write_scenario(tmp_path), ["sweep.seed=[0, 1]"])
+    last = scenarios[1:]
+    for chosen, is_part, planned in ((scenarios, False, 2), (last, True, 2), (last, False, 1)):
+        write_plan(chosen, Options(tmp_path, None, "", is_part=is_part))
+        plan = json.loads((tmp_path / "small/sweep.json").read_text())
+        assert len(plan["runs"]) == planned
 
 
 @pytest.mark.parametrize("torn", ["{", "[]", '{"runs": [3]}', '{"runs": [[1, "a"]]}'])
