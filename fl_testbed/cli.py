@@ -57,6 +57,14 @@ def _everywhere(
 
 
 ScenarioPath = Annotated[Path, typer.Argument(help="YAML file of the scenario.")]
+OwnFigures = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--figure",
+        metavar="FILE.py:NAME",
+        help="A function of yours of a run's tables, as one more column.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change any key; the value is YAML."),
@@ -181,6 +189,7 @@ def compare_(
         list[str] | None,
         typer.Option(help="Only this one, by its heading; may be given several times."),
     ] = None,
+    figure: OwnFigures = None,
 ) -> None:
     """Compare variants over seeds: one row each, mean and 95 % interval. Runs may go on."""
     with _loading():
@@ -188,7 +197,7 @@ def compare_(
         from fl_testbed.report.comparison import UnknownVariantError, compare
         from fl_testbed.report.formats import FORMATS, terminal
 
-    found = _found_runs(runs)
+    found = _found_runs(runs, figure)
     try:
         sections = columns_named(column, [run.figures for run in found]) if column else SECTIONS
         comparison = compare(found, baseline, sections)
@@ -242,25 +251,33 @@ def report(
     with_pdf: Annotated[
         bool, typer.Option("--pdf", help="Write figures as PDF as well, for LaTeX.")
     ] = False,
+    figure: OwnFigures = None,
 ) -> None:
     """Write report.html, one page that holds tables, figures and scenario, and figures/."""
-    page = _reported(folder, baseline, with_pdf=with_pdf)
+    page = _reported(folder, baseline, figure, with_pdf=with_pdf)
     make_console().print(f"report: {page}", soft_wrap=True)
 
 
-def _reported(folder: Path, baseline: str | None = None, *, with_pdf: bool = False) -> Path:
+def _reported(
+    folder: Path,
+    baseline: str | None = None,
+    figures: list[str] | None = None,
+    *,
+    with_pdf: bool = False,
+) -> Path:
     with _loading():
         from fl_testbed.report.comparison import UnknownVariantError
         from fl_testbed.report.html import write_report
 
     try:
-        return write_report(folder, _found_runs([folder]), baseline, with_pdf=with_pdf)
+        return write_report(folder, _found_runs([folder], figures), baseline, with_pdf=with_pdf)
     except UnknownVariantError as fault:
         _refuse("--baseline", str(fault))
 
 
-def _found_runs(folders: list[Path]) -> "list[RunResult]":
-    from fl_testbed.report.results import find_runs  # loaded with what the command needed
+def _found_runs(folders: list[Path], figures: list[str] | None = None) -> "list[RunResult]":
+    from fl_testbed.report.own_figures import with_own  # loaded with what the command needed
+    from fl_testbed.report.results import find_runs
 
     if missing := [folder for folder in folders if not folder.is_dir()]:
         _refuse("", "is no folder", *missing)
@@ -268,7 +285,7 @@ def _found_runs(folders: list[Path]) -> "list[RunResult]":
     if not runs:
         text = "holds no run: name a run's folder, or one that holds run folders at any depth"
         _refuse("", text, *folders)
-    return runs
+    return with_own(runs, figures or [])
 
 
 @app.command()

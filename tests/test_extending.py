@@ -10,6 +10,7 @@ import torch
 from pretended_device import ELSEWHERE, PretendedDevice
 
 from fl_testbed import api
+from fl_testbed.report.own_figures import with_own
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 BLOCK = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)
@@ -32,6 +33,12 @@ def test_all_examples_run_together_and_in_a_notebook(tmp_path, monkeypatch):
     assert (ours.groupby("round").size() == 9).all()
     assert (ours[ours["weight"] == 0].groupby("round").size() == 2).all()
     assert results.compare().loc["own_rule", "final.attack_success_rate.mean"] >= 0
+    (figure,) = {
+        run.figures["own.spread"]
+        for run in with_own(results.runs, ["my_figure.py:spread"])
+        if run.variant == "own_rule"
+    }
+    assert 0 <= figure <= 100
     flower = results.rounds[results.rounds["variant"] == "flower"]
     assert (flower["weight_residual"][1:] < 1e-4).all()
 

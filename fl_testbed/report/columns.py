@@ -127,6 +127,8 @@ ALL_GROUPS = (
 )
 GROUP_WEIGHT = "group_weight_ratio."
 """What the keys of weight ratios by group begin with."""
+OWN = "own."
+"""What the keys of a user's own figures begin with."""
 IS_MINORITY = "is_minority."
 """What the keys begin with that say which of them are minorities."""
 
@@ -155,7 +157,8 @@ def columns_named(
 def with_groups(
     sections: Mapping[str, tuple[Column, ...]], runs: Iterable[Mapping[str, float]]
 ) -> dict[str, tuple[Column, ...]]:
-    """Return sections, those of accuracy and weight followed by one with a column for each group.
+    """Return sections, those of accuracy and weight followed by one with a column for each group,
+    and figures of one's own.
 
     Two groups have none: the worst group, and the roles that hold them, say it all.
     """
@@ -171,15 +174,19 @@ def with_groups(
             Column(f"{prefix}{name}", shown_group(name, runs), **how) for name in names
         )
 
+    own = {key: key.removeprefix(OWN).replace("_", " ") for key in keys if key.startswith(OWN)}
+    model, heard = "how well the model does", "who was heard"
     after = {
-        "how well the model does": columns(GROUP, unit="%", best="highest"),
-        "who was heard": columns(GROUP_WEIGHT),
+        model: {
+            f"{model} by group": columns(GROUP, unit="%", best="highest"),
+            "figures of one's own": tuple(Column(key, title) for key, title in own.items()),
+        },
+        heard: {f"{heard} by group": columns(GROUP_WEIGHT)},
     }
     found = {}
-    for title, own in sections.items():
-        found[title] = own
-        if after.get(title):
-            found[f"{title} by group"] = after[title]
+    for title, section in sections.items():
+        found[title] = section
+        found |= {name: added for name, added in after.get(title, {}).items() if added}
     return found
 
 

@@ -1,0 +1,64 @@
+"""Figures of one's own: functions of the tables that a run left, for comparisons and reports."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fl_testbed.metrics import read_table
+from fl_testbed.report.columns import OWN
+from fl_testbed.report.results import RunResult
+from fl_testbed.scenario import Fault, ScenarioError
+from fl_testbed.scenario.own_code import Guarded, OwnCode, load
+
+
+def with_own(runs: Sequence[RunResult], kinds: Iterable[str]) -> list[RunResult]:
+    """Return runs with figures of one's own beside theirs.
+
+    A figure is a function, ``file.py:name``. Its parameters name tables of a run's folder, such as
+    ``groups`` or ``accuracies``; it gets them as data frames and returns a number.
+
+    Raises:
+        ScenarioError: If there is no such function, or a finished run has no such table.
+        OwnCodeError: If it fails, or returns something else; the text names its line.
+    """
+    figures = [_loaded(kind) for kind in kinds]
+    return [
+        run._replace(figures=run.figures | {f"{OWN}{name}": of(run) for name, of in figures})
+        if run.figures
+        else run
+        for run in runs
+    ]
+
+
+def _loaded(kind: str) -> tuple[str, Callable[[RunResult], float]]:
+    try:
+        code = load(kind)
+    except ValueError as fault:
+        raise ScenarioError(Fault("--figure", kind, str(fault))) from None
+    function = Guarded(code, _complaint)
+    return code.name, lambda run: float(function(**_tables(code, run.folder)))
+
+
+def _tables(code: OwnCode, folder: Path) -> dict[str, pd.DataFrame]:
+    asked = [name for name, p in code.parameters.items() if p.default is p.empty]
+    tables = {}
+    for name in asked:
+        file = folder / f"{name}.csv"
+        if not re.fullmatch(r"[a-z_]+", name) or not file.exists():
+            there = ", ".join(sorted(path.stem for path in folder.glob("*.csv")))
+            text = f"{code.place}: {code.name} asks for {name!r}, and its tables are {there}"
+            raise ScenarioError(Fault(str(folder), "", text))
+        tables[name] = read_table(file)
+    return tables
+
+
+def _complaint(result: Any, **tables: pd.DataFrame) -> str:
+    try:
+        number = float(result)
+    except (TypeError, ValueError):
+        return f"must return a number, returned {type(result).__name__}"
+    return "" if not math.isinf(number) else "must return a finite number, or NaN, returned inf"
