@@ -44,25 +44,26 @@ class AdagradSpec(ServerOptimizerSpec):
     rule = staticmethod(optimizers.adagrad)
 
 
-class AdamSpec(ServerOptimizerSpec):
+class TwoMomentsSpec(ServerOptimizerSpec):
+    """What keeps a mean of updates and one of their squares."""
+
+    lr: PositiveFloat
+    beta_1: Decay = 0.9
+    beta_2: Decay = 0.99
+    tau: PositiveFloat = 1e-3
+
+
+class AdamSpec(TwoMomentsSpec):
     """FedAdam: less far where the last updates were large."""
 
     kind: Literal["adam"]
-    lr: PositiveFloat
-    beta_1: Decay = 0.9
-    beta_2: Decay = 0.99
-    tau: PositiveFloat = 1e-3
     rule = staticmethod(optimizers.adam)
 
 
-class YogiSpec(ServerOptimizerSpec):
+class YogiSpec(TwoMomentsSpec):
     """FedYogi: Adam that forgets large updates slowly."""
 
     kind: Literal["yogi"]
-    lr: PositiveFloat
-    beta_1: Decay = 0.9
-    beta_2: Decay = 0.99
-    tau: PositiveFloat = 1e-3
     rule = staticmethod(optimizers.yogi)
 
 
