@@ -265,7 +265,7 @@ class RobustFedAvg(FedAvg):
 
     def _move(self, update: Tensor, ledger: RoundLedger) -> Tensor:
         """Return by how much the model moves."""
-        if not any(entry.weight for entry in ledger.clients):
+        if not any(entry.weight > 0 for entry in ledger.clients):  # of who failed it is NaN
             ledger.skipped = "rule and lift leave nobody any weight"
             return update
         if self.optimize is None:
