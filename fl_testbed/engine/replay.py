@@ -14,6 +14,7 @@ from fl_testbed.engine.run_folder import UPDATES, RunFolder
 from fl_testbed.engine.run_writer import Options, check_folders, run_folder
 from fl_testbed.engine.summary import described, heard_and_lifted
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
+from fl_testbed.scenario.faults import EXPANSION_KEYS
 from fl_testbed.scenario.loading import label_of_settings
 from strategies.aggregation import TooFewClientsError
 
@@ -93,8 +94,8 @@ def _changed(folder: Path, settings: Sequence[str]) -> list[Scenario]:
     (own,) = load_scenarios(path)
     changed = [_replayable(folder, own, scenario) for scenario in load_scenarios(path, settings)]
     names = [label_of_settings(settings) or "same"]
-    if changed[0].variant != own.variant:  # variants and sweeps name what they give
-        names = [scenario.variant for scenario in changed]
+    if any(text.lstrip().startswith(EXPANSION_KEYS) for text in settings):
+        names = [scenario.variant for scenario in changed]  # they name what they give
     return [
         scenario.model_copy(update={"variant": f"{own.variant},replay={name}"})
         for scenario, name in zip(changed, names, strict=True)
