@@ -1,6 +1,7 @@
 """What a run costs in memory, before it starts."""
 
 from collections.abc import Sequence
+from math import inf
 
 import psutil
 import torch
@@ -8,7 +9,7 @@ import torch
 from clients.attacks import Knowledge
 from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache, by_dataset
-from fl_testbed.engine.models import outlined_model
+from fl_testbed.engine.models import buffers_of, outlined_model
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
 from strategies.pipeline import Pipeline
@@ -38,7 +39,8 @@ def server_memory(
         n_copies += len(scenario.clients.population)
     if pipeline.remembers_updates and device.type == "cpu":
         n_copies += n  # a checkpoint is copied twice, when memory of before the round is gone
-    return d, server_bytes(pipeline, n, d, device, spec.keep_mib) + 4 * d * n_copies
+    keep_mib = inf if buffers_of(scenario, dataset) else spec.keep_mib  # sums are of none
+    return d, server_bytes(pipeline, n, d, device, keep_mib) + 4 * d * n_copies
 
 
 def n_looked_at(scenario: Scenario) -> int:

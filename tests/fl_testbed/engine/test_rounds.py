@@ -97,6 +97,12 @@ class TestRun:
         assert after["contribution"].isna().all()
         assert before["weight"].tolist() == after["weight"].tolist()
 
+    def test_a_model_with_buffers_keeps_its_updates_whatever_memory_they_take(self, monkeypatch):
+        monkeypatch.setattr("fl_testbed.engine.memory.buffers_of", lambda *_: {"running_mean"})
+        made = scenario(strategy={"aggregation": {"kind": "mean"}, "keep_mib": 0})
+        d, needed = server_memory(made, load_dataset(made, None))
+        assert needed >= 4 * d * 10
+
     def test_clients_weigh_by_what_they_hold_where_the_scenario_says_so(self):
         strategy = {"aggregation": {"kind": "mean"}, "weight_by": "examples"}
         made = scenario(rounds=1, strategy=strategy, partition={"kind": "quantity", "alpha": 1.0})
