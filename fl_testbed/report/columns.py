@@ -140,7 +140,8 @@ class UnknownColumnError(ValueError):
 def columns_named(
     names: Iterable[str], runs: Iterable[Mapping[str, float]]
 ) -> dict[str, tuple[Column, ...]]:
-    """Return one section of the columns with some titles or keys, in that order.
+    """Return one section of the columns with some titles or keys, in that order: who asks for one
+    sees it whatever its values.
 
     Raises:
         UnknownColumnError: If there is no such column.
@@ -151,7 +152,7 @@ def columns_named(
         if name not in by_name:
             titles = ", ".join(dict.fromkeys(column.title for column in known))
             raise UnknownColumnError(f"there is no column {name!r}: there are {titles}")
-    return {"chosen figures": tuple(by_name[name] for name in names)}
+    return {"chosen figures": tuple(by_name[name]._replace(idle=math.nan) for name in names)}
 
 
 def with_groups(

@@ -445,6 +445,9 @@ def test_columns_may_be_chosen_by_their_headings(sweep: Path) -> None:
     assert table.headings == ["seeds", "ASR %", "worst group %"]
     with pytest.raises(UnknownColumnError, match="there is no column 'asr': there are accuracy, w"):
         columns_named(["asr"], [])
+    assert columns_named(["lift minority"], [])["chosen figures"][0].is_told_by(
+        {"lifting.ratio.honest_minority": 1.0}
+    )
 
 
 def test_more_than_two_groups_have_a_table_of_their_weights(tmp_path: Path) -> None:
