@@ -311,6 +311,9 @@ def test_the_server_trains_anew_in_each_round_and_judges_without_dropout():
     assert same_arrays(first, again)
     assert not same_arrays(first, later)
     assert server.evaluate(first) == server.evaluate(again)
+    slow = scenario(model=model, training={**made.training.model_dump(), "lr_decay": 1e-30})
+    unmoved = ServerData(slow, build_federation(made, DATASET)).train(start, 2)
+    assert same_arrays(unmoved, start)
 
 
 def same_arrays(one: ArrayRecord, other: ArrayRecord) -> bool:
