@@ -356,7 +356,7 @@ class AttackerTrainingSpec(Spec):
     """How attackers train where they differ from honest clients."""
 
     optimizer: Literal["sgd", "adam"] | None = None
-    lr: PositiveFloat | None = None
+    lr: PositiveFloat | None = None  # the same in all rounds: training.lr_decay leaves it alone
     batch_size: PositiveInt | None = None
     local_epochs: PositiveInt | None = None
     local_steps: PositiveInt | None = None  # in place of local_epochs

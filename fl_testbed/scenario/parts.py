@@ -75,7 +75,7 @@ Cohort = PositiveInt | Literal["auto"]
 
 
 class TrainingSpec(Spec):
-    """How clients (and the server, on its own data) train."""
+    """How clients, and the server on its data, train; JTT's restart begins ``lr_decay`` anew."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: PositiveFloat  # learning rate of the optimizer

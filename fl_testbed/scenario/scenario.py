@@ -297,8 +297,8 @@ class Scenario(WholeScenario):
                 yield own + key, text
             if kind.attack.knows_defence and not self.strategy.can_be_foreseen:
                 text = (
-                    f"an attacker cannot foresee what {self.strategy.rule_name} does: it "
-                    "asks for the server's data, its memory or the clients' losses"
+                    f"an attacker cannot foresee what {self.strategy.rule_name} does: it asks "
+                    "for the server's data, its memory, the clients' losses or the model's layers"
                 )
                 yield f"{own}attack", text
 

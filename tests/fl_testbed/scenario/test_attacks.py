@@ -172,8 +172,16 @@ def test_a_rule_that_looks_at_more_than_updates_cannot_be_foreseen(load, faults_
     assert load(tailored, "strategy.aggregation={kind: coordinate_median}")
     assert faults_of(tailored, "strategy.aggregation={kind: fltrust}", data) == [
         "attack: an attacker cannot foresee what fltrust does: it asks for the server's data, its "
-        "memory or the clients' losses"
+        "memory, the clients' losses or the model's layers"
     ]
+
+
+def test_attackers_do_not_know_which_layers_a_rule_of_ones_own_looks_at(tmp_path, faults_of):
+    code = tmp_path / "mine.py"
+    code.write_text("def by_layer(updates, layers): ...")
+    rule = f"strategy.aggregation={{kind: '{code}:by_layer'}}"
+    (fault,) = faults_of("attack: {kind: tailored}\n", rule)
+    assert fault.startswith("attack: an attacker cannot foresee what mine.py:by_layer does")
 
 
 def test_mimic_needs_somebody_to_copy(faults_of):
