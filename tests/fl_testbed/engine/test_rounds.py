@@ -258,11 +258,14 @@ class TestSummary:
         poison = {"kind": "distributed_backdoor", "trigger": PATCH, "target": 3, "n_pieces": 2}
         assert "untrained_pieces" not in summarise(folder, scenario(poison=poison))  # nor any other
         clients = pd.read_csv(folder / "clients.csv")
-        clients.replace({"client": {1: 9}}).to_csv(folder / "clients.csv", index=False)
+        clients = clients.replace({"client": {1: 9}})
+        clients.to_csv(folder / "clients.csv", index=False)
         missing = summarise(folder, scenario(poison=poison))["untrained_pieces"]
         assert missing == {"distributed_backdoor": [0]}  # client 8's
         honest = scenario(poison=poison, schedule={"last": 3})  # before the restart
         assert "untrained_pieces" not in summarise(folder, honest)
+        clients.assign(status="failed: dropped out").to_csv(folder / "clients.csv", index=False)
+        assert "untrained_pieces" not in summarise(folder, scenario(poison=poison))  # nobody's
 
     def test_the_initial_model_is_no_result_of_a_short_run(self, folder: Path):
         rounds = pd.read_csv(folder / "rounds.csv")
