@@ -497,6 +497,15 @@ def test_who_is_asked_less_than_others_is_shown_where_it_is_more_than_a_little(
     assert heard.notes[0].startswith("asked: ")
 
 
+def test_a_replay_is_not_among_models_but_a_run_without_figures_is(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", "mean", 0, figures(0.5))
+    write_run(tmp_path / "one", "replay", 0, {"suppression.honest_minority.weight_ratio": 0.5})
+    write_run(tmp_path / "one", "empty", 0, {})
+    models, heard = grids(compare(find_runs([tmp_path])))
+    assert models.labels == ["empty", "mean"]
+    assert heard.labels == ["replay"]
+
+
 @pytest.mark.parametrize(
     ("counts", "text"),
     [

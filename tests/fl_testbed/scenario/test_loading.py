@@ -215,7 +215,10 @@ class TestSettings:
         assert (scenario.rounds, scenario.model.hidden) == (7, [2, 3])
         assert scenario.strategy.aggregation.kind == "mean"
 
-    @pytest.mark.parametrize("sweep", ["", "sweep: {training.lr: [0.3, 0.4]}\n"])
+    @pytest.mark.parametrize(
+        "sweep",
+        ["", "sweep: {training.lr: [0.3, 0.4]}\n", "sweep: {training: [{batch_size: 3}]}\n"],
+    )
     def test_a_mapping_is_its_keys_one_by_one(self, load, sweep):
         # The mean has no n_malicious, and a sweep of the key gives way, as with dotted keys.
         text = BASE + "variants: {krum: {}, mean: {strategy.aggregation: {kind: mean}}}\n" + sweep
