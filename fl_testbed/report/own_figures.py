@@ -26,6 +26,10 @@ def with_own(runs: Sequence[RunResult], kinds: Iterable[str]) -> list[RunResult]
         OwnCodeError: If it fails, or returns something else; the text names its line.
     """
     figures = [_loaded(kind) for kind in kinds]
+    names = [name for name, _ in figures]
+    if twice := {name for name in names if names.count(name) > 1}:
+        text = f"two functions are called {twice.pop()}: their columns would be one"
+        raise ScenarioError(Fault("--figure", "", text))
     return [
         run._replace(figures=run.figures | {f"{OWN}{name}": of(run) for name, of in figures})
         if run.figures

@@ -223,7 +223,11 @@ class Scenario(WholeScenario):
             return  # it has no parts
         yield from inside("strategy", self.strategy.contradictions())
         lift, oracle = self.strategy.reweighting, self.strategy.oracle
-        if isinstance(lift, QFedAvgSpec) and lift.lipschitz is None and self.training.lr_decay:
+        if (
+            isinstance(lift, QFedAvgSpec)
+            and lift.lipschitz is None
+            and (self.training.lr_decay or 1) < 1
+        ):
             text = "needs a value with training.lr_decay: 1 / training.lr is no constant then"
             yield "strategy.reweighting.lipschitz", text
         if self.strategy.losses == "measured" and self.server_data.n_examples == 0:
