@@ -1,9 +1,10 @@
 """Flower's named arrays as numpy views, and as one flat vector of parameters."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -96,6 +97,13 @@ def only_arrays(content: RecordDict) -> ArrayRecord:
     return arrays[0]
 
 
+class Piece(NamedTuple):
+    """One array in the flat vector."""
+
+    shape: tuple[int, ...]
+    place: slice
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where each floating-point array of a record stands in the flat vector.
@@ -128,25 +136,32 @@ class Layout:
         """Whether the flat vector holds all there is, in order: all arrays are float32."""
         return set(self.dtypes) <= {"float32"} and not self.buffers
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Length of the vector."""
-        return sum(prod(shape) for _, shape, _ in self.pieces())
+        return sum(prod(shape) for shape, _ in self.pieces.values())
 
     @property
     def n_parameters(self) -> int:
         """Number of parameters d: what stands before the buffers."""
-        return sum(prod(shape) for name, shape, _ in self.pieces() if name not in self.buffers)
+        own = (shape for name, (shape, _) in self.pieces.items() if name not in self.buffers)
+        return sum(map(prod, own))
 
-    def pieces(self) -> Iterator[tuple[str, tuple[int, ...], slice]]:
-        """Yield the name and shape of each array in the vector, and its place there."""
+    @cached_property
+    def pieces(self) -> dict[str, Piece]:
+        """The arrays in the vector, by their names."""
         arrays = zip(self.names, self.shapes, self.floating, strict=True)
-        start = 0
+        found, start = {}, 0
         for name, shape, used in sorted(arrays, key=lambda array: array[0] in self.buffers):
             if used:
                 stop = start + prod(shape)
-                yield name, shape, slice(start, stop)
+                found[name] = Piece(shape, slice(start, stop))
                 start = stop
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A layout goes with every reply: what follows from its fields stays here.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def flat_of(self, record: ArrayRecord) -> np.ndarray | torch.Tensor | None:
         """Return the vector that a record's arrays lie in, if they do in this layout."""
@@ -170,7 +185,7 @@ class Layout:
                 + (f", missing {', '.join(missing)}" if missing else "")
                 + (f", unknown {', '.join(extra)}" if extra else "")
             )
-        for name, shape, place in self.pieces():
+        for name, (shape, place) in self.pieces.items():
             array = view(record[name])
             if not isinstance(array, ArrayView):  # numpy's reader trips over forged files
                 raise UnusableReplyError(f"array {name} is not the .npy file that it claims to be")
@@ -216,7 +231,7 @@ class Layout:
         if self.is_flat:
             return FlatRecord(self, flat.astype(np.float32, copy=False))
         record = others.copy()
-        for name, shape, place in self.pieces():
+        for name, (shape, place) in self.pieces.items():
             dtype = others[name].dtype
             record[name] = ArrayView(flat[place].reshape(shape).astype(dtype, copy=False))
         return record
@@ -249,7 +264,7 @@ class FlatRecord(ArrayRecord):
         assert flat.dtype in (np.float32, torch.float32)
         super().__init__()
         arrays: dict[str, Array] = self.__dict__["_data"]  # their names and types are known
-        for name, shape, place in layout.pieces():
+        for name, (shape, place) in layout.pieces.items():
             arrays[name] = ArrayView(flat[place].reshape(shape))
         self.__dict__["_flat"] = layout, flat
 
@@ -291,7 +306,7 @@ def packed(state: Mapping[str, torch.Tensor], layout: Layout) -> ArrayRecord:
     if not layout.is_flat:
         return record_of({name: state[name].cpu().numpy().copy() for name in layout.names})
     flat = torch.empty(layout.size, device=next(iter(state.values())).device)
-    for name, shape, place in layout.pieces():
+    for name, (shape, place) in layout.pieces.items():
         flat[place].view(shape).copy_(state[name])
     return flat_record(layout, flat)
 

@@ -23,6 +23,7 @@ class UpdateRows(ABC):
 
     def __init__(self, layout: Layout, matrix: Tensor, start: np.ndarray) -> None:
         self._layout, self.matrix, self._start = layout, matrix, start
+        self._d = layout.n_parameters
 
     @abstractmethod
     def write(self, row: int, arrays: ArrayRecord) -> None:
@@ -38,9 +39,8 @@ class UpdateRows(ABC):
         others. It is not finite exactly if an entry of the row is not."""
 
     def _norms_of(self, rows: Tensor) -> Tensor:
-        d = self._layout.n_parameters
-        norms = norms_of(rows[:, :d])
-        return norms + 0 * norms_of(rows[:, d:]) if d < rows.shape[1] else norms
+        norms = norms_of(rows[:, : self._d])
+        return norms + 0 * norms_of(rows[:, self._d :]) if self._d < rows.shape[1] else norms
 
 
 class HostRows(UpdateRows):

@@ -70,7 +70,7 @@ class Recorder:
         stacked = np.stack(rows) if rows else np.empty((0, size), dtype=self._dtype)
         tensors["rows"] = torch.from_numpy(stacked)
         replies = [{"client": client, **self._clients[client]} for client in order]
-        slices = {name: [at.start, at.stop] for name, _, at in self._layout.pieces()}
+        slices = {name: [at.start, at.stop] for name, (_, at) in self._layout.pieces.items()}
         names = list(self._start)  # safetensors keeps an order of its own
         round_ = {"replies": replies, "names": names, "slices": slices}
         # One entry: of several, safetensors would draw the order, and so the bytes.

@@ -97,3 +97,11 @@ def test_records_cross_a_network_as_flowers_own(pack):
     assert type(received) is ArrayRecord
     assert type(received["bias"]) is Array
     assert received["weight"].numpy().tolist() == [[1, 2], [3, 4]]
+
+
+def test_what_a_layout_works_out_once_does_not_travel_with_every_reply():
+    layout = layout_of(linear())
+    before = pickle.dumps(layout)
+    assert [place for _, place in layout.pieces.values()] == [slice(0, 4), slice(4, 6)]
+    assert pickle.dumps(layout) == before
+    assert pickle.loads(before) == layout
