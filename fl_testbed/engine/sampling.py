@@ -47,8 +47,10 @@ class Sampler:
 
     def dropouts(self, round_: int) -> set[int]:
         """Return the ids of the clients whose reply would be lost in a round."""
+        share = self._scenario.clients.dropout
+        if share is None:
+            return set()
         rng = generator(self._scenario.seed, Purpose.DROPOUT, round_)
-        share = self._scenario.clients.dropout or 0.0
         drawn = rng.random(len(self._federation.population))
         return set(np.flatnonzero(drawn < share).tolist())
 
