@@ -138,10 +138,10 @@ class OwnModelSpec(OwnSpec, ModelSpec):
         given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if given != (2, n_classes):
             text = f"turns {(2, *shape)} into {given}, not into {(2, n_classes)}"
-            raise OwnCodeError(f"{self.code.place}: {self.code.name} {text}: one logit for a class")
+            raise self.code.refused(f"{text}: one logit for a class")
         if not torch.equal(torch.get_rng_state(), before):
             text = "draws random numbers when it is tested too: ask self.training in forward"
-            raise OwnCodeError(f"{self.code.place}: {self.code.name} {text}")
+            raise self.code.refused(text)
         return model.train()
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:

@@ -95,6 +95,10 @@ class OwnCode:
         """The function's parameters by name."""
         return dict(inspect.signature(self.function).parameters)
 
+    def refused(self, wrong: str) -> OwnCodeError:
+        """Say where the function is, and what is wrong with what it returned."""
+        return OwnCodeError(f"{self.place}: {self.name} {wrong}")
+
     def blame(self, fault: BaseException) -> str:
         """Say what an exception was and which line of the user's it came from."""
         lines = [
@@ -170,7 +174,7 @@ class Guarded:
         if written and not wrong:
             wrong = f"wrote to {written[0]!r}, which others read after it: take a copy, clone()"
         if wrong:
-            raise OwnCodeError(f"{self._code.place}: {self._code.name} {wrong}")
+            raise self._code.refused(wrong)
         return result
 
 

@@ -14,7 +14,6 @@ from fl_testbed.scenario.own_code import (
     OURS_TAG,
     OWN_TAG,
     WHOSE,
-    OwnCodeError,
     OwnSpec,
 )
 from fl_testbed.scenario.spec import ClientCount, Fraction, Spec
@@ -115,7 +114,7 @@ class OwnPartitionSpec(OwnSpec, PartitionSpec):
                 rng=rng,
             )
             if wrong := _flaw_of_deal(dealt, pool.n_clients, len(pool.rows)):
-                raise OwnCodeError(f"{self.code.place}: {self.code.name} {wrong}")
+                raise self.code.refused(wrong)
             return dealt
 
         return partial(dealing.by_indices, indices=indices)

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, Posi
 
 from clients.training import LocalTraining
 from fl_testbed.scenario.faults import short
-from fl_testbed.scenario.own_code import OURS_TAG, OWN_TAG, WHOSE, OwnCodeError, OwnSpec
+from fl_testbed.scenario.own_code import OURS_TAG, OWN_TAG, WHOSE, OwnSpec
 from fl_testbed.scenario.spec import Contradiction, Fraction, Spec, share_of
 
 
@@ -55,8 +55,7 @@ class OwnSamplingSpec(OwnSpec, SamplingSpec):
         ids = chosen.tolist() if isinstance(chosen, np.ndarray) else chosen
         if not isinstance(ids, list) or not _is_sample(ids, n_clients):
             text = f"one or more of 0 to {n_clients - 1} as a list or array, none twice"
-            place = f"{self.code.place}: {self.code.name}"
-            raise OwnCodeError(f"{place} must return ids, {text}, returned {short(ids)}")
+            raise self.code.refused(f"must return ids, {text}, returned {short(ids)}")
         return sorted(map(int, ids))
 
 

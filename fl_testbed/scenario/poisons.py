@@ -21,7 +21,6 @@ from fl_testbed.scenario.own_code import (
     OURS_TAG,
     OWN_TAG,
     WHOSE,
-    OwnCodeError,
     OwnSpec,
     ill_made_shard,
 )
@@ -557,8 +556,7 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
             )
             highest = poisoned.labels.max().item()
             if highest > last:
-                text = f"must return labels up to {last}, returned {highest}"
-                raise OwnCodeError(f"{self.code.place}: {self.code.name} {text}")
+                raise self.code.refused(f"must return labels up to {last}, returned {highest}")
             return poisoned
 
         def goal(test: TestSet) -> Goal | None:
