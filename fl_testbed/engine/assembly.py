@@ -1,7 +1,7 @@
 """From a scenario to the parts of a run: federation, ClientApp, strategy."""
 
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 
@@ -12,7 +12,7 @@ from fl_testbed.data import DataError, Dataset, Federation, Groups
 from fl_testbed.data.groups import OwnGroups, group_index
 from fl_testbed.data.partition import Division, disjoint_shards, overlapping_shards
 from fl_testbed.engine.attackers import AttackersPoison, restyle, wanted
-from fl_testbed.engine.models import buffers_of, build_model
+from fl_testbed.engine.models import build_model
 from fl_testbed.engine.server_data import ServerData
 from fl_testbed.engine.shard_cache import ShardCache, cache_bytes
 from fl_testbed.scenario import Scenario
@@ -106,8 +106,10 @@ def build_client_app(
     ).get
     kind_of = {client: kind for ids, kind in scenario.attackers_by_id for client in ids}
 
+    settings_in = lru_cache(maxsize=1)(scenario.training_in)  # the same for all of a round
+
     def work_of(client: int, round_: int) -> Work:
-        kind, settings = kind_of.get(client), scenario.training_in(round_)
+        kind, settings = kind_of.get(client), settings_in(round_)
         if kind is None:
             return Work(shard_of(client), settings)
         training_attack = kind.training_attack.build()
@@ -137,9 +139,19 @@ def build_client_app(
 
 
 def build_strategy(
-    scenario: Scenario, federation: Federation, device: torch.device = CPU
+    scenario: Scenario,
+    federation: Federation,
+    buffers: frozenset[str],
+    device: torch.device = CPU,
 ) -> RobustFedAvg | Observed:
-    """Return the Flower strategy; the engine samples clients, so it takes all it is shown."""
+    """Return the Flower strategy; the engine samples clients, so it takes all it is shown.
+
+    Args:
+        scenario: The scenario.
+        federation: Its clients.
+        buffers: Names of the model's arrays that are no parameters.
+        device: Where the server computes.
+    """
     spec = scenario.strategy
     if isinstance(spec, FlowerStrategySpec):
         return Observed(
@@ -165,7 +177,7 @@ def build_strategy(
         on_too_few=spec.on_too_few,
         device=device,
         keep_mib=spec.keep_mib,
-        buffers=buffers_of(scenario, federation.dataset),
+        buffers=buffers,
         averages_metrics=False,  # the engine reads the ledger
         **TAKES_ALL,
     )

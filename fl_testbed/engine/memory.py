@@ -25,7 +25,8 @@ def server_memory(
 
     Attackers who look at updates keep copies of these: a second matrix if they see all of them.
     """
-    d = sum(p.numel() for p in outlined_model(scenario, dataset).parameters())
+    model = outlined_model(scenario, dataset)
+    d = sum(p.numel() for p in model.parameters())
     spec, n = scenario.strategy, scenario.n_sampled
     if isinstance(spec, FlowerStrategySpec):  # the updates, and its own copy of the replies
         return d, 8 * n * d + 4 * d * n_looked_at(scenario)
@@ -39,7 +40,7 @@ def server_memory(
         n_copies += len(scenario.clients.population)
     if pipeline.remembers_updates and device.type == "cpu":
         n_copies += n  # a checkpoint is copied twice, when memory of before the round is gone
-    keep_mib = inf if buffers_of(scenario, dataset) else spec.keep_mib  # sums are of none
+    keep_mib = inf if buffers_of(model) else spec.keep_mib  # sums are of none
     return d, server_bytes(pipeline, n, d, device, keep_mib) + 4 * d * n_copies
 
 

@@ -35,9 +35,8 @@ def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # as clients hold it: faster on a CPU
 
 
-def buffers_of(scenario: Scenario, dataset: Dataset) -> frozenset[str]:
-    """Return the names of the arrays in the model's state that no optimizer trains."""
-    model = outlined_model(scenario, dataset)
+def buffers_of(model: nn.Module) -> frozenset[str]:
+    """Return the names of the arrays in a model's state that no optimizer trains."""
     trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return frozenset(model.state_dict()) - trained
 

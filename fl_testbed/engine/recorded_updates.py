@@ -20,6 +20,7 @@ from fl_testbed.engine.assembly import build_strategy
 from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
+from fl_testbed.engine.models import buffers_of, outlined_model
 from fl_testbed.engine.run_folder import updates_file
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import read_table
@@ -197,7 +198,8 @@ def replayed(folder: Path, scenario: Scenario, federation: Federation) -> Iterat
     """
     limit_threads(scenario.torch_threads)
     grid = ReplayGrid()  # first: it makes this process Flower's server, and Flower's log quiet
-    strategy = build_strategy(scenario, federation)
+    buffers = buffers_of(outlined_model(scenario, federation.dataset))
+    strategy = build_strategy(scenario, federation, buffers)
     clients = read_table(folder / "clients.csv")
     for round_ in range(1, scenario.rounds + 1):
         file = folder / updates_file(round_)

@@ -84,10 +84,13 @@ class Run:
         limit_threads(scenario.torch_threads)
         self._scenario, self._federation = scenario, federation
         device, where = server_device(scenario, federation.dataset)
-        buffers = buffers_of(scenario, federation.dataset)
+        model = build_model(scenario, federation.dataset)
+        buffers = buffers_of(model)
         self._grid = with_attackers(grid, scenario, buffers, device)
         self._grid.notes += [where] if where else []
-        self._strategy: RobustFedAvg | Observed = build_strategy(scenario, federation, device)
+        self._strategy: RobustFedAvg | Observed = build_strategy(
+            scenario, federation, buffers, device
+        )
         self._sampler = Sampler(scenario, federation)
         self._evaluate = Evaluator(scenario, federation, device)
         if untested := self._evaluate.untested:
@@ -95,7 +98,7 @@ class Run:
             text = f"no test example of {names}: worst group and accuracy are those of the others"
             self._grid.notes.append(text)
         self._recorder: Recorder | None = None  # of the last round, if updates are recorded
-        self._arrays = ArrayRecord(build_model(scenario, federation.dataset).state_dict())
+        self._arrays = ArrayRecord(model.state_dict())
         self._n_parameters = Layout.of(self._arrays).size
         self._has_complained = False
 
