@@ -439,7 +439,8 @@ def main() -> None:
         raise
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        _end(1, f"the run stopped: {what}; {KEPT}" if hasattr(error, "__notes__") else what)
+        has_begun = KEPT in getattr(error, "__notes__", [])
+        _end(1, f"the run stopped: {what}; {KEPT}" if has_begun else what)
     except Exception as error:
         from fl_testbed.scenario import ScenarioError
         from fl_testbed.scenario.own_code import OwnCodeError

@@ -256,15 +256,15 @@ class RobustFedAvg(FedAvg):
             target, self._optimizer_memory = self._initial, {}
             assert target is not None  # kept since the first round where a reweighting may restart
         else:
-            target = _moved(start, self._move(step.result.update, ledger))
+            target = _moved(start, self._optimized(step.result.update, ledger))
             d = self._layout.n_parameters
             if d < len(target):
                 sent = self._matrix[: len(usable), d:]
                 target[d:] += weighted_sum(sent, step.result.weights).cpu().numpy()
         return self._layout.read_flat(target, self._arrays), self._metrics(ledger, reports)
 
-    def _move(self, update: Tensor, ledger: RoundLedger) -> Tensor:
-        """Return by how much the model moves."""
+    def _optimized(self, update: Tensor, ledger: RoundLedger) -> Tensor:
+        """Return by how much the model moves: what the server optimizer makes of the update."""
         if not any(entry.weight > 0 for entry in ledger.clients):  # of who failed it is NaN
             ledger.skipped = "rule and lift leave nobody any weight"
             return update
