@@ -109,6 +109,7 @@ def run(
     data_dir: PathLike | None = None,
     engine: Literal["inline", "ray", "flower"] | None = None,
     resume: bool = False,
+    redo: bool = False,
     only: Callable[[AnyScenario], bool] | None = None,
 ) -> Results:
     """Run all variants and seeds of a scenario; those that are done already are not run again.
@@ -120,6 +121,7 @@ def run(
         data_dir: The folder of datasets; ``FL_TESTBED_DATA`` of the environment by default.
         engine: Where clients run; the scenario's choice by default.
         resume: Go on with unfinished runs.
+        redo: Run again what has changed, scenario or code, in place of what was there.
         only: Says of each run, by its scenario, whether it is wanted; all are by default.
 
     Raises:
@@ -133,9 +135,15 @@ def run(
     scenarios = [s for s in load_files([*map(Path, files)], texts) if only is None or only(s)]
     named = ", ".join(map(str, files))
     command = f"fl_testbed.api.run({named!r}, {dict(settings or {})!r})"
-    how, is_part = "resume=True", only is not None
-    folder = _data_folder(data_dir)
-    options = Options(Path(out), folder, command, resume, how_to_resume=how, is_part=is_part)
+    options = Options(
+        Path(out),
+        _data_folder(data_dir),
+        command,
+        resume,
+        redo,
+        switch="{}=True",
+        is_part=only is not None,
+    )
     failures: list[str] = []
     if scenarios:
         with RunProgress(make_console(stderr=True), scenarios) as progress:
@@ -151,6 +159,7 @@ def replay(
     settings: Mapping[str, Any] | None = None,
     out: PathLike = "replays",
     data_dir: PathLike | None = None,
+    redo: bool = False,
 ) -> Results:
     """Apply other strategies to the very updates that runs recorded.
 
@@ -159,13 +168,15 @@ def replay(
         settings: What to change, by dotted key: keys of the strategy, or ``variants`` of it.
         out: Where replays go.
         data_dir: The folder of datasets; ``FL_TESTBED_DATA`` of the environment by default.
+        redo: Make again what has changed, in place of what was there.
 
     Raises:
         ScenarioError: If a run recorded nothing, or a setting changes more than the strategy.
     """
     texts = [f"{key}={_as_yaml(key, value)}" for key, value in (settings or {}).items()]
     done = [r.folder for r in load_results(*folders).runs if r.status is Status.DONE]
-    replays = replay_runs(done, texts, Path(out), _data_folder(data_dir))
+    options = Options(Path(out), _data_folder(data_dir), "", redo=redo, switch="{}=True")
+    replays = replay_runs(done, texts, options)
     return Results(find_runs(folder for folder, _ in replays))
 
 

@@ -69,6 +69,12 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change any key; the value is YAML."),
 ]
+Redo = Annotated[
+    bool,
+    typer.Option(
+        "--redo", help="Run again what has changed, scenario or code, in place of what was there."
+    ),
+]
 RunFolders = Annotated[
     list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs, or folders that hold runs.")
 ]
@@ -112,7 +118,8 @@ def run(
         typer.Option(help="Only this one, at all swept values; may be given several times."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-    resume: Annotated[bool, typer.Option(help="Go on with unfinished runs.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with unfinished runs.")] = False,
+    redo: Redo = False,
     engine: Annotated[
         Literal["inline", "ray", "flower"] | None, typer.Option(help="Where clients run.")
     ] = None,
@@ -152,7 +159,7 @@ def run(
     console = make_console()
     trackers = start_trackers(tracker or [], out)
     command = shlex.join(["fl-testbed", *sys.argv[1:]])
-    options = Options(out, data_dir, command, resume, trackers, is_part=bool(variant))
+    options = Options(out, data_dir, command, resume, redo, trackers, is_part=bool(variant))
     with RunProgress(console, scenarios) as progress:
         try:
             failures = launch(scenarios, options, progress, kind_of(scenarios))
@@ -216,11 +223,13 @@ def replay_(
     runs: RunFolders,
     settings: Settings = None,
     out: Annotated[Path, typer.Option(help="Where replays go.")] = Path("replays"),
+    redo: Redo = False,
     data_dir: DataDir = None,
 ) -> None:
     """Apply another strategy to the very updates that runs recorded: whom would it have heard?"""
     with _loading():
         from fl_testbed.engine.replay import replay
+        from fl_testbed.engine.run_writer import Options
         from fl_testbed.report.columns import HEARD
         from fl_testbed.report.comparison import compare
         from fl_testbed.report.formats import terminal
@@ -230,7 +239,8 @@ def replay_(
     done = [run for run in _found_runs(runs) if run.status is Status.DONE]
     if not done:
         _refuse("", "holds no finished run: let it finish, then replay it", *runs)
-    replays = replay([run.folder for run in done], settings or [], out, data_dir)
+    options = Options(out, data_dir, "", redo=redo)
+    replays = replay([run.folder for run in done], settings or [], options)
     found = [*done, *find_runs(folder for folder, _ in replays)]
     console.print(terminal(compare(found, sections=HEARD)))
     n_same = sum(same for _, same in replays)

@@ -85,8 +85,9 @@ def main(grid: Grid, context: Context) -> None:
             )
             raise ScenarioError(Fault(str(context.run_config["scenario"]), "clients", text))
     out = Path(str(context.run_config["out"])).absolute()
-    resume, how = bool(context.run_config["resume"]), "resume=true to --run-config"
-    options = Options(out, data_dir, "flwr run", resume, how_to_resume=how)
+    resume, redo = (bool(context.run_config[switch]) for switch in ("resume", "redo"))
+    switch = "{}=true to --run-config"
+    options = Options(out, data_dir, "flwr run", resume, redo, switch=switch)
     console = make_console()
 
     def compute(writer: RunWriter, dataset: Dataset) -> None:

@@ -23,7 +23,7 @@ FREE = ("variant", "strategy", "record_updates")  # what a replay may have other
 
 
 def replay(
-    runs: Sequence[Path], settings: Sequence[str], out: Path, data_dir: Path | None
+    runs: Sequence[Path], settings: Sequence[str], options: Options
 ) -> list[tuple[Path, bool]]:
     """Replay runs under changed settings; a replay that is there already is not made again.
 
@@ -48,24 +48,24 @@ def replay(
             replays += [(folder, scenario) for scenario in _changed(folder, settings)]
     if faults:
         raise ScenarioError(*faults)
-    left = list(map(id, _check_targets(replays, out)))
-    datasets = DatasetCache(data_dir)
+    left = list(map(id, _check_targets(replays, options)))
+    datasets = DatasetCache(options.data_dir)
     done = []
     for source, scenario in replays:
         if id(scenario) in left:
-            _replay_one(source, scenario, out, datasets)
-        folder = run_folder(out, scenario).path
+            _replay_one(source, scenario, options.out, datasets)
+        folder = run_folder(options.out, scenario).path
         same = (folder / "clients.csv").read_bytes() == (source / "clients.csv").read_bytes()
         done.append((folder, same))
     return done
 
 
-def _check_targets(replays: Sequence[tuple[Path, Scenario]], out: Path) -> list[AnyScenario]:
+def _check_targets(replays: Sequence[tuple[Path, Scenario]], options: Options) -> list[AnyScenario]:
     """Return the scenarios whose replays are not there yet."""
     sources: dict[Path, Path] = {}
     faults = []
     for source, scenario in replays:
-        target = run_folder(out, scenario).path
+        target = run_folder(options.out, scenario).path
         if (first := sources.setdefault(target, source)) is not source:
             text = (
                 f"its replay would be that of {first} too, {target}: give each an --out of its own"
@@ -73,11 +73,18 @@ def _check_targets(replays: Sequence[tuple[Path, Scenario]], out: Path) -> list[
             faults.append(Fault(str(source), "", text))
     if faults:
         raise ScenarioError(*faults)
-    left = check_folders([scenario for _, scenario in replays], Options(out, None, ""))
-    for target, source in sources.items():
-        if RunFolder(target).read(REPLAYED) not in (None, _digest(source)):
-            text = "holds a replay of another run: choose another --out, or remove the folder"
-            faults.append(Fault(str(target), "", text))
+    left = check_folders([scenario for _, scenario in replays], options)
+    for source, scenario in replays:
+        target = run_folder(options.out, scenario)
+        if target.read(REPLAYED) in (None, _digest(source)):
+            continue
+        left.append(scenario)
+        if not options.redo:
+            text = (
+                f"holds a replay of another run: add {options.switch.format('redo')} to make it "
+                "again in its place, or choose another --out"
+            )
+            faults.append(Fault(str(target.path), "", text))
     if faults:
         raise ScenarioError(*faults)
     return left
@@ -133,9 +140,9 @@ def _replay_one(source: Path, scenario: Scenario, out: Path, datasets: DatasetCa
 
 
 def _write(folder: RunFolder, source: Path, scenario: Scenario, federation: Federation) -> None:
+    folder.start({name: COLUMNS[name] for name in ("clients.csv", "holdings.csv")})
     folder.write("scenario.yaml", scenario.to_yaml())
     folder.write(REPLAYED, _digest(source))
-    folder.start({name: COLUMNS[name] for name in ("clients.csv", "holdings.csv")})
     folder.append("holdings.csv", holding_rows(federation))
     restarts: list[int] = []
     try:

@@ -79,9 +79,11 @@ class Options:
     data_dir: Path | None
     command: str
     resume: bool = False
+    redo: bool = False
+    """Whether a run of another scenario, or one that cannot go on, makes room for a new one."""
     trackers: Sequence[StartTracker] = ()
-    how_to_resume: str = "--resume"
-    """What whoever gave the command adds to it, to go on with unfinished runs."""
+    switch: str = "--{}"
+    """How whoever gave the command writes ``resume`` or ``redo``."""
     is_part: bool = False
     """Whether some runs of a sweep were left out by name: they stay planned."""
 
@@ -123,9 +125,10 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
 
     Raises:
         ScenarioError: If there can be no such folder, or it holds another scenario's run, or an
-            unfinished one that a resume would go on with.
+            unfinished one, and the options do not say what to do with it.
     """
     left, faults = [], []
+    resume, redo = map(options.switch.format, ("resume", "redo"))
     for scenario in scenarios:
         folder = run_folder(options.out, scenario)
         file = next((p for p in (folder.path, *folder.path.parents) if p.is_file()), None)
@@ -137,24 +140,27 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
         if there is None:
             left.append(scenario)
         elif there != scenario.to_yaml():
-            apart = _apart(there, scenario.identity())
-            text = (
-                f"holds a run of another scenario{apart}: choose another --out, or remove the "
-                "folder"
-            )
-            faults.append(Fault(str(folder.path), "", text))
-        elif folder.read("summary.json") is None:
             left.append(scenario)
-            if folder.has_checkpoint and not scenario.can_resume:
+            if not options.redo:
+                apart = _apart(there, scenario.identity())
                 text = (
-                    "holds an unfinished run, which cannot go on in the middle: its strategy has "
-                    "no state_dict, or Flower's engine keeps what its clients remember. Remove "
-                    "the folder to run it again"
+                    f"holds a run of another scenario{apart}: add {redo} to run it "
+                    "again in its place, or choose another --out"
                 )
                 faults.append(Fault(str(folder.path), "", text))
-            elif folder.has_checkpoint and not options.resume:
-                how = options.how_to_resume
-                text = f"holds an unfinished run: add {how} to go on, or remove the folder"
+        elif folder.read("summary.json") is None:
+            left.append(scenario)
+            if not folder.has_checkpoint:
+                continue
+            if not scenario.can_resume and not options.redo:
+                text = (
+                    "holds an unfinished run, which cannot go on in the middle: its strategy has "
+                    "no state_dict, or Flower's engine keeps what its clients remember. Add "
+                    f"{redo} to run it again"
+                )
+                faults.append(Fault(str(folder.path), "", text))
+            elif scenario.can_resume and not options.resume:
+                text = f"holds an unfinished run: add {resume} to go on, or remove the folder"
                 faults.append(Fault(str(folder.path), "", text))
     if faults:
         raise ScenarioError(*faults)
@@ -195,22 +201,23 @@ class RunWriter:
         """
         folder, scenario = self.folder, self.scenario
         self._take()
-        resumed = self._options.resume and scenario.can_resume and folder.has_checkpoint
-        folder.write("scenario.yaml", scenario.to_yaml())
-        for own in own_specs(scenario):
-            if own.code.source is not None:  # beside the scenario, so that this can be run again
-                folder.write_bytes(own.code.path.name, own.code.source)
+        columns, own = self.kind.columns(scenario), scenario.to_yaml()
+        resumes = self._options.resume and scenario.can_resume and folder.has_checkpoint
+        if resumes and folder.read("scenario.yaml") == own:
+            round_, state = folder.resume(columns)
+            folder.log(f"resumed after round {round_}")
+        else:  # before the scenario: what is there may be another's
+            folder.start(columns)
+            round_, state = -1, None
+        folder.write("scenario.yaml", own)
+        for spec in own_specs(scenario):
+            if spec.code.source is not None:  # beside the scenario, so that this can be run again
+                folder.write_bytes(spec.code.path.name, spec.code.source)
         if scenario.init is not None:
             folder.write_bytes(COPY, scenario.init.content)
             folder.log(f"starts from {scenario.init.source}")
         self._environment = environment(scenario, self._options.command)
         folder.write_json("environment.json", self._environment)
-        if resumed:
-            round_, state = folder.resume(self.kind.columns(scenario))
-            folder.log(f"resumed after round {round_}")
-        else:
-            folder.start(self.kind.columns(scenario))
-            round_, state = -1, None
         self._progress.begin(scenario, max(0, round_))
         self._trackers = []
         for start in self._options.trackers:

@@ -154,6 +154,7 @@ def test_a_federation_of_another_size_is_told_how_large_to_be(
         "data-dir": "",
         "out": str(tmp_path),
         "resume": False,
+        "redo": False,
     }
     three_nodes = MagicMock(get_node_ids=lambda: [1, 2, 3])
     with pytest.raises(ScenarioError) as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from unittest.mock import MagicMock, patch
 
 import pandas as pd
@@ -101,6 +102,11 @@ def test_a_resumed_run_is_the_same_and_refuses_another_file(
     changed = load_scenarios(continued / "scenario.yaml", settings)
     with pytest.raises(ScenarioError, match="holds a run of another scenario"):
         launch(changed, options, MagicMock())  # pyright: ignore[reportArgumentType]
+    copytree(tmp_path / "out", tmp_path / "redone")
+    for out in ("redone", "new"):
+        launch(changed, Options(tmp_path / out, None, "", resume=True, redo=True), MagicMock())
+    redone, new = (run_folders(tmp_path / out)["more/jtt/seed-0"] for out in ("redone", "new"))
+    assert (redone / "clients.csv").read_bytes() == (new / "clients.csv").read_bytes()
 
     model.write_bytes(source.read_bytes())
     assert not launch(scenarios, options, MagicMock())  # pyright: ignore[reportArgumentType]

@@ -161,7 +161,9 @@ def test_no_replay_takes_the_place_of_another(recorded: Path, tmp_path: Path) ->
     clients.write_text(clients.read_text().replace("0.", "1.", 1))
     done = run("replay", "two", cwd=tmp_path)
     assert done.returncode == 2
-    assert "replay=same/seed-0: holds a replay of another run: choose" in done.stderr
+    assert "replay=same/seed-0: holds a replay of another run: add --redo" in done.stderr
+    succeed("replay", "two", "--redo", cwd=tmp_path)
+    assert table.stat().st_mtime_ns > written
     scenario = tmp_path / "two/seed-0/scenario.yaml"
     scenario.write_text(scenario.read_text().replace("lr: 0.1", "lr: 0.2"))
     done = run("replay", "two", cwd=tmp_path)
