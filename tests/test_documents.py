@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -11,6 +12,7 @@ from clients.shard import Role
 from experiments import pages
 from fl_testbed.engine.rounds import COLUMNS
 from fl_testbed.report.columns import SECTIONS
+from fl_testbed.report.statistics import estimate
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -35,6 +37,31 @@ def test_links_lead_somewhere(page):
 def test_tables_are_those_of_the_result_files(script):
     text = script.PAGE.read_text(encoding="utf-8")
     assert pages.filled(text, script.tables()) == text
+
+
+def test_rules_are_counted_as_the_results_have_them():
+    folder = ROOT / "experiments" / "oil_and_water_federated"
+    rows = pd.read_csv(folder / "defences" / "results.csv")
+    backdoor = rows[rows["point"] == "backdoor"]
+    worst = backdoor.pivot(index=["federation", "seed"], columns="variant", values="worst_group")
+    lost = worst.drop(columns="mean").sub(worst["mean"], axis=0)
+    costly = {
+        name: sum(found.mean + found.half_width < 0 for found in map(estimate, own.to_numpy().T))
+        for name, own in lost.groupby("federation")
+    }
+    there = rows[rows["federation"] == "fashion_mnist"]
+    aucs = there.groupby(["point", "variant"])["auc_suspicion"].mean().unstack("point")
+    misled = (aucs["backdoor"] < 0.5).sum()
+    falls = (aucs["minority_mimic"] < aucs["backdoor"]).sum()
+    cost = f"{costly['fashion_mnist']} of 22 rules cost .*on Fashion-MNIST and {costly['adult']} on"
+    said = {
+        ROOT: cost,
+        folder / "defences": cost,
+        folder / "separability": f" {misled} of 22 rules",
+        folder / "minority_mimic": f" {falls} of 22 rules",
+    }
+    pages_of = {place: (place / "README.md").read_text(encoding="utf-8") for place in said}
+    assert [place for place, words in said.items() if not re.search(words, pages_of[place])] == []
 
 
 def test_every_column_of_a_runs_files_is_explained():
