@@ -68,12 +68,12 @@ def in_figures(scenario: AnyScenario) -> bool:
     """Whether a run is the first seed of what a figure shows."""
     parts = set(scenario.variant.split(",attackers="))
     shown = all(not parts & IN_TABLES_ALONE[n] for n in IN_TABLES_ALONE if n in scenario.name)
-    return scenario.seed == 0 and shown
+    return scenario.seed == 0 and shown and not scenario.name.endswith("-unattacked")
 
 
 def write(question: str, out: Path, results: Path) -> None:
     """Write a question's rows, tables and figure into a folder of results."""
-    runs.keep(question, results, runs.measured(question, out))
+    runs.keep(question, results, runs.measured(runs.scenario_files(question), out))
     table = importlib.import_module(f"experiments.oil_and_water_federated.{question}.table")
     if results == runs.HERE:
         pages.write(table.PAGE, table.tables())

@@ -1,6 +1,6 @@
 """What the runs of a question came to: a row per run, kept as ``results.csv`` in its folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +97,10 @@ def federation_of(file: Path) -> str | None:
     return next((name for name in FEDERATIONS if file.stem.startswith(name)), None)
 
 
-def measured(question: str, out: Path) -> pd.DataFrame:
-    """Return one row per finished run of a question, in the order of its scenarios."""
+def measured(files: Iterable[Path], out: Path) -> pd.DataFrame:
+    """Return one row per finished run of scenario files, in their order."""
     rows = []
-    for file in scenario_files(question):
+    for file in files:
         scenarios = load_scenarios(file)
         if not (out / scenarios[0].name).exists():  # left out of a quick look
             continue

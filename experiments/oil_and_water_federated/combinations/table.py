@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -43,6 +44,7 @@ NAMED = {
     },
 }
 """Points that are named in the figure, and where to: by federation, lift and rule."""
+UNATTACKED = "_unattacked"  # what a lift's name ends with where nobody attacks
 FAIR, SAFE = 5.0, 5.0
 """Points below the ideal lift's worst group, and percent of attack success, that reach both."""
 
@@ -51,7 +53,8 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
     """Return the tables of the page: one per federation, and how sure their verdicts are."""
     rows = plane(results)
     sure = {"verdicts": pages.markdown(verdicts(rows)), "open": pages.markdown(undecided(rows))}
-    return runs.by_federation(rows, of) | sure
+    unattacked = {"unattacked": pages.markdown(of_unattacked(results))}
+    return runs.by_federation(rows, of) | sure | unattacked
 
 
 def plane(results: Path) -> pd.DataFrame:
@@ -150,6 +153,35 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
+def of_unattacked(results: Path) -> list[list[str]]:
+    """Return the worst group where nobody attacks, bold if it reaches the ideal lift's less 5."""
+    rules, lifts = runs.kept("defences", results), runs.kept("reweightings", results)
+    both = runs.kept("combinations", results)
+    both = both[both["variant"].str.endswith(UNATTACKED)]
+    parts = [
+        rules.query("point == 'no_attack'").assign(lift="none", defence=rules["variant"]),
+        lifts.query("point == 'no_attack'").assign(lift=lifts["variant"], defence="mean"),
+        both.assign(lift=both["variant"].str.removesuffix(UNATTACKED), defence=both["point"]),
+    ]
+    rows = pd.concat(parts, ignore_index=True)
+    present = [name for name in SUFFERING if name in set(both["federation"])]
+    columns = [(name, lift) for name in present for lift in LIFTS]
+    lines = [["defence", *(f"{runs.FEDERATIONS[n]}: {runs.name_of(lift)}" for n, lift in columns)]]
+    found = {
+        key: own["worst_group"] for key, own in rows.groupby(["federation", "lift", "defence"])
+    }
+    fair = {name: found[name, "jtt_ideal", "mean"].mean() - FAIR for name in present}
+    for rule in ("mean", *both["point"].unique()):
+        worst = [found[name, lift, rule] for name, lift in columns]
+        cells = [
+            pages.bold(pages.mean_pm(own), own.mean() >= fair[name])
+            for own, (name, _) in zip(worst, columns, strict=True)
+        ]
+        lines.append([runs.name_of(rule), *cells])
+    ideal = [pages.mean_pm(found[name, "jtt_ideal", "mean"]) for name in present]
+    return [*lines, ["mean, JTT told the minority †", *(c for i in ideal for c in ("–", i, "–"))]]
+
+
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw every method as a point: worst group up, attack success to the right."""
     rows = plane(results)
@@ -161,9 +193,7 @@ def figure(results: Path = runs.HERE) -> Figure:
         panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, present, strict=True):
             own = rows[rows["federation"] == name]
-            fair, safe = goal(own)
-            corner = Rectangle((-4, fair), safe + 4, 104 - fair, color="#009E73", alpha=0.15, lw=0)
-            axes.add_patch(corner)
+            panel(axes, runs.FEDERATIONS[name], *goal(own))
             for place, (lift, marker) in enumerate(styles.items()):
                 means = own[own["lift"] == lift].groupby("defence")
                 points = means[["attack_success", "worst_group"]].mean()
@@ -193,8 +223,13 @@ def figure(results: Path = runs.HERE) -> Figure:
                     ha="right" if shift[0] < 0 else "left",
                     arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.6, "shrinkB": 3},
                 )
-            axes.set(title=runs.FEDERATIONS[name], xlabel="attack success, %")
-            axes.set(xlim=(-4, 104), ylim=(-4, 104))
         panels[0].set_ylabel("worst group, %")
         panels[-1].legend(loc="lower right", fontsize=8)
     return drawing
+
+
+def panel(axes: Axes, title: str, fair: float, safe: float) -> None:
+    """Prepare a plane of attack success and worst group, the corner that reaches both in green."""
+    corner = Rectangle((-4, fair), safe + 4, 104 - fair, color="#009E73", alpha=0.15, lw=0)
+    axes.add_patch(corner)
+    axes.set(title=title, xlabel="attack success, %", xlim=(-4, 104), ylim=(-4, 104))

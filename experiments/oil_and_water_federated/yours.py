@@ -1,0 +1,189 @@
+"""Methods of your own in the federations of these pages, beside all that were tried there.
+
+    python -m experiments.oil_and_water_federated.yours mine.yaml
+
+``mine.yaml`` holds ``variants`` and nothing else: rules, lifts, or both. Each runs on the datasets
+against no attacker, the federation's backdoor, Min-Max and minority-mimic, over the five seeds that
+all others had. What is done is kept, what has changed since, code too, runs again. Results, tables
+and figure go to ``runs/yours/mine``.
+"""
+
+import argparse
+from itertools import cycle
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from experiments import pages
+from experiments.oil_and_water_federated import runs
+from experiments.oil_and_water_federated.combinations.table import UNATTACKED, goal, panel
+from fl_testbed import api
+from fl_testbed.console import make_console
+from fl_testbed.report.figures.style import FAINT, house_style, save
+
+ATTACKS = {
+    "no_attack": "no attack",
+    "backdoor": "backdoor",
+    "min_max": "Min-Max",
+    "minority_mimic": "minority-mimic",
+}
+BASE = "backdoor"
+SHOWN = ("worst_group", "attack_success")
+IDEAL, UNDEFENDED = map(runs.name_of, ("jtt_ideal", "mean"))
+LIFTS = ("jtt", "jtt_ideal", "agnostic", "afl", "drfa", "tilted", "q_fedavg")
+N_NEAREST = 10  # of the methods of these pages, that a table shows
+MARKERS = "osD^vP*X"
+NOTE = """mean over seeds ± half of the 95 % interval (Student's t)
+weights: of minority / attackers over their fair share, against the backdoor
+short: points of worst group and of ASR that are missing to the ideal lift's worst group less 5 and
+an ASR of 5, added up, against the backdoor
+lifts without a defence, and all lifts under minority-mimic: clients held other examples
+† an oracle
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("methods", type=Path, metavar="mine.yaml", help="variants, as in scenarios")
+    parser.add_argument("--on", nargs="+", choices=[*runs.FEDERATIONS], metavar="DATASET")
+    parser.add_argument("--out", type=Path, default=Path("runs/yours"), help="where results go")
+    parser.add_argument("--quick", action="store_true", help="the first seed alone")
+    parser.add_argument("--engine", choices=("inline", "ray"), help="inline by default")
+    arguments = parser.parse_args()
+    out = arguments.out / arguments.methods.stem
+    try:
+        files = written(arguments.methods, arguments.on or [*runs.FEDERATIONS], out)
+    except (OSError, ValueError, yaml.YAMLError) as fault:
+        parser.exit(2, f"{arguments.methods}: {' '.join(str(fault).split())}\n")
+    only = (lambda scenario: scenario.seed == 0) if arguments.quick else None
+    try:
+        api.run(files, out=out, engine=arguments.engine, resume=True, redo=True, only=only)
+    except api.ScenarioError as fault:
+        parser.exit(2, f"{fault}\n")
+    except api.RunFailedError as fault:
+        parser.exit(1, f"{fault}\n")
+    rows = runs.measured(files, out)
+    pages.keep(out / "results.csv", rows)
+    others = known()
+    others = others[others["seed"].isin(rows["seed"])]
+    tables = {
+        name: beside_others(*(found[found["federation"] == name] for found in (rows, others)))
+        for name in runs.present(rows)
+    }
+    for name, lines in tables.items():
+        _show(runs.FEDERATIONS[name], lines)
+    parts = [f"{runs.FEDERATIONS[name]}\n\n{pages.markdown(t)}" for name, t in tables.items()]
+    (out / "tables.md").write_text("\n".join([*parts, NOTE]), encoding="utf-8")
+    save(figure(rows, others), out / "figure", (".png",))
+    print(f"{NOTE}\ntables, figure, results: {out}")
+
+
+def written(own: Path, federations: list[str], out: Path) -> list[Path]:
+    """Write a scenario file for each federation, with the methods of a file in place of its own.
+
+    Raises:
+        ValueError: If the file holds anything but variants.
+    """
+    content = yaml.safe_load(own.read_text("utf-8"))
+    if not isinstance(content, dict) or [*content] != ["variants"]:
+        raise ValueError("needs variants and nothing else: all methods meet the same federations")
+    out.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name in federations:
+        bases = [runs.HERE / "defences" / f"{name}.yaml", own.resolve()]
+        scenario = {"extends": [str(base) for base in bases], "name": name}
+        files.append(out / f"{name}.yaml")
+        files[-1].write_text(yaml.safe_dump(scenario), encoding="utf-8")
+    return files
+
+
+def known() -> pd.DataFrame:
+    """Return the runs of the methods of these pages, with the name of each for readers."""
+    defences, lifts, both, mimics = (
+        runs.kept(question, runs.HERE)
+        for question in ("defences", "reweightings", "combinations", "minority_mimic")
+    )
+    lifts = lifts[lifts["variant"].isin(LIFTS)]
+    attacked, unattacked = runs.own_backdoor(lifts), lifts[lifts["point"] == "no_attack"]
+    mimics = mimics[mimics["point"] == "mimic"]
+    mimics = mimics[mimics["variant"].isin([*LIFTS, "agnostic_multi_krum"])]
+    lift = both["variant"].str.removesuffix(UNATTACKED)
+    names = lift.map(runs.name_of) + ", " + both["point"].map(runs.name_of)
+    point = (lift == both["variant"]).map({True: BASE, False: "no_attack"})
+    parts = [
+        defences,
+        attacked.assign(point=BASE),
+        unattacked,
+        mimics.assign(point="minority_mimic"),
+    ]
+    alone = pd.concat(parts, ignore_index=True)
+    alone["method"] = alone["variant"].map(runs.name_of).str.replace(" with ", ", ")
+    return pd.concat([alone, both.assign(method=names, point=point)], ignore_index=True)
+
+
+def corner(others: pd.DataFrame) -> tuple[float, float]:
+    """Return the least worst group and the most attack success that reach both goals."""
+    ideal = others[others["method"] == IDEAL]
+    return goal(ideal.assign(lift="jtt_ideal"))
+
+
+def beside_others(own: pd.DataFrame, others: pd.DataFrame) -> list[list[str]]:
+    """Return own methods, the undefended mean, an oracle's lift, and who comes nearest to it."""
+    fair, safe = corner(others)
+
+    def short(rows: pd.DataFrame) -> float:
+        means = rows.loc[rows["point"] == BASE, [*SHOWN]].mean()
+        return max(0.0, fair - means["worst_group"]) + max(0.0, means["attack_success"] - safe)
+
+    by_name = {str(method): rows for method, rows in others.groupby("method")}
+    nearest = sorted(by_name.keys() - {IDEAL, UNDEFENDED}, key=lambda name: short(by_name[name]))
+    shown = {f"→ {variant}": rows for variant, rows in own.groupby("variant", sort=False)}
+    shown |= {name: by_name[name] for name in (UNDEFENDED, IDEAL, *nearest[:N_NEAREST])}
+    points = [point for point in ATTACKS if point in set(own["point"])]
+    lines = [["worst group / ASR, %", *(ATTACKS[point] for point in points), "weights", "short"]]
+    for method, rows in shown.items():
+        by_point = [rows[rows["point"] == point] for point in points]
+        cells = [" / ".join(pages.mean_pm(there[key]) for key in SHOWN) for there in by_point]
+        heard = runs.weights(rows[rows["point"] == BASE])
+        lines.append([method, *cells, heard, pages.number(short(rows))])
+    return lines
+
+
+def _show(title: str, lines: list[list[str]]) -> None:
+    table = Table(*lines[0], title=title)
+    for line in lines[1:]:
+        table.add_row(*line)
+    make_console().print(table)
+
+
+def figure(own: pd.DataFrame, others: pd.DataFrame) -> Figure:
+    """Draw own methods among the others: worst group up, attack success to the right."""
+    own, others = (rows[rows["point"] == BASE] for rows in (own, others))
+    present = runs.present(own)
+    with house_style():
+        drawing = Figure(figsize=(11, 4), layout="constrained")
+        panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
+        for axes, name in zip(panels, present, strict=True):
+            there, mine = (rows[rows["federation"] == name] for rows in (others, own))
+            panel(axes, runs.FEDERATIONS[name], *corner(there))
+            x, y = there.groupby("method")[[*SHOWN]].mean().to_numpy().T[::-1]
+            axes.plot(
+                x, y, "o", color=FAINT, alpha=0.5, markersize=5, label="methods of these pages"
+            )
+            for marker, (variant, rows) in zip(
+                cycle(MARKERS), mine.groupby("variant", sort=False), strict=False
+            ):
+                worst, success = rows[[*SHOWN]].mean()
+                axes.plot(success, worst, marker, markersize=8, label=variant)
+        panels[0].set_ylabel("worst group, %")
+        drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return drawing
+
+
+if __name__ == "__main__":
+    main()
