@@ -33,8 +33,7 @@ docs: .venv/installed
 
 experiments: .venv/installed
 	$(BIN)/python -m experiments.oil_and_water_federated.run
-	$(BIN)/fl-testbed run experiments/escapes/fashion.yaml --resume
-	$(BIN)/fl-testbed run experiments/escapes/inside_clients.yaml --resume
+	$(BIN)/fl-testbed run experiments/escapes/*.yaml --resume
 	$(BIN)/python -m experiments.escapes.table
 	$(BIN)/python -m experiments.pages
 

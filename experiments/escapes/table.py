@@ -1,6 +1,7 @@
 """What escapes the tension, and under which attacker.
 
     fl-testbed run experiments/escapes/fashion.yaml
+    fl-testbed run experiments/escapes/unattacked.yaml
     fl-testbed run experiments/escapes/inside_clients.yaml
     python -m experiments.escapes.table
 
@@ -21,7 +22,8 @@ from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
-NAMES = ("fashion", "inside_clients")
+FILES = {"fashion": ("fashion", "unattacked"), "inside_clients": ("inside_clients",)}
+"""Result files, and the scenarios whose runs are in them."""
 COLUMNS = {
     "worst_group": "final.worst_group_accuracy",
     "attack_success": "final.attack_success_rate",
@@ -32,6 +34,7 @@ COLUMNS = {
 SETTINGS = {
     "none": "plain",
     "minority_mimic": "minority-mimic",
+    "nobody": "nobody attacks",
     "1.0": "own clients",
     "0.0": "spread",
 }
@@ -40,12 +43,12 @@ SAFE, FAIR = 5.0, 5.0  # percent, points
 
 
 def measured(name: str, out: Path) -> pd.DataFrame:
-    """Return one row per finished run, in the scenario's order; shares in percent."""
-    scenarios = load_scenarios(HERE / f"{name}.yaml")
+    """Return one row per finished run, in the scenarios' order; shares in percent."""
+    scenarios = [s for file in FILES[name] for s in load_scenarios(HERE / f"{file}.yaml")]
     rows = []
     for run in finished_runs(scenarios, out):
         method, _, setting = run.variant.partition(",")
-        row = {"method": method, "setting": setting.partition("=")[2], "seed": run.seed}
+        row = {"method": method, "setting": setting.partition("=")[2] or "nobody", "seed": run.seed}
         row |= {column: run.figures.get(key) for column, key in COLUMNS.items()}
         rows.append({**row, "oracle": bool(run.figures["oracle"])})
     table = pd.DataFrame(rows)
@@ -56,7 +59,7 @@ def measured(name: str, out: Path) -> pd.DataFrame:
 
 def tables() -> dict[str, str]:
     """Return the tables of the README, from the result files."""
-    read = {name: read_table(HERE / f"{name}.csv") for name in NAMES}
+    read = {name: read_table(HERE / f"{name}.csv") for name in FILES}
     return {name: pages.markdown(by_method(table)) for name, table in read.items()}
 
 
@@ -94,7 +97,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     arguments = parser.parse_args()
-    for name in NAMES:
+    for name in FILES:
         pages.keep(HERE / f"{name}.csv", measured(name, arguments.out))
     pages.write(PAGE, tables())
 
