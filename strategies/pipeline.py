@@ -185,9 +185,8 @@ class Pipeline:
 
     @property
     def remembers_updates(self) -> bool:
-        """Whether the rule remembers a row as long as an update of each client."""
-        few = getattr(self.aggregate, "keywords", {}).get("n_last")  # columns that it remembers
-        return {"clients", "memory"} <= self._aggregate_asks and few is None
+        """Whether the rule may remember a row as long as an update of each client."""
+        return {"clients", "memory"} <= self._aggregate_asks
 
     @property
     def compares_pairs(self) -> bool:

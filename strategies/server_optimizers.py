@@ -44,7 +44,8 @@ def sgd(
         None can arise.
 
     Variants:
-        The momentum is plain, as in Flower's FedAvgM, and not Nesterov's.
+        The momentum is plain, as the paper writes it and Flower's FedAvgM has it; the paper's
+        experiments take Nesterov's, with lr 1.
 
     References:
         Hsu et al., Measuring the Effects of Non-Identical Data Distribution for Federated Visual

@@ -21,6 +21,10 @@ n is the number of clients in the round, d that of parameters, and f, `n_malicio
 malicious: a count, or a fraction of the round's sample below 1, rounded down. An update is local minus global parameters. The prior
 is a client's weight before the rule has its say: equal, or by examples (`weight_by`), or what a reweighting made of it.
 
+Every rule is given updates, whatever its paper was written for. Gradients, which Krum, Bulyan, the medians, trimmed means, DnC, SignGuard
+and FLDetector are for, are updates of one local step (`training.local_steps: 1`) times -1 / lr. The momentum that workers send to centred
+clipping, bucketing, nearest-neighbour mixing, ARC and CAF takes `local_method: {kind: worker_momentum}`.
+
 A rule returns the combined *update*; *weights*, each client's share in it, >= 0, which sum to 1, or are all 0 where the rule moves
 nothing; and *suspicion*, its own score, higher where it trusts less. Fewer clients than a rule needs (TooFewClientsError) skip the
 round or stop the run, as `strategy.on_too_few` says; a scenario that can never have enough is refused.

@@ -224,9 +224,16 @@ class FoolsGoldSpec(RuleSpec):
 
     kind: Literal["foolsgold"]
     confidence: PositiveFloat = 1.0
-    n_last: PositiveInt | None = None
+    compare: Annotated[
+        Literal["output_layer", "all"], Field(description="Which parameters tell sybils.")
+    ] = "output_layer"
     rule = staticmethod(rules.foolsgold)
     selects = True
+
+    def parameters(self, n: int) -> dict[str, Any]:
+        """Return the function's own parameters: to compare all it is told no layers."""
+        given = super().parameters(n)
+        return given | {"layers": None} if given.pop("compare") == "all" else given
 
 
 class FlameSpec(RuleSpec):

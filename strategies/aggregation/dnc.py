@@ -62,8 +62,9 @@ def dnc(
         Of equal projections the lowest rows stay. Copies of a row that stays share its weight.
 
     Variants:
-        The authors' code makes 1 repeat on 10,000 coordinates, FLPoison 5 on a fifth of all; both
-        have c = 1.
+        Blades makes 1 repeat on 10,000 coordinates, SignGuard's code 1 on 1,000, FLPoison 5 on a
+        fifth of all; c is 1 in Blades and FLPoison, 1 - 1 / n in SignGuard's code. The authors'
+        release has no DnC.
 
     References:
         Shejwalkar and Houmansadr, Manipulating the Byzantine: Optimizing Model Poisoning Attacks

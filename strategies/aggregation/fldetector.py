@@ -52,10 +52,11 @@ def fldetector(
 
     Variants:
         The authors start the training again after a detection, without those detected; here it
-        goes on. To go on detecting would split whoever is left until hardly anybody is. Their code
-        begins at round 50, and its gap statistic has 10 references, here 20, and the logarithm of
-        their mean in place of their mean logarithm. FLPoison's never sees a single cluster, and it
-        detects anew in each round.
+        goes on. To go on detecting would split whoever is left until hardly anybody is. They also
+        put other rules (Krum, trimmed mean, median) in place of the mean. Their code begins at
+        round 50, and its gap statistic has 10 references, here 20, and the logarithm of their mean
+        in place of their mean logarithm. FLPoison's never sees a single cluster, and it detects
+        anew in each round.
 
     References:
         Zhang et al., FLDetector: Defending Federated Learning Against Model Poisoning Attacks via

@@ -42,7 +42,10 @@ def fltrust(
 
     Variants:
         The paper's root dataset has 100 examples, as have FLPoison's and FLTrust_pytorch's (drawn
-        from the test set there).
+        from the test set there). The paper's server takes as many local steps as a client. Here it
+        trains as clients do but for a local method: with ``local_epochs`` it takes fewer steps than
+        a client of more examples, and the round moves less far; ``local_steps`` gives both as many.
+        Where nobody is trusted FLPoison averages all alike.
 
     References:
         Cao et al., FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, NDSS 2021.

@@ -1,5 +1,7 @@
 """FoolsGold: clients that always pull in the same direction share one voice."""
 
+from collections.abc import Mapping
+
 import torch
 
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected
@@ -14,8 +16,8 @@ def foolsgold(
     updates: Float[Tensor, "n d"],
     clients: Int[Tensor, " n"],
     memory: Memory,
+    layers: Mapping[str, slice] | None = None,
     confidence: float = 1.0,
-    n_last: int | None = None,
     prior: Float[Tensor, " n"] | None = None,
 ) -> Aggregate:
     """Weight clients down by their largest cosine similarity to another's summed updates.
@@ -27,10 +29,11 @@ def foolsgold(
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         clients: Ids of the clients, shape (n,).
-        memory: The sum of each client's past updates.
+        memory: The sum of what was compared of each client's past updates.
+        layers: Where each array of parameters stands in a row, by its name: then only the weights
+            of the output layer (the largest array of the last module) are compared, as in the
+            paper. Without it all parameters are.
         confidence: κ; 1 in the paper and in BackFed.
-        n_last: Compare only this many parameters at the end, such as those of the output layer, as
-            DBA's code does; all by default. It also bounds the memory.
         prior: Multiplies the weights; equal by default.
 
     Returns:
@@ -46,14 +49,17 @@ def foolsgold(
         None can arise. An update of norm 0 has cosine 0.
 
     Variants:
-        The paper adds up weight · update, DBA's code divides by n. The authors' code can weigh
-        parameters by their importance in the model; FLPoison compares the tenth of the output layer
-        that is largest in it, and scales updates longer than 1 to norm 1 before adding them up.
+        The paper adds up weight · update, DBA's code divides by n; here, as in BackFed, the weights
+        sum to 1, so that the step is no longer for more clients. The authors' and DBA's codes
+        compare the output layer's weights too, BackFed all parameters. The paper, and the authors'
+        code if asked, weigh them by their importance in the model; FLPoison compares the tenth of
+        the output layer that is largest in it. The authors' code for softmax regression, FLPoison
+        and BackFed scale updates longer than 1 to norm 1 before adding them to the history.
 
     References:
         Fung et al., The Limitations of Federated Learning in Sybil Settings, RAID 2020.
     """
-    recent = updates if n_last is None else updates[:, -n_last:]
+    recent = updates[:, _output_weights(layers)] if layers else updates
     shape = (recent.shape[1],)
     history = recall(memory, "history", clients, 0.0, shape, updates.dtype, updates.device)
     history += recent
@@ -74,3 +80,9 @@ def foolsgold(
     else:
         weights = torch.zeros_like(weights)
     return mean_of_selected(updates, weights, prior, suspicion)._replace(memory=kept)
+
+
+def _output_weights(layers: Mapping[str, slice]) -> slice:
+    module = list(layers)[-1].rpartition(".")[0]
+    own = [place for name, place in layers.items() if name.rpartition(".")[0] == module]
+    return max(own, key=lambda place: place.stop - place.start)

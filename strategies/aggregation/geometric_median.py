@@ -50,8 +50,9 @@ def geometric_median(
         with more than half of the prior, it is that point exactly.
 
     Variants:
-        3 steps in the paper, ByzFL and FLPoison, 4 in BackFed, 8 in epfml, 100 in fedlib; ν in
-        parameter units, 1e-6 in the paper, 0.1 in ByzFL, which begins at 0.
+        3 steps in the paper, ByzFL and FLPoison, 4 in the authors' code and BackFed, 8 in epfml,
+        100 in fedlib; ν in parameter units, 1e-6 in the paper and FLPoison, 0.1 in ByzFL and epfml;
+        these three begin at 0.
 
     References:
         Pillutla et al., Robust Aggregation for Federated Learning, IEEE TSP 2022 (RFA).

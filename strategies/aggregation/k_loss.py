@@ -39,8 +39,7 @@ def k_loss(
         Of equal losses the lowest row counts as the smallest.
 
     Variants:
-        Ditto's code takes the loss during local training, and f from the true share of corrupted
-        clients.
+        Ditto's code takes the same loss, and f from the true share of corrupted clients.
 
     References:
         Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021 (a

@@ -38,7 +38,9 @@ def robust_learning_rate(
         against.
 
     Variants:
-        θ is 8 in BackFed, 4 of 10 in FedML. BackFed and the authors combine it with clipping.
+        θ is 4 of 10 clients and 8 of 33 or 40 in the authors' runs, 8 in BackFed, 4 of 10 in FedML.
+        The authors' code can also clip in the clients, add noise, and take the median or the signs
+        in place of the average.
 
     References:
         Ozdayi et al., Defending Against Backdoors in Federated Learning with Robust Learning Rate,

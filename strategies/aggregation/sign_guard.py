@@ -51,9 +51,9 @@ def sign_guard(
 
     Variants:
         The authors' code divides each share by the largest among clients, looks at one block of
-        neighbouring coordinates, and filters (strictly) by the mean of the two middle norms;
-        FLPoison does the same and clusters by DBSCAN. SignGuard-Sim and -Dist have a fourth
-        feature.
+        neighbouring coordinates, begins mean shift at bins of the clients, and filters (strictly)
+        by the mean of the two middle norms; FLPoison does the same and clusters by DBSCAN.
+        SignGuard-Sim and -Dist have a fourth feature.
 
     References:
         Xu et al., Byzantine-robust Federated Learning through Collaborative Malicious Gradient

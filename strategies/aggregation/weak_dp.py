@@ -38,7 +38,8 @@ def weak_dp(
         None can arise.
 
     Variants:
-        M = 5 and σ = 0.025 in BackFed, M = 3 and σ = 0.002 in FLPoison.
+        M = 5 and σ = 0.025 in BackFed, M = 3 and σ = 0.002 in FLPoison, which adds the noise to
+        every update before the average.
 
     References:
         Sun et al., Can You Really Backdoor Federated Learning?, 2019.

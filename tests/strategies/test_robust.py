@@ -862,7 +862,6 @@ def test_what_needs_all_rows_keeps_them(arguments):
         (2, {"pre_aggregate": [partial(nearest_neighbour_mixing, n_malicious=1)]}),
         (2, {"rule": coordinate_median, "oracle": Oracle({1}, {2}, removing="shielded")}),
         (3, {"rule": foolsgold}),
-        (1, {"rule": partial(foolsgold, n_last=10)}),
     ],
 )
 def test_copies_of_the_updates_count_as_memory(n_matrices, arguments):

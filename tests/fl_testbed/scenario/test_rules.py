@@ -92,6 +92,20 @@ def test_dnc_is_refused_by_how_many_clients_it_drops() -> None:
         strategy.check(8)
 
 
+@pytest.mark.parametrize(
+    ("kind", "fact", "other"), [("flame", "received", "updates"), ("foolsgold", "layers", "all")]
+)
+def test_a_rule_is_handed_what_its_paper_compares_unless_told_otherwise(
+    kind: str, fact: str, other: str
+) -> None:
+    def bound(rule: dict[str, str]) -> dict[str, object]:
+        strategy = StrategySpec.model_validate({"aggregation": {"kind": kind} | rule})
+        return strategy.build_aggregation(N).keywords
+
+    assert fact not in bound({})
+    assert bound({"compare": other})[fact] is None
+
+
 @pytest.mark.parametrize("kind", [kind for kind in CATALOGUE["reweightings"] if kind != "none"])
 def test_a_reweighting_is_told_all_that_the_scenario_says(kind: str) -> None:
     spec = CATALOGUE["reweightings"][kind](**with_needed_parameters(kind, "reweightings"))

@@ -57,9 +57,14 @@ def test_clients_that_all_agree_are_all_taken_for_sybils():
     assert result.update.tolist() == [0, 0]
 
 
-def test_only_the_last_parameters_may_be_compared():
-    updates = torch.tensor([[5.0, 1.0, 0.0], [5.0, 0.0, 1.0]])
-    assert foolsgold(updates, torch.tensor([0, 1]), {}, n_last=2).suspicion.tolist() == [0, 0]
+def test_where_layers_are_known_the_weights_of_the_last_are_compared():
+    # All the same but for the second layer's two weights, which are orthogonal.
+    updates = torch.tensor([[5.0, 1.0, 0.0, 9.0], [5.0, 0.0, 1.0, 9.0]])
+    layers = {"0.weight": slice(0, 1), "2.weight": slice(1, 3), "2.bias": slice(3, 4)}
+    result = foolsgold(updates, torch.tensor([0, 1]), {}, layers)
+    assert result.suspicion.tolist() == [0, 0]
+    assert result.memory["history.values"].tolist() == [[1, 0], [0, 1]]
+    assert foolsgold(updates, torch.tensor([0, 1]), {}).suspicion.min() > 0.9
 
 
 def test_the_least_suspect_counts_in_full_and_the_others_beside_it():

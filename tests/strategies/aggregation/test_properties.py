@@ -177,7 +177,7 @@ def round_facts(
         losses=((7 * clients + seed) % 13).double(),
         confidences=torch.ones(len(clients), dtype=torch.float64),
         received=lambda: 3 * reference,
-        layers={"weight": slice(d)},
+        layers={"weight": slice(0, d)},
         server_update=lambda: reference,
         evaluate=evaluate,
         rng=np.random.default_rng(seed),
