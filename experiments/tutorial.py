@@ -1,4 +1,4 @@
-"""Writes the table of docs/tutorial/README.md from what ``fl-testbed compare`` says of its runs.
+"""Writes the tables of docs/tutorial/README.md from what came of its runs.
 
 python -m experiments.tutorial
 """
@@ -8,13 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from experiments import pages
+from experiments.oil_and_water_federated import yours
+from fl_testbed.metrics import read_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "tutorial" / "README.md"
 ROLES = ("honest_majority", "honest_minority", "poisoned")
 
 
 def tables() -> dict[str, str]:
-    """Return the table of the page, from the result file."""
+    """Return the tables of the page, from the result files."""
     rows = [["variant", "worst group %", "ASR %"]]
     rows[0] += [f"weight {role.removeprefix('honest_')}" for role in ROLES]
     for row in pd.read_csv(PAGE.parent / "results.csv").to_dict("records"):
@@ -25,7 +27,14 @@ def tables() -> dict[str, str]:
         ]
         ratios = [pages.number(row[f"suppression.{r}.weight_ratio.mean"], 2) for r in ROLES]
         rows.append([name, *shares, *ratios])
-    return {"results": pages.markdown(rows)}
+    return {"results": pages.markdown(rows), "beside_others": pages.markdown(beside_others())}
+
+
+def beside_others() -> list[list[str]]:
+    """Return the rule beside the methods of experiments/oil_and_water_federated, on one dataset."""
+    of = "federation == 'fashion_mnist'"
+    own = read_table(PAGE.parent / "beside_others.csv").query(of)
+    return yours.beside_others(own, yours.known().query(of))
 
 
 if __name__ == "__main__":

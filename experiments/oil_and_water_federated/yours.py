@@ -38,8 +38,8 @@ N_NEAREST = 10  # of the methods of these pages, that a table shows
 MARKERS = "osD^vP*X"
 NOTE = """mean over seeds ± half of the 95 % interval (Student's t)
 weights: of minority / attackers over their fair share, against the backdoor
-short: points of worst group and of ASR that are missing to the ideal lift's worst group less 5 and
-an ASR of 5, added up, against the backdoor
+short: points of worst group that are missing to the ideal lift's less 5, against the backdoor or
+without an attack, whichever is more, and of ASR above 5 against the backdoor
 lifts without a defence, and all lifts under minority-mimic: clients held other examples
 † an oracle
 """
@@ -126,19 +126,20 @@ def known() -> pd.DataFrame:
     return pd.concat([alone, both.assign(method=names, point=point)], ignore_index=True)
 
 
-def corner(others: pd.DataFrame) -> tuple[float, float]:
+def corner(others: pd.DataFrame, point: str) -> tuple[float, float]:
     """Return the least worst group and the most attack success that reach both goals."""
-    ideal = others[others["method"] == IDEAL]
+    ideal = others[(others["method"] == IDEAL) & (others["point"] == point)]
     return goal(ideal.assign(lift="jtt_ideal"))
 
 
 def beside_others(own: pd.DataFrame, others: pd.DataFrame) -> list[list[str]]:
     """Return own methods, the undefended mean, an oracle's lift, and who comes nearest to it."""
-    fair, safe = corner(others)
+    wanted = {point: corner(others, point) for point in ("no_attack", BASE)}
 
     def short(rows: pd.DataFrame) -> float:
-        means = rows.loc[rows["point"] == BASE, [*SHOWN]].mean()
-        return max(0.0, fair - means["worst_group"]) + max(0.0, means["attack_success"] - safe)
+        means = rows.groupby("point")[[*SHOWN]].mean()
+        below = [wanted[p][0] - means.loc[p, "worst_group"] for p in wanted if p in means.index]
+        return max(0.0, *below) + max(0.0, means.loc[BASE, "attack_success"] - wanted[BASE][1])
 
     by_name = {str(method): rows for method, rows in others.groupby("method")}
     nearest = sorted(by_name.keys() - {IDEAL, UNDEFENDED}, key=lambda name: short(by_name[name]))
@@ -170,7 +171,7 @@ def figure(own: pd.DataFrame, others: pd.DataFrame) -> Figure:
         panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, present, strict=True):
             there, mine = (rows[rows["federation"] == name] for rows in (others, own))
-            panel(axes, runs.FEDERATIONS[name], *corner(there))
+            panel(axes, runs.FEDERATIONS[name], *corner(there, BASE))
             x, y = there.groupby("method")[[*SHOWN]].mean().to_numpy().T[::-1]
             axes.plot(
                 x, y, "o", color=FAINT, alpha=0.5, markersize=5, label="methods of these pages"

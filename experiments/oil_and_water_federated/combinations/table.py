@@ -156,7 +156,7 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
 def of_unattacked(results: Path) -> list[list[str]]:
     """Return the worst group where nobody attacks, bold if it reaches the ideal lift's less 5."""
     rules, lifts = runs.kept("defences", results), runs.kept("reweightings", results)
-    both = runs.kept("combinations", results)
+    lifts, both = lifts[lifts["variant"] != "none"], runs.kept("combinations", results)
     both = both[both["variant"].str.endswith(UNATTACKED)]
     parts = [
         rules.query("point == 'no_attack'").assign(lift="none", defence=rules["variant"]),
