@@ -39,7 +39,10 @@ def alie(
     z: float | ZRule = "quantile",
     spread: Literal["std", "root_std"] = "std",
 ) -> Forged:
-    """Send μ - z σ from every attacker, coordinate by coordinate.
+    """Send μ + z σ from every attacker, coordinate by coordinate.
+
+    The paper's code takes z σ off gradients: updates have the other sign. epfml does the same, and
+    FLPoison and Blades add it to updates.
 
     Args:
         own: What the attackers would send, local minus global parameters.
@@ -48,8 +51,9 @@ def alie(
         n_clients: Clients n in the round.
         n_attackers: Attackers f among them.
         z: How many deviations, or how to derive it from n and f (see :func:`alie_z`). The paper's
-            experiments give it (1.5 on MNIST), and so does ByzFL (1.5); a negative z goes to the
-            other side, as one code base does.
+            experiments give it (1.5 on MNIST), and so does ByzFL (1.5). A negative z goes to the
+            other side, where ByzFL and the code of Min-Max (adding to gradients) and FLANDERS go:
+            parameters shrink in place of growing, which is not the same to a minority.
         spread: ``root_std`` takes √σ for σ, as FLANDERS does: far larger, since σ is far below 1.
 
     References:
@@ -59,4 +63,4 @@ def alie(
     mean, std = mean_and_std(sample)
     if isinstance(z, str):
         z = alie_z(n_clients, n_attackers, z)
-    return Forged(repeated(mean - z * (std.sqrt() if spread == "root_std" else std), own))
+    return Forged(repeated(mean + z * (std.sqrt() if spread == "root_std" else std), own))

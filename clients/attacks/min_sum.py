@@ -27,7 +27,7 @@ def min_sum(
         own: What the attackers would send, local minus global parameters.
         seen: The honest updates uᵢ, shape (m, d), with mean μ and standard deviation σ.
         direction: p, the way from the honest mean μ: -μ / ‖μ‖ (``unit_vector``), -sign(μ)
-            (``sign``) or minus the standard deviation, -σ (``std``).
+            (``sign``), or a standard deviation, σ (``std``) or -σ (``minus_std``).
         bound: ``max`` is the paper's formula, ``min`` (the honest update of *least* sum, so that
             the attackers stand out less than anybody) the paper's code.
         search: How a peer searches for γ, in place of the exact one.

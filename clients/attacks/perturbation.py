@@ -8,21 +8,27 @@ import torch
 
 from strategies.shapes import Float, Tensor
 
-Direction = Literal["unit_vector", "sign", "std"]
+Direction = Literal["unit_vector", "sign", "std", "minus_std"]
 TOLERANCE = 1e-5  # of the factor that a search finds
 
 
 def perturbation(
     direction: Direction, mean: Float[Tensor, " d"], std: Float[Tensor, " d"]
 ) -> Float[Tensor, " d"]:
-    """Return p: -μ / ‖μ‖ (``unit_vector``), -sign(μ) (``sign``) or -σ (``std``).
+    """Return p: -μ / ‖μ‖ (``unit_vector``), -sign(μ) (``sign``), σ (``std``) or -σ (``minus_std``).
+
+    The paper and its code take σ off gradients, so that parameters grow: an update is a gradient
+    with its sign turned, and gets σ on top. FL-Byzantine-Library does the same. Blades takes σ off
+    updates and FLANDERS off models, which is ``minus_std``.
 
     References:
         Shejwalkar and Houmansadr, Manipulating the Byzantine, NDSS 2021, section IV-B.
     """
     if direction == "unit_vector":
         return -mean / torch.linalg.vector_norm(mean).clamp(min=1e-30)
-    return -mean.sign() if direction == "sign" else -std
+    if direction == "sign":
+        return -mean.sign()
+    return std if direction == "std" else -std
 
 
 @dataclass(frozen=True)

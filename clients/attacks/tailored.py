@@ -22,7 +22,7 @@ def tailored(
     """Send μ + γ p with the γ that maximises ‖A(γ) - μ‖, where A(γ) is what the server would make
     of the round. Knows the defence.
 
-    ``std`` is ALIE with the best z, ``unit_vector`` inner-product manipulation with the best ε.
+    ``std`` is ALIE with the best z > 0, ``unit_vector`` inner-product manipulation with the best ε.
     γ begins where ‖γ p‖ is the root mean squared distance of an honest update to μ.
 
     Args:
@@ -30,7 +30,7 @@ def tailored(
         seen: The honest updates, with mean μ and standard deviation σ.
         defence: Gives the server's update if every attacker sent the given one.
         direction: p, the way from the honest mean μ: -μ / ‖μ‖ (``unit_vector``), -sign(μ)
-            (``sign``) or minus the standard deviation, -σ (``std``).
+            (``sign``), or a standard deviation, σ (``std``) or -σ (``minus_std``).
         n_evaluations: How often the defence is asked; ByzFL asks 20 times.
 
     References:

@@ -100,7 +100,7 @@ class ModelReplacementSpec(AttackSpec):
 
 
 class AlieSpec(AttackSpec):
-    """A little is enough: the mean less z standard deviations."""
+    """A little is enough: the mean and z standard deviations."""
 
     kind: Literal["alie"]
     knowledge: SeenBy = "omniscient"

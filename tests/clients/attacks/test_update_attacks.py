@@ -74,10 +74,11 @@ class TestBlind:
 
 
 class TestALittleIsEnough:
-    def test_it_sends_the_mean_less_z_deviations(self):
+    def test_it_sends_the_mean_and_z_deviations(self):
+        # The paper's code takes them off gradients, and an update is minus a gradient.
         sent = alie(OWN, SEEN, n_clients=6, n_attackers=2, z=1.5).updates
-        assert sent.tolist() == [[2 - 1.5 * 1, -1 - 1.5 * 2]] * 2
-        rooted = alie(OWN, SEEN, 6, 2, z=1.5, spread="root_std").updates
+        assert sent.tolist() == [[2 + 1.5 * 1, -1 + 1.5 * 2]] * 2
+        rooted = alie(OWN, SEEN, 6, 2, z=-1.5, spread="root_std").updates
         torch.testing.assert_close(rooted[0], torch.tensor([0.5, -1 - 1.5 * math.sqrt(2)]))
 
     def test_z_is_that_of_the_papers_example(self):
@@ -100,23 +101,23 @@ def test_inner_product_sends_the_negative_mean():
 
 
 class TestMinMaxAndMinSum:
-    # Along -σ = (-1, -2) from the mean (2, -1): the farthest of SEEN is (3, 1), at distance
+    # Along σ = (1, 2) from the mean (2, -1): the farthest of SEEN is (1, -3), at distance
     # √((1 + γ)² + (2 + 2γ)²) = √5 (1 + γ). The farthest two of SEEN are √20 apart.
     def test_min_max_goes_as_far_as_the_two_farthest_are_apart(self):
         sent = min_max(OWN, SEEN, SEEN, "std").updates
-        torch.testing.assert_close(sent[0], torch.tensor([2.0 - 1, -1.0 - 2]))
+        torch.testing.assert_close(sent[0], torch.tensor([2.0 + 1, -1.0 + 2]))
         assert torch.cdist(sent[:1], SEEN).max() == pytest.approx(math.sqrt(20))
 
     def test_min_sum_goes_as_far_from_all_as_the_farthest(self):
         # Σ ‖u - mean‖² = 4 · 5 and γ² ‖p‖² = 5: the sum is 20 + 4 γ² 5, at γ = 1 that of each.
         sent = min_sum(OWN, SEEN, "std").updates
-        torch.testing.assert_close(sent[0], torch.tensor([1.0, -3.0]))
+        torch.testing.assert_close(sent[0], torch.tensor([3.0, 1.0]))
         assert float((sent[0] - SEEN).square().sum()) == pytest.approx(40)
 
     def test_the_bound_of_the_authors_code_is_the_least_sum(self):
         # Distances to the mean 0: 1, 1, 2, 4, so γ σ = 1 (least) or 4 (largest).
         seen = torch.tensor([[-1.0], [1.0], [-2.0], [2.0], [0.0]])
-        for bound, far in (("min", 0.0), ("max", -2.0)):
+        for bound, far in (("min", 0.0), ("max", 2.0)):
             sent = min_sum(OWN[:, :1], seen, "std", bound=bound).updates  # pyright: ignore
             assert sent.flatten().tolist() == pytest.approx([far, far])
 
@@ -138,13 +139,14 @@ class TestMinMaxAndMinSum:
 
     def test_directions_are_those_of_the_paper(self):
         means, moved = SEEN.mean(dim=0), {}
-        for direction in ("unit_vector", "sign", "std"):
+        for direction in ("unit_vector", "sign", "std", "minus_std"):
             sent = min_max(OWN, SEEN, SEEN, direction).updates[0] - means
             moved[direction] = sent / sent.norm()
         expected = {
             "unit_vector": -means / means.norm(),
             "sign": torch.tensor([-1.0, 1.0]) / math.sqrt(2),
-            "std": torch.tensor([-1.0, -2.0]) / math.sqrt(5),
+            "std": torch.tensor([1.0, 2.0]) / math.sqrt(5),
+            "minus_std": torch.tensor([-1.0, -2.0]) / math.sqrt(5),
         }
         for direction, vector in expected.items():
             torch.testing.assert_close(moved[direction], vector)
