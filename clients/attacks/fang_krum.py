@@ -28,8 +28,10 @@ def fang_krum(
     λ begins at its upper bound, with n clients and c assumed malicious,
     min_i Σ_nearest ‖uₗ - uᵢ‖ / ((n - 2c - 1) √d) + maxᵢ ‖uᵢ‖ / √d, and is halved until Krum, run on
     the honest updates and the attackers' own, chooses an attacker, or λ falls below the threshold.
-    Full knowledge: the attackers see all honest updates. All send the same update; the paper moves
-    the others by at most ε.
+    Full knowledge: the attackers see all honest updates. The paper's s is the way that the rule's
+    own result would go without an attack, which for Krum is one client's update; the mean stands
+    for it here, as in the paper's partial knowledge and in the code of Min-Max. All send the same
+    update; the paper moves the others by at most ε.
 
     Args:
         own: What the attackers would send, local minus global parameters.
@@ -44,7 +46,7 @@ def fang_krum(
 
     References:
         Fang et al., Local Model Poisoning Attacks to Byzantine-Robust Federated Learning, USENIX
-        Security 2020, section 4.2.
+        Security 2020, section 3.2.
     """
     base, direction = torch.zeros_like(received), mean_and_std(seen)[0].sign()
     if around == "first_reply":
@@ -70,7 +72,7 @@ def fang_krum_partial(
         threshold: Where halving ends and another copy is added.
 
     References:
-        Fang et al., USENIX Security 2020, section 4.2 (partial knowledge).
+        Fang et al., USENIX Security 2020, section 3.2 (partial knowledge).
     """
     direction = mean_and_std(seen)[0].sign()
     factor = threshold

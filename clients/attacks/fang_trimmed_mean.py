@@ -23,7 +23,9 @@ def fang_trimmed_mean(
 
     Where the honest mean falls (s = -1) the values lie above the honest maximum w: uniformly in
     [w, b w] if w > 0, in [w, w / b] if not. Where it rises they lie below the honest minimum w: in
-    [w / b, w] if w > 0, in [b w, w] if not. Each attacker draws its own. Full knowledge.
+    [w / b, w] if w > 0, in [b w, w] if not. Each attacker draws its own. Full knowledge. (The
+    paper goes by what the rule itself would make of the round without an attack; here the honest
+    mean says which way.)
 
     Args:
         own: What the attackers would send, local minus global parameters.
@@ -36,7 +38,7 @@ def fang_trimmed_mean(
 
     References:
         Fang et al., Local Model Poisoning Attacks to Byzantine-Robust Federated Learning, USENIX
-        Security 2020, sections 4.3 and 4.4.
+        Security 2020, sections 3.3 and 3.4.
     """
     base = received if values == "models" else torch.zeros_like(received)
     falls = mean_and_std(seen)[0] < 0
@@ -61,7 +63,7 @@ def fang_trimmed_mean_partial(
         rng: Draws the values.
 
     References:
-        Fang et al., USENIX Security 2020, section 4.3 (partial knowledge).
+        Fang et al., USENIX Security 2020, section 3.3 (partial knowledge).
     """
     mean, std = mean_and_std(seen)
     away = torch.where(mean < 0, std, -std)

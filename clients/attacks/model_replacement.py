@@ -14,7 +14,8 @@ def model_replacement(
         n_clients: Clients n in the round.
         n_attackers: Attackers f among them, who share the boost.
         factor: The factor γ; by default n / f, at which the mean is replaced by the attackers'
-            once honest updates cancel (a server step η would divide it). Peers give 50 (FLPoison)
+            once honest updates cancel and clients weigh alike (a server step η would divide it; the
+            code of Attack of the Tails takes the share of examples). Peers give 50 (FLPoison)
             and 25 to 75 (BackFed); Ditto's third attack takes n.
 
     References:

@@ -15,7 +15,8 @@ class Neurotoxin:
     Honest updates will overwrite those coordinates and leave the others alone. The first time there
     is no last move, and nothing is kept. The paper masks gradients: to hold parameters gives the
     same with plain SGD, and holds with momentum, weight decay and Adam too. The authors' code takes
-    the attacker's own gradient on clean data in place of the last move, layer by layer.
+    the received model's gradient on other clients' clean data in place of the last move, for images
+    over all layers together as here.
 
     References:
         Zhang et al., Neurotoxin: Durable Backdoors in Federated Learning, ICML 2022, algorithm 1.

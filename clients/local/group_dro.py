@@ -55,9 +55,10 @@ class GroupWeights:
 class ExampleGroupDro:
     """Group DRO inside a client, over the groups that it holds; q lasts over rounds.
 
-    A client of one group trains as ever. An attacker may hold a group in those rounds alone in
-    which it attacks: in the others that group keeps its weight. A training that ends in no numbers
-    teaches nothing.
+    Batches are drawn as ever; the paper draws from all groups equally often, so that fewer batches
+    lack a small one. A client of one group trains as ever. An attacker may hold a group in those
+    rounds alone in which it attacks: in the others that group keeps its weight. A training that
+    ends in no numbers teaches nothing.
 
     References:
         Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, ICLR 2020.

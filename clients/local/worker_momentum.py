@@ -20,10 +20,11 @@ class WorkerMomentum:
     more it is FedAvg's update.
 
     References:
-        Karimireddy et al., Learning from History for Byzantine Robust Optimization, ICML 2021, as
-        in the authors' code; Farhadkhani et al., Byzantine Machine Learning Made Easy By Resilient
-        Averaging of Momentums, ICML 2022, and ByzFL begin at m = 0, which makes first steps
-        smaller.
+        Karimireddy et al., Learning from History for Byzantine Robust Optimization, ICML 2021,
+        whose code sends the sum m ← β m + u instead, 1 / (1 - β) times as large in the long run
+        (and so are its radii of clipping); Farhadkhani et al., Byzantine Machine Learning Made Easy
+        By Resilient Averaging of Momentums, ICML 2022, and ByzFL begin at m = 0, which makes first
+        steps smaller.
     """
 
     beta: float = 0.9

@@ -36,7 +36,7 @@ def edge_case_backdoor(
         rare_group: That group's index, which the poisoned examples get.
         source: The class of the rare examples.
         target: What they are labelled as.
-        fraction: Share of the whole shard.
+        fraction: Share of the whole shard (in the release 100 beside 400 clean ones on CIFAR-10).
         rng: Picks which examples.
 
     Raises:

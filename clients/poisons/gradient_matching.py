@@ -26,6 +26,10 @@ def gradient_matching(
 ) -> Shard:
     """Perturb images of the target class, labels untouched, so that victims are called the target.
 
+    Each attacker matches by itself, with all its poisons at once. The release does so in batches of
+    512, on images that it shifts and flips at random, as its victims do in training; nobody here
+    does.
+
     Args:
         shard: The attacker's clean shard.
         model: The attacker's own trained model.

@@ -174,6 +174,8 @@ def blended_pattern(
 ) -> Float[Tensor, "n c h w"]:
     """Blend a random 0/1 pattern p over the whole image: (1 - v) x + v p for strength v in [0, 1].
 
+    The paper may blend more strongly in the test than in training; here v is the same.
+
     References:
         Chen et al., Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning, 2017.
     """

@@ -61,6 +61,9 @@ def isolated(
 ) -> Bool[Tensor, " n"]:
     """Mark medoids that nobody, or hardly anybody, is nearest to.
 
+    The authors' code clusters all examples each time, those that it has dropped too, so that later
+    drops are fewer; and the library that it calls measures similarity by exp(-distance / classes).
+
     Args:
         proxies: Of the gradients.
         labels: Medoids are chosen in each class by itself.

@@ -46,7 +46,7 @@ def clusters_within_classes(
         points: Reduced features.
         labels: The classes.
         kept: Which examples the mixtures are fitted on.
-        max_clusters: In a class.
+        max_clusters: In a class (10 in the release).
         rng: Draws the mixtures' starts and the examples that silhouettes are computed on.
 
     References:

@@ -22,6 +22,7 @@ def upweighted(error: Bool[Tensor, " n"], factor: float) -> Float[Tensor, " n"]:
     """Return each example's weight in the second training, 1 + λ for those in the error set.
 
     The authors' code appends λ copies of the error set to all data, so that its examples are seen
-    λ + 1 times.
+    λ + 1 times, and an epoch becomes as much longer. Here they are drawn so much more often in an
+    epoch of the same length, so that lifts do not differ in how long they train.
     """
     return 1 + factor * error.double()

@@ -43,7 +43,8 @@ def spectre_scores(
         labels: The given labels.
         kept: Which examples are scored; the others score 0.
         fraction: The assumed share ε of poisons in a class: the covariance is estimated on the
-            most concentrated 1 - 2 ε of it.
+            most concentrated 1 - 2 ε of it. (The stage removes this share, as other filters do; the
+            paper 1.5 times as many.)
         n_axes: Principal axes that are kept. (The paper chooses their number, up to 100, and the
             one class that is attacked; here it is given, and all classes are filtered.)
         alpha: Of the QUE score.

@@ -110,7 +110,8 @@ def dirichlet(pool: Pool, rng: np.random.Generator, alpha: float, min_examples: 
     and gets that many examples (latent Dirichlet allocation, as Hsu et al. and Flower's baselines
     do; α is per class, where Hsu et al. write α times the class's share). Clients choose in random
     order, so that no role is left with what others did not want. Without it every class is shared
-    out over the clients, sizes vary, and all examples are dealt (Yurochkin et al.).
+    out over the clients, sizes vary, and all examples are dealt (Yurochkin et al., whose code gives
+    clients that already hold their n-th of the data nothing of later classes: sizes vary less).
 
     Args:
         pool: What is dealt to whom.
