@@ -15,7 +15,7 @@ class Ditto:
 
     References:
         Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021;
-        λ = 1 by default in its code, or one of 0.1, 1 and 2 chosen by each client.
+        λ = 1 in its code's scripts, or one of 0.1, 1 and 2 chosen by each client.
     """
 
     pull: float

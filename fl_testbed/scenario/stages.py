@@ -127,6 +127,7 @@ class EpicStageSpec(FilterStageSpec):
     """EPIc: while training, remove what stands alone in gradient space.
 
     As the last stage its model is the result; before another, that one trains anew on what it left.
+    ``every`` counts from the warm-up on; the authors' code removes in epochs that are multiples.
     """
 
     kind: Literal["epic"]

@@ -46,7 +46,7 @@ def group_dro(
         None can arise.
 
     Variants:
-        The paper draws examples by group and steps at every batch, with η = 0.01 and C from 0 to 5
+        The paper draws examples by group and steps at every batch, with C from 0 to 5, and η = 0.01
         in its code. The federated form is this project's own: the server knows who holds which
         group, and steps once a round.
 

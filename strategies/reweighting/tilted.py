@@ -42,8 +42,9 @@ def tilted(
         None can arise.
 
     Variants:
-        The authors' code smooths by 0.5 and begins with Z = 0, which doubles the first step; here Z
-        begins as the first round's mean.
+        The authors' code smooths by 0.5 and begins with Z = 0, which doubles the first step, and
+        then divides by the number of clients once more than its formula; here Z begins as the first
+        round's mean.
 
     References:
         Li et al., Tilted Empirical Risk Minimization, ICLR 2021.
