@@ -94,7 +94,9 @@ def drfa(
     Variants:
         The paper draws first and lets only the drawn train; λ moves by the losses of a second set
         of clients, drawn uniformly, on the average of their models after a random local step. Here
-        all of the round's clients train and report the loss of the received model.
+        all of the round's clients train and report the loss of the received model. The authors'
+        FedTorch draws uniformly and weighs by λ, begins with η = 0.1, takes a tenth off it in every
+        round, and lifts a λ below 0.001 to that.
 
     References:
         Deng et al., Distributionally Robust Federated Averaging, NeurIPS 2020.
