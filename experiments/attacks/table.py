@@ -55,8 +55,8 @@ sign flip | × −1 | sign_flip | × −3 | sign_flip_3
 Gaussian in place of the update | N(0, 1²) | gaussian
 | N(0.1, 0.1²) | gaussian_blades
 the same, relative to the attacker's own update | × 1 | gaussian_ditto | × 200 | gaussian_ditto_200
-ALIE | z by its formula, −0.21 | alie | z = −6 | alie_6
-| z = −1.5 | alie_1.5
+ALIE | z by its formula, 0.21 | alie | z = 6 | alie_6
+| z = 1.5 | alie_1.5
 inner product | 0.5 | inner_product_0.5 | 4 | inner_product_4
 | 100 | inner_product_100
 Min-Max, unit vector | | min_max_unit | one attacker in two | min_max_unit
@@ -112,7 +112,7 @@ ADAPTIVE = {
     "min_max": "Min-Max, deviations",
     "min_sum": "Min-Sum, deviations",
     "alie": "ALIE",
-    "alie_1.5": "ALIE, z = −1.5",
+    "alie_1.5": "ALIE, z = 1.5",
     "mimic": "Mimic",
 }
 RULES = {
