@@ -68,7 +68,7 @@ def in_figures(scenario: AnyScenario) -> bool:
     """Whether a run is the first seed of what a figure shows."""
     parts = set(scenario.variant.split(",attackers="))
     shown = all(not parts & IN_TABLES_ALONE[n] for n in IN_TABLES_ALONE if n in scenario.name)
-    return scenario.seed == 0 and shown and not scenario.name.endswith("-unattacked")
+    return scenario.seed == 0 and shown and not scenario.name.endswith(("-unattacked", "-told-two"))
 
 
 def write(question: str, out: Path, results: Path) -> None:

@@ -45,6 +45,7 @@ NAMES = {
     "minimum_diameter": "minimum diameter",
     "caf": "CAF",
     "jtt": "JTT",
+    "jtt_told_2": "JTT told 2",
     "jtt_ideal": "JTT, ideal †",
     "jtt_worst_case": "JTT, worst case †",
     "agnostic_ideal": "agnostic, ideal †",

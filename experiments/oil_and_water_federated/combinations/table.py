@@ -45,6 +45,7 @@ NAMED = {
 }
 """Points that are named in the figure, and where to: by federation, lift and rule."""
 UNATTACKED = "_unattacked"  # what a lift's name ends with where nobody attacks
+TOLD_TWO = "_told_2"  # the same where rules are told the true number of attackers
 FAIR, SAFE = 5.0, 5.0
 """Points below the ideal lift's worst group, and percent of attack success, that reach both."""
 
@@ -53,8 +54,9 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
     """Return the tables of the page: one per federation, and how sure their verdicts are."""
     rows = plane(results)
     sure = {"verdicts": pages.markdown(verdicts(rows)), "open": pages.markdown(undecided(rows))}
-    unattacked = {"unattacked": pages.markdown(of_unattacked(results))}
-    return runs.by_federation(rows, of) | sure | unattacked
+    controls = {"unattacked": of_unattacked(results), "told_two": of_told_two(results)}
+    found = {name: pages.markdown(lines) for name, lines in controls.items()}
+    return runs.by_federation(rows, of) | sure | found
 
 
 def plane(results: Path) -> pd.DataFrame:
@@ -180,6 +182,32 @@ def of_unattacked(results: Path) -> list[list[str]]:
         lines.append([runs.name_of(rule), *cells])
     ideal = [pages.mean_pm(found[name, "jtt_ideal", "mean"]) for name in present]
     return [*lines, ["mean, JTT told the minority †", *(c for i in ideal for c in ("–", i, "–"))]]
+
+
+def of_told_two(results: Path) -> list[list[str]]:
+    """Return worst group / ASR, and the worst group where nobody attacks, of rules that are told
+    the true number of attackers; bold where both goals are reached, attacked or not."""
+    both, lifts = runs.kept("combinations", results), runs.kept("reweightings", results)
+    ideal = lifts[lifts["variant"] == "jtt_ideal"].groupby(["federation", "point"])
+    fair = ideal["worst_group"].mean() - FAIR
+    own = dict(iter(both.groupby(["federation", "variant", "point"])))
+    told = both[both["variant"].str.contains(TOLD_TWO)]
+    columns = [(name, lift) for name in runs.present(told) for lift in LIFTS[1:]]
+    heads = [f"{runs.FEDERATIONS[name]}: {runs.name_of(lift)}" for name, lift in columns]
+    lines = [["worst group / ASR; worst group unattacked", *heads]]
+    for rule in told["point"].unique():
+        cells = []
+        for name, lift in columns:
+            attacked = own[name, lift + TOLD_TWO, rule]
+            unattacked = own[name, lift + TOLD_TWO + UNATTACKED, rule]["worst_group"]
+            worst, success = attacked["worst_group"], attacked["attack_success"]
+            least = (fair[name, "hard"], fair[name, "no_attack"])
+            reached = worst.mean() >= least[0] and unattacked.mean() >= least[1]
+            text = " / ".join(map(pages.mean_pm, (worst, success)))
+            text += f"; {pages.mean_pm(unattacked)}"
+            cells.append(pages.bold(text, reached and success.mean() <= SAFE))
+        lines.append([runs.name_of(rule), *cells])
+    return lines
 
 
 def figure(results: Path = runs.HERE) -> Figure:
