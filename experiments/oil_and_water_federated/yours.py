@@ -50,10 +50,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("methods", type=Path, metavar="mine.yaml", help="variants, as in scenarios")
-    parser.add_argument("--on", nargs="+", choices=[*runs.FEDERATIONS], metavar="DATASET")
+    parser.add_argument(
+        "--on",
+        nargs="+",
+        choices=[*runs.FEDERATIONS],
+        metavar="DATASET",
+        help=f"{', '.join(runs.FEDERATIONS)}: all by default",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/yours"), help="where results go")
     parser.add_argument("--quick", action="store_true", help="the first seed alone")
-    parser.add_argument("--engine", choices=("inline", "ray"), help="inline by default")
+    parser.add_argument("--engine", choices=("inline", "ray"), help="the scenarios' by default")
     arguments = parser.parse_args()
     out = arguments.out / arguments.methods.stem
     try:
@@ -142,7 +148,8 @@ def beside_others(own: pd.DataFrame, others: pd.DataFrame) -> list[list[str]]:
         return max(0.0, *below) + max(0.0, means.loc[BASE, "attack_success"] - wanted[BASE][1])
 
     by_name = {str(method): rows for method, rows in others.groupby("method")}
-    nearest = sorted(by_name.keys() - {IDEAL, UNDEFENDED}, key=lambda name: short(by_name[name]))
+    nearest = [name for name in by_name if name not in (IDEAL, UNDEFENDED)]
+    nearest.sort(key=lambda name: short(by_name[name]))
     shown = {f"→ {variant}": rows for variant, rows in own.groupby("variant", sort=False)}
     shown |= {name: by_name[name] for name in (UNDEFENDED, IDEAL, *nearest[:N_NEAREST])}
     points = [point for point in ATTACKS if point in set(own["point"])]
