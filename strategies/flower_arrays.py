@@ -147,6 +147,12 @@ class Layout:
         own = (shape for name, (shape, _) in self.pieces.items() if name not in self.buffers)
         return sum(map(prod, own))
 
+    @property
+    def layers(self) -> dict[str, slice]:
+        """Where each array of parameters stands in the vector, by its name."""
+        places = ((name, place) for name, (_, place) in self.pieces.items())
+        return {name: place for name, place in places if name not in self.buffers}
+
     @cached_property
     def pieces(self) -> dict[str, Piece]:
         """The arrays in the vector, by their names."""

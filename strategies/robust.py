@@ -426,9 +426,7 @@ class RobustFedAvg(FedAvg):
             losses=_as_doubles([entry.believed_loss for entry in entries]),
             confidences=_as_doubles([entry.believed_confidence for entry in entries]),
             received=lambda: torch.from_numpy(start[:d]).to(self.device),
-            layers={
-                name: place for name, (_, place) in self._layout.pieces.items() if place.stop <= d
-            },
+            layers=self._layout.layers,
             server_update=lambda: self._reference(ledger.round_, start),
             evaluate=lambda update: self._evaluate(_moved(start, update))[:2],
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),

@@ -40,7 +40,9 @@ FACTS = frozenset(
         "n_clients",
         "n_attackers",
         "n_assumed",
+        "round_",
         "received",
+        "layers",
         "defence",
         "memory",
         "rng",
@@ -61,7 +63,9 @@ attackers know it is handed what its other parameters name:
 * ``seen_clients`` (m,), ``is_minority`` (m,): ids and membership of the rows of ``seen``;
 * ``n_clients``, ``n_attackers``: how many were asked in this round, and how many of these attack;
 * ``n_assumed``: how many malicious clients the server's rule assumes;
+* ``round_``: the round, from 1;
 * ``received`` (d,): the global parameters;
+* ``layers``: where each array of parameters stands in a row, slices by its name;
 * ``defence``: from one update that all attackers would send to what the server's rule makes of it;
 * ``memory``, ``rng``.
 """

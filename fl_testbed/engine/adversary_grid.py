@@ -21,9 +21,9 @@ from strategies.robust import CPU
 
 STATE = "attack/"  # prefix of what attackers carry over, among the grid's state
 
-Rule = Callable[[Tensor, Tensor, np.random.Generator], Tensor]
-"""The server's rule as attackers know it: from updates, shape (n, d), and the received model to one
-update."""
+Rule = Callable[..., Tensor]
+"""The server's rule as attackers know it: from updates, shape (n, d), to one update; by name it is
+told ``round_``, ``received``, ``layers`` and ``rng``."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,10 @@ class AdversaryGrid(ClientGrid):
             "n_clients": len(asked.starts),
             "n_attackers": n_attackers,
             "n_assumed": n_attackers if n_assumed is None else n_assumed,
+            "round_": asked.round_,
             # A copy: all that is sent is counted from it.
             "received": asked.starts[attacker][: asked.n_parameters].clone(),
+            "layers": asked.layout.layers,
             "rng": generator(self._around.seed, Purpose.ATTACK, asked.round_, source),
         }
 
@@ -203,14 +205,18 @@ class AdversaryGrid(ClientGrid):
         rule = self._around.rule
         everyone = board.rows(list(board.places))[:, : asked.n_parameters]
         assert rule is not None
-        received = next(iter(asked.starts.values()))[: asked.n_parameters]
+        known = {
+            "round_": asked.round_,
+            "received": next(iter(asked.starts.values()))[: asked.n_parameters],
+            "layers": asked.layout.layers,
+        }
 
         def defence(update: Tensor) -> Tensor:
             own = rows.clone()  # the attack holds these rows, and asks again
             rows[:] = update  # in the matrix itself: a second one could be too large
             try:
                 rng = generator(self._around.seed, Purpose.ATTACK, asked.round_)
-                return rule(everyone, received, rng).clone()  # it may be a row
+                return rule(everyone, rng=rng, **known).clone()  # it may be a row
             finally:
                 rows.copy_(own)
 

@@ -1,7 +1,7 @@
 """From a scenario to its attackers: what they are dealt, what they hold, what they send."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -152,16 +152,23 @@ def known_rule(scenario: Scenario) -> Rule:
     mixers = spec.build_pre_aggregation(n_sampled)
     pipeline = Pipeline(spec.build_aggregation(n_sampled), pre_aggregate=mixers)
 
-    def rule(updates: Tensor, received: Tensor, rng: np.random.Generator) -> Tensor:
+    def rule(
+        updates: Tensor,
+        *,
+        round_: int,
+        received: Tensor,
+        layers: Mapping[str, slice],
+        rng: np.random.Generator,
+    ) -> Tensor:
         n = len(updates)
         facts = RoundFacts(
-            round_=0,
+            round_=round_,
             clients=torch.arange(n),
             prior=torch.full((n,), 1 / n, dtype=torch.float64),
             losses=torch.full((n,), torch.nan),
             confidences=torch.full((n,), torch.nan),
             received=lambda: received,
-            layers={},
+            layers=layers,
             server_update=partial(torch.zeros_like, updates[0]),
             evaluate=lambda update: (math.nan, math.nan),
             rng=rng,

@@ -254,7 +254,7 @@ class StrategySpec(Spec):
     @property
     def can_be_foreseen(self) -> bool:
         """Whether the rule looks at nothing but the updates of the round and the received model."""
-        unforeseen = {"clients", "evaluate", "layers", "losses", "memory", "reference"}
+        unforeseen = {"clients", "confidences", "evaluate", "losses", "memory", "reference"}
         return not self._asked & unforeseen
 
     def check(self, n: int) -> None:

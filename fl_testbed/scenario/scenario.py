@@ -302,7 +302,7 @@ class Scenario(WholeScenario):
             if kind.attack.knows_defence and not self.strategy.can_be_foreseen:
                 text = (
                     f"an attacker cannot foresee what {self.strategy.rule_name} does: it asks "
-                    "for the server's data, its memory, the clients' losses or the model's layers"
+                    "for the server's data, its memory, or the clients' ids, losses or confidences"
                 )
                 yield f"{own}attack", text
 

@@ -23,6 +23,7 @@ from strategies.aggregation import TooFewClientsError
 from strategies.flower_arrays import record_of
 
 START = {"w": np.array([[1.0, 2.0]], np.float32), "b": np.array([3.0], np.float32)}
+LAYERS = {"w": slice(0, 2), "b": slice(2, 3)}
 HONEST, MINORITY, ATTACKERS = range(4), range(3, 4), range(4, 7)
 
 
@@ -123,7 +124,9 @@ class Watcher:
         n_clients,
         n_attackers,
         n_assumed,
+        round_,
         received,
+        layers,
         rng,
         memory=None,
     ) -> Forged:
@@ -147,6 +150,7 @@ class TestKnowledge:
         assert told["seen_clients"].tolist() == list(HONEST)
         assert told["is_minority"].tolist() == [False, False, False, True]
         assert (told["n_clients"], told["n_attackers"], told["n_assumed"]) == (7, 3, 3)
+        assert (told["round_"], told["layers"]) == (1, LAYERS)
         assert told["received"].tolist() == [1, 2, 3]
         assert received == {c: approx(updates(c)) for c in HONEST} | {
             c: approx([9.0] * 3) for c in ATTACKERS
@@ -212,9 +216,13 @@ class TestKnowledge:
             seen.append(defence(torch.tensor([0.0, 1.0, 2.0])).tolist())
             return Forged(own)
 
+        def rule(rows, round_, received, layers, rng):
+            assert (round_, layers) == (1, LAYERS)
+            return rows.sum(dim=0)
+
         others = kind(Watcher(), others_know, range(4, 5))
         knowing = kind(attack, clients=range(5, 7))
-        one_round(grid_of(others, knowing, rule=lambda rows, received, rng: rows.sum(dim=0)))
+        one_round(grid_of(others, knowing, rule=rule))
         honest = np.sum([updates(c) for c in HONEST], axis=0)
         assert seen == [approx((honest + np.array([9, 9 + 2, 9 + 4])).tolist())]
 
@@ -231,7 +239,7 @@ class TestKnowledge:
             assert torch.equal(seen, before[1])
             return Forged(own)
 
-        def last_row(rows, received, rng):
+        def last_row(rows, **_):
             if rows[-1, 0] < 0:
                 raise TooFewClientsError
             return rows[-1]  # a view, as a selection returns one

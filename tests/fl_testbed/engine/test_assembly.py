@@ -287,9 +287,25 @@ def test_attackers_foresee_that_a_rule_with_too_few_updates_moves_nothing():
     rule = attackers.known_rule(
         scenario(strategy={"aggregation": {"kind": "krum", "n_malicious": 2}})
     )
+    told = {"round_": 1, "received": torch.zeros(3), "layers": {}, "rng": np.random.default_rng(0)}
+    assert rule(torch.ones(7, 3), **told).tolist() == [1.0, 1.0, 1.0]
+    assert rule(torch.ones(6, 3), **told).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_attackers_foresee_a_rule_that_goes_by_layers_and_by_the_round(tmp_path):
+    code = tmp_path / "mine.py"
+    code.write_text(
+        "from strategies.aggregation import mean\n\n"
+        "def last_only(updates, layers, round_):\n"
+        "    result = mean(updates)\n"
+        "    result.update[: layers['bias'].start] = round_\n"
+        "    return result\n"
+    )
+    made = scenario(strategy={"aggregation": {"kind": f"{code}:last_only"}})
+    layers = {"weight": slice(0, 2), "bias": slice(2, 3)}
+    told = {"round_": 4, "received": torch.zeros(3), "layers": layers}
     rng = np.random.default_rng(0)
-    assert rule(torch.ones(7, 3), torch.zeros(3), rng).tolist() == [1.0, 1.0, 1.0]
-    assert rule(torch.ones(6, 3), torch.zeros(3), rng).tolist() == [0.0, 0.0, 0.0]
+    assert attackers.known_rule(made)(torch.ones(7, 3), rng=rng, **told).tolist() == [4, 4, 1]
 
 
 def test_attackers_train_their_surrogate_for_its_own_epochs():

@@ -172,16 +172,18 @@ def test_a_rule_that_looks_at_more_than_updates_cannot_be_foreseen(load, faults_
     assert load(tailored, "strategy.aggregation={kind: coordinate_median}")
     assert faults_of(tailored, "strategy.aggregation={kind: fltrust}", data) == [
         "attack: an attacker cannot foresee what fltrust does: it asks for the server's data, its "
-        "memory, the clients' losses or the model's layers"
+        "memory, or the clients' ids, losses or confidences"
     ]
 
 
-def test_attackers_do_not_know_which_layers_a_rule_of_ones_own_looks_at(tmp_path, faults_of):
-    code = tmp_path / "mine.py"
-    code.write_text("def by_layer(updates, layers): ...")
-    rule = f"strategy.aggregation={{kind: '{code}:by_layer'}}"
-    (fault,) = faults_of("attack: {kind: tailored}\n", rule)
-    assert fault.startswith("attack: an attacker cannot foresee what mine.py:by_layer does")
+def test_a_rule_of_ones_own_is_foreseen_by_layer_but_not_by_confidence(tmp_path, load, faults_of):
+    code, tailored = tmp_path / "mine.py", "attack: {kind: tailored}\n"
+    code.write_text(
+        "def by_layer(updates, layers, round_): ...\ndef sure(updates, confidences): ..."
+    )
+    assert load(tailored, f"strategy.aggregation={{kind: '{code}:by_layer'}}")
+    (fault,) = faults_of(tailored, f"strategy.aggregation={{kind: '{code}:sure'}}")
+    assert fault.startswith("attack: an attacker cannot foresee what mine.py:sure does")
 
 
 def test_mimic_needs_somebody_to_copy(faults_of):
