@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,14 +80,25 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
 
 def check_each(scenarios: Sequence[S], check: Callable[[S], None]) -> None:
     """Check scenarios dataset by dataset, and raise the faults of all of them together."""
-    faults: list[Fault] = []
+    having: dict[Fault, list[str]] = {}
     for scenario in by_dataset(scenarios):
         try:
             check(scenario)
         except ScenarioError as error:
-            faults += error.faults
-    if faults:
-        raise ScenarioError(*faults)
+            for fault in error.faults:
+                having.setdefault(fault, []).append(scenario.variant)
+    if having:
+        raise ScenarioError(*(_of_variants(f, own, scenarios) for f, own in having.items()))
+
+
+def _of_variants(fault: Fault, own: Sequence[str], scenarios: Sequence[AnyScenario]) -> Fault:
+    """Name the variants that have a fault of a scenario, where others do not."""
+    variants = list(dict.fromkeys(own))
+    there = {s.variant for s in scenarios if s.name == fault.where}
+    if len(variants) == len(there) or not there:
+        return fault
+    more = f" and {len(variants) - 1} more" if len(variants) > 1 else ""
+    return replace(fault, where=f"{fault.where}, {variants[0]}{more}")
 
 
 def checked_federation(

@@ -132,11 +132,11 @@ def test_the_resolved_scenario_gives_the_same_run_and_a_finished_one_is_kept(
 CHANGES = {
     "a group that is not there": (
         SCENARIO.replace('"3, red"', '"3, blue"'),
-        "pooled: dataset: there is no group '3, blue': attacker.groups can name 3, red; 3, green;",
+        "pooled, erm and 3 more: dataset: there is no group '3, blue': attacker.groups can name",
     ),
     "a class that is not there": (
         SCENARIO.replace("target: 1", "target: 7", 1),
-        "pooled: dataset: poison.target needs a class from 0 to 1, got 7",
+        "pooled, erm and 2 more: dataset: poison.target needs a class from 0 to 1, got 7",
     ),
     "a source that is the target": (
         SCENARIO.replace("source: 0, target: 1", "source: 1, target: 1"),
@@ -144,7 +144,7 @@ CHANGES = {
     ),
     "a trigger that does not fit": (
         SCENARIO.replace("size: 3", "size: 9", 1),
-        "pooled: poison: a 9 × 9 patch with margin 0 does not fit into 8 × 8 pixels",
+        "pooled, erm and 2 more: poison: a 9 × 9 patch with margin 0 does not fit into 8 × 8",
     ),
     "a key of federated scenarios": (
         SCENARIO + "rounds: 3\n",
@@ -168,21 +168,21 @@ CHANGES = {
     ),
     "more clusters than examples": (
         SCENARIO.replace("n_clusters: 3", "n_clusters: 3000"),
-        "pooled: poison: 3000 clusters need as many examples, the attackers have ",
+        "pooled, subpopulation: poison: 3000 clusters need as many examples, the attackers have ",
     ),
     "a clean label that too few have": (
         SCENARIO.replace("target: 1, steps", "target: 1, fraction: 1.0, steps"),
-        "pooled: poison: the poison needs 256 examples that it can change in a shard of 256, got ",
+        "pooled, matched: poison: the poison needs 256 examples that it can change in a shard of ",
     ),
     "more victims than there are": (
         SCENARIO.replace("steps: 2", "n_victims: 2000, steps: 2"),
-        "pooled: dataset: poison.n_victims: there are ",
+        "pooled, matched: dataset: poison.n_victims: there are ",
     ),
     "nobody to be like": (
         SCENARIO.replace("  correlation: 0.9", "  minority: {kind: inverted}").replace(
             'attacker: {groups: ["3, red"]}', "minority_fraction: 0.0"
         ),
-        "pooled: poison: the poison has no minority to be like",
+        "pooled, mimic: poison: the poison has no minority to be like",
     ),
 }
 

@@ -328,6 +328,19 @@ def test_a_poison_that_nobody_has_is_tried_on_what_it_is_measured_on(
     assert fault in str(error.value)
 
 
+def test_variants_that_the_data_do_not_suffice_for_are_named_where_others_run(
+    tmp_path: Path,
+) -> None:
+    many = "{clients.examples_each: 999}"
+    for variants, named in ((f"a: {{}}, b: {many}", "small, b: "), (f"b: {many}", "small: ")):
+        changes = [f"variants={{{variants}}}", "sweep.seed=[0, 1]"]
+        loaded = load_scenarios(write_scenario(tmp_path, SCENARIO), changes)
+        with pytest.raises(ScenarioError) as error:
+            check_data([s for s in loaded if isinstance(s, Scenario)], DatasetCache(None))
+        (line,) = str(error.value).splitlines()
+        assert line.startswith(f"{named}dataset: ")
+
+
 def test_commands_that_start_together_are_all_in_the_plan(tmp_path: Path, monkeypatch) -> None:
     scenarios = load_scenarios(write_scenario(tmp_path), ["sweep.seed=[0, 1]"])
     options = Options(tmp_path, None, "")
