@@ -4,6 +4,7 @@ A column is a key of the summary. One that no run has is not shown, so another k
 figures of its own by writing them into its summary and naming them here.
 """
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -150,8 +151,11 @@ def columns_named(
     by_name = {name: column for column in reversed(known) for name in (column.key, column.title)}
     for name in names:
         if name not in by_name:
-            titles = ", ".join(dict.fromkeys(column.title for column in known))
-            raise UnknownColumnError(f"there is no column {name!r}: there are {titles}")
+            titles = {column.title.lower(): column.title for column in known}
+            close = difflib.get_close_matches(name.lower(), titles, n=1)
+            there = "; ".join(titles.values())
+            hint = f", did you mean {titles[close[0]]!r}?" if close else f": there are {there}"
+            raise UnknownColumnError(f"there is no column {name!r}{hint}")
     return {"chosen figures": tuple(by_name[name]._replace(idle=math.nan) for name in names)}
 
 

@@ -443,8 +443,9 @@ def test_columns_may_be_chosen_by_their_headings(sweep: Path) -> None:
     sections = columns_named(["ASR", WORST_GROUP.key], [run.figures for run in runs])
     (table,) = grids(compare(runs, sections=sections))
     assert table.headings == ["seeds", "ASR %", "worst group %"]
-    with pytest.raises(UnknownColumnError, match="there is no column 'asr': there are accuracy, w"):
-        columns_named(["asr"], [])
+    for name, hint in (("asr", r", did you mean 'ASR'\?"), ("f1", ": there are accuracy; worst g")):
+        with pytest.raises(UnknownColumnError, match=f"there is no column '{name}'{hint}"):
+            columns_named([name], [])
     assert columns_named(["lift minority"], [])["chosen figures"][0].is_told_by(
         {"lifting.ratio.honest_minority": 1.0}
     )
