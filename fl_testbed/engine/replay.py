@@ -40,7 +40,7 @@ def replay(
     faults = []
     for folder in runs:
         if not (folder / UPDATES).is_dir():
-            text = "has recorded no updates: run it with --set record_updates=true"
+            text = "has recorded no updates: run it with --set record_updates=true --set name=NAME"
             if (folder / REPLAYED).exists():
                 text = "is a replay, which records no updates: name the run that it is of"
             faults.append(Fault(str(folder), "", text))
