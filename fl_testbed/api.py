@@ -187,7 +187,7 @@ def _data_folder(data_dir: PathLike | None) -> Path | None:
 
 def _as_yaml(key: str, value: object) -> str:
     try:
-        return yaml.dump(value, Dumper=Dumper)
+        return yaml.dump(value, Dumper=Dumper, sort_keys=False)  # variants keep their order
     except yaml.YAMLError:
         text = f"needs numbers, text, lists and mappings of Python's own, got {short(value)}"
         raise ScenarioError(Fault("settings", key, text)) from None

@@ -39,6 +39,13 @@ def test_of_several_files_only_those_runs_that_are_wanted(files, tmp_path):
     assert nothing.compare().empty
 
 
+def test_variants_among_the_settings_keep_their_order(files):
+    seen = []
+    settings = {"variants": {"mine": {}, "another": {}}, "sweep.seed": [0]}
+    api.run(files[0], settings, only=lambda run: seen.append(run.variant))
+    assert seen == ["mine", "another"]
+
+
 def test_a_setting_that_yaml_does_not_have_is_a_fault(files):
     with pytest.raises(
         api.ScenarioError, match=r"settings: training\.lr: needs numbers, .* got np"
