@@ -116,6 +116,8 @@ def _text(
         case "missing":
             return "is missing: it has no default"
         case "union_tag_invalid":
+            if context["tag"].endswith(".py"):
+                return f"needs the function's name too, {context['tag']}:name"
             tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
             return f"unknown kind {context['tag']!r}{_suggestion(context['tag'], tags)}"
         case "union_tag_not_found" | "model_type" | "model_attributes_type" if kinds:
@@ -159,6 +161,9 @@ def _unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel
         return f"unknown key: dots are for variants, sweep and --set, write {outer}: {{{inner}: …}}"
     around = tuple(part for part in path[:-1] if isinstance(part, str))
     places = _places(name, root)
+    is_users = owner is not None and issubclass(owner, OwnSpec)
+    if is_users and (name,) not in places and not _close(name, known):
+        return f"unknown key: arguments of a function of yours stand in args: {{{name}: …}}"
     is_of_another_kind = any(place[:-1] == around for place in places)
     if places and not is_of_another_kind and (len(path) == 1 or not _close(name, known)):
         named = [".".join(place) if len(place) > 1 else f"{name} at the top" for place in places]

@@ -251,6 +251,26 @@ def test_what_does_not_fit_is_refused_with_the_users_line(tmp_path, kind, code, 
         assert said == f"own.yaml:8: strategy.aggregation: {fault}"
 
 
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("kind: mine.py", "kind: needs the function's name too, mine.py:name"),
+        (
+            "kind: 'mine.py:first_only', tau: 2",
+            "tau: unknown key: arguments of a function of yours stand in args: {tau: …}",
+        ),
+        (
+            "kind: 'mine.py:first_only', schedule: {first: 2}",
+            "schedule: unknown key here, known as schedule at the top",
+        ),
+    ],
+)
+def test_what_is_in_the_wrong_place_is_told_where_it_belongs(tmp_path, kind, fault):
+    with pytest.raises(ScenarioError) as error:
+        load(tmp_path, kind, RULE)
+    assert str(error.value).endswith(f"own.yaml:8: strategy.aggregation.{fault}")
+
+
 def test_a_function_may_take_whatever_args_give(tmp_path):
     code = RULE.replace("prior, n_malicious, scale=1.0", "*rest, scale=1.0, **others")
     scenario = load(tmp_path, "kind: 'mine.py:first_only', args: {scale: 2.0, other: 3}", code)
