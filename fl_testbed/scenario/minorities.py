@@ -1,5 +1,6 @@
 """What sets a minority apart: constructed styles, or groups that the data know of."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -102,7 +103,7 @@ class NoMinoritySpec(MinoritySpec):
 class OwnMinoritySpec(OwnSpec, MinoritySpec):
     """A minority of one's own, file.py:name or package.module:name: its look, or who it is."""
 
-    facts = frozenset({"inputs", "examples"})
+    facts = frozenset({"inputs", "examples", "dataset"})
 
     @property
     def is_style(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -111,8 +112,12 @@ class OwnMinoritySpec(OwnSpec, MinoritySpec):
 
     def _misfit(self, code: OwnCode) -> str:
         wrong = super()._misfit(code)
-        if not wrong and len(self.facts & code.parameters.keys()) != 1:
-            return "needs either 'inputs', to return them restyled, or 'examples', to mark some"
+        asked = self.facts & code.parameters.keys()
+        if not wrong and asked not in ({"inputs"}, {"examples"}, {"examples", "dataset"}):
+            return (
+                "needs either 'inputs', to return them restyled, or 'examples' (and 'dataset', if "
+                "it asks what their codes stand for), to mark some"
+            )
         return wrong
 
     def build(self, dataset: Dataset) -> Groups:
@@ -120,9 +125,10 @@ class OwnMinoritySpec(OwnSpec, MinoritySpec):
         if self.is_style:
             self._restyled(dataset.train.unit_inputs(slice(0, 2)))  # what is wrong shows here
             return StyleGroups(("plain", self.code.name), self._restyled)
+        whole = replace(dataset, train=dataset.train.locked(), test=dataset.test.locked())
         train, test = (
-            self.called(examples=part.locked()).astype(np.int64)
-            for part in (dataset.train, dataset.test)
+            self.called(examples=part, dataset=whole).astype(np.int64)
+            for part in (whole.train, whole.test)
         )
         return OwnGroups(("others", self.code.name), train, test, frozenset({1}))
 

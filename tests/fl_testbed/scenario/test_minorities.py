@@ -39,6 +39,12 @@ def test_examples_that_are_marked_are_the_minority(tmp_path):
     assert (made.train.tolist(), made.test.tolist()) == ([0, 0, 1, 1], [1, 0])
 
 
+def test_who_marks_examples_is_told_what_codes_stand_for(tmp_path):
+    body = "return examples.labels == dataset.classes.index('b')"
+    made = cast(Any, groups(tmp_path, "examples, dataset", body))
+    assert (made.train.tolist(), made.test.tolist()) == ([0, 1, 0, 1], [1, 0])
+
+
 @pytest.mark.parametrize(
     ("parameters", "body", "fault"),
     [
@@ -61,6 +67,11 @@ def test_examples_that_are_marked_are_the_minority(tmp_path):
             "must return a bool for each example, shape (4,), returned int64, shape (4,)",
         ),
         ("examples", "examples.inputs.sort()", "raised ValueError: sort array is read-only"),
+        (
+            "examples, dataset",
+            "dataset.test.labels.sort()",
+            "raised ValueError: sort array is read-only",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:(divide by zero|invalid value):RuntimeWarning")
@@ -70,7 +81,7 @@ def test_what_is_no_minority_is_told_with_the_users_line(tmp_path, parameters, b
     assert re.search(rf"mine.py:[12]: few {re.escape(fault)}", str(error.value))
 
 
-@pytest.mark.parametrize("parameters", ["inputs, examples", "inputs=None, examples=None", ""])
+@pytest.mark.parametrize("parameters", ["inputs, examples", "inputs, dataset", "dataset", ""])
 def test_a_minority_is_either_a_look_or_some_examples(tmp_path, parameters):
     with pytest.raises(ValidationError, match="few needs either 'inputs', to return them restyled"):
         groups(tmp_path, parameters, "return inputs")
