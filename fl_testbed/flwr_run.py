@@ -5,6 +5,7 @@ of which is a client: its node config's ``partition-id`` says which. So the fede
 as many SuperNodes as the scenario has clients.
 """
 
+import os
 import shlex
 from functools import cache
 from pathlib import Path
@@ -46,7 +47,7 @@ def _scenarios(context: Context) -> list[Scenario]:
 
 
 def _data_dir(context: Context) -> Path | None:
-    folder = str(context.run_config["data-dir"])
+    folder = str(context.run_config["data-dir"]) or os.environ.get("FL_TESTBED_DATA")
     return Path(folder) if folder else None
 
 

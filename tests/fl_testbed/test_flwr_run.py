@@ -164,6 +164,16 @@ def test_a_federation_of_another_size_is_told_how_large_to_be(
     assert not list(tmp_path.iterdir())
 
 
+def test_data_are_where_the_run_config_says_or_else_the_environment(tmp_path: Path) -> None:
+    found = []
+    for folder in ("", "elsewhere"):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("FL_TESTBED_DATA", str(tmp_path))
+            context = Context(1, 0, {}, RecordDict(), {"data-dir": folder})
+            found.append(flwr_run._data_dir(context))
+    assert found == [tmp_path, Path("elsewhere")]
+
+
 def test_what_a_node_keeps_of_one_run_is_gone_in_the_next() -> None:
     settings = ("clients.examples_each=10", "local_method={kind: worker_momentum}",
                 "variants={first: {}, second: {training.lr: 0.2}}")  # fmt: skip
