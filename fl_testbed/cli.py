@@ -438,6 +438,8 @@ def main() -> None:
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     runs = sys.argv[1:2] == ["run"]  # the other commands have no rounds to keep
+    # What was changed and not begun yet is to be named again.
+    kept = KEPT.replace("--resume", "--resume --redo") if "--redo" in sys.argv else KEPT
     for stream in (sys.stdout, sys.stderr):  # of a user whose encoding has no ± or †
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -445,12 +447,12 @@ def main() -> None:
         app()
     except SystemExit as end:  # typer has made one of a Ctrl-C
         if end.code == INTERRUPTED:
-            _end(INTERRUPTED, f"interrupted: {KEPT}" if runs else "interrupted")
+            _end(INTERRUPTED, f"interrupted: {kept}" if runs else "interrupted")
         raise
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         has_begun = KEPT in getattr(error, "__notes__", [])
-        _end(1, f"the run stopped: {what}; {KEPT}" if has_begun else what)
+        _end(1, f"the run stopped: {what}; {kept}" if has_begun else what)
     except Exception as error:
         from fl_testbed.scenario import ScenarioError
         from fl_testbed.scenario.own_code import OwnCodeError

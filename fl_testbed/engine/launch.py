@@ -16,6 +16,7 @@ from fl_testbed.engine.run_writer import (
     Progress,
     RunWriter,
     check_folders,
+    run_folder,
 )
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.places import PLAN, place_of_run
@@ -51,6 +52,9 @@ def launch(
     left = by_dataset(check_folders(scenarios, options))
     kind.check(left, datasets)
     write_plan(scenarios, options)
+    texts = [(run_folder(options.out, item).read("scenario.yaml"), item.to_yaml()) for item in left]
+    if n_changed := sum(there not in (None, wanted) for there, wanted in texts):
+        progress.note(f"runs that give way to changed ones: {n_changed}")
     unfinished = set(map(id, left))
     for scenario in scenarios:
         if id(scenario) not in unfinished:
