@@ -40,10 +40,10 @@ class Row:
     """One variant."""
 
     label: str
-    name: str
-    variant: str
+    runs: list[RunResult]
+    """One per seed, whether or not it is done."""
     method: str
-    """Its label without what follows."""
+    """Its label without the point."""
     point: str
     """What a method meets, ``attack=mimic`` or ``name=`` and the sweep's; empty if no two methods
     meet the same."""
@@ -154,50 +154,35 @@ def compare(
         raise ScenarioError(*faults)
     places = _places(by_label)
     references = _references(baseline, places)
-    sections = with_groups(sections, [run.figures for run in runs])
+    figures = [run.figures for run in runs]
     shown = {
-        title: [c for c in columns if any(c.is_told_by(run.figures) for run in runs)]
-        for title, columns in sections.items()
+        title: told
+        for title, columns in with_groups(sections, figures).items()
+        if (told := [c for c in columns if any(map(c.is_told_by, figures))])
     }
-    shown = {title: columns for title, columns in shown.items() if columns}
-    keys = [column.key for columns in shown.values() for column in columns]
-    some_attacked = any(run.figures.get("n_poisoned", 0) > 0 for run in runs)
-    nobody_attacks = all(run.figures.get("n_poisoned") == 0 for run in runs if run.figures)
-    rows = []
+    columns = [column for columns in shown.values() for column in columns]
+    keys = [column.key for column in columns]
     points = list(dict.fromkeys(place.point for place in places.values()))
-    for label in sorted(by_label, key=lambda label: points.index(places[label].point)):
-        own = by_label[label]
-        row = Row(
-            label=label,
-            name=own[0].name,
-            variant=own[0].variant,
-            method=places[label].method,
-            point=places[label].point,
-            counts={status: sum(run.status is status for run in own) for status in Status},
-            reasons=[
-                f"seed {run.seed}: {run.reason}" for run in own if run.status is Status.FAILED
-            ],
-            n_rounds=int(sum(run.figures.get("rounds", 0) for run in own)),
-            n_skipped=int(sum(run.figures.get("skipped_rounds", 0) for run in own)),
-            is_oracle=any(run.figures.get("oracle", 0) > 0 for run in own),
-            has_few_pairs=any(0 < run.figures.get(PAIRS, 0) < FEW_PAIRS for run in own),
-            is_unattacked=some_attacked and any(run.figures.get("n_poisoned") == 0 for run in own),
-        )
-        row.estimates = {key: estimate(_values(own, key)) for key in keys}
-        if (reference := references.get(label)) is not None:
-            row.differences = _differences(own, by_label[reference], keys)
-        rows.append(row)
+    rows = [
+        _row(label, places[label], by_label[label], keys)
+        for label in sorted(by_label, key=lambda label: points.index(places[label].point))
+    ]
+    some_attacked = any(own.get("n_poisoned", 0) > 0 for own in figures)
+    nobody_attacks = all(own.get("n_poisoned") == 0 for own in figures if own)
+    for row in rows:
+        unattacked = any(run.figures.get("n_poisoned") == 0 for run in row.runs)
+        row.is_unattacked = some_attacked and unattacked
+        if row.label in references:
+            row.differences = _differences(row.runs, by_label[references[row.label]], keys)
     at_points = [[row for row in rows if row.point == point] for point in points]
     if not nobody_attacks:
         for there in at_points:
             _mark_pareto(there)
     best = {
         column.key: [label for there in at_points for label in _best(there, column)]
-        for columns in shown.values()
         for column in columns
     }
-    untested = list(_untested([run.figures for run in runs]))
-    last = _evaluations([run.figures for run in runs])
+    untested, last = list(_untested(figures)), _evaluations(figures)
     title = " and ".join(names)
     return Comparison(title, shown, rows, best, baseline, untested, nobody_attacks, last)
 
@@ -269,6 +254,24 @@ def _places(by_label: Mapping[str, Sequence[RunResult]]) -> dict[str, _Place]:
     if len(set(points)) == len(points):
         return {label: _Place(label, "") for label in places}
     return places
+
+
+def _row(label: str, place: _Place, runs: list[RunResult], keys: Sequence[str]) -> Row:
+    """Return a variant with what its own runs say."""
+    failed = [run for run in runs if run.status is Status.FAILED]
+    return Row(
+        label=label,
+        runs=runs,
+        method=place.method,
+        point=place.point,
+        counts={status: sum(run.status is status for run in runs) for status in Status},
+        reasons=[f"seed {run.seed}: {run.reason}" for run in failed],
+        n_rounds=int(sum(run.figures.get("rounds", 0) for run in runs)),
+        n_skipped=int(sum(run.figures.get("skipped_rounds", 0) for run in runs)),
+        is_oracle=any(run.figures.get("oracle", 0) > 0 for run in runs),
+        has_few_pairs=any(0 < run.figures.get(PAIRS, 0) < FEW_PAIRS for run in runs),
+        estimates={key: estimate(_values(runs, key)) for key in keys},
+    )
 
 
 def _references(baseline: str | None, places: Mapping[str, _Place]) -> dict[str, str]:

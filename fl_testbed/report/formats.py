@@ -344,7 +344,7 @@ def _latex(text: str) -> str:
 
 
 def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
-    values: dict[str, Any] = {"name": row.name, "variant": row.variant}
+    values: dict[str, Any] = {"name": row.runs[0].name, "variant": row.runs[0].variant}
     if comparison.has_points:  # a table of methods by attacks is one pivot away
         values["method"] = row.method
         keys = dict.fromkeys(key for other in comparison.rows for key in other.swept)
