@@ -13,11 +13,6 @@ from clients.shard import Role
 from fl_testbed.data.groups import shown_name
 from fl_testbed.metrics.tables import ROUNDING
 
-MAJORITY, MINORITY, POISONED = (
-    f"suppression.{role.value}"
-    for role in (Role.HONEST_MAJORITY, Role.HONEST_MINORITY, Role.POISONED)
-)
-
 
 class Column(NamedTuple):
     """One figure of a run."""
@@ -54,18 +49,21 @@ class Column(NamedTuple):
         return f"{self.title} {self.unit}".strip()
 
 
+def by_role(key: str, title: str, **how: Any) -> tuple[Column, ...]:
+    """Return a column for each role, which stands for ``{}`` in the key and ends the title."""
+    roles = (role.value for role in Role)
+    return tuple(
+        Column(key.format(r), f"{title} {r.removeprefix('honest_')}", **how) for r in roles
+    )
+
+
 ACCURACY = Column("final.accuracy", "accuracy", "%", "highest")
 WORST_GROUP = Column("final.worst_group_accuracy", "worst group", "%", "highest")
 ATTACK_SUCCESS = Column("final.attack_success_rate", "ASR", "%", "lowest")
-WEIGHT_RATIOS = tuple(
-    Column(f"{role}.weight_ratio", f"weight {name}")
-    for role, name in ((MAJORITY, "majority"), (MINORITY, "minority"), (POISONED, "poisoned"))
-)
+WEIGHT_RATIOS = by_role("suppression.{}.weight_ratio", "weight")
 # Whom chance asks somewhat more often than others, from 0.8 to 1.25 times, is no matter of design.
-ASKED = tuple(
-    Column(f"{role}.participation", f"asked {name}", idle=1.0, slack=0.2)
-    for role, name in ((MAJORITY, "majority"), (MINORITY, "minority"), (POISONED, "poisoned"))
-)
+ASKED = by_role("suppression.{}.participation", "asked", idle=1.0, slack=0.2)
+KEPT = by_role("suppression.{}.retention", "kept", unit="%")
 SEPARABILITY = Column("suppression.separability", "separability", best="highest")
 PAIRS = f"{SEPARABILITY.key}_pairs"
 """The key of how many pairs it is a share of."""
@@ -93,22 +91,16 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
     "who was heard": (
         *ASKED,
         *WEIGHT_RATIOS,
-        Column(f"{MAJORITY}.contribution_ratio", "contribution majority"),
-        Column(f"{MINORITY}.contribution_ratio", "contribution minority"),
-        Column(f"{POISONED}.contribution_ratio", "contribution poisoned"),
+        *by_role("suppression.{}.contribution_ratio", "contribution"),
     ),
     "who was lifted": (
-        Column("lifting.ratio.honest_majority", "lift majority", idle=1.0),
-        Column("lifting.ratio.honest_minority", "lift minority", idle=1.0),
-        Column("lifting.ratio.poisoned", "lift poisoned", idle=1.0),
+        *by_role("lifting.ratio.{}", "lift", idle=1.0),
         Column("lifting.flagged_minority.precision", "minority among lifted", "%", "highest"),
         Column("lifting.flagged_poisoned.precision", "poisoned among lifted", "%", "lowest"),
         Column("lifting.auc_by_loss", "AUC by loss"),
     ),
     "who was let through": (
-        Column(f"{MAJORITY}.retention", "kept majority", "%"),
-        Column(f"{MINORITY}.retention", "kept minority", "%"),
-        Column(f"{POISONED}.retention", "kept poisoned", "%"),
+        *KEPT,
         Column("suppression.minority_false_positive_rate", "minority FPR", "%", "lowest"),
         Column("suppression.filter_bias", "filter bias", "%", "nearest 0"),
         SEPARABILITY,
@@ -221,8 +213,7 @@ LEGEND = {
     "lifting.ratio.honest_majority": "lift: weight before the rule over fair share",
     "lifting.auc_by_loss": "AUC by loss: how often an attacker has a larger loss than a minority "
     "client, 0.5 cannot tell them apart",
-    f"{MAJORITY}.retention": "kept: share of a role's updates with any weight, for rules that "
-    "choose",
+    KEPT[0].key: "kept: share of a role's updates with any weight, for rules that choose",
     "suppression.minority_false_positive_rate": "minority FPR: minority updates thrown out; filter "
     "bias: that minus the majority's",
     SEPARABILITY.key: "separability: AUC of the rule's suspicion, poisoned against "
