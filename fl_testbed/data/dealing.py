@@ -322,12 +322,7 @@ def _check_enough(pool: Pool, needed: int, what: str) -> None:
 def _by_sizes(pool: Pool, sizes: np.ndarray) -> Shares:
     """Deal rows in their order; what attackers want is set aside for them beforehand."""
     pool_rows = pool.rows
-    if sizes.sum() > len(pool_rows):
-        raise DataError(
-            f"{pool.n_clients} clients with {pool.examples_each} examples each need "
-            f"{sizes.sum():,} training examples, there are {len(pool_rows):,}: lower "
-            "clients.examples_each or the number of clients"
-        )
+    _check_enough(pool, int(sizes.sum()), f"{pool.examples_each} examples each")
     starts = np.concatenate([[0], sizes.cumsum()]).astype(np.int64)
     if pool.wanted is None or pool.n_attackers == 0:
         return Shares(pool_rows[: starts[-1]], starts)

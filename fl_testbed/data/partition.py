@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,36 +21,6 @@ from fl_testbed.data.population import Population
 from strategies.randomness import Purpose, generator
 
 
-class Partition(Protocol):
-    """Rows of the training set by client."""
-
-    @property
-    def server(self) -> np.ndarray:
-        """Rows that the server keeps for itself; no client holds them."""
-        ...
-
-    @property
-    def validation(self) -> np.ndarray:
-        """Rows that models are judged by before anybody looks at the test set; held by nobody."""
-        ...
-
-    def client_rows(self, client: int) -> np.ndarray:
-        """Return one client's rows."""
-        ...
-
-    def size(self, client: int) -> int:
-        """Return how many examples one client holds."""
-        ...
-
-    def before(self, client: int) -> int:
-        """Return how many examples the clients with smaller ids hold together."""
-        ...
-
-    def counts(self, codes: np.ndarray, n_codes: int, clients: range) -> np.ndarray:
-        """Return how many of some clients' examples have each code, codes by training example."""
-        ...
-
-
 @dataclass(frozen=True)
 class DisjointShards:
     """Shards that share no example, in one array: 100,000 clients cost two arrays."""
@@ -60,7 +30,9 @@ class DisjointShards:
     starts: np.ndarray
     """Where each client's rows begin; one entry more than clients."""
     server: np.ndarray
+    """Rows that the server keeps for itself; no client holds them."""
     validation: np.ndarray
+    """Rows that models are judged by before anybody looks at the test set; held by nobody."""
 
     def client_rows(self, client: int) -> np.ndarray:
         """Return one client's rows."""
@@ -178,6 +150,10 @@ class OverlappingShards:
                     mix = np.bincount(codes[pile], minlength=n_codes) / len(pile)
                     expected += n * self.examples_each * share * mix
         return np.rint(expected).astype(np.int64)
+
+
+Partition = DisjointShards | OverlappingShards
+"""Which rows of the training set each client holds."""
 
 
 @dataclass(frozen=True)
