@@ -41,10 +41,6 @@ class Examples:
             rows if self.ids is None else self.ids[rows],
         )
 
-    def described(self, attribute: str, codes: np.ndarray) -> "Examples":
-        """Return the same examples with one more attribute."""
-        return replace(self, attributes={**self.attributes, attribute: codes})
-
     def locked(self) -> "Examples":
         """Return the same examples, without a copy, in arrays that cannot be written to."""
         given = {name: codes.view() for name, codes in self.attributes.items()}
