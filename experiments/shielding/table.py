@@ -14,16 +14,14 @@ import numpy as np
 import pandas as pd
 
 from experiments import pages
+from fl_testbed.report.columns import WEIGHT_RATIOS
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE / "README.md", HERE / "results"
 WORST, ASR = "final.worst_group_accuracy", "final.attack_success_rate"
-RATIOS = [
-    f"suppression.{role}.weight_ratio"
-    for role in ("honest_majority", "honest_minority", "poisoned")
-]
+RATIOS = [column.key for column in WEIGHT_RATIOS]
 SHIELDED = "_shielded"
 NAMED = {
     "no_attack": "no attack",
