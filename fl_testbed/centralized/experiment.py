@@ -87,7 +87,7 @@ def check(scenarios: Sequence[CentralizedScenario], datasets: DatasetCache) -> N
 
 
 def check_poison(material: Material) -> bool:
-    """Make the poison, or only see that there are examples for it where making it takes a training.
+    """Make the poison. Of one that takes a training, only check that it has examples enough.
 
     Returns:
         Whether it was made.

@@ -25,8 +25,8 @@ class Examples:
     """The natural client that each example comes from, such as its writer, as whole numbers, shape
     (n,)."""
     ids: np.ndarray | None = None
-    """The example's number over all of the publisher's files, int64, shape (n,): none is in both
-    the training and the test set. By default its row."""
+    """Each example's number over all of the publisher's files, int64, shape (n,). No number is in
+    both the training and the test set. By default the row."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -20,8 +20,8 @@ class Wanted(NamedTuple):
     """Share of an attacker's shard that must be such, rounded to examples; one for all, or by
     attacker, shape (attackers,)."""
     spares_honest: bool = False
-    """Whether attackers get what honest clients do not, as far as there is enough, instead of such
-    examples before honest clients are dealt any."""
+    """Whether attackers get such examples from what honest clients leave, as far as that suffices.
+    By default they are set aside before honest clients are dealt any."""
 
     def counts(self, sizes: np.ndarray) -> np.ndarray:
         """Return how many of them attackers need whose shards have these sizes."""

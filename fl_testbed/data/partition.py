@@ -178,10 +178,10 @@ class Division:
     """How many of the server's examples are of minority groups, if examples have groups."""
     n_validation: int = 0
     by_natural_client: bool = False
-    """Whether a natural client is all of the minority or all of the majority."""
+    """Whether all examples of a natural client go to the minority, or all to the majority."""
 
     def minority_share(self, role: Role) -> float:
-        """Return which share of a role's data is of its holder's making in the minority's style."""
+        """Return the share of a role's examples that its clients see in the minority's style."""
         majority, minority = self.population.honest_majority, self.population.honest_minority
         spread = minority / max(1, majority + minority)
         kind = self.attackers_hold if role is Role.POISONED else role

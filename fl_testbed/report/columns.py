@@ -24,9 +24,10 @@ class Column(NamedTuple):
     best: Literal["highest", "lowest", "nearest 0"] | None = None
     """Which value is the best one, where that can be said."""
     idle: float = math.nan
-    """The value of runs that do nothing of the kind: where all have it, the column is not shown."""
+    """The value that says nothing, such as a ratio of 1: where all runs have it, the column is not
+    shown."""
     slack: float = ROUNDING
-    """By how large a share a value may be off that and still say nothing."""
+    """Up to which relative distance from ``idle`` a value says nothing, too."""
 
     def is_told_by(self, figures: Mapping[str, float]) -> bool:
         """Whether a run's figures have something to show in the column."""
@@ -66,7 +67,7 @@ ASKED = by_role("suppression.{}.participation", "asked", idle=1.0, slack=0.2)
 KEPT = by_role("suppression.{}.retention", "kept", unit="%")
 SEPARABILITY = Column("suppression.separability", "separability", best="highest")
 PAIRS = f"{SEPARABILITY.key}_pairs"
-"""The key of how many pairs it is a share of."""
+"""The key of the number of pairs that separability is a share of."""
 
 SECTIONS: dict[str, tuple[Column, ...]] = {
     "how well the model does": (
@@ -113,17 +114,17 @@ HEARD = {title: SECTIONS[title] for title in list(SECTIONS)[2:]}
 """What a replay can say: all but how well models do."""
 
 GROUP = "group_accuracy."
-"""What the keys of groups begin with."""
+"""The keys of accuracies by group begin with this."""
 ALL_GROUPS = (
     Column("final.minority_accuracy", "all minorities", "%", "highest"),
     Column("final.majority_accuracy", "all others", "%", "highest"),
 )
 GROUP_WEIGHT = "group_weight_ratio."
-"""What the keys of weight ratios by group begin with."""
+"""The keys of weight ratios by group begin with this."""
 OWN = "own."
-"""What the keys of a user's own figures begin with."""
+"""The keys of a user's own figures begin with this."""
 IS_MINORITY = "is_minority."
-"""What the keys begin with that say which of them are minorities."""
+"""The keys that say whether a group is a minority begin with this."""
 
 
 class UnknownColumnError(ValueError):
@@ -133,8 +134,8 @@ class UnknownColumnError(ValueError):
 def columns_named(
     names: Iterable[str], runs: Iterable[Mapping[str, float]]
 ) -> dict[str, tuple[Column, ...]]:
-    """Return one section of the columns with some titles or keys, in that order: who asks for one
-    sees it whatever its values.
+    """Return one section of the columns with these titles or keys, in this order. Who asks for a
+    column sees it, even where its values say nothing.
 
     Raises:
         UnknownColumnError: If there is no such column.
@@ -154,10 +155,10 @@ def columns_named(
 def with_groups(
     sections: Mapping[str, tuple[Column, ...]], runs: Iterable[Mapping[str, float]]
 ) -> dict[str, tuple[Column, ...]]:
-    """Return sections, those of accuracy and weight followed by one with a column for each group,
-    and figures of one's own.
+    """Return the sections, and those that depend on the runs: accuracy by group, figures of one's
+    own, weight by group.
 
-    Two groups have none: the worst group, and the roles that hold them, say it all.
+    Two groups need no section: the worst group, and the roles that hold them, say it all.
     """
     runs = list(runs)
     keys = list(dict.fromkeys(key for figures in runs for key in figures))
@@ -225,11 +226,11 @@ LEGEND = {
 
 
 def explained(columns: Iterable[Column], evaluations: str) -> list[str]:
-    """Return what is to be said below a table that has these columns.
+    """Return the explanations that belong below a table with these columns.
 
     Args:
         columns: The table's.
-        evaluations: How many of these final figures are means of.
+        evaluations: What final figures are means of, such as ``5 evaluations``.
     """
     keys = [column.key for column in columns]
     texts = list(dict.fromkeys(LEGEND[key] for key in keys if key in LEGEND))

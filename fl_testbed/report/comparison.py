@@ -29,7 +29,7 @@ from fl_testbed.scenario.parts import N_FINAL
 from fl_testbed.scenario.places import parts_of
 
 METHODS = {"strategy", *StrategySpec.model_fields, "local_method", "stages"}
-"""Swept keys that are of the methods compared, and not of what these meet."""
+"""Swept keys that belong to a method. Others, such as the attack, are what methods meet."""
 FEW_PAIRS = 30  # one more or less moves such a share by 3 points and more
 UNNAMED = "default"
 """The variant of a file that names none."""
@@ -45,10 +45,10 @@ class Row:
     method: str
     """Its label without the point."""
     point: str
-    """What a method meets, ``attack=mimic`` or ``name=`` and the sweep's; empty if no two methods
-    meet the same."""
+    """What the method meets, such as ``attack=mimic``, or ``name=`` and a sweep's name. Methods are
+    compared at the same point. Empty if no two methods share one."""
     counts: dict[Status, int]
-    """Runs by how far they are."""
+    """How many runs have each status."""
     reasons: list[str]
     """Why runs failed."""
     n_rounds: int = 0
@@ -97,11 +97,12 @@ class Comparison:
     another."""
     baseline: str | None = None
     untested: list[str] = field(default_factory=list)
-    """Groups of which some runs test nothing: their worst group is another's."""
+    """A sentence for each group that some runs have no test example of: there the worst group is
+    another."""
     nobody_attacks: bool = False
-    """In any finished run: then nothing is to be weighed against attack success."""
+    """No finished run has attackers: then attack success says nothing."""
     evaluations: str = f"{N_FINAL} evaluations"
-    """How many of these final figures are means of."""
+    """What final figures are means of."""
 
     @property
     def columns(self) -> list[Column]:
@@ -130,9 +131,9 @@ def compare(
 ) -> Comparison:
     """Compare variants over their seeds.
 
-    Where several methods meet the same swept values, such as attacks, rows stand together by these,
-    and each is compared with the others at its own: a strong attack makes no defence bad. So do
-    several sweeps of the same methods, on different data for instance.
+    Rows that meet the same swept values, such as the same attack, stand together and are compared
+    with each other alone: a strong attack makes no defence bad. The same holds for several sweeps
+    of the same methods, for instance on different data.
 
     Args:
         runs: Of one or several sweeps; with several, rows are called ``name/variant``.
@@ -201,7 +202,7 @@ def _evaluations(runs: Sequence[Mapping[str, float]]) -> str:
 
 
 def _untested(runs: Sequence[Mapping[str, float]]) -> Iterator[str]:
-    """Say of each group that some runs have no test example of how many do."""
+    """Yield a sentence for each group that some runs have no test example of."""
     keys = dict.fromkeys(key for figures in runs for key in figures if key.startswith(IS_MINORITY))
     for name in (key.removeprefix(IS_MINORITY) for key in keys):
         there = [figures for figures in runs if f"{IS_MINORITY}{name}" in figures]
@@ -233,10 +234,10 @@ def _place(variant: str) -> _Place:
 
 
 def _places(by_label: Mapping[str, Sequence[RunResult]]) -> dict[str, _Place]:
-    """Return where each row stands: at one point all, if no two methods share any.
+    """Return where each row stands. If no two methods share a point, all stand at the same one.
 
-    Sweeps with a method in common meet different data, or whatever else they differ in: then a
-    sweep is part of the point, and else of the method.
+    Sweeps that have a method in common differ in what it meets, such as the data: their names are
+    then part of the point. Otherwise they are part of the method.
     """
     own = {label: (runs[0].name, _place(runs[0].variant)) for label, runs in by_label.items()}
     sweeps = {name for name, _ in own.values()}

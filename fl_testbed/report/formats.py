@@ -44,7 +44,7 @@ class Grid:
     """The variants, with their marks."""
     cells: list[list[Cell]]
     points: list[str]
-    """What each variant meets: where it changes, a line is drawn."""
+    """Of each variant: where the point changes, a line is drawn."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -194,7 +194,7 @@ def runs_text(row: Row) -> str:
 
 
 def marked_label(row: Row) -> str:
-    """Return a variant's name with what is to be known of it."""
+    """Return a variant's name with its marks."""
     marks = ((row.is_pareto, PARETO), (row.is_oracle, ORACLE), (row.is_unattacked, UNATTACKED))
     return " ".join([row.label, *(mark for is_so, mark in marks if is_so)])
 
