@@ -21,7 +21,7 @@ NOTHING = "–"
 PARETO, ORACLE, UNATTACKED, MARK = "◆", "†", "‡", "*"
 N_NAMED = 3  # variants in a note that may be of many
 MOST_COLUMNS = 16  # of a table in a terminal; more would be a letter wide
-ROUNDING = 1e-6  # weights are float32: a smaller difference is none
+LEAST_DIFFERENCE = 1e-6  # weights are float32: a smaller difference is none
 
 
 @dataclass
@@ -271,7 +271,7 @@ def _difference_grid(comparison: Comparison, title: str, columns: list[Column]) 
         for column in columns:
             change = row.differences[column.key]
             text = _text(change, column, n, signed=True)
-            is_marked = abs(change.mean) > max(change.half_width, ROUNDING)
+            is_marked = abs(change.mean) > max(change.half_width, LEAST_DIFFERENCE)
             cells.append(Cell(text, is_marked, change.mean))
         grid.cells.append(cells)
     return grid
