@@ -107,7 +107,7 @@ def main() -> None:
         new = run(path, arguments.out)
         old = pd.read_csv(RESULTS) if RESULTS.exists() else new.iloc[:0]
         kept = old[old["scenario"] != new["scenario"].iloc[0]]
-        pd.concat([kept, new]).to_csv(RESULTS, index=False, float_format="%.6g")
+        pages.keep(RESULTS, pd.concat([kept, new]), ".6g")
     pages.write(PAGE, tables())
 
 

@@ -375,11 +375,9 @@ def _exchanged(
     if pool.spare is not None:
         unused = np.concatenate([unused, pool.spare])
     rows = np.concatenate([shares.rows, unused])
-    first = int(shares.starts[pool.n_clients - pool.n_attackers])
-    n_dealt = len(shares.rows)
     fits = pool.wanted.mask[rows]
     bounds = shares.starts[pool.n_clients - pool.n_attackers :]
-    sizes = np.diff(bounds)
+    first, n_dealt, sizes = int(bounds[0]), len(shares.rows), np.diff(bounds)
     held = np.add.reduceat(np.append(fits[:n_dealt], False), bounds[:-1])  # shards are not empty
     wanted = pool.wanted.counts(sizes)
     missing = np.maximum(0, wanted - held)

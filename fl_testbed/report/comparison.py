@@ -225,12 +225,9 @@ def _place(variant: str) -> _Place:
     A sweep's keys stand last in its runs' names, each by the last of its parts.
     """
     parts = parts_of(variant)
-    of_world = ["=" in part and part.partition("=")[0] not in METHODS for part in parts]
-    method, point = (
-        ",".join(part for part, is_so in zip(parts, of_world, strict=True) if is_so == wanted)
-        for wanted in (False, True)
-    )
-    return _Place(method or UNNAMED, point)
+    met = [part for part in parts if "=" in part and part.partition("=")[0] not in METHODS]
+    method = ",".join(part for part in parts if part not in met)
+    return _Place(method or UNNAMED, ",".join(met))
 
 
 def _places(by_label: Mapping[str, Sequence[RunResult]]) -> dict[str, _Place]:

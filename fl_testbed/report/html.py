@@ -112,9 +112,8 @@ def _scenarios(comparison: Comparison) -> tuple[RunResult | None, list[tuple[str
         keys = {
             key: json.dumps(value, ensure_ascii=False, default=str)
             for key, value in leaves(scenario_in(begun.folder))
+            if key not in ("name", "variant", "seed")
         }
-        for key in ("name", "variant", "seed"):
-            keys.pop(key, None)
         if first is None:
             first, base = begun, keys
             continue
