@@ -9,9 +9,9 @@ import pandas as pd
 
 from experiments import pages
 from experiments.benchmarks.measure import latest
+from fl_testbed.report.columns import WEIGHT_RATIOS
 
 PAGE = Path(__file__).parents[1] / "docs" / "comparing.md"
-ROLES = ("honest_majority", "honest_minority", "poisoned")
 RUNS = {
     "recorded": "Multi-Krum on the updates that clients sent under the mean",
     "defence_by_attack": "Multi-Krum in its own runs",
@@ -20,9 +20,9 @@ RUNS = {
 
 def tables() -> dict[str, str]:
     """Return the tables of the page, from the result files."""
-    replay = [["", *(f"weight {role.removeprefix('honest_')}" for role in ROLES)]]
+    replay = [["", *(ratio.title for ratio in WEIGHT_RATIOS)]]
     for row in pd.read_csv(PAGE.parent / "comparing" / "replay.csv").to_dict("records"):
-        keys = [f"suppression.{role}.weight_ratio" for role in ROLES]
+        keys = [ratio.key for ratio in WEIGHT_RATIOS]
         cells = (pages.pm(row[f"{key}.mean"], row[f"{key}.half_width"], 2) for key in keys)
         replay.append([RUNS[row["name"]], *cells])
     found = latest("reports")

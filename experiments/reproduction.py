@@ -22,26 +22,16 @@ FEDERATIONS = {
 RULES = ("multi_krum", "trimmed_mean", "coordinate_median", "norm_clipping", "fltrust")
 
 
-def per_variant(file: Path, keys: list[str], values: list[str]) -> pd.DataFrame:
-    """Return the means over seeds of a result file, in percent."""
-    return 100 * pd.read_csv(file).groupby(keys, sort=False)[values].mean()
+def per_variant(file: str, figure: str, *keys: str) -> pd.Series:
+    """Return a figure's means over seeds in a result file, in percent."""
+    return 100 * pd.read_csv(HERE / f"{file}.csv").groupby([*keys], sort=False)[figure].mean()
 
 
 def lines() -> list[list[str]]:
     """Return the rows of the table: claim, theirs, ours, where."""
-    pooled = per_variant(
-        HERE / "oil_and_water" / "results" / "lifting.csv",
-        ["poison", "method"],
-        ["ASR", "worst group"],
-    )
-    rate = pooled["ASR"].unstack("poison")
-    filters = per_variant(
-        HERE / "oil_and_water" / "results" / "defence.csv", ["method"], ["worst group"]
-    )["worst group"]
-    lifted = {
-        name: per_variant(HERE / "lifting" / "results" / f"{name}.csv", ["variant"], [ASR])[ASR]
-        for name in FEDERATIONS
-    }
+    rate = per_variant("oil_and_water/results/lifting", "ASR", "poison", "method").unstack("poison")
+    filters = per_variant("oil_and_water/results/defence", "worst group", "method")
+    lifted = {name: per_variant(f"lifting/results/{name}", ASR, "variant") for name in FEDERATIONS}
     gaps = {
         (name, method): own[method] - own[f"{method}_ideal"]
         for name, own in lifted.items()
@@ -51,8 +41,8 @@ def lines() -> list[list[str]]:
         gap / (lifted[name][f"{method}_worst_case"] - lifted[name][f"{method}_ideal"])
         for (name, method), gap in gaps.items()
     ]
-    shielded = per_variant(HERE / "shielding" / "results" / "fashion.csv", ["variant"], [WORST])
-    costs = [shielded[WORST][f"{rule}_shielded"] - shielded[WORST][rule] for rule in RULES]
+    shielded = per_variant("shielding/results/fashion", WORST, "variant")
+    costs = [shielded[f"{rule}_shielded"] - shielded[rule] for rule in RULES]
     pooled_gaps = {
         label: rate.loc[lift] - rate.loc[f"{lift}_ideal"]
         for lift, label in (("jtt", "JTT"), ("george", "GEORGE"))

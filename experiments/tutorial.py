@@ -10,22 +10,21 @@ import pandas as pd
 from experiments import pages
 from experiments.oil_and_water_federated import yours
 from fl_testbed.metrics import read_table
+from fl_testbed.report.columns import WEIGHT_RATIOS
 
 PAGE = Path(__file__).parents[1] / "docs" / "tutorial" / "README.md"
-ROLES = ("honest_majority", "honest_minority", "poisoned")
 
 
 def tables() -> dict[str, str]:
     """Return the tables of the page, from the result files."""
-    rows = [["variant", "worst group %", "ASR %"]]
-    rows[0] += [f"weight {role.removeprefix('honest_')}" for role in ROLES]
+    rows = [["variant", "worst group %", "ASR %", *(ratio.title for ratio in WEIGHT_RATIOS)]]
     for row in pd.read_csv(PAGE.parent / "results.csv").to_dict("records"):
         name = f"{row['variant']} †" if row["oracle"] else row["variant"]
         shares = [
             pages.pm(100 * row[f"final.{figure}.mean"], 100 * row[f"final.{figure}.half_width"])
             for figure in ("worst_group_accuracy", "attack_success_rate")
         ]
-        ratios = [pages.number(row[f"suppression.{r}.weight_ratio.mean"], 2) for r in ROLES]
+        ratios = [pages.number(row[f"{ratio.key}.mean"], 2) for ratio in WEIGHT_RATIOS]
         rows.append([name, *shares, *ratios])
     return {"results": pages.markdown(rows), "beside_others": pages.markdown(beside_others())}
 

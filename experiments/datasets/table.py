@@ -28,7 +28,6 @@ SCENARIOS = (
     "fairface_by_race",
 )
 PAGE, RESULTS = HERE / "README.md", HERE / "results.csv"
-ROLES = (Role.HONEST_MAJORITY, Role.HONEST_MINORITY, Role.POISONED)
 TABLES = {
     "federations": tuple(name.replace("_", "-") for name in SCENARIOS),
     "cnn": ("fairface-cnn", "writers-cnn"),
@@ -59,17 +58,13 @@ def run(path: Path, out: Path) -> pd.DataFrame:
 def row_of(run: RunResult) -> dict[str, object]:
     """Return a run's row of results.csv."""
     final = ("accuracy", "worst_group_accuracy", "attack_success_rate")
-    ratios = {role: f"{role.value}.weight_ratio" for role in ROLES}
     return {
         "scenario": run.name,
         "variant": run.variant,
         "seed": run.seed,
         "oracle": bool(run.figures["oracle"]),
         **{name: run.figures[f"final.{name}"] for name in final},
-        **{
-            f"weight_ratio.{role.value}": run.figures[f"suppression.{key}"]
-            for role, key in ratios.items()
-        },
+        **{f"weight_ratio.{r}": run.figures[f"suppression.{r}.weight_ratio"] for r in Role},
     }
 
 
@@ -93,7 +88,7 @@ def by_strategy(results: pd.DataFrame) -> list[list[str]]:
             pages.mean_pm(100 * runs[key])
             for key in ("worst_group_accuracy", "attack_success_rate")
         ]
-        ratios = [pages.mean_pm(runs[f"weight_ratio.{role.value}"], 2) for role in ROLES]
+        ratios = [pages.mean_pm(runs[f"weight_ratio.{role}"], 2) for role in Role]
         rows.append([str(scenario), name, *shares, *ratios])
     return rows
 
@@ -112,7 +107,7 @@ def main() -> None:
         new = run(path, arguments.out)
         old = pd.read_csv(RESULTS) if RESULTS.exists() else new.iloc[:0]
         kept = old[old["scenario"] != new["scenario"].iloc[0]]
-        pd.concat([kept, new]).to_csv(RESULTS, index=False, float_format="%.6g")
+        pages.keep(RESULTS, pd.concat([kept, new]), ".6g")
     pages.write(PAGE, tables())
 
 

@@ -17,7 +17,6 @@ from experiments import pages
 from fl_testbed.metrics.suppression import pairwise_auc
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
-from fl_testbed.scenario.places import place_of_run
 
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE / "README.md", HERE / "results"
@@ -123,9 +122,8 @@ Runs = dict[tuple[str, str], pd.DataFrame]
 
 def runs_of(name: str, out: Path) -> pd.DataFrame:
     """Return one row per finished run, figures that no run has left out."""
-    scenarios = load_scenarios(HERE / f"{name}.yaml", [])
     rows = []
-    for run in finished_runs(scenarios, out):
+    for run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
         figures = run.figures
         if (run.folder / "clients.csv").exists():
             figures = figures | last_round(run.folder) | client_aucs(run.folder / "clients.csv")
@@ -296,14 +294,11 @@ def _kept(runs: pd.DataFrame, *whom: str) -> str:
 def epochs_of(name: str, out: Path, method: str) -> pd.DataFrame:
     """Return how well scores tell poisons from the minority, by epoch, for one method."""
     parts = []
-    for scenario in load_scenarios(HERE / f"{name}.yaml", []):
-        own, _, swept = scenario.variant.partition(",")
-        folder = place_of_run(out / scenario.name, scenario.variant, scenario.seed)
-        file = folder / "epochs.csv"
-        if own == method and file.exists():
-            parts.append(
-                pd.read_csv(file).assign(poison=swept.partition("=")[2], seed=scenario.seed)
-            )
+    for run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
+        own, _, swept = run.variant.partition(",")
+        if own == method:
+            epochs = pd.read_csv(run.folder / "epochs.csv")
+            parts.append(epochs.assign(poison=swept.partition("=")[2]))
     table = pd.concat(parts)
     figures = [c for c in table.columns if c.startswith(("auc", "threshold"))]
     return table.groupby(["poison", "training", "epoch"], sort=False)[figures].mean().reset_index()

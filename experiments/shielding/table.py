@@ -14,16 +14,14 @@ import numpy as np
 import pandas as pd
 
 from experiments import pages
+from fl_testbed.report.columns import WEIGHT_RATIOS
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE / "README.md", HERE / "results"
 WORST, ASR = "final.worst_group_accuracy", "final.attack_success_rate"
-RATIOS = [
-    f"suppression.{role}.weight_ratio"
-    for role in ("honest_majority", "honest_minority", "poisoned")
-]
+RATIOS = [column.key for column in WEIGHT_RATIOS]
 SHIELDED = "_shielded"
 NAMED = {
     "no_attack": "no attack",
@@ -41,9 +39,8 @@ NAMED = {
 
 def measured(name: str, out: Path) -> pd.DataFrame:
     """Return one row per finished run, in the scenario's order."""
-    scenarios = load_scenarios(HERE / f"{name}.yaml", [])
     rows = []
-    for run in finished_runs(scenarios, out):
+    for run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
         figures = {key: run.figures.get(key, np.nan) for key in (WORST, ASR, *RATIOS)}
         rows.append({"variant": run.variant, "seed": run.seed, **figures})
     return pd.DataFrame(rows)

@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from clients.poisons import check_candidates, check_cluster_count
 from clients.shard import Role
@@ -54,14 +53,7 @@ def columns(scenario: CentralizedScenario) -> dict[str, tuple[str, ...]]:
             "attacked_accuracy",
             "loss",
         ),
-        "groups.csv": (
-            "group",
-            "is_minority",
-            "is_poisoned",
-            "n_train",
-            "n_test",
-            "accuracy",
-        ),
+        "groups.csv": ("group", "is_minority", "is_poisoned", "n_train", "n_test", "accuracy"),
         "examples.csv": ("example", "label", "group", "role", "weight", "score", *by_stage),
         "epochs.csv": (
             "training",
@@ -95,7 +87,7 @@ def check(scenarios: Sequence[CentralizedScenario], datasets: DatasetCache) -> N
 
 
 def check_poison(material: Material) -> bool:
-    """Make the poison, or only see that there are examples for it where making it takes a training.
+    """Make the poison. Of one that takes a training, only check that it has examples enough.
 
     Returns:
         Whether it was made.
@@ -199,13 +191,13 @@ def _trainings(scenario: CentralizedScenario, result: Result) -> list[tuple[str,
 
 
 def _example_rows(result: Result, pool: Pool, names: Sequence[str]) -> list[Row]:
-    by_stage: list[list[Any]] = []
     scores = [finding.scores for finding in result.findings if finding.scores is not None]
     score = scores[0] if scores else 1 - result.trained.confidences[-1]
-    for finding in result.findings:
-        flagged, scores = finding.flagged, finding.scores
-        by_stage.append(_values(None if flagged is None else flagged.long(), len(pool)))
-        by_stage.append(_values(scores, len(pool)))
+    by_stage = [
+        [math.nan] * len(pool) if values is None else values.tolist()
+        for finding in result.findings
+        for values in (None if finding.flagged is None else finding.flagged.long(), finding.scores)
+    ]
     weights = result.trained.plan.shares()
     columns = zip(
         range(len(pool)),
@@ -218,10 +210,6 @@ def _example_rows(result: Result, pool: Pool, names: Sequence[str]) -> list[Row]
         strict=True,
     )
     return list(columns)
-
-
-def _values(values: Tensor | None, n: int) -> list[Any]:
-    return [math.nan] * n if values is None else values.tolist()
 
 
 def _epoch_rows(scenario: CentralizedScenario, result: Result, pool: Pool) -> list[Row]:

@@ -69,7 +69,7 @@ def clusters_within_classes(
             if score > best_score:
                 best, best_score = mixture.predict(points[members].double().numpy()), score
         clusters[members] = torch.from_numpy(best.astype(np.int64)) + first
-        first = int(clusters[members].max()) + 1 if members.any() else first
+        first = int(clusters[members].max()) + 1
     return clusters
 
 

@@ -20,8 +20,8 @@ def ledger_figures(
         filters: Whether the method removes examples.
 
     Returns:
-        As :func:`fl_testbed.metrics.suppression`, without contributions, which examples have none
-        of. The weight is that in the last epoch of the final training.
+        As :func:`fl_testbed.metrics.suppression`; examples have no contributions. The weight is
+        that in the last epoch of the final training.
     """
     n = len(examples)
     as_clients = pd.DataFrame(

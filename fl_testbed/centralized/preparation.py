@@ -82,7 +82,7 @@ class Material:
             return None
 
     def annotated_as(self, group: int, label: int) -> int:
-        """Return the group that an example of some group is taken for under another label."""
+        """Return the group that an annotator gives an example of a group under another label."""
         if not isinstance(self.groups, OwnGroups):
             return group
         rows = np.flatnonzero(self.groups.train == group)[:1]

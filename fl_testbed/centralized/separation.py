@@ -11,7 +11,8 @@ from strategies.shapes import Float, Tensor
 
 
 class Separation(NamedTuple):
-    """Of a score that is higher for what is suspected more; NaN without poisons or minority."""
+    """Of a score that is higher for what is suspected more. Both are NaN without poisons or
+    minority, or where a score is NaN, as a model that diverges gives."""
 
     auc: float
     """P(poison above minority example) + P(equal) / 2: 0.5 cannot tell, below it poisons look more
@@ -23,11 +24,15 @@ class Separation(NamedTuple):
 
 def separation(poisons: np.ndarray, minority: np.ndarray) -> Separation:
     """Compare two samples of scores."""
-    if not len(poisons) or not len(minority):
-        return Separation(float("nan"), float("nan"))
     cuts = np.concatenate([[-np.inf], np.unique(np.concatenate([poisons, minority]))])
-    above = [(values[:, None] > cuts).mean(axis=0) for values in (minority, poisons)]
-    return Separation(area_under_curve(poisons, minority), float((above[0] + 1 - above[1]).min()))
+    if not len(poisons) or not len(minority) or np.isnan(cuts).any():
+        return Separation(float("nan"), float("nan"))
+    removed, caught = (
+        (len(own) - np.searchsorted(np.sort(own), cuts, side="right")) / len(own)
+        for own in (minority, poisons)
+    )
+    error = float((removed + 1 - caught).min())
+    return Separation(area_under_curve(poisons, minority), error)
 
 
 def separations(scores: Float[Tensor, " n"], pool: Pool) -> tuple[Separation, Separation]:

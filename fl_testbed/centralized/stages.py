@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 
     plan: Plan
     flagged: Bool[Tensor, " n"] | None = None
-    """Whom its heuristic marked, whether or not an oracle was then listened to."""
+    """Whom its heuristic marked, even if an oracle then decided."""
     scores: Float[Tensor, " n"] | None = None
     """Its ranking, higher = marked sooner."""
     trained: Trained | None = None

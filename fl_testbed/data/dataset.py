@@ -25,8 +25,8 @@ class Examples:
     """The natural client that each example comes from, such as its writer, as whole numbers, shape
     (n,)."""
     ids: np.ndarray | None = None
-    """The example's number over all of the publisher's files, int64, shape (n,): none is in both
-    the training and the test set. By default its row."""
+    """Each example's number over all of the publisher's files, int64, shape (n,). No number is in
+    both the training and the test set. By default the row."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,10 +40,6 @@ class Examples:
             None if self.clients is None else self.clients[rows],
             rows if self.ids is None else self.ids[rows],
         )
-
-    def described(self, attribute: str, codes: np.ndarray) -> "Examples":
-        """Return the same examples with one more attribute."""
-        return replace(self, attributes={**self.attributes, attribute: codes})
 
     def locked(self) -> "Examples":
         """Return the same examples, without a copy, in arrays that cannot be written to."""

@@ -20,8 +20,8 @@ class Wanted(NamedTuple):
     """Share of an attacker's shard that must be such, rounded to examples; one for all, or by
     attacker, shape (attackers,)."""
     spares_honest: bool = False
-    """Whether attackers get what honest clients do not, as far as there is enough, instead of such
-    examples before honest clients are dealt any."""
+    """Whether attackers get such examples from what honest clients leave, as far as that suffices.
+    By default they are set aside before honest clients are dealt any."""
 
     def counts(self, sizes: np.ndarray) -> np.ndarray:
         """Return how many of them attackers need whose shards have these sizes."""
@@ -322,12 +322,7 @@ def _check_enough(pool: Pool, needed: int, what: str) -> None:
 def _by_sizes(pool: Pool, sizes: np.ndarray) -> Shares:
     """Deal rows in their order; what attackers want is set aside for them beforehand."""
     pool_rows = pool.rows
-    if sizes.sum() > len(pool_rows):
-        raise DataError(
-            f"{pool.n_clients} clients with {pool.examples_each} examples each need "
-            f"{sizes.sum():,} training examples, there are {len(pool_rows):,}: lower "
-            "clients.examples_each or the number of clients"
-        )
+    _check_enough(pool, int(sizes.sum()), f"{pool.examples_each} examples each")
     starts = np.concatenate([[0], sizes.cumsum()]).astype(np.int64)
     if pool.wanted is None or pool.n_attackers == 0:
         return Shares(pool_rows[: starts[-1]], starts)
@@ -380,11 +375,9 @@ def _exchanged(
     if pool.spare is not None:
         unused = np.concatenate([unused, pool.spare])
     rows = np.concatenate([shares.rows, unused])
-    first = int(shares.starts[pool.n_clients - pool.n_attackers])
-    n_dealt = len(shares.rows)
     fits = pool.wanted.mask[rows]
     bounds = shares.starts[pool.n_clients - pool.n_attackers :]
-    sizes = np.diff(bounds)
+    first, n_dealt, sizes = int(bounds[0]), len(shares.rows), np.diff(bounds)
     held = np.add.reduceat(np.append(fits[:n_dealt], False), bounds[:-1])  # shards are not empty
     wanted = pool.wanted.counts(sizes)
     missing = np.maximum(0, wanted - held)

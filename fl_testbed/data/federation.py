@@ -52,13 +52,13 @@ class Poison(Protocol):
         ...
 
     def goals(self, test: TestSet) -> Mapping[str, Goal]:
-        """Return what shows on the majority's test examples whether it worked, by name."""
+        """Return by name what shows whether it worked, on the majority's test examples."""
         ...
 
 
 Restyle = Callable[[Tensor, Tensor, Role], Tensor]
-"""Changes which of a client's examples are in the minority's style: from the marks of those that
-are, their labels and the client's role to new marks."""
+"""Changes which examples of a client are in the minority's style. It gets marks of those that are,
+the labels and the client's role, and returns new marks."""
 
 
 class GroupRow(NamedTuple):
@@ -146,7 +146,7 @@ class Federation:
     def group_table(
         self, split: Literal["test", "validation"] = "test", max_examples: int | None = None
     ) -> list[GroupRow]:
-        """Return how many examples of each group every role holds, and models are judged by."""
+        """Return by group how many examples each role holds, and how many models are tested on."""
         tested = (
             self.groups.test_groups(self.dataset.test, max_examples)
             if split == "test"
@@ -177,9 +177,9 @@ class Federation:
     def own_tests(
         self, client: int, split: Literal["test", "validation"], max_examples: int | None
     ) -> np.ndarray:
-        """Return the rows of what models are tested on that come from the natural clients that a
-        client is made of, in the styles that it sees: none where no client is natural, or the test
-        set is by others, so that settings are chosen by what is tested."""
+        """Return the rows of the test or validation set that are a client's own: from the natural
+        clients that it is made of, in the styles that it sees. There are none where the test set is
+        of others, for validation too: settings are chosen by what is tested."""
         train, test = self.dataset.train.clients, self.dataset.test.clients
         if not self.division.by_natural_client or train is None or test is None:
             return np.arange(0)

@@ -30,10 +30,9 @@ class GroupedExamples(NamedTuple):
 def minority_groups(counts: Sequence[int]) -> frozenset[int]:
     """Return the groups that hold fewer than n / 2g of the n examples of g groups.
 
-    Twice the number of groups, since the paper whose definition this is counts the poisoned and
-    the clean examples of a group apart: 8 groups where there are 2 labels and 2 attributes
-    (inferred; see docs/datasets.md). n / 8 leaves the groups of 184 and 56 of Waterbirds' 4,795
-    birds, n / 4 would add the one of 1,057.
+    The paper counts clean and poisoned examples of a group as two groups: 8 where there are 2
+    labels and 2 attributes (inferred; see docs/datasets.md). Of Waterbirds' 4,795 birds n / 8 finds
+    the groups of 184 and 56; n / 4 would add the one of 1,057.
 
     Args:
         counts: Examples of each group in training.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,36 +21,6 @@ from fl_testbed.data.population import Population
 from strategies.randomness import Purpose, generator
 
 
-class Partition(Protocol):
-    """Rows of the training set by client."""
-
-    @property
-    def server(self) -> np.ndarray:
-        """Rows that the server keeps for itself; no client holds them."""
-        ...
-
-    @property
-    def validation(self) -> np.ndarray:
-        """Rows that models are judged by before anybody looks at the test set; held by nobody."""
-        ...
-
-    def client_rows(self, client: int) -> np.ndarray:
-        """Return one client's rows."""
-        ...
-
-    def size(self, client: int) -> int:
-        """Return how many examples one client holds."""
-        ...
-
-    def before(self, client: int) -> int:
-        """Return how many examples the clients with smaller ids hold together."""
-        ...
-
-    def counts(self, codes: np.ndarray, n_codes: int, clients: range) -> np.ndarray:
-        """Return how many of some clients' examples have each code, codes by training example."""
-        ...
-
-
 @dataclass(frozen=True)
 class DisjointShards:
     """Shards that share no example, in one array: 100,000 clients cost two arrays."""
@@ -60,7 +30,9 @@ class DisjointShards:
     starts: np.ndarray
     """Where each client's rows begin; one entry more than clients."""
     server: np.ndarray
+    """Rows that the server keeps for itself; no client holds them."""
     validation: np.ndarray
+    """Rows that models are judged by before anybody looks at the test set; held by nobody."""
 
     def client_rows(self, client: int) -> np.ndarray:
         """Return one client's rows."""
@@ -180,6 +152,10 @@ class OverlappingShards:
         return np.rint(expected).astype(np.int64)
 
 
+Partition = DisjointShards | OverlappingShards
+"""Which rows of the training set each client holds."""
+
+
 @dataclass(frozen=True)
 class Division:
     """Who shall hold what: everything about a partition but the way of dealing."""
@@ -202,10 +178,10 @@ class Division:
     """How many of the server's examples are of minority groups, if examples have groups."""
     n_validation: int = 0
     by_natural_client: bool = False
-    """Whether a natural client is all of the minority or all of the majority."""
+    """Whether all examples of a natural client go to the minority, or all to the majority."""
 
     def minority_share(self, role: Role) -> float:
-        """Return which share of a role's data is of its holder's making in the minority's style."""
+        """Return the share of a role's examples that its clients see in the minority's style."""
         majority, minority = self.population.honest_majority, self.population.honest_minority
         spread = minority / max(1, majority + minority)
         kind = self.attackers_hold if role is Role.POISONED else role

@@ -20,7 +20,7 @@ class Specimen(NamedTuple):
     label: str
     """What it is called."""
     called_before: str = ""
-    """What attackers took it for, or it really is, where that is something else."""
+    """Its label before attackers changed it, or in the test the true one; empty if the same."""
 
 
 class Strip(NamedTuple):

@@ -2,7 +2,6 @@
 
 from fl_testbed.metrics.attack_success import AttackSuccess, attack_success
 from fl_testbed.metrics.clients import ClientSpread, client_accuracies, spread
-from fl_testbed.metrics.figures import finite_or_none
 from fl_testbed.metrics.groups import GroupAccuracy, group_accuracy, minority_and_majority
 from fl_testbed.metrics.lifting import attack_success_at, lifting
 from fl_testbed.metrics.suppression import (
@@ -14,6 +13,7 @@ from fl_testbed.metrics.suppression import (
 from fl_testbed.metrics.tables import (
     after_round,
     answered,
+    finite_or_none,
     last_restart,
     minorities,
     read_table,

@@ -14,8 +14,8 @@ RAISED = 1 + ROUNDING  # a lifted weight over the prior
 def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, Any]:
     """Compute whom a run's reweighting lifted.
 
-    A client counts as lifted where its weight, before the rule had its say, is above its prior:
-    its share among those whose answer could be used, since a rejected one leaves more to the rest.
+    A client counts as lifted where its weight before the rule is above its prior. That is its share
+    among clients whose answer could be used: a rejected answer leaves more to the others.
 
     Args:
         clients: ``clients.csv``, one row per round and sampled client.

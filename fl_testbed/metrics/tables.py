@@ -1,8 +1,9 @@
-"""Tables as run folders hold them."""
+"""Tables and figures as run folders hold them."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pandas as pd
 
@@ -55,3 +56,9 @@ def minorities(groups: pd.DataFrame) -> dict[str, bool]:
     """Return which groups of the table ``groups.csv`` are minorities, by name."""
     rows = zip(groups["group"], groups["is_minority"], strict=True)
     return {str(group): bool(is_so) for group, is_so in rows}
+
+
+def finite_or_none(figures: Mapping[Any, float]) -> dict[str, float | None]:
+    """Return figures by name as JSON can hold them: None where one is undefined or was driven to
+    infinity."""
+    return {str(k): float(value) if math.isfinite(value) else None for k, value in figures.items()}

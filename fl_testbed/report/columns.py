@@ -13,11 +13,6 @@ from clients.shard import Role
 from fl_testbed.data.groups import shown_name
 from fl_testbed.metrics.tables import ROUNDING
 
-MAJORITY, MINORITY, POISONED = (
-    f"suppression.{role.value}"
-    for role in (Role.HONEST_MAJORITY, Role.HONEST_MINORITY, Role.POISONED)
-)
-
 
 class Column(NamedTuple):
     """One figure of a run."""
@@ -29,9 +24,10 @@ class Column(NamedTuple):
     best: Literal["highest", "lowest", "nearest 0"] | None = None
     """Which value is the best one, where that can be said."""
     idle: float = math.nan
-    """The value of runs that do nothing of the kind: where all have it, the column is not shown."""
+    """The value that says nothing, such as a ratio of 1: where all runs have it, the column is not
+    shown."""
     slack: float = ROUNDING
-    """By how large a share a value may be off that and still say nothing."""
+    """Up to which relative distance from ``idle`` a value says nothing, too."""
 
     def is_told_by(self, figures: Mapping[str, float]) -> bool:
         """Whether a run's figures have something to show in the column."""
@@ -54,21 +50,24 @@ class Column(NamedTuple):
         return f"{self.title} {self.unit}".strip()
 
 
+def by_role(key: str, title: str, **how: Any) -> tuple[Column, ...]:
+    """Return a column for each role, which stands for ``{}`` in the key and ends the title."""
+    roles = (role.value for role in Role)
+    return tuple(
+        Column(key.format(r), f"{title} {r.removeprefix('honest_')}", **how) for r in roles
+    )
+
+
 ACCURACY = Column("final.accuracy", "accuracy", "%", "highest")
 WORST_GROUP = Column("final.worst_group_accuracy", "worst group", "%", "highest")
 ATTACK_SUCCESS = Column("final.attack_success_rate", "ASR", "%", "lowest")
-WEIGHT_RATIOS = tuple(
-    Column(f"{role}.weight_ratio", f"weight {name}")
-    for role, name in ((MAJORITY, "majority"), (MINORITY, "minority"), (POISONED, "poisoned"))
-)
+WEIGHT_RATIOS = by_role("suppression.{}.weight_ratio", "weight")
 # Whom chance asks somewhat more often than others, from 0.8 to 1.25 times, is no matter of design.
-ASKED = tuple(
-    Column(f"{role}.participation", f"asked {name}", idle=1.0, slack=0.2)
-    for role, name in ((MAJORITY, "majority"), (MINORITY, "minority"), (POISONED, "poisoned"))
-)
+ASKED = by_role("suppression.{}.participation", "asked", idle=1.0, slack=0.2)
+KEPT = by_role("suppression.{}.retention", "kept", unit="%")
 SEPARABILITY = Column("suppression.separability", "separability", best="highest")
 PAIRS = f"{SEPARABILITY.key}_pairs"
-"""The key of how many pairs it is a share of."""
+"""The key of the number of pairs that separability is a share of."""
 
 SECTIONS: dict[str, tuple[Column, ...]] = {
     "how well the model does": (
@@ -93,22 +92,16 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
     "who was heard": (
         *ASKED,
         *WEIGHT_RATIOS,
-        Column(f"{MAJORITY}.contribution_ratio", "contribution majority"),
-        Column(f"{MINORITY}.contribution_ratio", "contribution minority"),
-        Column(f"{POISONED}.contribution_ratio", "contribution poisoned"),
+        *by_role("suppression.{}.contribution_ratio", "contribution"),
     ),
     "who was lifted": (
-        Column("lifting.ratio.honest_majority", "lift majority", idle=1.0),
-        Column("lifting.ratio.honest_minority", "lift minority", idle=1.0),
-        Column("lifting.ratio.poisoned", "lift poisoned", idle=1.0),
+        *by_role("lifting.ratio.{}", "lift", idle=1.0),
         Column("lifting.flagged_minority.precision", "minority among lifted", "%", "highest"),
         Column("lifting.flagged_poisoned.precision", "poisoned among lifted", "%", "lowest"),
         Column("lifting.auc_by_loss", "AUC by loss"),
     ),
     "who was let through": (
-        Column(f"{MAJORITY}.retention", "kept majority", "%"),
-        Column(f"{MINORITY}.retention", "kept minority", "%"),
-        Column(f"{POISONED}.retention", "kept poisoned", "%"),
+        *KEPT,
         Column("suppression.minority_false_positive_rate", "minority FPR", "%", "lowest"),
         Column("suppression.filter_bias", "filter bias", "%", "nearest 0"),
         SEPARABILITY,
@@ -121,17 +114,17 @@ HEARD = {title: SECTIONS[title] for title in list(SECTIONS)[2:]}
 """What a replay can say: all but how well models do."""
 
 GROUP = "group_accuracy."
-"""What the keys of groups begin with."""
+"""The keys of accuracies by group begin with this."""
 ALL_GROUPS = (
     Column("final.minority_accuracy", "all minorities", "%", "highest"),
     Column("final.majority_accuracy", "all others", "%", "highest"),
 )
 GROUP_WEIGHT = "group_weight_ratio."
-"""What the keys of weight ratios by group begin with."""
+"""The keys of weight ratios by group begin with this."""
 OWN = "own."
-"""What the keys of a user's own figures begin with."""
+"""The keys of a user's own figures begin with this."""
 IS_MINORITY = "is_minority."
-"""What the keys begin with that say which of them are minorities."""
+"""The keys that say whether a group is a minority begin with this."""
 
 
 class UnknownColumnError(ValueError):
@@ -141,8 +134,8 @@ class UnknownColumnError(ValueError):
 def columns_named(
     names: Iterable[str], runs: Iterable[Mapping[str, float]]
 ) -> dict[str, tuple[Column, ...]]:
-    """Return one section of the columns with some titles or keys, in that order: who asks for one
-    sees it whatever its values.
+    """Return one section of the columns with these titles or keys, in this order. Who asks for a
+    column sees it, even where its values say nothing.
 
     Raises:
         UnknownColumnError: If there is no such column.
@@ -162,10 +155,10 @@ def columns_named(
 def with_groups(
     sections: Mapping[str, tuple[Column, ...]], runs: Iterable[Mapping[str, float]]
 ) -> dict[str, tuple[Column, ...]]:
-    """Return sections, those of accuracy and weight followed by one with a column for each group,
-    and figures of one's own.
+    """Return the sections, and those that depend on the runs: accuracy by group, figures of one's
+    own, weight by group.
 
-    Two groups have none: the worst group, and the roles that hold them, say it all.
+    Two groups need no section: the worst group, and the roles that hold them, say it all.
     """
     runs = list(runs)
     keys = list(dict.fromkeys(key for figures in runs for key in figures))
@@ -221,8 +214,7 @@ LEGEND = {
     "lifting.ratio.honest_majority": "lift: weight before the rule over fair share",
     "lifting.auc_by_loss": "AUC by loss: how often an attacker has a larger loss than a minority "
     "client, 0.5 cannot tell them apart",
-    f"{MAJORITY}.retention": "kept: share of a role's updates with any weight, for rules that "
-    "choose",
+    KEPT[0].key: "kept: share of a role's updates with any weight, for rules that choose",
     "suppression.minority_false_positive_rate": "minority FPR: minority updates thrown out; filter "
     "bias: that minus the majority's",
     SEPARABILITY.key: "separability: AUC of the rule's suspicion, poisoned against "
@@ -234,11 +226,11 @@ LEGEND = {
 
 
 def explained(columns: Iterable[Column], evaluations: str) -> list[str]:
-    """Return what is to be said below a table that has these columns.
+    """Return the explanations that belong below a table with these columns.
 
     Args:
         columns: The table's.
-        evaluations: How many of these final figures are means of.
+        evaluations: What final figures are means of, such as ``5 evaluations``.
     """
     keys = [column.key for column in columns]
     texts = list(dict.fromkeys(LEGEND[key] for key in keys if key in LEGEND))

@@ -29,7 +29,7 @@ from fl_testbed.scenario.parts import N_FINAL
 from fl_testbed.scenario.places import parts_of
 
 METHODS = {"strategy", *StrategySpec.model_fields, "local_method", "stages"}
-"""Swept keys that are of the methods compared, and not of what these meet."""
+"""Swept keys that belong to a method. Others, such as the attack, are what methods meet."""
 FEW_PAIRS = 30  # one more or less moves such a share by 3 points and more
 UNNAMED = "default"
 """The variant of a file that names none."""
@@ -40,15 +40,15 @@ class Row:
     """One variant."""
 
     label: str
-    name: str
-    variant: str
+    runs: list[RunResult]
+    """One per seed, whether or not it is done."""
     method: str
-    """Its label without what follows."""
+    """Its label without the point."""
     point: str
-    """What a method meets, ``attack=mimic`` or ``name=`` and the sweep's; empty if no two methods
-    meet the same."""
+    """What the method meets, such as ``attack=mimic``, or ``name=`` and a sweep's name. Methods are
+    compared at the same point. Empty if no two methods share one."""
     counts: dict[Status, int]
-    """Runs by how far they are."""
+    """How many runs have each status."""
     reasons: list[str]
     """Why runs failed."""
     n_rounds: int = 0
@@ -97,11 +97,12 @@ class Comparison:
     another."""
     baseline: str | None = None
     untested: list[str] = field(default_factory=list)
-    """Groups of which some runs test nothing: their worst group is another's."""
+    """A sentence for each group that some runs have no test example of: there the worst group is
+    another."""
     nobody_attacks: bool = False
-    """In any finished run: then nothing is to be weighed against attack success."""
+    """No finished run has attackers: then attack success says nothing."""
     evaluations: str = f"{N_FINAL} evaluations"
-    """How many of these final figures are means of."""
+    """What final figures are means of."""
 
     @property
     def columns(self) -> list[Column]:
@@ -130,9 +131,9 @@ def compare(
 ) -> Comparison:
     """Compare variants over their seeds.
 
-    Where several methods meet the same swept values, such as attacks, rows stand together by these,
-    and each is compared with the others at its own: a strong attack makes no defence bad. So do
-    several sweeps of the same methods, on different data for instance.
+    Rows that meet the same swept values, such as the same attack, stand together and are compared
+    with each other alone: a strong attack makes no defence bad. The same holds for several sweeps
+    of the same methods, for instance on different data.
 
     Args:
         runs: Of one or several sweeps; with several, rows are called ``name/variant``.
@@ -154,50 +155,35 @@ def compare(
         raise ScenarioError(*faults)
     places = _places(by_label)
     references = _references(baseline, places)
-    sections = with_groups(sections, [run.figures for run in runs])
+    figures = [run.figures for run in runs]
     shown = {
-        title: [c for c in columns if any(c.is_told_by(run.figures) for run in runs)]
-        for title, columns in sections.items()
+        title: told
+        for title, columns in with_groups(sections, figures).items()
+        if (told := [c for c in columns if any(map(c.is_told_by, figures))])
     }
-    shown = {title: columns for title, columns in shown.items() if columns}
-    keys = [column.key for columns in shown.values() for column in columns]
-    some_attacked = any(run.figures.get("n_poisoned", 0) > 0 for run in runs)
-    nobody_attacks = all(run.figures.get("n_poisoned") == 0 for run in runs if run.figures)
-    rows = []
+    columns = [column for columns in shown.values() for column in columns]
+    keys = [column.key for column in columns]
     points = list(dict.fromkeys(place.point for place in places.values()))
-    for label in sorted(by_label, key=lambda label: points.index(places[label].point)):
-        own = by_label[label]
-        row = Row(
-            label=label,
-            name=own[0].name,
-            variant=own[0].variant,
-            method=places[label].method,
-            point=places[label].point,
-            counts={status: sum(run.status is status for run in own) for status in Status},
-            reasons=[
-                f"seed {run.seed}: {run.reason}" for run in own if run.status is Status.FAILED
-            ],
-            n_rounds=int(sum(run.figures.get("rounds", 0) for run in own)),
-            n_skipped=int(sum(run.figures.get("skipped_rounds", 0) for run in own)),
-            is_oracle=any(run.figures.get("oracle", 0) > 0 for run in own),
-            has_few_pairs=any(0 < run.figures.get(PAIRS, 0) < FEW_PAIRS for run in own),
-            is_unattacked=some_attacked and any(run.figures.get("n_poisoned") == 0 for run in own),
-        )
-        row.estimates = {key: estimate(_values(own, key)) for key in keys}
-        if (reference := references.get(label)) is not None:
-            row.differences = _differences(own, by_label[reference], keys)
-        rows.append(row)
+    rows = [
+        _row(label, places[label], by_label[label], keys)
+        for label in sorted(by_label, key=lambda label: points.index(places[label].point))
+    ]
+    some_attacked = any(own.get("n_poisoned", 0) > 0 for own in figures)
+    nobody_attacks = all(own.get("n_poisoned") == 0 for own in figures if own)
+    for row in rows:
+        unattacked = any(run.figures.get("n_poisoned") == 0 for run in row.runs)
+        row.is_unattacked = some_attacked and unattacked
+        if row.label in references:
+            row.differences = _differences(row.runs, by_label[references[row.label]], keys)
     at_points = [[row for row in rows if row.point == point] for point in points]
     if not nobody_attacks:
         for there in at_points:
             _mark_pareto(there)
     best = {
         column.key: [label for there in at_points for label in _best(there, column)]
-        for columns in shown.values()
         for column in columns
     }
-    untested = list(_untested([run.figures for run in runs]))
-    last = _evaluations([run.figures for run in runs])
+    untested, last = list(_untested(figures)), _evaluations(figures)
     title = " and ".join(names)
     return Comparison(title, shown, rows, best, baseline, untested, nobody_attacks, last)
 
@@ -216,7 +202,7 @@ def _evaluations(runs: Sequence[Mapping[str, float]]) -> str:
 
 
 def _untested(runs: Sequence[Mapping[str, float]]) -> Iterator[str]:
-    """Say of each group that some runs have no test example of how many do."""
+    """Yield a sentence for each group that some runs have no test example of."""
     keys = dict.fromkeys(key for figures in runs for key in figures if key.startswith(IS_MINORITY))
     for name in (key.removeprefix(IS_MINORITY) for key in keys):
         there = [figures for figures in runs if f"{IS_MINORITY}{name}" in figures]
@@ -239,19 +225,16 @@ def _place(variant: str) -> _Place:
     A sweep's keys stand last in its runs' names, each by the last of its parts.
     """
     parts = parts_of(variant)
-    of_world = ["=" in part and part.partition("=")[0] not in METHODS for part in parts]
-    method, point = (
-        ",".join(part for part, is_so in zip(parts, of_world, strict=True) if is_so == wanted)
-        for wanted in (False, True)
-    )
-    return _Place(method or UNNAMED, point)
+    met = [part for part in parts if "=" in part and part.partition("=")[0] not in METHODS]
+    method = ",".join(part for part in parts if part not in met)
+    return _Place(method or UNNAMED, ",".join(met))
 
 
 def _places(by_label: Mapping[str, Sequence[RunResult]]) -> dict[str, _Place]:
-    """Return where each row stands: at one point all, if no two methods share any.
+    """Return where each row stands. If no two methods share a point, all stand at the same one.
 
-    Sweeps with a method in common meet different data, or whatever else they differ in: then a
-    sweep is part of the point, and else of the method.
+    Sweeps that have a method in common differ in what it meets, such as the data: their names are
+    then part of the point. Otherwise they are part of the method.
     """
     own = {label: (runs[0].name, _place(runs[0].variant)) for label, runs in by_label.items()}
     sweeps = {name for name, _ in own.values()}
@@ -269,6 +252,24 @@ def _places(by_label: Mapping[str, Sequence[RunResult]]) -> dict[str, _Place]:
     if len(set(points)) == len(points):
         return {label: _Place(label, "") for label in places}
     return places
+
+
+def _row(label: str, place: _Place, runs: list[RunResult], keys: Sequence[str]) -> Row:
+    """Return a variant with what its own runs say."""
+    failed = [run for run in runs if run.status is Status.FAILED]
+    return Row(
+        label=label,
+        runs=runs,
+        method=place.method,
+        point=place.point,
+        counts={status: sum(run.status is status for run in runs) for status in Status},
+        reasons=[f"seed {run.seed}: {run.reason}" for run in failed],
+        n_rounds=int(sum(run.figures.get("rounds", 0) for run in runs)),
+        n_skipped=int(sum(run.figures.get("skipped_rounds", 0) for run in runs)),
+        is_oracle=any(run.figures.get("oracle", 0) > 0 for run in runs),
+        has_few_pairs=any(0 < run.figures.get(PAIRS, 0) < FEW_PAIRS for run in runs),
+        estimates={key: estimate(_values(runs, key)) for key in keys},
+    )
 
 
 def _references(baseline: str | None, places: Mapping[str, _Place]) -> dict[str, str]:

@@ -21,7 +21,7 @@ NOTHING = "–"
 PARETO, ORACLE, UNATTACKED, MARK = "◆", "†", "‡", "*"
 N_NAMED = 3  # variants in a note that may be of many
 MOST_COLUMNS = 16  # of a table in a terminal; more would be a letter wide
-ROUNDING = 1e-6  # weights are float32: a smaller difference is none
+LEAST_DIFFERENCE = 1e-6  # weights are float32: a smaller difference is none
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Grid:
     """The variants, with their marks."""
     cells: list[list[Cell]]
     points: list[str]
-    """What each variant meets: where it changes, a line is drawn."""
+    """Of each variant: where the point changes, a line is drawn."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -194,7 +194,7 @@ def runs_text(row: Row) -> str:
 
 
 def marked_label(row: Row) -> str:
-    """Return a variant's name with what is to be known of it."""
+    """Return a variant's name with its marks."""
     marks = ((row.is_pareto, PARETO), (row.is_oracle, ORACLE), (row.is_unattacked, UNATTACKED))
     return " ".join([row.label, *(mark for is_so, mark in marks if is_so)])
 
@@ -271,7 +271,7 @@ def _difference_grid(comparison: Comparison, title: str, columns: list[Column]) 
         for column in columns:
             change = row.differences[column.key]
             text = _text(change, column, n, signed=True)
-            is_marked = abs(change.mean) > max(change.half_width, ROUNDING)
+            is_marked = abs(change.mean) > max(change.half_width, LEAST_DIFFERENCE)
             cells.append(Cell(text, is_marked, change.mean))
         grid.cells.append(cells)
     return grid
@@ -344,7 +344,7 @@ def _latex(text: str) -> str:
 
 
 def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
-    values: dict[str, Any] = {"name": row.name, "variant": row.variant}
+    values: dict[str, Any] = {"name": row.runs[0].name, "variant": row.runs[0].variant}
     if comparison.has_points:  # a table of methods by attacks is one pivot away
         values["method"] = row.method
         keys = dict.fromkeys(key for other in comparison.rows for key in other.swept)

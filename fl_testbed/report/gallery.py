@@ -1,6 +1,5 @@
 """Every figure that a sweep's runs can give, with what it shows in words."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -30,6 +29,7 @@ from fl_testbed.report.histories import (
     weight_ratios_by_round,
 )
 from fl_testbed.report.results import RunResult, Status, as_written, scenario_in
+from fl_testbed.report.statistics import NO_VALUE
 
 PER_PAGE = 12  # panels in a figure with one for each variant
 MOST_VARIANTS = 24  # that have panels of their own
@@ -46,7 +46,7 @@ class Picture(NamedTuple):
     figure: Figure
 
 
-def pictures(comparison: Comparison, runs: Sequence[RunResult]) -> Iterator[Picture]:
+def pictures(comparison: Comparison) -> Iterator[Picture]:
     """Yield the figures of finished runs, those of the whole sweep first."""
     plane = tension_plane(comparison)
     if plane is not None:
@@ -66,7 +66,11 @@ def pictures(comparison: Comparison, runs: Sequence[RunResult]) -> Iterator[Pict
             "amplified.",
             bars,
         )
-    done = by_variant(comparison, runs)
+    done = {
+        row.label: own
+        for row in comparison.rows
+        if (own := [run for run in row.runs if run.status is Status.DONE])
+    }
     yield from _heat_maps(comparison, done)
     chosen = dict(islice(done.items(), MOST_VARIANTS))
     left_out = f" The first {len(chosen)} of {len(done)} variants."
@@ -75,30 +79,19 @@ def pictures(comparison: Comparison, runs: Sequence[RunResult]) -> Iterator[Pict
         yield picture._replace(caption=caption)
 
 
-def by_variant(comparison: Comparison, runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """Return the finished runs of each variant that has some, by its label."""
-    found: dict[str, list[RunResult]] = {}
-    for row in comparison.rows:
-        own = [run for run in runs if (run.name, run.variant) == (row.name, row.variant)]
-        own = [run for run in own if run.status is Status.DONE]
-        if own:
-            found[row.label] = own
-    return found
-
-
 def _heat_maps(
     comparison: Comparison, done: Mapping[str, Sequence[RunResult]]
 ) -> Iterator[Picture]:
-    there = {row.label: row for row in comparison.rows}
-    rows = []
-    for label, runs in done.items():
-        estimates = there[label].estimates
-        means = {
-            column.key: estimates[column.key].mean
-            for column in (WORST_GROUP, ATTACK_SUCCESS)
-            if column.key in estimates
+    shown = (WORST_GROUP, ATTACK_SUCCESS)
+    rows = [
+        {
+            **factors(done[row.label][0].folder),
+            "name": row.method,
+            **{c.key: row.estimates[c.key].mean for c in shown if c.key in row.estimates},
         }
-        rows.append({**factors(runs[0].folder), "name": there[label].method, **means})
+        for row in comparison.rows
+        if row.label in done
+    ]
     table = pd.DataFrame(rows)
     if not {WORST_GROUP.key, ATTACK_SUCCESS.key} & set(table):
         return
@@ -169,11 +162,8 @@ def _short(kind: object) -> str:
 def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> Iterator[Picture]:
     federated = [label for label in done if (done[label][0].folder / "clients.csv").exists()]
     histories = {label: [client_history(run.folder) for run in done[label]] for label in federated}
-    areas = {
-        row.label: row.estimates[SEPARABILITY.key].mean
-        for row in comparison.rows
-        if SEPARABILITY.key in row.estimates
-    }
+    found = {row.label: row.estimates.get(SEPARABILITY.key, NO_VALUE) for row in comparison.rows}
+    areas = {label: area.mean for label, area in found.items() if area.n}
     yield from _paged(
         "weights",
         "Weight over rounds",
@@ -216,7 +206,7 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
         {
             label: ranks
             for label, tables in histories.items()
-            if not math.isnan(areas.get(label, math.nan))
+            if label in areas
             and len(
                 ranks := pd.concat(
                     suspicion_ranks(after_restart(run.folder, clients))

@@ -38,7 +38,7 @@ def write_report(
     comparison = compare(runs, baseline)
     suffixes = (".svg", ".png", *([".pdf"] if with_pdf else []))
     shown = []
-    for picture in pictures(comparison, runs):
+    for picture in pictures(comparison):
         drawing, *_ = save(picture.figure, folder / "figures" / picture.name, suffixes)
         svg = Markup(_inline(drawing.read_text(encoding="utf-8"), picture.name))
         shown.append({"title": picture.title, "caption": picture.caption, "svg": svg})
@@ -55,7 +55,7 @@ def _page(
 ) -> str:
     environment = Environment(loader=FileSystemLoader(PARTS), autoescape=True, trim_blocks=True)
     environment.filters["breakable"] = _breakable
-    first, differences = _scenarios(comparison, runs)
+    first, differences = _scenarios(comparison)
     counts = Counter(run.status for run in runs)
     return environment.get_template("page.html").render(
         title=comparison.title,
@@ -100,24 +100,20 @@ def _inline(svg: str, name: str) -> str:
     return svg.replace(INK.lower(), "currentColor").replace(INK, "currentColor")
 
 
-def _scenarios(
-    comparison: Comparison, runs: Sequence[RunResult]
-) -> tuple[RunResult | None, list[tuple[str, str]]]:
+def _scenarios(comparison: Comparison) -> tuple[RunResult | None, list[tuple[str, str]]]:
     """Return the first run that has a scenario, and where other variants' scenarios differ."""
     first: RunResult | None = None
     base: dict[str, str] = {}
     differences = []
     for row in comparison.rows:
-        own = (run for run in runs if (run.name, run.variant) == (row.name, row.variant))
-        begun = next((run for run in own if (run.folder / "scenario.yaml").exists()), None)
+        begun = next((run for run in row.runs if (run.folder / "scenario.yaml").exists()), None)
         if begun is None:
             continue
         keys = {
             key: json.dumps(value, ensure_ascii=False, default=str)
             for key, value in leaves(scenario_in(begun.folder))
+            if key not in ("name", "variant", "seed")
         }
-        for key in ("name", "variant", "seed"):
-            keys.pop(key, None)
         if first is None:
             first, base = begun, keys
             continue

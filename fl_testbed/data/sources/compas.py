@@ -41,21 +41,16 @@ def load_compas(data_dir: Path | None, rng: Generator, test_fraction: float = 0.
     kept = np.array([row for row in range(len(whole)) if _is_kept(whole, row)], dtype=np.int64)
     if len(kept) < 2:
         raise DataError(f"{path}: has {len(kept)} rows that ProPublica's filter keeps")
-    order = kept[rng.permutation(len(kept))]
-    n_test = n_tested(len(kept), test_fraction)
-    rows = {"test": order[:n_test], "train": order[n_test:]}
-    tables = {part: whole.take(own) for part, own in rows.items()}
-    features = fit_features(tables["train"], NUMERIC, LOGARITHMIC, CATEGORIES)
     people = whole.take(kept)
+    order = rng.permutation(len(people))
+    n_test = n_tested(len(people), test_fraction)
+    test, train = order[:n_test], order[n_test:]
+    features = fit_features(people.take(train), NUMERIC, LOGARITHMIC, CATEGORIES)
     values = {name: tuple(sorted(set(people.columns[name]))) for name in ATTRIBUTES}
-
-    def examples(part: str) -> Examples:
-        table = tables[part]
-        labels = table.codes("two_year_recid", ("0", "1"))
-        attributes = {name: table.codes(name, values[name]) for name in ATTRIBUTES}
-        return Examples(encode(table, features), labels, attributes, ids=rows[part])
-
-    return Dataset("compas", examples("train"), examples("test"), CLASSES, values, features)
+    attributes = {name: people.codes(name, values[name]) for name in ATTRIBUTES}
+    labels = people.codes("two_year_recid", ("0", "1"))
+    every = Examples(encode(people, features), labels, attributes, ids=kept)
+    return Dataset("compas", every.take(train), every.take(test), CLASSES, values, features)
 
 
 def _is_kept(table: Table, row: int) -> bool:

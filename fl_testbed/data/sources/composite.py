@@ -152,6 +152,14 @@ def load_composite(
         raise DataError(
             f"dataset.counts needs {len(used)} rows (classes) of {n_kinds} numbers (backgrounds)"
         )
+    new_label = np.zeros(foreground.n_classes, dtype=np.int64)
+    new_label[used] = np.arange(len(used))
+
+    def composed(own: Examples, kinds: np.ndarray, paint: Painter) -> Examples:
+        images = _put_together(_as_bytes(own.inputs), paint(kinds, rng), layout)
+        attributes = {**own.attributes, attribute: kinds}
+        return replace(own, inputs=images, labels=new_label[own.labels], attributes=attributes)
+
     train_rows, train_kinds = [], []
     for place, label in enumerate(used):
         rows = rng.permutation(np.flatnonzero(foreground.train.labels == label))
@@ -168,13 +176,11 @@ def load_composite(
         train_kinds.append(np.repeat(np.arange(n_kinds), sizes))
     order = rng.permutation(sum(map(len, train_rows)))
     rows, kinds = np.concatenate(train_rows)[order], np.concatenate(train_kinds)[order]
-    train = _composed(foreground.train.take(rows), kinds, used, backgrounds.train, layout, rng)
-    train = train.described(attribute, kinds)
+    train = composed(foreground.train.take(rows), kinds, backgrounds.train)
     shown = np.flatnonzero(np.isin(foreground.test.labels, used))
     order = rng.permutation(len(shown) * n_kinds)
     rows, kinds = np.repeat(shown, n_kinds)[order], np.tile(np.arange(n_kinds), len(shown))[order]
-    test = _composed(foreground.test.take(rows), kinds, used, backgrounds.test, layout, rng)
-    test = test.described(attribute, kinds)
+    test = composed(foreground.test.take(rows), kinds, backgrounds.test)
     names = tuple(foreground.classes[label] for label in used)
     values = {**foreground.attributes, attribute: backgrounds.names}
     return Dataset(f"composite of {foreground.name}", train, test, names, values)
@@ -189,15 +195,8 @@ def _sizes(n: int, own: int, n_kinds: int, correlation: float) -> np.ndarray:
     return np.insert(others, own, matched)
 
 
-def _composed(
-    examples: Examples,
-    kinds: np.ndarray,
-    classes: list[int],
-    paint: Painter,
-    layout: str,
-    rng: Generator,
-) -> Examples:
-    objects, painted = _as_bytes(examples.inputs), paint(kinds, rng)
+def _put_together(objects: np.ndarray, painted: np.ndarray, layout: str) -> np.ndarray:
+    """Return images of objects on, or beside, what was painted for each of them."""
     if objects.shape[2:] != painted.shape[2:]:
         raise DataError(
             f"the foreground has {objects.shape[2]} × {objects.shape[3]} pixels, the background "
@@ -207,13 +206,9 @@ def _composed(
     shape = (len(objects), channels, *objects.shape[2:])
     objects, painted = np.broadcast_to(objects, shape), np.broadcast_to(painted, shape)
     if layout == "beside":
-        images = np.concatenate([_halved(objects), _halved(painted)], axis=3)
-    else:
-        is_object = objects.max(axis=1, keepdims=True) >= OPAQUE
-        images = np.where(is_object, objects, painted)
-    new_label = np.zeros(max(classes) + 1, dtype=np.int64)
-    new_label[classes] = np.arange(len(classes))
-    return replace(examples, inputs=images, labels=new_label[examples.labels])
+        return np.concatenate([_halved(objects), _halved(painted)], axis=3)
+    is_object = objects.max(axis=1, keepdims=True) >= OPAQUE
+    return np.where(is_object, objects, painted)
 
 
 def _as_bytes(images: np.ndarray) -> np.ndarray:

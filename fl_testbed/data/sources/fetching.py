@@ -1,6 +1,7 @@
 """What can be downloaded, and what has to be fetched by hand."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fl_testbed.data.dataset import DataError
@@ -48,23 +49,17 @@ def fetch(kind: str, data_dir: Path) -> None:
         raise DataError(f"{kind} could not be downloaded to {data_dir}: {text}") from fault
 
 
-def _mnist(root: str) -> None:
-    from torchvision.datasets import MNIST
+def _of_torchvision(name: str, root: str) -> None:
+    from torchvision import datasets
 
-    MNIST(root, download=True)
-
-
-def _fashion_mnist(root: str) -> None:
-    from torchvision.datasets import FashionMNIST
-
-    FashionMNIST(root, download=True)
+    getattr(datasets, name)(root, download=True)
 
 
 def _mnist_writers(root: str) -> None:
-    from torchvision.datasets import MNIST, QMNIST
+    from torchvision.datasets import QMNIST
     from torchvision.datasets.utils import download_url
 
-    MNIST(root, download=True)
+    _of_torchvision("MNIST", root)
     for part in ("train", "test"):  # the label tables alone: the images are MNIST's
         url, md5 = QMNIST.resources[part][1]
         download_url(url, str(Path(root) / "MNIST" / "raw"), md5=md5)
@@ -76,16 +71,10 @@ def _cifar10(root: str) -> None:
     download_and_extract_archive(CIFAR10_URL, root, md5=CIFAR10_MD5)
 
 
-def _celeba(root: str) -> None:
-    from torchvision.datasets import CelebA
-
-    CelebA(root, download=True)
-
-
 FETCHERS: dict[str, Callable[[str], None]] = {
-    "mnist": _mnist,
-    "fashion_mnist": _fashion_mnist,
+    "mnist": partial(_of_torchvision, "MNIST"),
+    "fashion_mnist": partial(_of_torchvision, "FashionMNIST"),
     "mnist_writers": _mnist_writers,
     "cifar10": _cifar10,
-    "celeba": _celeba,
+    "celeba": partial(_of_torchvision, "CelebA"),
 }

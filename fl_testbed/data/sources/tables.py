@@ -166,14 +166,13 @@ def fit_features(
         categories: Columns with one input for each value that occurs, ``?`` among them.
     """
     features: dict[str, Feature] = {}
-    place = 0
-    for column in (*numeric, *logarithmic):
+    for place, column in enumerate((*numeric, *logarithmic)):
         is_log = column in logarithmic
         values = train.numbers(column)
         values = np.log1p(values) if is_log else values
         scale = float(values.std()) or 1.0
         features[column] = NumberFeature(place, float(values.mean()), scale, is_log)
-        place += 1
+    place = len(features)
     for column in categories:
         found = tuple(sorted(set(train.columns[column])))
         features[column] = CategoryFeature(place, found)

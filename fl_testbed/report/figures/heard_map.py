@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from clients.shard import Role
@@ -36,14 +36,11 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
         left = min(float(rounds[0]) for _, rounds, _ in maps.values()) - 0.5
         right = max(float(rounds[-1]) for _, rounds, _ in maps.values()) + 0.5
         width = (right - left) * 0.035
-        image = None
         for panel, (ratio, rounds, roles) in zip(axes, maps.values(), strict=True):
             n = len(roles)
             extent = (float(rounds[0]) - 0.5, float(rounds[-1]) + 0.5, n - 0.5, -0.5)
-            norm = Normalize(0, MOST)
-            image = panel.imshow(
-                ratio, colours, norm, aspect="auto", interpolation="nearest", extent=extent
-            )
+            how = {"aspect": "auto", "interpolation": "nearest", "extent": extent}
+            panel.imshow(ratio, colours, vmin=0, vmax=MOST, **how)
             for role in Role:
                 rows = [place for place, its in enumerate(roles) if its is role]
                 if not rows:
@@ -67,10 +64,9 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
             panel.spines[:].set_visible(False)
         most = max(len(roles) for _, _, roles in maps.values())
         axes[0].set(xlim=(left - 1.6 * width, right), ylim=(most - 0.5, -0.5))  # all share them
-        assert image is not None
         rounds_below(figure, axes)
         figure.supylabel("client", fontsize=9)
-        bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="max", pad=0.01)
+        bar = figure.colorbar(axes[0].images[0], ax=axes, shrink=0.8, extend="max", pad=0.01)
         bar.set_label("weight over fair share")
         legend_of_panels(figure, axes, columns=4)
     return figure

@@ -12,6 +12,7 @@ from fl_testbed.report.columns import ATTACK_SUCCESS, WORST_GROUP
 from fl_testbed.report.comparison import Comparison, Row
 from fl_testbed.report.figures.style import FAINT, INK, house_style
 from fl_testbed.report.formats import UNATTACKED, marked_label, marks_explained
+from fl_testbed.report.statistics import NO_VALUE
 
 FRONT = "#009E73"
 CLOSE = 4.0  # percent points: variants nearer than this share a label
@@ -72,8 +73,8 @@ def _planes(comparison: Comparison) -> dict[str, list[Point]]:
     planes: dict[str, list[Point]] = {}
     numbers: dict[str, str] = {}
     for row in comparison.rows:
-        x, y = row.estimates.get(ATTACK_SUCCESS.key), row.estimates.get(WORST_GROUP.key)
-        if x is None or y is None or math.isnan(x.mean) or math.isnan(y.mean):
+        x, y = (row.estimates.get(c.key, NO_VALUE) for c in (ATTACK_SUCCESS, WORST_GROUP))
+        if not (x.n and y.n):
             continue
         values = (100 * x.mean, 100 * x.half_width, 100 * y.mean, 100 * y.half_width)
         number = numbers.setdefault(row.method, str(len(numbers) + 1))

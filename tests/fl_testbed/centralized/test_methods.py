@@ -279,6 +279,11 @@ class TestSeparation:
     def test_without_poisons_there_is_nothing_to_tell(self):
         assert math.isnan(separation(np.array([]), np.array([1.0])).auc)
 
+    def test_scores_that_are_no_numbers_tell_nothing(self):
+        # Some outputs of a model overflow before others do.
+        poisons, minority = np.array([0.9, 0.8]), np.array([0.1, math.nan])
+        assert all(math.isnan(figure) for figure in separation(poisons, minority))
+
     def test_no_monotone_weight_lifts_poisons_over_the_minority_by_more_than_it_says(self):
         numbers = rng()
         for _ in range(50):

@@ -660,7 +660,7 @@ def test_a_heat_map_is_drawn_of_a_grid_and_never_averages_variants(tmp_path: Pat
         settings = f"{{aggregation: {{kind: {rule}}}}}, attack: {{kind: {attack}}}"
         (folder / "scenario.yaml").write_text(f"{{clients: {{poisoned: 1}}, strategy: {settings}}}")
         runs = find_runs([sweep])
-        names = [picture.name for picture in pictures(compare(runs), runs)]
+        names = [picture.name for picture in pictures(compare(runs))]
         return "defence_by_attack" in names
 
     assert not drawn("a", "mean", "mimic")
@@ -680,7 +680,7 @@ def test_a_heat_map_of_attacks_sets_lifts_apart(tmp_path: Path) -> None:
                 f"{{clients: {{poisoned: 1}}, strategy: {strategy}, attack: {{kind: {attack}}}}}"
             )
     runs = find_runs([sweep])
-    (grid,) = (p for p in pictures(compare(runs), runs) if p.name == "defence_by_attack")
+    (grid,) = (p for p in pictures(compare(runs)) if p.name == "defence_by_attack")
     assert grid.title == "Method × attack"
     rows = [label.get_text() for label in grid.figure.axes[0].get_yticklabels()]
     assert rows == ["krum, jtt", "krum"]
@@ -695,7 +695,7 @@ def test_a_heat_map_calls_methods_that_meet_swept_values_by_their_names(tmp_path
                 f"attack: {{kind: '{attack}'}}}}"
             )
     runs = find_runs([tmp_path])
-    (grid,) = (p for p in pictures(compare(runs), runs) if p.name == "defence_by_attack")
+    (grid,) = (p for p in pictures(compare(runs)) if p.name == "defence_by_attack")
     axes = grid.figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["bold", "cautious"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["mimic", "forge"]

@@ -134,7 +134,7 @@ def test_suspicions_are_ranked_within_each_run(
         scaled = clients.assign(suspicion=scale * clients["suspicion"])
         scaled.to_csv(run / "clients.csv", index=False)
     runs = find_runs([tmp_path / "sweep"])
-    list(pictures(compare(runs), runs))
+    list(pictures(compare(runs)))
     assert ranked["mean"]["rank"].tolist() == pytest.approx([0, 0.5, 0.5, 1] * 2)
 
 
@@ -144,5 +144,5 @@ def test_a_run_in_which_nobody_ever_answered_has_figures_of_what_there_is(tmp_pa
     (run / "groups.csv").write_text("round,group,n_examples,accuracy\n0,all,1,0.1\n")
     (run / "rounds.csv").write_text("round\n0\n")
     runs = find_runs([run])
-    names = [picture.name for picture in pictures(compare(runs), runs)]
+    names = [picture.name for picture in pictures(compare(runs))]
     assert names == ["weights", "groups"]
