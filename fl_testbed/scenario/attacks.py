@@ -21,7 +21,7 @@ from clients.attacks import (
 from clients.attacks.perturbation import Direction
 from clients.reporting import Claim
 from clients.training import LocalTraining, State, StepHook
-from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
 from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
 from fl_testbed.scenario.spec import ClientCount, Contradiction, Spec, inside
 
@@ -255,7 +255,7 @@ class OwnAttackSpec(OwnSpec, AttackSpec):
         return misshapen(result, Forged, {"updates": tuple(args[0].shape)})
 
 
-OurAttack = Annotated[
+AnyAttackSpec = Annotated[
     NoAttackSpec
     | SignFlipSpec
     | GaussianSpec
@@ -268,11 +268,10 @@ OurAttack = Annotated[
     | FangTrimmedMeanSpec
     | MimicSpec
     | TailoredSpec
-    | MinorityMimicSpec,
+    | MinorityMimicSpec
+    | OwnAttackSpec,
     BY_KIND,
-    OURS_TAG,
 ]
-AnyAttackSpec = Annotated[OurAttack | Annotated[OwnAttackSpec, OWN_TAG], WHOSE]
 
 
 class NoTrainingAttackSpec(Spec):
@@ -348,8 +347,9 @@ class OwnTrainingAttackSpec(OwnSpec):
         return f"{text}, returned {type(result).__name__}"
 
 
-OurTrainingAttack = Annotated[NoTrainingAttackSpec | PgdSpec | NeurotoxinSpec, BY_KIND, OURS_TAG]
-TrainingAttackSpec = Annotated[OurTrainingAttack | Annotated[OwnTrainingAttackSpec, OWN_TAG], WHOSE]
+TrainingAttackSpec = Annotated[
+    NoTrainingAttackSpec | PgdSpec | NeurotoxinSpec | OwnTrainingAttackSpec, BY_KIND
+]
 
 
 class AttackerTrainingSpec(Spec):

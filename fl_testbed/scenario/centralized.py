@@ -15,7 +15,7 @@ from clients.training import LocalTraining
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.initial_model import Init
 from fl_testbed.scenario.models import AnyModelSpec
-from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE
+from fl_testbed.scenario.own_code import BY_KIND
 from fl_testbed.scenario.poisons import (
     CleanLabelBackdoorSpec,
     DirtyLabelBackdoorSpec,
@@ -85,18 +85,17 @@ class MimicBackdoorSpec(PoisonSpec):
         return labels != self.target, self.fraction
 
 
-OurPooledPoison = Annotated[
+AnyPooledPoisonSpec = Annotated[
     NoPoisonSpec
     | DirtyLabelBackdoorSpec
     | MimicBackdoorSpec
     | CleanLabelBackdoorSpec
     | LabelFlipSpec
     | SubpopulationSpec
-    | GradientMatchingSpec,
+    | GradientMatchingSpec
+    | OwnPoisonSpec,
     BY_KIND,
-    OURS_TAG,
 ]
-AnyPooledPoisonSpec = Annotated[OurPooledPoison | Annotated[OwnPoisonSpec, OWN_TAG], WHOSE]
 
 
 class PooledAttackerSpec(Spec):

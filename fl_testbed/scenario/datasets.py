@@ -30,15 +30,7 @@ from fl_testbed.scenario.minorities import (
     InvertedSpec,
     NoMinoritySpec,
 )
-from fl_testbed.scenario.own_code import (
-    BY_KIND,
-    OURS_TAG,
-    OWN_TAG,
-    WHOSE,
-    OwnSpec,
-    flaw_of_inputs,
-    misshapen,
-)
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_inputs, misshapen
 from fl_testbed.scenario.spec import Fraction, Spec
 
 
@@ -458,7 +450,7 @@ def _flaw_of_codes(
     return ""
 
 
-OurDataset = Annotated[
+AnyDatasetSpec = Annotated[
     DigitsSpec
     | MnistSpec
     | FashionMnistSpec
@@ -473,8 +465,7 @@ OurDataset = Annotated[
     | ImageFolderSpec
     | CsvSpec
     | CompositeSpec
-    | DominoesSpec,
+    | DominoesSpec
+    | OwnDatasetSpec,
     BY_KIND,
-    OURS_TAG,
 ]
-AnyDatasetSpec = Annotated[OurDataset | Annotated[OwnDatasetSpec, OWN_TAG], WHOSE]

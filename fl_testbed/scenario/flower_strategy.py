@@ -4,10 +4,10 @@ import inspect
 import logging
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field
+from pydantic import Field
 
 from fl_testbed.scenario.methods import StrategySpec
-from fl_testbed.scenario.own_code import OURS, OURS_TAG, OWN, OWN_TAG, PATH, OwnCodeError, OwnSpec
+from fl_testbed.scenario.own_code import PATH, ByKind, OwnCodeError, OwnSpec
 from strategies.memory import can_go_on
 
 TAKES_ALL = {
@@ -76,12 +76,6 @@ class FlowerStrategySpec(OwnSpec):
         return f"is no Flower strategy: it has no {', '.join(missing)}" if missing else ""
 
 
-def _which(value: Any) -> str:
-    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return OWN if kind == "flower" else OURS
-
-
 AnyStrategySpec = Annotated[
-    Annotated[StrategySpec, OURS_TAG] | Annotated[FlowerStrategySpec, OWN_TAG],
-    Discriminator(_which),
+    StrategySpec | FlowerStrategySpec, ByKind(is_own=lambda kind: kind == "flower")
 ]

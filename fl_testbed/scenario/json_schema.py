@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -139,8 +139,6 @@ def every_model(models: tuple[type[BaseModel], ...]) -> Iterator[type[BaseModel]
             yield model
             for field in model.model_fields.values():
                 waiting += models_in(field.annotation)
-                for extra in field.metadata:
-                    waiting += [m for part in get_args(extra) for m in models_in(part)]
 
 
 def _add_comments(model: type[BaseModel], definitions: Schema) -> None:

@@ -15,15 +15,7 @@ from clients.local import (
     WorkerMomentum,
 )
 from clients.training import Objective
-from fl_testbed.scenario.own_code import (
-    BY_KIND,
-    OURS_TAG,
-    OWN_TAG,
-    WHOSE,
-    OwnSpec,
-    ill_made_shard,
-    misshapen,
-)
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_made_shard, misshapen
 from fl_testbed.scenario.spec import Spec
 
 
@@ -137,9 +129,12 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
         return ill_made_shard(result.shard, args[0])
 
 
-OurLocalMethod = Annotated[
-    ExampleJttSpec | ExampleGroupDroSpec | DittoSpec | FedProxSpec | WorkerMomentumSpec,
+AnyLocalMethodSpec = Annotated[
+    ExampleJttSpec
+    | ExampleGroupDroSpec
+    | DittoSpec
+    | FedProxSpec
+    | WorkerMomentumSpec
+    | OwnLocalMethodSpec,
     BY_KIND,
-    OURS_TAG,
 ]
-AnyLocalMethodSpec = Annotated[OurLocalMethod | Annotated[OwnLocalMethodSpec, OWN_TAG], WHOSE]

@@ -11,15 +11,7 @@ from torch import Tensor
 from clients.shard import Role
 from clients.training import LocalTraining
 from fl_testbed.data import Population
-from fl_testbed.scenario.own_code import (
-    BY_KIND,
-    OURS_TAG,
-    OWN_TAG,
-    WHOSE,
-    OwnSpec,
-    ill_weighted,
-    misshapen,
-)
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_weighted, misshapen
 from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
 from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
 from fl_testbed.scenario.spec import Contradiction, Spec
@@ -168,7 +160,7 @@ class OwnReweightingSpec(OwnSpec, ReweightingSpec):
         return wrong or ill_weighted(result.weights, may_be_none=False)
 
 
-OurLift = Annotated[
+LiftSpec = Annotated[
     NoReweightingSpec
     | AgnosticSpec
     | AflSpec
@@ -176,11 +168,10 @@ OurLift = Annotated[
     | QFedAvgSpec
     | TiltedSpec
     | GroupDroSpec
-    | JTTSpec,
+    | JTTSpec
+    | OwnReweightingSpec,
     BY_KIND,
-    OURS_TAG,
 ]
-LiftSpec = Annotated[OurLift | Annotated[OwnReweightingSpec, OWN_TAG], WHOSE]
 
 
 class OracleSpec(Spec):

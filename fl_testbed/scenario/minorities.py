@@ -10,15 +10,7 @@ from pydantic import Field, PositiveInt
 from fl_testbed.data import DataError, Dataset, Groups
 from fl_testbed.data.groups import OwnGroups, StyleGroups, groups_by, one_group
 from fl_testbed.data.styles import faded, inverted, rotated
-from fl_testbed.scenario.own_code import (
-    BY_KIND,
-    OURS_TAG,
-    OWN_TAG,
-    WHOSE,
-    OwnCode,
-    OwnSpec,
-    flaw_of_inputs,
-)
+from fl_testbed.scenario.own_code import BY_KIND, OwnCode, OwnSpec, flaw_of_inputs
 from fl_testbed.scenario.spec import Spec
 
 
@@ -150,10 +142,10 @@ class OwnMinoritySpec(OwnSpec, MinoritySpec):
         return flaw and f"must return inputs {flaw}"
 
 
-OurMinority = Annotated[
-    InvertedSpec | RotatedSpec | FadedSpec | AttributesSpec | NoMinoritySpec, BY_KIND, OURS_TAG
+AnyMinoritySpec = Annotated[
+    InvertedSpec | RotatedSpec | FadedSpec | AttributesSpec | NoMinoritySpec | OwnMinoritySpec,
+    BY_KIND,
 ]
-AnyMinoritySpec = Annotated[OurMinority | Annotated[OwnMinoritySpec, OWN_TAG], WHOSE]
 
 
 def _need_images(dataset: Dataset, kind: str) -> tuple[int, ...]:

@@ -9,15 +9,7 @@ from torch import nn
 
 from fl_testbed.data import DataError, Dataset
 from fl_testbed.models import cnn, lenet, mlp, resnet18, resnet50
-from fl_testbed.scenario.own_code import (
-    BY_KIND,
-    OURS_TAG,
-    OWN_TAG,
-    WHOSE,
-    OwnCodeError,
-    OwnSpec,
-    misshapen,
-)
+from fl_testbed.scenario.own_code import BY_KIND, OwnCodeError, OwnSpec, misshapen
 from fl_testbed.scenario.spec import Spec
 
 SMALLEST = 8  # pixels of an image: below, convolutions and poolings leave nothing
@@ -149,9 +141,13 @@ class OwnModelSpec(OwnSpec, ModelSpec):
         return misshapen(result, nn.Module, {})
 
 
-OurModel = Annotated[
-    LogisticRegressionSpec | MlpSpec | LeNetSpec | CnnSpec | ResNet18Spec | ResNet50Spec,
+AnyModelSpec = Annotated[
+    LogisticRegressionSpec
+    | MlpSpec
+    | LeNetSpec
+    | CnnSpec
+    | ResNet18Spec
+    | ResNet50Spec
+    | OwnModelSpec,
     BY_KIND,
-    OURS_TAG,
 ]
-AnyModelSpec = Annotated[OurModel | Annotated[OwnModelSpec, OWN_TAG], WHOSE]

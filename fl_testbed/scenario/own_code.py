@@ -20,11 +20,20 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, Union, get_args
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    PrivateAttr,
+    Tag,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from clients.shard import Shard
 from fl_testbed.data import DataError
@@ -51,15 +60,29 @@ def is_own(kind: object) -> bool:
     return isinstance(kind, str) and ":" in kind
 
 
-def _whose(value: Any) -> str:
-    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return OWN if is_own(kind) else OURS
+@dataclass(frozen=True)
+class ByKind:
+    """Of a union, such as ``Annotated[A | B | Own, BY_KIND]``: ``kind`` picks the class.
+
+    The last class is the user's own. Of the others each has kinds of its own, or there is one.
+    """
+
+    is_own: Callable[[object], bool] = is_own
+    """Whether a kind is the user's own."""
+
+    def __get_pydantic_core_schema__(self, union: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Say it in pydantic's terms."""
+        *ours, own = get_args(union)
+        named = Annotated[Union[*ours], Field(discriminator="kind")] if ours[1:] else ours[0]
+        either = Annotated[named, Tag(OURS)], Annotated[own, Tag(OWN)]
+        return handler.generate_schema(Annotated[Union[*either], Discriminator(self._whose)])
+
+    def _whose(self, value: Any) -> str:
+        kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+        return OWN if self.is_own(kind) else OURS
 
 
-BY_KIND = Field(discriminator="kind")
-OURS_TAG, OWN_TAG, WHOSE = Tag(OURS), Tag(OWN), Discriminator(_whose)
-"""With ``Ours = Annotated[A | B, BY_KIND, OURS_TAG]``, a kind of ours, A or B, or a user's own is
-``Annotated[Ours | Annotated[Own, OWN_TAG], WHOSE]``."""
+BY_KIND = ByKind()
 
 
 class OwnCodeError(RuntimeError):

@@ -9,13 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fl_testbed.data import Examples, Population, dealing
 from fl_testbed.data.dealing import Dealer, Pool, Shares
-from fl_testbed.scenario.own_code import (
-    BY_KIND,
-    OURS_TAG,
-    OWN_TAG,
-    WHOSE,
-    OwnSpec,
-)
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec
 from fl_testbed.scenario.spec import ClientCount, Fraction, Spec
 
 
@@ -140,7 +134,7 @@ def _flaw_of_deal(dealt: Any, n_clients: int, n: int) -> str:
     return ""
 
 
-OurPartition = Annotated[
-    IidSpec | QuantitySpec | DirichletSpec | PathologicalSpec | NaturalSpec, BY_KIND, OURS_TAG
+AnyPartitionSpec = Annotated[
+    IidSpec | QuantitySpec | DirichletSpec | PathologicalSpec | NaturalSpec | OwnPartitionSpec,
+    BY_KIND,
 ]
-AnyPartitionSpec = Annotated[OurPartition | Annotated[OwnPartitionSpec, OWN_TAG], WHOSE]

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, Posi
 
 from clients.training import LocalTraining
 from fl_testbed.scenario.faults import short
-from fl_testbed.scenario.own_code import OURS_TAG, OWN_TAG, WHOSE, OwnSpec
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec
 from fl_testbed.scenario.spec import Contradiction, Fraction, Spec, share_of
 
 
@@ -64,9 +64,7 @@ def _is_sample(ids: list[Any], n_clients: int) -> bool:
     return are_ids and 0 < len(ids) == len(set(ids)) and min(ids) >= 0 and max(ids) < n_clients
 
 
-AnySamplingSpec = Annotated[
-    Annotated[SamplingSpec, OURS_TAG] | Annotated[OwnSamplingSpec, OWN_TAG], WHOSE
-]
+AnySamplingSpec = Annotated[SamplingSpec | OwnSamplingSpec, BY_KIND]
 
 
 Cohort = PositiveInt | Literal["auto"]

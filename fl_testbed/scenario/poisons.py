@@ -16,14 +16,7 @@ from clients.shard import Shard
 from clients.training import logits_of
 from fl_testbed.data import DataError, Dataset, Goal, Groups, TestSet
 from fl_testbed.scenario.minorities import MinoritySpec
-from fl_testbed.scenario.own_code import (
-    BY_KIND,
-    OURS_TAG,
-    OWN_TAG,
-    WHOSE,
-    OwnSpec,
-    ill_made_shard,
-)
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_made_shard
 from fl_testbed.scenario.partitions import ClientsSpec
 from fl_testbed.scenario.spec import Contradiction, Fraction, Spec
 from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
@@ -574,7 +567,7 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
         return ill_made_shard(result, args[0])
 
 
-OurPoison = Annotated[
+AnyPoisonSpec = Annotated[
     NoPoisonSpec
     | DirtyLabelBackdoorSpec
     | CleanLabelBackdoorSpec
@@ -582,8 +575,7 @@ OurPoison = Annotated[
     | EdgeCaseBackdoorSpec
     | LabelFlipSpec
     | SubpopulationSpec
-    | GradientMatchingSpec,
+    | GradientMatchingSpec
+    | OwnPoisonSpec,
     BY_KIND,
-    OURS_TAG,
 ]
-AnyPoisonSpec = Annotated[OurPoison | Annotated[OwnPoisonSpec, OWN_TAG], WHOSE]

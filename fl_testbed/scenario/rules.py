@@ -6,15 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from fl_testbed.scenario.own_code import (
-    BY_KIND,
-    OURS_TAG,
-    OWN_TAG,
-    WHOSE,
-    OwnSpec,
-    ill_weighted,
-    misshapen,
-)
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_weighted, misshapen
 from fl_testbed.scenario.spec import CountOrFraction, Fraction, Spec, count_of
 from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers
@@ -382,7 +374,7 @@ class OwnRuleSpec(OwnMethodSpec, RuleSpec):
         return ill_weighted(result.weights, may_be_none=True)
 
 
-OurRule = Annotated[
+AggregationSpec = Annotated[
     MeanSpec
     | KrumSpec
     | MultiKrumSpec
@@ -408,11 +400,10 @@ OurRule = Annotated[
     | UnionRejectionSpec
     | FLDetectorSpec
     | MinimumDiameterSpec
-    | CafSpec,
+    | CafSpec
+    | OwnRuleSpec,
     BY_KIND,
-    OURS_TAG,
 ]
-AggregationSpec = Annotated[OurRule | Annotated[OwnRuleSpec, OWN_TAG], WHOSE]
 
 
 class PreAggregation(MethodSpec):
@@ -476,9 +467,11 @@ class OwnPreAggregationSpec(OwnMethodSpec, PreAggregation):
         return wrong
 
 
-OurPreAggregation = Annotated[
-    ClippingSpec | AdaptiveClippingSpec | BucketingSpec | NearestNeighbourMixingSpec,
+PreAggregationSpec = Annotated[
+    ClippingSpec
+    | AdaptiveClippingSpec
+    | BucketingSpec
+    | NearestNeighbourMixingSpec
+    | OwnPreAggregationSpec,
     BY_KIND,
-    OURS_TAG,
 ]
-PreAggregationSpec = Annotated[OurPreAggregation | Annotated[OwnPreAggregationSpec, OWN_TAG], WHOSE]

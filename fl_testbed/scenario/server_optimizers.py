@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat
 
-from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec, misshapen
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
 from fl_testbed.scenario.spec import Spec
 from strategies import server_optimizers as optimizers
 from strategies.robust import OPTIMIZER_FACTS
@@ -86,7 +86,6 @@ class OwnServerOptimizerSpec(OwnSpec, ServerOptimizerSpec):
         return wrong
 
 
-OurServerOptimizer = Annotated[ServerSgdSpec | AdagradSpec | AdamSpec | YogiSpec, BY_KIND, OURS_TAG]
 AnyServerOptimizerSpec = Annotated[
-    OurServerOptimizer | Annotated[OwnServerOptimizerSpec, OWN_TAG], WHOSE
+    ServerSgdSpec | AdagradSpec | AdamSpec | YogiSpec | OwnServerOptimizerSpec, BY_KIND
 ]

@@ -13,7 +13,7 @@ from clients.poisons import Corner, Trigger
 from fl_testbed.data import DataError, Dataset, Groups
 from fl_testbed.data.groups import StyleGroups
 from fl_testbed.data.styles import Style
-from fl_testbed.scenario.own_code import BY_KIND, OURS_TAG, OWN_TAG, WHOSE, OwnSpec
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec
 from fl_testbed.scenario.spec import Fraction, Spec
 from strategies.shapes import Tensor
 
@@ -170,7 +170,7 @@ def _on_a_copy(trigger: Trigger, inputs: Tensor) -> Tensor:
     return trigger(inputs.clone())
 
 
-OurTrigger = Annotated[
+AnyTriggerSpec = Annotated[
     PatchSpec
     | ChecksSpec
     | StripsSpec
@@ -178,11 +178,10 @@ OurTrigger = Annotated[
     | AddedSpec
     | RaisedSpec
     | MinorityLookSpec
-    | FeaturesSpec,
+    | FeaturesSpec
+    | OwnTriggerSpec,
     BY_KIND,
-    OURS_TAG,
 ]
-AnyTriggerSpec = Annotated[OurTrigger | Annotated[OwnTriggerSpec, OWN_TAG], WHOSE]
 
 
 def as_minority(groups: Groups) -> Trigger:
