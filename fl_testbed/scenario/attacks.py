@@ -347,7 +347,7 @@ class OwnTrainingAttackSpec(OwnSpec):
         return f"{text}, returned {type(result).__name__}"
 
 
-TrainingAttackSpec = Annotated[
+AnyTrainingAttackSpec = Annotated[
     NoTrainingAttackSpec | PgdSpec | NeurotoxinSpec | OwnTrainingAttackSpec, BY_KIND
 ]
 
@@ -397,7 +397,7 @@ class AttackersSpec(Spec):
     count: ClientCount  # of clients.poisoned, in the order of their ids
     poison: AnyPoisonSpec | None = None  # the scenario's by default
     training: AttackerTrainingSpec = AttackerTrainingSpec()
-    training_attack: TrainingAttackSpec = NoTrainingAttackSpec()  # what they do while they train
+    training_attack: AnyTrainingAttackSpec = NoTrainingAttackSpec()  # what they do while they train
     attack: AnyAttackSpec = NoAttackSpec()  # what they send
     reported_loss: Claim = "honest"  # low: a tenth of it; high: ten times it
     schedule: ScheduleSpec = ScheduleSpec()

@@ -1,17 +1,17 @@
 """Everything a scenario can name, for ``fl-testbed list``."""
 
-from fl_testbed.scenario.attacks import AnyAttackSpec, TrainingAttackSpec
+from fl_testbed.scenario.attacks import AnyAttackSpec, AnyTrainingAttackSpec
 from fl_testbed.scenario.centralized import AnyPooledPoisonSpec
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.docstrings import sections
 from fl_testbed.scenario.faults import kinds_of, models_in
 from fl_testbed.scenario.local_methods import AnyLocalMethodSpec
-from fl_testbed.scenario.methods import LiftSpec
+from fl_testbed.scenario.methods import AnyReweightingSpec
 from fl_testbed.scenario.minorities import AnyMinoritySpec
 from fl_testbed.scenario.models import AnyModelSpec
 from fl_testbed.scenario.partitions import AnyPartitionSpec
 from fl_testbed.scenario.poisons import AnyPoisonSpec
-from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
+from fl_testbed.scenario.rules import AnyRuleSpec, AnyStepSpec
 from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
 from fl_testbed.scenario.spec import Spec
 from fl_testbed.scenario.stages import AnyStageSpec
@@ -25,13 +25,13 @@ def _kinds(tagged_union: object) -> dict[str, type[Spec]]:
 
 
 CATALOGUE: dict[str, dict[str, type[Spec]]] = {
-    "rules": _kinds(AggregationSpec),
-    "pre_aggregations": _kinds(PreAggregationSpec),
-    "reweightings": _kinds(LiftSpec),
+    "rules": _kinds(AnyRuleSpec),
+    "pre_aggregations": _kinds(AnyStepSpec),
+    "reweightings": _kinds(AnyReweightingSpec),
     "server_optimizers": _kinds(AnyServerOptimizerSpec),
     "local_methods": _kinds(AnyLocalMethodSpec),
     "attacks": _kinds(AnyAttackSpec),
-    "training_attacks": _kinds(TrainingAttackSpec),
+    "training_attacks": _kinds(AnyTrainingAttackSpec),
     "poisons": _kinds(AnyPoisonSpec),
     "triggers": _kinds(AnyTriggerSpec),
     "datasets": _kinds(AnyDatasetSpec),

@@ -12,7 +12,7 @@ from clients.shard import Role
 from clients.training import LocalTraining
 from fl_testbed.data import Population
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_weighted, misshapen
-from fl_testbed.scenario.rules import AggregationSpec, PreAggregationSpec
+from fl_testbed.scenario.rules import AnyRuleSpec, AnyStepSpec
 from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
 from fl_testbed.scenario.spec import Contradiction, Spec
 from strategies import reweighting
@@ -160,7 +160,7 @@ class OwnReweightingSpec(OwnSpec, ReweightingSpec):
         return wrong or ill_weighted(result.weights, may_be_none=False)
 
 
-LiftSpec = Annotated[
+AnyReweightingSpec = Annotated[
     NoReweightingSpec
     | AgnosticSpec
     | AflSpec
@@ -201,9 +201,9 @@ class OracleSpec(Spec):
 class StrategySpec(Spec):
     """What the server does with the updates of a round."""
 
-    pre_aggregation: list[PreAggregationSpec] = Field(default_factory=list)  # steps before the rule
-    aggregation: AggregationSpec  # the rule
-    reweighting: LiftSpec = NoReweightingSpec()  # the lift
+    pre_aggregation: list[AnyStepSpec] = Field(default_factory=list)  # steps before the rule
+    aggregation: AnyRuleSpec  # the rule
+    reweighting: AnyReweightingSpec = NoReweightingSpec()  # the lift
     server_optimizer: AnyServerOptimizerSpec | None = None  # by default the update is added
     order: Literal["filter_then_lift", "lift_then_filter"] = "filter_then_lift"  # which comes first
     losses: Literal["reported", "measured"] = "reported"  # measured: on the server's own data

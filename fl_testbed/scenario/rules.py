@@ -374,7 +374,7 @@ class OwnRuleSpec(OwnMethodSpec, RuleSpec):
         return ill_weighted(result.weights, may_be_none=True)
 
 
-AggregationSpec = Annotated[
+AnyRuleSpec = Annotated[
     MeanSpec
     | KrumSpec
     | MultiKrumSpec
@@ -406,7 +406,7 @@ AggregationSpec = Annotated[
 ]
 
 
-class PreAggregation(MethodSpec):
+class StepSpec(MethodSpec):
     """A step before the rule."""
 
     def n_rows(self, n: int) -> int:
@@ -414,7 +414,7 @@ class PreAggregation(MethodSpec):
         return n
 
 
-class ClippingSpec(PreAggregation):
+class ClippingSpec(StepSpec):
     """Clip every update to a fixed norm."""
 
     kind: Literal["clipping"]
@@ -422,7 +422,7 @@ class ClippingSpec(PreAggregation):
     rule = staticmethod(mixers.clipping)
 
 
-class AdaptiveClippingSpec(PreAggregation, AssumesMalicious):
+class AdaptiveClippingSpec(StepSpec, AssumesMalicious):
     """Clip the largest updates to the norm of the largest that is not clipped (ARC)."""
 
     kind: Literal["adaptive_clipping"]
@@ -430,7 +430,7 @@ class AdaptiveClippingSpec(PreAggregation, AssumesMalicious):
     bound = mixers.adaptive_clipping_bound
 
 
-class BucketingSpec(PreAggregation):
+class BucketingSpec(StepSpec):
     """Average random buckets of s clients: the rule sees n / s rows."""
 
     kind: Literal["bucketing"]
@@ -442,7 +442,7 @@ class BucketingSpec(PreAggregation):
         return mixers.n_buckets(n, self.size)
 
 
-class NearestNeighbourMixingSpec(PreAggregation, AssumesMalicious):
+class NearestNeighbourMixingSpec(StepSpec, AssumesMalicious):
     """Replace every update by the mean of its n - f nearest neighbours."""
 
     kind: Literal["nearest_neighbour_mixing"]
@@ -450,7 +450,7 @@ class NearestNeighbourMixingSpec(PreAggregation, AssumesMalicious):
     bound = mixers.nearest_neighbour_mixing_bound
 
 
-class OwnPreAggregationSpec(OwnMethodSpec, PreAggregation):
+class OwnPreAggregationSpec(OwnMethodSpec, StepSpec):
     """A pre-aggregation of one's own, file.py:name or package.module:name."""
 
     facts = Pipeline.PRE_AGGREGATE_FACTS
@@ -467,7 +467,7 @@ class OwnPreAggregationSpec(OwnMethodSpec, PreAggregation):
         return wrong
 
 
-PreAggregationSpec = Annotated[
+AnyStepSpec = Annotated[
     ClippingSpec
     | AdaptiveClippingSpec
     | BucketingSpec

@@ -11,11 +11,11 @@ from clients.reporting import Claim
 from clients.training import LocalTraining
 from fl_testbed.scenario.attacks import (
     AnyAttackSpec,
+    AnyTrainingAttackSpec,
     AttackersSpec,
     NoAttackSpec,
     NoTrainingAttackSpec,
     ScheduleSpec,
-    TrainingAttackSpec,
 )
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.flower_strategy import AnyStrategySpec, FlowerStrategySpec
@@ -91,7 +91,7 @@ class Scenario(WholeScenario):
     training: TrainingSpec
     local_method: AnyLocalMethodSpec | None = None  # inside every client, attackers too
     poison: AnyPoisonSpec = NoPoisonSpec()  # what attackers train on
-    training_attack: TrainingAttackSpec = NoTrainingAttackSpec()  # what they do while training
+    training_attack: AnyTrainingAttackSpec = NoTrainingAttackSpec()  # what they do while training
     attack: AnyAttackSpec = NoAttackSpec()  # what attackers send
     reported_loss: Claim = "honest"  # low: a tenth of an attacker's loss; high: ten times it
     schedule: ScheduleSpec = ScheduleSpec()
