@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fl_testbed.scenario.methods import StrategySpec
+from fl_testbed.scenario.methods import NoReweightingSpec, StrategySpec
 from fl_testbed.scenario.own_code import PATH, ByKind, OwnCodeError, OwnSpec
 from strategies.memory import can_go_on
 
@@ -29,6 +29,7 @@ class FlowerStrategySpec(OwnSpec):
     weight_by: Literal["clients", "examples"] = "examples"  # of the weights that it is compared to
     leave_one_out: bool = False  # ask what it would do without each client: n more aggregations
     place: ClassVar[str] = "path"
+    reweighting: ClassVar[NoReweightingSpec] = NoReweightingSpec()
     is_oracle: ClassVar[bool] = False
     can_be_foreseen: ClassVar[bool] = False  # it may remember, or draw random numbers
     selects: ClassVar[bool] = False  # inferred weights are never quite 0 by choice

@@ -1,6 +1,5 @@
 """The whole experiment: one class per YAML mapping, one field per key."""
 
-import itertools
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -129,10 +128,11 @@ class Scenario(WholeScenario):
     @property
     def attackers_by_id(self) -> list[tuple[range, AttackersSpec]]:
         """The client ids of each kind of attackers."""
-        kinds, first = self.attacker_kinds, len(self.clients.population) - self.clients.poisoned
-        starts = itertools.accumulate([kind.count for kind in kinds], initial=first)
-        ids = [range(start, start + kind.count) for start, kind in zip(starts, kinds, strict=False)]
-        return list(zip(ids, kinds, strict=True))
+        by_id, start = [], len(self.clients.population) - self.clients.poisoned
+        for kind in self.attacker_kinds:
+            by_id.append((range(start, start + kind.count), kind))
+            start += kind.count
+        return by_id
 
     @property
     def named_poisons(self) -> dict[str, AnyPoisonSpec]:
@@ -156,10 +156,15 @@ class Scenario(WholeScenario):
             for name, own in self.named_poisons.items()
         }
 
+    @property
+    def _restarts_after(self) -> int:
+        """After how many rounds the model begins again; 0 if it does not."""
+        lift = self.strategy.reweighting
+        return lift.warm_up_rounds if isinstance(lift, JTTSpec) and lift.restart else 0
+
     def training_in(self, round_: int) -> LocalTraining:
         """Return how honest clients train in a round; JTT's restart is a first one again."""
-        lift = getattr(self.strategy, "reweighting", None)
-        before = lift.warm_up_rounds if isinstance(lift, JTTSpec) and lift.restart else 0
+        before = self._restarts_after
         return self.training.build(round_ - before if round_ > before else round_)
 
     @property
@@ -203,7 +208,7 @@ class Scenario(WholeScenario):
         n_attackers = self.clients.poisoned
         of_sampling = self.sampling.contradictions(n_clients - n_attackers, n_attackers)
         yield from inside("sampling", of_sampling)
-        yield from self._lift_contradictions(n_clients)
+        yield from self._strategy_contradictions(n_clients)
         yield from self._local_contradictions()
         yield from self._data_contradictions()
         if self.engine.kind == "ray" and ":" in self.engine.device:
@@ -218,16 +223,13 @@ class Scenario(WholeScenario):
         if self.dataset.n_classes is not None:
             yield from self.class_contradictions(self.dataset.n_classes)
 
-    def _lift_contradictions(self, n_clients: int) -> Iterator[Contradiction]:
+    def _strategy_contradictions(self, n_clients: int) -> Iterator[Contradiction]:
         if isinstance(self.strategy, FlowerStrategySpec):
             return  # it has no parts
         yield from inside("strategy", self.strategy.contradictions())
         lift, oracle = self.strategy.reweighting, self.strategy.oracle
-        if (
-            isinstance(lift, QFedAvgSpec)
-            and lift.lipschitz is None
-            and (self.training.lr_decay or 1) < 1
-        ):
+        decays = (self.training.lr_decay or 1) < 1
+        if isinstance(lift, QFedAvgSpec) and lift.lipschitz is None and decays:
             text = "needs a value with training.lr_decay: 1 / training.lr is no constant then"
             yield "strategy.reweighting.lipschitz", text
         if self.strategy.losses == "measured" and self.server_data.n_examples == 0:
@@ -263,16 +265,11 @@ class Scenario(WholeScenario):
                 "would be left to train with the copies"
             )
             yield "local_method.warm_up_rounds", text
-        lift = None if isinstance(self.strategy, FlowerStrategySpec) else self.strategy.reweighting
-        if (
-            isinstance(local, ExampleJttSpec)
-            and isinstance(lift, JTTSpec)
-            and lift.restart
-            and local.warm_up_rounds != lift.warm_up_rounds
-        ):
+        restart = self._restarts_after
+        if isinstance(local, ExampleJttSpec) and restart not in (0, local.warm_up_rounds):
             text = (
-                f"needs the server's {lift.warm_up_rounds}, got {local.warm_up_rounds}: the model "
-                "begins again after them, and a new one gets nearly all examples wrong"
+                f"needs the server's {restart}, got {local.warm_up_rounds}: the model begins again "
+                "after them, and a new one gets nearly all examples wrong"
             )
             yield "local_method.warm_up_rounds", text
         if local is not None and local.is_personal and self.engine.kind == "flower":
@@ -326,12 +323,11 @@ class Scenario(WholeScenario):
             text = f"needs groups that examples have of themselves, not {minority.kind} images"
             yield "clients.minority_mix", text
         if partition.by_natural_client and not minority.is_style:
-            for key, value, default in (
-                ("minority_concentration", clients.minority_concentration, 1.0),
-                ("minority_mix", clients.minority_mix, None),
-            ):
-                if value != default:
-                    yield f"clients.{key}", "natural clients hold what they hold"
+            text = "natural clients hold what they hold"
+            if clients.minority_concentration < 1:
+                yield "clients.minority_concentration", text
+            if clients.minority_mix is not None:
+                yield "clients.minority_mix", text
         if self.evaluation.split == "validation" and not self.evaluation.n_validation:
             yield "evaluation.n_validation", "is 0: there is nothing to validate on"
 
