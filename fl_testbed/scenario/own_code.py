@@ -130,10 +130,10 @@ class OwnCode:
             if Path(frame.filename) == self.path
         ]
         where = f"{self.path}:{lines[-1].lineno}" if lines else self.place
-        return f"{where}: {self.name} raised {_described(fault)}"
+        return f"{where}: {self.name} raised {_in_one_line(fault)}"
 
 
-def _described(fault: BaseException) -> str:
+def _in_one_line(fault: BaseException) -> str:
     try:
         text = str(fault)
     except Exception:  # it is a user's class, whose text may fail as well
@@ -152,7 +152,7 @@ def described(fault: BaseException) -> str:
         return f"{Path(place).name}: {what}"
     files = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(fault.__traceback__)]
     own = [f" ({file.name}:{line})" for file, line in files if _is_users(file)]
-    return _described(fault) + "".join(own[-1:])
+    return _in_one_line(fault) + "".join(own[-1:])
 
 
 def _is_users(file: Path) -> bool:
@@ -239,8 +239,7 @@ class OwnSpec(Spec):
                 f"{code.path} has changed since the scenario was resolved: take sha256 out to run "
                 "it as it is now"
             )
-        wrong = self._misfit(code)
-        if wrong:
+        if wrong := self._misfit(code):
             raise ValueError(f"{code.place}: {code.name} {wrong}")
         self._code = code
         given = {"sha256": code.sha256}
@@ -324,27 +323,29 @@ def load(kind: str) -> OwnCode:
     where, _, name = kind.rpartition(":")
     if not where or not name.isidentifier():
         raise ValueError(f"needs package.module:name or file.py:name, got {kind!r}")
-    source = _read(Path(where)) if where.endswith(".py") else None
-    if source is None and _package_of(where) in sys.stdlib_module_names:
+    if where.endswith(".py"):
+        return _load_from_file(Path(where).absolute(), name)
+    return _load_from_package(where, name)
+
+
+def _load_from_file(path: Path, name: str) -> OwnCode:
+    source = _read(path)
+    _insist_on_no_neighbour(path, source, itself=path.stem)
+    module = _from_file(path, source)
+    digest = hashlib.sha256(source).hexdigest()
+    return OwnCode(path, name, module.__name__, digest, source, _function_in(module, path, name))
+
+
+def _load_from_package(where: str, name: str) -> OwnCode:
+    package = _package_of(where)
+    if package in sys.stdlib_module_names:
         raise ValueError(
             f"{where} is Python's own, and nothing in it is a rule, an attack or a model: name a "
             "function of yours or of an installed package"
         )
-    if source is not None:
-        _insist_on_no_neighbour(Path(where).absolute(), source, itself=Path(where).stem)
-    module = _from_package(where) if source is None else _from_file(Path(where), source)
+    module = _from_package(where)
     path = Path(module.__file__ or where)
-    function = getattr(module, name, None)
-    if not callable(function):
-        own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        close = difflib.get_close_matches(name, own, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        what = "has no" if function is None else "has, but not to call,"
-        raise ValueError(f"{path} {what} {name!r}{hint}")
-    if source is not None:
-        digest = hashlib.sha256(source).hexdigest()
-        return OwnCode(path, name, module.__name__, digest, source, function)
-    package = _package_of(where)
+    function = _function_in(module, path, name)
     if _is_installed(path) or package in OUR_PACKAGES:  # its version is the environment's
         return OwnCode(_defined_in(function, path), name, "", None, None, function)
     contents = {file: file.read_bytes() for file in _sources(module)}
@@ -355,6 +356,17 @@ def load(kind: str) -> OwnCode:
             _insist_on_no_neighbour(file, text, itself=package, folder=folder)
     named = {os.path.relpath(file, folders[0]): text for file, text in contents.items()}
     return OwnCode(path, name, package, digest_of(named), None, function)
+
+
+def _function_in(module: types.ModuleType, path: Path, name: str) -> Callable[..., Any]:
+    function = getattr(module, name, None)
+    if not callable(function):
+        own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        close = difflib.get_close_matches(name, own, n=1)
+        hint = f", did you mean {close[0]!r}?" if close else ""
+        what = "has no" if function is None else "has, but not to call,"
+        raise ValueError(f"{path} {what} {name!r}{hint}")
+    return function
 
 
 def digest_of(package: Mapping[str, bytes]) -> str:
@@ -447,14 +459,12 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as fault:
-        whole = path.absolute()
-        text = f"{whole} cannot be read: {fault.strerror}{beside(whole, '*.py')}"
+        text = f"{path} cannot be read: {fault.strerror}{beside(path, '*.py')}"
         raise ValueError(text) from None
 
 
 def _from_file(path: Path, source: bytes) -> types.ModuleType:
     """Run a file as a module of its own; the same content is run once."""
-    path = path.absolute()
     # Not under its own name, which may be that of a library.
     name = f"own_{hashlib.sha256(bytes(path) + source).hexdigest()[:16]}"
     if name not in sys.modules:
@@ -492,7 +502,7 @@ def _import_fault(path: Path | None, fault: BaseException) -> str:
     frames = traceback.extract_tb(fault.__traceback__)
     own = [f for f in frames if path is None or Path(f.filename) == path]
     where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(path)
-    return f"{where}: {_described(fault)}"
+    return f"{where}: {_in_one_line(fault)}"
 
 
 def _sources(module: types.ModuleType) -> list[Path]:
