@@ -154,6 +154,12 @@ class Dataset:
         """Whether inputs are images, with values in [0, 1], and not rows of features."""
         return len(self.input_shape) == 3
 
+    def need_images(self, who: str, instead: str = "") -> None:
+        """Raise DataError if it holds features: who needs images, and what to take instead."""
+        if not self.holds_images:
+            advice = instead and f": take {instead}"
+            raise DataError(f"{who} needs images, {self.name} holds features{advice}")
+
 
 def long_tailed(dataset: Dataset, ratio: float, *, test: bool) -> Dataset:
     """Thin out the classes so that their sizes fall geometrically.

@@ -36,7 +36,7 @@ class InvertedSpec(MinoritySpec):
 
     def build(self, dataset: Dataset) -> Groups:
         """Return the groups plain and inverted."""
-        _need_images(dataset, self.kind)
+        dataset.need_images(f"dataset.minority.kind {self.kind}", "attributes")
         return StyleGroups(("plain", "inverted"), inverted)
 
 
@@ -48,7 +48,8 @@ class RotatedSpec(MinoritySpec):
 
     def build(self, dataset: Dataset) -> Groups:
         """Return the groups plain and rotated."""
-        shape = _need_images(dataset, self.kind)
+        dataset.need_images(f"dataset.minority.kind {self.kind}", "attributes")
+        shape = dataset.input_shape
         if shape[1] != shape[2] and self.quarter_turns != 2:
             raise DataError(
                 f"rotated needs square images, {dataset.name} has {shape[1]} × {shape[2]}"
@@ -64,7 +65,7 @@ class FadedSpec(MinoritySpec):
 
     def build(self, dataset: Dataset) -> Groups:
         """Return the groups plain and faded."""
-        _need_images(dataset, self.kind)
+        dataset.need_images(f"dataset.minority.kind {self.kind}", "attributes")
         return StyleGroups(("plain", "faded"), partial(faded, contrast=self.contrast))
 
 
@@ -146,12 +147,3 @@ AnyMinoritySpec = Annotated[
     InvertedSpec | RotatedSpec | FadedSpec | AttributesSpec | NoMinoritySpec | OwnMinoritySpec,
     BY_KIND,
 ]
-
-
-def _need_images(dataset: Dataset, kind: str) -> tuple[int, ...]:
-    if not dataset.holds_images:
-        raise DataError(
-            f"dataset.minority.kind {kind} needs images, {dataset.name} holds features: "
-            "take attributes"
-        )
-    return dataset.input_shape

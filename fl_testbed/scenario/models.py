@@ -61,16 +61,12 @@ class ImageModelSpec(ModelSpec):
     def build(self, dataset: Dataset) -> nn.Module:
         """Return the model."""
         keys, shape = self.model_dump(), dataset.input_shape
-        needs = f"model.kind {keys.pop('kind')} needs images"
-        if not dataset.holds_images:
-            raise DataError(
-                f"{needs}, {dataset.name} holds {shape[0]} features: take mlp or "
-                "logistic_regression"
-            )
+        who = f"model.kind {keys.pop('kind')}"
+        dataset.need_images(who, "mlp or logistic_regression")
         if min(shape[1:]) < SMALLEST:
             raise DataError(
-                f"{needs} of at least {SMALLEST} × {SMALLEST} pixels, {dataset.name} has "
-                f"{shape[1]} × {shape[2]}"
+                f"{who} needs images of at least {SMALLEST} × {SMALLEST} pixels, {dataset.name} "
+                f"has {shape[1]} × {shape[2]}"
             )
         try:
             return type(self).net(shape, dataset.n_classes, **keys)

@@ -53,21 +53,13 @@ class Scene:
             raise ValueError("the model that attackers plan with diverged: lower training.lr")
         return model
 
-    def own_surrogate(self, epochs: int) -> nn.Module:
-        """Return a surrogate trained on all that they hold."""
-        return self.surrogate(self.held(), epochs)
-
-    def need_images(self, kind: str) -> None:
-        """Raise DataError if the dataset holds something else."""
-        if not self.dataset.holds_images:
-            raise DataError(f"poison: {kind} needs images, {self.dataset.name} holds features")
-
 
 class Plan(NamedTuple):
     """A poison with everything bound that it needs."""
 
     poison: Callable[[Shard, int, np.random.Generator], Shard]
-    """From a clean shard, the how-manieth attacker holds it (from 0), and random numbers."""
+    """Takes a clean shard, the place of its attacker among those of the poison (from 0), and random
+    numbers; returns the poisoned shard."""
     goal: Callable[[TestSet], Goal | None]
     """What it is after among the majority's test examples; None for mere damage."""
 
@@ -158,7 +150,7 @@ class DistributedBackdoorSpec(DirtyLabelBackdoorSpec):
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
-        scene.need_images(self.kind)
+        scene.dataset.need_images(f"poison: {self.kind}")
         trigger = self.trigger.build(scene.dataset, scene.groups)
 
         def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
@@ -253,8 +245,8 @@ class PerturbedSpec(Spec):
 
     def build(self, scene: Scene, target: int) -> Harden:
         """Return the perturbation."""
-        scene.need_images(f"harden {self.kind}")
-        model = cache(partial(scene.own_surrogate, self.surrogate_epochs))
+        scene.dataset.need_images(f"poison: harden {self.kind}")
+        model = cache(lambda: scene.surrogate(scene.held(), self.surrogate_epochs))
 
         def harden(images: Tensor, labels: Tensor, rng: np.random.Generator) -> Tensor:
             return poisons.perturbed(images, labels, model(), self.epsilon, self.steps, self.norm)
@@ -339,8 +331,8 @@ class GradientMatchingSpec(PoisonSpec):
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
-        scene.need_images(self.kind)
-        model = cache(partial(scene.own_surrogate, self.surrogate_epochs))
+        scene.dataset.need_images(f"poison: {self.kind}")
+        model = cache(lambda: scene.surrogate(scene.held(), self.surrogate_epochs))
 
         def victims(test: TestSet) -> TestSet:
             rows = (test.labels == self.source).nonzero().squeeze(1).numpy()

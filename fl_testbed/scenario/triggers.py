@@ -38,12 +38,7 @@ class TriggerSpec(Spec):
 
     def _settings(self, dataset: Dataset) -> dict[str, Any]:
         settings = self.model_dump()
-        kind = settings.pop("kind")
-        if not dataset.holds_images:
-            raise DataError(
-                f"poison.trigger.kind {kind} needs images, {dataset.name} holds features: "
-                "take features"
-            )
+        dataset.need_images(f"poison.trigger.kind {settings.pop('kind')}", "features")
         pairs = {k: tuple(settings[k]) for k in ("size", "at") if isinstance(settings.get(k), list)}
         return settings | pairs
 
