@@ -112,7 +112,7 @@ def _text(
     kinds = _kinds(owner, path)
     match error["type"]:
         case "extra_forbidden":
-            return _unknown_key(path, owner, root)
+            return unknown_key(path, owner, root)
         case "missing":
             return "is missing: it has no default"
         case "union_tag_invalid":
@@ -148,12 +148,8 @@ def _swept(kind: str, value: Any, path: Path) -> str:
     return f": several values are swept, under sweep.{'.'.join(map(str, path))}"
 
 
-def unknown_key(name: str, root: type[BaseModel]) -> str:
-    """Return the text of a fault about a key that does not exist at the top of a scenario."""
-    return _unknown_key((name,), root, root)
-
-
-def _unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel]) -> str:
+def unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel]) -> str:
+    """Say that a mapping has no such key, and which may be meant."""
     known = _known(owner, root)
     name = str(path[-1])
     outer, _, inner = name.partition(".")

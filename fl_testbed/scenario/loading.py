@@ -366,10 +366,8 @@ def _read(draft: _Draft, path: Path, seen: tuple[str, ...]) -> None:
         raise ScenarioError(Fault(where, "", "is empty: a scenario needs at least a name"))
     if not isinstance(root, yaml.MappingNode):
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
-        line = root.start_mark.line + 1
-        raise ScenarioError(
-            Fault(f"{where}:{line}", "", f"needs a mapping (key: value), got {kind}")
-        )
+        text = f"needs a mapping (key: value), got {kind}"
+        raise ScenarioError(Fault(_line(where, root.start_mark), "", text))
     data = _construct(root, where)
     origins = dict(_origins(root, (), where))
     if "extends" in data:
@@ -439,9 +437,13 @@ def _no_such_file(path: Path) -> str:
     return f"no such file{beside(path, '*.y*ml')}"
 
 
+def _line(where: str, mark: yaml.Mark | None) -> str:
+    """Return a line of a file; values of the command line have none."""
+    return f"{where}:{mark.line + 1}" if mark and where != "--set" else where
+
+
 def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:
-    mark = getattr(fault, "problem_mark", None)
-    line = f"{where}:{mark.line + 1}" if mark and where != "--set" else where
+    line = _line(where, getattr(fault, "problem_mark", None))
     parts = (getattr(fault, "context", None), getattr(fault, "problem", None))
     problem = " ".join(part for part in parts if part) or str(fault)
     if "'\\t'" in problem:
@@ -455,7 +457,7 @@ def _origins(node: yaml.Node, key: Key, where: str) -> Iterator[tuple[Key, str]]
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             inner = (*key, str(name.value))
-            yield inner, f"{where}:{name.start_mark.line + 1}"
+            yield inner, _line(where, name.start_mark)
             yield from _origins(value, inner, where)
 
 
@@ -474,13 +476,13 @@ def _prepared(
     node: yaml.Node, key: Key, where: str, around: tuple[yaml.Node, ...]
 ) -> Iterator[Fault]:
     """Turn keys and dates of a tree into plain text, as written; yield what cannot be read."""
-    line = where if where == "--set" else f"{where}:{node.start_mark.line + 1}"
+    line = _line(where, node.start_mark)
     if any(node is outer for outer in around):
         yield Fault(line, ".".join(key), "contains itself: give the values in full")
     elif isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for name, value in node.value:
-            line = where if where == "--set" else f"{where}:{name.start_mark.line + 1}"
+            line = _line(where, name.start_mark)
             if not isinstance(name, yaml.ScalarNode):
                 yield Fault(line, ".".join(key), "a key must be text, not a list or a mapping")
                 continue
@@ -550,7 +552,7 @@ def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[
         if outer in EXPANSION_KEYS:
             raise ScenarioError(Fault(where, dotted, "is a whole file's: it cannot be swept"))
         if outer not in model.model_fields:
-            raise ScenarioError(Fault(where, dotted, unknown_key(outer, model)))
+            raise ScenarioError(Fault(where, dotted, unknown_key((outer,), model, model)))
         if not inner and (
             nested := _nested(values, models_in(model.model_fields[outer].annotation))
         ):
