@@ -417,29 +417,24 @@ def _flaw_of(dataset: Dataset) -> str:
         if missing:
             return f"must return {part}.attributes[{missing[0]!r}], which its attributes name"
         n = len(examples.inputs)
-        found = _flaw_of_codes(examples.labels, n, dataset.n_classes, "int64", (np.int64,))
-        if found:
+        if found := _flaw_of_codes(examples.labels, n, dataset.n_classes, "int64", np.int64):
             return f"must return {part}.labels {found}"
+        whole = "whole numbers"
         for name, codes in examples.attributes.items():
             n_values = len(dataset.attributes[name])
-            found = _flaw_of_codes(codes, n, n_values, "whole numbers", (np.bool_, np.integer))
-            if found:
+            if found := _flaw_of_codes(codes, n, n_values, whole, np.bool_, np.integer):
                 return f"must return {part}.attributes[{name!r}] {found}"
         for name, numbers in (("clients", examples.clients), ("ids", examples.ids)):
-            found = numbers is not None and _flaw_of_codes(
-                numbers, n, None, "whole numbers", (np.integer,)
-            )
-            if found:
+            given = numbers is not None
+            if given and (found := _flaw_of_codes(numbers, n, None, whole, np.integer)):
                 return f"must return {part}.{name} {found}"
-        found = flaw_of_inputs(examples.inputs, dataset.input_shape, is_image=dataset.holds_images)
-        if found:
+        shape, is_image = dataset.input_shape, dataset.holds_images
+        if found := flaw_of_inputs(examples.inputs, shape, is_image=is_image):
             return f"must return {part}.inputs {found}"
     return ""
 
 
-def _flaw_of_codes(
-    codes: Any, n: int, n_values: int | None, needed: str, kinds: tuple[type, ...]
-) -> str:
+def _flaw_of_codes(codes: Any, n: int, n_values: int | None, needed: str, *kinds: type) -> str:
     needs = f"as an array of {needed}, shape ({n},), returned"
     if not isinstance(codes, np.ndarray):
         return f"{needs} {type(codes).__name__}"

@@ -11,17 +11,19 @@ ROLE = re.compile(r":\w+:(?=`)")
 
 def sections(function: Callable[..., object]) -> dict[str, str]:
     """Return a docstring's sections by their headings; what comes before the first under ``""``."""
-    before, *rest = HEADING.split(_text(function))
-    texts = dict(zip(rest[::2], rest[1::2], strict=True))
-    return {heading: _joined(text) for heading, text in {"": before, **texts}.items()}
+    parts = _split(_text(function), HEADING)
+    return {heading: _joined(text) for heading, text in parts.items()}
 
 
 def entries(function: Callable[..., object], heading: str) -> dict[str, str]:
     """Return what a section such as Args says of each name; nothing if it is not there."""
-    _, *rest = HEADING.split(_text(function))
-    text = dict(zip(rest[::2], rest[1::2], strict=True)).get(heading, "")
-    _, *rest = ENTRY.split(text)
-    return {name: _joined(text) for name, text in zip(rest[::2], rest[1::2], strict=True)}
+    section = _split(_text(function), HEADING).get(heading, "")
+    return {name: _joined(text) for name, text in _split(section, ENTRY).items() if name}
+
+
+def _split(text: str, heading: re.Pattern[str]) -> dict[str, str]:
+    before, *rest = heading.split(text)
+    return {"": before, **dict(zip(rest[::2], rest[1::2], strict=True))}
 
 
 def _text(function: Callable[..., object]) -> str:

@@ -130,8 +130,7 @@ def _misfits(given: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> Itera
         ours, theirs = _kind(needed[name]), _kind(given[name])
         if ours != theirs:
             yield f"has {name} as {theirs}, the model needs {ours}"
-        elif not given[name].isfinite().all():
-            n_bad = int((~given[name].isfinite()).sum())
+        elif n_bad := int((~given[name].isfinite()).sum()):
             yield f"has {n_bad:,} numbers in {name} that are not finite"
 
 
