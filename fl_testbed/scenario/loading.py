@@ -179,41 +179,26 @@ def load_scenarios(
     draft = _Draft()
     _read(draft, path, ())
     parsed = _parse_settings(settings)
-    given = [(key, value) for key, value in parsed if key[0] not in EXPANSION_KEYS]
-    plain = [inner for key, value in given for inner in _inside(key, value)]
     for key, value in parsed:
         if key[0] in EXPANSION_KEYS:
             draft.replace(key, value, "--set")
-    variants = _mapping(draft, "variants") or {"default": {}}
-    sweep = _mapping(draft, "sweep")
-    for key in EXPANSION_KEYS:
-        draft.data.pop(key, None)
-    overlaid = [_overlaid(draft, name, overrides) for name, overrides in variants.items()]
-    swept_here = [k for k in sweep if draft.origin(("sweep", k)) == "--set"]
-    for key, value in (*given, *plain):
-        if (dotted := ".".join(key)) in swept_here:
-            text = f"is set, and swept by sweep.{dotted}, at once: leave one out"
-            raise ScenarioError(Fault("--set", dotted, text))
-        if dotted in sweep:
-            sweep[dotted], draft.origins["sweep", dotted] = [value], "--set"
-    for key, value in plain:
-        # A parameter of a method that only variants name is not the base's.
-        if draft.has(key) or not any(variant.has(key) for variant in overlaid):
-            draft.overlay(key, value, "--set")
+    variants, sweep = _taken(draft, "variants") or {"default": {}}, _taken(draft, "sweep")
+    given = [(key, value) for key, value in parsed if key[0] not in EXPANSION_KEYS]
+    plain = _set_in_base(draft, variants, sweep, given)
 
     scenarios: list[AnyScenario] = []
     faults: list[Fault] = []
     unused = [key for key, _ in plain]
-    for name, overrides in variants.items():
-        for point in _sweep_points(draft, sweep):
-            try:
-                run = _one_run(draft, name, overrides, plain, point)
-                if not _is_of(run.data.get("variant", "default"), asked):
-                    continue
-                unused = [key for key in unused if run.origins.get(key) != "--set"]
-                scenarios.append(_build(run))
-            except ScenarioError as error:
-                faults += error.faults
+    points = _sweep_points(draft, sweep)
+    for (name, overrides), point in itertools.product(variants.items(), points):
+        try:
+            run = _one_run(draft, name, overrides, plain, point)
+            if not _is_of(run.data.get("variant", "default"), asked):
+                continue
+            unused = [key for key in unused if run.origins.get(key) != "--set"]
+            scenarios.append(_build(run))
+        except ScenarioError as error:
+            faults += error.faults
     if not scenarios and not faults:
         text = f"needs one of {', '.join(variants)}, got {', '.join(asked)}"
         raise ScenarioError(Fault(str(path), "--variant", text))
@@ -228,6 +213,30 @@ def load_scenarios(
     if faults:
         raise ScenarioError(*faults)
     return scenarios
+
+
+def _set_in_base(
+    draft: _Draft, variants: dict[str, Any], sweep: dict[str, Any], settings: list[tuple[Key, Any]]
+) -> list[tuple[Key, Any]]:
+    """Lay settings of the command line over the base, and over sweeps of the same keys, in place.
+
+    Returns:
+        The settings, in place of one of a mapping those of the keys in it.
+    """
+    plain = [inner for key, value in settings for inner in _inside(key, value)]
+    overlaid = [_overlaid(draft, name, overrides) for name, overrides in variants.items()]
+    swept_here = [key for key in sweep if draft.origin(("sweep", key)) == "--set"]
+    for key, value in (*settings, *plain):
+        if (dotted := ".".join(key)) in swept_here:
+            text = f"is set, and swept by sweep.{dotted}, at once: leave one out"
+            raise ScenarioError(Fault("--set", dotted, text))
+        if dotted in sweep:
+            sweep[dotted], draft.origins["sweep", dotted] = [value], "--set"
+    for key, value in plain:
+        # A parameter of a method that only variants name is not the base's.
+        if draft.has(key) or not any(variant.has(key) for variant in overlaid):
+            draft.overlay(key, value, "--set")
+    return plain
 
 
 def _is_of(variant: str, asked: Sequence[str]) -> bool:
@@ -532,8 +541,9 @@ def _parse_setting(text: str) -> tuple[Key, Any]:
     return tuple(name.strip().split(".")), data
 
 
-def _mapping(draft: _Draft, key: str) -> dict[str, Any]:
-    value = draft.data.get(key)
+def _taken(draft: _Draft, key: str) -> dict[str, Any]:
+    """Take the mapping of variants, or of swept values, out of a draft."""
+    value = draft.data.pop(key, None)
     if value is not None and not isinstance(value, dict):
         text = f"needs a mapping (key: value), got {short(value)}"
         raise ScenarioError(Fault(draft.origin((key,)), key, text))
