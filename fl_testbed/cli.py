@@ -96,8 +96,8 @@ class TrackerName(StrEnum):
 
 @contextmanager
 def _loading() -> Iterator[None]:
-    """Import without looking for garbage, nor ever among what was imported: in all that torch is
-    made of, that takes a second."""
+    """Import with garbage collection off, and keep it away from what was imported: torch has so
+    many objects that looking through them takes a second."""
     gc.disable()
     try:
         yield

@@ -30,7 +30,7 @@ SeenBy = Annotated[
     Field(description="which updates they see: all honest ones of the round, or each other's"),
 ]
 OF_THE_OMNISCIENT = ("include_own", "stretch", "values")
-"""Keys of attacks that say nothing to the colluding, who estimate from their own updates alone."""
+"""Keys without effect on colluding attackers, who estimate from their own updates alone."""
 
 
 class AttackSpec(Spec):

@@ -14,7 +14,7 @@ from fl_testbed.scenario.own_code import OURS, OWN, OwnSpec
 EXPANSION_KEYS = ("extends", "variants", "sweep")
 """Keys of a file, which no run has."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-DEPTH = 3  # of keys that a fault looks through for one that is elsewhere
+DEPTH = 3  # mappings in mappings in which a misplaced key is looked for
 Path = tuple[str | int, ...]
 
 
@@ -73,7 +73,7 @@ BOUNDS = {
 
 
 ONE_VALUE = ("int_type", "float_type", "string_type", "bool_type")
-"""Errors of a value that is needed, and not a list of them."""
+"""Types of errors where one value is needed, and a list of them may have been given."""
 
 
 def describe(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> list[tuple[Path, str]]:

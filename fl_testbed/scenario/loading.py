@@ -221,7 +221,7 @@ def _set_in_base(
     """Lay settings of the command line over the base, and over sweeps of the same keys, in place.
 
     Returns:
-        The settings, in place of one of a mapping those of the keys in it.
+        The settings; in place of a mapping that is merged, a setting for each key in it.
     """
     plain = [inner for key, value in settings for inner in _inside(key, value)]
     overlaid = [_overlaid(draft, name, overrides) for name, overrides in variants.items()]
@@ -246,7 +246,7 @@ def _is_of(variant: str, asked: Sequence[str]) -> bool:
 
 
 def _inside(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
-    """Yield a setting, of a mapping that is merged those of the keys in it."""
+    """Yield a setting; in place of a mapping that is merged, a setting for each key in it."""
     if isinstance(value, dict) and value and "kind" not in value:
         for name, inner in value.items():
             yield from _inside((*key, name), inner)
@@ -272,7 +272,7 @@ def _one_run(
     set_inside(draft, ())
     suffix = ""
     for dotted, (name, value) in sweep_point.items():
-        swept, alone = tuple(dotted.split(".")), _Draft()
+        swept, alone = tuple(dotted.split(".")), _Draft()  # alone: for the run's name
         for changed in (draft, alone):
             changed.overlay(swept, value, base.origin(("sweep", dotted)))
             set_inside(changed, swept)

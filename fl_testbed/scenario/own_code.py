@@ -163,8 +163,8 @@ def _is_users(file: Path) -> bool:
 
 
 class Guarded:
-    """A user's function that tells in one line what went wrong in it, and what it returned if that
-    is nothing to go on with.
+    """A user's function. If it raises, or returns what is of no use, it raises OwnCodeError, whose
+    text says in one line what was wrong and where.
 
     Args:
         code: The function.
@@ -389,7 +389,7 @@ def _package_of(module: str) -> str:
 
 
 def _insist_on_what_runs(package: str, contents: Mapping[Path, bytes]) -> None:
-    """Refuse a package whose files are not those that Python imported: it does so once."""
+    """Refuse a package that has changed since Python imported it, which Python does only once."""
     there = {Path(place).parent for place in _places(sys.modules[package])}
     own = _BESIDE.get(package)
     if own is not None and own not in there and there & _FOLDERS and _is_in(own, package):

@@ -37,7 +37,7 @@ from fl_testbed.scenario.spec import Contradiction, Seconds, Spec, Threads, Whol
 from strategies.aggregation import TooFewClientsError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$", max_length=255)]
-"""Of a folder."""
+"""A name that can be a folder's."""
 
 
 def _device(value: str) -> str:

@@ -56,7 +56,7 @@ CountOrFraction = Annotated[
 """A number of clients: a count, or a fraction below 1 of the round's sample, rounded down."""
 
 Threads = Annotated[int, Field(ge=1, le=1024)]
-"""Of one process; where a system has not so many, libraries end it as a Ctrl-C would."""
+"""Threads of one process. Libraries end a process that asks for more than a system has."""
 
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
 """A time limit; no system's clock takes one of 1e300."""

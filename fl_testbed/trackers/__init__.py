@@ -1,4 +1,4 @@
-"""Programs for experiments that runs can be followed in. Each is an optional extra."""
+"""Trackers: programs that show runs while they go on. Each is an optional extra."""
 
 import math
 from collections.abc import Iterable, Mapping

@@ -15,7 +15,7 @@ EVENTS = "events.out.tfevents.*"
 
 
 class TensorBoardRun:
-    """One run's event file. It lies in the run's folder, so that TensorBoard calls it as we do."""
+    """One run's event file. It is in the run's folder, so that TensorBoard shows the run's name."""
 
     def __init__(self, scenario: AnyScenario, folder: Path, done: int) -> None:
         if done < 0:
