@@ -1,18 +1,15 @@
-"""From a YAML file and the command line to a list of typed scenarios."""
+"""From YAML files and the command line to a list of typed scenarios."""
 
 import itertools
-import os
 import re
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from fl_testbed.scenario.centralized import CentralizedScenario
+from fl_testbed.scenario.draft import Draft, Key, parse_settings
 from fl_testbed.scenario.faults import (
     EXPANSION_KEYS,
     Fault,
@@ -22,86 +19,14 @@ from fl_testbed.scenario.faults import (
     short,
     unknown_key,
 )
-from fl_testbed.scenario.files import beside
 from fl_testbed.scenario.own_code import is_own, look_beside
 from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.scenario import Scenario
-from fl_testbed.scenario.yaml_floats import Loader
 
-TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
-MOST_VALUES = 1_000_000  # in one file
-Key = tuple[str, ...]
 AnyScenario = Scenario | CentralizedScenario
 """The kinds of scenario; ``kind`` picks the class, and without it a scenario is federated."""
 S = TypeVar("S", bound=AnyScenario)
-
-
-@dataclass
-class _Draft:
-    """A scenario as plain data that remembers where each key was written."""
-
-    data: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Key, str] = field(default_factory=dict)
-
-    def copy(self) -> "_Draft":
-        return _Draft(deepcopy(self.data), dict(self.origins))
-
-    def has(self, key: Key) -> bool:
-        node: Any = self.data
-        for part in key:
-            if not isinstance(node, dict) or part not in node:
-                return False
-            node = node[part]
-        return True
-
-    def at(self, key: Key) -> Any:
-        node: Any = self.data
-        for part in key:
-            node = node[part]
-        return node
-
-    def replace(self, key: Key, value: Any, origin: str) -> None:
-        """Set a dotted key to a value, whatever was there."""
-        self._around(key, origin)[key[-1]] = deepcopy(value)
-        self._written(key, origin)
-
-    def overlay(self, key: Key, value: Any, origin: str) -> None:
-        """Set a dotted key: mappings merge, unless the new one names a ``kind``."""
-        self._overlay(self._around(key, origin), key, value, origin)
-
-    def _around(self, key: Key, origin: str) -> dict[str, Any]:
-        node = self.data
-        for length, part in enumerate(key[:-1], start=1):
-            if not isinstance(node.get(part), dict):
-                node[part] = {}
-                self._written(key[:length], origin)
-            node = node[part]
-        return node
-
-    def _written(self, key: Key, origin: str) -> None:
-        """Note where a key's whole value comes from; what was inside the old one is gone."""
-        for inner in [k for k in self.origins if k[: len(key)] == key]:
-            del self.origins[inner]
-        self.origins[key] = origin
-
-    def _overlay(self, node: dict[str, Any], key: Key, value: Any, origin: str) -> None:
-        old = node.get(key[-1])
-        if isinstance(value, dict) and isinstance(old, dict) and "kind" not in value:
-            for name, inner in value.items():
-                self._overlay(old, (*key, name), inner, origin)
-            self.origins[key] = origin
-        else:
-            node[key[-1]] = deepcopy(value)
-            self._written(key, origin)
-
-    def origin(self, key: Sequence[str | int]) -> str:
-        """Return where a key, or else the nearest mapping around it, was written."""
-        parts = tuple(str(part) for part in key)
-        for length in range(len(parts), -1, -1):
-            if parts[:length] in self.origins:
-                return self.origins[parts[:length]]
-        return ""
 
 
 def load_files(
@@ -176,9 +101,8 @@ def load_scenarios(
     Raises:
         ScenarioError: With every fault found.
     """
-    draft = _Draft()
-    _read(draft, path, ())
-    parsed = _parse_settings(settings)
+    draft = Draft.read(path)
+    parsed = parse_settings(settings)
     for key, value in parsed:
         if key[0] in EXPANSION_KEYS:
             draft.replace(key, value, "--set")
@@ -216,7 +140,7 @@ def load_scenarios(
 
 
 def _set_in_base(
-    draft: _Draft, variants: dict[str, Any], sweep: dict[str, Any], settings: list[tuple[Key, Any]]
+    draft: Draft, variants: dict[str, Any], sweep: dict[str, Any], settings: list[tuple[Key, Any]]
 ) -> list[tuple[Key, Any]]:
     """Lay settings of the command line over the base, and over sweeps of the same keys, in place.
 
@@ -255,16 +179,16 @@ def _inside(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
 
 
 def _one_run(
-    base: _Draft,
+    base: Draft,
     variant: str,
     overrides: Any,
     settings: list[tuple[Key, Any]],
     sweep_point: dict[str, tuple[str | None, Any]],
-) -> _Draft:
+) -> Draft:
     """Return the base with a variant, settings of the command line and swept values laid over."""
     draft = _overlaid(base, variant, overrides)
 
-    def set_inside(changed: _Draft, outer: Key) -> None:
+    def set_inside(changed: Draft, outer: Key) -> None:
         for key, value in settings:
             if key[: len(outer)] == outer and changed.has(key):
                 changed.overlay(key, value, "--set")
@@ -272,7 +196,7 @@ def _one_run(
     set_inside(draft, ())
     suffix = ""
     for dotted, (name, value) in sweep_point.items():
-        swept, alone = tuple(dotted.split(".")), _Draft()  # alone: for the run's name
+        swept, alone = tuple(dotted.split(".")), Draft()  # alone: for the run's name
         for changed in (draft, alone):
             changed.overlay(swept, value, base.origin(("sweep", dotted)))
             set_inside(changed, swept)
@@ -285,7 +209,7 @@ def _one_run(
     return draft
 
 
-def _build(draft: _Draft) -> AnyScenario:
+def _build(draft: Draft) -> AnyScenario:
     """Return the typed scenario of one run."""
     _locate_own_code(draft, draft.data, ())
     _locate_initial_model(draft)
@@ -304,7 +228,7 @@ def _build(draft: _Draft) -> AnyScenario:
     return scenario
 
 
-def _locate_own_code(draft: _Draft, node: Any, key: tuple[str | int, ...]) -> None:
+def _locate_own_code(draft: Draft, node: Any, key: tuple[str | int, ...]) -> None:
     """Make a user's files relative to the YAML file that names them, or on the command line to the
     current folder, in place."""
     items = node.items() if isinstance(node, dict) else enumerate(node)
@@ -319,7 +243,7 @@ def _locate_own_code(draft: _Draft, node: Any, key: tuple[str | int, ...]) -> No
                 look_beside(folder, value)
 
 
-def _locate_initial_model(draft: _Draft) -> None:
+def _locate_initial_model(draft: Draft) -> None:
     """Make the path of a trained model relative to where it was written, in place."""
     given = draft.data.get("init")
     if isinstance(given, str):
@@ -328,14 +252,14 @@ def _locate_initial_model(draft: _Draft) -> None:
         given["path"] = str(_folder_of(draft, ("init", "path")) / given["path"])
 
 
-def _folder_of(draft: _Draft, key: Sequence[str | int]) -> Path:
+def _folder_of(draft: Draft, key: Sequence[str | int]) -> Path:
     """Return the folder of the file that a key was written in; the current one for ``--set``."""
     origin = draft.origin(key)
     file = origin.rpartition(":")[0] or draft.origin(())  # without the line
     return Path() if origin == "--set" else Path(file).parent
 
 
-def _class_of(draft: _Draft) -> type[AnyScenario]:
+def _class_of(draft: Draft) -> type[AnyScenario]:
     kind = draft.data.get("kind")
     if kind == "centralized":
         return CentralizedScenario
@@ -349,7 +273,7 @@ def _is_flower(node: Any) -> bool:
     return isinstance(node, dict) and node.get("kind") == "flower"
 
 
-def _overlaid(base: _Draft, variant: str, overrides: Any) -> _Draft:
+def _overlaid(base: Draft, variant: str, overrides: Any) -> Draft:
     """Return the base with a variant's keys laid over it."""
     where = base.origin(("variants", variant))
     if overrides is not None and not isinstance(overrides, dict):
@@ -366,182 +290,7 @@ def _overlaid(base: _Draft, variant: str, overrides: Any) -> _Draft:
     return draft
 
 
-def _read(draft: _Draft, path: Path, seen: tuple[str, ...]) -> None:
-    """Lay one file, and before it the files that it extends, over a draft."""
-    where = str(path)
-    text = _text_of(path)
-    root = _compose(text, where)
-    if root is None:
-        raise ScenarioError(Fault(where, "", "is empty: a scenario needs at least a name"))
-    if not isinstance(root, yaml.MappingNode):
-        kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
-        text = f"needs a mapping (key: value), got {kind}"
-        raise ScenarioError(Fault(_line(where, root.start_mark), "", text))
-    data = _construct(root, where)
-    origins = dict(_origins(root, (), where))
-    if "extends" in data:
-        bases = data.pop("extends")
-        for base in bases if isinstance(bases, list) and bases else [bases]:
-            _extend(draft, path, base, origins[("extends",)], (*seen, os.path.realpath(path)))
-    draft.origins[()] = where
-    for key, value in data.items():
-        write = draft.replace if key in EXPANSION_KEYS else draft.overlay
-        write((key,), value, origins[(key,)])
-    draft.origins.update(origins)
-
-
-def _extend(draft: _Draft, path: Path, base: Any, where: str, seen: tuple[str, ...]) -> None:
-    if not isinstance(base, str) or not base:
-        text = f"needs the name of a file, or a list of names, got {short(base)}"
-        raise ScenarioError(Fault(where, "extends", text))
-    base_path = path.parent / base
-    if not os.path.exists(base_path):  # nor is there one of a name that no file can have
-        raise ScenarioError(Fault(where, "extends", f"{base_path}: {_no_such_file(base_path)}"))
-    if os.path.realpath(base_path) in seen:
-        raise ScenarioError(Fault(where, "extends", "a file cannot extend itself"))
-    _read(draft, base_path, seen)
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        text = _no_such_file(path)
-    except IsADirectoryError:
-        text = "is a folder: name a YAML file in it"
-    except OSError as fault:
-        text = f"cannot be read: {fault.strerror}"
-    except UnicodeDecodeError as fault:
-        text = f"is not UTF-8 text (byte {fault.start}): save it as UTF-8"
-    raise ScenarioError(Fault(str(path), "", text))
-
-
-def _compose(text: str, where: str) -> yaml.Node | None:
-    """Return the tree of a YAML text, its keys unique and all of them text."""
-    try:
-        root = yaml.compose(text, Loader=Loader)
-        if root is not None and _n_values(root, {}) > MOST_VALUES:
-            text = f"has more than {MOST_VALUES:,} values, those that *names repeat included"
-            raise ScenarioError(Fault(where, "", text))
-        faults = [] if root is None else list(_prepared(root, (), where, ()))
-    except yaml.YAMLError as fault:
-        raise ScenarioError(_yaml_fault(where, fault)) from None
-    except RecursionError:
-        raise ScenarioError(Fault(where, "", "is nested too deeply")) from None
-    if faults:
-        raise ScenarioError(*faults)
-    return root
-
-
-def _construct(root: yaml.Node, where: str) -> Any:
-    try:
-        return Loader("").construct_document(root)
-    except yaml.YAMLError as fault:
-        raise ScenarioError(_yaml_fault(where, fault)) from None
-    except ValueError as fault:  # such as the integer 0x_
-        raise ScenarioError(Fault(where, "", f"is not YAML: {fault}")) from None
-
-
-def _no_such_file(path: Path) -> str:
-    return f"no such file{beside(path, '*.y*ml')}"
-
-
-def _line(where: str, mark: yaml.Mark | None) -> str:
-    """Return a line of a file; values of the command line have none."""
-    return f"{where}:{mark.line + 1}" if mark and where != "--set" else where
-
-
-def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:
-    line = _line(where, getattr(fault, "problem_mark", None))
-    parts = (getattr(fault, "context", None), getattr(fault, "problem", None))
-    problem = " ".join(part for part in parts if part) or str(fault)
-    if "'\\t'" in problem:
-        return Fault(line, "", "YAML cannot be indented with tabs: use spaces")
-    if "found '<block mapping start>'" in problem:
-        problem = "indented otherwise than the lines around it"
-    return Fault(line, "", f"is not YAML: {problem.splitlines()[0]}")
-
-
-def _origins(node: yaml.Node, key: Key, where: str) -> Iterator[tuple[Key, str]]:
-    if isinstance(node, yaml.MappingNode):
-        for name, value in node.value:
-            inner = (*key, str(name.value))
-            yield inner, _line(where, name.start_mark)
-            yield from _origins(value, inner, where)
-
-
-def _n_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a tree is once its aliases are written out: nine lines may be 9^9."""
-    if id(node) not in known:
-        known[id(node)] = 1  # of one that contains itself
-        if isinstance(node, yaml.MappingNode):
-            known[id(node)] += sum(_n_values(value, known) for _, value in node.value)
-        elif isinstance(node, yaml.SequenceNode):
-            known[id(node)] += sum(_n_values(value, known) for value in node.value)
-    return known[id(node)]
-
-
-def _prepared(
-    node: yaml.Node, key: Key, where: str, around: tuple[yaml.Node, ...]
-) -> Iterator[Fault]:
-    """Turn keys and dates of a tree into plain text, as written; yield what cannot be read."""
-    line = _line(where, node.start_mark)
-    if any(node is outer for outer in around):
-        yield Fault(line, ".".join(key), "contains itself: give the values in full")
-    elif isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for name, value in node.value:
-            line = _line(where, name.start_mark)
-            if not isinstance(name, yaml.ScalarNode):
-                yield Fault(line, ".".join(key), "a key must be text, not a list or a mapping")
-                continue
-            if name.tag != MERGE:
-                name.tag = TEXT  # 'on' is a key, not the truth value that YAML makes of it
-            inner = (*key, name.value)
-            if name.value in seen:
-                yield Fault(line, ".".join(inner), "is given twice")
-            seen.add(name.value)
-            yield from _prepared(value, inner, where, (*around, node))
-    elif isinstance(node, yaml.SequenceNode):
-        for place, value in enumerate(node.value):
-            yield from _prepared(value, (*key, str(place)), where, (*around, node))
-    elif node.tag == DATE:
-        node.tag = TEXT
-
-
-def _parse_settings(settings: Sequence[str]) -> list[tuple[Key, Any]]:
-    parsed: list[tuple[Key, Any]] = []
-    faults: list[Fault] = []
-    for text in settings:
-        try:
-            parsed.append(_parse_setting(text))
-        except ScenarioError as error:
-            faults += error.faults
-    if faults:
-        raise ScenarioError(*faults)
-    return parsed
-
-
-def _parse_setting(text: str) -> tuple[Key, Any]:
-    name, separator, value = text.partition("=")
-    if not separator or not name.strip():
-        raise ScenarioError(Fault("--set", text, "needs KEY=VALUE, such as rounds=10"))
-    try:
-        root = _compose(value, "--set")
-        data = None if root is None else _construct(root, "--set")
-    except ScenarioError as error:
-        told = (Fault("--set", f.key or name, f"the value {f.text}") for f in error.faults)
-        raise ScenarioError(*told) from None
-    outer, dot, inner = name.strip().partition(".")
-    if outer == "extends":
-        text = "is a file's own: write a file that extends others, and run that"
-        raise ScenarioError(Fault("--set", name, text))
-    if outer == "sweep" and dot:
-        return (outer, inner), data  # a sweep's keys are dotted themselves
-    return tuple(name.strip().split(".")), data
-
-
-def _taken(draft: _Draft, key: str) -> dict[str, Any]:
+def _taken(draft: Draft, key: str) -> dict[str, Any]:
     """Take the mapping of variants, or of swept values, out of a draft."""
     value = draft.data.pop(key, None)
     if value is not None and not isinstance(value, dict):
@@ -550,7 +299,7 @@ def _taken(draft: _Draft, key: str) -> dict[str, Any]:
     return dict(value or {})
 
 
-def _sweep_points(draft: _Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[str | None, Any]]]:
+def _sweep_points(draft: Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[str | None, Any]]]:
     """Return every combination of swept keys' values, each value with its name if it has one."""
     for key, values in sweep.items():
         where, dotted = draft.origin(("sweep", key)), f"sweep.{key}"
@@ -599,7 +348,7 @@ def _repeated_runs(scenarios: Sequence[AnyScenario], where: str) -> Iterator[Fau
 
 def label_of_settings(settings: Sequence[str]) -> str:
     """Return command line settings as a part of a variant's name."""
-    parsed = _parse_settings(settings)
+    parsed = parse_settings(settings)
     return ",".join(f"{key[-1]}={_label(value)}" for key, value in parsed)
 
 
@@ -612,7 +361,7 @@ def _label(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value))
 
 
-def _other_engines(scenarios: Sequence[AnyScenario], draft: _Draft) -> Iterator[Fault]:
+def _other_engines(scenarios: Sequence[AnyScenario], draft: Draft) -> Iterator[Fault]:
     """Yield a fault for each key of the engine, which all runs of a command share, that differs."""
     engines = [dict(scenario.engine) for scenario in scenarios]
     for key in engines[0] if engines else ():
