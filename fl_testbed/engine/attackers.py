@@ -21,8 +21,8 @@ from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.models import build_model
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
-from fl_testbed.scenario.methods import StrategySpec
 from fl_testbed.scenario.poisons import EdgeCaseBackdoorSpec, Plan, Scene
+from fl_testbed.scenario.strategy import StrategySpec
 from strategies.aggregation import TooFewClientsError
 from strategies.pipeline import Pipeline, RoundFacts
 from strategies.randomness import Purpose, generator

@@ -24,9 +24,9 @@ from fl_testbed.report.columns import (
 from fl_testbed.report.results import RunResult, Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate, estimate, pareto_optimal
 from fl_testbed.scenario import Fault, ScenarioError
-from fl_testbed.scenario.methods import StrategySpec
 from fl_testbed.scenario.parts import N_FINAL
 from fl_testbed.scenario.places import parts_of
+from fl_testbed.scenario.strategy import StrategySpec
 
 METHODS = {"strategy", *StrategySpec.model_fields, "local_method", "stages"}
 """Swept keys that belong to a method. Others, such as the attack, are what methods meet."""

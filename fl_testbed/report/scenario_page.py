@@ -18,7 +18,6 @@ from fl_testbed.scenario.datasets import DatasetSpec, LongTailSpec
 from fl_testbed.scenario.docstrings import entries, sections
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
 from fl_testbed.scenario.json_schema import REF, Schema, scenario_schema
-from fl_testbed.scenario.methods import OracleSpec, StrategySpec
 from fl_testbed.scenario.partitions import ClientsSpec
 from fl_testbed.scenario.parts import (
     EvaluationSpec,
@@ -29,6 +28,7 @@ from fl_testbed.scenario.parts import (
 )
 from fl_testbed.scenario.scenario import EngineSpec
 from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.strategy import OracleSpec, StrategySpec
 
 INTRODUCTION = """\
 # Scenarios, key by key

@@ -6,11 +6,11 @@ from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.docstrings import sections
 from fl_testbed.scenario.faults import kinds_of, models_in
 from fl_testbed.scenario.local_methods import AnyLocalMethodSpec
-from fl_testbed.scenario.methods import AnyReweightingSpec
 from fl_testbed.scenario.minorities import AnyMinoritySpec
 from fl_testbed.scenario.models import AnyModelSpec
 from fl_testbed.scenario.partitions import AnyPartitionSpec
 from fl_testbed.scenario.poisons import AnyPoisonSpec
+from fl_testbed.scenario.reweightings import AnyReweightingSpec
 from fl_testbed.scenario.rules import AnyRuleSpec, AnyStepSpec
 from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
 from fl_testbed.scenario.spec import Spec

@@ -20,7 +20,6 @@ from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.flower_strategy import AnyStrategySpec, FlowerStrategySpec
 from fl_testbed.scenario.initial_model import Init
 from fl_testbed.scenario.local_methods import AnyLocalMethodSpec, ExampleJttSpec
-from fl_testbed.scenario.methods import JTTSpec, QFedAvgSpec
 from fl_testbed.scenario.models import AnyModelSpec
 from fl_testbed.scenario.own_code import OwnCodeError, own_specs
 from fl_testbed.scenario.partitions import AnyPartitionSpec, ClientsSpec, IidSpec
@@ -33,6 +32,7 @@ from fl_testbed.scenario.parts import (
     TrainingSpec,
 )
 from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoPoisonSpec
+from fl_testbed.scenario.reweightings import JTTSpec, QFedAvgSpec
 from fl_testbed.scenario.spec import Contradiction, Seconds, Spec, Threads, WholeScenario, inside
 from strategies.aggregation import TooFewClientsError
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from clients.training import LocalTraining
 from fl_testbed.scenario.catalogue import CATALOGUE
-from fl_testbed.scenario.methods import StrategySpec
+from fl_testbed.scenario.strategy import StrategySpec
 from strategies.aggregation import TooFewClientsError
 from strategies.pipeline import Pipeline
 from strategies.randomness import Purpose, generator
