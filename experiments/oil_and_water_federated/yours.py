@@ -41,6 +41,7 @@ weights: of minority / attackers over their fair share, against the backdoor
 short: points of worst group that are missing to the ideal lift's less 5, against the backdoor or
 without an attack, whichever is more, and of ASR above 5 against the backdoor
 lifts without a defence, and all lifts under minority-mimic: clients held other examples
+told 2: the rule is told the true number of attackers, 4 otherwise
 † an oracle
 """
 
