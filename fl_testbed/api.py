@@ -18,7 +18,7 @@ from fl_testbed.engine.run_writer import Options, run_folder
 from fl_testbed.engine.threads import threads_given_back
 from fl_testbed.kinds import kind_of
 from fl_testbed.metrics import read_table
-from fl_testbed.report.comparison import compare
+from fl_testbed.report.comparison import UnknownVariantError, compare
 from fl_testbed.report.formats import comma_separated
 from fl_testbed.report.results import RunResult, Status, find_runs
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError, load_files
@@ -30,10 +30,17 @@ __all__ = [
     "Results",
     "RunFailedError",
     "ScenarioError",
+    "UnknownVariantError",
     "load_results",
     "replay",
     "run",
 ]
+
+
+def __dir__() -> list[str]:
+    """Tell a notebook what to complete."""
+    return __all__
+
 
 PathLike = str | Path
 

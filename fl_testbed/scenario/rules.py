@@ -4,17 +4,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_weighted, misshapen
+from fl_testbed.scenario.own_code import BY_KIND, Guarded, OwnSpec, ill_weighted, misshapen
 from fl_testbed.scenario.spec import CountOrFraction, Fraction, Spec, count_of
 from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers
 from strategies.aggregation import Aggregate, Bound
+from strategies.aggregation.aggregate import weighted_sum
 from strategies.aggregation.dnc import n_dropped
 from strategies.aggregation.krum import check_n_selected
 from strategies.pipeline import Pipeline
 from strategies.pre_aggregation.mixed import Mixed
+
+ALONG = 0.99  # cosine of an update with the weighted sum that is to explain it
 
 
 class MethodSpec(Spec):
@@ -372,6 +376,25 @@ class OwnRuleSpec(OwnMethodSpec, RuleSpec):
                     f"must return {name} on {there}, where the updates are, returned it on {here}"
                 )
         return ill_weighted(result.weights, may_be_none=True)
+
+    def guarded(self) -> Guarded:
+        """Return the function; what goes wrong in it is told in one line."""
+        return _Accountable(self.code, self.complaint, self.reads_only)
+
+
+class _Accountable(Guarded):
+    """A rule of one's own: contributions are unknown where weights do not explain its update."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Aggregate:
+        """Call the function."""
+        result: Aggregate = super().__call__(*args, **kwargs)
+        if result.multipliers is not None or result.pulls is not None:
+            return result
+        said, did = weighted_sum(args[0], result.weights).double(), result.update.double()
+        lengths = torch.linalg.vector_norm(said) * torch.linalg.vector_norm(did)
+        if said @ did >= ALONG * lengths:
+            return result
+        return result._replace(pulls=torch.full_like(result.weights.double(), torch.nan))
 
 
 AnyRuleSpec = Annotated[
