@@ -1,6 +1,6 @@
 """Runs questions and writes what came out: results, tables in the pages, figures.
 
-    python -m experiments.oil_and_water_federated.run                  # all six
+    python -m experiments.oil_and_water_federated.run                  # all seven
     python -m experiments.oil_and_water_federated.run defences
 
 Runs that are done are kept, unfinished ones go on. ``--quick`` runs one seed of what the figures
@@ -24,6 +24,7 @@ QUESTIONS = (
     "separability",
     "concentration",
     "minority_mimic",
+    "sensitivity",
 )
 """Each is a folder; later ones show results of earlier ones too."""
 IN_TABLES_ALONE = {

@@ -99,7 +99,10 @@ def federation_of(file: Path) -> str | None:
 
 
 def measured(files: Iterable[Path], out: Path) -> pd.DataFrame:
-    """Return one row per finished run of scenario files, in their order."""
+    """Return one row per finished run of scenario files, in their order.
+
+    A run's ``point`` is the swept value; where nothing is swept, what its file is named for.
+    """
     rows = []
     for file in files:
         scenarios = load_scenarios(file)
@@ -107,8 +110,10 @@ def measured(files: Iterable[Path], out: Path) -> pd.DataFrame:
             continue
         for run in finished_runs(scenarios, out):
             variant, _, point = run.variant.partition(",")
-            row = {"federation": federation_of(file), "variant": variant}
-            row |= {"point": point.partition("=")[2], "seed": run.seed}
+            federation = federation_of(file) or ""
+            named_for = file.stem.removeprefix(federation).removeprefix("_")
+            row = {"federation": federation, "variant": variant}
+            row |= {"point": point.partition("=")[2] or named_for, "seed": run.seed}
             rows.append(row | _figures(run))
     return pd.DataFrame(rows)
 

@@ -93,7 +93,7 @@ def n_runs() -> list[list[str]]:
     escapes = HERE.parent / "escapes"
     files = [escapes / f"{name}.csv" for name in ("fashion", "inside_clients")]
     lines = [["question", "runs"], *([name, f"{n:,}"] for name, n in counts.items())]
-    lines.append(["all six", f"{sum(counts.values()):,}"])
+    lines.append(["all seven", f"{sum(counts.values()):,}"])
     return [*lines, ["escapes", f"{sum(len(pd.read_csv(file)) for file in files):,}"]]
 
 
