@@ -33,7 +33,10 @@ PAGES = {
         "combinations",
         [f"experiments/combinations/{name}.yaml" for name in ("backdoor", "flip")],
     ),
-    "../experiments/escapes/README.md": ("escapes", ["experiments/escapes/fashion.yaml"]),
+    "../experiments/escapes/README.md": (
+        "escapes",
+        [f"experiments/escapes/{name}.yaml" for name in ("fashion", "adult")],
+    ),
     "../experiments/datasets/README.md": (
         "datasets",
         [

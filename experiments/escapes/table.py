@@ -1,13 +1,11 @@
 """What escapes the tension, and under which attacker.
 
-    fl-testbed run experiments/escapes/fashion.yaml
-    fl-testbed run experiments/escapes/unattacked.yaml
-    fl-testbed run experiments/escapes/inside_clients.yaml
+    fl-testbed run experiments/escapes/*.yaml
     python -m experiments.escapes.table
 
-writes ``fashion.csv`` and ``inside_clients.csv``, a row per run, and the README's tables. A row is
-bold where it serves the worst group as the ideal lift does (within 5 points; inside clients: as the
-mean's, plus 5) and its attack success is at most 5.
+writes the CSV files, a row per run, and the README's tables. A row is bold where it serves the
+worst group as the ideal lift does (within 5 points; inside clients: as the mean's, plus 5) and its
+attack success is at most 5.
 """
 
 import argparse
@@ -22,7 +20,13 @@ from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
-FILES = {"fashion": ("fashion", "unattacked"), "inside_clients": ("inside_clients",)}
+FILES = {
+    "fashion": ("fashion", "fashion_unattacked"),
+    "adult": ("adult", "adult_unattacked"),
+    "fashion_settings": ("fashion_settings", "fashion_cnn"),
+    "adult_settings": ("adult_settings",),
+    "inside_clients": ("inside_clients",),
+}
 """Result files, and the scenarios whose runs are in them."""
 COLUMNS = {
     "worst_group": "final.worst_group_accuracy",
@@ -37,8 +41,13 @@ SETTINGS = {
     "nobody": "nobody attacks",
     "1.0": "own clients",
     "0.0": "spread",
+    "as_it_is": "as it is",
+    "epochs": "3 epochs",
+    "dirichlet": "classes uneven",
+    "attackers": "4 attackers",
+    "cnn": "CNN",
 }
-"""Who attacks, or where the minority is, as the page calls it."""
+"""Who attacks, where the minority is, or what is otherwise, as the page calls it."""
 SAFE, FAIR = 5.0, 5.0  # percent, points
 
 
@@ -47,8 +56,10 @@ def measured(name: str, out: Path) -> pd.DataFrame:
     scenarios = [s for file in FILES[name] for s in load_scenarios(HERE / f"{file}.yaml")]
     rows = []
     for run in finished_runs(scenarios, out):
-        method, _, setting = run.variant.partition(",")
-        row = {"method": method, "setting": setting.partition("=")[2] or "nobody", "seed": run.seed}
+        variant, _, point = run.variant.partition(",")
+        key, _, value = point.partition("=")
+        method, setting = (value, variant) if key == "strategy" else (variant, value or "nobody")
+        row = {"method": method, "setting": setting, "seed": run.seed}
         row |= {column: run.figures.get(key) for column, key in COLUMNS.items()}
         rows.append({**row, "oracle": bool(run.figures["oracle"])})
     table = pd.DataFrame(rows)
@@ -64,11 +75,10 @@ def tables() -> dict[str, str]:
 
 
 def by_method(table: pd.DataFrame) -> list[list[str]]:
-    """Return a row per method: worst group and attack success by setting, weights in the first."""
+    """Return a row per method: worst group / attack success by setting, weights in the first."""
     settings = list(table["setting"].unique())
     names = [SETTINGS[str(setting)] for setting in settings]
-    heads = [f"{name}: {what}" for name in names for what in ("worst group", "ASR")]
-    lines = [["", *heads, f"{names[0]}: weight minority / poisoned"]]
+    lines = [["worst group / ASR", *names, f"{names[0]}: weight minority / poisoned"]]
     means = table.groupby(["method", "setting"])[["worst_group", "attack_success"]].mean()
     for method, own in table.groupby("method", sort=False):
         name = f"{method} †" if own["oracle"].any() else str(method)
@@ -83,8 +93,8 @@ def by_method(table: pd.DataFrame) -> list[list[str]]:
             )
             worst, success = there.loc[method]
             escapes = worst >= goal and success <= SAFE and "†" not in name
-            for column in ("worst_group", "attack_success"):
-                cells.append(pages.bold(pages.mean_pm(runs[column]), escapes))
+            figures = (runs[column] for column in ("worst_group", "attack_success"))
+            cells.append(pages.bold(" / ".join(map(pages.mean_pm, figures)), escapes))
         first = own[own["setting"] == settings[0]]
         weights = (first[f"weight_{role}"].mean() for role in ("minority", "poisoned"))
         lines.append([name, *cells, " / ".join(f"{weight:.2f}" for weight in weights)])

@@ -90,8 +90,7 @@ def _value(value: object) -> str:
 def n_runs() -> list[list[str]]:
     """Return how many runs each question takes, from the result files."""
     counts = {question: len(runs.kept(question, runs.HERE)) for question in QUESTIONS}
-    escapes = HERE.parent / "escapes"
-    files = [escapes / f"{name}.csv" for name in ("fashion", "inside_clients")]
+    files = (HERE.parent / "escapes").glob("*.csv")
     lines = [["question", "runs"], *([name, f"{n:,}"] for name, n in counts.items())]
     lines.append(["all seven", f"{sum(counts.values()):,}"])
     return [*lines, ["escapes", f"{sum(len(pd.read_csv(file)) for file in files):,}"]]
