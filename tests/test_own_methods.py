@@ -25,6 +25,15 @@ def test_nothing_but_the_method_can_be_ones_own(tmp_path: Path, text: str) -> No
         yours.written(own, ["adult"], tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["krum,f=4", "krum,4", "krum.4", "default"])
+def test_a_method_keeps_its_name_whatever_that_is(tmp_path: Path, name: str) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text(f"variants: {{'{name}': {{rounds: 2}}}}\n")
+    (file,) = yours.written(own, ["adult"], tmp_path / "out")
+    placed = dict.fromkeys(runs.placed(scenario.variant) for scenario in load_scenarios(file))
+    assert [*placed] == [(name, point) for point in yours.ATTACKS]
+
+
 def test_a_method_of_the_pages_gets_its_own_row_again() -> None:
     others = yours.known().query("federation == 'fashion_mnist'")
     own = others[(others["method"] == "Krum") | (others["method"] == "JTT, LFR")]

@@ -11,6 +11,7 @@ from fl_testbed.metrics import read_table
 from fl_testbed.metrics.suppression import pairwise_auc
 from fl_testbed.report.results import RunResult, finished_runs
 from fl_testbed.scenario import load_scenarios
+from fl_testbed.scenario.places import parts_of
 
 HERE = Path(__file__).parent
 FEDERATIONS = {
@@ -109,13 +110,20 @@ def measured(files: Iterable[Path], out: Path) -> pd.DataFrame:
         if not (out / scenarios[0].name).exists():  # left out of a quick look
             continue
         for run in finished_runs(scenarios, out):
-            variant, _, point = run.variant.partition(",")
+            variant, point = placed(run.variant)
             federation = federation_of(file) or ""
             named_for = file.stem.removeprefix(federation).removeprefix("_")
             row = {"federation": federation, "variant": variant}
-            row |= {"point": point.partition("=")[2] or named_for, "seed": run.seed}
+            row |= {"point": point or named_for, "seed": run.seed}
             rows.append(row | _figures(run))
     return pd.DataFrame(rows)
+
+
+def placed(variant: str) -> tuple[str, str]:
+    """Return a variant's own name, which may have commas, and the swept value, if there is one."""
+    parts = parts_of(variant)
+    point = parts.pop().partition("=")[2] if "=" in parts[-1] else ""
+    return ",".join(parts) or "default", point
 
 
 def _figures(run: RunResult) -> dict[str, float]:
