@@ -84,7 +84,9 @@ class Oracle:
         suspicion[~minority] = rest.suspicion.to(suspicion)
         pair = torch.stack([heard.update, rest.update])
         update = weighted_sum(pair, torch.stack([share, 1 - share]))
-        return Aggregate(update, normalised(weights), suspicion, rest.memory, multipliers)
+        unknown = rest.pulls is not None and rest.pulls.isnan().any()
+        pulls = torch.full_like(weights, torch.nan) if unknown else None
+        return Aggregate(update, normalised(weights), suspicion, rest.memory, multipliers, pulls)
 
 
 def among(clients: Int[Tensor, " n"], ids: Collection[int]) -> Bool[Tensor, " n"]:

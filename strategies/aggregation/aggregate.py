@@ -37,7 +37,8 @@ class Aggregate(NamedTuple):
     multipliers: Float[Tensor, " n"] | None = None
     """What the update multiplies each row by, where that is not its weight."""
     pulls: Float[Tensor, " n"] | None = None
-    """⟨part, update⟩ for each row's part of the update, where that is no multiple of the row."""
+    """⟨part, update⟩ for each row's part of the update, where that is no multiple of the row; NaN
+    where nobody knows."""
     of_directions: bool = False
     """Whether weights are of rows brought to one length, so that no step before can scale them."""
 

@@ -63,7 +63,7 @@ def _pulls_of_clients(
     """Return the clients' pulls where each row is one client's; of shared rows nobody knows."""
     part_of = mixing != 0
     alone = (part_of.sum(dim=1) <= 1).all()
-    return pulls.double() @ part_of.double() if alone else None
+    return pulls.double() @ part_of.double() if alone or pulls.isnan().any() else None
 
 
 def pulled_back(

@@ -20,6 +20,7 @@ from strategies.aggregation import (
     norm_clipping,
     trimmed_mean,
 )
+from strategies.oracle import Oracle
 from strategies.pipeline import Pipeline
 from strategies.pre_aggregation import (
     Mixed,
@@ -261,6 +262,22 @@ def test_weights_and_suspicion_of_buckets_are_pulled_back_to_their_members():
     assert not heard[3]
     torch.testing.assert_close(result.update, updates[heard].mean(dim=0))
     assert (result.suspicion == (~heard).double()).all()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"pre_aggregate": [bucketing]},
+        {"pre_aggregate": [partial(nearest_neighbour_mixing, n_malicious=1)]},
+        {"oracle": Oracle({0}, {1}, removing="shielded")},
+    ],
+)
+def test_contributions_that_a_rule_does_not_know_are_known_to_nobody(how):
+    def rule(updates):
+        return mean(updates)._replace(pulls=torch.full((len(updates),), torch.nan))
+
+    assert Pipeline(rule, **how)(torch.eye(6), round_of(6), {}).contribution.isnan().all()
 
 
 def test_a_rule_after_bucketing_is_held_to_its_bound_on_buckets():
