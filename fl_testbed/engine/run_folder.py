@@ -147,7 +147,8 @@ class RunFolder:
 
     def start(self, columns: Mapping[str, Sequence[str]]) -> None:
         """Begin with empty tables of the given columns."""
-        for stale in ("summary.json", "model.safetensors", FAILURE, CHECKPOINT):
+        tables = (path.name for path in self.path.glob("*.csv"))  # another run may have had more
+        for stale in ("summary.json", "model.safetensors", FAILURE, CHECKPOINT, *tables):
             (self.path / stale).unlink(missing_ok=True)
         rmtree(self.path / UPDATES, ignore_errors=True)
         for name, headings in columns.items():

@@ -23,6 +23,14 @@ def test_a_run_that_another_version_began_is_not_gone_on_with(tmp_path: Path) ->
         RunFolder(tmp_path).resume({**COLUMNS, "groups.csv": ("round", "group")})
 
 
+def test_of_a_run_that_gave_way_no_table_is_left(tmp_path: Path) -> None:
+    for tables in ({"rounds.csv": ["round"], "scores.csv": ["score"]}, {"rounds.csv": ["n"]}):
+        folder = RunFolder(tmp_path)
+        folder.start(tables)
+        folder.close()
+        assert {file.name for file in tmp_path.iterdir()} == set(tables)
+
+
 def test_a_table_that_lost_rows_is_not_filled_up(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.start(COLUMNS)
