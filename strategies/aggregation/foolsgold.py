@@ -85,4 +85,6 @@ def foolsgold(
 def _output_weights(layers: Mapping[str, slice]) -> slice:
     module = list(layers)[-1].rpartition(".")[0]
     own = [place for name, place in layers.items() if name.rpartition(".")[0] == module]
+    if not module:  # Flower numbers arrays without names: the last two are weights and bias
+        own = own[-2:]
     return max(own, key=lambda place: place.stop - place.start)

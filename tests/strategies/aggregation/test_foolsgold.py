@@ -1,5 +1,6 @@
 from math import log
 
+import pytest
 import torch
 
 from strategies.aggregation import foolsgold
@@ -57,10 +58,11 @@ def test_clients_that_all_agree_are_all_taken_for_sybils():
     assert result.update.tolist() == [0, 0]
 
 
-def test_where_layers_are_known_the_weights_of_the_last_are_compared():
+@pytest.mark.parametrize("names", [("0.weight", "2.weight", "2.bias"), ("0", "1", "2")])
+def test_where_layers_are_known_the_weights_of_the_last_are_compared(names):
     # All the same but for the second layer's two weights, which are orthogonal.
-    updates = torch.tensor([[5.0, 1.0, 0.0, 9.0], [5.0, 0.0, 1.0, 9.0]])
-    layers = {"0.weight": slice(0, 1), "2.weight": slice(1, 3), "2.bias": slice(3, 4)}
+    updates = torch.tensor([[5.0, 6.0, 7.0, 1.0, 0.0, 9.0], [5.0, 6.0, 7.0, 0.0, 1.0, 9.0]])
+    layers = dict(zip(names, (slice(0, 3), slice(3, 5), slice(5, 6)), strict=True))
     result = foolsgold(updates, torch.tensor([0, 1]), {}, layers)
     assert result.suspicion.tolist() == [0, 0]
     assert result.memory["history.values"].tolist() == [[1, 0], [0, 1]]
