@@ -1,6 +1,7 @@
 """Any Flower strategy from a scenario: it runs unchanged, and its weights are inferred."""
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -267,6 +268,8 @@ def test_only_a_strategy_with_a_state_dict_that_it_can_take_up_can_go_on(
         return
     with pytest.raises(ScenarioError, match=r"unfinished run, .* no state_dict"):
         launch(scenarios, again, MagicMock())
+    with pytest.raises(StopError):  # it begins again
+        launch(scenarios, replace(again, redo=True), stop_after(1))
 
 
 @pytest.mark.parametrize(

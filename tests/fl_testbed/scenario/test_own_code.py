@@ -323,13 +323,23 @@ def test_what_goes_wrong_inside_is_told_with_the_users_line(tmp_path, old, new, 
     assert said.startswith(f"mine.py:{fault}")
 
 
-@pytest.mark.parametrize(("update", "known"), [("updates[0] * scale", True), ("updates[1]", False)])
-def test_contributions_are_unknown_where_weights_do_not_explain_the_update(tmp_path, update, known):
+@pytest.mark.parametrize(
+    ("update", "said", "known"),
+    [
+        ("updates[0] * scale", "", True),
+        ("updates[1]", "", False),
+        ("updates[1]", ", multipliers=prior", True),
+        ("updates[1]", ", pulls=prior", True),
+    ],
+)
+def test_contributions_are_unknown_where_nothing_explains_the_update(tmp_path, update, said, known):
     code = RULE.replace("updates[0] * scale", update)
+    code = code.replace("zeros(len(updates)))\n\n", f"zeros(len(updates)){said})\n\n")
+    assert said in code
     rule = load(tmp_path, GOOD, code).strategy.build_aggregation(8)
     result = rule(torch.eye(8), prior=torch.ones(8) / 8)
     assert result.update.any()
-    assert (result.pulls is None) == known
+    assert (result.pulls is None or not result.pulls.isnan().any()) == known
 
 
 def test_what_a_rule_returns_must_lie_where_the_updates_do(tmp_path):
