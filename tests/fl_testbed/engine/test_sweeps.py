@@ -253,18 +253,25 @@ def losing(variant: str, number: int) -> Callable[[RunWriter, Record], None]:
     return failing
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
+@pytest.mark.parametrize(
+    ("number", "switches", "again"),
+    [(errno.EACCES, [], "--resume"), (errno.ENOSPC, ["--redo"], "--resume --redo")],
+)
 def test_a_folder_that_cannot_be_written_ends_no_other_run_and_a_full_disk_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    switches: list[str],
+    again: str,
 ) -> None:
     write_scenario(tmp_path, SCENARIO + VARIANTS)
     monkeypatch.setattr(RunWriter, "record", losing("median", number))
-    done = run("run", "scenario.yaml", cwd=tmp_path)
+    done = run("run", "scenario.yaml", *switches, cwd=tmp_path)
     assert done.returncode == 1
     assert os.strerror(number) in done.stderr
     finished = (tmp_path / "runs/small/late/seed-0/summary.json").exists()
     assert finished == (number == errno.EACCES)
-    kept = "rounds are kept up to the last checkpoint, --resume goes on from there" in done.stderr
+    kept = f"rounds are kept up to the last checkpoint, {again} goes on from there" in done.stderr
     assert kept == (number == errno.ENOSPC)
 
 
