@@ -59,6 +59,7 @@ def main() -> None:
         help=f"{', '.join(runs.FEDERATIONS)}: all by default",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/yours"), help="where results go")
+    parser.add_argument("--data-dir", help="of the datasets; FL_TESTBED_DATA by default")
     parser.add_argument("--quick", action="store_true", help="the first seed alone")
     parser.add_argument("--engine", choices=("inline", "ray"), help="the scenarios' by default")
     arguments = parser.parse_args()
@@ -69,12 +70,23 @@ def main() -> None:
         parser.exit(2, f"{arguments.methods}: {' '.join(str(fault).split())}\n")
     only = (lambda scenario: scenario.seed == 0) if arguments.quick else None
     try:
-        api.run(files, out=out, engine=arguments.engine, resume=True, redo=True, only=only)
+        api.run(
+            files,
+            out=out,
+            data_dir=arguments.data_dir,
+            engine=arguments.engine,
+            resume=True,
+            redo=True,
+            only=only,
+        )
+        failures = ""
     except api.ScenarioError as fault:
         parser.exit(2, f"{fault}\n")
-    except api.RunFailedError as fault:
-        parser.exit(1, f"{fault}\n")
+    except api.RunFailedError as fault:  # tables are of the others
+        failures = f"{fault}\n"
     rows = runs.measured(files, out)
+    if BASE not in set(rows.get("point", [])):
+        parser.exit(1, failures)
     pages.keep(out / "results.csv", rows)
     others = known()
     others = others[others["seed"].isin(rows["seed"])]
@@ -88,6 +100,8 @@ def main() -> None:
     (out / "tables.md").write_text("\n".join([*parts, NOTE]), encoding="utf-8")
     save(figure(rows, others), out / "figure", (".png",))
     print(f"{NOTE}\ntables, figure, results: {out}")
+    if failures:
+        parser.exit(1, failures)
 
 
 def written(own: Path, federations: list[str], out: Path) -> list[Path]:
@@ -151,7 +165,11 @@ def beside_others(own: pd.DataFrame, others: pd.DataFrame) -> list[list[str]]:
     by_name = {str(method): rows for method, rows in others.groupby("method")}
     nearest = [name for name in by_name if name not in (IDEAL, UNDEFENDED)]
     nearest.sort(key=lambda name: short(by_name[name]))
-    shown = {f"→ {variant}": rows for variant, rows in own.groupby("variant", sort=False)}
+    shown = {
+        f"→ {variant}": rows
+        for variant, rows in own.groupby("variant", sort=False)
+        if BASE in set(rows["point"])
+    }
     shown |= {name: by_name[name] for name in (UNDEFENDED, IDEAL, *nearest[:N_NEAREST])}
     points = [point for point in ATTACKS if point in set(own["point"])]
     lines = [["worst group / ASR, %", *(ATTACKS[point] for point in points), "weights", "short"]]
