@@ -455,7 +455,7 @@ def main() -> None:
         _end(1, f"the run stopped: {what}; {kept}" if has_begun else what)
     except Exception as error:
         from fl_testbed.scenario import ScenarioError
-        from fl_testbed.scenario.own_code import OwnCodeError
+        from fl_testbed.scenario.users_code import OwnCodeError
 
         if isinstance(error, ScenarioError):
             _end(2, *(str(fault) for fault in error.faults))

@@ -11,7 +11,7 @@ from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 
 from fl_testbed.engine.flower_internals import RUN_ID, message_from, with_views, without_views
-from fl_testbed.scenario.own_code import described
+from fl_testbed.scenario.users_code import described
 
 LOOK_AGAIN_S = 0.05  # whether an import is done that a client's time limit shall not cut in half
 

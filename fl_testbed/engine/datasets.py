@@ -12,7 +12,7 @@ from fl_testbed.engine.evaluation import test_set
 from fl_testbed.engine.models import outlined_model
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError
 from fl_testbed.scenario.initial_model import InitialModelError
-from fl_testbed.scenario.own_code import OwnCodeError
+from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.randomness import Purpose, generator
 
 S = TypeVar("S", bound=AnyScenario)

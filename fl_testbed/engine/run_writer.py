@@ -24,8 +24,9 @@ from fl_testbed.engine.run_folder import Evaluated, Record, RunFolder, State
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.initial_model import COPY
 from fl_testbed.scenario.leaves import leaves
-from fl_testbed.scenario.own_code import OwnCodeError, own_specs
+from fl_testbed.scenario.own_code import own_specs
 from fl_testbed.scenario.places import place_of_run
+from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk

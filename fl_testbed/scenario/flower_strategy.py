@@ -6,9 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fl_testbed.scenario.own_code import PATH, ByKind, OwnCodeError, OwnSpec
+from fl_testbed.scenario.own_code import PATH, ByKind, OwnSpec
 from fl_testbed.scenario.reweightings import NoReweightingSpec
 from fl_testbed.scenario.strategy import StrategySpec
+from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.memory import can_go_on
 
 TAKES_ALL = {

@@ -19,9 +19,10 @@ from fl_testbed.scenario.faults import (
     short,
     unknown_key,
 )
-from fl_testbed.scenario.own_code import is_own, look_beside
+from fl_testbed.scenario.own_code import is_own
 from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.scenario import Scenario
+from fl_testbed.scenario.users_code import look_beside
 
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
 AnyScenario = Scenario | CentralizedScenario

@@ -9,8 +9,9 @@ from torch import nn
 
 from fl_testbed.data import DataError, Dataset
 from fl_testbed.models import cnn, lenet, mlp, resnet18, resnet50
-from fl_testbed.scenario.own_code import BY_KIND, OwnCodeError, OwnSpec, misshapen
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
 from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.users_code import OwnCodeError
 
 SMALLEST = 8  # pixels of an image: below, convolutions and poolings leave nothing
 Width = Annotated[int, Field(gt=0, le=1_000_000)]

@@ -21,7 +21,7 @@ from fl_testbed.scenario.flower_strategy import AnyStrategySpec, FlowerStrategyS
 from fl_testbed.scenario.initial_model import Init
 from fl_testbed.scenario.local_methods import AnyLocalMethodSpec, ExampleJttSpec
 from fl_testbed.scenario.models import AnyModelSpec
-from fl_testbed.scenario.own_code import OwnCodeError, own_specs
+from fl_testbed.scenario.own_code import own_specs
 from fl_testbed.scenario.partitions import AnyPartitionSpec, ClientsSpec, IidSpec
 from fl_testbed.scenario.parts import (
     AnySamplingSpec,
@@ -34,6 +34,7 @@ from fl_testbed.scenario.parts import (
 from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoPoisonSpec
 from fl_testbed.scenario.reweightings import JTTSpec, QFedAvgSpec
 from fl_testbed.scenario.spec import Contradiction, Seconds, Spec, Threads, WholeScenario, inside
+from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$", max_length=255)]

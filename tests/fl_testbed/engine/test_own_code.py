@@ -12,7 +12,7 @@ from own_code import write_own_scenario
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_writer import Options
 from fl_testbed.scenario import ScenarioError, load_scenarios
-from fl_testbed.scenario.own_code import OwnCodeError
+from fl_testbed.scenario.users_code import OwnCodeError
 
 
 def test_the_run_folder_gives_the_same_run(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fl_testbed.engine.rounds import COLUMNS
 from fl_testbed.engine.run_folder import Record, State
 from fl_testbed.engine.sampling import Sampler
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
-from fl_testbed.scenario.own_code import OwnCodeError
+from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.robust import ClientEntry, RoundLedger
 
 SELECTION = """

@@ -8,7 +8,7 @@ from fl_testbed.report.comparison import compare
 from fl_testbed.report.own_figures import with_own
 from fl_testbed.report.results import RunResult, find_runs
 from fl_testbed.scenario import ScenarioError
-from fl_testbed.scenario.own_code import OwnCodeError
+from fl_testbed.scenario.users_code import OwnCodeError
 
 CODE = """
 def last_round(rounds, times=2):

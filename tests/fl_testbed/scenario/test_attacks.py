@@ -16,7 +16,7 @@ from fl_testbed.scenario.attacks import (
     PgdSpec,
 )
 from fl_testbed.scenario.catalogue import CATALOGUE
-from fl_testbed.scenario.own_code import OwnCodeError
+from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
 

@@ -11,7 +11,7 @@ from fl_testbed.data import Dataset
 from fl_testbed.data.sources import Meanings
 from fl_testbed.scenario.datasets import AnyDatasetSpec, DatasetSpec
 from fl_testbed.scenario.minorities import AttributesSpec
-from fl_testbed.scenario.own_code import OwnCodeError
+from fl_testbed.scenario.users_code import OwnCodeError
 
 
 def spec(**keys) -> DatasetSpec:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from fl_testbed.data import Dataset, Examples, Groups
 from fl_testbed.data.groups import OwnGroups
 from fl_testbed.scenario.minorities import OwnMinoritySpec
-from fl_testbed.scenario.own_code import OwnCodeError
+from fl_testbed.scenario.users_code import OwnCodeError
 
 LABELS = np.arange(4) % 2
 TRAIN = Examples(np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 1, 2, 2), LABELS)

@@ -9,8 +9,8 @@ import pytest
 
 from fl_testbed.data import DataError, Examples
 from fl_testbed.data.dealing import Pool, Shares, Wanted
-from fl_testbed.scenario.own_code import OwnCodeError
 from fl_testbed.scenario.partitions import OwnPartitionSpec
+from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.randomness import Purpose, generator
 
 TRAIN = Examples(np.zeros((8, 2)), np.array([2, 0, 1, 0, 2, 1, 0, 1]))

@@ -1,0 +1,315 @@
+"""Where a user's code is, what it is called, and how it is found and run.
+
+``file.py:name`` is in a file; ``package.module:name`` is wherever Python finds it, or beside the
+scenario (:func:`look_beside`). The hash of its source is part of a run's identity.
+"""
+
+import ast
+import difflib
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+import sysconfig
+import traceback
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from fl_testbed.scenario.files import beside
+
+LONGEST_TEXT = 1000  # characters of an exception, which go into a table for each client and round
+
+OUR_PACKAGES = ("clients", "fl_testbed", "strategies")  # the testbed's own packages
+
+_BESIDE: dict[str, Path] = {}
+"""The folder of the scenario that named a package last, by the package's name."""
+_FOLDERS: set[Path] = set()
+"""The folders of scenarios that Python looks into because they name modules."""
+_IMPORTED: dict[str, dict[Path, str]] = {}
+"""The hashes of a package's files when they were imported, by the package's name."""
+
+
+class OwnCodeError(RuntimeError):
+    """A user's code failed; the text names its file and line."""
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """A user's function and where it comes from."""
+
+    path: Path
+    """The file that defines it."""
+    name: str
+    module: str
+    """The module to send by value; empty if it is part of an installed package."""
+    sha256: str | None
+    """Of the file, or of all Python files of its package; none of what is installed."""
+    source: bytes | None
+    """Of the file as it ran, of which run folders keep a copy; None where the scenario names no
+    file but a module."""
+    function: Callable[..., Any]
+
+    @property
+    def place(self) -> str:
+        """File and line of the definition."""
+        try:
+            return f"{self.path}:{inspect.getsourcelines(self.function)[1]}"
+        except (OSError, TypeError):
+            return str(self.path)
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The function's parameters by name."""
+        return dict(inspect.signature(self.function).parameters)
+
+    def refused(self, wrong: str) -> OwnCodeError:
+        """Say where the function is, and what is wrong with what it returned."""
+        return OwnCodeError(f"{self.place}: {self.name} {wrong}")
+
+    def blame(self, fault: BaseException) -> str:
+        """Say what an exception was and which line of the user's it came from."""
+        lines = [
+            frame
+            for frame in traceback.extract_tb(fault.__traceback__)
+            if Path(frame.filename) == self.path
+        ]
+        where = f"{self.path}:{lines[-1].lineno}" if lines else self.place
+        return f"{where}: {self.name} raised {_in_one_line(fault)}"
+
+
+def _in_one_line(fault: BaseException) -> str:
+    try:
+        text = str(fault)
+    except Exception:  # it is a user's class, whose text may fail as well
+        text = "(it has no text)"
+    text = " ".join(f"{type(fault).__name__}: {text}".split())
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} …"
+
+
+def described(fault: BaseException) -> str:
+    """Say what an exception was and, if it came from a user's code, in which line, in one line.
+
+    The file's name alone: results are the same on any machine.
+    """
+    if isinstance(fault, OwnCodeError):  # which begins with the place
+        place, _, what = str(fault).partition(": ")
+        return f"{Path(place).name}: {what}"
+    files = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(fault.__traceback__)]
+    own = [f" ({file.name}:{line})" for file, line in files if _is_users(file)]
+    return _in_one_line(fault) + "".join(own[-1:])
+
+
+def _is_users(file: Path) -> bool:
+    ours = (Path(sys.modules[name].__path__[0]) for name in OUR_PACKAGES)
+    return (
+        file.is_absolute() and not _is_installed(file) and not any(map(file.is_relative_to, ours))
+    )
+
+
+def load(kind: str) -> OwnCode:
+    """Find a user's function.
+
+    Raises:
+        ValueError: If it is not there, or cannot be imported; the text says why.
+    """
+    where, _, name = kind.rpartition(":")
+    if not where or not name.isidentifier():
+        raise ValueError(f"needs package.module:name or file.py:name, got {kind!r}")
+    if where.endswith(".py"):
+        return _load_from_file(Path(where).absolute(), name)
+    return _load_from_package(where, name)
+
+
+def _load_from_file(path: Path, name: str) -> OwnCode:
+    source = _read(path)
+    _insist_on_no_neighbour(path, source, itself=path.stem)
+    module = _from_file(path, source)
+    digest = hashlib.sha256(source).hexdigest()
+    return OwnCode(path, name, module.__name__, digest, source, _function_in(module, path, name))
+
+
+def _load_from_package(where: str, name: str) -> OwnCode:
+    package = _package_of(where)
+    if package in sys.stdlib_module_names:
+        raise ValueError(
+            f"{where} is Python's own, and nothing in it is a rule, an attack or a model: name a "
+            "function of yours or of an installed package"
+        )
+    module = _from_package(where)
+    path = Path(module.__file__ or where)
+    function = _function_in(module, path, name)
+    if _is_installed(path) or package in OUR_PACKAGES:  # its version is the environment's
+        return OwnCode(_defined_in(function, path), name, "", None, None, function)
+    contents = {file: file.read_bytes() for file in _sources(module)}
+    _insist_on_what_runs(package, contents)
+    folders = [Path(place).parent for place in _places(sys.modules[package])]
+    for folder in folders:
+        for file, text in contents.items():
+            _insist_on_no_neighbour(file, text, itself=package, folder=folder)
+    named = {os.path.relpath(file, folders[0]): text for file, text in contents.items()}
+    return OwnCode(path, name, package, digest_of(named), None, function)
+
+
+def _function_in(module: types.ModuleType, path: Path, name: str) -> Callable[..., Any]:
+    function = getattr(module, name, None)
+    if not callable(function):
+        own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        close = difflib.get_close_matches(name, own, n=1)
+        hint = f", did you mean {close[0]!r}?" if close else ""
+        what = "has no" if function is None else "has, but not to call,"
+        raise ValueError(f"{path} {what} {name!r}{hint}")
+    return function
+
+
+def digest_of(package: Mapping[str, bytes]) -> str:
+    """Return the hash of files by name: what moves from one to another changes it."""
+    named = sorted((Path(name).as_posix(), text) for name, text in package.items())
+    return hashlib.sha256(ascii(named).encode()).hexdigest()
+
+
+def look_beside(folder: Path, kind: str) -> None:
+    """Let Python look for a module in a scenario's folder, after all other places."""
+    folder = folder.absolute()
+    _BESIDE[_package_of(kind.rpartition(":")[0])] = folder
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        _FOLDERS.add(folder)
+
+
+def _package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _insist_on_what_runs(package: str, contents: Mapping[Path, bytes]) -> None:
+    """Refuse a package that has changed since Python imported it, which Python does only once."""
+    there = {Path(place).parent for place in _places(sys.modules[package])}
+    own = _BESIDE.get(package)
+    if own is not None and own not in there and there & _FOLDERS and _is_in(own, package):
+        raise ValueError(
+            f"there is a {package!r} beside the scenario, and that of {min(there)} has been "
+            "imported: start again, or rename one"
+        )
+    known = _IMPORTED.setdefault(package, {})
+    for file in {**known, **contents}:
+        digest = hashlib.sha256(contents[file]).hexdigest() if file in contents else "gone"
+        if known.setdefault(file, digest) != digest:
+            raise ValueError(f"{file} has changed since it was imported: start again")
+
+
+def _insist_on_no_neighbour(
+    file: Path, source: bytes, *, itself: str, folder: Path | None = None
+) -> None:
+    """Refuse a file that imports from its folder what its hash does not cover.
+
+    Python would find such a module only from some folders, and a change in it would leave runs as
+    done before.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return  # who imports the file says where
+    folder = folder or file.parent
+    covered = {itself, *OUR_PACKAGES, *sys.stdlib_module_names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        else:
+            continue
+        for name in map(_package_of, names):
+            if name not in covered and _lies_in(folder, name):
+                raise ValueError(
+                    f"{file}:{node.lineno}: imports {name!r}, which lies beside it and is no part "
+                    "of the run's hash: put both into one package, package.module:name"
+                )
+
+
+def _lies_in(folder: Path, module: str) -> bool:
+    """Whether a module is in a folder, and Python finds none of its name elsewhere."""
+    elsewhere = [place for place in sys.path if Path(place).absolute() != folder]
+    there = (folder / f"{module}.py").is_file() or (folder / module / "__init__.py").is_file()
+    return there and PathFinder.find_spec(module, elsewhere) is None
+
+
+def _places(package: types.ModuleType) -> list[str]:
+    return list(getattr(package, "__path__", None) or [package.__file__ or ""])
+
+
+def _is_in(folder: Path, package: str) -> bool:
+    return PathFinder.find_spec(package, [str(folder)]) is not None
+
+
+def _defined_in(function: Callable[..., Any], module: Path) -> Path:
+    try:
+        return Path(inspect.getsourcefile(function) or module)
+    except TypeError:  # not Python
+        return module
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        text = f"{path} cannot be read: {fault.strerror}{beside(path, '*.py')}"
+        raise ValueError(text) from None
+
+
+def _from_file(path: Path, source: bytes) -> types.ModuleType:
+    """Run a file as a module of its own; the same content is run once."""
+    # Not under its own name, which may be that of a library.
+    name = f"own_{hashlib.sha256(bytes(path) + source).hexdigest()[:16]}"
+    if name not in sys.modules:
+        module = types.ModuleType(name)
+        module.__file__ = str(path)
+        sys.modules[name] = module
+        try:
+            exec(compile(source, str(path), "exec"), module.__dict__)
+        except BaseException as fault:
+            del sys.modules[name]
+            if isinstance(fault, Exception | SystemExit):  # as of a script's last line
+                raise ValueError(_import_fault(path, fault)) from None
+            raise
+    return sys.modules[name]
+
+
+def _from_package(name: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as fault:
+        if fault.name and (name == fault.name or name.startswith(f"{fault.name}.")):
+            raise ValueError(
+                f"there is no module {fault.name!r} beside the scenario, and none is installed; a "
+                "file is named with its ending, file.py:name"
+            ) from None
+        raise ValueError(_import_fault(None, fault)) from None
+    except (Exception, SystemExit) as fault:
+        raise ValueError(_import_fault(None, fault)) from None
+
+
+def _import_fault(path: Path | None, fault: BaseException) -> str:
+    """Say which line of a user's failed while it was imported."""
+    if isinstance(fault, SyntaxError):
+        return f"{fault.filename}:{fault.lineno}: {type(fault).__name__}: {fault.msg}"
+    frames = traceback.extract_tb(fault.__traceback__)
+    own = [f for f in frames if path is None or Path(f.filename) == path]
+    where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(path)
+    return f"{where}: {_in_one_line(fault)}"
+
+
+def _sources(module: types.ModuleType) -> list[Path]:
+    """Return the files that a module's behaviour depends on: its package's, if it is the user's."""
+    places = map(Path, _places(sys.modules[_package_of(module.__name__)]))
+    return sorted(
+        file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place])
+    )
+
+
+def _is_installed(path: Path) -> bool:
+    places = {sysconfig.get_paths()[name] for name in ("purelib", "platlib", "stdlib")}
+    return any(path.is_relative_to(place) for place in places)
