@@ -20,17 +20,11 @@ from rich.table import Table
 from experiments import pages
 from experiments.oil_and_water_federated import runs
 from experiments.oil_and_water_federated.combinations.table import UNATTACKED, goal, panel
+from experiments.oil_and_water_federated.defences.table import ATTACKS, BASE
 from fl_testbed import api
 from fl_testbed.console import make_console
 from fl_testbed.report.figures.style import FAINT, house_style, save
 
-ATTACKS = {
-    "no_attack": "no attack",
-    "backdoor": "backdoor",
-    "min_max": "Min-Max",
-    "minority_mimic": "minority-mimic",
-}
-BASE = "backdoor"
 SHOWN = ("worst_group", "attack_success")
 IDEAL, UNDEFENDED = map(runs.name_of, ("jtt_ideal", "mean"))
 LIFTS = ("jtt", "jtt_ideal", "agnostic", "afl", "drfa", "tilted", "q_fedavg")
