@@ -52,9 +52,10 @@ def launch(
     left = by_dataset(check_folders(scenarios, options))
     kind.check(left, datasets)
     write_plan(scenarios, options)
-    texts = [(run_folder(options.out, item).read("scenario.yaml"), item.to_yaml()) for item in left]
-    if n_changed := sum(there not in (None, wanted) for there, wanted in texts):
-        progress.note(f"runs that give way to changed ones: {n_changed}")
+    if options.redo:  # else another scenario's run is refused
+        there = ((run_folder(options.out, item).read("scenario.yaml"), item) for item in left)
+        if n_changed := sum(text not in (None, item.to_yaml()) for text, item in there):
+            progress.note(f"runs that give way to changed ones: {n_changed}")
     unfinished = set(map(id, left))
     for scenario in scenarios:
         if id(scenario) not in unfinished:
