@@ -174,6 +174,11 @@ def by_federation(
     return {n: pages.markdown(table(rows[rows["federation"] == n])) for n in present(rows)}
 
 
+def outcome(own: pd.DataFrame) -> str:
+    """Return worst group / attack success, means ± half of their intervals."""
+    return " / ".join(pages.mean_pm(own[column]) for column in ("worst_group", "attack_success"))
+
+
 def weights(own: pd.DataFrame, figure: str = "weight") -> str:
     """Return the mean weights (or contributions) of minority / attackers."""
     return " / ".join(pages.mean(own[f"{figure}_{role}"], 2) for role in ("minority", "poisoned"))

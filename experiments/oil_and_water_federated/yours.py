@@ -19,7 +19,7 @@ from rich.table import Table
 
 from experiments import pages
 from experiments.oil_and_water_federated import runs
-from experiments.oil_and_water_federated.combinations.table import UNATTACKED, goal, panel
+from experiments.oil_and_water_federated.combinations.table import FAIR, SAFE, UNATTACKED, panel
 from experiments.oil_and_water_federated.defences.table import ATTACKS, BASE
 from fl_testbed import api
 from fl_testbed.console import make_console
@@ -144,7 +144,7 @@ def known() -> pd.DataFrame:
 def corner(others: pd.DataFrame, point: str) -> tuple[float, float]:
     """Return the least worst group and the most attack success that reach both goals."""
     ideal = others[(others["method"] == IDEAL) & (others["point"] == point)]
-    return goal(ideal.assign(lift="jtt_ideal"))
+    return ideal["worst_group"].mean() - FAIR, SAFE
 
 
 def beside_others(own: pd.DataFrame, others: pd.DataFrame) -> list[list[str]]:
@@ -169,7 +169,7 @@ def beside_others(own: pd.DataFrame, others: pd.DataFrame) -> list[list[str]]:
     lines = [["worst group / ASR, %", *(ATTACKS[point] for point in points), "weights", "short"]]
     for method, rows in shown.items():
         by_point = [rows[rows["point"] == point] for point in points]
-        cells = [" / ".join(pages.mean_pm(there[key]) for key in SHOWN) for there in by_point]
+        cells = [runs.outcome(there) for there in by_point]
         heard = runs.weights(rows[rows["point"] == BASE])
         lines.append([method, *cells, heard, pages.number(short(rows))])
     return lines

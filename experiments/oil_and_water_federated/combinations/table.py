@@ -146,12 +146,10 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
         for lift in LIFTS:
             own = rows[(rows["defence"] == defence) & (rows["lift"] == lift)]
             both = own["worst_group"].mean() >= fair and own["attack_success"].mean() <= safe
-            worst, success = (pages.mean_pm(own[c]) for c in ("worst_group", "attack_success"))
-            cells.append(pages.bold(f"{worst} / {success}", both))
+            cells.append(pages.bold(runs.outcome(own), both))
         lines.append([runs.name_of(defence), *cells])
     ideal = rows[rows["lift"] == "jtt_ideal"]
-    worst, success = (pages.mean_pm(ideal[c]) for c in ("worst_group", "attack_success"))
-    lines.append(["mean, JTT told the minority †", "–", f"{worst} / {success}", "–"])
+    lines.append(["mean, JTT told the minority †", "–", runs.outcome(ideal), "–"])
     return lines
 
 
@@ -200,12 +198,13 @@ def of_told_two(results: Path) -> list[list[str]]:
         for name, lift in columns:
             attacked = own[name, lift + TOLD_TWO, rule]
             unattacked = own[name, lift + TOLD_TWO + UNATTACKED, rule]["worst_group"]
-            worst, success = attacked["worst_group"], attacked["attack_success"]
-            least = (fair[name, "hard"], fair[name, "no_attack"])
-            reached = worst.mean() >= least[0] and unattacked.mean() >= least[1]
-            text = " / ".join(map(pages.mean_pm, (worst, success)))
-            text += f"; {pages.mean_pm(unattacked)}"
-            cells.append(pages.bold(text, reached and success.mean() <= SAFE))
+            reached = (
+                attacked["worst_group"].mean() >= fair[name, "hard"]
+                and attacked["attack_success"].mean() <= SAFE
+                and unattacked.mean() >= fair[name, "no_attack"]
+            )
+            text = f"{runs.outcome(attacked)}; {pages.mean_pm(unattacked)}"
+            cells.append(pages.bold(text, reached))
         lines.append([runs.name_of(rule), *cells])
     return lines
 

@@ -53,8 +53,7 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
         cells = []
         for attacker in present:
             own = rows[(rows["variant"] == method) & (rows["attacker"] == attacker)]
-            worst, success = (pages.mean_pm(own[c]) for c in ("worst_group", "attack_success"))
-            cells.append(f"{worst} / {success} ({pages.mean(own['weight_poisoned'], 2)})")
+            cells.append(f"{runs.outcome(own)} ({pages.mean(own['weight_poisoned'], 2)})")
         lines.append([runs.name_of(method), *cells])
     return lines
 

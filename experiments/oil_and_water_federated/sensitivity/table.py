@@ -40,10 +40,9 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
         cells = []
         for point in points:
             there = own[own["point"] == point]
-            worst, success = there["worst_group"], there["attack_success"]
-            reached = worst.mean() >= fair[point] and success.mean() <= SAFE and method != IDEAL
-            text = f"{pages.mean_pm(worst)} / {pages.mean_pm(success)}"
-            cells.append(pages.bold(text, reached))
+            worst, success = there[["worst_group", "attack_success"]].mean()
+            reached = worst >= fair[point] and success <= SAFE and method != IDEAL
+            cells.append(pages.bold(runs.outcome(there), reached))
         lines.append([runs.name_of(str(method)), *cells])
     return lines
 
