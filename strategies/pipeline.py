@@ -14,7 +14,6 @@ from strategies.aggregation.aggregate import (
     Aggregator,
     dot_products,
     normalised,
-    norms_of,
 )
 from strategies.memory import Memory
 from strategies.oracle import Oracle
@@ -115,7 +114,7 @@ class Pipeline:
             "losses",
             "confidences",
             "memory",
-            "squared_norms",
+            "updates",
             "rng",
         }
     )
@@ -215,9 +214,10 @@ class Pipeline:
         known: dict[str, Any] = {**vars(facts), "memory": memory}
         step, restart, scales, lifted = 1.0, False, None, facts.prior
         if self.reweight is not None:
-            if "squared_norms" in self._reweight_asks:
-                known["squared_norms"] = (norms_of(updates) ** 2).to(facts.prior.device)
+            known["updates"] = updates
             lift = self.reweight(**{name: known[name] for name in self._reweight_asks})
+            # Whoever looks at updates may answer where these are.
+            lift = lift._replace(weights=lift.weights.to(facts.prior.device))
             lift = self.oracle.corrected(lift, facts.clients, facts.prior)
             lifted, memory, step, restart = lift[:4]
             known["prior"] = lifted

@@ -146,7 +146,9 @@ class OwnReweightingSpec(OwnSpec, ReweightingSpec):
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Lift, with a weight for each client."""
-        n_clients = [len(named[fact]) for fact in ("prior", "losses", "clients") if fact in named]
+        n_clients = [
+            len(named[fact]) for fact in ("prior", "losses", "clients", "updates") if fact in named
+        ]
         wrong = misshapen(result, Lift, {"weights": (n_clients[0],)} if n_clients else {})
         return wrong or ill_weighted(result.weights, may_be_none=False)
 

@@ -1,4 +1,4 @@
-"""Pure reweighting rules: the clients' losses in, a :class:`Lift` out."""
+"""Pure reweighting rules: the clients' losses or updates in, a :class:`Lift` out."""
 
 from strategies.memory import Memory
 from strategies.reweighting.afl import afl, drfa
