@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from strategies.aggregation import COMPARE_PAIRS, mean, norm_clipping
+from strategies import aggregation, reweighting
+from strategies.aggregation import mean, norm_clipping
 from strategies.aggregation.aggregate import (
     Aggregate,
     Aggregator,
@@ -190,8 +191,9 @@ class Pipeline:
     @property
     def compares_pairs(self) -> bool:
         """Whether a step works on a figure for every pair of clients, as a mixing matrix is."""
-        rule = getattr(self.aggregate, "func", self.aggregate)
-        return bool(self.pre_aggregate) or rule in COMPARE_PAIRS
+        rule, lift = (getattr(m, "func", m) for m in (self.aggregate, self.reweight))
+        compares = rule in aggregation.COMPARE_PAIRS or lift in reweighting.COMPARE_PAIRS
+        return bool(self.pre_aggregate) or compares
 
     def __call__(
         self,

@@ -100,6 +100,20 @@ class TiltedSpec(ReweightingSpec):
     rule = staticmethod(reweighting.tilted)
 
 
+class FedMGDAPlusSpec(ReweightingSpec):
+    """FedMGDA+: the shortest mixture of updates of one length, close to the prior weights."""
+
+    kind: Literal["fedmgda_plus"]
+    epsilon: Annotated[float, Field(ge=0, le=1)]
+    length: PositiveFloat | None = None
+    rule = staticmethod(reweighting.fedmgda_plus)
+
+    @property
+    def changes_step(self) -> bool:
+        """It does."""
+        return True
+
+
 class GroupDroSpec(ReweightingSpec):
     """Group DRO with known groups: an oracle for who holds which group."""
 
@@ -160,6 +174,7 @@ AnyReweightingSpec = Annotated[
     | DrfaSpec
     | QFedAvgSpec
     | TiltedSpec
+    | FedMGDAPlusSpec
     | GroupDroSpec
     | JTTSpec
     | OwnReweightingSpec,

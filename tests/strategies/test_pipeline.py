@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from a_round import round_of
+from pretended_device import ELSEWHERE, PretendedDevice
 
 from strategies.aggregation import (
     Aggregate,
@@ -222,6 +223,15 @@ def test_a_reweighting_may_look_at_the_updates():
 
     step = Pipeline(mean, reweight)(torch.tensor([[3.0, 4.0], [0.0, -2.0]]), round_of(2), {})
     assert step.result.update.tolist() == [3, 4]
+
+
+def test_a_reweighting_may_answer_on_the_device_of_the_updates():
+    with PretendedDevice():
+        step = Pipeline(mean, lambda updates, memory: Lift(updates.double().mean(dim=1), memory))(
+            torch.tensor([[0.5, 0.0], [0.25, 1.25]]).to(ELSEWHERE), round_of(2), {}
+        )
+    assert step.lift.tolist() == [0.25, 0.75]
+    assert step.lift.device.type == "cpu"
 
 
 def test_the_step_of_q_fedavg_is_finite_though_an_update_is_a_giant():
