@@ -8,13 +8,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from strategies.aggregation import COMPARE_PAIRS, mean, norm_clipping
+from strategies import aggregation, reweighting
+from strategies.aggregation import mean, norm_clipping
 from strategies.aggregation.aggregate import (
     Aggregate,
     Aggregator,
     dot_products,
     normalised,
-    norms_of,
 )
 from strategies.memory import Memory
 from strategies.oracle import Oracle
@@ -115,7 +115,7 @@ class Pipeline:
             "losses",
             "confidences",
             "memory",
-            "squared_norms",
+            "updates",
             "rng",
         }
     )
@@ -191,8 +191,9 @@ class Pipeline:
     @property
     def compares_pairs(self) -> bool:
         """Whether a step works on a figure for every pair of clients, as a mixing matrix is."""
-        rule = getattr(self.aggregate, "func", self.aggregate)
-        return bool(self.pre_aggregate) or rule in COMPARE_PAIRS
+        rule, lift = (getattr(m, "func", m) for m in (self.aggregate, self.reweight))
+        compares = rule in aggregation.COMPARE_PAIRS or lift in reweighting.COMPARE_PAIRS
+        return bool(self.pre_aggregate) or compares
 
     def __call__(
         self,
@@ -215,9 +216,10 @@ class Pipeline:
         known: dict[str, Any] = {**vars(facts), "memory": memory}
         step, restart, scales, lifted = 1.0, False, None, facts.prior
         if self.reweight is not None:
-            if "squared_norms" in self._reweight_asks:
-                known["squared_norms"] = (norms_of(updates) ** 2).to(facts.prior.device)
+            known["updates"] = updates
             lift = self.reweight(**{name: known[name] for name in self._reweight_asks})
+            # Whoever looks at updates may answer where these are.
+            lift = lift._replace(weights=lift.weights.to(facts.prior.device))
             lift = self.oracle.corrected(lift, facts.clients, facts.prior)
             lifted, memory, step, restart = lift[:4]
             known["prior"] = lifted

@@ -55,6 +55,7 @@ NAMES = {
     "afl": "AFL",
     "drfa": "DRFA",
     "q_fedavg": "q-FedAvg",
+    "fedmgda_plus": "FedMGDA+",
 }
 """Of methods, where the name in a scenario does not say it."""
 

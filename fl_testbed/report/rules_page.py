@@ -11,6 +11,10 @@ from fl_testbed.scenario.spec import Spec
 from strategies.pipeline import Pipeline
 
 FACTS = Pipeline.AGGREGATE_FACTS | Pipeline.PRE_AGGREGATE_FACTS | Pipeline.REWEIGHT_FACTS
+FIRST = {
+    "updates",
+    "update",
+}  # what all methods are given but reweightings, most of which do without
 
 INTRODUCTION = """\
 # Rules
@@ -96,10 +100,9 @@ def _description(kind: str, spec: type[Spec], chapter: Chapter) -> str:
     parameters = parameters_of(spec)
     needed = [f"{name}: …" for name, default in parameters.items() if default is None]
     mapping = "{" + ", ".join([f"kind: {kind}", *needed]) + "}"
-    handed = [name for name in arguments if name in FACTS - {"memory"}]
-    in_python = [
-        name for name in arguments if name not in {"updates", "update", *FACTS, *parameters}
-    ]
+    given = set() if chapter is CHAPTERS["reweightings"] else FIRST
+    handed = [name for name in arguments if name in FACTS - {"memory"} - given]
+    in_python = [name for name in arguments if name not in {*FIRST, *FACTS, *parameters}]
     lines = [
         f"### {kind}\n",
         f"`{chapter.where.replace('KIND', mapping)}`\n",

@@ -100,6 +100,20 @@ class TiltedSpec(ReweightingSpec):
     rule = staticmethod(reweighting.tilted)
 
 
+class FedMGDAPlusSpec(ReweightingSpec):
+    """FedMGDA+: the shortest mixture of updates of one length, close to the prior weights."""
+
+    kind: Literal["fedmgda_plus"]
+    epsilon: Annotated[float, Field(ge=0, le=1)]
+    length: PositiveFloat | None = None
+    rule = staticmethod(reweighting.fedmgda_plus)
+
+    @property
+    def changes_step(self) -> bool:
+        """It does."""
+        return True
+
+
 class GroupDroSpec(ReweightingSpec):
     """Group DRO with known groups: an oracle for who holds which group."""
 
@@ -146,7 +160,9 @@ class OwnReweightingSpec(OwnSpec, ReweightingSpec):
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Lift, with a weight for each client."""
-        n_clients = [len(named[fact]) for fact in ("prior", "losses", "clients") if fact in named]
+        n_clients = [
+            len(named[fact]) for fact in ("prior", "losses", "clients", "updates") if fact in named
+        ]
         wrong = misshapen(result, Lift, {"weights": (n_clients[0],)} if n_clients else {})
         return wrong or ill_weighted(result.weights, may_be_none=False)
 
@@ -158,6 +174,7 @@ AnyReweightingSpec = Annotated[
     | DrfaSpec
     | QFedAvgSpec
     | TiltedSpec
+    | FedMGDAPlusSpec
     | GroupDroSpec
     | JTTSpec
     | OwnReweightingSpec,

@@ -1,8 +1,9 @@
-"""Pure reweighting rules: the clients' losses in, a :class:`Lift` out."""
+"""Pure reweighting rules: the clients' losses or updates in, a :class:`Lift` out."""
 
 from strategies.memory import Memory
 from strategies.reweighting.afl import afl, drfa
 from strategies.reweighting.agnostic import agnostic, exponentiated_gradient
+from strategies.reweighting.fedmgda_plus import fedmgda_plus
 from strategies.reweighting.group_dro import group_dro
 from strategies.reweighting.jtt import jtt
 from strategies.reweighting.lift import Lift, Reweighter
@@ -11,6 +12,7 @@ from strategies.reweighting.simplex import project_to_simplex
 from strategies.reweighting.tilted import tilted
 
 __all__ = [
+    "COMPARE_PAIRS",
     "Lift",
     "Memory",
     "Reweighter",
@@ -18,9 +20,13 @@ __all__ = [
     "agnostic",
     "drfa",
     "exponentiated_gradient",
+    "fedmgda_plus",
     "group_dro",
     "jtt",
     "project_to_simplex",
     "q_fedavg",
     "tilted",
 ]
+
+COMPARE_PAIRS = {fedmgda_plus}
+"""What works on a figure for every pair of clients: five (n, n) matrices of float64 at most."""

@@ -25,4 +25,4 @@ class Lift(NamedTuple):
 
 Reweighter = Callable[..., Lift]
 """A reweighting. It is handed the facts of the round that its parameters name, ``memory`` (what it
-returned in the last round; empty in the first) and ``squared_norms`` of the updates."""
+returned in the last round; empty in the first) and ``updates``, which it only reads."""

@@ -1,6 +1,6 @@
 """q-FedAvg: fairness by raising the loss to a power."""
 
-from strategies.aggregation.aggregate import normalised
+from strategies.aggregation.aggregate import normalised, norms_of
 from strategies.memory import Memory
 from strategies.reweighting.lift import Lift
 from strategies.shapes import Float, Tensor
@@ -8,7 +8,7 @@ from strategies.shapes import Float, Tensor
 
 def q_fedavg(
     losses: Float[Tensor, " n"],
-    squared_norms: Float[Tensor, " n"],
+    updates: Float[Tensor, "n d"],
     prior: Float[Tensor, " n"],
     memory: Memory,
     q: float,
@@ -23,7 +23,7 @@ def q_fedavg(
 
     Args:
         losses: Mean loss F_k of the received model on each client's data, shape (n,), >= 0.
-        squared_norms: Squared L2 norm of each client's update, shape (n,).
+        updates: Local minus global parameters, one row per client, shape (n, d).
         prior: Weights p_k before any lift, shape (n,), sum 1.
         memory: Passed through; the method keeps nothing.
         q: The fairness exponent, >= 0.
@@ -56,6 +56,7 @@ def q_fedavg(
     powered = prior * (losses / largest).clamp(max=1) ** q
     if not own_step:
         return Lift(normalised(powered), memory)
-    curvature = powered * (q * lipschitz**2 * squared_norms / losses + lipschitz)
+    squares = (norms_of(updates) ** 2).to(losses.device)
+    curvature = powered * (q * lipschitz**2 * squares / losses + lipschitz)
     step = lipschitz * powered.sum() / curvature.sum()
     return Lift(normalised(powered), memory, step=step.item())

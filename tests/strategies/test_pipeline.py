@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from a_round import round_of
+from pretended_device import ELSEWHERE, PretendedDevice
 
 from strategies.aggregation import (
     Aggregate,
@@ -216,15 +217,24 @@ def test_a_rejected_giant_leaves_the_others_their_contributions():
     assert step.contribution.sum().item() == pytest.approx(1)
 
 
-def test_a_reweighting_may_ask_for_the_squared_length_of_each_update():
-    def reweight(squared_norms, memory):
-        assert squared_norms.tolist() == [25, 4]
-        return Lift(doubles(0.5, 0.5), memory)
+def test_a_reweighting_may_look_at_the_updates():
+    def reweight(updates, memory):
+        return Lift((updates == updates.max()).any(dim=1).double(), memory)
 
-    Pipeline(mean, reweight)(torch.tensor([[3.0, 4.0], [0.0, -2.0]]), round_of(2), {})
+    step = Pipeline(mean, reweight)(torch.tensor([[3.0, 4.0], [0.0, -2.0]]), round_of(2), {})
+    assert step.result.update.tolist() == [3, 4]
 
 
-def test_squared_norms_of_giants_are_finite():
+def test_a_reweighting_may_answer_on_the_device_of_the_updates():
+    with PretendedDevice():
+        step = Pipeline(mean, lambda updates, memory: Lift(updates.double().mean(dim=1), memory))(
+            torch.tensor([[0.5, 0.0], [0.25, 1.25]]).to(ELSEWHERE), round_of(2), {}
+        )
+    assert step.lift.tolist() == [0.25, 0.75]
+    assert step.lift.device.type == "cpu"
+
+
+def test_the_step_of_q_fedavg_is_finite_though_an_update_is_a_giant():
     facts = round_of(2, losses=doubles(1, 1))
     rule = partial(q_fedavg, q=1.0, lipschitz=1.0)
     step = Pipeline(norm_clipping, rule)(torch.tensor([[1e30], [1.0]]), facts, {})

@@ -367,6 +367,21 @@ def test_a_users_lift_that_is_none_is_told_with_its_line(tmp_path, returned, fau
     assert said.startswith(f"lift.py:5: lift must return {fault}")
 
 
+def test_a_users_lift_may_look_at_the_updates_and_not_write_to_them(tmp_path):
+    text = "from strategies.reweighting import Lift\n\n\ndef lift(updates):\n    {}\n"
+    text += "    return Lift(updates.square().sum(dim=1) / updates.square().sum(), {{}})\n"
+
+    def lifted(how: str) -> list[float]:
+        (tmp_path / "lift.py").write_text(text.format(how))
+        scenario = load(tmp_path, f"{GOOD}}}\n  reweighting: {{kind: 'lift.py:lift'")
+        reweight = scenario.strategy.reweighting.build(scenario.training.build(), lambda: None)
+        return reweight(updates=torch.diag(torch.tensor([1.0, 2.0]))).weights.tolist()
+
+    assert lifted("pass") == pytest.approx([0.2, 0.8])
+    with pytest.raises(OwnCodeError, match="wrote to 'updates', which others read after it"):
+        lifted("updates.mul_(2)")
+
+
 @pytest.mark.parametrize(
     ("returned", "fault"),
     [

@@ -14,7 +14,7 @@ from strategies.randomness import Purpose, generator
 
 N, D = 11, 40
 NEEDED = {"n_malicious": 2, "radius": 1.0, "max_norm": 1.0, "noise_std": 0.1, "threshold": 3}
-NEEDED |= {"step_size": 0.3, "local_steps": 4, "q": 0.5, "tilt": 2.0, "factor": 3.0}
+NEEDED |= {"step_size": 0.3, "local_steps": 4, "q": 0.5, "tilt": 2.0, "factor": 3.0, "epsilon": 0.1}
 
 
 def with_needed_parameters(kind: str, catalogue: str) -> dict[str, object]:
