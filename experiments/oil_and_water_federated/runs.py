@@ -45,6 +45,7 @@ NAMES = {
     "fldetector": "FLDetector",
     "minimum_diameter": "minimum diameter",
     "caf": "CAF",
+    "alignins": "AlignIns",
     "jtt": "JTT",
     "jtt_told_2": "JTT told 2",
     "jtt_ideal": "JTT, ideal †",

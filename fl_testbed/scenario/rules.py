@@ -342,6 +342,17 @@ class CafSpec(RuleSpec, AssumesMalicious):
     bound = rules.caf_bound
 
 
+class AlignInsSpec(RuleSpec):
+    """AlignIns: usual alignment with the model and with principal signs, clipped."""
+
+    kind: Literal["alignins"]
+    direction_radius: PositiveFloat = 1.0
+    sign_radius: PositiveFloat = 1.0
+    top_fraction: Fraction = 0.3
+    rule = staticmethod(rules.alignins)
+    selects = True
+
+
 class OwnRuleSpec(OwnMethodSpec, RuleSpec):
     """A rule of one's own, file.py:name or package.module:name."""
 
@@ -424,6 +435,7 @@ AnyRuleSpec = Annotated[
     | FLDetectorSpec
     | MinimumDiameterSpec
     | CafSpec
+    | AlignInsSpec
     | OwnRuleSpec,
     BY_KIND,
 ]

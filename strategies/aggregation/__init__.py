@@ -1,6 +1,7 @@
 """Pure aggregation rules: ``(n, d)`` updates in, one :class:`Aggregate` out."""
 
 from strategies.aggregation.aggregate import Aggregate, Aggregator, TooFewClientsError
+from strategies.aggregation.alignins import alignins
 from strategies.aggregation.bound import Bound
 from strategies.aggregation.bulyan import bulyan, bulyan_bound
 from strategies.aggregation.caf import caf, caf_bound
@@ -44,6 +45,7 @@ __all__ = [
     "Aggregator",
     "Bound",
     "TooFewClientsError",
+    "alignins",
     "bulyan",
     "bulyan_bound",
     "caf",

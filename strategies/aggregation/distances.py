@@ -2,7 +2,7 @@
 
 import torch
 
-from strategies.aggregation.aggregate import norms_of
+from strategies.aggregation.aggregate import dot_products, norms_of
 from strategies.aggregation.blocks import column_blocks
 from strategies.shapes import Bool, Float, Int, Tensor
 
@@ -69,6 +69,14 @@ def cosines(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
         block = (updates[:, columns].double() * shrink).to(updates.dtype)
         result += _products(block)
     return ((result + result.T) / 2).clamp_(-1, 1)  # products of blocks are not quite symmetric
+
+
+def cosines_with(
+    updates: Float[Tensor, "n d"], direction: Float[Tensor, " d"], norms: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Return the cosine of every row with one vector, in float64; 0 where one of them is zero."""
+    lengths = norms * torch.linalg.vector_norm(direction, dtype=torch.float64)
+    return torch.where(lengths > 0, dot_products(updates, direction) / lengths, 0.0)
 
 
 def gram_in_float64(

@@ -4,12 +4,12 @@ import torch
 
 from strategies.aggregation.aggregate import (
     Aggregate,
-    dot_products,
     normalised,
     norms_of,
     prior_or_uniform,
     weighted_sum,
 )
+from strategies.aggregation.distances import cosines_with
 from strategies.shapes import Float, Tensor
 
 
@@ -52,8 +52,7 @@ def fltrust(
     """
     norms = norms_of(updates)
     reference_norm = torch.linalg.vector_norm(reference, dtype=torch.float64)
-    dots = dot_products(updates, reference)
-    cosines = torch.where(norms * reference_norm > 0, dots / (norms * reference_norm), 0.0)
+    cosines = cosines_with(updates, reference, norms)
     trust = normalised(prior_or_uniform(updates, prior) * cosines.clamp(min=0))
     rescaled = torch.where(norms > 0, trust * reference_norm / norms, 0.0)
     update = weighted_sum(updates, rescaled)

@@ -16,6 +16,7 @@ from clients.device_memory import counted_tensors
 from strategies import aggregation
 from strategies.aggregation import (
     Aggregate,
+    alignins,
     blocks,
     bulyan,
     caf,
@@ -50,6 +51,7 @@ from strategies.pipeline import Pipeline, RoundFacts
 N, F, D = 11, 2, 6
 
 RULES: dict[str, Callable[..., Aggregate]] = {
+    "alignins": alignins,
     "bulyan": partial(bulyan, n_malicious=F),
     "caf": partial(caf, n_malicious=F),
     "centred_clipping": partial(centred_clipping, radius=1.5, n_iterations=2),
@@ -82,6 +84,7 @@ RULES: dict[str, Callable[..., Aggregate]] = {
 
 FROM_THE_ORIGIN = "it measures norms or directions from the origin"
 NOT_TRANSLATION_EQUIVARIANT = {
+    "alignins": FROM_THE_ORIGIN,
     "centred_clipping": "it begins at 0",
     "error_rate_rejection": "the server's validation set stays where it is",
     "flame": FROM_THE_ORIGIN,
@@ -121,6 +124,7 @@ ORDER_DECIDES = {
     "sign_guard": "of clusters of equal size scikit-learn's first is taken",
 }
 NOT_ROBUST = {
+    "alignins": "attackers may be most of those that it keeps",
     "error_rate_rejection": "without one of two attackers the model is as bad as with both",
     "loss_rejection": "of two opposite attackers each makes up for the other",
     "union_rejection": "attackers cover for each other, as for either measure alone",
@@ -131,7 +135,7 @@ NOT_ROBUST = {
     "mean": "one client moves it anywhere",
     "robust_learning_rate": "it flips directions and bounds no size",
 }
-MAY_HEAR_NOBODY = {"dnc", "fltrust", "foolsgold", "sign_guard"}
+MAY_HEAR_NOBODY = {"alignins", "dnc", "fltrust", "foolsgold", "sign_guard"}
 
 BOUNDED = [
     name
