@@ -368,6 +368,7 @@ def every_rule() -> dict[str, Round]:
         "norm_clipping, fixed": stateless(rules.norm_clipping, max_norm=5.0),
         "weak_dp": stateless(rules.weak_dp, rng=rng, max_norm=5.0, noise_std=0.01),
         "k_loss": stateless(rules.k_loss, losses=torch.arange(N).double(), n_malicious=F),
+        "alignins": stateless(rules.alignins, received=torch.ones(D)),
         "flame": stateless(rules.flame, rng=rng),
         "dnc": stateless(rules.dnc, rng=rng, n_malicious=F),
         "sign_guard": stateless(rules.sign_guard, rng=rng),
