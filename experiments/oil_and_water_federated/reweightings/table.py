@@ -11,7 +11,7 @@ from fl_testbed.report.figures.style import GROUP_COLOURS, house_style
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
-STANDARD = ("jtt", "agnostic", "afl", "drfa", "tilted", "q_fedavg")
+STANDARD = ("jtt", "agnostic", "afl", "drfa", "tilted", "q_fedavg", "fedmgda_plus")
 GUIDED = ("jtt", "agnostic")
 """Those that an oracle guided as well."""
 
