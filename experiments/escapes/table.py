@@ -8,7 +8,6 @@ worst group as the ideal lift does (within 5 points; inside clients: as the mean
 attack success is at most 5.
 """
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -99,13 +98,9 @@ def by_method(table: pd.DataFrame) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
-    arguments = parser.parse_args()
+    out = pages.parser(__doc__).parse_args().out
     for name in FILES:
-        pages.keep(HERE / f"{name}.csv", measured(name, arguments.out))
+        pages.keep(HERE / f"{name}.csv", measured(name, out))
     pages.write(PAGE, tables())
 
 

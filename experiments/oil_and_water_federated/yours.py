@@ -8,7 +8,6 @@ all others had. What is done is kept, what has changed since, code too, runs aga
 and figure go to ``runs/yours/mine``.
 """
 
-import argparse
 from itertools import cycle
 from pathlib import Path
 
@@ -41,9 +40,7 @@ told 2: the rule is told the true number of attackers, 4 otherwise
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = pages.parser(__doc__, Path("runs/yours"))
     parser.add_argument("methods", type=Path, metavar="mine.yaml", help="variants, as in scenarios")
     parser.add_argument(
         "--on",
@@ -52,7 +49,6 @@ def main() -> None:
         metavar="DATASET",
         help=f"{', '.join(runs.FEDERATIONS)}: all by default",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/yours"), help="where results go")
     parser.add_argument("--data-dir", help="of the datasets; FL_TESTBED_DATA by default")
     parser.add_argument("--quick", action="store_true", help="the first seed alone")
     parser.add_argument("--engine", choices=("inline", "ray"), help="the scenarios' by default")
