@@ -141,7 +141,6 @@ class Layout:
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
-    floating: tuple[bool, ...]
     buffers: frozenset[str] = frozenset()
     """Names of arrays that training does not move along a gradient, such as BatchNorm's running
     means: they stand last in the vector."""
@@ -149,12 +148,10 @@ class Layout:
     @classmethod
     def of(cls, record: ArrayRecord, buffers: frozenset[str] = frozenset()) -> "Layout":
         """Read the layout off a record, some of whose arrays may be buffers."""
-        dtypes = tuple(str(array.dtype) for array in record.values())
         return cls(
             names=tuple(record.keys()),
             shapes=tuple(tuple(array.shape) for array in record.values()),
-            dtypes=dtypes,
-            floating=tuple(dtype.startswith(("float", "bfloat")) for dtype in dtypes),
+            dtypes=tuple(str(array.dtype) for array in record.values()),
             buffers=buffers,
         )
 
@@ -183,10 +180,10 @@ class Layout:
     @cached_property
     def pieces(self) -> dict[str, Piece]:
         """The arrays in the vector, by their names."""
-        arrays = zip(self.names, self.shapes, self.floating, strict=True)
+        arrays = zip(self.names, self.shapes, self.dtypes, strict=True)
         found, start = {}, 0
-        for name, shape, used in sorted(arrays, key=lambda array: array[0] in self.buffers):
-            if used:
+        for name, shape, dtype in sorted(arrays, key=lambda array: array[0] in self.buffers):
+            if dtype.startswith(("float", "bfloat")):
                 stop = start + prod(shape)
                 found[name] = Piece(shape, slice(start, stop))
                 start = stop
