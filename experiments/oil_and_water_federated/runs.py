@@ -165,7 +165,7 @@ def alone(results: Path) -> pd.DataFrame:
 
 
 def tried(results: Path) -> pd.DataFrame:
-    """Return the same with the runs of lifts with rules."""
+    """Return these runs and those of lifts with rules, in the same columns."""
     both = kept("combinations", results)
     lift = both["variant"].str.removesuffix(UNATTACKED)
     point = (lift == both["variant"]).map({True: "backdoor", False: "no_attack"})

@@ -288,9 +288,12 @@ class CleanLabelBackdoorSpec(PoisonSpec):
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         trigger = self.trigger.build(scene.dataset, scene.groups)
-        keys = {"target": self.target, "harden": self.harden.build(scene, self.target)}
         poison = partial(
-            poisons.clean_label_backdoor, trigger=trigger, fraction=self.fraction, **keys
+            poisons.clean_label_backdoor,
+            trigger=trigger,
+            target=self.target,
+            fraction=self.fraction,
+            harden=self.harden.build(scene, self.target),
         )
         return Plan(poison, partial(stamped, trigger=trigger, source=None, target=self.target))
 
