@@ -3,8 +3,8 @@
 import gc
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from inspect import unwrap
 from typing import Any
 
@@ -114,76 +114,62 @@ class HostMemory(DeviceMemory):
 
     def peak_of(self, work: Callable[[], object]) -> int:
         """Do some work; return the most bytes its tensors took at once."""
-        with counted_tensors() as count:
+        with CountedTensors() as count:
             work()
         return count.peak
 
     def limited(self) -> AbstractContextManager[object]:
         """Refuse tensors beyond the limit, if there is one."""
-        return nullcontext() if self._limit is None else counted_tensors(self._limit)
+        return nullcontext() if self._limit is None else CountedTensors(self._limit)
 
 
-class TensorCount:
-    """Bytes of the tensors that live, and the most there were at once.
+class CountedTensors(TorchDispatchMode):
+    """Counts the tensors that operations make while this lasts, on a CPU as a GPU's allocator does.
+
+    What a kernel needs for itself is not seen.
 
     Args:
-        limit: More raise ``torch.OutOfMemoryError``.
+        limit: Bytes of tensors that live; more raise ``torch.OutOfMemoryError``.
     """
 
     def __init__(self, limit: int | None = None) -> None:
+        super().__init__()
         self.live, self.peak = 0, 0
+        """Bytes of the tensors that live, and the most there were at once."""
         self._limit = limit
         self._known: set[int] = set()
 
-    def see(self, tensor: torch.Tensor, *, counts: bool) -> None:
-        """Note a tensor's storage, unless another tensor brought it before."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._known:
-            return
-        size = storage.nbytes() if counts else 0
-        if self._limit is not None and self.live + size > self._limit:
-            raise torch.OutOfMemoryError(
-                f"out of memory: {size} bytes more than {self.live}, the limit is {self._limit}"
-            )
-        self._known.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._forget, key, size)
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self._see((args, kwargs), counts=False)  # made before: views of it cost nothing
+        result = func(*args, **(kwargs or {}))
+        self._see(result, counts=True)
+        return result
+
+    def _see(self, values: Any, *, counts: bool) -> None:
+        """Note the storage of each tensor, unless another tensor brought it before."""
+        for value in tree_leaves(values):
+            if not isinstance(value, torch.Tensor):
+                continue
+            storage = value.untyped_storage()
+            key = storage._cdata
+            if key in self._known:
+                continue
+            size = storage.nbytes() if counts else 0
+            if self._limit is not None and self.live + size > self._limit:
+                raise torch.OutOfMemoryError(
+                    f"out of memory: {size} bytes more than {self.live}, the limit is {self._limit}"
+                )
+            self._known.add(key)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._forget, key, size)
 
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.live -= size
 
 
-@contextmanager
-def counted_tensors(limit: int | None = None) -> Iterator[TensorCount]:
-    """Count the tensors that operations make while this lasts, on a CPU as a GPU's allocator does.
-
-    What a kernel needs for itself is not seen.
-    """
-    count = TensorCount(limit)
-    with _Counting(count):
-        yield count
-
-
-class _Counting(TorchDispatchMode):
-    def __init__(self, count: TensorCount) -> None:
-        super().__init__()
-        self._count = count
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        for value in tree_leaves((args, kwargs)):
-            if isinstance(value, torch.Tensor):  # made before: its views cost nothing
-                self._count.see(value, counts=False)
-        result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
-            if isinstance(value, torch.Tensor):
-                self._count.see(value, counts=True)
-        return result
-
-
 # Else torch imports its compiler, of which it wants to keep the mode out: as long as torch itself.
-_Counting.__torch_dispatch__ = unwrap(_Counting.__torch_dispatch__)
+CountedTensors.__torch_dispatch__ = unwrap(CountedTensors.__torch_dispatch__)

@@ -17,6 +17,9 @@ class Role(StrEnum):
     POISONED = "poisoned"
 
 
+HONEST = (Role.HONEST_MAJORITY, Role.HONEST_MINORITY)
+
+
 class Shard(NamedTuple):
     """The examples of one client."""
 

@@ -9,6 +9,7 @@ returns the tables by name, as Markdown, from files in the repository alone. Its
 into the page; ``python -m experiments.pages`` does so for all scripts, without running anything.
 """
 
+import argparse
 import importlib
 import math
 import re
@@ -52,6 +53,15 @@ def scripts() -> list[ModuleType]:
     files = [f for f in sorted(HERE.rglob("*.py")) if "\ndef tables(" in f.read_text("utf-8")]
     names = [".".join(f.relative_to(HERE.parent).with_suffix("").parts) for f in files]
     return [importlib.import_module(name) for name in names]
+
+
+def parser(doc: str | None, out: Path = Path("runs")) -> argparse.ArgumentParser:
+    """Return what reads a script's arguments, of which one says where its runs are."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--out", type=Path, default=out, help="where the runs are, or go")
+    return made
 
 
 def keep(file: Path, rows: pd.DataFrame, digits: str = ".4g") -> None:

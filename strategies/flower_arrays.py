@@ -37,11 +37,15 @@ class ArrayView(Array):
 
     def numpy(self) -> np.ndarray:
         """Return the array itself, or a copy of the tensor on the host."""
-        values = self.__dict__["_values"]
-        return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+        return on_host(self.__dict__["_values"])
 
     def __reduce__(self) -> tuple[Callable[..., Array], tuple[np.ndarray]]:
         return view_of, (self.numpy(),)
+
+
+def on_host(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Return values as a numpy array: a copy of those on a device."""
+    return values if isinstance(values, np.ndarray) else values.cpu().numpy()
 
 
 def view_of(values: np.ndarray) -> ArrayView:
@@ -74,11 +78,34 @@ def view(array: Array) -> Array:
     return array
 
 
-def are_views(record: ArrayRecord) -> bool:
-    """Whether all of a record's arrays are views."""
-    return isinstance(record, FlatRecord) or all(
-        isinstance(array, ArrayView) for array in record.values()
-    )
+def with_views(content: RecordDict) -> RecordDict:
+    """Return a record dict whose arrays are views; other records are the same objects."""
+
+    def viewed(record: ArrayRecord) -> ArrayRecord:
+        if isinstance(record, FlatRecord) or all(isinstance(a, ArrayView) for a in record.values()):
+            return record
+        views = ArrayRecord()  # which would copy arrays that it is made of
+        for name, array in record.items():
+            views[name] = view(array)
+        return views
+
+    return _with_arrays(content, viewed)
+
+
+def without_views(content: RecordDict) -> RecordDict:
+    """Return a record dict of Flower's own arrays, each of whose readers gets numbers of its own;
+    other records are the same objects."""
+    return _with_arrays(content, plain)
+
+
+def plain(record: ArrayRecord) -> ArrayRecord:
+    """Return a record of Flower's own arrays, with numbers of their own."""
+    return ArrayRecord({name: Array(array.numpy()) for name, array in record.items()})
+
+
+def _with_arrays(content: RecordDict, changed: Callable[[ArrayRecord], ArrayRecord]) -> RecordDict:
+    records = content.items()
+    return RecordDict({k: changed(r) if isinstance(r, ArrayRecord) else r for k, r in records})
 
 
 class UnusableReplyError(ValueError):
@@ -114,7 +141,6 @@ class Layout:
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
-    floating: tuple[bool, ...]
     buffers: frozenset[str] = frozenset()
     """Names of arrays that training does not move along a gradient, such as BatchNorm's running
     means: they stand last in the vector."""
@@ -122,12 +148,10 @@ class Layout:
     @classmethod
     def of(cls, record: ArrayRecord, buffers: frozenset[str] = frozenset()) -> "Layout":
         """Read the layout off a record, some of whose arrays may be buffers."""
-        dtypes = tuple(str(array.dtype) for array in record.values())
         return cls(
             names=tuple(record.keys()),
             shapes=tuple(tuple(array.shape) for array in record.values()),
-            dtypes=dtypes,
-            floating=tuple(dtype.startswith(("float", "bfloat")) for dtype in dtypes),
+            dtypes=tuple(str(array.dtype) for array in record.values()),
             buffers=buffers,
         )
 
@@ -156,10 +180,10 @@ class Layout:
     @cached_property
     def pieces(self) -> dict[str, Piece]:
         """The arrays in the vector, by their names."""
-        arrays = zip(self.names, self.shapes, self.floating, strict=True)
+        arrays = zip(self.names, self.shapes, self.dtypes, strict=True)
         found, start = {}, 0
-        for name, shape, used in sorted(arrays, key=lambda array: array[0] in self.buffers):
-            if used:
+        for name, shape, dtype in sorted(arrays, key=lambda array: array[0] in self.buffers):
+            if dtype.startswith(("float", "bfloat")):
                 stop = start + prod(shape)
                 found[name] = Piece(shape, slice(start, stop))
                 start = stop
@@ -171,7 +195,10 @@ class Layout:
 
     def flat_of(self, record: ArrayRecord) -> np.ndarray | torch.Tensor | None:
         """Return the vector that a record's arrays lie in, if they do in this layout."""
-        return record.flat_in(self) if isinstance(record, FlatRecord) else None
+        if not isinstance(record, FlatRecord):
+            return None
+        own, flat = record.__dict__["_flat"]  # none if an array has been replaced
+        return flat if own == self else None
 
     def parts(self, record: ArrayRecord) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield where parameters stand in the flat vector, and a record's values of them, flat.
@@ -181,7 +208,7 @@ class Layout:
         """
         flat = self.flat_of(record)
         if flat is not None:
-            yield slice(self.size), flat if isinstance(flat, np.ndarray) else flat.cpu().numpy()
+            yield slice(self.size), on_host(flat)
             return
         if set(record.keys()) != set(self.names):
             missing = sorted(set(self.names) - set(record.keys()))
@@ -204,23 +231,15 @@ class Layout:
                 raise UnusableReplyError(f"array {name} holds {values.dtype}, not real numbers")
             yield place, values.reshape(-1)
 
-    def write_flat(self, record: ArrayRecord, out: np.ndarray) -> None:
-        """Copy a record's parameters into ``out``, shape (d,), float32.
+    def flattened(self, record: ArrayRecord, out: np.ndarray | None = None) -> np.ndarray:
+        """Return a copy of a record's parameters, shape (d,), float32: in ``out``, if it is given.
 
         Raises:
             UnusableReplyError: If the record's keys, shapes or types are not this layout's.
         """
+        flat = np.empty(self.size, dtype=np.float32) if out is None else out
         for part, values in self.parts(record):
-            np.copyto(out[part], values, casting="same_kind")
-
-    def flattened(self, record: ArrayRecord) -> np.ndarray:
-        """Return a copy of a record's parameters, shape (d,), float32.
-
-        Raises:
-            UnusableReplyError: If the record's keys, shapes or types are not this layout's.
-        """
-        flat = np.empty(self.size, dtype=np.float32)
-        self.write_flat(record, flat)
+            np.copyto(flat[part], values, casting="same_kind")
         return flat
 
     def read_flat(self, flat: np.ndarray | torch.Tensor, others: ArrayRecord) -> ArrayRecord:
@@ -274,11 +293,6 @@ class FlatRecord(ArrayRecord):
             arrays[name] = ArrayView(flat[place].reshape(shape))
         self.__dict__["_flat"] = layout, flat
 
-    def flat_in(self, layout: Layout) -> np.ndarray | torch.Tensor | None:
-        """Return the vector, if this is its layout and no array has been replaced."""
-        own, flat = self.__dict__["_flat"]
-        return flat if own == layout else None
-
     def __setitem__(self, key: str, value: Array) -> None:
         self.__dict__["_flat"] = None, None
         super().__setitem__(key, value)
@@ -297,7 +311,7 @@ class FlatRecord(ArrayRecord):
         layout, flat = self.__dict__["_flat"]
         if layout is None:
             return record_of, ({name: array.numpy() for name, array in self.items()},)
-        return flat_record, (layout, flat if isinstance(flat, np.ndarray) else flat.cpu().numpy())
+        return flat_record, (layout, on_host(flat))
 
 
 def flat_record(layout: Layout, flat: np.ndarray | torch.Tensor) -> FlatRecord:

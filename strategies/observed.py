@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from strategies.aggregation.aggregate import dot_products
-from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays
+from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays, plain, without_views
 from strategies.inferred_weights import inferred_weights
 from strategies.memory import can_go_on
 from strategies.randomness import Purpose, generator
@@ -70,7 +70,7 @@ class Observed(Strategy):
         self._seed(server_round)
         messages: list[Message] = []
         try:
-            asked = self.strategy.configure_train(server_round, _plain(arrays), config, grid)
+            asked = self.strategy.configure_train(server_round, plain(arrays), config, grid)
             messages = sorted(asked, key=lambda message: message.metadata.dst_node_id)
         except Exception as fault:  # somebody else's code may raise anything
             self._unasked = self._described(fault)
@@ -115,7 +115,7 @@ class Observed(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Pass it on."""
-        return self.strategy.configure_evaluate(server_round, _plain(arrays), config, grid)
+        return self.strategy.configure_evaluate(server_round, plain(arrays), config, grid)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -251,24 +251,12 @@ def _distance(step: Tensor, other: Tensor) -> float:
 
 def _copied(replies: list[Message]) -> list[Message]:
     """Return the replies with arrays of their own, which a strategy may take apart."""
-    copies = []
-    for reply in replies:
-        if reply.has_error():
-            copies.append(reply)
-            continue
-        content = RecordDict(
-            {
-                key: _plain(record) if isinstance(record, ArrayRecord) else record
-                for key, record in reply.content.items()
-            }
-        )
-        copies.append(Message(content, metadata=reply.metadata))  # pyright: ignore[reportCallIssue]
-    return copies
-
-
-def _plain(arrays: ArrayRecord) -> ArrayRecord:
-    """Return a copy as Flower makes arrays, without views on memory that others read."""
-    return ArrayRecord({name: Array(array.numpy()) for name, array in arrays.items()})
+    return [
+        reply
+        if reply.has_error()
+        else Message(without_views(reply.content), metadata=reply.metadata)  # pyright: ignore[reportCallIssue]
+        for reply in replies
+    ]
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class DeviceRows(UpdateRows):
         if not isinstance(flat, Tensor) or flat.device != self.matrix.device:
             if self._staged is None:
                 self._staged = torch.empty(len(self._start), pin_memory=True)
-            self._layout.write_flat(arrays, self._staged.numpy())
+            self._layout.flattened(arrays, out=self._staged.numpy())
             # Waits until it is there: the next reply is staged in its place.
             flat = self.matrix[row].copy_(self._staged)
         torch.sub(flat, self._there, out=self.matrix[row])

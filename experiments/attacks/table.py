@@ -11,7 +11,6 @@ a subpopulation attack to cost 10 points on its cluster: **bold**. Writes one CS
 to ``results/``, in percent and points, and the tables of the README.
 """
 
-import argparse
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -337,8 +336,7 @@ def _cell(row: dict, name: str, sign: int = 1) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
+    parser = pages.parser(__doc__)
     parser.add_argument("--set", dest="settings", action="append", default=[])
     arguments = parser.parse_args()
 

@@ -24,6 +24,7 @@ from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.ray_grid import RayGrid
 from fl_testbed.engine.ray_pool import RayPool
 from fl_testbed.engine.threads import keep_freed_memory, limit_threads
+from fl_testbed.scenario.flower_strategy import TAKES_ALL
 from strategies.aggregation import mean
 from strategies.robust import RobustFedAvg
 
@@ -42,14 +43,7 @@ def model() -> nn.Module:
 
 def rounds(grid: ClientGrid) -> Iterator[float]:
     """Yield the seconds of each round."""
-    strategy = RobustFedAvg(
-        mean,
-        averages_metrics=False,  # as in the engine's runs
-        fraction_evaluate=0.0,
-        min_train_nodes=1,
-        min_evaluate_nodes=0,
-        min_available_nodes=1,
-    )
+    strategy = RobustFedAvg(mean, averages_metrics=False, **TAKES_ALL)  # as in the engine's runs
     grid.sample = list(range(N_CLIENTS))
     arrays = ArrayRecord(model().state_dict())
     for round_ in range(1, ROUNDS + 1):

@@ -33,6 +33,7 @@ from networks import Cnn, shard_of
 from clients.app import ShardClientApp
 from clients.training import LocalTraining, batches
 from fl_testbed.engine.threads import limit_threads
+from fl_testbed.scenario.flower_strategy import TAKES_ALL
 from strategies.aggregation import Aggregator, mean, multi_krum
 from strategies.robust import RobustFedAvg
 
@@ -53,14 +54,7 @@ def engine_seconds(
     pool = RayPool(2)
     cohort = pool.prepare(partial(build_app, examples, training), None, torch_threads=1)
     grid = RayGrid(pool, cohort, client_timeout_s=600.0)
-    strategy = RobustFedAvg(
-        rule,
-        averages_metrics=False,  # as in the engine's runs
-        fraction_evaluate=0.0,
-        min_train_nodes=1,
-        min_evaluate_nodes=0,
-        min_available_nodes=1,
-    )
+    strategy = RobustFedAvg(rule, averages_metrics=False, **TAKES_ALL)  # as in the engine's runs
     arrays = ArrayRecord(Cnn().state_dict())
     n_parameters = sum(value.numel() for value in Cnn().parameters())
     seconds = []

@@ -10,7 +10,6 @@ and attack success within 5 points of the same defence without a lift. ``--insid
 for the runs of ``inside_clients*.yaml``, without a figure.
 """
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -135,8 +134,7 @@ def figure(table: pd.DataFrame, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
+    parser = pages.parser(__doc__)
     parser.add_argument("--inside", action="store_true", help="JTT inside clients instead")
     arguments = parser.parse_args()
     table = measured(arguments.out, INSIDE if arguments.inside else POISONS)

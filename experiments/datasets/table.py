@@ -6,7 +6,6 @@ Runs the scenarios (by default the four of the first table; finished runs are no
 writes results.csv, one row per run, and the tables of the README.
 """
 
-import argparse
 import shlex
 import subprocess
 import sys
@@ -94,13 +93,10 @@ def by_strategy(results: pd.DataFrame) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = pages.parser(__doc__)
     parser.add_argument(
         "scenarios", nargs="*", default=SCENARIOS, help="names in configs/, or files"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     for name in arguments.scenarios:
         path = Path(name) if name.endswith(".yaml") else CONFIGS / f"{name}.yaml"

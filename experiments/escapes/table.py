@@ -8,12 +8,13 @@ worst group as the ideal lift does (within 5 points; inside clients: as the mean
 attack success is at most 5.
 """
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
 
 from experiments import pages
+from experiments.oil_and_water_federated import runs
+from experiments.oil_and_water_federated.combinations.table import FAIR, SAFE
 from fl_testbed.metrics import read_table
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
@@ -48,7 +49,6 @@ SETTINGS = {
     "cnn": "CNN",
 }
 """Who attacks, where the minority is, or what is otherwise, as the page calls it."""
-SAFE, FAIR = 5.0, 5.0  # percent, points
 
 
 def measured(name: str, out: Path) -> pd.DataFrame:
@@ -56,10 +56,10 @@ def measured(name: str, out: Path) -> pd.DataFrame:
     scenarios = [s for file in FILES[name] for s in load_scenarios(HERE / f"{file}.yaml")]
     rows = []
     for run in finished_runs(scenarios, out):
-        variant, _, point = run.variant.partition(",")
-        key, _, value = point.partition("=")
-        method, setting = (value, variant) if key == "strategy" else (variant, value or "nobody")
-        row = {"method": method, "setting": setting, "seed": run.seed}
+        method, setting = runs.placed(run.variant)
+        if method in SETTINGS:  # strategies are swept, and the variants are what they meet
+            method, setting = setting, method
+        row = {"method": method, "setting": setting or "nobody", "seed": run.seed}
         row |= {column: run.figures.get(key) for column, key in COLUMNS.items()}
         rows.append({**row, "oracle": bool(run.figures["oracle"])})
     table = pd.DataFrame(rows)
@@ -84,7 +84,6 @@ def by_method(table: pd.DataFrame) -> list[list[str]]:
         name = f"{method} †" if own["oracle"].any() else str(method)
         cells = []
         for setting in settings:
-            runs = own[own["setting"] == setting]
             there = means.xs(setting, level="setting")
             goal = (
                 there.loc["jtt_ideal", "worst_group"] - FAIR
@@ -93,22 +92,15 @@ def by_method(table: pd.DataFrame) -> list[list[str]]:
             )
             worst, success = there.loc[method]
             escapes = worst >= goal and success <= SAFE and "†" not in name
-            figures = (runs[column] for column in ("worst_group", "attack_success"))
-            cells.append(pages.bold(" / ".join(map(pages.mean_pm, figures)), escapes))
-        first = own[own["setting"] == settings[0]]
-        weights = (first[f"weight_{role}"].mean() for role in ("minority", "poisoned"))
-        lines.append([name, *cells, " / ".join(f"{weight:.2f}" for weight in weights)])
+            cells.append(pages.bold(runs.outcome(own[own["setting"] == setting]), escapes))
+        lines.append([name, *cells, runs.weights(own[own["setting"] == settings[0]])])
     return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
-    arguments = parser.parse_args()
+    out = pages.parser(__doc__).parse_args().out
     for name in FILES:
-        pages.keep(HERE / f"{name}.csv", measured(name, arguments.out))
+        pages.keep(HERE / f"{name}.csv", measured(name, out))
     pages.write(PAGE, tables())
 
 

@@ -8,7 +8,6 @@ of each variant. A rate is bold where a lift takes it from 5 or less to 90 or mo
 the README comes from ``--figure``.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -188,9 +187,8 @@ def figure(runs: dict[tuple[str, int], RunResult], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = pages.parser(__doc__)
     parser.add_argument("name", choices=sorted(p.stem for p in HERE.glob("*.yaml")))
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     parser.add_argument("--figure", action="store_true", help="draw the curves too")
     arguments = parser.parse_args()
     runs = runs_of(load_scenarios(HERE / f"{arguments.name}.yaml"), arguments.out)

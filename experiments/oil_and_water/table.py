@@ -6,7 +6,6 @@ writes ``results/lifting.csv``, a row per run, and the tables of the README, and
 of each variant. Arguments after the name go to ``fl-testbed run``.
 """
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -305,9 +304,8 @@ def epochs_of(name: str, out: Path, method: str) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = pages.parser(__doc__)
     parser.add_argument("name", choices=sorted(p.stem for p in HERE.glob("[!s]*.yaml")))
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     arguments, others = parser.parse_known_args()
     scenario = str(HERE / f"{arguments.name}.yaml")
     command = ["-c", "from fl_testbed.cli import main; main()", "run", scenario]

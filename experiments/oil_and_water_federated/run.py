@@ -7,7 +7,6 @@ Runs that are done are kept, unfinished ones go on. ``--quick`` runs one seed of
 show, and leaves results, tables and figures in a folder of its own, ``runs/quick``.
 """
 
-import argparse
 import importlib
 from pathlib import Path
 
@@ -36,11 +35,8 @@ IN_TABLES_ALONE = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = pages.parser(__doc__)
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where run folders go")
     parser.add_argument("--quick", action="store_true", help="one seed, into a folder of its own")
     parser.add_argument("--engine", choices=("inline", "ray"), help="the scenarios' by default")
     arguments = parser.parse_args()

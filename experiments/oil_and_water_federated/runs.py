@@ -60,6 +60,8 @@ NAMES = {
 }
 """Of methods, where the name in a scenario does not say it."""
 
+UNATTACKED = "_unattacked"  # what a lift's name ends with where nobody attacks
+
 FIGURES = {
     "accuracy": "final.accuracy",
     "worst_group": "final.worst_group_accuracy",
@@ -146,15 +148,35 @@ def keep(question: str, results: Path, rows: pd.DataFrame) -> None:
     pages.keep(results / question / "results.csv", rows)
 
 
-def base_point(results: Path) -> pd.DataFrame:
-    """Return what the other questions compare with: rules and lifts against the hard backdoor.
+def alone(results: Path) -> pd.DataFrame:
+    """Return the runs of rules without a lift and of lifts without a rule, with columns ``lift``
+    and ``defence``; their ``point`` is who attacks, in the words of the rules.
 
-    The lifts' runs are those without a defence; ``none`` of them is the ``mean`` of the rules. The
-    backdoor of the faces is the easy one.
+    A lift's backdoor is the federation's own; ``none`` of the lifts is the ``mean`` of the rules.
     """
     rules, lifts = kept("defences", results), kept("reweightings", results)
-    lifts = own_backdoor(lifts[lifts["variant"] != "none"])
-    return pd.concat([rules[rules["point"] == "backdoor"], lifts], ignore_index=True)
+    lifts = lifts[lifts["variant"] != "none"]
+    parts = [
+        rules.assign(lift="none", defence=rules["variant"]),
+        own_backdoor(lifts).assign(point="backdoor", lift=lifts["variant"], defence="mean"),
+        lifts[lifts["point"] == "no_attack"].assign(lift=lifts["variant"], defence="mean"),
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def tried(results: Path) -> pd.DataFrame:
+    """Return these runs and those of lifts with rules, in the same columns."""
+    both = kept("combinations", results)
+    lift = both["variant"].str.removesuffix(UNATTACKED)
+    point = (lift == both["variant"]).map({True: "backdoor", False: "no_attack"})
+    both = both.assign(lift=lift, defence=both["point"], point=point)
+    return pd.concat([alone(results), both], ignore_index=True)
+
+
+def base_point(results: Path) -> pd.DataFrame:
+    """Return what the other questions compare with: rules and lifts against the backdoor."""
+    rows = alone(results)
+    return rows[rows["point"] == "backdoor"].reset_index(drop=True)
 
 
 def own_backdoor(lifts: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,6 @@ all others had. What is done is kept, what has changed since, code too, runs aga
 and figure go to ``runs/yours/mine``.
 """
 
-import argparse
 from itertools import cycle
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from rich.table import Table
 
 from experiments import pages
 from experiments.oil_and_water_federated import runs
-from experiments.oil_and_water_federated.combinations.table import FAIR, SAFE, UNATTACKED, panel
+from experiments.oil_and_water_federated.combinations.table import goal, panel
 from experiments.oil_and_water_federated.defences.table import ATTACKS, BASE
 from fl_testbed import api
 from fl_testbed.console import make_console
@@ -41,9 +40,7 @@ told 2: the rule is told the true number of attackers, 4 otherwise
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = pages.parser(__doc__, Path("runs/yours"))
     parser.add_argument("methods", type=Path, metavar="mine.yaml", help="variants, as in scenarios")
     parser.add_argument(
         "--on",
@@ -52,7 +49,6 @@ def main() -> None:
         metavar="DATASET",
         help=f"{', '.join(runs.FEDERATIONS)}: all by default",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/yours"), help="where results go")
     parser.add_argument("--data-dir", help="of the datasets; FL_TESTBED_DATA by default")
     parser.add_argument("--quick", action="store_true", help="the first seed alone")
     parser.add_argument("--engine", choices=("inline", "ray"), help="the scenarios' by default")
@@ -119,37 +115,27 @@ def written(own: Path, federations: list[str], out: Path) -> list[Path]:
 
 def known() -> pd.DataFrame:
     """Return the runs of the methods of these pages, with the name of each for readers."""
-    defences, lifts, both, mimics = (
-        runs.kept(question, runs.HERE)
-        for question in ("defences", "reweightings", "combinations", "minority_mimic")
+    mimics = runs.kept("minority_mimic", runs.HERE).query("point == 'mimic'")
+    defended = mimics["variant"].str.endswith("_multi_krum")
+    mimics = mimics.assign(
+        point="minority_mimic",
+        lift=mimics["variant"].str.removesuffix("_multi_krum"),
+        defence=defended.map({True: "multi_krum", False: "mean"}),
     )
-    lifts = lifts[lifts["variant"].isin(LIFTS)]
-    attacked, unattacked = runs.own_backdoor(lifts), lifts[lifts["point"] == "no_attack"]
-    mimics = mimics[mimics["point"] == "mimic"]
-    mimics = mimics[mimics["variant"].isin([*LIFTS, "agnostic_multi_krum"])]
-    lift = both["variant"].str.removesuffix(UNATTACKED)
-    names = lift.map(runs.name_of) + ", " + both["point"].map(runs.name_of)
-    point = (lift == both["variant"]).map({True: BASE, False: "no_attack"})
-    parts = [
-        defences,
-        attacked.assign(point=BASE),
-        unattacked,
-        mimics.assign(point="minority_mimic"),
-    ]
-    alone = pd.concat(parts, ignore_index=True)
-    alone["method"] = alone["variant"].map(runs.name_of).str.replace(" with ", ", ")
-    return pd.concat([alone, both.assign(method=names, point=point)], ignore_index=True)
+    rows = pd.concat([runs.tried(runs.HERE), mimics], ignore_index=True)
+    rows = rows[rows["lift"].isin(["none", *LIFTS]) | (rows["defence"] != "mean")]
+    methods = zip(rows["lift"], rows["defence"], strict=True)
+    return rows.assign(method=[_named(lift, defence) for lift, defence in methods])
 
 
-def corner(others: pd.DataFrame, point: str) -> tuple[float, float]:
-    """Return the least worst group and the most attack success that reach both goals."""
-    ideal = others[(others["method"] == IDEAL) & (others["point"] == point)]
-    return ideal["worst_group"].mean() - FAIR, SAFE
+def _named(lift: str, defence: str) -> str:
+    parts = [method for method, nothing in ((lift, "none"), (defence, "mean")) if method != nothing]
+    return ", ".join(map(runs.name_of, parts or ["mean"]))
 
 
 def beside_others(own: pd.DataFrame, others: pd.DataFrame) -> list[list[str]]:
     """Return own methods, the undefended mean, an oracle's lift, and who comes nearest to it."""
-    wanted = {point: corner(others, point) for point in ("no_attack", BASE)}
+    wanted = {p: goal(others[others["point"] == p]) for p in ("no_attack", BASE)}
 
     def short(rows: pd.DataFrame) -> float:
         means = rows.groupby("point")[[*SHOWN]].mean()
@@ -191,7 +177,7 @@ def figure(own: pd.DataFrame, others: pd.DataFrame) -> Figure:
         panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, present, strict=True):
             there, mine = (rows[rows["federation"] == name] for rows in (others, own))
-            panel(axes, runs.FEDERATIONS[name], *corner(there, BASE))
+            panel(axes, runs.FEDERATIONS[name], *goal(there))
             x, y = there.groupby("method")[[*SHOWN]].mean().to_numpy().T[::-1]
             axes.plot(
                 x, y, "o", color=FAINT, alpha=0.5, markersize=5, label="methods of these pages"

@@ -11,7 +11,6 @@ and writes the tables of the README. FLANDERS reports the best accuracy from the
 attackers begin, of one run; bold is what is more than 0.1 apart.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,11 +182,7 @@ def by_class(single: pd.DataFrame, epochs: pd.DataFrame) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
-    out = parser.parse_args().out
+    out = pages.parser(__doc__).parse_args().out
     measured = [flanders(out), *(long_tail(name, out) for name in FILES[1:])]
     for name, table in zip(FILES, measured, strict=True):
         if not table.empty:

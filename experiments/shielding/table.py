@@ -7,7 +7,6 @@ writes ``results/fashion.csv``, a row per run, and the tables of the README. A c
 its interval does not reach zero.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +71,8 @@ def costs(table: pd.DataFrame) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = pages.parser(__doc__)
     parser.add_argument("name", choices=sorted(p.stem for p in HERE.glob("*.yaml")))
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     arguments = parser.parse_args()
     pages.keep(RESULTS / f"{arguments.name}.csv", measured(arguments.name, arguments.out))
     pages.write(PAGE, tables())

@@ -29,7 +29,7 @@ class Pool:
 
     def roles(self) -> list[Role]:
         """Return each example's role, in the terms that clients have."""
-        roles = (Role.HONEST_MAJORITY, Role.HONEST_MINORITY, Role.POISONED)
+        roles = list(Role)
         places = torch.where(self.is_poisoned, 2, self.is_minority.long())
         return [roles[place] for place in places.tolist()]
 

@@ -62,7 +62,7 @@ class Material:
         if self.poison is None:
             return self.clean
         rng = generator(self.scenario.seed, Purpose.POISON)
-        shard = self.poison.poison(shard_of(self.clean, self.held), 0, rng)
+        shard = self.poison.poisoned(shard_of(self.clean, self.held), 0, rng)
         pool = with_shard(self.clean, self.held, shard)
         return replace(pool, annotated=self._annotated(pool.labels))
 

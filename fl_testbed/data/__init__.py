@@ -1,7 +1,7 @@
 """Datasets, their groups, and how they are shared out to clients."""
 
 from fl_testbed.data.dataset import DataError, Dataset, Examples, long_tailed
-from fl_testbed.data.federation import Federation, Goal, GroupRow, TestSet
+from fl_testbed.data.federation import Federation, Goal, TestSet
 from fl_testbed.data.groups import Groups
 from fl_testbed.data.population import Population
 
@@ -11,7 +11,6 @@ __all__ = [
     "Examples",
     "Federation",
     "Goal",
-    "GroupRow",
     "Groups",
     "Population",
     "TestSet",

@@ -61,17 +61,6 @@ Restyle = Callable[[Tensor, Tensor, Role], Tensor]
 the labels and the client's role, and returns new marks."""
 
 
-class GroupRow(NamedTuple):
-    """How many examples of one group there are, and who holds them."""
-
-    name: str
-    is_minority: bool
-    honest_majority: int
-    honest_minority: int
-    poisoned: int
-    test: int
-
-
 @dataclass(frozen=True)
 class Federation:
     """Who holds what. Shards are made when asked for, so many clients cost little."""
@@ -132,10 +121,9 @@ class Federation:
             return _test_set(self.groups.dress(train, rows, np.zeros(len(rows), dtype=bool)))
         return _test_set(self.groups.test_examples(train.take(rows), None))
 
-    def group_counts(self) -> dict[str, int]:
-        """Return how many training examples honest clients hold of each group."""
-        counts = self._counts(Role.HONEST_MAJORITY) + self._counts(Role.HONEST_MINORITY)
-        return dict(zip(self.group_names, counts.tolist(), strict=True))
+    def group_counts(self, *roles: Role) -> np.ndarray:
+        """Return how many training examples clients of some roles hold of each group."""
+        return np.sum([self._counts(role) for role in roles], axis=0)
 
     def holdings(self) -> Tensor:
         """Return how many training examples of each group every client holds, (clients, groups)."""
@@ -143,21 +131,16 @@ class Federation:
         by_group = cells.reshape(len(cells), len(self.group_names), self.dataset.n_classes)
         return torch.from_numpy(by_group.sum(axis=2))
 
-    def group_table(
-        self, split: Literal["test", "validation"] = "test", max_examples: int | None = None
-    ) -> list[GroupRow]:
-        """Return by group how many examples each role holds, and how many models are tested on."""
+    def tested_counts(
+        self, split: Literal["test", "validation"], max_examples: int | None
+    ) -> np.ndarray:
+        """Return how many examples of each group models are tested on."""
         tested = (
             self.groups.test_groups(self.dataset.test, max_examples)
             if split == "test"
             else self.validation_set().groups.numpy()
         )
-        counts = [self._counts(role) for role in Role]
-        counts.append(np.bincount(tested, minlength=len(self.group_names)))
-        return [
-            GroupRow(name, group in self.groups.minority, *(int(c[group]) for c in counts))
-            for group, name in enumerate(self.group_names)
-        ]
+        return np.bincount(tested, minlength=len(self.group_names))
 
     def cell_counts(self, clients: Iterable[int]) -> np.ndarray:
         """Return how many clean examples of each group and class some clients hold.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from clients.shard import Role, pooled
+from clients.shard import HONEST, Role, pooled
 from fl_testbed.data.federation import Federation
 from strategies.shapes import Tensor
 
@@ -43,7 +43,7 @@ def specimens(
     """
     population, classes = federation.population, federation.dataset.classes
     strips = []
-    for role in (Role.HONEST_MAJORITY, Role.HONEST_MINORITY):
+    for role in HONEST:
         for client in population.clients(role)[:1]:
             inputs, labels = federation.shard(client)[:2]
             # From all over the shard: some ways to deal leave it sorted by class.

@@ -76,7 +76,7 @@ class AttackersPoison:
         if client not in self._own:
             return shard
         name, among_its_kind = self._own[client]
-        return self._plans[name].poison(shard, among_its_kind, rng)
+        return self._plans[name].poisoned(shard, among_its_kind, rng)
 
     def goals(self, test: TestSet) -> dict[str, Goal]:
         """Return what each poison is after, by its name."""

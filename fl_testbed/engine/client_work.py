@@ -10,8 +10,9 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 
-from fl_testbed.engine.flower_internals import RUN_ID, message_from, with_views, without_views
+from fl_testbed.engine.flower_internals import RUN_ID, message_from
 from fl_testbed.scenario.users_code import described
+from strategies.flower_arrays import with_views, without_views
 
 LOOK_AGAIN_S = 0.05  # whether an import is done that a client's time limit shall not cut in half
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
+from clients.shard import HONEST
 from clients.training import classes_in, logits_of
 from fl_testbed.data import Federation, Goal, TestSet
 from fl_testbed.data.groups import shown_name
@@ -70,7 +71,7 @@ class Evaluator:
         self._model = build_model(scenario, federation.dataset).to(device)
         self._test = test_set(scenario, federation)
         self._inputs = self._test.inputs.to(device)
-        self._training_counts = np.array(list(federation.group_counts().values()))
+        self._training_counts = federation.group_counts(*HONEST)
         self._cells = self._test.groups * federation.dataset.n_classes + self._test.labels
         self._judged = _judged(federation, scenario.evaluation.n_clients)
         self._holdings = federation.cell_counts(self._judged)

@@ -7,14 +7,12 @@ made of as well: they import public names alone.
 import logging
 import os
 
-from flwr.app import Array, ArrayRecord, Message, Metadata, RecordDict
+from flwr.app import Message, Metadata, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore import telemetry
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
-
-from strategies.flower_arrays import are_views, view
 
 SERVER_NODE_ID = -1
 RUN_ID = 1
@@ -56,31 +54,6 @@ def with_message_id(message: Message, message_id: str) -> Message:
 def message_from(content: RecordDict, metadata: Metadata) -> Message:
     """Return a message as it arrives at a node."""
     return Message(content, metadata=metadata)  # pyright: ignore[reportCallIssue]
-
-
-def with_views(content: RecordDict) -> RecordDict:
-    """Return a record dict whose arrays are views; other records are the same objects."""
-    result = RecordDict()
-    for key, record in content.items():
-        if isinstance(record, ArrayRecord) and not are_views(record):
-            viewed = ArrayRecord()
-            for name, array in record.items():
-                viewed[name] = view(array)
-            result[key] = viewed
-        else:
-            result[key] = record
-    return result
-
-
-def without_views(content: RecordDict) -> RecordDict:
-    """Return a record dict of Flower's own arrays, each of whose readers gets numbers of its own;
-    other records are the same objects."""
-    result = RecordDict()
-    for key, record in content.items():
-        if isinstance(record, ArrayRecord):
-            record = ArrayRecord({name: Array(array.numpy()) for name, array in record.items()})
-        result[key] = record
-    return result
 
 
 def to_bytes(content: RecordDict) -> bytes:

@@ -16,8 +16,8 @@ from fl_testbed.engine.flower_internals import (
     from_bytes,
     to_bytes,
     with_message_id,
-    with_views,
 )
+from strategies.flower_arrays import with_views
 
 CLIENT_FAILED = 1
 DROPPED_OUT = "dropped out"

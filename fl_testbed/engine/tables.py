@@ -2,6 +2,7 @@
 
 from rich.table import Column, Table
 
+from clients.shard import HONEST, Role
 from fl_testbed.data import Dataset
 from fl_testbed.data.groups import shown_name
 from fl_testbed.engine.assembly import build_federation
@@ -37,8 +38,9 @@ def group_table(scenario: Scenario, dataset: Dataset) -> Table:
     """Return who holds how many examples of each group."""
     split = scenario.evaluation.split
     federation = build_federation(scenario, dataset)
-    rows = federation.group_table(split, scenario.evaluation.max_examples)
-    honest = sum(row.honest_majority + row.honest_minority for row in rows)
+    honest = federation.group_counts(*HONEST)
+    counts = [federation.group_counts(role) for role in Role]
+    counts.append(federation.tested_counts(split, scenario.evaluation.max_examples))
     counted = ("share", "majority", "minority", "poisoned", split)
     table = Table(
         "group",
@@ -48,9 +50,8 @@ def group_table(scenario: Scenario, dataset: Dataset) -> Table:
         caption="share: of the honest clients' examples",
         caption_justify="left",
     )
-    for row in rows:
-        held = row.honest_majority + row.honest_minority
-        counts = (row.honest_majority, row.honest_minority, row.poisoned, row.test)
-        name = shown_name(row.name, is_minority=row.is_minority)
-        table.add_row(name, f"{held / max(1, honest):.1%}", *(f"{count:,}" for count in counts))
+    for group, name in enumerate(federation.group_names):
+        shown = shown_name(name, is_minority=group in federation.groups.minority)
+        share = f"{honest[group] / max(1, honest.sum()):.1%}"
+        table.add_row(shown, share, *(f"{count[group]:,}" for count in counts))
     return table

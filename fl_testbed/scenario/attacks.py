@@ -24,6 +24,7 @@ from clients.training import LocalTraining, State, StepHook
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
 from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
 from fl_testbed.scenario.spec import ClientCount, Contradiction, Spec, inside
+from strategies.pipeline import asked_facts
 
 SeenBy = Annotated[
     Literal["omniscient", "colluding"],
@@ -37,10 +38,6 @@ class AttackSpec(Spec):
     """An attack on the update, and the facts of the scenario that it needs."""
 
     attack: ClassVar[Attack]
-    knows_defence: ClassVar[bool] = False
-    """Whether attackers can compute what the server's rule would make of the round."""
-    needs_twin: ClassVar[bool] = False
-    """Whether attackers train a second time, on clean data."""
     needs_spread: ClassVar[bool] = True
     """Whether colluding attackers must be two at least, to learn how honest updates differ."""
 
@@ -48,6 +45,22 @@ class AttackSpec(Spec):
     def seen(self) -> Knowledge:
         """Which updates the attackers see."""
         return Knowledge(getattr(self, "knowledge", Knowledge.BLIND))
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The facts that its attackers are told."""
+        attack = self.build()
+        return asked_facts(attack, FACTS, skip=1) if attack is not None else frozenset()
+
+    @property
+    def knows_defence(self) -> bool:
+        """Whether attackers can compute what the server's rule would make of the round."""
+        return "defence" in self.asked
+
+    @property
+    def needs_twin(self) -> bool:
+        """Whether attackers train a second time, on clean data."""
+        return "clean" in self.asked
 
     @property
     def samples_everybody(self) -> bool:
@@ -202,7 +215,6 @@ class TailoredSpec(AttackSpec):
     direction: Direction = "std"
     n_evaluations: PositiveInt = 20
     attack = staticmethod(attacks.tailored)
-    knows_defence = True
 
 
 class MinorityMimicSpec(AttackSpec):
@@ -213,7 +225,6 @@ class MinorityMimicSpec(AttackSpec):
     closeness: PositiveFloat = 1.0  # distance to the minority, as a multiple of its own spread
     within: Literal["ball", "box"] = "ball"
     attack = staticmethod(attacks.minority_mimic)
-    needs_twin = True
     needs_spread = False
 
 
@@ -237,14 +248,9 @@ class OwnAttackSpec(OwnSpec, AttackSpec):
         return ", which blind attackers are not told: let knowledge be omniscient or colluding"
 
     @property
-    def knows_defence(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether it asks what the server would do."""
-        return "defence" in self.offered and self.names("defence")
-
-    @property
-    def needs_twin(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether it asks for updates of clean data."""
-        return "clean" in self.offered and self.names("clean")
+    def asked(self) -> frozenset[str]:
+        """Those that it names, of what such attackers are told."""
+        return frozenset(filter(self.names, self.offered))
 
     def build(self) -> Attack | None:
         """Return the function with its arguments bound."""

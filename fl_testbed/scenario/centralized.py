@@ -72,7 +72,7 @@ class MimicBackdoorSpec(PoisonSpec):
             check_is_matched(int(reference.sum()))
         model = cache(lambda: scene.surrogate(clean, self.surrogate_epochs))
 
-        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+        def poison(shard: Shard) -> Shard:
             minority = clean.inputs[reference], clean.labels[reference]
             return confidence_matched_backdoor(
                 shard, trigger, self.target, self.fraction, model(), *minority

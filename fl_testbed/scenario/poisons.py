@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_made_shard
 from fl_testbed.scenario.partitions import ClientsSpec
 from fl_testbed.scenario.spec import Contradiction, Fraction, Spec
 from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
+from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
 
 
@@ -57,11 +58,17 @@ class Scene:
 class Plan(NamedTuple):
     """A poison with everything bound that it needs."""
 
-    poison: Callable[[Shard, int, np.random.Generator], Shard]
-    """Takes a clean shard, the place of its attacker among those of the poison (from 0), and random
-    numbers; returns the poisoned shard."""
+    poison: Callable[..., Shard]
+    """From a clean shard to the poisoned one. By name it is told ``attacker``, the place of its
+    attacker among those of the poison (from 0), and ``rng``."""
     goal: Callable[[TestSet], Goal | None]
     """What it is after among the majority's test examples; None for mere damage."""
+
+    def poisoned(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+        """Return what the poison makes of a clean shard."""
+        known = {"attacker": attacker, "rng": rng}
+        asked = asked_facts(self.poison, known, skip=1)
+        return self.poison(shard, **{name: known[name] for name in asked})
 
 
 class PoisonSpec(Spec):
@@ -118,6 +125,7 @@ class NoPoisonSpec(PoisonSpec):
 class DirtyLabelBackdoorSpec(PoisonSpec):
     """Stamp a trigger on a share of an attacker's examples and label them as the target."""
 
+    backdoor: ClassVar[Callable[..., Shard]] = staticmethod(poisons.dirty_label_backdoor)
     kind: Literal["dirty_label_backdoor"]
     trigger: AnyTriggerSpec
     source: NonNegativeInt | None = None  # the only class poisoned; any but the target by default
@@ -127,14 +135,10 @@ class DirtyLabelBackdoorSpec(PoisonSpec):
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         trigger = self.trigger.build(scene.dataset, scene.groups)
-
-        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            return poisons.dirty_label_backdoor(
-                shard, trigger, self.target, self.fraction, rng, self.source
-            )
-
+        keys = self.model_dump(exclude={"kind", "trigger"})
         return Plan(
-            poison, partial(stamped, trigger=trigger, source=self.source, target=self.target)
+            partial(type(self).backdoor, trigger=trigger, **keys),
+            partial(stamped, trigger=trigger, source=self.source, target=self.target),
         )
 
     def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -145,27 +149,14 @@ class DirtyLabelBackdoorSpec(PoisonSpec):
 class DistributedBackdoorSpec(DirtyLabelBackdoorSpec):
     """A dirty-label backdoor in pieces: each attacker stamps one, the test stamps them all."""
 
+    backdoor = staticmethod(poisons.distributed_backdoor)
     kind: Literal["distributed_backdoor"]  # pyright: ignore[reportIncompatibleVariableOverride]
     n_pieces: Annotated[PositiveInt, Field(ge=2)] = 4
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         scene.dataset.need_images(f"poison: {self.kind}")
-        trigger = self.trigger.build(scene.dataset, scene.groups)
-
-        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            return poisons.distributed_backdoor(
-                shard,
-                trigger,
-                attacker,
-                self.n_pieces,
-                self.target,
-                self.fraction,
-                rng,
-                self.source,
-            )
-
-        return super().build(scene)._replace(poison=poison)
+        return super().build(scene)
 
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
@@ -194,12 +185,8 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
         """Return the poison."""
         look = as_minority(scene.groups)
         (rare_group,) = scene.groups.minority  # of styles there are two
-
-        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            return poisons.edge_case_backdoor(
-                shard, look, rare_group, self.source, self.target, self.fraction, rng
-            )
-
+        keys = self.model_dump(include={"source", "target", "fraction"})
+        poison = partial(poisons.edge_case_backdoor, as_rare=look, rare_group=rare_group, **keys)
         return Plan(poison, partial(stamped, trigger=look, source=self.source, target=self.target))
 
     def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -301,13 +288,13 @@ class CleanLabelBackdoorSpec(PoisonSpec):
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         trigger = self.trigger.build(scene.dataset, scene.groups)
-        harden = self.harden.build(scene, self.target)
-
-        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            return poisons.clean_label_backdoor(
-                shard, trigger, self.target, self.fraction, rng, harden
-            )
-
+        poison = partial(
+            poisons.clean_label_backdoor,
+            trigger=trigger,
+            target=self.target,
+            fraction=self.fraction,
+            harden=self.harden.build(scene, self.target),
+        )
         return Plan(poison, partial(stamped, trigger=trigger, source=None, target=self.target))
 
     def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -345,19 +332,10 @@ class GradientMatchingSpec(PoisonSpec):
 
         known = cache(lambda: victims(scene.test()).inputs)
 
-        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            return poisons.gradient_matching(
-                shard,
-                model(),
-                known(),
-                self.target,
-                self.fraction,
-                rng,
-                epsilon=self.epsilon,
-                steps=self.steps,
-                restarts=self.restarts,
-                step_size=self.step_size,
-            )
+        keys = self.model_dump(exclude={"kind", "source", "n_victims", "surrogate_epochs"})
+
+        def poison(shard: Shard, rng: np.random.Generator) -> Shard:
+            return poisons.gradient_matching(shard, model(), known(), rng=rng, **keys)
 
         def goal(test: TestSet) -> Goal:
             chosen = victims(test)
@@ -417,11 +395,7 @@ class LabelFlipSpec(PoisonSpec):
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         relabel = self.relabel.build(scene.dataset.n_classes)
-
-        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
-            return poisons.label_flip(shard, relabel, self.fraction, rng)
-
-        return Plan(poison, self.goal)
+        return Plan(partial(poisons.label_flip, relabel=relabel, fraction=self.fraction), self.goal)
 
     def goal(self, test: TestSet) -> Goal | None:
         """Return the class that is to be taken for another; None if all are to be confused."""
@@ -459,7 +433,7 @@ class SubpopulationSpec(PoisonSpec):
         """Return the poison."""
         found = cache(partial(self._find, scene))
 
-        def poison(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+        def poison(shard: Shard, rng: np.random.Generator) -> Shard:
             members, target = found().members, found().target
             return poisons.subpopulation_attack(shard, members, target, self.fraction, rng)
 

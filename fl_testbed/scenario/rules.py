@@ -76,7 +76,6 @@ class RuleSpec(MethodSpec):
 
     selects: ClassVar[bool] = False
     """Whether a weight of 0 means that the rule chose not to hear a client."""
-    needs_server_data: ClassVar[bool] = False
     takes_update_for_step: ClassVar[bool] = False
     """Whether it goes by how the model moved, and takes its own updates for that."""
 
@@ -212,7 +211,6 @@ class FLTrustSpec(RuleSpec):
     kind: Literal["fltrust"]
     rule = staticmethod(rules.fltrust)
     selects = True
-    needs_server_data = True
 
 
 class FoolsGoldSpec(RuleSpec):
@@ -292,7 +290,6 @@ class ErrorRateRejectionSpec(RuleSpec, AssumesMalicious):
     rule = staticmethod(rules.error_rate_rejection)
     bound = rules.error_rate_rejection_bound
     selects = True
-    needs_server_data = True
 
 
 class LossRejectionSpec(RuleSpec, AssumesMalicious):
@@ -302,7 +299,6 @@ class LossRejectionSpec(RuleSpec, AssumesMalicious):
     rule = staticmethod(rules.loss_rejection)
     bound = rules.loss_rejection_bound
     selects = True
-    needs_server_data = True
 
 
 class UnionRejectionSpec(RuleSpec, AssumesMalicious):
@@ -312,7 +308,6 @@ class UnionRejectionSpec(RuleSpec, AssumesMalicious):
     rule = staticmethod(rules.union_rejection)
     bound = rules.union_rejection_bound
     selects = True
-    needs_server_data = True
 
 
 class FLDetectorSpec(RuleSpec):
@@ -364,11 +359,6 @@ class OwnRuleSpec(OwnMethodSpec, RuleSpec):
     def selects(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What the scenario says."""
         return self.is_selection
-
-    @property
-    def needs_server_data(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether it names what only the server's own data give."""
-        return self.names("reference", "evaluate")
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need an Aggregate of one update and a weight and a suspicion for each."""

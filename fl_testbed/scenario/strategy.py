@@ -75,7 +75,7 @@ class StrategySpec(Spec):
     @property
     def needs_server_data(self) -> bool:
         """Whether the rule trains or judges models on the server's own data."""
-        return self.aggregation.needs_server_data
+        return bool(self._asked & {"reference", "evaluate"})
 
     def n_assumed(self, n: int) -> int | None:
         """Return how many malicious clients the rule assumes in a sample of n, if it assumes."""

@@ -5,12 +5,12 @@ import gc
 import pytest
 import torch
 
-from clients.device_memory import HostMemory, counted_tensors, is_out_of_memory
+from clients.device_memory import CountedTensors, HostMemory, is_out_of_memory
 
 
 def test_tensors_are_counted_while_they_live_and_views_of_them_are_not():
     before = torch.zeros(1_000)
-    with counted_tensors() as count:
+    with CountedTensors() as count:
         one = torch.zeros(1_000)
         two = one[10:] + 1  # 990 of four bytes
         old = before[5:]  # made before, its view is no memory
@@ -25,7 +25,7 @@ def test_tensors_are_counted_while_they_live_and_views_of_them_are_not():
 def test_what_is_counted_under_vmap_and_autograd_is_what_is_there():
     # A batch of 3 products of (5, 7) and (7, 2): results of 3 × 5 × 2 numbers, then gradients.
     x, w = torch.rand(3, 5, 7), torch.rand(3, 7, 2, requires_grad=True)
-    with counted_tensors() as count:
+    with CountedTensors() as count:
         product = torch.func.vmap(torch.matmul)(x, w)
         assert count.live == product.nbytes == 120
         (gradient,) = torch.autograd.grad(product, w, torch.ones_like(product))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clients.device_memory import counted_tensors
+from clients.device_memory import CountedTensors
 from strategies.running_sum import RowByRow, RunningSum
 
 MEAN = RowByRow(scale=lambda norm: 1.0, suspicion=lambda norm: 0.0)
@@ -38,7 +38,7 @@ def test_rows_are_added_in_their_order_and_in_float64_though_one_never_comes():
 
 def test_rows_after_one_that_failed_are_not_held_back():
     running, row = RunningSum(1_000, MEAN), torch.ones(1_000)
-    with counted_tensors() as count:
+    with CountedTensors() as count:
         running.skip(0)
         for place in range(1, 9):
             running.put(place, row, 1.0, 1.0)

@@ -44,7 +44,6 @@ NAMED = {
     },
 }
 """Points that are named in the figure, and where to: by federation, lift and rule."""
-UNATTACKED = "_unattacked"  # what a lift's name ends with where nobody attacks
 TOLD_TWO = "_told_2"  # the same where rules are told the true number of attackers
 FAIR, SAFE = 5.0, 5.0
 """Points below the ideal lift's worst group, and percent of attack success, that reach both."""
@@ -68,16 +67,8 @@ def plane(results: Path) -> pd.DataFrame:
 
 def methods(results: Path) -> pd.DataFrame:
     """Return every run against the own backdoor, with columns ``lift`` and ``defence``."""
-    alone = runs.base_point(results)
-    rules = alone["point"] == "backdoor"
-    alone = alone.assign(
-        lift=alone["variant"].where(~rules, "none"),
-        defence=alone["variant"].where(rules, "mean"),
-    )
-    both = runs.kept("combinations", results)
-    both = both.assign(lift=both["variant"], defence=both["point"])
-    found = pd.concat([alone, both], ignore_index=True)
-    return found[found["lift"].isin([*LIFTS, "jtt_ideal"])]
+    found = runs.tried(results)
+    return found[(found["point"] == "backdoor") & found["lift"].isin([*LIFTS, "jtt_ideal"])]
 
 
 def goal(rows: pd.DataFrame) -> tuple[float, float]:
@@ -155,15 +146,8 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
 
 def of_unattacked(results: Path) -> list[list[str]]:
     """Return the worst group where nobody attacks, bold if it reaches the ideal lift's less 5."""
-    rules, lifts = runs.kept("defences", results), runs.kept("reweightings", results)
-    lifts, both = lifts[lifts["variant"] != "none"], runs.kept("combinations", results)
-    both = both[both["variant"].str.endswith(UNATTACKED)]
-    parts = [
-        rules.query("point == 'no_attack'").assign(lift="none", defence=rules["variant"]),
-        lifts.query("point == 'no_attack'").assign(lift=lifts["variant"], defence="mean"),
-        both.assign(lift=both["variant"].str.removesuffix(UNATTACKED), defence=both["point"]),
-    ]
-    rows = pd.concat(parts, ignore_index=True)
+    rows = runs.tried(results).query("point == 'no_attack'")
+    both = rows.query("lift != 'none' and defence != 'mean'")
     present = [name for name in SUFFERING if name in set(both["federation"])]
     columns = [(name, lift) for name in present for lift in LIFTS]
     lines = [["defence", *(f"{runs.FEDERATIONS[n]}: {runs.name_of(lift)}" for n, lift in columns)]]
@@ -171,7 +155,7 @@ def of_unattacked(results: Path) -> list[list[str]]:
         key: own["worst_group"] for key, own in rows.groupby(["federation", "lift", "defence"])
     }
     fair = {name: found[name, "jtt_ideal", "mean"].mean() - FAIR for name in present}
-    for rule in ("mean", *both["point"].unique()):
+    for rule in ("mean", *both["defence"].unique()):
         worst = [found[name, lift, rule] for name, lift in columns]
         cells = [
             pages.bold(pages.mean_pm(own), own.mean() >= fair[name])
@@ -185,25 +169,24 @@ def of_unattacked(results: Path) -> list[list[str]]:
 def of_told_two(results: Path) -> list[list[str]]:
     """Return worst group / ASR, and the worst group where nobody attacks, of rules that are told
     the true number of attackers; bold where both goals are reached, attacked or not."""
-    both, lifts = runs.kept("combinations", results), runs.kept("reweightings", results)
-    ideal = lifts[lifts["variant"] == "jtt_ideal"].groupby(["federation", "point"])
-    fair = ideal["worst_group"].mean() - FAIR
-    own = dict(iter(both.groupby(["federation", "variant", "point"])))
-    told = both[both["variant"].str.contains(TOLD_TWO)]
+    rows = runs.tried(results)
+    own = dict(iter(rows.groupby(["federation", "lift", "defence", "point"])))
+    told = rows[rows["lift"].str.endswith(TOLD_TWO)]
     columns = [(name, lift) for name in runs.present(told) for lift in LIFTS[1:]]
     heads = [f"{runs.FEDERATIONS[name]}: {runs.name_of(lift)}" for name, lift in columns]
     lines = [["worst group / ASR; worst group unattacked", *heads]]
-    for rule in told["point"].unique():
+    for rule in told["defence"].unique():
         cells = []
         for name, lift in columns:
-            attacked = own[name, lift + TOLD_TWO, rule]
-            unattacked = own[name, lift + TOLD_TWO + UNATTACKED, rule]["worst_group"]
+            points = ("backdoor", "no_attack")
+            attacked, unattacked = (own[name, lift + TOLD_TWO, rule, point] for point in points)
+            fair = [goal(own[name, "jtt_ideal", "mean", point])[0] for point in points]
             reached = (
-                attacked["worst_group"].mean() >= fair[name, "hard"]
+                attacked["worst_group"].mean() >= fair[0]
                 and attacked["attack_success"].mean() <= SAFE
-                and unattacked.mean() >= fair[name, "no_attack"]
+                and unattacked["worst_group"].mean() >= fair[1]
             )
-            text = f"{runs.outcome(attacked)}; {pages.mean_pm(unattacked)}"
+            text = f"{runs.outcome(attacked)}; {pages.mean_pm(unattacked['worst_group'])}"
             cells.append(pages.bold(text, reached))
         lines.append([runs.name_of(rule), *cells])
     return lines

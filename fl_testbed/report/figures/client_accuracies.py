@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clients.shard import Role
+from clients.shard import HONEST
 from fl_testbed.report.figures.style import (
     ROLE_COLOURS,
     ROLE_STYLES,
@@ -14,8 +14,6 @@ from fl_testbed.report.figures.style import (
     panels,
     role_name,
 )
-
-JUDGED = (Role.HONEST_MAJORITY, Role.HONEST_MINORITY)
 
 
 def client_accuracies(accuracies: Mapping[str, pd.DataFrame]) -> Figure:
@@ -27,7 +25,7 @@ def client_accuracies(accuracies: Mapping[str, pd.DataFrame]) -> Figure:
     with house_style():
         figure, axes = panels(accuracies)
         for panel, table in zip(axes, accuracies.values(), strict=True):
-            for role in JUDGED:
+            for role in HONEST:
                 own = table.loc[table["role"] == role.value, "accuracy"] * 100
                 if not len(own):
                     continue

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.shard import Role, Shard
+from clients.shard import HONEST, Role, Shard
 from fl_testbed.data import Dataset, Examples, Federation, Population
 from fl_testbed.data.dealing import iid, natural
 from fl_testbed.data.groups import Groups, StyleGroups, groups_by
@@ -141,7 +141,7 @@ class TestSpread:
         assert sum(held[:8]) == 8
         assert sum(held[6:8]) == round(8 * (concentration + (1 - concentration) / 4))
         assert sum(held[8:]) == round(8 * (1 - concentration) / 4)
-        assert fed.group_counts() == {"plain": 24, "inverted": 8}
+        assert fed.group_counts(*HONEST).tolist() == [24, 8]
 
     def test_any_of_a_client_s_examples_may_be_the_restyled_ones(self):
         fed = federation(None, population=Population(6, 2, 2), n_server=0, concentration=0.0)
@@ -203,9 +203,9 @@ class TestValidation:
 
 class TestCounts:
     def test_group_counts_are_of_honest_clients_alone(self):
-        assert federation().group_counts() == {"plain": 3 * EACH, "inverted": 2 * EACH}
-        own = federation(groups=HALVES)
-        assert own.group_counts() == {"low": 3 * EACH, "high": 2 * EACH}
+        for groups in (STYLES, HALVES):
+            held = federation(groups=groups).group_counts(*HONEST)
+            assert held.tolist() == [3 * EACH, 2 * EACH]
 
     @pytest.mark.parametrize("groups", [STYLES, HALVES], ids=["styles", "attributes"])
     def test_holdings_count_the_groups_of_every_client(self, groups):
@@ -223,18 +223,16 @@ class TestCounts:
             cells = shard.groups * fed.dataset.n_classes + shard.labels
             assert held.tolist() == cells.bincount(minlength=20).tolist()
 
-    def test_the_table_counts_what_models_are_judged_by(self):
-        judged = federation(n_validation=3).group_table("validation")
-        assert [row.test for row in judged] == [3, 3]
+    def test_groups_are_counted_among_what_models_are_judged_by(self):
+        assert federation(n_validation=3).tested_counts("validation", None).tolist() == [3, 3]
+        assert federation().tested_counts("test", None).tolist() == [N_TEST, N_TEST]
+        assert federation(groups=HALVES).tested_counts("test", None).tolist() == [5, 1]
+        assert federation().tested_counts("test", 2).tolist() == [2, 2]
 
-    def test_the_table_says_who_holds_what(self):
-        plain, other = federation().group_table()
-        assert plain == ("plain", False, 3 * EACH, 0, EACH, N_TEST)
-        assert other == ("inverted", True, 0, 2 * EACH, 0, N_TEST)
-        low, high = federation(groups=HALVES).group_table()
-        assert low == ("low", False, 3 * EACH, 0, EACH, 5)
-        assert high == ("high", True, 0, 2 * EACH, 0, 1)
-        assert federation().group_table(max_examples=2)[0].test == 2
+    @pytest.mark.parametrize("groups", [STYLES, HALVES], ids=["styles", "attributes"])
+    def test_groups_are_counted_by_role(self, groups):
+        held = [federation(groups=groups).group_counts(role).tolist() for role in Role]
+        assert held == [[3 * EACH, 0], [0, 2 * EACH], [EACH, 0]]
 
 
 @pytest.mark.parametrize("groups", [STYLES, HALVES])
@@ -262,7 +260,7 @@ def test_overlapping_shards_are_made_on_demand():
     partition = overlapping_shards(who, None, DATASET.train.labels, seed=0)
     fed = Federation(DATASET, STYLES, who, partition, None, 0)
     assert len(fed.shard(99_999).labels) == EACH
-    assert sum(fed.group_counts().values()) == 99_000 * EACH
+    assert fed.group_counts(*HONEST).sum() == 99_000 * EACH
     assert fed.shard(95_000).groups.sum() in (2, 3)
 
 

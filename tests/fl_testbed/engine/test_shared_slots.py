@@ -9,9 +9,9 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fl_testbed.engine import shared_slots
 from fl_testbed.engine.client_work import Outcome
-from fl_testbed.engine.flower_internals import to_bytes, with_views
+from fl_testbed.engine.flower_internals import to_bytes
 from fl_testbed.engine.shared_slots import N_SLOTS, SharedSlots, Slot, SlotWriter
-from strategies.flower_arrays import Layout, flat_record, record_of
+from strategies.flower_arrays import Layout, flat_record, record_of, with_views
 
 NODE = "this node"
 

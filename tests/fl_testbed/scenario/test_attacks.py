@@ -72,8 +72,6 @@ def test_every_attack_that_can_be_named_runs(kind, knowledge):
     assert attack(own, **{name: known[name] for name in asked}).updates.shape == (3, 5)
     blind = spec.seen is Knowledge.BLIND
     assert blind == (not asked & {"seen", "sample", "clean", "is_minority", "defence"})
-    assert spec.knows_defence == ("defence" in asked)
-    assert spec.needs_twin == ("clean" in asked)
 
 
 def test_one_kind_of_attackers_is_written_in_short(load):

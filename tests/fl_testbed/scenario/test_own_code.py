@@ -514,7 +514,7 @@ def test_a_users_poison_keeps_to_the_classes(tmp_path, label, fault):
     none = torch.zeros(2)
     shard = Shard(torch.zeros(2, 3), none.long(), none.long(), none.bool(), Role.POISONED)
     with pytest.raises(OwnCodeError, match=fault) if fault else nullcontext():
-        plan.poison(shard, 0, np.random.default_rng(0))
+        plan.poisoned(shard, 0, np.random.default_rng(0))
 
 
 RNG = np.random.default_rng(0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.device_memory import counted_tensors
+from clients.device_memory import CountedTensors
 from strategies.aggregation import aggregate as sums
 from strategies.aggregation import blocks, fldetector
 from strategies.aggregation.fldetector import hessian_product, worse_cluster
@@ -40,7 +40,7 @@ def test_it_takes_memory_for_its_rows_and_not_for_float64_copies_of_them(monkeyp
     monkeypatch.setattr(blocks, "CPU_BLOCK", 20_000)
     monkeypatch.setattr(sums, "SUM_WIDTH", 1_000)
     results = torch.randn(11, 20_000, generator=torch.Generator().manual_seed(0))
-    with counted_tensors() as count:
+    with CountedTensors() as count:
         hessian_product(results)
     assert count.peak < 40 * results[0].nbytes  # 10 changes, twice while they are put below 11
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretended_device import ELSEWHERE, PretendedDevice
 
-from clients.device_memory import counted_tensors
+from clients.device_memory import CountedTensors
 from strategies import aggregation
 from strategies.aggregation import (
     Aggregate,
@@ -357,7 +357,7 @@ def test_a_client_of_prior_zero_does_not_count(name):
 @every_rule()
 def test_what_compares_every_pair_of_clients_is_known_to_and_takes_five_matrices(name):
     n, pipeline = 60, Pipeline(RULES[name])
-    with counted_tensors() as count:
+    with CountedTensors() as count:
         pipeline(gaussian_updates(8, n), round_facts(n), {})
     assert count.peak < 8 * (5 * n**2 + 40 * n)  # and a few vectors
     assert pipeline.compares_pairs == (count.peak > 8 * n**2)
@@ -371,7 +371,7 @@ def test_no_second_matrix_is_made_that_is_not_told_of(monkeypatch, name):
             monkeypatch.setattr(module, size, getattr(module, size) // 10)
     n, d, pipeline = 40, 25_000, Pipeline(RULES[name])
     updates = torch.randn(1, d, generator=torch.Generator().manual_seed(0)).repeat(n, 1)
-    with counted_tensors() as count:
+    with CountedTensors() as count:
         pipeline(updates, round_facts(n, d=d), {})
     assert count.peak < (0.75 + pipeline.n_copies) * updates.nbytes  # and a few rows and blocks
 

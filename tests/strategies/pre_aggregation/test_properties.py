@@ -12,7 +12,7 @@ from a_round import round_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.device_memory import counted_tensors
+from clients.device_memory import CountedTensors
 from strategies.aggregation import (
     Aggregate,
     bulyan,
@@ -221,7 +221,7 @@ def test_a_rule_that_follows_still_withstands_f_attackers(name, rule, seed, size
 @every_step()
 def test_what_it_makes_for_every_pair_of_clients_is_known_and_no_more_than_five_matrices(name):
     n, pipeline = 100, Pipeline(coordinate_median, pre_aggregate=[STEPS[name]])
-    with counted_tensors() as count:
+    with CountedTensors() as count:
         pipeline(gaussian_updates(8, n), round_facts(n, seed=8), {})
     assert 8 * n**2 < count.peak < 8 * (5 * n**2 + 40 * n)
     assert pipeline.compares_pairs
