@@ -26,7 +26,7 @@ from fl_testbed.report.figures.style import FAINT, house_style, save
 
 SHOWN = ("worst_group", "attack_success")
 IDEAL, UNDEFENDED = map(runs.name_of, ("jtt_ideal", "mean"))
-LIFTS = ("jtt", "jtt_ideal", "agnostic", "afl", "drfa", "tilted", "q_fedavg")
+LIFTS = ("jtt", "jtt_ideal", "agnostic", "afl", "drfa", "tilted", "q_fedavg", "fedmgda_plus")
 N_NEAREST = 10  # of the methods of these pages, that a table shows
 MARKERS = "osD^vP*X"
 NOTE = """mean over seeds ± half of the 95 % interval (Student's t)
