@@ -52,6 +52,9 @@ class RoundFacts:
     evaluate: Callable[[Float[Tensor, " d"]], tuple[float, float]]
     """Error rate and mean loss, on the server's validation set, of the model that an update would
     give."""
+    respond: Callable[[Float[Tensor, " d"], int], Float[Tensor, "m classes"]]
+    """Outputs (logits), where the updates are, of the model that an update would give on so many
+    random inputs: the same inputs in every call of a round."""
     rng: np.random.Generator
     """The round's random numbers: the reweighting draws first, then pre-aggregations, in their
     order."""
@@ -102,6 +105,7 @@ class Pipeline:
             "layers",
             "reference",
             "evaluate",
+            "respond",
             "rng",
             "memory",
         }
@@ -145,6 +149,10 @@ class Pipeline:
                 f"{_name(aggregate)} remembers clients from round to round, and pre-aggregations "
                 "mix them: use it without any"
             )
+
+    def rule_asks(self, fact: str) -> bool:
+        """Whether the rule names a fact of a round."""
+        return fact in self._aggregate_asks
 
     @property
     def needs_losses(self) -> bool:

@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     POISON_PLAN = 11
     LESSON = 12
     DROPOUT = 13
+    PROBE = 14
 
 
 def generator(seed: int, purpose: Purpose, *where: int) -> np.random.Generator:

@@ -143,6 +143,8 @@ class RobustFedAvg(FedAvg):
         server_evaluate: Returns the error rate, the mean loss and the mean probability of the label
             of the given arrays on the server's own validation set; needed by rules that name
             ``evaluate`` and for measured losses.
+        server_respond: Returns the outputs (logits) of the given arrays on so many random inputs,
+            the same ones for all calls of the given round; needed by rules that name ``respond``.
         seed: Seed of rules and pre-aggregations that draw random numbers: those of a round depend
             on it and on the round alone.
         device: Where the matrix of updates is, and the server step computes. Replies of clients in
@@ -173,6 +175,7 @@ class RobustFedAvg(FedAvg):
         oracle: Oracle | None = None,
         losses: Literal["reported", "measured"] = "reported",
         server_evaluate: Callable[[ArrayRecord], tuple[float, float, float]] | None = None,
+        server_respond: Callable[[ArrayRecord, int, int], Tensor] | None = None,
         seed: int = 0,
         on_too_few: Literal["skip_round", "stop"] = "skip_round",
         device: torch.device | str = "cpu",
@@ -183,6 +186,16 @@ class RobustFedAvg(FedAvg):
     ) -> None:
         super().__init__(**fedavg)
         self.pipeline = Pipeline(aggregate, reweight, order, pre_aggregate, oracle)
+        given = {
+            "reference": ("server_update", server_update),
+            "evaluate": ("server_evaluate", server_evaluate),
+            "respond": ("server_respond", server_respond),
+        }
+        for fact, (argument, function) in given.items():
+            if function is None and self.pipeline.rule_asks(fact):
+                raise TypeError(f"the aggregation rule asks for {fact}: pass {argument}")
+        if losses == "measured" and server_evaluate is None and self.pipeline.needs_losses:
+            raise TypeError("measured losses need validation data: pass server_evaluate")
         self.optimize = optimize
         self._optimizer_asks = asked_facts(optimize, OPTIMIZER_FACTS, skip=1) if optimize else set()
         self._optimizer_memory: Memory = {}
@@ -191,6 +204,7 @@ class RobustFedAvg(FedAvg):
         self.weight_by = weight_by
         self.server_update = server_update
         self.server_evaluate = server_evaluate
+        self.server_respond = server_respond
         self.seed = seed
         self.on_too_few = on_too_few
         self.averages_metrics = averages_metrics
@@ -429,6 +443,9 @@ class RobustFedAvg(FedAvg):
             layers=self._layout.layers,
             server_update=lambda: self._reference(ledger.round_, start),
             evaluate=lambda update: self._evaluate(_moved(start, update))[:2],
+            respond=lambda update, n_inputs: self._respond(
+                _moved(start, update), n_inputs, ledger.round_
+            ),
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
         )
         memory = {name: value.to(self._home_of(name)) for name, value in self.memory.items()}
@@ -463,16 +480,19 @@ class RobustFedAvg(FedAvg):
             entry.weight, entry.contribution, entry.suspicion, entry.lift = figures
 
     def _reference(self, server_round: int, start: np.ndarray) -> Tensor:
-        if self.server_update is None:
-            raise TypeError("this aggregation rule needs server data: pass server_update")
+        assert self.server_update is not None  # else the rule was refused
         trained = self.server_update(self._arrays, server_round)
         update = torch.from_numpy(self._layout.flattened(trained) - start)
         return update[: self._layout.n_parameters].to(self.device)
 
     def _evaluate(self, flat: np.ndarray) -> tuple[float, float, float]:
-        if self.server_evaluate is None:
-            raise TypeError("this strategy needs validation data: pass server_evaluate")
+        assert self.server_evaluate is not None
         return self.server_evaluate(self._layout.read_flat(flat, self._arrays))
+
+    def _respond(self, flat: np.ndarray, n_inputs: int, server_round: int) -> Tensor:
+        assert self.server_respond is not None
+        arrays = self._layout.read_flat(flat, self._arrays)
+        return self.server_respond(arrays, n_inputs, server_round).to(self.device)
 
     def _metrics(self, ledger: RoundLedger, reports: dict[int, RecordDict]) -> MetricRecord:
         """Count usable replies, and average what they report."""

@@ -370,6 +370,11 @@ def every_rule() -> dict[str, Round]:
         "k_loss": stateless(rules.k_loss, losses=torch.arange(N).double(), n_malicious=F),
         "alignins": stateless(rules.alignins, received=torch.ones(D)),
         "flame": stateless(rules.flame, rng=rng),
+        "deepsight": stateless(
+            rules.deepsight,
+            respond=lambda update, n_inputs: torch.zeros(n_inputs, 10),
+            layers={"weight": slice(D - 850, D - 10), "bias": slice(D - 10, D)},
+        ),
         "dnc": stateless(rules.dnc, rng=rng, n_malicious=F),
         "sign_guard": stateless(rules.sign_guard, rng=rng),
         "robust_learning_rate": stateless(rules.robust_learning_rate, threshold=8),

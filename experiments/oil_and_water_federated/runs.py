@@ -37,6 +37,7 @@ NAMES = {
     "fltrust": "FLTrust",
     "foolsgold": "FoolsGold",
     "flame": "FLAME",
+    "deepsight": "DeepSight",
     "dnc": "DnC",
     "sign_guard": "SignGuard",
     "robust_learning_rate": "robust learning rate",

@@ -173,6 +173,7 @@ def build_strategy(
         weight_by=spec.weight_by,
         server_update=server.train,
         server_evaluate=server.evaluate,
+        server_respond=server.respond,
         seed=scenario.seed,
         on_too_few=spec.on_too_few,
         device=device,

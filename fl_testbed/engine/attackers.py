@@ -171,6 +171,7 @@ def known_rule(scenario: Scenario) -> Rule:
             layers=layers,
             server_update=partial(torch.zeros_like, updates[0]),
             evaluate=lambda update: (math.nan, math.nan),
+            respond=lambda update, n_inputs: torch.full((n_inputs, 1), torch.nan),
             rng=rng,
         )
         try:

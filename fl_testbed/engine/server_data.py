@@ -1,9 +1,12 @@
-"""What a server does that has data of its own."""
+"""What a server does with models: it trains and judges them on data of its own, and asks them."""
 
+from functools import cached_property, lru_cache
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from flwr.app import ArrayRecord
-from torch import nn
+from torch import Tensor, nn
 
 from clients.shard import Shard
 from clients.training import classes_in, logits_of, train
@@ -22,29 +25,41 @@ class ServerData:
         self, scenario: Scenario, federation: Federation, device: torch.device = CPU
     ) -> None:
         self._scenario, self._federation, self._device = scenario, federation, device
-        self._ready: tuple[nn.Module, Shard] | None = None
+        self._random_inputs = lru_cache(maxsize=1)(self._drawn)  # a round asks many models
 
     def train(self, arrays: ArrayRecord, server_round: int) -> ArrayRecord:
         """Return the arrays after training."""
-        model, shard = self._load(arrays)
+        model = self._load(arrays)
         rng = generator(self._scenario.seed, Purpose.SERVER_TRAINING, server_round)
-        train(model, shard, self._scenario.training_in(server_round), rng)
+        train(model, self._shard, self._scenario.training_in(server_round), rng)
         return ArrayRecord(model.state_dict())  # on the host
 
     def evaluate(self, arrays: ArrayRecord) -> tuple[float, float, float]:
         """Return the error rate, the mean loss and the mean probability of the label."""
-        model, shard = self._load(arrays)
-        logits = logits_of(model, shard.inputs)
-        wrong = classes_in(logits) != shard.labels
-        losses = F.cross_entropy(logits, shard.labels, reduction="none")
+        logits = logits_of(self._load(arrays), self._shard.inputs)
+        labels = self._shard.labels
+        wrong = classes_in(logits) != labels
+        losses = F.cross_entropy(logits, labels, reduction="none")
         confidence = (-losses.double()).exp().mean().item()
         return wrong.double().mean().item(), losses.mean().item(), confidence
 
-    def _load(self, arrays: ArrayRecord) -> tuple[nn.Module, Shard]:
-        if self._ready is None:
-            shard = self._federation.server_shard().to(self._device)
-            model = build_model(self._scenario, self._federation.dataset).to(self._device)
-            self._ready = model, shard
-        model, shard = self._ready
-        model.load_state_dict(state_dict_of(arrays))
-        return model, shard
+    def respond(self, arrays: ArrayRecord, n_inputs: int, server_round: int) -> Tensor:
+        """Return the outputs on random inputs of [0, 1), those of a round: this needs no data."""
+        return logits_of(self._load(arrays), self._random_inputs(n_inputs, server_round))
+
+    def _drawn(self, n_inputs: int, server_round: int) -> Tensor:
+        rng = generator(self._scenario.seed, Purpose.PROBE, server_round)
+        shape = (n_inputs, *self._federation.dataset.input_shape)
+        return torch.from_numpy(rng.random(shape, dtype=np.float32)).to(self._device)
+
+    @cached_property
+    def _shard(self) -> Shard:
+        return self._federation.server_shard().to(self._device)
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        return build_model(self._scenario, self._federation.dataset).to(self._device)
+
+    def _load(self, arrays: ArrayRecord) -> nn.Module:
+        self._model.load_state_dict(state_dict_of(arrays))
+        return self._model

@@ -248,6 +248,16 @@ class FlameSpec(RuleSpec):
         return given | {"received": None} if given.pop("compare") == "updates" else given
 
 
+class DeepSightSpec(RuleSpec):
+    """DeepSight: clusters of models, without those that learnt few classes, clipped."""
+
+    kind: Literal["deepsight"]
+    n_samples: PositiveInt = 300
+    rule = staticmethod(rules.deepsight)
+    bound = rules.deepsight_bound
+    selects = True
+
+
 class DnCSpec(RuleSpec, AssumesMalicious):
     """DnC: a spectral filter on random coordinates, repeated."""
 
@@ -416,6 +426,7 @@ AnyRuleSpec = Annotated[
     | FLTrustSpec
     | FoolsGoldSpec
     | FlameSpec
+    | DeepSightSpec
     | DnCSpec
     | SignGuardSpec
     | RobustLearningRateSpec

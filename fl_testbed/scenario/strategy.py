@@ -89,7 +89,8 @@ class StrategySpec(Spec):
     @property
     def can_be_foreseen(self) -> bool:
         """Whether the rule looks at nothing but the updates of the round and the received model."""
-        unforeseen = {"clients", "confidences", "evaluate", "losses", "memory", "reference"}
+        unforeseen = {"clients", "confidences", "losses", "memory"}
+        unforeseen |= {"evaluate", "reference", "respond"}
         return not self._asked & unforeseen
 
     def check(self, n: int) -> None:

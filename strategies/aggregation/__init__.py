@@ -7,6 +7,7 @@ from strategies.aggregation.bulyan import bulyan, bulyan_bound
 from strategies.aggregation.caf import caf, caf_bound
 from strategies.aggregation.centred_clipping import centred_clipping
 from strategies.aggregation.coordinate_median import coordinate_median
+from strategies.aggregation.deepsight import deepsight, deepsight_bound
 from strategies.aggregation.dnc import dnc, dnc_bound
 from strategies.aggregation.flame import flame, flame_bound
 from strategies.aggregation.fldetector import fldetector
@@ -52,6 +53,8 @@ __all__ = [
     "caf_bound",
     "centred_clipping",
     "coordinate_median",
+    "deepsight",
+    "deepsight_bound",
     "dnc",
     "dnc_bound",
     "error_rate_rejection",
@@ -92,6 +95,7 @@ __all__ = [
 COMPARE_PAIRS = {
     bulyan,
     caf,
+    deepsight,
     dnc,
     flame,
     foolsgold,

@@ -6,6 +6,7 @@ import torch
 
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected
 from strategies.aggregation.distances import cosines
+from strategies.aggregation.layers import output_layer
 from strategies.memory import Memory, recall, remember
 from strategies.shapes import Float, Int, Tensor
 
@@ -59,7 +60,7 @@ def foolsgold(
     References:
         Fung et al., The Limitations of Federated Learning in Sybil Settings, RAID 2020.
     """
-    recent = updates[:, _output_weights(layers)] if layers else updates
+    recent = updates[:, output_layer(layers)[0]] if layers else updates
     shape = (recent.shape[1],)
     history = recall(memory, "history", clients, 0.0, shape, updates.dtype, updates.device)
     history += recent
@@ -80,11 +81,3 @@ def foolsgold(
     else:
         weights = torch.zeros_like(weights)
     return mean_of_selected(updates, weights, prior, suspicion)._replace(memory=kept)
-
-
-def _output_weights(layers: Mapping[str, slice]) -> slice:
-    module = list(layers)[-1].rpartition(".")[0]
-    own = [place for name, place in layers.items() if name.rpartition(".")[0] == module]
-    if not module:  # Flower numbers arrays without names: the last two are weights and bias
-        own = own[-2:]
-    return max(own, key=lambda place: place.stop - place.start)

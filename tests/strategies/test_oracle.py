@@ -47,6 +47,7 @@ def step_of(rule, told: Oracle, reweight=None, memory: Memory | None = None, **p
         layers={},
         server_update=lambda: torch.zeros(1),
         evaluate=lambda update: (0.0, 0.0),
+        respond=lambda update, n_inputs: torch.zeros(n_inputs, 2),
         rng=np.random.default_rng(0),
     )
     step = Pipeline(rule, reweight, oracle=told, **pipeline)

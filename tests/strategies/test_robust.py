@@ -18,8 +18,10 @@ from strategies.aggregation import (
     TooFewClientsError,
     centred_clipping,
     coordinate_median,
+    deepsight,
     fltrust,
     foolsgold,
+    k_loss,
     krum,
     loss_rejection,
     mean,
@@ -568,11 +570,18 @@ def test_the_servers_own_update_is_the_reference():
     assert parameters(result) == {"weight": [[3.0, 4.0]], "bias": [5.0]}
 
 
-def test_a_rule_that_needs_server_data_says_what_to_pass():
-    strategy = strategy_of(fltrust)
-    (a,) = asked(strategy, [1])
-    with pytest.raises(TypeError, match="pass server_update"):
-        strategy.aggregate_train(1, [moved(a, 1.0)])
+@pytest.mark.parametrize(
+    ("rule", "losses", "argument"),
+    [
+        (fltrust, "reported", "server_update"),
+        (partial(loss_rejection, n_malicious=1), "reported", "server_evaluate"),
+        (partial(k_loss, n_malicious=1), "measured", "server_evaluate"),
+        (deepsight, "reported", "server_respond"),
+    ],
+)
+def test_a_rule_that_needs_the_server_s_help_says_what_to_pass(rule, losses, argument):
+    with pytest.raises(TypeError, match=f"pass {argument}"):
+        strategy_of(rule, losses=losses)
 
 
 def losses_round(strategy: RobustFedAvg, round_: int, start: dict) -> ArrayRecord | None:
@@ -827,10 +836,19 @@ def test_no_confidence_is_larger_than_1():
     assert statuses(strategy) == ["ok", "rejected: needs a confidence from 0 to 1, got 1.5"]
 
 
-def test_a_rule_that_evaluates_says_what_to_pass():
-    strategy = strategy_of(partial(loss_rejection, n_malicious=1))
-    with pytest.raises(TypeError, match="pass server_evaluate"):
-        one_round(strategy, 1, (0.0, 1.0, 2.0))
+def test_outputs_are_asked_of_whole_models_on_the_same_inputs():
+    def respond(arrays: ArrayRecord, n_inputs: int, server_round: int) -> torch.Tensor:
+        assert (n_inputs, server_round) == (5, 7)
+        return torch.full((n_inputs, 2), float(arrays["bias"].numpy()[0]))
+
+    def rule(updates, respond):
+        seen = torch.stack([respond(update, 5).mean() for update in updates])
+        return mean(updates)._replace(suspicion=seen)
+
+    strategy = strategy_of(rule, server_respond=respond)
+    one_round(strategy, 7, (0.0, 2.0))
+    assert strategy.ledger is not None
+    assert [entry.suspicion for entry in strategy.ledger.clients] == [3.0, 5.0]
 
 
 def test_pre_aggregations_run_before_the_rule():

@@ -16,6 +16,7 @@ from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.models import build_model, outlined_model
 from fl_testbed.engine.server_data import ServerData
 from fl_testbed.scenario import Scenario, ScenarioError
+from strategies.randomness import Purpose, generator
 
 N_TRAIN, N_TEST = 400, 100
 
@@ -330,6 +331,19 @@ def test_the_server_trains_anew_in_each_round_and_judges_without_dropout():
     slow = scenario(model=model, training={**made.training.model_dump(), "lr_decay": 1e-30})
     unmoved = ServerData(slow, build_federation(made, DATASET)).train(start, 2)
     assert same_arrays(unmoved, start)
+
+
+def test_the_server_asks_models_of_the_same_random_inputs_all_round():
+    made = scenario()
+    server = ServerData(made, build_federation(made, DATASET))  # without data of its own
+    model = build_model(made, DATASET)
+    start = ArrayRecord(model.state_dict())
+    first = server.respond(start, 7, 1)
+    assert first.shape == (7, DATASET.n_classes)
+    assert torch.equal(server.respond(start, 7, 1), first)
+    assert not torch.equal(server.respond(start, 7, 2), first)
+    drawn = generator(made.seed, Purpose.PROBE, 1).random((7, *DATASET.input_shape), np.float32)
+    torch.testing.assert_close(first, model(torch.from_numpy(drawn)).detach())
 
 
 def same_arrays(one: ArrayRecord, other: ArrayRecord) -> bool:

@@ -50,6 +50,7 @@ SCENARIOS = {
     "multi_krum": scenario(MULTI_KRUM),
     "fltrust": scenario(by_rule("fltrust")),
     "sampled": scenario(by_rule("fldetector", window=1), sampling={"fraction": 0.6}, rounds=3),
+    "deepsight": scenario(by_rule("deepsight")),
     "rejection": scenario(by_rule("union_rejection", n_malicious=2)),
     "measured": scenario(by_rule("k_loss", n_malicious=2) | {"losses": "measured"}),
     "lifted": scenario({"reweighting": JTT, "order": "lift_then_filter"} | MULTI_KRUM),

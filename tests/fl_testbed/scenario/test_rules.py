@@ -30,6 +30,7 @@ def one_round(strategy: StrategySpec, n: int = N) -> torch.Tensor:
         losses=torch.rand(n, dtype=torch.float64),
         confidences=torch.ones(n, dtype=torch.float64),
         received=lambda: torch.ones(D),
+        layers={"weight": slice(0, D)},
         server_update=lambda: torch.ones(D),
         evaluate=lambda update: (0.5, float(update.norm())),
         rng=generator(0, Purpose.AGGREGATION, 1),

@@ -22,6 +22,7 @@ from strategies.aggregation import (
     caf,
     centred_clipping,
     coordinate_median,
+    deepsight,
     dnc,
     error_rate_rejection,
     flame,
@@ -49,6 +50,7 @@ from strategies.aggregation import aggregate as sums
 from strategies.pipeline import Pipeline, RoundFacts
 
 N, F, D = 11, 2, 6
+OUTPUT_LAYER = {"weight": slice(0, 4), "bias": slice(4, 6)}
 
 RULES: dict[str, Callable[..., Aggregate]] = {
     "alignins": alignins,
@@ -56,6 +58,8 @@ RULES: dict[str, Callable[..., Aggregate]] = {
     "caf": partial(caf, n_malicious=F),
     "centred_clipping": partial(centred_clipping, radius=1.5, n_iterations=2),
     "coordinate_median": coordinate_median,
+    "deepsight": partial(deepsight, n_samples=5, layers=OUTPUT_LAYER),
+    "deepsight_without_bias": partial(deepsight, n_samples=5),
     "dnc": partial(dnc, n_malicious=F),
     "error_rate_rejection": partial(error_rate_rejection, n_malicious=F),
     "flame": partial(flame, noise_factor=0.0),
@@ -86,6 +90,8 @@ FROM_THE_ORIGIN = "it measures norms or directions from the origin"
 NOT_TRANSLATION_EQUIVARIANT = {
     "alignins": FROM_THE_ORIGIN,
     "centred_clipping": "it begins at 0",
+    "deepsight": FROM_THE_ORIGIN,
+    "deepsight_without_bias": FROM_THE_ORIGIN,
     "error_rate_rejection": "the server's validation set stays where it is",
     "flame": FROM_THE_ORIGIN,
     "flame_of_updates": FROM_THE_ORIGIN,
@@ -103,6 +109,8 @@ NOT_TRANSLATION_EQUIVARIANT = {
 IN_PARAMETER_UNITS = "its bound is in parameter units"
 NOT_SCALE_EQUIVARIANT = {
     "centred_clipping": IN_PARAMETER_UNITS,
+    "deepsight": "the received model stays as it is",
+    "deepsight_without_bias": "the received model stays as it is",
     "error_rate_rejection": "the server's validation set stays where it is",
     "flame": "the received model stays as it is",
     "fltrust": "the result has the size of the server's own update",
@@ -135,7 +143,15 @@ NOT_ROBUST = {
     "mean": "one client moves it anywhere",
     "robust_learning_rate": "it flips directions and bounds no size",
 }
-MAY_HEAR_NOBODY = {"alignins", "dnc", "fltrust", "foolsgold", "sign_guard"}
+MAY_HEAR_NOBODY = {
+    "alignins",
+    "deepsight",
+    "deepsight_without_bias",
+    "dnc",
+    "fltrust",
+    "foolsgold",
+    "sign_guard",
+}
 
 BOUNDED = [
     name
@@ -174,6 +190,10 @@ def round_facts(
         loss = torch.linalg.vector_norm(update.double().cpu() - 1).item()
         return min(round(loss) / 10, 1), loss  # error rates are often equal
 
+    def respond(update: torch.Tensor, n_inputs: int) -> torch.Tensor:
+        inputs = torch.rand(n_inputs, 3, generator=torch.Generator().manual_seed(seed))
+        return inputs.to(update) @ (reference + update)[:6].view(2, 3).T
+
     return RoundFacts(
         round_=1,
         clients=clients,
@@ -184,6 +204,7 @@ def round_facts(
         layers={"weight": slice(0, d)},
         server_update=lambda: reference,
         evaluate=evaluate,
+        respond=respond,
         rng=np.random.default_rng(seed),
     )
 
