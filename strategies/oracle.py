@@ -57,6 +57,7 @@ class Oracle:
         clients: Int[Tensor, " n"],
         prior: Float[Tensor, " n"],
         rule: Callable[[Bool[Tensor, " n"]], Aggregate],
+        scales: Float[Tensor, " n"] | None = None,
     ) -> Aggregate:
         """Return what the server does with a round.
 
@@ -65,6 +66,8 @@ class Oracle:
             clients: Their ids, shape (n,).
             prior: Their weights before the rule has its say, shape (n,), sum 1.
             rule: What the rule makes of the marked rows alone.
+            scales: By what a lift multiplied the rows before. It counts only where the rule's
+                weights are of directions: the minority's then are of the updates before the lift.
         """
         minority, attackers = among(clients, self.minority), among(clients, self.attackers)
         if self.removing in ("ideal", "worst_case"):
@@ -78,15 +81,19 @@ class Oracle:
         multiplied = rest.weights if rest.multipliers is None else rest.multipliers
         weights, suspicion = share * heard.weights, torch.full_like(prior, torch.nan)
         multipliers = weights.clone()
+        by = scales if rest.of_directions and scales is not None else torch.ones_like(weights)
+        weights = weights * by
         # What the rule makes smaller counts for less beside the minority's.
-        weights[~minority] = (1 - share) * multiplied.sum() * rest.weights.to(weights)
+        total = (multiplied * by[~minority]).sum()
+        weights[~minority] = (1 - share) * total * rest.weights.to(weights)
         multipliers[~minority] = (1 - share) * multiplied.to(weights)
         suspicion[~minority] = rest.suspicion.to(suspicion)
         pair = torch.stack([heard.update, rest.update])
         update = weighted_sum(pair, torch.stack([share, 1 - share]))
         unknown = rest.pulls is not None and rest.pulls.isnan().any()
         pulls = torch.full_like(weights, torch.nan) if unknown else None
-        return Aggregate(update, normalised(weights), suspicion, rest.memory, multipliers, pulls)
+        told = {"suspicion": suspicion, "multipliers": multipliers, "pulls": pulls}
+        return rest._replace(update=update, weights=normalised(weights), **told)
 
 
 def among(clients: Int[Tensor, " n"], ids: Collection[int]) -> Bool[Tensor, " n"]:

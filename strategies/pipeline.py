@@ -247,6 +247,7 @@ class Pipeline:
             facts.clients,
             known["prior"],
             lambda rows: self._judged(updates, rows, known, clipped, scales),
+            scales,
         )
         pulls = result.pulls
         if pulls is None:

@@ -146,7 +146,9 @@ def _personal(models: pd.DataFrame, evaluated: pd.Series) -> dict[str, Any]:
     if models.empty:
         return {}
     final = models[models["round"].isin(evaluated)]
-    means = final.groupby("role", sort=False)[["accuracy", "attack_success_rate"]].mean()
+    # Round by round first: as clients get models, later rounds have more of them.
+    by_round = final.groupby(["role", "round"], sort=False)[["accuracy", "attack_success_rate"]]
+    means = by_round.mean().groupby("role", sort=False).mean()
     honest = final[final["role"] != Role.POISONED.value].groupby("round")["accuracy"]
     spreads = pd.DataFrame([spread(own.to_numpy()) for _, own in honest], columns=SPREAD).mean()
     by_role = {role: finite_or_none(row) for role, row in means.to_dict("index").items()}

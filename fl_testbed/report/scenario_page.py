@@ -74,7 +74,11 @@ PARTS = (
     Part("server_data", ServerDataSpec),
     Part("strategy", StrategySpec, STRATEGIES),
     Part("strategy.oracle", OracleSpec, "Every table marks runs with an oracle by †."),
-    Part("strategy, of Flower's", FlowerStrategySpec, "See [extending](extending.md)."),
+    Part(
+        "strategy, of Flower's",
+        FlowerStrategySpec,
+        "`kind: flower`. See [extending](extending.md).",
+    ),
     Part("evaluation", EvaluationSpec),
     Part("record_updates", RecordUpdatesSpec),
     Part("engine", EngineSpec),

@@ -8,6 +8,7 @@ import torch
 
 from strategies.aggregation import (
     Aggregate,
+    fltrust,
     foolsgold,
     krum,
     mean,
@@ -205,6 +206,18 @@ class TestRemoving:
         result = step_of(mean, told, reweight, order="lift_then_filter").result
         torch.testing.assert_close(result.update, torch.tensor([5.0]))
         torch.testing.assert_close(result.weights, doubles(0.1, 0.2, 0.5, 0.2))
+
+    def test_shielded_a_lift_does_nothing_to_those_who_are_brought_to_one_length(self):
+        # Rows 1 and 9 become 2, half of 3/4 each; the minority's 6 is 6/5 as long, for a quarter.
+        def reweight(memory):
+            return Lift(doubles(0.1, 0.2, 0.3, 0.4), memory)
+
+        rule = partial(fltrust, reference=torch.tensor([2.0]))
+        step = step_of(rule, oracle(removing="shielded"), reweight, order="lift_then_filter")
+        torch.testing.assert_close(step.result.update, torch.tensor([3.3]))
+        torch.testing.assert_close(step.contribution, doubles(0, 0.75, 1.8, 0.75) / 3.3)
+        # Rows are multiplied by 3/4 · 10/9 in all, which weights share; the minority's by 0.3.
+        torch.testing.assert_close(step.result.weights, doubles(0, 25, 18, 25) / 68)
 
     def test_a_rule_that_trusts_nobody_leaves_the_minority_alone(self):
         def nobody(updates):

@@ -307,10 +307,12 @@ class TestSummary:
         # Of rounds 10 and 12; 2 is before the restart.
         rows = [(10, 0, MAJORITY, 0.2), (10, 1, MINORITY, 0.6), (10, 2, "poisoned", 0.0)]
         rows += [(12, 0, MAJORITY, 0.4), (12, 1, MINORITY, 0.4), (2, 0, MAJORITY, 0.0)]
+        rows += [(12, 2, "poisoned", 0.6), (12, 3, "poisoned", 0.6)]  # whose first model it is
         table = pd.DataFrame(rows, columns=["round", "client", "role", "accuracy"])
         table.assign(attack_success_rate=math.nan).to_csv(folder / "personal.csv", index=False)
         personal = summarise(folder, scenario())["personal"]
         assert personal[MAJORITY]["accuracy"] == pytest.approx(0.3)
+        assert personal["poisoned"]["accuracy"] == pytest.approx(0.3)  # 0.0 and 0.6
         assert personal["worst_clients_accuracy"] == pytest.approx(0.3)  # 0.2 and 0.4
         assert personal["client_accuracy_variance"] == pytest.approx(0.02)  # 0.04 and 0
 
