@@ -52,7 +52,7 @@ def step_of(rule, told: Oracle, reweight=None, memory: Memory | None = None, **p
         rng=np.random.default_rng(0),
     )
     step = Pipeline(rule, reweight, oracle=told, **pipeline)
-    return step(UPDATES.clone(), facts, memory or {})
+    return step(UPDATES.clone(), facts, memory or {}, overwrite=True)
 
 
 class TestLifting:
