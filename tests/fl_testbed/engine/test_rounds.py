@@ -258,6 +258,8 @@ class TestSummary:
         poison = {"kind": "distributed_backdoor", "trigger": PATCH, "target": 3, "n_pieces": 2}
         assert "untrained_pieces" not in summarise(folder, scenario(poison=poison))  # nor any other
         clients = pd.read_csv(folder / "clients.csv")
+        clients.replace({"client": {0: 8, 1: 9}}).to_csv(folder / "clients.csv", index=False)
+        assert "untrained_pieces" not in summarise(folder, scenario(poison=poison))
         clients = clients.replace({"client": {1: 9}})
         clients.to_csv(folder / "clients.csv", index=False)
         missing = summarise(folder, scenario(poison=poison))["untrained_pieces"]
