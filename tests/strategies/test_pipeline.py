@@ -7,7 +7,6 @@ from a_round import round_of
 from pretended_device import ELSEWHERE, PretendedDevice
 
 from strategies.aggregation import (
-    Aggregate,
     TooFewClientsError,
     bulyan,
     centred_clipping,
@@ -258,10 +257,6 @@ def test_what_a_reweighting_remembers_comes_back():
     first = pipeline(torch.ones(2, 1), facts, {})
     second = pipeline(torch.ones(2, 1), facts, first.memory)
     assert second.result.weights[1] > first.result.weights[1]
-
-
-def test_the_result_is_an_aggregate():
-    assert isinstance(Pipeline(mean)(torch.ones(2, 1), round_of(2), {}).result, Aggregate)
 
 
 def test_clipping_and_the_mean_are_norm_clipping():

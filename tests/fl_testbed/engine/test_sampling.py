@@ -55,6 +55,8 @@ def test_every_sample_has_so_many_attackers(tmp_path):
     assert all(own == sorted(set(own)) and len(own) == 6 for own in samples)
     assert {sum(client >= 10 for client in own) for own in samples} == {2}
     assert {client for own in samples for client in own} == set(range(12))
+    plain = sampler(load(tmp_path, "sampling: {fraction: 0.5}\n")).sample(1)
+    assert plain == sorted(set(plain))
 
 
 @pytest.mark.parametrize(

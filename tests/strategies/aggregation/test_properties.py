@@ -342,6 +342,17 @@ def test_the_update_is_made_of_what_the_ledger_says(name, seed):
 
 
 @every_rule()
+def test_updates_of_length_zero_leave_everything_finite(name):
+    updates = gaussian_updates(8)
+    for silent in (updates[:1], updates):  # one client, then all
+        silent.zero_()
+        result = aggregate(name, updates)
+        multipliers = result.weights if result.multipliers is None else result.multipliers
+        for figures in (result.update, result.weights, result.suspicion, multipliers):
+            assert figures.isfinite().all()
+
+
+@every_rule()
 def test_the_updates_are_left_as_they_were(name):
     updates = gaussian_updates(5)
     before = updates.clone()

@@ -30,6 +30,7 @@ def test_the_last_warm_up_round_restarts():
     memory = two_rounds(CLIENTS, LOSSES, EQUAL, 1, {}).memory
     lift = two_rounds(CLIENTS, LOSSES, EQUAL, 2, memory)
     assert torch.equal(lift.weights, EQUAL)
+    assert lift.flag_factor == 1
     assert lift.restart
     assert not warmed_up(restart=False)[1].restart
 
@@ -111,10 +112,6 @@ def test_copies_beside_the_original_weigh_one_more():
     lift = rule(CLIENTS, LOSSES, EQUAL, 2, first.memory)
     torch.testing.assert_close(lift.weights, torch.tensor([1, 4, 1, 1]).double() / 7)
     assert lift.flag_factor == 4
-
-
-def test_nobody_is_flagged_before_the_flags_are_set():
-    assert warmed_up()[1].flag_factor == 1
 
 
 def test_a_skipped_last_warm_up_round_puts_the_flags_off():
