@@ -283,7 +283,7 @@ def train_cohort(
             parameter.grad = gradient
         optimizer.step()
         if hooks is not None:
-            _run_hooks(hooks, schedule, parameters_in(matrix[:n_active], like), step + 1)
+            _run_hooks(hooks, schedule, parameters_in(matrix, like), step + 1)
         totals[:n_active] += (losses.detach() * weights.sum(dim=1)).double()
     means = totals / present.sum(dim=(1, 2)).double()
     if schedule.order == sorted(schedule.order):  # then no copy is needed

@@ -281,7 +281,6 @@ class Pipeline:
         if not chosen.any():  # nobody to judge: the rule remembers what it did
             nobody = updates.new_empty(0)
             return Aggregate(torch.zeros_like(updates[0]), nobody, nobody, known["memory"])
-        known = dict(known)
         if not chosen.all():
             updates = updates[chosen.to(updates.device)]  # a copy, which nobody else needs
             clipped = _ones(updates)

@@ -4,10 +4,14 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # One process of tests per core: more threads than that only spin. Before torch is imported.
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+settings.register_profile("any_machine", deadline=None)  # that one is busy is no fault
+settings.load_profile("any_machine")
 
 
 @pytest.hookimpl(wrapper=True)

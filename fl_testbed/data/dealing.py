@@ -189,9 +189,8 @@ def pathological(pool: Pool, rng: np.random.Generator, shards_per_client: int) -
     _check_enough(pool, n_shards, f"{shards_per_client} shards")
     rows = rows[np.argsort(pool.labels[rows], kind="stable")]
     bounds = np.arange(n_shards + 1) * len(rows) // n_shards
-    dealt = rng.permutation(n_shards).reshape(pool.n_clients, shards_per_client)
     owner = np.empty(n_shards, dtype=np.int64)
-    owner[dealt.ravel()] = np.repeat(np.arange(pool.n_clients), shards_per_client)
+    owner[rng.permutation(n_shards)] = np.repeat(np.arange(pool.n_clients), shards_per_client)
     owners = np.repeat(owner, np.diff(bounds))
     return _exchanged(pool, _by_owner(rows, owners, pool.n_clients), rng)
 

@@ -98,16 +98,11 @@ class OverlappingShards:
 
     def _drawn(self, role: Role, rng: np.random.Generator) -> np.ndarray:
         piles, shares, by_class = self.strata[role]
-        counts = [self.examples_each]
-        if len(piles) > 1:
-            left = np.array([len(pile) for pile in piles])
-            counts = limited_counts(self.examples_each, shares, left, rng).tolist()
+        left = np.array([len(pile) for pile in piles])
+        counts = limited_counts(self.examples_each, shares, left, rng).tolist()
         if self.alpha is None:
-            drawn = [
-                rng.choice(pile, n, replace=False)
-                for pile, n in zip(piles, counts, strict=True)
-                if n
-            ]
+            pairs = zip(piles, counts, strict=True)
+            drawn = [rng.choice(pile, n, replace=False) for pile, n in pairs]
         else:
             drawn = [
                 rows
@@ -127,8 +122,7 @@ class OverlappingShards:
         left = np.array([len(rows) for rows in classes])
         mix = rng.dirichlet(np.full(len(classes), self.alpha))
         for rows, count in zip(classes, limited_counts(n, mix, left, rng).tolist(), strict=True):
-            if count:
-                yield rng.choice(rows, count, replace=False)
+            yield rng.choice(rows, count, replace=False)
 
     def size(self, client: int) -> int:
         """Return how many examples one client holds."""
@@ -146,9 +140,8 @@ class OverlappingShards:
             n = len(range(max(ids.start, clients.start), min(ids.stop, clients.stop)))
             piles, shares, _ = self.strata[role]
             for pile, share in zip(piles, shares, strict=True):
-                if n and share:
-                    mix = np.bincount(codes[pile], minlength=n_codes) / len(pile)
-                    expected += n * self.examples_each * share * mix
+                mix = np.bincount(codes[pile], minlength=n_codes) / max(1, len(pile))
+                expected += n * self.examples_each * share * mix
         return np.rint(expected).astype(np.int64)
 
 
@@ -369,10 +362,7 @@ def _pools(
     rows = {majority: order[to_majority], minority: order[claimed & ~to_majority]}
     held_by_attackers = np.flatnonzero(counts[division.attackers_hold])
     spare = order[~claimed & np.isin(codes, held_by_attackers)]
-    return [
-        (clients[kind], rows[kind], spare if kind is division.attackers_hold else None)
-        for kind in (majority, minority)
-    ]
+    return [(clients[kind], rows[kind], spare) for kind in (majority, minority)]
 
 
 def _rank_within(codes: np.ndarray, n_codes: int) -> np.ndarray:
@@ -422,8 +412,7 @@ def _pool_counts(
         return {majority: sizes - to_minority, minority: to_minority}
     mixes = _mixes(division, groups, sizes)
     counts = {
-        kind: apportioned(n * division.examples_each, mixes[kind]) if n else np.zeros_like(sizes)
-        for kind, n in n_clients.items()
+        kind: apportioned(n * division.examples_each, mixes[kind]) for kind, n in n_clients.items()
     }
     needed = counts[majority] + counts[minority]
     for name, n, there in zip(groups.names, needed, sizes, strict=True):

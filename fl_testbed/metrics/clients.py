@@ -46,7 +46,7 @@ def client_accuracies(
     tested = np.bincount(cells, minlength=n_cells)
     hits = np.bincount(cells, weights=correct, minlength=n_cells)
     known = tested > 0
-    held = holdings[:, known].astype(np.float64)
+    held = holdings[:, known]
     total = held.sum(axis=1)
     expected = held @ (hits[known] / tested[known])
     found = np.divide(expected, total, out=np.full(len(held), math.nan), where=total > 0)

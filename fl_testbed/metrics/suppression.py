@@ -100,7 +100,7 @@ def _of_role(rows: pd.DataFrame, selects: bool) -> dict[str, float | None]:
     weights, priors = rows["weight"], rows["prior_weight"]
     return {
         "weight_ratio": float(weights.sum() / prior),
-        "contribution_ratio": float(rows["contribution"].fillna(0).sum() / prior),
+        "contribution_ratio": float(rows["contribution"].sum() / prior),
         "retention": float((weights > 0).mean()) if selects else None,
         "halved": float((weights < (1 - ROUNDING) * priors / 2).mean()),
     }

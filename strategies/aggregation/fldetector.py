@@ -76,7 +76,7 @@ def fldetector(
     searching = not memory.get("detected.values", torch.zeros(1)).any()
     if len(results) > window and searching:
         found = worse_cluster(suspicion[scored], rng)
-        detected[scored.nonzero().squeeze(1)[found]] = True
+        detected[scored.nonzero()[found]] = True
     result = mean_of_selected(updates, ~detected, prior, suspicion)
     kept = remember({}, "last", clients, updates.clone())  # in the order that is searched
     kept["results"] = torch.cat([results, result.update[None]])[-window - 1 :]

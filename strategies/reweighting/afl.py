@@ -105,8 +105,7 @@ def drfa(
     stepped = _ascended(weights, step_size * local_steps * losses)
     weights = normalised(weights)
     if n_drawn is not None:
-        shares = weights / weights.sum()  # numpy wants a sum of 1 to the last digits
-        counts = rng.multinomial(n_drawn, shares.cpu().numpy())
+        counts = rng.multinomial(n_drawn, weights.cpu().numpy())
         weights = torch.from_numpy(counts).to(weights) / n_drawn
     return Lift(weights, remember(memory, "drfa", clients, stepped))
 
@@ -117,8 +116,8 @@ def _mixture(
     """Return each client's λ: the prior of those not yet met, and of all where nobody has any."""
     unknown = -1.0
     weights = recall(memory, name, clients, default=unknown)
-    weights = torch.where(weights == unknown, prior.double(), weights)
-    return weights if weights.sum() > 0 else prior.double()
+    weights = torch.where(weights == unknown, prior, weights)
+    return weights if weights.sum() > 0 else prior
 
 
 def _ascended(weights: Float[Tensor, " n"], gain: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -77,7 +77,7 @@ def jtt(
             return Lift(prior, memory, flag_factor=1.0)
         known, scores = memory["jtt.score.clients"], memory["jtt.score.values"]
         flagged = known[_worst(scores, n_flagged, threshold, flag_by)]
-        memory = remember(memory, "jtt.flag", flagged, torch.ones(len(flagged)).double())
+        memory = remember(memory, "jtt.flag", flagged, torch.ones(len(flagged)))
         return Lift(prior, memory, restart=restart, flag_factor=1.0)
     lifted = recall(memory, "jtt.flag", clients, default=0.0) > 0
     weights = prior * torch.where(lifted, ratio, 1.0)

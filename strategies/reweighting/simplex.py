@@ -18,5 +18,5 @@ def project_to_simplex(values: Float[Tensor, " n"], mass: float = 1.0) -> Float[
     descending = shifted.sort(descending=True).values
     ranks = torch.arange(1, len(values) + 1, dtype=values.dtype, device=values.device)
     thresholds = (descending.cumsum(dim=0) - mass) / ranks
-    threshold = thresholds[int((descending > thresholds).sum()) - 1]
+    threshold = thresholds[(descending > thresholds).sum() - 1]
     return (shifted - threshold).clamp(min=0)

@@ -49,11 +49,12 @@ def tilted(
     References:
         Li et al., Tilted Empirical Risk Minimization, ICLR 2021.
     """
-    weights = torch.softmax(prior.log() + tilt * (losses - losses.max()), dim=0)
+    tilted_logs = prior.log() + tilt * (losses - losses.max())
+    weights = torch.softmax(tilted_logs, dim=0)
     if smoothing is None:
         return Lift(weights, memory)
     # In logarithms: with a tilt below 0, e to the difference of an absurd loss is infinite.
-    log_mean = torch.logsumexp(prior.log() + tilt * (losses - losses.max()), dim=0)
+    log_mean = torch.logsumexp(tilted_logs, dim=0)
     share = torch.tensor(smoothing, dtype=log_mean.dtype)
     before = memory.get(ESTIMATE, log_mean)
     estimate = torch.logaddexp(before + (1 - share).log(), log_mean + share.log())

@@ -52,7 +52,7 @@ def step_of(rule, told: Oracle, reweight=None, memory: Memory | None = None, **p
         rng=np.random.default_rng(0),
     )
     step = Pipeline(rule, reweight, oracle=told, **pipeline)
-    return step(UPDATES.clone(), facts, memory or {})
+    return step(UPDATES.clone(), facts, memory or {}, overwrite=True)
 
 
 class TestLifting:
@@ -146,6 +146,7 @@ class TestRemoving:
         result = step.result
         torch.testing.assert_close(result.update, torch.tensor([2.25]))
         torch.testing.assert_close(result.weights, doubles(0, 0.75, 0.25, 0))
+        torch.testing.assert_close(step.contribution, doubles(0, 0.75, 1.5, 0) / 2.25)
         assert result.suspicion.isnan().tolist() == [False, False, True, False]
 
     def test_shielded_contributions_are_of_what_the_rule_multiplies_rows_by(self):

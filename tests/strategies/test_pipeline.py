@@ -7,7 +7,6 @@ from a_round import round_of
 from pretended_device import ELSEWHERE, PretendedDevice
 
 from strategies.aggregation import (
-    Aggregate,
     TooFewClientsError,
     bulyan,
     centred_clipping,
@@ -20,6 +19,7 @@ from strategies.aggregation import (
     multi_krum,
     norm_clipping,
     trimmed_mean,
+    weak_dp,
 )
 from strategies.oracle import Oracle
 from strategies.pipeline import Pipeline
@@ -80,6 +80,15 @@ def test_a_parameter_that_nobody_can_fill_is_an_error_at_once():
 def test_losses_are_asked_for_only_where_somebody_names_them():
     assert not Pipeline(mean).needs_losses
     assert Pipeline(mean, partial(agnostic, step_size=1.0)).needs_losses
+    trusting = Pipeline(lambda updates, confidences: mean(updates))  # a report of losses has them
+    assert trusting.needs_losses
+    assert trusting.needs_confidences
+
+
+def test_means_of_rows_that_are_scaled_one_by_one_need_no_matrix():
+    by_row = Pipeline(partial(norm_clipping, max_norm=0.5)).row_by_row
+    assert [by_row.scale(norm) for norm in (0.0, 0.25, 1.0)] == [1, 1, 0.5]
+    assert Pipeline(partial(weak_dp, max_norm=0.5, noise_std=1.0)).row_by_row is None  # noise
 
 
 def test_filter_then_lift_judges_plain_updates_and_averages_by_the_lift():
@@ -129,8 +138,8 @@ def test_the_lifts_step_multiplies_the_update():
 
 
 def test_contributions_are_shares_of_the_pull_along_the_update():
-    # The update is (2, 0): the pulls are 0.5 · 3 · 2 and 0.5 · 1 · 2.
-    updates = torch.tensor([[3.0, 1.0], [1.0, -1.0]])
+    # The update is (0.2, 0): the pulls are 0.5 · 0.3 · 0.2 and 0.5 · 0.1 · 0.2.
+    updates = torch.tensor([[0.3, 0.1], [0.1, -0.1]])
     step = Pipeline(mean)(updates, round_of(2), {})
     torch.testing.assert_close(step.contribution, doubles(0.75, 0.25))
 
@@ -205,8 +214,9 @@ def test_contributions_are_missing_where_nothing_moves():
 
 def test_contributions_are_missing_where_all_pull_against_a_centre_that_is_carried_on():
     pipeline = Pipeline(partial(centred_clipping, radius=1.0))
-    step = pipeline(torch.tensor([[-1.0], [-2.0]]), round_of(2), {"rule.centre": torch.ones(1) * 9})
-    assert step.result.update.tolist() == [8.0]
+    memory = {"rule.centre": torch.ones(1) * 1.25}
+    step = pipeline(torch.tensor([[-0.5], [-0.5]]), round_of(2), memory)
+    assert step.result.update.item() == pytest.approx(0.25)
     assert step.contribution.isnan().all()
 
 
@@ -247,10 +257,6 @@ def test_what_a_reweighting_remembers_comes_back():
     first = pipeline(torch.ones(2, 1), facts, {})
     second = pipeline(torch.ones(2, 1), facts, first.memory)
     assert second.result.weights[1] > first.result.weights[1]
-
-
-def test_the_result_is_an_aggregate():
-    assert isinstance(Pipeline(mean)(torch.ones(2, 1), round_of(2), {}).result, Aggregate)
 
 
 def test_clipping_and_the_mean_are_norm_clipping():
@@ -334,15 +340,15 @@ def test_pre_aggregations_run_in_their_order_and_are_seen_through_together():
 
 
 def test_losses_are_averaged_with_the_rows_they_belong_to():
-    facts = round_of(4, losses=doubles(1, 2, 3, 4))
-    seen = []
+    facts = round_of(4, losses=doubles(1, 2, 3, 4), confidences=doubles(4, 3, 2, 1) / 4)
 
-    def asks(updates, losses):
-        seen.append(losses)
+    def asks(updates, losses, confidences):
+        torch.testing.assert_close(losses.sum(), torch.tensor(5.0).double())
+        torch.testing.assert_close(confidences, (5 - losses) / 4)
         return mean(updates)
 
-    Pipeline(asks, pre_aggregate=[bucketing])(torch.ones(4, 1), facts, {})
-    torch.testing.assert_close(seen[0].sum(), torch.tensor(5.0).double())
+    steps = [partial(clipping, max_norm=0.5), bucketing]  # losses are not clipped
+    Pipeline(asks, pre_aggregate=steps)(torch.ones(4, 1), facts, {})
 
 
 def test_contributions_are_those_of_the_updates_that_clients_sent():
@@ -354,7 +360,8 @@ def test_contributions_are_those_of_the_updates_that_clients_sent():
 def test_a_server_that_owns_the_matrix_clips_in_place_and_reports_the_same():
     updates = torch.tensor([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0], [30.0, 0.0], [0.0, 0.0]])
     steps = [partial(clipping, max_norm=10.0), partial(adaptive_clipping, n_malicious=2)]
-    pipeline = Pipeline(mean, pre_aggregate=[*steps, bucketing])
+    steps += [bucketing, partial(clipping, max_norm=2.0)]
+    pipeline = Pipeline(mean, pre_aggregate=steps)
     expected, before = pipeline(updates, round_of(5), {}), updates.clone()
     assert torch.equal(updates, before)
     step = pipeline(updates, round_of(5), {}, overwrite=True)
@@ -389,12 +396,14 @@ def test_what_a_rule_remembers_comes_back_and_stays_apart_from_the_reweightings(
     assert set(first.memory) == {"rule.centre", "agnostic.clients", "agnostic.values"}
     second = pipeline(torch.tensor([[10.0], [-2.0]]), facts, first.memory)
     assert second.result.update.tolist() == [0.75]
+    assert set(second.memory) == set(first.memory)
 
 
 def test_a_restart_makes_the_rule_forget():
     rule = partial(centred_clipping, radius=3.0)
     lift = partial(jtt, warm_up_rounds=1, n_flagged=1, factor=2.0)
-    step = Pipeline(rule, lift)(torch.ones(2, 1), round_of(2, losses=doubles(0, 1)), {})
+    facts, memory = round_of(2, losses=doubles(0, 1)), {"rule.centre": torch.ones(1)}
+    step = Pipeline(rule, lift)(torch.ones(2, 1), facts, memory)
     assert step.restart
     assert "rule.centre" not in step.memory
     assert "jtt.flag.clients" in step.memory

@@ -165,6 +165,8 @@ class TestMinMaxAndMinSum:
         exact = min_max(seen, seen, seen, "std").updates[0]
         searched = min_max(seen, seen, seen, "std", Halving(start=2.0, first_step=1.0)).updates[0]
         torch.testing.assert_close(searched, exact, rtol=0, atol=1e-4)
+        none_fits = min_max(seen, seen, seen, "std", Halving(100.0, 1.0, otherwise=6.0)).updates[0]
+        assert (none_fits - seen.mean(dim=0)).norm() > 2 * (exact - seen.mean(dim=0)).norm()
 
     def test_equal_updates_leave_no_room(self):
         seen = torch.ones(3, 2)
@@ -195,15 +197,15 @@ class TestFangOnKrum:
         torch.testing.assert_close(sent, torch.full((1, 9), -8.5 / 2**7))
 
     def test_the_flanders_variant_stays_at_the_first_honest_model(self):
-        honest, received = torch.tensor([[1.0, -3.0], [2.0, 0.0], [0.0, 1.0]]), torch.ones(2)
+        honest, received = torch.tensor([[1.0, -4.0], [2.0, 0.0], [0.0, 1.0]]), torch.ones(2)
         first = fang_krum(OWN, honest, received, 1, {}, around="first_reply")
-        # The first model is (2, -2): -λ sign of it.
-        step = (received + first.updates[0] - torch.tensor([2.0, -2.0])) / torch.tensor([-1.0, 1.0])
+        # The first model is (2, -3): -λ sign of it.
+        step = (received + first.updates[0] - torch.tensor([2.0, -3.0])) / torch.tensor([-1.0, 1.0])
         assert float(step[0]) == pytest.approx(float(step[1]))
         assert step[0] > 0
         moved = received + 5
         later = fang_krum(OWN, honest + 9, moved, 1, first.memory, around="first_reply")
-        assert later.memory["anchor"].tolist() == [2.0, -2.0]
+        assert later.memory["anchor"].tolist() == [2.0, -3.0]
 
     def test_colluders_without_honest_updates_convince_krum_among_themselves(self):
         own = updates(9, 30, 1) / 10
@@ -242,11 +244,11 @@ class TestFangOnTrimmedMean:
         assert bool(((sent >= -1) & (sent <= -0.5)).all())
 
     def test_colluders_go_three_to_four_deviations_out(self):
-        own = torch.tensor([[-1.0, 1.0], [-3.0, 3.0]]).repeat(50, 1)  # means ∓2, deviations 1
+        own = torch.tensor([[-1.0, 1.0], [-5.0, 5.0]]).repeat(50, 1)  # means ∓3, deviations 2
         sent = fang_trimmed_mean_partial(own, own, rng()).updates
-        assert bool(((sent[:, 0] >= 1) & (sent[:, 0] <= 2)).all())
-        assert bool(((sent[:, 1] <= -1) & (sent[:, 1] >= -2)).all())
-        assert bool((sent.amax(dim=0) - sent.amin(dim=0) > 0.9).all())
+        assert bool(((sent[:, 0] >= 3) & (sent[:, 0] <= 5)).all())
+        assert bool(((sent[:, 1] <= -3) & (sent[:, 1] >= -5)).all())
+        assert bool((sent.amax(dim=0) - sent.amin(dim=0) > 1.8).all())
 
 
 class TestMimic:
@@ -314,6 +316,24 @@ class TestTailored:
             found = most_effective(lambda g, peak=peak: -abs(g - peak), 1.0, n_evaluations=20)
             assert found == pytest.approx(peak, abs=0.01)
 
+    def test_it_asks_as_often_as_told_and_nearer_where_further_out_does_not_help(self):
+        asked: list[float] = []
+
+        def effect(gamma: float) -> float:
+            asked.append(gamma)
+            return -gamma
+
+        for n in (1, 2, 3, 6, 9):
+            asked.clear()
+            most_effective(effect, 1.0, n)
+            assert len(asked) == n
+            assert asked[:7] == [1, 2, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32][:n]
+
+    def test_without_a_direction_it_stays_at_the_mean(self):
+        seen = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+        sent = tailored(OWN, seen, lambda update: update, "unit_vector").updates
+        assert torch.equal(sent, torch.zeros(2, 2))
+
     def test_it_begins_as_far_out_as_honest_updates_are(self):
         sent = tailored(OWN, SEEN, lambda update: update, "unit_vector", n_evaluations=1).updates
         assert float((sent[0] - SEEN.mean(dim=0)).norm()) == pytest.approx(math.sqrt(5))
@@ -367,6 +387,11 @@ class TestMinorityMimic:
         sent = minority_mimic(own, clean, honest, minority, closeness=0.5).updates
         scores = krum(torch.cat([honest, sent]), n_malicious=4).suspicion
         assert scores[16:].max() <= scores[12:16].max()
+
+    def test_a_minority_of_one_shows_no_spread_to_cut_the_poison_to(self):
+        alone = torch.tensor([False, False, False, True])
+        sent = minority_mimic(OWN, OWN - 1, SEEN, alone, closeness=0.5).updates
+        torch.testing.assert_close(sent, (SEEN[3] + 0.5).expand(2, 2))
 
     def test_without_a_minority_it_poses_as_anybody(self):
         nobody = torch.zeros(4, dtype=torch.bool)

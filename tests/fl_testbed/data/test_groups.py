@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,8 @@ class TestOwnGroups:
         assert groups_by(DATASET, ["sex", "label"]).minority == {1}
         assert groups_by(DATASET, ["sex", "label"], ["man, poor"]).minority == {2}
         assert groups_by(DATASET, ["race"], []).minority == set()
+        women = replace(DATASET, train=examples([0], [0], [0]))
+        assert groups_by(women, ["sex"]).minority == {1}
 
     @pytest.mark.parametrize(
         ("by", "named", "fault"),
@@ -80,7 +84,9 @@ class TestOwnGroups:
             assert held.inputs.flatten().tolist() == pytest.approx([0.8, 0])
 
     def test_test_examples_are_there_once(self):
-        tested = groups_by(DATASET, ["sex"]).test_examples(DATASET.test, 1)
+        groups = groups_by(DATASET, ["sex"])
+        assert groups.test_groups(DATASET.test, 1).tolist() == [1]
+        tested = groups.test_examples(DATASET.test, 1)
         assert tested.groups.tolist() == [1]
         assert len(tested.inputs) == 1
 

@@ -150,9 +150,10 @@ class TestConcentration:
         posing = replace(spread, attackers_hold=Role.HONEST_MINORITY)
         assert set(groups_held(share_out(posing), range(18)).sum(axis=1)) == {33, 34}
 
-    def test_without_minority_clients_everything_is_still_dealt(self):
-        shards = share_out(Division(Population(3, 0, 1), None, GROUPS))
-        assert sorted(shards.rows) == list(range(N_TRAIN))
+    def test_without_clients_of_one_kind_everything_is_still_dealt(self):
+        for population in (Population(3, 0, 1), Population(0, 3, 0)):
+            shards = share_out(Division(population, None, GROUPS))
+            assert sorted(shards.rows) == list(range(N_TRAIN))
 
 
 def test_too_few_examples_of_a_group_are_refused_with_its_name():
@@ -161,6 +162,20 @@ def test_too_few_examples_of_a_group_are_refused_with_its_name():
         share_out(division)
     assert str(error.value).startswith("clients need 120 examples of the group 'd', there are 40")
     assert share_out(Division(Population(1, 1, 0), 40, GROUPS, minority_mix={3: 1.0}))
+
+
+UNSEEN = OwnGroups((*GROUPS.names, "e"), CODES, CODES[:0], frozenset({4}))
+
+
+def test_a_group_without_examples_has_none_to_deal():
+    with pytest.raises(DataError, match="there is no example of a minority group for 2 minority"):
+        share_out(Division(Population(1, 2, 0), 10, UNSEEN))
+    division = Division(Population(2, 2, 0), 10, UNSEEN, minority_mix={3: 1.0, 4: 1.0})
+    with pytest.raises(DataError, match="need 10 examples of the group 'e', there are 0"):
+        share_out(division)
+    drawn = overlapping_shards(division, None, LABELS, 0)  # these take others instead
+    assert (CODES[drawn.client_rows(3)] == 3).all()
+    assert drawn.counts(CODES, 5, range(4)).tolist() == [12, 4, 3, 11, 0]
 
 
 def test_too_many_held_out_examples_are_refused():

@@ -211,8 +211,10 @@ class TestSummary:
             loss = math.inf if r == 12 else x
             figures = (x, x / 4, x / 2, 1 - x, loss, x / 10, x / 5)
             skipped = "too few" if r == 5 else ""
-            unusable = int(r in (2, 7))
-            folder.append("rounds.csv", [(r, *figures, 2, unusable, r == 3, skipped, math.nan)])
+            usable, unusable = 2 * (r != 5), int(r in (2, 7))
+            folder.append(
+                "rounds.csv", [(r, *figures, usable, unusable, r == 3, skipped, math.nan)]
+            )
             if r % 2 == 0:
                 folder.append("groups.csv", [(r, "b", False, 9, 1 - x), (r, "a", True, 9, x)])
                 folder.append("attacks.csv", [(r, "backdoor", 9, 1 - x, math.nan, x)])
@@ -258,6 +260,8 @@ class TestSummary:
         poison = {"kind": "distributed_backdoor", "trigger": PATCH, "target": 3, "n_pieces": 2}
         assert "untrained_pieces" not in summarise(folder, scenario(poison=poison))  # nor any other
         clients = pd.read_csv(folder / "clients.csv")
+        clients.replace({"client": {0: 8, 1: 9}}).to_csv(folder / "clients.csv", index=False)
+        assert "untrained_pieces" not in summarise(folder, scenario(poison=poison))
         clients = clients.replace({"client": {1: 9}})
         clients.to_csv(folder / "clients.csv", index=False)
         missing = summarise(folder, scenario(poison=poison))["untrained_pieces"]

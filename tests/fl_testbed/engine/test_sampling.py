@@ -50,11 +50,13 @@ def column(name: str, made: list[Record]) -> list[Any]:
 
 
 def test_every_sample_has_so_many_attackers(tmp_path):
-    drawn = sampler(load(tmp_path, "sampling: {fraction: 0.5, attackers: 1}\n"))
+    drawn = sampler(load(tmp_path, "sampling: {fraction: 0.5, attackers: 2}\n"))
     samples = [drawn.sample(round_) for round_ in range(1, 30)]
     assert all(own == sorted(set(own)) and len(own) == 6 for own in samples)
-    assert {sum(client >= 10 for client in own) for own in samples} == {1}
+    assert {sum(client >= 10 for client in own) for own in samples} == {2}
     assert {client for own in samples for client in own} == set(range(12))
+    plain = sampler(load(tmp_path, "sampling: {fraction: 0.5}\n")).sample(1)
+    assert plain == sorted(set(plain))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from fl_testbed.metrics import client_accuracies, spread
 def test_each_client_is_judged_on_the_mix_that_it_holds() -> None:
     # Cells 0 to 3 with accuracies 1/2, 1, 0 and (nothing tested).
     correct, cells = np.array([True, False, True, True, False]), np.array([0, 0, 1, 1, 2])
-    holdings = np.array([[4, 0, 0, 0], [0, 7, 0, 0], [3, 1, 4, 4], [0, 0, 0, 5]])
+    holdings = np.array([[4, 0, 0, 0], [0, 1, 0, 0], [3, 1, 4, 4], [0, 0, 0, 5]])
     accuracies = client_accuracies(correct, cells, holdings)
     assert accuracies[:3] == pytest.approx([0.5, 1.0, 3 / 8 * 0.5 + 1 / 8])
     assert math.isnan(accuracies[3])

@@ -17,6 +17,7 @@ def test_each_group_is_counted_by_itself():
     assert result.accuracies == (0.75, 0.5)
     assert result.worst == 0.5
     assert result.test_accuracy == pytest.approx(4 / 6)
+    assert group_accuracy(CORRECT[:3], GROUPS[:3], np.array([1, 1])).accuracies == (1, 0)
 
 
 def test_accuracy_weighs_groups_as_training_does_and_not_as_the_test_set_does():
@@ -54,7 +55,7 @@ def test_without_any_test_example_everything_is_missing():
 
 
 def test_minorities_are_judged_together_on_their_test_examples_and_so_are_all_others():
-    rows = [(1, 30, 0.5), (1, 10, 0.9), (1, 0, math.nan), (0, 10, 0.8), (0, 10, 1.0)]
+    rows = [(1, 30, 0.5), (1, 10, 0.9), (1, 0, math.nan), (0, 1, 0.8), (0, 1, 1.0)]
     table = pd.DataFrame(rows, columns=["is_minority", "n_examples", "accuracy"])
     found = minority_and_majority(table)
     assert found == pytest.approx({"minority_accuracy": 0.6, "majority_accuracy": 0.9})

@@ -61,6 +61,7 @@ class TestRoles:
     def test_contributions_to_rounds_that_moved_nothing_are_nothing(self):
         idle = [{**line, "weight": 0.0, "contribution": math.nan} for line in TWO_ROUNDS]
         assert figures(*idle)[MAJORITY]["contribution_ratio"] == 0
+        assert figures(row(3, 0, 0.25), *idle)[MAJORITY]["contribution_ratio"] == 0.25 / 1.25
 
     @pytest.mark.parametrize("status", ["ok", "unmeasured: update is not finite"])
     def test_a_weight_that_nobody_can_tell_is_not_a_weight_of_nothing(self, status):

@@ -161,7 +161,7 @@ BOUNDED = [
 
 seeds = st.integers(0, 2**31)
 sizes = st.sampled_from([1e-3, 1.0, 30.0, 1e4, 1e15, 1e30])
-few = settings(max_examples=5, deadline=None)
+few = settings(max_examples=5)
 
 
 def every_rule(but: dict[str, str] | None = None) -> Any:
@@ -294,7 +294,7 @@ def test_weights_are_shares(name, seed, spread):
     shape=st.sampled_from(["together", "apart", "against", "outbidding"]),
     first=st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_f_arbitrary_updates_cannot_carry_the_result_away(name, seed, size, shape, first):
     honest = 1 + gaussian_updates(seed, N - F)
     centre = honest.mean(dim=0)
@@ -312,7 +312,7 @@ def test_f_arbitrary_updates_cannot_carry_the_result_away(name, seed, size, shap
 
 @pytest.mark.parametrize("name", BOUNDED)
 @given(seed=seeds, size=sizes, f=st.integers(1, 3), together=st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_no_more_clients_are_needed_than_the_bound_says(name, seed, size, f, together):
     bound = getattr(aggregation, f"{name}_bound")
     n = bound.per_malicious * f + bound.more
@@ -339,6 +339,17 @@ def test_the_update_is_made_of_what_the_ledger_says(name, seed):
         return
     heard = result.weights if result.multipliers is None else result.multipliers
     assert_close(heard @ updates.double(), result.update)
+
+
+@every_rule()
+def test_updates_of_length_zero_leave_everything_finite(name):
+    updates = gaussian_updates(8)
+    for silent in (updates[:1], updates):  # one client, then all
+        silent.zero_()
+        result = aggregate(name, updates)
+        multipliers = result.weights if result.multipliers is None else result.multipliers
+        for figures in (result.update, result.weights, result.suspicion, multipliers):
+            assert figures.isfinite().all()
 
 
 @every_rule()

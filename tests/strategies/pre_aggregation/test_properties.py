@@ -61,7 +61,7 @@ RULES: dict[str, Callable[..., Aggregate]] = {
 
 seeds = st.integers(0, 2**31)
 sizes = st.sampled_from([1e-3, 1.0, 30.0, 1e4, 1e15, 1e30])
-few = settings(max_examples=10, deadline=None)
+few = settings(max_examples=10)
 
 
 def every_step(but: dict[str, str] | None = None) -> Any:

@@ -96,6 +96,8 @@ class TestDrfa:
         torch.testing.assert_close(
             step(TWO, doubles(1, 3), HALF, memory).weights, doubles(0.4, 0.6)
         )
+        joined = step(torch.tensor([9, 11]), doubles(0, 0), HALF, memory)
+        torch.testing.assert_close(joined.weights, doubles(6 / 11, 5 / 11))
 
     def test_clients_weigh_by_how_often_they_are_drawn(self):
         step = partial(drfa, TWO, prior=HALF, step_size=0.1, local_steps=1)

@@ -6,7 +6,7 @@ import torch
 from a_round import round_of
 from pretended_device import ELSEWHERE, PretendedDevice
 
-from clients.device_memory import counted_tensors
+from clients.device_memory import CountedTensors
 from strategies.aggregation import mean
 from strategies.pipeline import Pipeline
 from strategies.reweighting import fedmgda_plus
@@ -185,7 +185,7 @@ def test_memory_is_that_of_five_matrices_of_pairs():
     pipeline = Pipeline(mean, partial(fedmgda_plus, epsilon=0.1))
     assert pipeline.compares_pairs
     updates = scattered(n, 40)
-    with counted_tensors() as count:
+    with CountedTensors() as count:
         fedmgda_plus(updates, equal(n), {}, epsilon=0.1)
     assert 8 * n**2 < count.peak < 8 * (5 * n**2 + 60 * n)
 

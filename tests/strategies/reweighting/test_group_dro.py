@@ -16,11 +16,11 @@ HALF = doubles(0.5, 0.5)
 CONCENTRATED = torch.tensor([[8, 0], [0, 8], [8, 0]])  # two clients of the first group
 
 
-def test_a_step_of_one_multiplies_each_group_by_e_to_its_loss():
-    step = partial(group_dro, counts=CONCENTRATED[:2], step_size=1.0)
-    first = step(TWO, doubles(0, log(3)), HALF, {})
+def test_a_step_multiplies_each_group_by_e_to_its_loss():
+    step = partial(group_dro, counts=CONCENTRATED[:2], step_size=2.0)
+    first = step(TWO, doubles(0, log(3) / 2), HALF, {})
     torch.testing.assert_close(first.weights, doubles(0.25, 0.75))
-    second = step(TWO, doubles(0, log(3)), HALF, first.memory)
+    second = step(TWO, doubles(0, log(3) / 2), HALF, first.memory)
     torch.testing.assert_close(second.weights, doubles(0.1, 0.9))
     torch.testing.assert_close(first.memory["group_dro.weights"], doubles(0.25, 0.75))
 

@@ -8,6 +8,7 @@ from strategies.reweighting import jtt
 CLIENTS = torch.tensor([2, 5, 7, 8])
 EQUAL = torch.full((4,), 0.25, dtype=torch.float64)
 LOSSES = torch.tensor([0.1, 2.0, 0.3, 1.5], dtype=torch.float64)
+CONFIDENCES = torch.tensor([0.9, 0.6, 0.2, 0.4], dtype=torch.float64)
 
 two_rounds = partial(jtt, warm_up_rounds=2, n_flagged=1, factor=3.0)
 
@@ -21,6 +22,7 @@ def warmed_up(**changes):
 def test_warm_up_is_plain_averaging():
     lift = two_rounds(CLIENTS, LOSSES, EQUAL, 1, {})
     assert torch.equal(lift.weights, EQUAL)
+    assert lift.flag_factor == 1
     assert not lift.restart
 
 
@@ -28,12 +30,14 @@ def test_the_last_warm_up_round_restarts():
     memory = two_rounds(CLIENTS, LOSSES, EQUAL, 1, {}).memory
     lift = two_rounds(CLIENTS, LOSSES, EQUAL, 2, memory)
     assert torch.equal(lift.weights, EQUAL)
+    assert lift.flag_factor == 1
     assert lift.restart
     assert not warmed_up(restart=False)[1].restart
 
 
 def test_the_client_of_largest_loss_is_lifted_from_then_on():
-    rule, first = warmed_up()
+    rule = warmed_up()[0]
+    first = rule(CLIENTS, LOSSES, EQUAL, 1, {}, CONFIDENCES)  # these do not matter
     second = rule(CLIENTS, LOSSES.flip(0), EQUAL, 2, first.memory)  # later losses do not matter
     expected = torch.tensor([1, 3, 1, 1], dtype=torch.float64) / 6
     torch.testing.assert_close(second.weights, expected)
@@ -79,7 +83,7 @@ def test_more_flags_than_clients_flag_everybody():
 
 
 def test_a_threshold_flags_whoever_is_beyond_it():
-    rule, first = warmed_up(n_flagged=None, threshold=1.0)
+    rule, first = warmed_up(n_flagged=None, threshold=0.3)
     lift = rule(CLIENTS, LOSSES, EQUAL, 2, first.memory)
     assert (lift.weights > 0.25).tolist() == [False, True, False, True]
 
@@ -87,9 +91,6 @@ def test_a_threshold_flags_whoever_is_beyond_it():
 def test_a_threshold_may_flag_nobody():
     rule, first = warmed_up(n_flagged=None, threshold=9.0)
     assert torch.equal(rule(CLIENTS, LOSSES, EQUAL, 2, first.memory).weights, EQUAL)
-
-
-CONFIDENCES = torch.tensor([0.9, 0.6, 0.2, 0.4], dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +112,6 @@ def test_copies_beside_the_original_weigh_one_more():
     lift = rule(CLIENTS, LOSSES, EQUAL, 2, first.memory)
     torch.testing.assert_close(lift.weights, torch.tensor([1, 4, 1, 1]).double() / 7)
     assert lift.flag_factor == 4
-
-
-def test_nobody_is_flagged_before_the_flags_are_set():
-    assert warmed_up()[1].flag_factor == 1
 
 
 def test_a_skipped_last_warm_up_round_puts_the_flags_off():

@@ -24,10 +24,10 @@ def test_weights_grow_with_the_loss_to_the_power_q():
 
 
 def test_the_step_is_the_papers():
-    # q = 2, L = 2, d_k = 2 u_k: h = q F^(q-1) ||d||^2 + L F^q = 2·1·1 + 2·1 = 4 for the first,
-    # 2·3·2 + 2·9 = 30 for the second. The paper's step of the mean update is L Σ F^q / Σ h.
-    lift = q_fedavg(LOSSES, UPDATES, PRIOR, {}, q=2.0, lipschitz=2.0)
-    assert lift.step == pytest.approx(2 * (1 + 9) / (4 + 30))
+    # q = 2, L = 4, d_k = 4 u_k: h = q F^(q-1) ||d||^2 + L F^q = 2·1·4 + 4·1 = 12 for the first,
+    # 2·3·8 + 4·9 = 84 for the second. The paper's step of the mean update is L Σ F^q / Σ h.
+    lift = q_fedavg(LOSSES, UPDATES, PRIOR, {}, q=2.0, lipschitz=4.0)
+    assert lift.step == pytest.approx(4 * (1 + 9) / (12 + 84))
 
 
 def test_the_weights_alone_take_a_whole_step():
