@@ -14,7 +14,7 @@ from fl_testbed.report.statistics import estimate
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
-LIFTS = ("none", "jtt", "agnostic")
+LIFTS = ("none", "jtt", "agnostic", "fedmgda_plus")
 SUFFERING = ("fashion_mnist", "adult")
 """Federations in which a group suffers without a lift, and defences cost it more."""
 NEITHER = "no defence, no lift"
@@ -61,7 +61,7 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
 def plane(results: Path) -> pd.DataFrame:
     """Return the runs of the defences that were tried with a lift, see :func:`methods`."""
     found = methods(results)
-    combined = found.loc[found["lift"].isin(["jtt", "agnostic"]), "defence"]
+    combined = found.loc[found["lift"].isin(LIFTS[1:]), "defence"]
     return found[found["defence"].isin(combined)]
 
 
@@ -140,7 +140,8 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
             cells.append(pages.bold(runs.outcome(own), both))
         lines.append([runs.name_of(defence), *cells])
     ideal = rows[rows["lift"] == "jtt_ideal"]
-    lines.append(["mean, JTT told the minority †", "–", runs.outcome(ideal), "–"])
+    cells = [runs.outcome(ideal) if lift == "jtt" else "–" for lift in LIFTS]
+    lines.append(["mean, JTT told the minority †", *cells])
     return lines
 
 
@@ -162,8 +163,9 @@ def of_unattacked(results: Path) -> list[list[str]]:
             for own, (name, _) in zip(worst, columns, strict=True)
         ]
         lines.append([runs.name_of(rule), *cells])
-    ideal = [pages.mean_pm(found[name, "jtt_ideal", "mean"]) for name in present]
-    return [*lines, ["mean, JTT told the minority †", *(c for i in ideal for c in ("–", i, "–"))]]
+    ideal = {name: pages.mean_pm(found[name, "jtt_ideal", "mean"]) for name in present}
+    cells = [ideal[name] if lift == "jtt" else "–" for name, lift in columns]
+    return [*lines, ["mean, JTT told the minority †", *cells]]
 
 
 def of_told_two(results: Path) -> list[list[str]]:
@@ -196,8 +198,9 @@ def figure(results: Path = runs.HERE) -> Figure:
     """Draw every method as a point: worst group up, attack success to the right."""
     rows = plane(results)
     present = runs.present(rows)
-    styles = {"none": "o", "jtt": "^", "agnostic": "s", "jtt_ideal": "*"}
+    styles = {"none": "o", "jtt": "^", "agnostic": "s", "fedmgda_plus": "D", "jtt_ideal": "*"}
     labels = {"none": "defence alone", "jtt": "with JTT", "agnostic": "with agnostic lift"}
+    labels |= {"fedmgda_plus": "with FedMGDA+"}
     with house_style():
         drawing = Figure(figsize=(11, 4), layout="constrained")
         panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
