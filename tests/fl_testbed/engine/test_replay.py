@@ -179,7 +179,7 @@ def test_a_replay_that_another_command_is_writing_is_left_to_it(
     second = run("replay", recorded / "small" / "mean", cwd=tmp_path)
     first.release()
     assert second.returncode == 2
-    assert "replay=same/seed-0: another command is writing this run" in second.stderr
+    assert "replay=same/seed-0: is being written by another command: let it" in second.stderr
     assert not (first.path / "clients.csv").exists()
 
 

@@ -19,8 +19,8 @@ from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, check_data, load_dataset
 from fl_testbed.engine.launch import launch, write_plan
-from fl_testbed.engine.run_folder import CHECKPOINT, Record, RunFolder
-from fl_testbed.engine.run_writer import Options, RunWriter, run_folder
+from fl_testbed.engine.run_folder import CHECKPOINT, WRITER, Record, RunFolder
+from fl_testbed.engine.run_writer import Options, RunWriter, check_folders, run_folder
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 
 VARIANTS = """
@@ -206,6 +206,25 @@ def test_what_another_command_ran_meanwhile_is_left_as_it_is(
     assert [call.args[1] for call in progress.end.call_args_list] == [told, "done"]
     kept = "model.safetensors" if finished else CHECKPOINT
     assert (folder / kept).read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("changed", [[], ["training.lr=0.2"]])
+def test_no_run_is_to_be_removed_or_made_again_while_another_command_writes_it(
+    tmp_path: Path, changed: list[str]
+) -> None:
+    path, options = write_scenario(tmp_path), Options(tmp_path / "out", None, "")
+    (begun,), wanted = load_scenarios(path), load_scenarios(path, changed)
+    theirs = run_folder(options.out, begun)
+    theirs.claim()
+    theirs.log(f"{WRITER}12\n{WRITER}345")
+    theirs.write("scenario.yaml", begun.to_yaml())
+    theirs.write(CHECKPOINT, "")
+    by = r"is being written by another command \(process 345\): let it finish, or stop it$"
+    with pytest.raises(ScenarioError, match=by):
+        check_folders(wanted, options)
+    theirs.release()
+    with pytest.raises(ScenarioError, match="holds a"):
+        check_folders(wanted, options)
 
 
 def test_a_run_that_fails_before_it_begins_leaves_a_folder_that_another_command_has(
