@@ -30,7 +30,7 @@ from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
-N_NAMED = 3  # keys in which a scenario differs from the one before
+N_NAMED = 3  # keys in which a scenario differs from the one before, or other things
 
 
 class Progress(Protocol):
@@ -178,8 +178,13 @@ def _apart(there: str, wanted: dict[str, Any]) -> str:
     except yaml.YAMLError:  # somebody's own file
         return ""
     keys = [key for key in other | one if one.get(key, "") != other.get(key, "")]
-    more = f" and {len(keys) - N_NAMED} more" if len(keys) > N_NAMED else ""
-    return f", which differs in {', '.join(keys[:N_NAMED])}{more}" if keys else ""
+    return f", which differs in {named(keys)}" if keys else ""
+
+
+def named(things: Sequence[str]) -> str:
+    """Name the first of some things, and count the others."""
+    more = f" and {len(things) - N_NAMED} more" if len(things) > N_NAMED else ""
+    return ", ".join(things[:N_NAMED]) + more
 
 
 class RunWriter:

@@ -6,6 +6,7 @@ import json
 import os
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from threading import Thread
@@ -395,7 +396,7 @@ def test_a_command_for_a_part_of_a_sweep_leaves_its_plan_as_it_is(tmp_path: Path
     for scenario in scenarios:
         run_folder(tmp_path, scenario).path.mkdir(parents=True)
     for chosen, command in ((scenarios, "first"), (scenarios, "whole"), (scenarios[1:], "part")):
-        write_plan(chosen, Options(tmp_path, None, command))
+        assert write_plan(chosen, Options(tmp_path, None, command)) == []
     plan = json.loads((tmp_path / "small/sweep.json").read_text())
     assert plan == {"command": "whole", "runs": [["default", 0], ["default", 1]]}
 
@@ -409,6 +410,19 @@ def test_what_a_whole_sweep_did_not_come_to_stays_planned_until_it_is_run_again(
         write_plan(chosen, Options(tmp_path, None, "", is_part=is_part))
         plan = json.loads((tmp_path / "small/sweep.json").read_text())
         assert len(plan["runs"]) == planned
+
+
+@pytest.mark.parametrize("new", ["", "new: {rounds: 3}"])
+def test_variants_that_are_in_the_file_no_more_are_said_to_stay(tmp_path: Path, new: str) -> None:
+    path = write_scenario(tmp_path, SCENARIO + VARIANTS)
+    before, options = load_scenarios(path, ["sweep.seed=[0, 1]"]), Options(tmp_path, None, "")
+    write_plan(before, options)
+    for scenario in before:
+        run_folder(tmp_path, scenario).path.mkdir(parents=True)
+    after = load_scenarios(path, [f"variants={{mean: {{}}, {new}}}"])
+    assert write_plan(after, replace(options, is_part=True)) == []  # others are only left out
+    (note,) = write_plan(after, options)
+    assert "small has variants of earlier commands (median, late): compare and report" in note
 
 
 @pytest.mark.parametrize("torn", ["{", "[]", '{"runs": [3]}', '{"runs": [[1, "a"]]}'])
