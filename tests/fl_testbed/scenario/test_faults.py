@@ -237,7 +237,7 @@ def with_change(old: str, new: str) -> str:
         pytest.param(
             "{kind: digits}",
             "digits",
-            f"wrong.yaml:3: dataset: needs a mapping with a kind ({DATASETS}), got 'digits'",
+            "wrong.yaml:3: dataset: needs a mapping, such as {kind: digits}, got 'digits'",
             id="a name where a kind belongs",
         ),
         pytest.param(
