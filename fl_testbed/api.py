@@ -49,12 +49,16 @@ class RunFailedError(RuntimeError):
     """Runs failed. What was done is kept: ``run(..., resume=True)`` goes on from there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """What runs left behind."""
 
     runs: list[RunResult]
     """The runs, one for each variant and seed, with their folders and how far they are."""
+
+    def __repr__(self) -> str:
+        """Show no more than a notebook has room for below a cell."""
+        return f"Results({len(self.runs)} runs)"
 
     def compare(self, baseline: str | None = None) -> pd.DataFrame:
         """Return one row per variant: means over seeds, and half the width of 95 % intervals.

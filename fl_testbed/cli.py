@@ -303,8 +303,14 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
     """Check a scenario and print its variants, its groups, and what a run costs in memory."""
     with _loading():
         from fl_testbed.engine.datasets import DatasetCache, check_data
+        from fl_testbed.engine.placement import check_device, gpus
         from fl_testbed.kinds import kind_of
-        from fl_testbed.scenario import CentralizedScenario, Scenario, load_scenarios
+        from fl_testbed.scenario import (
+            CentralizedScenario,
+            Scenario,
+            ScenarioError,
+            load_scenarios,
+        )
 
     loaded = load_scenarios(scenario, settings or [])
     datasets = DatasetCache(data_dir)
@@ -326,6 +332,12 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
     console = make_console()
     console.print(variants)
     console.print(groups)
+    if loaded[0].engine.ray_address == "local":
+        try:
+            check_device(loaded[0], len(gpus()))
+        except ScenarioError as error:  # it may be a login node
+            text = f"not to be run on this machine: {error.faults[0]}"
+            console.print(text, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -73,7 +73,8 @@ def test_tables_put_runs_under_each_other(tmp_path):
     for seed in (0, 1):
         folder = tmp_path / "sweep" / "mean" / f"seed-{seed}"
         folder.mkdir(parents=True)
-        (folder / "scenario.yaml").touch()
+        for name in ("scenario.yaml", "events.log"):
+            (folder / name).touch()
         pd.DataFrame({"round": [0, 1]}).to_csv(folder / "rounds.csv", index=False)
     results = api.load_results(tmp_path)
     assert results.rounds["seed"].tolist() == [0, 0, 1, 1]

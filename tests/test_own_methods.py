@@ -17,7 +17,9 @@ def test_they_meet_what_all_others_met(tmp_path: Path) -> None:
         assert [s.to_yaml() for s in mine] == [s.to_yaml() for s in theirs]
 
 
-@pytest.mark.parametrize("text", ["", "a", "rounds: 3", "{variants: {a: {}}, rounds: 3}"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "variants:", "rounds: 3", "{variants: {a: {}}, rounds: 3}"]
+)
 def test_nothing_but_the_method_can_be_ones_own(tmp_path: Path, text: str) -> None:
     own = tmp_path / "mine.yaml"
     own.write_text(text)

@@ -101,7 +101,8 @@ def written(own: Path, federations: list[str], out: Path) -> list[Path]:
         ValueError: If the file holds anything but variants.
     """
     content = yaml.safe_load(own.read_text("utf-8"))
-    if not isinstance(content, dict) or [*content] != ["variants"]:
+    is_alone = isinstance(content, dict) and [*content] == ["variants"]
+    if not is_alone or not content["variants"]:  # none is the mean, under its name
         raise ValueError("needs variants and nothing else: all methods meet the same federations")
     out.mkdir(parents=True, exist_ok=True)
     files = []

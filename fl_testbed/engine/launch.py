@@ -16,6 +16,7 @@ from fl_testbed.engine.run_writer import (
     Progress,
     RunWriter,
     check_folders,
+    named,
     run_folder,
 )
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
@@ -51,7 +52,8 @@ def launch(
     datasets = DatasetCache(options.data_dir)
     left = by_dataset(check_folders(scenarios, options))
     kind.check(left, datasets)
-    write_plan(scenarios, options)
+    for text in write_plan(scenarios, options):
+        progress.note(text)
     if options.redo:  # else another scenario's run is refused
         there = ((run_folder(options.out, item).read("scenario.yaml"), item) for item in left)
         if n_changed := sum(text not in (None, item.to_yaml()) for text, item in there):
@@ -108,15 +110,20 @@ def _on_flower(options: Options) -> Compute:
     return lambda writer, dataset: run_on_flower(writer, dataset, options.data_dir)
 
 
-def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
+def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> list[str]:
     """Note which runs belong to each sweep, in order: a comparison shows those that are missing.
 
     Runs of earlier commands stay in the plan as long as their folders are there; those of which
     there is nothing yet, until the whole sweep is run again.
 
+    Returns:
+        A line for each sweep of which variants stay that this command does not have: they may have
+        been renamed since.
+
     Raises:
         ScenarioError: If what is there is no plan.
     """
+    notes = []
     for name in dict.fromkeys(scenario.name for scenario in scenarios):
         folder = RunFolder(options.out / name)
         runs = [(item.variant, item.seed) for item in scenarios if item.name == name]
@@ -129,8 +136,13 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> None:
                 raise ScenarioError(Fault(str(folder.path / PLAN), "", text)) from None
             keeps_all, place = options.is_part, folder.path
             there = [run for run in earlier if keeps_all or place_of_run(place, *run).exists()]
-            command = options.command
+            command, own = options.command, {variant for variant, _ in runs}
             if set(runs) < set(there):  # of a part of the sweep: order and command are the whole's
                 runs, command = there, plan.get("command", command)
+            others = list(dict.fromkeys(variant for variant, _ in there if variant not in own))
+            if others and not keeps_all:
+                what = "compare and report show them too until their folders are removed"
+                notes.append(f"{place} has variants of earlier commands ({named(others)}): {what}")
             runs += [run for run in there if run not in runs]
             folder.write_json(PLAN, {"command": command, "runs": runs})
+    return notes

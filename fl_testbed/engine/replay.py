@@ -145,15 +145,20 @@ def _write(folder: RunFolder, source: Path, scenario: Scenario, federation: Fede
     folder.write(REPLAYED, _digest(source))
     folder.append("holdings.csv", holding_rows(federation))
     restarts: list[int] = []
+    n_skipped = 0
     try:
         for ledger in replayed(source, scenario, federation):
             rows = [client_row(federation, ledger.round_, entry) for entry in ledger.clients]
             folder.append("clients.csv", rows)
             if ledger.restarted:
                 restarts.append(ledger.round_)
+            if ledger.skipped:
+                n_skipped += 1
+                folder.log(f"round {ledger.round_} moved nothing: {ledger.skipped}")
     except (DataError, TooFewClientsError) as fault:
         raise ScenarioError(Fault(str(source), "", str(fault))) from None
     folder.close()
     restart = max(restarts, default=math.nan)
-    figures = {**described(scenario), **heard_and_lifted(folder.path, scenario, restart)}
+    heard = heard_and_lifted(folder.path, scenario, restart)
+    figures = {**described(scenario), "skipped_rounds": n_skipped, **heard}
     folder.write_json("summary.json", figures)

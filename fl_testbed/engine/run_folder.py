@@ -5,6 +5,7 @@ import fcntl
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,6 +27,8 @@ State = dict[str, Tensor]
 CHECKPOINT = "checkpoint/state.safetensors"
 FAILURE = "failure.json"
 UPDATES = "updates"
+WRITER = "written by process "
+"""In ``events.log``, before the number of the process that writes the run from there on."""
 SYNCING = ThreadPoolExecutor(16)  # threads that wait for the disk
 
 
@@ -87,11 +90,25 @@ class RunFolder:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             claim.close()
-            raise TakenError("another command is writing this run") from None
+            begun = re.findall(rf"{WRITER}(\d+)\n", self.read("events.log") or "")
+            which = f" (process {begun[-1]})" if begun else ""
+            text = f"is being written by another command{which}: let it finish, or stop it"
+            raise TakenError(text) from None
         except OSError:
             pass  # a file system without locks
         self._claim = claim
         return True
+
+    def taken(self) -> str | None:
+        """Return the fault that another process writes this run, if one does."""
+        try:
+            if self.claim():
+                self.release()
+        except TakenError as fault:
+            return str(fault)
+        except OSError:  # of a folder that can only be read
+            return None
+        return None
 
     def release(self) -> None:
         """Let others write this run, and close what it has left open."""

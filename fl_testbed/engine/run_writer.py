@@ -20,7 +20,7 @@ from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache
 from fl_testbed.engine.errors import NobodyHeardError, PoolError, TakenError, TrackerError
 from fl_testbed.engine.placement import gpus
-from fl_testbed.engine.run_folder import Evaluated, Record, RunFolder, State
+from fl_testbed.engine.run_folder import WRITER, Evaluated, Record, RunFolder, State
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.initial_model import COPY
 from fl_testbed.scenario.leaves import leaves
@@ -30,7 +30,7 @@ from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
-N_NAMED = 3  # keys in which a scenario differs from the one before
+N_NAMED = 3  # keys in which a scenario differs from the one before, or other things
 
 
 class Progress(Protocol):
@@ -121,8 +121,10 @@ def run_folder(out: Path, scenario: AnyScenario) -> RunFolder:
     return RunFolder(place_of_run(out / scenario.name, scenario.variant, scenario.seed))
 
 
-def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[AnyScenario]:
-    """Return the scenarios that are still to run, in order.
+def check_folders(
+    scenarios: Sequence[AnyScenario], options: Options, *, claimed: bool = False
+) -> list[AnyScenario]:
+    """Return the scenarios that are still to run, in order; their folders may be claimed by now.
 
     Raises:
         ScenarioError: If there can be no such folder, or it holds another scenario's run, or an
@@ -137,7 +139,7 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
             text = "is a file where a folder is needed: choose another --out, or move it away"
             faults.append(Fault(str(file), "", text))
             continue
-        there = folder.read("scenario.yaml")
+        text, there = None, folder.read("scenario.yaml")
         if there is None:
             left.append(scenario)
         elif there != scenario.to_yaml():
@@ -148,7 +150,6 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
                     f"holds a run of another scenario{apart}: add {redo} to run it "
                     "again in its place, or choose another --out"
                 )
-                faults.append(Fault(str(folder.path), "", text))
         elif folder.read("summary.json") is None:
             left.append(scenario)
             if not folder.has_checkpoint:
@@ -159,10 +160,11 @@ def check_folders(scenarios: Sequence[AnyScenario], options: Options) -> list[An
                     "no state_dict, or Flower's engine keeps what its clients remember. Add "
                     f"{redo} to run it again"
                 )
-                faults.append(Fault(str(folder.path), "", text))
             elif scenario.can_resume and not options.resume:
                 text = f"holds an unfinished run: add {resume} to go on, or remove the folder"
-                faults.append(Fault(str(folder.path), "", text))
+        if text is not None:  # neither of which shall be done while it goes on
+            taken = None if claimed else folder.taken()
+            faults.append(Fault(str(folder.path), "", taken or text))
     if faults:
         raise ScenarioError(*faults)
     return left
@@ -176,8 +178,13 @@ def _apart(there: str, wanted: dict[str, Any]) -> str:
     except yaml.YAMLError:  # somebody's own file
         return ""
     keys = [key for key in other | one if one.get(key, "") != other.get(key, "")]
-    more = f" and {len(keys) - N_NAMED} more" if len(keys) > N_NAMED else ""
-    return f", which differs in {', '.join(keys[:N_NAMED])}{more}" if keys else ""
+    return f", which differs in {named(keys)}" if keys else ""
+
+
+def named(things: Sequence[str]) -> str:
+    """Name the first of some things, and count the others."""
+    more = f" and {len(things) - N_NAMED} more" if len(things) > N_NAMED else ""
+    return ", ".join(things[:N_NAMED]) + more
 
 
 class RunWriter:
@@ -202,6 +209,7 @@ class RunWriter:
         """
         folder, scenario = self.folder, self.scenario
         self._take()
+        folder.log(f"{WRITER}{os.getpid()}")
         columns, own = self.kind.columns(scenario), scenario.to_yaml()
         resumes = self._options.resume and scenario.can_resume and folder.has_checkpoint
         if resumes and folder.read("scenario.yaml") == own:
@@ -236,7 +244,7 @@ class RunWriter:
         if not self.folder.claim():
             return
         try:
-            left = check_folders([self.scenario], self._options)
+            left = check_folders([self.scenario], self._options, claimed=True)
         except ScenarioError as error:
             raise TakenError(error.faults[0].text) from None
         if not left:

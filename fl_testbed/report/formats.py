@@ -301,7 +301,8 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
         if row.n_skipped:
             share = f"{row.n_skipped:,} of {row.n_rounds:,}"
             no_rival = ", not in the running for best" * row.stands_still
-            yield f"{row.label}: {share} rounds moved nothing, rounds.csv says why{no_rival}"
+            file = "events.log" if ",replay=" in row.label else "rounds.csv"  # no replay has it
+            yield f"{row.label}: {share} rounds moved nothing, {file} says why{no_rival}"
     yield from (f"failed: {text}" for text in comparison.failed)
 
 

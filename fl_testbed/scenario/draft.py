@@ -188,13 +188,18 @@ def _line(where: str, mark: yaml.Mark | None) -> str:
 
 
 def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:
-    line = _line(where, getattr(fault, "problem_mark", None))
+    begun, mark = (getattr(fault, f"{name}_mark", None) for name in ("context", "problem"))
+    line = _line(where, mark)
     parts = (getattr(fault, "context", None), getattr(fault, "problem", None))
     problem = " ".join(part for part in parts if part) or str(fault)
     if "'\\t'" in problem:
         return Fault(line, "", "YAML cannot be indented with tabs: use spaces")
     if "found '<block mapping start>'" in problem:
         problem = "indented otherwise than the lines around it"
+    elif "mapping values are not allowed" in problem:
+        problem = "a key where none can stand: see its indent, and the line before for a colon"
+    elif begun and mark and begun.line != mark.line:
+        problem = f"{problem.splitlines()[0]} (it begins in line {begun.line + 1})"
     return Fault(line, "", f"is not YAML: {problem.splitlines()[0]}")
 
 

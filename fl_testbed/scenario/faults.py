@@ -121,7 +121,9 @@ def _text(
             tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
             return f"unknown kind {context['tag']!r}{_suggestion(context['tag'], tags)}"
         case "union_tag_not_found" | "model_type" | "model_attributes_type" if kinds:
-            return f"needs a mapping with a kind{kinds}, got {given}"
+            if error["input"] in kinds:
+                return f"needs a mapping, such as {{kind: {error['input']}}}, got {given}"
+            return f"needs a mapping with a kind ({', '.join(kinds)}), got {given}"
         case "value_error":
             return str(context["error"])
         case kind if kind in BOUNDS:
@@ -233,13 +235,12 @@ def _resolve(
     return tuple(path), owner
 
 
-def _kinds(owner: type[BaseModel] | None, path: Path) -> str:
+def _kinds(owner: type[BaseModel] | None, path: Path) -> list[str]:
     field = owner.model_fields.get(str(path[-1])) if owner is not None and path else None
     models = models_in(field.annotation) if field else []
     if not all("kind" in model.model_fields for model in models):
-        return ""  # one may be meant that needs none
-    tags = [tag for model in models for tag in kinds_of(model)]
-    return f" ({', '.join(tags)})" if tags else ""
+        return []  # one may be meant that needs none
+    return [tag for model in models for tag in kinds_of(model)]
 
 
 def kinds_of(model: type[BaseModel]) -> tuple[str, ...]:

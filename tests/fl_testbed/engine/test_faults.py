@@ -392,7 +392,8 @@ def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_p
     assert second.returncode == 1
     assert (tmp_path / "out/small/default/seed-1/summary.json").exists()
     assert not (tmp_path / "out/small/default/seed-0/failure.json").exists()
-    assert "out/small/default/seed-0: another command is writing this run" in second.stderr
+    by = f"is being written by another command (process {first.pid}): let it finish, or stop it"
+    assert f"out/small/default/seed-0: {by}" in second.stderr
     assert "Traceback" not in second.stderr
     first.kill()
     first.communicate(timeout=60)

@@ -17,6 +17,8 @@ from fl_testbed import api
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.recorded_updates import Recorder, halved, restored
 from fl_testbed.engine.run_folder import RunFolder, updates_file
+from fl_testbed.report.comparison import compare
+from fl_testbed.report.formats import markdown
 from strategies.flower_arrays import ArrayView, record_of
 
 RECORDED = """
@@ -179,7 +181,7 @@ def test_a_replay_that_another_command_is_writing_is_left_to_it(
     second = run("replay", recorded / "small" / "mean", cwd=tmp_path)
     first.release()
     assert second.returncode == 2
-    assert "replay=same/seed-0: another command is writing this run" in second.stderr
+    assert "replay=same/seed-0: is being written by another command: let it" in second.stderr
     assert not (first.path / "clients.csv").exists()
 
 
@@ -250,6 +252,21 @@ def test_a_record_that_is_not_whole_is_named(recorded: Path, tmp_path: Path) -> 
     assert done.returncode == 2
     assert done.stderr.startswith("mean/seed-0: round-00002.safetensors is no recorded round")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_rule_that_hears_nobody_is_said_to_have_moved_nothing(
+    recorded: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from strategies.aggregation import TooFewClientsError\n"
+        "def picky(updates):\n"
+        "    raise TooFewClientsError('needs more')\n"
+    )
+    rule = {"strategy.aggregation": {"kind": f"{path}:picky"}}
+    (found,) = api.replay(recorded / "small/mean", settings=rule, out=tmp_path).runs
+    assert "round 3 moved nothing: needs more\n" in (found.folder / "events.log").read_text()
+    assert "3 of 3 rounds moved nothing, events.log says why" in markdown(compare([found]))
 
 
 def test_a_users_rule_that_fails_is_blamed_and_no_run_was_stopped(

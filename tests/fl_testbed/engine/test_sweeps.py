@@ -6,6 +6,7 @@ import json
 import os
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from threading import Thread
@@ -19,8 +20,8 @@ from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, check_data, load_dataset
 from fl_testbed.engine.launch import launch, write_plan
-from fl_testbed.engine.run_folder import CHECKPOINT, Record, RunFolder
-from fl_testbed.engine.run_writer import Options, RunWriter, run_folder
+from fl_testbed.engine.run_folder import CHECKPOINT, WRITER, Record, RunFolder
+from fl_testbed.engine.run_writer import Options, RunWriter, check_folders, run_folder
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 
 VARIANTS = """
@@ -208,6 +209,25 @@ def test_what_another_command_ran_meanwhile_is_left_as_it_is(
     assert (folder / kept).read_bytes() == b"theirs"
 
 
+@pytest.mark.parametrize("changed", [[], ["training.lr=0.2"]])
+def test_no_run_is_to_be_removed_or_made_again_while_another_command_writes_it(
+    tmp_path: Path, changed: list[str]
+) -> None:
+    path, options = write_scenario(tmp_path), Options(tmp_path / "out", None, "")
+    (begun,), wanted = load_scenarios(path), load_scenarios(path, changed)
+    theirs = run_folder(options.out, begun)
+    theirs.claim()
+    theirs.log(f"{WRITER}12\n{WRITER}345")
+    theirs.write("scenario.yaml", begun.to_yaml())
+    theirs.write(CHECKPOINT, "")
+    by = r"is being written by another command \(process 345\): let it finish, or stop it$"
+    with pytest.raises(ScenarioError, match=by):
+        check_folders(wanted, options)
+    theirs.release()
+    with pytest.raises(ScenarioError, match="holds a"):
+        check_folders(wanted, options)
+
+
 def test_a_run_that_fails_before_it_begins_leaves_a_folder_that_another_command_has(
     tmp_path: Path, monkeypatch
 ) -> None:
@@ -376,7 +396,7 @@ def test_a_command_for_a_part_of_a_sweep_leaves_its_plan_as_it_is(tmp_path: Path
     for scenario in scenarios:
         run_folder(tmp_path, scenario).path.mkdir(parents=True)
     for chosen, command in ((scenarios, "first"), (scenarios, "whole"), (scenarios[1:], "part")):
-        write_plan(chosen, Options(tmp_path, None, command))
+        assert write_plan(chosen, Options(tmp_path, None, command)) == []
     plan = json.loads((tmp_path / "small/sweep.json").read_text())
     assert plan == {"command": "whole", "runs": [["default", 0], ["default", 1]]}
 
@@ -390,6 +410,19 @@ def test_what_a_whole_sweep_did_not_come_to_stays_planned_until_it_is_run_again(
         write_plan(chosen, Options(tmp_path, None, "", is_part=is_part))
         plan = json.loads((tmp_path / "small/sweep.json").read_text())
         assert len(plan["runs"]) == planned
+
+
+@pytest.mark.parametrize("new", ["", "new: {rounds: 3}"])
+def test_variants_that_are_in_the_file_no_more_are_said_to_stay(tmp_path: Path, new: str) -> None:
+    path = write_scenario(tmp_path, SCENARIO + VARIANTS)
+    before, options = load_scenarios(path, ["sweep.seed=[0, 1]"]), Options(tmp_path, None, "")
+    write_plan(before, options)
+    for scenario in before:
+        run_folder(tmp_path, scenario).path.mkdir(parents=True)
+    after = load_scenarios(path, [f"variants={{mean: {{}}, {new}}}"])
+    assert write_plan(after, replace(options, is_part=True)) == []  # others are only left out
+    (note,) = write_plan(after, options)
+    assert "small has variants of earlier commands (median, late): compare and report" in note
 
 
 @pytest.mark.parametrize("torn", ["{", "[]", '{"runs": [3]}', '{"runs": [[1, "a"]]}'])

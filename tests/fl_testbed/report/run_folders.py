@@ -12,6 +12,7 @@ def write_run(
     folder = sweep / variant / f"seed-{seed}"
     folder.mkdir(parents=True)
     (folder / "scenario.yaml").write_text("name: x\n")
+    (folder / "events.log").touch()
     if figures is not None:
         summary: dict[str, Any] = {"name": sweep.name, "variant": variant, "seed": seed, **top}
         for key, value in figures.items():

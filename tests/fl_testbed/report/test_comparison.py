@@ -86,6 +86,11 @@ def test_without_a_plan_runs_come_in_the_order_of_their_names(tmp_path: Path) ->
     assert found == ["krum", "krum-9", "krum-10", "mean-2"]
 
 
+def test_runs_are_found_beside_the_scenario_that_they_were_made_of(sweep: Path) -> None:
+    (sweep.parent / "scenario.yaml").write_text("name: to be run\n")
+    assert find_runs([sweep.parent]) == find_runs([sweep])
+
+
 def test_a_run_that_is_named_twice_counts_once(sweep: Path) -> None:
     runs = find_runs([sweep, sweep / "mean", sweep / "mean" / "seed-0"])
     assert len(runs) == len(find_runs([sweep]))

@@ -237,7 +237,7 @@ def with_change(old: str, new: str) -> str:
         pytest.param(
             "{kind: digits}",
             "digits",
-            f"wrong.yaml:3: dataset: needs a mapping with a kind ({DATASETS}), got 'digits'",
+            "wrong.yaml:3: dataset: needs a mapping, such as {kind: digits}, got 'digits'",
             id="a name where a kind belongs",
         ),
         pytest.param(
@@ -279,8 +279,16 @@ def with_change(old: str, new: str) -> str:
         pytest.param(
             "name: small",
             "name: a: b",
-            "wrong.yaml:1: is not YAML: mapping values are not allowed here",
+            "wrong.yaml:1: is not YAML: a key where none can stand: see its indent, and the line "
+            "before for a colon",
             id="not YAML",
+        ),
+        pytest.param(
+            "name: small",
+            'name: "small',
+            "wrong.yaml:9: is not YAML: while scanning a quoted scalar found unexpected end of "
+            "stream (it begins in line 1)",
+            id="a quote that is not closed",
         ),
         pytest.param(
             "name: small",
