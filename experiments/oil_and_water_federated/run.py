@@ -28,7 +28,7 @@ QUESTIONS = (
 """Each is a folder; later ones show results of earlier ones too."""
 IN_TABLES_ALONE = {
     "defences": {"no_attack", "min_max", "minority_mimic"},
-    "reweightings": {"no_attack", "afl", "drfa", "tilted", "q_fedavg", "fedmgda_plus"},
+    "reweightings": {"no_attack", "afl", "drfa", "tilted", "q_fedavg"},
     **{f"reweightings-{name}": {"easy"} for name in ("fashion-mnist", "adult", "writers")},
 }
 """Methods and attackers of scenarios that no figure shows: a quick look does without them."""

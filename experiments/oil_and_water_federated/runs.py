@@ -54,12 +54,18 @@ NAMES = {
     "agnostic_ideal": "agnostic, ideal †",
     "agnostic_worst_case": "agnostic, worst case †",
     "agnostic_multi_krum": "agnostic with Multi-Krum",
+    "fedmgda_plus_clipping": "FedMGDA+ with clipping",
     "afl": "AFL",
     "drfa": "DRFA",
     "q_fedavg": "q-FedAvg",
     "fedmgda_plus": "FedMGDA+",
 }
 """Of methods, where the name in a scenario does not say it."""
+COMBINED = {
+    "agnostic_multi_krum": ("agnostic", "multi_krum"),
+    "fedmgda_plus_clipping": ("fedmgda_plus", "norm_clipping"),
+}
+"""Lifts with rules that one variant is of: their names, and those of lift and rule."""
 
 UNATTACKED = "_unattacked"  # what a lift's name ends with where nobody attacks
 

@@ -117,12 +117,9 @@ def written(own: Path, federations: list[str], out: Path) -> list[Path]:
 def known() -> pd.DataFrame:
     """Return the runs of the methods of these pages, with the name of each for readers."""
     mimics = runs.kept("minority_mimic", runs.HERE).query("point == 'mimic'")
-    defended = mimics["variant"].str.endswith("_multi_krum")
-    mimics = mimics.assign(
-        point="minority_mimic",
-        lift=mimics["variant"].str.removesuffix("_multi_krum"),
-        defence=defended.map({True: "multi_krum", False: "mean"}),
-    )
+    pairs = [runs.COMBINED.get(variant, (variant, "mean")) for variant in mimics["variant"]]
+    mimics[["lift", "defence"]] = pairs
+    mimics["point"] = "minority_mimic"
     rows = pd.concat([runs.tried(runs.HERE), mimics], ignore_index=True)
     rows = rows[rows["lift"].isin(["none", *LIFTS]) | (rows["defence"] != "mean")]
     methods = zip(rows["lift"], rows["defence"], strict=True)

@@ -24,7 +24,7 @@ ATTACKERS = {
     "close_mimic": "mimic, half as far",
     "box_mimic": "mimic, by coordinate",
 }
-MARKERS = "os^Dvo"  # of the methods in the figure
+MARKERS = "os^DpvX"  # of the methods in the figure
 WEIGHTS = {Role.HONEST_MINORITY: "weight_minority", Role.POISONED: "weight_poisoned"}
 
 
@@ -39,9 +39,11 @@ def against(results: Path) -> pd.DataFrame:
     varied = runs.kept("minority_mimic", results)
     varied = varied.assign(attacker=varied["point"])
     both = runs.kept("combinations", results)
-    both = both[(both["variant"] == "agnostic") & (both["point"] == "multi_krum")]
-    both = both.assign(variant="agnostic_multi_krum")
-    base = pd.concat([runs.base_point(results), both]).assign(attacker="plain")
+    named = [
+        both[(both["variant"] == lift) & (both["point"] == rule)].assign(variant=name)
+        for name, (lift, rule) in runs.COMBINED.items()
+    ]
+    base = pd.concat([runs.base_point(results), *named]).assign(attacker="plain")
     return runs.compared(base, varied)
 
 

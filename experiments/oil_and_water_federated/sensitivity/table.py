@@ -23,7 +23,7 @@ SETTINGS = {
 }
 """One thing is other than on the other pages."""
 IDEAL = "jtt_ideal"
-MARKERS = "os^Dvp*"
+MARKERS = "os^DvpX*"
 
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
