@@ -21,6 +21,7 @@ NEITHER = "no defence, no lift"
 NAMED = {
     "fashion_mnist": {
         ("agnostic", "multi_krum"): ("agnostic, Multi-Krum", (14, 32)),
+        ("fedmgda_plus", "norm_clipping"): ("FedMGDA+, clipping", (24, 16)),
         ("jtt", "mean"): ("JTT", (4, 22)),
         ("jtt", "loss_rejection"): ("JTT, LFR", (14, -14)),
         ("none", "mean"): (NEITHER, (14, 12)),
@@ -32,7 +33,8 @@ NAMED = {
         ("agnostic", "multi_krum"): ("agnostic, Multi-Krum", (14, 0)),
         ("jtt", "mean"): ("JTT", (12, 16)),
         ("none", "mean"): (NEITHER, (32, 8)),
-        ("none", "multi_krum"): ("Multi-Krum", (14, -22)),
+        ("none", "multi_krum"): ("Multi-Krum", (16, 5)),
+        ("fedmgda_plus", "norm_clipping"): ("FedMGDA+, clipping", (26, -20)),
     },
     "writers": {
         ("none", "mean"): (NEITHER, (14, 26)),
