@@ -19,9 +19,11 @@ METHODS = {
     ("none", "norm_clipping"): "clipping to the median norm",
     ("jtt", "mean"): "JTT over clients",
     ("agnostic", "mean"): "agnostic lift",
+    ("fedmgda_plus", "mean"): "FedMGDA+",
     ("jtt", "norm_clipping"): "JTT and clipping",
     ("jtt", "coordinate_median"): "JTT and median",
     ("agnostic", "multi_krum"): "agnostic lift and Multi-Krum",
+    ("fedmgda_plus", "norm_clipping"): "FedMGDA+ and clipping",
     ("jtt_ideal", "mean"): "JTT told the minority †",
 }
 """Lift and defence."""

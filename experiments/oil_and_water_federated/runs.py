@@ -49,6 +49,7 @@ NAMES = {
     "alignins": "AlignIns",
     "jtt": "JTT",
     "jtt_told_2": "JTT told 2",
+    "fedmgda_plus_told_2": "FedMGDA+ told 2",
     "jtt_ideal": "JTT, ideal †",
     "jtt_worst_case": "JTT, worst case †",
     "agnostic_ideal": "agnostic, ideal †",
