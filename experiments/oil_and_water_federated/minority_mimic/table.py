@@ -104,7 +104,7 @@ def figure(results: Path = runs.HERE) -> Figure:
                 means = means.reindex(tried[name])
                 style = {"marker": MARKERS[place], "color": GROUP_COLOURS[place]}
                 if method.endswith("_ideal"):  # hollow and dashed: others lie below it
-                    style |= {"mfc": "none", "linestyle": ":"}
+                    style |= {"color": FAINT, "mfc": "none", "linestyle": ":"}
                 label = runs.name_of(method)
                 above.plot(xs, means["attack_success"], label=label, **style)
                 if method == "multi_krum":
