@@ -44,8 +44,8 @@ def deepsight(
     the three views keep two clients apart (the three sets are a third of a view each) is their
     distance in a last clustering. Its clusters are rejected where a third or more are suspicious.
 
-    Whoever holds few classes is taken for an attacker, however honest. With two classes nobody is:
-    what one output learns the other unlearns, both count, and the rule is plain clipping.
+    Whoever holds few classes is taken for an attacker, however honest. With two classes nobody who
+    trains is: what one output learns the other unlearns, both count, and the rule is clipping.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).

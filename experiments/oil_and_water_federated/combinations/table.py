@@ -38,7 +38,7 @@ NAMED = {
     },
     "writers": {
         ("none", "mean"): (NEITHER, (14, 26)),
-        ("agnostic", "mean"): ("agnostic", (0, -26)),
+        ("agnostic", "mean"): ("agnostic, FedMGDA+", (-4, -26)),
     },
     "faces": {
         ("none", "multi_krum"): ("Multi-Krum", (-4, -24)),
