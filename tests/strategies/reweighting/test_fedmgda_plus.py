@@ -174,6 +174,15 @@ def test_nobody_could_give_weight_to_another_and_make_the_mixture_shorter(n, d, 
     assert gives.max() <= takes.min() + 1e-7
 
 
+@pytest.mark.parametrize("epsilon", [1e-18, 0.1, 1.0])
+def test_whoever_claims_all_examples_there_are_leaves_others_a_share(epsilon):
+    claimed = doubles(2.0**53, *([1.0] * 6), 1e-300)
+    weights = min_norm_mixture(unit_gram(scattered(8, 20)), claimed / claimed.sum(), epsilon)
+    assert weights.sum().item() == pytest.approx(1)
+    assert (weights[1:] <= epsilon + 2e-9).all()
+    assert weights[1:].sum() >= min(0.1, epsilon) - 2e-9
+
+
 def test_of_mixtures_that_are_all_as_short_the_prior_is_taken():
     prior = doubles(0.5, 0.3, 0.2)
     weights = min_norm_mixture(torch.ones(3, 3, dtype=torch.float64), prior, 1.0)
