@@ -8,6 +8,7 @@ from pretended_device import ELSEWHERE, PretendedDevice
 
 from clients.device_memory import CountedTensors
 from strategies.aggregation import mean
+from strategies.oracle import Oracle
 from strategies.pipeline import Pipeline
 from strategies.reweighting import fedmgda_plus
 from strategies.reweighting.min_norm import min_norm_mixture
@@ -95,6 +96,27 @@ def test_a_longer_update_is_not_heard_more():
     boosted = updates * torch.tensor([1e6, 1, 1, 1, 1, 1, 1])[:, None]
     expected = moved(updates, epsilon=0.1, length=1.0)
     torch.testing.assert_close(moved(boosted, epsilon=0.1, length=1.0), expected)
+
+
+@pytest.mark.parametrize("lifting", ["ideal", "worst_case"])
+def test_an_oracle_corrects_weights_of_directions(lifting):
+    updates = scattered(7, 30)  # client 0 is an attacker, client 1 a minority
+    lift = fedmgda_plus(updates, equal(7), {}, epsilon=0.1, length=2.0)
+    shares = lift.weights * updates.norm(dim=1)
+    shares = shares / shares.sum()
+    own = 1 if lifting == "ideal" else 0
+    expected = torch.full((7,), shares[2:].mean().item(), dtype=torch.float64)
+    expected[own] = shares[own]
+    step = 2 * expected @ torch.nn.functional.normalize(updates, dim=1).double() / expected.sum()
+    for boost in (1.0, 1e6):
+        boosted = torch.cat([boost * updates[:1], updates[1:]])
+        pipeline = Pipeline(
+            mean,
+            partial(fedmgda_plus, epsilon=0.1, length=2.0),
+            oracle=Oracle(minority={1}, attackers={0}, lifting=lifting),
+        )
+        moves = pipeline(boosted, round_of(7), {}).result.update
+        torch.testing.assert_close(moves.double(), step, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "d"), [(9, 40), (9, 3)])  # in the second many mixtures are shortest
