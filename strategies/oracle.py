@@ -34,22 +34,29 @@ class Oracle:
 
         A method that flags lifts all of them by its factor. Otherwise they keep the ratio of lifted
         weight to prior that the method gave them, and everybody else gets the majority's. Where it
-        left neither of these any weight, all keep their prior.
+        left neither of these any weight, all keep their prior. Of a method that brings updates to
+        one length it is their weights after that.
         """
         if self.lifting == "standard":
             return lift
         minority, attackers = among(clients, self.minority), among(clients, self.attackers)
         lifted = minority if self.lifting == "ideal" else attackers
+        shares = lift.weights if lift.lengths is None else lift.weights * lift.lengths
         if lift.flag_factor is not None:
             ratios = torch.where(lifted, lift.flag_factor, 1.0)
         else:
             majority = ~(minority | attackers)
             heard = prior[majority].any()
-            usual = lift.weights[majority].sum() / prior[majority].sum() if heard else 1.0
-            own = torch.where(prior > 0, lift.weights / prior, 0.0)
+            usual = shares[majority].sum() / prior[majority].sum() if heard else 1.0
+            own = torch.where(prior > 0, shares / prior, 0.0)
             ratios = torch.where(lifted, own, usual)
         weights = prior * ratios
-        return lift._replace(weights=normalised(weights) if weights.any() else prior)
+        weights = normalised(weights) if weights.any() else prior
+        if lift.lengths is None:
+            return lift._replace(weights=weights)
+        weights = weights / lift.lengths
+        step = lift.step * shares.sum() * weights.sum()
+        return lift._replace(weights=normalised(weights), step=step.item())
 
     def judged(
         self,

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 from fl_testbed.data import DataError, Dataset, Federation
 from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.evaluation import test_set
-from fl_testbed.engine.models import outlined_model
+from fl_testbed.engine.models import layers_of, outlined_model
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError
 from fl_testbed.scenario.initial_model import InitialModelError
+from fl_testbed.scenario.strategy import StrategySpec
 from fl_testbed.scenario.users_code import OwnCodeError
+from strategies.aggregation.layers import OutputLayerError
 from strategies.randomness import Purpose, generator
 
 S = TypeVar("S", bound=AnyScenario)
@@ -116,7 +118,10 @@ def checked_federation(
     """
     with data_faults(scenario):
         federation = build_federation(scenario, datasets.get(scenario))
-        outlined_model(scenario, federation.dataset)  # may not take such inputs
+        model = outlined_model(scenario, federation.dataset)  # may not take such inputs
+        if isinstance(scenario.strategy, StrategySpec):
+            rule = scenario.strategy.aggregation
+            rule.check_layers(layers_of(model), federation.dataset.n_classes)
         for ids, _ in scenario.attackers_by_id if poison else ():
             for attacker in ids[:1]:
                 federation.shard(attacker)  # a trigger may not fit, or examples be missing
@@ -141,6 +146,8 @@ def data_faults(scenario: AnyScenario) -> Iterator[None]:
         faults = [Fault(scenario.name, "init", text) for text in fault.texts]
     except OwnCodeError as fault:
         faults = [Fault("", "", str(fault))]
+    except OutputLayerError as fault:
+        faults = [Fault(scenario.name, "model", str(fault))]
     except ValueError as fault:
         faults = [Fault(scenario.name, "poison", str(fault))]
     else:

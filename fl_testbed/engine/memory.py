@@ -1,7 +1,7 @@
 """What a run costs in memory, before it starts."""
 
 from collections.abc import Sequence
-from math import inf
+from math import inf, prod
 
 import psutil
 import torch
@@ -41,7 +41,8 @@ def server_memory(
     if pipeline.remembers_updates and device.type == "cpu":
         n_copies += n  # a checkpoint is copied twice, when memory of before the round is gone
     keep_mib = inf if buffers_of(model) else spec.keep_mib  # sums are of none
-    return d, server_bytes(pipeline, n, d, device, keep_mib) + 4 * d * n_copies
+    inputs = 4 * spec.aggregation.n_inputs * prod(dataset.input_shape)
+    return d, server_bytes(pipeline, n, d, device, keep_mib) + 4 * d * n_copies + inputs
 
 
 def n_looked_at(scenario: Scenario) -> int:

@@ -1,5 +1,7 @@
 """The model that a run starts from."""
 
+from itertools import accumulate
+
 import numpy as np
 import torch
 from torch import nn
@@ -39,6 +41,14 @@ def buffers_of(model: nn.Module) -> frozenset[str]:
     """Return the names of the arrays in a model's state that no optimizer trains."""
     trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return frozenset(model.state_dict()) - trained
+
+
+def layers_of(model: nn.Module) -> dict[str, slice]:
+    """Return where each array of a model's parameters stands in an update, by its name."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    stops = accumulate(each.numel() for each in parameters.values())
+    pairs = zip(parameters.items(), stops, strict=True)
+    return {name: slice(stop - each.numel(), stop) for (name, each), stop in pairs}
 
 
 def outlined_model(scenario: Scenario, dataset: Dataset) -> nn.Module:

@@ -1,6 +1,6 @@
 """Aggregation rules and pre-aggregations as a scenario names them: parameters here, maths there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,8 +13,10 @@ from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers
 from strategies.aggregation import Aggregate, Bound
 from strategies.aggregation.aggregate import weighted_sum
+from strategies.aggregation.deepsight import N_SEEDS
 from strategies.aggregation.dnc import n_dropped
 from strategies.aggregation.krum import check_n_selected
+from strategies.aggregation.layers import output_layer
 from strategies.pipeline import Pipeline
 from strategies.pre_aggregation.mixed import Mixed
 
@@ -78,6 +80,14 @@ class RuleSpec(MethodSpec):
     """Whether a weight of 0 means that the rule chose not to hear a client."""
     takes_update_for_step: ClassVar[bool] = False
     """Whether it goes by how the model moved, and takes its own updates for that."""
+
+    @property
+    def n_inputs(self) -> int:
+        """Of how many random inputs it asks models."""
+        return 0
+
+    def check_layers(self, layers: Mapping[str, slice], n_classes: int) -> None:
+        """Raise OutputLayerError if it cannot work on a model of such layers."""
 
 
 class MeanSpec(RuleSpec):
@@ -256,6 +266,15 @@ class DeepSightSpec(RuleSpec):
     rule = staticmethod(rules.deepsight)
     bound = rules.deepsight_bound
     selects = True
+
+    @property
+    def n_inputs(self) -> int:
+        """Three sets."""
+        return N_SEEDS * self.n_samples
+
+    def check_layers(self, layers: Mapping[str, slice], n_classes: int) -> None:
+        """Need an output layer whose neurons have as many weights each."""
+        output_layer(layers, n_classes)
 
 
 class DnCSpec(RuleSpec, AssumesMalicious):

@@ -300,7 +300,8 @@ class Scenario(WholeScenario):
             if kind.attack.knows_defence and not self.strategy.can_be_foreseen:
                 text = (
                     f"an attacker cannot foresee what {self.strategy.rule_name} does: it asks "
-                    "for the server's data, its memory, or the clients' ids, losses or confidences"
+                    "for the server's data, its memory, what models answer, or the clients' ids, "
+                    "losses or confidences"
                 )
                 yield f"{own}attack", text
 

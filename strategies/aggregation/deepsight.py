@@ -61,6 +61,9 @@ def deepsight(
         weights: prior · clipping factor, scaled to sum 1; 0 for those rejected, which may be all.
         suspicion: The share of suspicious models in the client's cluster: a third rejects it.
 
+    Raises:
+        OutputLayerError: If there are not as many output weights for each class.
+
     Bound:
         n >= 2, else TooFewClientsError: there must be somebody to compare with. Of attackers who
         hold all classes nobody is rejected; none is longer than the median norm, which is honest
@@ -76,10 +79,12 @@ def deepsight(
         minutes a round on a CPU; with 300 the DDifs of a small network were within a twentieth of
         their spread over clients, and clusters the same. BackFed and FLPoison also draw inputs from
         [0, 1), and divide outputs of any sign in place of probabilities. A cluster has 5 clients at
-        least (of fewer, all), HDBSCAN's default, as in both: fewer attackers are outliers, or among
-        others. FLPoison takes all outliers of one view for one cluster, and rejects those of the
-        last clustering. BackFed counts NEUPs from 1 / classes of the largest, compares rows of the
-        last distances, and accepts clusters of which less than a third is *not* suspicious.
+        least, HDBSCAN's default, as in both, and is one of several: fewer attackers are outliers,
+        or among others, and of fewer than 10 clients each is judged alone. FLPoison takes all
+        outliers of one view for one cluster, rejects those of the last clustering, which may be a
+        single cluster there, and goes by 3 neighbours (min_samples). BackFed counts NEUPs from
+        1 / classes of the largest, compares rows of the last distances, and accepts clusters of
+        which less than a third is *not* suspicious.
 
     References:
         Rieger et al., DeepSight: Mitigating Backdoor Attacks in Federated Learning Through Deep
@@ -88,7 +93,7 @@ def deepsight(
     deepsight_bound(len(updates))
     ratios = _division_differences(updates, respond, n_samples)
     n_classes = ratios.shape[2]
-    weights, *others = output_layer(layers)
+    weights, *others = output_layer(layers, n_classes)
     biases = [updates[:, at].double() for at in others if at.stop - at.start == n_classes]
     neurons = updates[:, weights].unflatten(1, (n_classes, -1)).unbind(dim=1)
     energies = torch.stack([_l1(neuron) for neuron in neurons], dim=1)

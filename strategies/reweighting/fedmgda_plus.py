@@ -71,4 +71,4 @@ def fedmgda_plus(
     shares[heard] = min_norm_mixture(gram[heard][:, heard], prior[heard], epsilon)
     weights = shares / lengths
     step = (median if length is None else length) * weights.sum()
-    return Lift(normalised(weights), memory, step=step.item())
+    return Lift(normalised(weights), memory, step=step.item(), lengths=lengths)

@@ -21,6 +21,9 @@ class Lift(NamedTuple):
     flag_factor: float | None = None
     """Of a method that flags clients: by what it multiplies the weight of those it flags. None
     where a method lifts everybody by degrees."""
+    lengths: Float[Tensor, " n"] | None = None
+    """Of a method that brings updates to one length: what it divided each by, which is in their
+    weights and in the step."""
 
 
 Reweighter = Callable[..., Lift]

@@ -2,6 +2,7 @@
 
 import torch
 
+from strategies.aggregation.aggregate import normalised
 from strategies.aggregation.blocks import one_torch_thread
 from strategies.shapes import Float, Tensor
 
@@ -9,6 +10,7 @@ RIDGE = 1e-8  # of mixtures equally near the origin, as copies allow, the neares
 GAP, RESIDUAL = 1e-17, 1e-14  # of the optimality conditions, for vectors of length 1
 MOST_STEPS = 100  # ten to twenty do
 DIGITS = 9  # of the result: rounding leaves no trace of the order of rows
+LEAST = 10.0**-DIGITS  # what a prior weight begins from, at least, and a radius that is not 0
 
 
 def min_norm_mixture(
@@ -23,14 +25,16 @@ def min_norm_mixture(
     Args:
         gram: ⟨vᵢ, vⱼ⟩ for all pairs of vectors of length 1 or less, shape (n, n), in float64 on the
             host.
-        prior: Shape (n,), > 0, sum 1, in float64.
-        radius: ε, >= 0.
+        prior: Shape (n,), > 0, sum 1, in float64. Weights below 1e-9 are taken for that much.
+        radius: ε, >= 0. Less than 1e-9 is 0.
 
     References:
         Nocedal and Wright, Numerical Optimization, 2006, section 16.6.
     """
-    if radius == 0 or len(prior) == 1:
+    if radius < LEAST or len(prior) == 1:
         return prior.clone()
+    if prior.min() < LEAST:  # one of 1, beside others that vanish, would be at its bound
+        prior = normalised(prior.clamp(min=LEAST))
     with one_torch_thread():  # for a thousand rows, faster than several that wait for each other
         return _by_interior_points(gram, prior, radius)
 

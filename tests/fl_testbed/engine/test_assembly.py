@@ -11,8 +11,9 @@ from fl_testbed.data import DataError, Dataset, Examples, Federation
 from fl_testbed.data.dataset import CategoryFeature, NumberFeature
 from fl_testbed.engine import assembly, attackers, federated
 from fl_testbed.engine.assembly import build_federation
-from fl_testbed.engine.datasets import DatasetCache
+from fl_testbed.engine.datasets import DatasetCache, checked_federation
 from fl_testbed.engine.inline_grid import InlineGrid
+from fl_testbed.engine.memory import server_memory
 from fl_testbed.engine.models import build_model, outlined_model
 from fl_testbed.engine.server_data import ServerData
 from fl_testbed.scenario import Scenario, ScenarioError
@@ -182,6 +183,30 @@ def test_a_model_that_no_memory_holds_is_refused_before_it_is_built():
     vast = scenario(model={"kind": "mlp", "hidden": widths})
     with pytest.raises(ScenarioError, match=r"GiB are free: .* take a smaller model"):
         federated.check([vast], DatasetCache(None))
+
+
+def test_deepsight_refuses_a_model_whose_last_module_cannot_be_its_output_layer(tmp_path):
+    code = tmp_path / "mine.py"
+    code.write_text(
+        "from torch import nn\n"
+        "def flat(input_shape, n_classes):\n"
+        "    model = nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))\n"
+        "    model.scale = nn.LayerNorm(64)\n"  # declared last
+        "    model.forward = lambda x: model[1](model.scale(model[0](x)))\n"
+        "    return model\n"
+    )
+    strategy = {"aggregation": {"kind": "deepsight"}}
+    made = scenario(model={"kind": f"{code}:flat"}, strategy=strategy)
+    with pytest.raises(ScenarioError, match=r"model: .* 10 classes .* the 64 weights of scale"):
+        checked_federation(made, DatasetCache(None))
+
+
+def test_random_inputs_count_as_the_server_s_memory():
+    few, many = (
+        scenario(strategy={"aggregation": {"kind": "deepsight", "n_samples": n}}) for n in (1, 101)
+    )
+    more = server_memory(many, DATASET)[1] - server_memory(few, DATASET)[1]
+    assert more == 4 * 3 * 100 * 8 * 8
 
 
 def test_a_trigger_may_be_values_of_a_table_s_columns():

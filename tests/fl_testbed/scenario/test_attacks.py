@@ -170,7 +170,7 @@ def test_a_rule_that_looks_at_more_than_updates_cannot_be_foreseen(load, faults_
     assert load(tailored, "strategy.aggregation={kind: coordinate_median}")
     assert faults_of(tailored, "strategy.aggregation={kind: fltrust}", data) == [
         "attack: an attacker cannot foresee what fltrust does: it asks for the server's data, its "
-        "memory, or the clients' ids, losses or confidences"
+        "memory, what models answer, or the clients' ids, losses or confidences"
     ]
 
 

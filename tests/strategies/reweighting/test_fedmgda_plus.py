@@ -8,6 +8,7 @@ from pretended_device import ELSEWHERE, PretendedDevice
 
 from clients.device_memory import CountedTensors
 from strategies.aggregation import mean
+from strategies.oracle import Oracle
 from strategies.pipeline import Pipeline
 from strategies.reweighting import fedmgda_plus
 from strategies.reweighting.min_norm import min_norm_mixture
@@ -97,6 +98,27 @@ def test_a_longer_update_is_not_heard_more():
     torch.testing.assert_close(moved(boosted, epsilon=0.1, length=1.0), expected)
 
 
+@pytest.mark.parametrize("lifting", ["ideal", "worst_case"])
+def test_an_oracle_corrects_weights_of_directions(lifting):
+    updates = scattered(7, 30)  # client 0 is an attacker, client 1 a minority
+    lift = fedmgda_plus(updates, equal(7), {}, epsilon=0.1, length=2.0)
+    shares = lift.weights * updates.norm(dim=1)
+    shares = shares / shares.sum()
+    own = 1 if lifting == "ideal" else 0
+    expected = torch.full((7,), shares[2:].mean().item(), dtype=torch.float64)
+    expected[own] = shares[own]
+    step = 2 * expected @ torch.nn.functional.normalize(updates, dim=1).double() / expected.sum()
+    for boost in (1.0, 1e6):
+        boosted = torch.cat([boost * updates[:1], updates[1:]])
+        pipeline = Pipeline(
+            mean,
+            partial(fedmgda_plus, epsilon=0.1, length=2.0),
+            oracle=Oracle(minority={1}, attackers={0}, lifting=lifting),
+        )
+        moves = pipeline(boosted, round_of(7), {}).result.update
+        torch.testing.assert_close(moves.double(), step, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(("n", "d"), [(9, 40), (9, 3)])  # in the second many mixtures are shortest
 def test_copies_share_alike_and_order_is_irrelevant(n, d):
     updates = scattered(n, d)
@@ -172,6 +194,15 @@ def test_nobody_could_give_weight_to_another_and_make_the_mixture_shorter(n, d, 
     gives = slope[weights > (prior - epsilon).clamp(min=0) + 1e-8]
     takes = slope[weights < prior + epsilon - 1e-8]
     assert gives.max() <= takes.min() + 1e-7
+
+
+@pytest.mark.parametrize("epsilon", [1e-18, 0.1, 1.0])
+def test_whoever_claims_all_examples_there_are_leaves_others_a_share(epsilon):
+    claimed = doubles(2.0**53, *([1.0] * 6), 1e-300)
+    weights = min_norm_mixture(unit_gram(scattered(8, 20)), claimed / claimed.sum(), epsilon)
+    assert weights.sum().item() == pytest.approx(1)
+    assert (weights[1:] <= epsilon + 2e-9).all()
+    assert weights[1:].sum() >= min(0.1, epsilon) - 2e-9
 
 
 def test_of_mixtures_that_are_all_as_short_the_prior_is_taken():
