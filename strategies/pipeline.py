@@ -8,19 +8,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from strategies import aggregation, reweighting
-from strategies.aggregation import mean, norm_clipping
 from strategies.aggregation.aggregate import (
     Aggregate,
     Aggregator,
     dot_products,
     normalised,
 )
+from strategies.aggregation.traits import RowByRow, traits_of
 from strategies.memory import Memory
 from strategies.oracle import Oracle
 from strategies.pre_aggregation.mixed import Mixed, PreAggregator, prior_of_rows, pulled_back
 from strategies.reweighting.lift import Reweighter
-from strategies.running_sum import RowByRow
 from strategies.shapes import Bool, Float, Int, Tensor
 
 Order = Literal["filter_then_lift", "lift_then_filter"]
@@ -169,19 +167,13 @@ class Pipeline:
     def row_by_row(self) -> RowByRow | None:
         """What becomes of a row where the step is a mean of scaled rows, which can be summed as
         they come; None where it needs all rows at once."""
-        rule = getattr(self.aggregate, "func", self.aggregate)
-        max_norm = getattr(self.aggregate, "keywords", {}).get("max_norm")
-        corrected = self.oracle.removing != "standard"
-        if self.reweight is not None or self.pre_aggregate or corrected:
+        of_bound, corrected = (
+            traits_of(self.aggregate).row_by_row,
+            self.oracle.removing != "standard",
+        )
+        if of_bound is None or self.reweight is not None or self.pre_aggregate or corrected:
             return None
-        if rule is mean:
-            return RowByRow(scale=lambda norm: 1.0, suspicion=lambda norm: 0.0)
-        if rule is norm_clipping and max_norm is not None:
-            return RowByRow(
-                scale=lambda norm: min(1.0, max_norm / norm) if norm > 0 else 1.0,
-                suspicion=lambda norm: norm,
-            )
-        return None
+        return of_bound(**getattr(self.aggregate, "keywords", {}))
 
     @property
     def n_copies(self) -> int:
@@ -199,9 +191,8 @@ class Pipeline:
     @property
     def compares_pairs(self) -> bool:
         """Whether a step works on a figure for every pair of clients, as a mixing matrix is."""
-        rule, lift = (getattr(m, "func", m) for m in (self.aggregate, self.reweight))
-        compares = rule in aggregation.COMPARE_PAIRS or lift in reweighting.COMPARE_PAIRS
-        return bool(self.pre_aggregate) or compares
+        methods = (self.aggregate, self.reweight)
+        return bool(self.pre_aggregate) or any(traits_of(m).compares_pairs for m in methods)
 
     def __call__(
         self,

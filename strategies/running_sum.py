@@ -1,21 +1,11 @@
 """A weighted mean of updates that come one by one, without keeping them."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from strategies.aggregation.aggregate import Aggregate
-
-
-class RowByRow(NamedTuple):
-    """A rule that averages scaled rows, and judges each by its own L2 norm alone."""
-
-    scale: Callable[[float], float]
-    suspicion: Callable[[float], float]
-
+from strategies.aggregation.traits import RowByRow
 
 KEEP_MIB = 256.0  # more of updates is not kept where a running sum will do
 BLOCK = 2**16  # entries whose float64 copy stays in a core's cache
