@@ -26,7 +26,7 @@ from fl_testbed.scenario.strategy import StrategySpec
 from strategies.aggregation import TooFewClientsError
 from strategies.pipeline import Pipeline, RoundFacts
 from strategies.randomness import Purpose, generator
-from strategies.robust import CPU
+from strategies.shapes import CPU
 
 
 def wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
