@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -56,6 +56,24 @@ class RoundFacts:
     rng: np.random.Generator
     """The round's random numbers: the reweighting draws first, then pre-aggregations, in their
     order."""
+
+    @classmethod
+    def of_equals(cls, n: int, rng: np.random.Generator, **known: Any) -> "RoundFacts":
+        """Return a round of n equal clients of which no more is known: what is asked for raises."""
+        unknown = {
+            "round_": 1,
+            "clients": torch.arange(n),
+            "prior": torch.full((n,), 1 / n, dtype=torch.float64),
+            "losses": torch.full((n,), torch.nan, dtype=torch.float64),
+            "confidences": torch.full((n,), torch.nan, dtype=torch.float64),
+            "layers": {},
+            **dict.fromkeys(("received", "server_update", "evaluate", "respond"), _unknown),
+        }
+        return cls(**{**unknown, **known}, rng=rng)
+
+
+def _unknown(*args: Any) -> NoReturn:
+    raise AssertionError("nobody knows this fact of the round")
 
 
 class ServerStep(NamedTuple):

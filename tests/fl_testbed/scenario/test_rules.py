@@ -34,6 +34,7 @@ def one_round(strategy: StrategySpec, n: int = N) -> torch.Tensor:
         layers={"weight": slice(0, D)},
         server_update=lambda: torch.ones(D),
         evaluate=lambda update: (0.5, float(update.norm())),
+        respond=lambda update, n_inputs: torch.zeros(n_inputs, 2),
         rng=generator(0, Purpose.AGGREGATION, 1),
     )
     mixers = strategy.build_pre_aggregation(n)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from a_round import round_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretended_device import ELSEWHERE, PretendedDevice
@@ -195,10 +196,9 @@ def round_facts(
         inputs = torch.rand(n_inputs, 3, generator=torch.Generator().manual_seed(seed))
         return inputs.to(update) @ (reference + update)[:6].view(2, 3).T
 
-    return RoundFacts(
-        round_=1,
+    return round_of(
+        n,
         clients=clients,
-        prior=torch.full((n,), 1 / n, dtype=torch.float64),
         losses=((7 * clients + seed) % 13).double(),
         confidences=torch.ones(len(clients), dtype=torch.float64),
         received=lambda: 3 * reference,
