@@ -19,9 +19,10 @@ from flwr.serverapp.strategy import Strategy
 from strategies.aggregation.aggregate import dot_products
 from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays, plain, without_views
 from strategies.inferred_weights import inferred_weights
+from strategies.ledger import NO_REPLY, OK, ClientEntry, RoundLedger
 from strategies.memory import can_go_on
 from strategies.randomness import Purpose, generator
-from strategies.robust import NO_REPLY, OK, ClientEntry, RoundLedger, number_in
+from strategies.reports import number_in
 from strategies.shapes import Tensor
 from strategies.update_rows import HostRows
 

@@ -3,24 +3,22 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 
-from strategies import aggregation, reweighting
-from strategies.aggregation import mean, norm_clipping
 from strategies.aggregation.aggregate import (
     Aggregate,
     Aggregator,
     dot_products,
     normalised,
 )
+from strategies.aggregation.traits import RowByRow, traits_of
 from strategies.memory import Memory
 from strategies.oracle import Oracle
 from strategies.pre_aggregation.mixed import Mixed, PreAggregator, prior_of_rows, pulled_back
 from strategies.reweighting.lift import Reweighter
-from strategies.running_sum import RowByRow
 from strategies.shapes import Bool, Float, Int, Tensor
 
 Order = Literal["filter_then_lift", "lift_then_filter"]
@@ -58,6 +56,24 @@ class RoundFacts:
     rng: np.random.Generator
     """The round's random numbers: the reweighting draws first, then pre-aggregations, in their
     order."""
+
+    @classmethod
+    def of_equals(cls, n: int, rng: np.random.Generator, **known: Any) -> "RoundFacts":
+        """Return a round of n equal clients of which no more is known: what is asked for raises."""
+        unknown = {
+            "round_": 1,
+            "clients": torch.arange(n),
+            "prior": torch.full((n,), 1 / n, dtype=torch.float64),
+            "losses": torch.full((n,), torch.nan, dtype=torch.float64),
+            "confidences": torch.full((n,), torch.nan, dtype=torch.float64),
+            "layers": {},
+            **dict.fromkeys(("received", "server_update", "evaluate", "respond"), _unknown),
+        }
+        return cls(**{**unknown, **known}, rng=rng)
+
+
+def _unknown(*args: Any) -> NoReturn:
+    raise AssertionError("nobody knows this fact of the round")
 
 
 class ServerStep(NamedTuple):
@@ -169,19 +185,13 @@ class Pipeline:
     def row_by_row(self) -> RowByRow | None:
         """What becomes of a row where the step is a mean of scaled rows, which can be summed as
         they come; None where it needs all rows at once."""
-        rule = getattr(self.aggregate, "func", self.aggregate)
-        max_norm = getattr(self.aggregate, "keywords", {}).get("max_norm")
-        corrected = self.oracle.removing != "standard"
-        if self.reweight is not None or self.pre_aggregate or corrected:
+        of_bound, corrected = (
+            traits_of(self.aggregate).row_by_row,
+            self.oracle.removing != "standard",
+        )
+        if of_bound is None or self.reweight is not None or self.pre_aggregate or corrected:
             return None
-        if rule is mean:
-            return RowByRow(scale=lambda norm: 1.0, suspicion=lambda norm: 0.0)
-        if rule is norm_clipping and max_norm is not None:
-            return RowByRow(
-                scale=lambda norm: min(1.0, max_norm / norm) if norm > 0 else 1.0,
-                suspicion=lambda norm: norm,
-            )
-        return None
+        return of_bound(**getattr(self.aggregate, "keywords", {}))
 
     @property
     def n_copies(self) -> int:
@@ -199,9 +209,8 @@ class Pipeline:
     @property
     def compares_pairs(self) -> bool:
         """Whether a step works on a figure for every pair of clients, as a mixing matrix is."""
-        rule, lift = (getattr(m, "func", m) for m in (self.aggregate, self.reweight))
-        compares = rule in aggregation.COMPARE_PAIRS or lift in reweighting.COMPARE_PAIRS
-        return bool(self.pre_aggregate) or compares
+        methods = (self.aggregate, self.reweight)
+        return bool(self.pre_aggregate) or any(traits_of(m).compares_pairs for m in methods)
 
     def __call__(
         self,

@@ -2,9 +2,8 @@
 
 import logging
 import math
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -15,102 +14,21 @@ from flwr.serverapp.strategy import FedAvg
 
 from strategies.aggregation.aggregate import Aggregator, TooFewClientsError, weighted_sum
 from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays
+from strategies.ledger import NO_REPLY, OK, ClientEntry, RoundLedger
 from strategies.memory import Memory, client_ids
 from strategies.oracle import Oracle
 from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep, asked_facts
 from strategies.pre_aggregation.mixed import PreAggregator
 from strategies.randomness import Purpose, generator
+from strategies.reports import LARGEST_LOSS, alike, claimed_examples, number_in
 from strategies.reweighting.lift import Reweighter
-from strategies.running_sum import KEEP_MIB, RunningSum
-from strategies.server_optimizers import ServerOptimizer
-from strategies.shapes import Tensor
+from strategies.running_sum import KEEP_MIB, RunningSum, takes_running_sum
+from strategies.server_optimizers import OPTIMIZER_FACTS, ServerOptimizer
+from strategies.shapes import CPU, Tensor
 from strategies.update_rows import DeviceRows, HostRows, UpdateRows
 
 LOG = logging.getLogger("flwr")  # where FedAvg tells of failures
-OK = "ok"
-NO_REPLY = "failed: no reply"
-NAN = math.nan
-CPU = torch.device("cpu")
 MEMORY, OPTIMIZER_MEMORY = "memory/", "optimizer/"  # what names in a checkpoint begin with
-OPTIMIZER_FACTS = frozenset({"memory", "round_"})
-"""What a server optimizer is handed where it names it, beside the round's update."""
-LARGEST_COUNT = 2**53  # a claim beyond it is no count of examples
-LARGEST_LOSS = float(np.finfo(np.float32).max)  # so that sums and products of losses stay finite
-
-
-@dataclass
-class ClientEntry:
-    """What the ledger says of one client in one round."""
-
-    client: int
-    status: str = OK
-    """``ok``, ``failed: …`` (no answer: the client takes no part in the round's figures) or
-    ``rejected: …`` (an answer that cannot be used: it counts as weight 0)."""
-    n_examples: int = 0
-    prior_weight: float = NAN
-    weight: float = NAN
-    contribution: float = NAN
-    suspicion: float = NAN
-    update_norm: float = NAN
-    train_loss: float = NAN
-    lift: float = NAN
-    """The weight that the reweighting gave it, before the rule had its say."""
-    believed_loss: float = NAN
-    """The loss that a reweighting or a rule went by, reported or measured; NaN where none did."""
-    believed_confidence: float = NAN
-    influence: float = NAN
-    """How far the step would have been from what it was without the client, over its length; only
-    where a strategy is observed from outside (:mod:`strategies.observed`) and was asked."""
-
-    def raw_weight(self, weight_by: str) -> float:
-        """Return its prior weight before that is divided by the sum of all."""
-        return float(self.n_examples) if weight_by == "examples" else 1.0
-
-
-@dataclass
-class RoundLedger:
-    """Who was heard and who was suspected in one round."""
-
-    round_: int
-    clients: list[ClientEntry] = field(default_factory=list)
-    skipped: str = ""
-    """Why the round moved nothing, where it did not."""
-    residual: float = NAN
-    """Share of the step that inferred weights do not explain; NaN where weights are exact."""
-    restarted: bool = False
-    """Whether the next round starts from the initial model again."""
-
-    def set_priors(self, weight_by: str) -> None:
-        """Share out the prior weight among those who answered; equally, if nobody has any."""
-        answered = [entry for entry in self.clients if not entry.status.startswith("failed")]
-        raw = [entry.raw_weight(weight_by) for entry in answered]
-        total = sum(raw)
-        for entry, own in zip(answered, raw, strict=True):
-            entry.prior_weight = own / total if total else 1 / len(answered)
-
-
-def takes_running_sum(
-    pipeline: Pipeline, n_clients: int, n_parameters: int, device: torch.device, keep_mib: float
-) -> bool:
-    """Whether updates are added up as they come, and no matrix of them is kept."""
-    # On a GPU rows would have to leave it to be added up here.
-    large = 4 * n_clients * n_parameters > keep_mib * 2**20 and device.type == "cpu"
-    return large and n_clients > 1 and pipeline.row_by_row is not None
-
-
-def server_bytes(
-    pipeline: Pipeline,
-    n_clients: int,
-    n_parameters: int,
-    device: torch.device = CPU,
-    keep_mib: float = KEEP_MIB,
-) -> int:
-    """Return what the server keeps of a round: the matrix of updates, its copies and what compares
-    clients, or a running sum."""
-    if takes_running_sum(pipeline, n_clients, n_parameters, device, keep_mib):
-        return (8 + 8 + 4) * n_parameters
-    pairs = 5 * 8 * n_clients**2 if pipeline.compares_pairs else 0
-    return 4 * n_clients * n_parameters * (1 + pipeline.n_copies) + pairs
 
 
 class RobustFedAvg(FedAvg):
@@ -297,8 +215,8 @@ class RobustFedAvg(FedAvg):
         replies = list(replies)
         failed = [reply for reply in replies if reply.has_error()]  # Flower tells of them
         answers = [reply for reply in replies if not reply.has_error()]
-        alike = _alike([reply.content for reply in answers], self.weighted_by_key)
-        return super().aggregate_evaluate(server_round, [answers[i] for i in alike] + failed)
+        places = alike([reply.content for reply in answers], self.weighted_by_key)
+        return super().aggregate_evaluate(server_round, [answers[i] for i in places] + failed)
 
     def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:
         """Whether replies are added up as they come, in the order of node ids."""
@@ -377,9 +295,9 @@ class RobustFedAvg(FedAvg):
         entry.n_examples = (
             self.n_examples(entry.client)
             if self.n_examples is not None
-            else _claimed_examples(metrics, self.weighted_by_key)
+            else claimed_examples(metrics, self.weighted_by_key)
         )
-        entry.train_loss = number_in(metrics, "train-loss", NAN)
+        entry.train_loss = number_in(metrics, "train-loss", math.nan)
         arrays = only_arrays(reply.content)
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
             rows.write(row, arrays)
@@ -413,8 +331,8 @@ class RobustFedAvg(FedAvg):
         if self.losses == "measured":
             _, loss, confidence = self._evaluate(start + self._matrix[row].cpu().numpy())
         else:
-            loss = number_in(metrics, "received-loss", NAN)
-            confidence = number_in(metrics, "received-confidence", NAN)
+            loss = number_in(metrics, "received-loss", math.nan)
+            confidence = number_in(metrics, "received-confidence", math.nan)
         if not 0 <= loss <= LARGEST_LOSS:
             whose = "updated" if self.losses == "measured" else "received"
             raise UnusableReplyError(f"needs a loss >= 0 of the {whose} model, got {loss}")
@@ -425,7 +343,7 @@ class RobustFedAvg(FedAvg):
 
     def _server_step(self, start: np.ndarray, ledger: RoundLedger, usable: list[int]) -> ServerStep:
         if self._sum is not None:
-            unknown = torch.full((len(usable),), NAN)  # the rows are gone
+            unknown = torch.full((len(usable),), math.nan)  # the rows are gone
             lift = self._prior([ledger.clients[row] for row in usable])
             return ServerStep(self._sum.result(), unknown, self.memory, restart=False, lift=lift)
         for kept, row in enumerate(usable):  # close the gaps that unusable replies left
@@ -498,8 +416,8 @@ class RobustFedAvg(FedAvg):
         """Count usable replies, and average what they report."""
         usable = [place for place, entry in enumerate(ledger.clients) if entry.status == OK]
         told = [reports[place] for place in usable if place in reports]
-        alike = [told[i] for i in _alike(told, self.weighted_by_key)]
-        averages = self.train_metrics_aggr_fn(alike, self.weighted_by_key) if alike else {}
+        heard = [told[i] for i in alike(told, self.weighted_by_key)]
+        averages = self.train_metrics_aggr_fn(heard, self.weighted_by_key) if heard else {}
         counts = {"n-usable": len(usable), "n-unusable": len(ledger.clients) - len(usable)}
         return MetricRecord({**averages, **counts})
 
@@ -521,47 +439,5 @@ def _told(entry: ClientEntry) -> Iterator[None]:
         entry.status, entry.weight = f"rejected: {fault}", 0.0
 
 
-def _claimed_examples(metrics: MetricRecord, key: str) -> int:
-    """Return the number of examples that a client claims; 0 if it claims none."""
-    claimed = number_in(metrics, key, 0.0)
-    if not 0 <= claimed <= LARGEST_COUNT:
-        raise UnusableReplyError(f"needs {key} >= 0, got {claimed}")
-    return int(claimed)
-
-
-def _alike(reports: Sequence[RecordDict], weight: str) -> list[int]:
-    """Return the places of the reports of the form that most have."""
-    by_form: dict[Hashable, list[int]] = {}
-    for place, report in enumerate(reports):
-        form = _form_of(report, weight)
-        if form is not None:
-            by_form.setdefault(form, []).append(place)
-    return max(by_form.values(), key=len, default=[])
-
-
-def _form_of(content: RecordDict, weight: str) -> Hashable:
-    """Return which numbers, and how many of each, a client reports; None if they are of no use."""
-    if len(content.metric_records) != 1:
-        return None
-    ((name, metrics),) = content.metric_records.items()
-    figures = [
-        x for value in metrics.values() for x in (value if isinstance(value, list) else [value])
-    ]
-    finite = all(-LARGEST_LOSS <= x <= LARGEST_LOSS for x in figures)
-    if not finite or not 0 < number_in(metrics, weight, 0.0) <= LARGEST_COUNT:
-        return None
-    sizes = {key: len(value) if isinstance(value, list) else None for key, value in metrics.items()}
-    return name, frozenset(sizes.items())
-
-
 def _as_doubles(values: list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def number_in(metrics: MetricRecord, key: str, default: float) -> float:
-    """Return a figure that a client reports; the default if it reports none, or no number."""
-    value = metrics.get(key, default)
-    try:
-        return float(value) if isinstance(value, int | float) else default
-    except OverflowError:  # an integer beyond every float
-        return math.inf

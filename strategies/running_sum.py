@@ -1,24 +1,40 @@
-"""A weighted mean of updates that come one by one, without keeping them."""
-
-from collections.abc import Callable
-from typing import NamedTuple
+"""A weighted mean of updates that come one by one, without keeping them; when there is one."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from strategies.aggregation.aggregate import Aggregate
-
-
-class RowByRow(NamedTuple):
-    """A rule that averages scaled rows, and judges each by its own L2 norm alone."""
-
-    scale: Callable[[float], float]
-    suspicion: Callable[[float], float]
-
+from strategies.aggregation.traits import RowByRow
+from strategies.pipeline import Pipeline
+from strategies.shapes import CPU
 
 KEEP_MIB = 256.0  # more of updates is not kept where a running sum will do
 BLOCK = 2**16  # entries whose float64 copy stays in a core's cache
+
+
+def takes_running_sum(
+    pipeline: Pipeline, n_clients: int, n_parameters: int, device: torch.device, keep_mib: float
+) -> bool:
+    """Whether updates are added up as they come, and no matrix of them is kept."""
+    # On a GPU rows would have to leave it to be added up here.
+    large = 4 * n_clients * n_parameters > keep_mib * 2**20 and device.type == "cpu"
+    return large and n_clients > 1 and pipeline.row_by_row is not None
+
+
+def server_bytes(
+    pipeline: Pipeline,
+    n_clients: int,
+    n_parameters: int,
+    device: torch.device = CPU,
+    keep_mib: float = KEEP_MIB,
+) -> int:
+    """Return what the server keeps of a round: the matrix of updates, its copies and what compares
+    clients, or a running sum."""
+    if takes_running_sum(pipeline, n_clients, n_parameters, device, keep_mib):
+        return (8 + 8 + 4) * n_parameters
+    pairs = 5 * 8 * n_clients**2 if pipeline.compares_pairs else 0
+    return 4 * n_clients * n_parameters * (1 + pipeline.n_copies) + pairs
 
 
 class RunningSum:

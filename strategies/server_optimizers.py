@@ -21,6 +21,9 @@ class Move(NamedTuple):
 ServerOptimizer = Callable[..., Move]
 """An optimizer with its parameters bound, of the round's combined update and its own memory."""
 
+OPTIMIZER_FACTS = frozenset({"memory", "round_"})
+"""What a server optimizer is handed where it names it, beside the round's update."""
+
 
 def sgd(
     update: Float[Tensor, " d"], memory: Memory, lr: float = 1.0, momentum: float = 0.0

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -17,4 +18,6 @@ else:
 
         Bool = Float = Int = _Unshaped
 
-__all__ = ["Bool", "Float", "Int", "Tensor"]
+CPU = torch.device("cpu")  # the device that is everywhere
+
+__all__ = ["CPU", "Bool", "Float", "Int", "Tensor"]

@@ -155,21 +155,7 @@ class Round:
             assert done.row is not None
             torch.sub(done.row, self.flat, out=row)
         assert all(map(math.isfinite, norms_of(self.matrix).tolist()))
-        n = len(self.matrix)
-        nobody_asked = torch.full((n,), torch.nan, dtype=torch.float64)
-        facts = RoundFacts(
-            round_=1,
-            clients=torch.arange(n),
-            prior=torch.full((n,), 1 / n, dtype=torch.float64),
-            losses=nobody_asked,
-            confidences=nobody_asked,
-            received=lambda: self.flat,
-            layers={},
-            server_update=lambda: self.flat,
-            evaluate=lambda update: (0.0, 0.0),
-            respond=lambda update, n_inputs: torch.zeros(n_inputs, 2),
-            rng=np.random.default_rng(0),
-        )
+        facts = RoundFacts.of_equals(len(self.matrix), np.random.default_rng(0))
         step = self.pipeline(self.matrix, facts, {}, overwrite=True)
         for ledger in (step.result.weights, step.contribution, step.result.suspicion):
             ledger.tolist()

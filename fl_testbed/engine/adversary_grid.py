@@ -17,7 +17,7 @@ from strategies.flower_arrays import Layout, UnusableReplyError
 from strategies.memory import Memory
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
-from strategies.robust import CPU
+from strategies.shapes import CPU
 
 STATE = "attack/"  # prefix of what attackers carry over, among the grid's state
 

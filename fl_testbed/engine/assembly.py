@@ -19,7 +19,8 @@ from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.flower_strategy import TAKES_ALL, FlowerStrategySpec
 from strategies.observed import Observed
 from strategies.randomness import Purpose, generator
-from strategies.robust import CPU, RobustFedAvg
+from strategies.robust import RobustFedAvg
+from strategies.shapes import CPU
 
 
 def build_federation(scenario: Scenario, dataset: Dataset) -> Federation:

@@ -1,6 +1,5 @@
 """From a scenario to its attackers: what they are dealt, what they hold, what they send."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,7 +25,7 @@ from fl_testbed.scenario.strategy import StrategySpec
 from strategies.aggregation import TooFewClientsError
 from strategies.pipeline import Pipeline, RoundFacts
 from strategies.randomness import Purpose, generator
-from strategies.robust import CPU
+from strategies.shapes import CPU
 
 
 def wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
@@ -160,19 +159,8 @@ def known_rule(scenario: Scenario) -> Rule:
         layers: Mapping[str, slice],
         rng: np.random.Generator,
     ) -> Tensor:
-        n = len(updates)
-        facts = RoundFacts(
-            round_=round_,
-            clients=torch.arange(n),
-            prior=torch.full((n,), 1 / n, dtype=torch.float64),
-            losses=torch.full((n,), torch.nan),
-            confidences=torch.full((n,), torch.nan),
-            received=lambda: received,
-            layers=layers,
-            server_update=partial(torch.zeros_like, updates[0]),
-            evaluate=lambda update: (math.nan, math.nan),
-            respond=lambda update, n_inputs: torch.full((n_inputs, 1), torch.nan),
-            rng=rng,
+        facts = RoundFacts.of_equals(
+            len(updates), rng, round_=round_, received=lambda: received, layers=layers
         )
         try:
             return pipeline(updates, facts, {}).result.update

@@ -26,7 +26,7 @@ from fl_testbed.metrics import (
 )
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import state_dict_of
-from strategies.robust import CPU
+from strategies.shapes import CPU
 
 
 @dataclass(frozen=True)

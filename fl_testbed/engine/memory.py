@@ -13,7 +13,8 @@ from fl_testbed.engine.models import buffers_of, outlined_model
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
 from strategies.pipeline import Pipeline
-from strategies.robust import CPU, server_bytes
+from strategies.running_sum import server_bytes
+from strategies.shapes import CPU
 
 SHARE_OF_FREE = 0.8  # of the memory that is available now
 

@@ -32,7 +32,7 @@ from strategies.flower_arrays import (
     record_of,
     state_dict_of,
 )
-from strategies.robust import ClientEntry, RoundLedger
+from strategies.ledger import ClientEntry, RoundLedger
 
 DType = Literal["float16", "float32"]
 ARRAYS, METRICS = "arrays", "metrics"

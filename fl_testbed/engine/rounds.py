@@ -20,8 +20,9 @@ from fl_testbed.engine.sampling import Sampler
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import Layout, in_types_of, state_dict_of
+from strategies.ledger import OK, ClientEntry, RoundLedger
 from strategies.observed import Observed
-from strategies.robust import OK, ClientEntry, RobustFedAvg, RoundLedger
+from strategies.robust import RobustFedAvg
 
 FIGURES = (
     "accuracy",

@@ -10,8 +10,8 @@ from clients.shard import Role
 from fl_testbed.data import Federation
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.parts import OwnSamplingSpec
+from strategies.ledger import RoundLedger
 from strategies.randomness import Purpose, generator
-from strategies.robust import RoundLedger
 
 LAST_KNOWN = ("losses", "weights")
 """What a user's own selection can be told of rounds before, one number for each client."""

@@ -15,7 +15,7 @@ from fl_testbed.engine.models import build_model
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import state_dict_of
 from strategies.randomness import Purpose, generator
-from strategies.robust import CPU
+from strategies.shapes import CPU
 
 
 class ServerData:

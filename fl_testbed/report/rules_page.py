@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from fl_testbed.scenario.catalogue import CATALOGUE, parameters_of
 from fl_testbed.scenario.docstrings import entries, sections
 from fl_testbed.scenario.spec import Spec
+from strategies.aggregation.traits import traits_of
 from strategies.pipeline import Pipeline
 
 FACTS = Pipeline.AGGREGATE_FACTS | Pipeline.PRE_AGGREGATE_FACTS | Pipeline.REWEIGHT_FACTS
@@ -89,7 +90,8 @@ def _index(kinds: dict[str, type[Spec]]) -> str:
     lines = ["| kind | what it is | needs |", "|---|---|---|"]
     for kind, spec in kinds.items():
         what = (spec.__doc__ or "").splitlines()[0].replace("|", "\\|")
-        lines.append(f"| [`{kind}`](#{kind}) | {what} | {getattr(spec, 'bound', None) or '–'} |")
+        bound = traits_of(getattr(spec, "rule", None)).bound or "–"
+        lines.append(f"| [`{kind}`](#{kind}) | {what} | {bound} |")
     return "\n".join([*lines, ""])
 
 

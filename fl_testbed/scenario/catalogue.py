@@ -16,6 +16,7 @@ from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
 from fl_testbed.scenario.spec import Spec
 from fl_testbed.scenario.stages import AnyStageSpec
 from fl_testbed.scenario.triggers import AnyTriggerSpec
+from strategies.aggregation.traits import traits_of
 
 
 def _kinds(tagged_union: object) -> dict[str, type[Spec]]:
@@ -53,7 +54,7 @@ def describe_kind(spec: type[Spec]) -> tuple[str, str, str]:
         name if default is None else f"{name}={default}"
         for name, default in parameters_of(spec).items()
     ]
-    return what, ", ".join(parameters) or "–", str(getattr(spec, "bound", None) or "–")
+    return what, ", ".join(parameters) or "–", str(traits_of(method).bound or "–")
 
 
 def parameters_of(spec: type[Spec]) -> dict[str, str | None]:

@@ -29,7 +29,8 @@ from clients.shard import Shard
 from fl_testbed.data import DataError
 from fl_testbed.scenario.spec import Spec
 from fl_testbed.scenario.users_code import OwnCode, OwnCodeError, load
-from strategies.aggregation import TooFewClientsError
+from strategies.aggregation import TooFewClientsError, Traits
+from strategies.aggregation.traits import traits_of
 
 OURS, OWN = "(ours)", "(own)"
 PATH = r"^[^:\s][^:]*:[A-Za-z_]\w*$"
@@ -82,6 +83,7 @@ class Guarded:
         self._code, self._complaint, self._reads_only = code, complaint, reads_only
         self.__name__ = code.name
         self.__signature__ = inspect.signature(code.function)
+        self.traits = Traits(compares_pairs=traits_of(code.function).compares_pairs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""

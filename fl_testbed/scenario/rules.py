@@ -11,12 +11,13 @@ from fl_testbed.scenario.own_code import BY_KIND, Guarded, OwnSpec, ill_weighted
 from fl_testbed.scenario.spec import CountOrFraction, Fraction, Spec, count_of
 from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers
-from strategies.aggregation import Aggregate, Bound
+from strategies.aggregation import Aggregate
 from strategies.aggregation.aggregate import weighted_sum
 from strategies.aggregation.deepsight import N_SEEDS
-from strategies.aggregation.dnc import n_dropped
+from strategies.aggregation.dnc import dnc_bound, n_dropped
 from strategies.aggregation.krum import check_n_selected
 from strategies.aggregation.layers import output_layer
+from strategies.aggregation.traits import traits_of
 from strategies.pipeline import Pipeline
 from strategies.pre_aggregation.mixed import Mixed
 
@@ -27,8 +28,6 @@ class MethodSpec(Spec):
     """A rule or a pre-aggregation: a function of `strategies` and its parameters."""
 
     rule: ClassVar[Callable[..., Any]]
-    bound: ClassVar[Bound | None] = None
-    """The fewest rows that it can work on."""
 
     def parameters(self, n: int) -> dict[str, Any]:
         """Return the function's own parameters for samples of n clients."""
@@ -40,8 +39,8 @@ class MethodSpec(Spec):
     def check(self, n_rows: int, n: int) -> None:
         """Raise TooFewClientsError if the function cannot work on the rows that earlier steps leave
         of a sample of n clients."""
-        if self.bound is not None:
-            self.bound(n_rows, self.parameters(n).get("n_malicious", 0))
+        if bound := traits_of(self.rule).bound:
+            bound(n_rows, self.parameters(n).get("n_malicious", 0))
 
     def build(self, n: int) -> Callable[..., Any]:
         """Return the function for samples of n clients, its parameters bound."""
@@ -76,10 +75,10 @@ class OwnMethodSpec(OwnSpec, MethodSpec):
 class RuleSpec(MethodSpec):
     """A rule, and the facts of the scenario that it needs."""
 
-    selects: ClassVar[bool] = False
-    """Whether a weight of 0 means that the rule chose not to hear a client."""
-    takes_update_for_step: ClassVar[bool] = False
-    """Whether it goes by how the model moved, and takes its own updates for that."""
+    @property
+    def selects(self) -> bool:
+        """Whether a weight of 0 means that the rule chose not to hear a client."""
+        return traits_of(self.rule).selects
 
     @property
     def n_inputs(self) -> int:
@@ -102,8 +101,6 @@ class KrumSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["krum"]
     rule = staticmethod(rules.krum)
-    bound = rules.krum_bound
-    selects = True
 
 
 class MultiKrumSpec(RuleSpec, AssumesMalicious):
@@ -112,8 +109,6 @@ class MultiKrumSpec(RuleSpec, AssumesMalicious):
     kind: Literal["multi_krum"]
     n_selected: PositiveInt | None = None
     rule = staticmethod(rules.multi_krum)
-    bound = rules.multi_krum_bound
-    selects = True
 
     def check(self, n_rows: int, n: int) -> None:
         """Need n >= m as well."""
@@ -126,8 +121,6 @@ class IterativeMultiKrumSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["iterative_multi_krum"]
     rule = staticmethod(rules.iterative_multi_krum)
-    bound = rules.iterative_multi_krum_bound
-    selects = True
 
 
 class BulyanSpec(RuleSpec, AssumesMalicious):
@@ -135,7 +128,6 @@ class BulyanSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["bulyan"]
     rule = staticmethod(rules.bulyan)
-    bound = rules.bulyan_bound
 
 
 class CoordinateMedianSpec(RuleSpec):
@@ -150,7 +142,6 @@ class TrimmedMeanSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["trimmed_mean"]
     rule = staticmethod(rules.trimmed_mean)
-    bound = rules.trimmed_mean_bound
 
 
 class MeanAroundMedianSpec(RuleSpec, AssumesMalicious):
@@ -158,7 +149,6 @@ class MeanAroundMedianSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["mean_around_median"]
     rule = staticmethod(rules.mean_around_median)
-    bound = rules.mean_around_median_bound
 
 
 class GeometricMedianSpec(RuleSpec):
@@ -202,8 +192,6 @@ class KNormSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["k_norm"]
     rule = staticmethod(rules.k_norm)
-    bound = rules.k_norm_bound
-    selects = True
 
 
 class KLossSpec(RuleSpec, AssumesMalicious):
@@ -211,8 +199,6 @@ class KLossSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["k_loss"]
     rule = staticmethod(rules.k_loss)
-    bound = rules.k_loss_bound
-    selects = True
 
 
 class FLTrustSpec(RuleSpec):
@@ -220,7 +206,6 @@ class FLTrustSpec(RuleSpec):
 
     kind: Literal["fltrust"]
     rule = staticmethod(rules.fltrust)
-    selects = True
 
 
 class FoolsGoldSpec(RuleSpec):
@@ -232,7 +217,6 @@ class FoolsGoldSpec(RuleSpec):
         Literal["output_layer", "all"], Field(description="Which parameters tell sybils.")
     ] = "output_layer"
     rule = staticmethod(rules.foolsgold)
-    selects = True
 
     def parameters(self, n: int) -> dict[str, Any]:
         """Return the function's own parameters: to compare all it is told no layers."""
@@ -249,8 +233,6 @@ class FlameSpec(RuleSpec):
         Literal["models", "updates"], Field(description="Whose cosines tell clients apart.")
     ] = "models"
     rule = staticmethod(rules.flame)
-    bound = rules.flame_bound
-    selects = True
 
     def parameters(self, n: int) -> dict[str, Any]:
         """Return the function's own parameters: to compare updates it is told no model."""
@@ -264,8 +246,6 @@ class DeepSightSpec(RuleSpec):
     kind: Literal["deepsight"]
     n_samples: PositiveInt = 300
     rule = staticmethod(rules.deepsight)
-    bound = rules.deepsight_bound
-    selects = True
 
     @property
     def n_inputs(self) -> int:
@@ -285,12 +265,10 @@ class DnCSpec(RuleSpec, AssumesMalicious):
     n_coordinates: PositiveInt = 10_000
     filter_fraction: PositiveFloat = 1.0
     rule = staticmethod(rules.dnc)
-    bound = rules.dnc_bound
-    selects = True
 
     def check(self, n_rows: int, n: int) -> None:
         """Count c · f in place of f."""
-        rules.dnc_bound(n_rows, n_dropped(count_of(self.n_malicious, n), self.filter_fraction))
+        dnc_bound(n_rows, n_dropped(count_of(self.n_malicious, n), self.filter_fraction))
 
 
 class SignGuardSpec(RuleSpec):
@@ -301,7 +279,6 @@ class SignGuardSpec(RuleSpec):
     upper: PositiveFloat = 3.0
     sign_fraction: Fraction = 0.1
     rule = staticmethod(rules.sign_guard)
-    selects = True
 
 
 class RobustLearningRateSpec(RuleSpec):
@@ -317,8 +294,6 @@ class ErrorRateRejectionSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["error_rate_rejection"]
     rule = staticmethod(rules.error_rate_rejection)
-    bound = rules.error_rate_rejection_bound
-    selects = True
 
 
 class LossRejectionSpec(RuleSpec, AssumesMalicious):
@@ -326,8 +301,6 @@ class LossRejectionSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["loss_rejection"]
     rule = staticmethod(rules.loss_rejection)
-    bound = rules.loss_rejection_bound
-    selects = True
 
 
 class UnionRejectionSpec(RuleSpec, AssumesMalicious):
@@ -335,8 +308,6 @@ class UnionRejectionSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["union_rejection"]
     rule = staticmethod(rules.union_rejection)
-    bound = rules.union_rejection_bound
-    selects = True
 
 
 class FLDetectorSpec(RuleSpec):
@@ -345,8 +316,6 @@ class FLDetectorSpec(RuleSpec):
     kind: Literal["fldetector"]
     window: PositiveInt = 10
     rule = staticmethod(rules.fldetector)
-    selects = True
-    takes_update_for_step = True
 
 
 class MinimumDiameterSpec(RuleSpec, AssumesMalicious):
@@ -354,8 +323,6 @@ class MinimumDiameterSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["minimum_diameter"]
     rule = staticmethod(rules.minimum_diameter)
-    bound = rules.minimum_diameter_bound
-    selects = True
 
 
 class CafSpec(RuleSpec, AssumesMalicious):
@@ -363,7 +330,6 @@ class CafSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["caf"]
     rule = staticmethod(rules.caf)
-    bound = rules.caf_bound
 
 
 class AlignInsSpec(RuleSpec):
@@ -374,7 +340,6 @@ class AlignInsSpec(RuleSpec):
     sign_radius: PositiveFloat = 1.0
     top_fraction: Fraction = 0.3
     rule = staticmethod(rules.alignins)
-    selects = True
 
 
 class OwnRuleSpec(OwnMethodSpec, RuleSpec):
@@ -385,7 +350,7 @@ class OwnRuleSpec(OwnMethodSpec, RuleSpec):
     first = "the updates"
 
     @property
-    def selects(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def selects(self) -> bool:
         """What the scenario says."""
         return self.is_selection
 
@@ -482,7 +447,6 @@ class AdaptiveClippingSpec(StepSpec, AssumesMalicious):
 
     kind: Literal["adaptive_clipping"]
     rule = staticmethod(mixers.adaptive_clipping)
-    bound = mixers.adaptive_clipping_bound
 
 
 class BucketingSpec(StepSpec):
@@ -502,7 +466,6 @@ class NearestNeighbourMixingSpec(StepSpec, AssumesMalicious):
 
     kind: Literal["nearest_neighbour_mixing"]
     rule = staticmethod(mixers.nearest_neighbour_mixing)
-    bound = mixers.nearest_neighbour_mixing_bound
 
 
 class OwnPreAggregationSpec(OwnMethodSpec, StepSpec):

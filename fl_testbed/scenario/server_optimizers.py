@@ -9,8 +9,7 @@ from pydantic import Field, PositiveFloat
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
 from fl_testbed.scenario.spec import Spec
 from strategies import server_optimizers as optimizers
-from strategies.robust import OPTIMIZER_FACTS
-from strategies.server_optimizers import Move, ServerOptimizer
+from strategies.server_optimizers import OPTIMIZER_FACTS, Move, ServerOptimizer
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 

@@ -13,6 +13,7 @@ from fl_testbed.scenario.rules import AnyRuleSpec, AnyStepSpec
 from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
 from fl_testbed.scenario.spec import Contradiction, Spec
 from strategies.aggregation import Aggregator
+from strategies.aggregation.traits import traits_of
 from strategies.oracle import Lifting, Oracle, Removing
 from strategies.pre_aggregation import PreAggregator
 from strategies.running_sum import KEEP_MIB
@@ -117,7 +118,7 @@ class StrategySpec(Spec):
                 "weights. Let it weigh those it keeps by them, or take order: lift_then_filter"
             )
             yield "reweighting", text
-        if self.aggregation.takes_update_for_step:
+        if traits_of(self.aggregation.rule).takes_update_for_step:
             text = (
                 f"{self.rule_name} takes its updates for the model's steps, and this changes them"
             )

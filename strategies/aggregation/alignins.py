@@ -12,12 +12,14 @@ from strategies.aggregation.aggregate import (
 )
 from strategies.aggregation.blocks import column_blocks, each_block, row_blocks
 from strategies.aggregation.distances import cosines_with
+from strategies.aggregation.traits import Traits
 from strategies.shapes import Float, Tensor
 
 ROUNDING = 1e-6  # what cosines of rows along one line may differ by in float32
 BORDER = 1e-9  # of two clients, or two camps of equal size, everybody is just one deviation away
 
 
+@Traits(selects=True)
 def alignins(
     updates: Float[Tensor, "n d"],
     received: Float[Tensor, " d"],

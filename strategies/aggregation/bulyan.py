@@ -1,15 +1,16 @@
 """Bulyan: Krum to select, then a trimmed mean of what was selected."""
 
 from strategies.aggregation.aggregate import Aggregate
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.coordinates import mean_of_windows
 from strategies.aggregation.distances import squared_distances
 from strategies.aggregation.krum import krum_order
+from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Tensor
 
 bulyan_bound = Bound("bulyan", 4, 3)
 
 
+@Traits(bound=bulyan_bound, compares_pairs=True)
 def bulyan(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:

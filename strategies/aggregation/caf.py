@@ -3,13 +3,14 @@
 import torch
 
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import centred_gram
+from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Tensor
 
 caf_bound = Bound("caf", 2, 1)
 
 
+@Traits(bound=caf_bound, compares_pairs=True)
 def caf(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:

@@ -10,9 +10,9 @@ from strategies.aggregation.aggregate import (
     prior_or_uniform,
     shared_by_copies,
 )
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.layers import output_layer
 from strategies.aggregation.norm_clipping import norm_clipping
+from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Tensor
 
 N_SEEDS = 3
@@ -26,6 +26,7 @@ Respond = Callable[[Tensor, int], Tensor]
 deepsight_bound = Bound("deepsight", 0, 2)
 
 
+@Traits(bound=deepsight_bound, selects=True, compares_pairs=True)
 def deepsight(
     updates: Float[Tensor, "n d"],
     respond: Respond,

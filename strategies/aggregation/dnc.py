@@ -8,9 +8,9 @@ from strategies.aggregation.aggregate import (
     mean_of_selected,
     shared_by_copies,
 )
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import gram_in_float64
 from strategies.aggregation.krum import lowest
+from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Int, Tensor
 
 MANY = 500  # rows from which one eigenvector is sought alone, in a tenth of the time of all
@@ -24,6 +24,7 @@ def n_dropped(n_malicious: int, filter_fraction: float) -> int:
 dnc_bound = Bound("dnc", 2, 1, counted="cf")
 
 
+@Traits(bound=dnc_bound, selects=True, compares_pairs=True)
 def dnc(
     updates: Float[Tensor, "n d"],
     rng: np.random.Generator,

@@ -11,14 +11,15 @@ from strategies.aggregation.aggregate import (
     prior_or_uniform,
     weighted_sum,
 )
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import cosines, gram_in_float64
+from strategies.aggregation.traits import Bound, Traits
 from strategies.aggregation.weak_dp import with_noise
 from strategies.shapes import Bool, Float, Tensor
 
 flame_bound = Bound("flame", 0, 2)
 
 
+@Traits(bound=flame_bound, selects=True, compares_pairs=True)
 def flame(
     updates: Float[Tensor, "n d"],
     rng: np.random.Generator,

@@ -6,12 +6,14 @@ import torch
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected, weighted_sum
 from strategies.aggregation.blocks import column_blocks
 from strategies.aggregation.distances import gram_in_float64
+from strategies.aggregation.traits import Traits
 from strategies.memory import Memory, places, recall, remember
 from strategies.shapes import Bool, Float, Int, Tensor
 
 N_REFERENCES = 20  # uniform samples that the gap statistic compares with
 
 
+@Traits(selects=True, takes_update_for_step=True)
 def fldetector(
     updates: Float[Tensor, "n d"],
     clients: Int[Tensor, " n"],

@@ -10,9 +10,11 @@ from strategies.aggregation.aggregate import (
     weighted_sum,
 )
 from strategies.aggregation.distances import cosines_with
+from strategies.aggregation.traits import Traits
 from strategies.shapes import Float, Tensor
 
 
+@Traits(selects=True)
 def fltrust(
     updates: Float[Tensor, "n d"],
     reference: Float[Tensor, " d"],

@@ -7,12 +7,14 @@ import torch
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected
 from strategies.aggregation.distances import cosines
 from strategies.aggregation.layers import output_layer
+from strategies.aggregation.traits import Traits
 from strategies.memory import Memory, recall, remember
 from strategies.shapes import Float, Int, Tensor
 
 CAP = 0.99  # the logit of 1 is infinite
 
 
+@Traits(selects=True, compares_pairs=True)
 def foolsgold(
     updates: Float[Tensor, "n d"],
     clients: Int[Tensor, " n"],

@@ -9,9 +9,11 @@ from strategies.aggregation.aggregate import (
     weighted_sum,
 )
 from strategies.aggregation.distances import centred_gram
+from strategies.aggregation.traits import Traits
 from strategies.shapes import Float, Tensor
 
 
+@Traits(compares_pairs=True)
 def geometric_median(
     updates: Float[Tensor, "n d"],
     n_iterations: int = 100,

@@ -1,13 +1,14 @@
 """k-loss: trust one client alone, the one with the largest loss among those assumed honest."""
 
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.krum import lowest
+from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Tensor
 
 k_loss_bound = Bound("k_loss", 1, 1)
 
 
+@Traits(bound=k_loss_bound, selects=True)
 def k_loss(
     updates: Float[Tensor, "n d"],
     losses: Float[Tensor, " n"],

@@ -1,13 +1,14 @@
 """k-norm: leave out the longest updates."""
 
 from strategies.aggregation.aggregate import Aggregate, norms_of
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.krum import mean_of_lowest
+from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Tensor
 
 k_norm_bound = Bound("k_norm", 1, 1)
 
 
+@Traits(bound=k_norm_bound, selects=True)
 def k_norm(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:

@@ -8,8 +8,8 @@ from strategies.aggregation.aggregate import (
     mean_of_selected,
     shared_by_copies,
 )
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import squared_distances
+from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Bool, Float, Int, Tensor
 
 krum_bound = Bound("krum", 2, 3)
@@ -82,6 +82,7 @@ def mean_of_lowest(
     return shared_by_copies(result, updates, prior)
 
 
+@Traits(bound=krum_bound, selects=True, compares_pairs=True)
 def krum(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:
@@ -119,6 +120,7 @@ def krum(
     return mean_of_lowest(updates, scores, 1, prior)
 
 
+@Traits(bound=multi_krum_bound, selects=True, compares_pairs=True)
 def multi_krum(
     updates: Float[Tensor, "n d"],
     n_malicious: int,
@@ -163,6 +165,7 @@ def multi_krum(
     return mean_of_lowest(updates, scores, n_selected, prior)
 
 
+@Traits(bound=iterative_multi_krum_bound, selects=True, compares_pairs=True)
 def iterative_multi_krum(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:

@@ -1,9 +1,11 @@
 """Federated averaging."""
 
 from strategies.aggregation.aggregate import Aggregate, prior_or_uniform, weighted_sum
+from strategies.aggregation.traits import RowByRow, Traits
 from strategies.shapes import Float, Tensor
 
 
+@Traits(row_by_row=lambda **_: RowByRow(scale=lambda norm: 1.0, suspicion=lambda norm: 0.0))
 def mean(updates: Float[Tensor, "n d"], prior: Float[Tensor, " n"] | None = None) -> Aggregate:
     """Average the updates in proportion to their prior weights.
 

@@ -1,13 +1,14 @@
 """Mean around the median: per coordinate, the values nearest to it."""
 
 from strategies.aggregation.aggregate import Aggregate
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.coordinates import mean_of_windows
+from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Tensor
 
 mean_around_median_bound = Bound("mean_around_median", 2, 1)
 
 
+@Traits(bound=mean_around_median_bound)
 def mean_around_median(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:

@@ -3,13 +3,14 @@
 import torch
 
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected, shared_by_copies
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import squared_distances
+from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Bool, Float, Tensor
 
 minimum_diameter_bound = Bound("minimum_diameter", 2, 1)
 
 
+@Traits(bound=minimum_diameter_bound, selects=True, compares_pairs=True)
 def minimum_diameter(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:

@@ -12,8 +12,8 @@ from strategies.aggregation.aggregate import (
     shared_by_copies,
     weighted_sum,
 )
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.mean import mean
+from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Bool, Float, Int, Tensor
 
 Evaluate = Callable[[Tensor], tuple[float, float]]
@@ -25,6 +25,7 @@ loss_rejection_bound = Bound("loss_rejection", 1, 1)
 union_rejection_bound = Bound("union_rejection", 2, 1)
 
 
+@Traits(bound=error_rate_rejection_bound, selects=True)
 def error_rate_rejection(
     updates: Float[Tensor, "n d"],
     evaluate: Evaluate,
@@ -74,6 +75,7 @@ def error_rate_rejection(
     return _without(updates, kept, aggregate, prior, on_error)
 
 
+@Traits(bound=loss_rejection_bound, selects=True)
 def loss_rejection(
     updates: Float[Tensor, "n d"],
     evaluate: Evaluate,
@@ -117,6 +119,7 @@ def loss_rejection(
     return _without(updates, _ranks(on_loss) < n - n_malicious, aggregate, prior, on_loss)
 
 
+@Traits(bound=union_rejection_bound, selects=True)
 def union_rejection(
     updates: Float[Tensor, "n d"],
     evaluate: Evaluate,

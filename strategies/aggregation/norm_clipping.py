@@ -1,5 +1,7 @@
 """Norm clipping: no client may pull further than a bound."""
 
+from typing import Any
+
 import torch
 
 from strategies.aggregation.aggregate import (
@@ -9,9 +11,20 @@ from strategies.aggregation.aggregate import (
     prior_or_uniform,
     weighted_sum,
 )
+from strategies.aggregation.traits import RowByRow, Traits
 from strategies.shapes import Float, Tensor
 
 
+def _row_by_row(max_norm: float | None = None, **_: Any) -> RowByRow | None:
+    if max_norm is None:
+        return None
+    return RowByRow(
+        scale=lambda norm: min(1.0, max_norm / norm) if norm > 0 else 1.0,
+        suspicion=lambda norm: norm,
+    )
+
+
+@Traits(row_by_row=_row_by_row)
 def norm_clipping(
     updates: Float[Tensor, "n d"],
     max_norm: float | None = None,

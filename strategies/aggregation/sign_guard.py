@@ -11,9 +11,11 @@ from strategies.aggregation.aggregate import (
     weighted_sum,
 )
 from strategies.aggregation.blocks import column_blocks
+from strategies.aggregation.traits import Traits
 from strategies.shapes import Bool, Float, Int, Tensor
 
 
+@Traits(selects=True)
 def sign_guard(
     updates: Float[Tensor, "n d"],
     rng: np.random.Generator,

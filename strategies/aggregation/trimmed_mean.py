@@ -1,13 +1,14 @@
 """Coordinate-wise trimmed mean."""
 
 from strategies.aggregation.aggregate import Aggregate
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.coordinates import mean_of_windows
+from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Tensor
 
 trimmed_mean_bound = Bound("trimmed_mean", 2, 1)
 
 
+@Traits(bound=trimmed_mean_bound)
 def trimmed_mean(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:

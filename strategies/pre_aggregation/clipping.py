@@ -6,7 +6,7 @@ import torch
 
 from strategies.aggregation.aggregate import empty_rows, norms_of
 from strategies.aggregation.blocks import each_block, row_blocks
-from strategies.aggregation.bound import Bound
+from strategies.aggregation.traits import Bound, Traits
 from strategies.pre_aggregation.mixed import Mixed
 from strategies.shapes import Float, Tensor
 
@@ -44,6 +44,7 @@ def clipping(
     return _scaled(updates, lambda part: _factors(norms_of(updates[part]), max_norm), out)
 
 
+@Traits(bound=adaptive_clipping_bound)
 def adaptive_clipping(
     updates: Float[Tensor, "n d"], n_malicious: int, out: Float[Tensor, "n d"] | None = None
 ) -> Mixed:

@@ -2,14 +2,15 @@
 
 import torch
 
-from strategies.aggregation.bound import Bound
 from strategies.aggregation.distances import squared_distances
+from strategies.aggregation.traits import Bound, Traits
 from strategies.pre_aggregation.mixed import Mixed, mixed_rows
 from strategies.shapes import Float, Tensor
 
 nearest_neighbour_mixing_bound = Bound("nearest_neighbour_mixing", 2, 1)
 
 
+@Traits(bound=nearest_neighbour_mixing_bound)
 def nearest_neighbour_mixing(updates: Float[Tensor, "n d"], n_malicious: int) -> Mixed:
     """Replace each row by the mean of the n - f rows nearest to it, itself among them (NNM).
 

@@ -12,7 +12,6 @@ from strategies.reweighting.simplex import project_to_simplex
 from strategies.reweighting.tilted import tilted
 
 __all__ = [
-    "COMPARE_PAIRS",
     "Lift",
     "Memory",
     "Reweighter",
@@ -27,6 +26,3 @@ __all__ = [
     "q_fedavg",
     "tilted",
 ]
-
-COMPARE_PAIRS = {fedmgda_plus}
-"""What works on a figure for every pair of clients: five (n, n) matrices of float64 at most."""

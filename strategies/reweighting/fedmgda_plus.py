@@ -4,6 +4,7 @@ import torch
 
 from strategies.aggregation.aggregate import normalised, norms_of
 from strategies.aggregation.distances import gram_in_float64
+from strategies.aggregation.traits import Traits
 from strategies.memory import Memory
 from strategies.reweighting.lift import Lift
 from strategies.reweighting.min_norm import min_norm_mixture
@@ -13,6 +14,7 @@ SHORT = 0.1  # of the median length, which shorter updates are taken to have
 LEAST = 1e-30  # a length whose reciprocal float32 holds
 
 
+@Traits(compares_pairs=True)
 def fedmgda_plus(
     updates: Float[Tensor, "n d"],
     prior: Float[Tensor, " n"],

@@ -2,9 +2,9 @@
 
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
+from a_round import round_of
 
 from strategies.aggregation import (
     Aggregate,
@@ -17,7 +17,7 @@ from strategies.aggregation import (
 )
 from strategies.memory import Memory, client_ids
 from strategies.oracle import Oracle
-from strategies.pipeline import Pipeline, RoundFacts
+from strategies.pipeline import Pipeline
 from strategies.pre_aggregation import clipping
 from strategies.reweighting import Lift
 
@@ -38,18 +38,9 @@ def oracle(**corrected) -> Oracle:
 
 
 def step_of(rule, told: Oracle, reweight=None, memory: Memory | None = None, **pipeline):
-    facts = RoundFacts(
-        round_=1,
-        clients=CLIENTS,
-        prior=PRIOR,
-        losses=doubles(1, 2, 3, 4),
-        confidences=doubles(1, 1, 1, 1),
-        received=lambda: torch.zeros(1),
-        layers={},
-        server_update=lambda: torch.zeros(1),
-        evaluate=lambda update: (0.0, 0.0),
-        respond=lambda update, n_inputs: torch.zeros(n_inputs, 2),
-        rng=np.random.default_rng(0),
+    reference = torch.zeros(1)
+    facts = round_of(
+        4, clients=CLIENTS, losses=doubles(1, 2, 3, 4), server_update=lambda: reference
     )
     step = Pipeline(rule, reweight, oracle=told, **pipeline)
     return step(UPDATES.clone(), facts, memory or {}, overwrite=True)

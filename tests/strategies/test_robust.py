@@ -36,7 +36,8 @@ from strategies.oracle import Oracle
 from strategies.pipeline import Pipeline
 from strategies.pre_aggregation import clipping, nearest_neighbour_mixing
 from strategies.reweighting import agnostic, jtt
-from strategies.robust import RobustFedAvg, server_bytes
+from strategies.robust import RobustFedAvg
+from strategies.running_sum import server_bytes
 from strategies.server_optimizers import sgd
 
 become_server()

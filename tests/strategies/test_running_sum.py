@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from clients.device_memory import CountedTensors
-from strategies.running_sum import RowByRow, RunningSum
+from strategies.aggregation.traits import RowByRow
+from strategies.running_sum import RunningSum
 
 MEAN = RowByRow(scale=lambda norm: 1.0, suspicion=lambda norm: 0.0)
 

@@ -16,7 +16,7 @@ from fl_testbed.engine.run_folder import Record, State
 from fl_testbed.engine.sampling import Sampler
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.users_code import OwnCodeError
-from strategies.robust import ClientEntry, RoundLedger
+from strategies.ledger import ClientEntry, RoundLedger
 
 SELECTION = """
 import numpy as np

@@ -8,6 +8,7 @@ import pytest
 from fl_testbed.report.rules_page import CHAPTERS, rules_page
 from fl_testbed.scenario.catalogue import CATALOGUE
 from fl_testbed.scenario.docstrings import entries, sections
+from strategies.aggregation.traits import traits_of
 
 METHODS = {
     kind: spec
@@ -48,7 +49,7 @@ def test_every_parameter_is_explained_and_no_other(kind: str) -> None:
 @every_method
 def test_the_bound_is_stated_as_it_is_checked(kind: str) -> None:
     stated = sections(METHODS[kind].rule)["Bound"]
-    bound = getattr(METHODS[kind], "bound", None)
+    bound = traits_of(METHODS[kind].rule).bound
     assert stated.startswith(f"{bound}, else TooFewClientsError" if bound else "None")
 
 

@@ -64,6 +64,14 @@ def test_a_file_is_found_beside_the_scenario_and_its_arguments_are_bound(tmp_pat
     assert rule.keywords["n_malicious"] == 2  # a quarter of the sample
 
 
+def test_a_rule_can_say_that_it_compares_every_pair_of_clients(tmp_path):
+    marked = (
+        "from strategies.aggregation import Traits\n@Traits(compares_pairs=True)\ndef first_only"
+    )
+    scenario = load(tmp_path, GOOD, RULE.replace("def first_only", marked))
+    assert Pipeline(scenario.strategy.build_aggregation(8)).compares_pairs
+
+
 def test_a_file_is_relative_to_the_file_that_names_it(tmp_path):
     (tmp_path / "base").mkdir()
     load(tmp_path / "base", GOOD)

@@ -9,6 +9,7 @@ from clients.training import LocalTraining
 from fl_testbed.scenario.catalogue import CATALOGUE
 from fl_testbed.scenario.strategy import StrategySpec
 from strategies.aggregation import TooFewClientsError
+from strategies.aggregation.traits import traits_of
 from strategies.pipeline import Pipeline
 from strategies.randomness import Purpose, generator
 
@@ -33,6 +34,7 @@ def one_round(strategy: StrategySpec, n: int = N) -> torch.Tensor:
         layers={"weight": slice(0, D)},
         server_update=lambda: torch.ones(D),
         evaluate=lambda update: (0.5, float(update.norm())),
+        respond=lambda update, n_inputs: torch.zeros(n_inputs, 2),
         rng=generator(0, Purpose.AGGREGATION, 1),
     )
     mixers = strategy.build_pre_aggregation(n)
@@ -63,7 +65,7 @@ def test_every_pre_aggregation_can_be_named(kind: str) -> None:
         (catalogue, kind)
         for catalogue in ("rules", "pre_aggregations")
         for kind, spec in CATALOGUE[catalogue].items()
-        if getattr(spec, "bound", None)
+        if traits_of(getattr(spec, "rule", None)).bound
     ],
 )
 def test_a_scenario_is_refused_exactly_where_the_method_is(
@@ -75,7 +77,8 @@ def test_a_scenario_is_refused_exactly_where_the_method_is(
     if catalogue == "pre_aggregations":
         method = {"pre_aggregation": [needed], "aggregation": {"kind": "mean"}}
     strategy = StrategySpec.model_validate(method)
-    bound = CATALOGUE[catalogue][kind].bound  # pyright: ignore[reportAttributeAccessIssue]
+    bound = traits_of(getattr(CATALOGUE[catalogue][kind], "rule", None)).bound
+    assert bound is not None
     least = bound.per_malicious * f + bound.more
     strategy.check(least)
     one_round(strategy, least)

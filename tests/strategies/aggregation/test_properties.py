@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from a_round import round_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretended_device import ELSEWHERE, PretendedDevice
@@ -47,6 +48,7 @@ from strategies.aggregation import (
     weak_dp,
 )
 from strategies.aggregation import aggregate as sums
+from strategies.aggregation.traits import traits_of
 from strategies.pipeline import Pipeline, RoundFacts
 
 N, F, D = 11, 2, 6
@@ -194,10 +196,9 @@ def round_facts(
         inputs = torch.rand(n_inputs, 3, generator=torch.Generator().manual_seed(seed))
         return inputs.to(update) @ (reference + update)[:6].view(2, 3).T
 
-    return RoundFacts(
-        round_=1,
+    return round_of(
+        n,
         clients=clients,
-        prior=torch.full((n,), 1 / n, dtype=torch.float64),
         losses=((7 * clients + seed) % 13).double(),
         confidences=torch.ones(len(clients), dtype=torch.float64),
         received=lambda: 3 * reference,
@@ -314,7 +315,8 @@ def test_f_arbitrary_updates_cannot_carry_the_result_away(name, seed, size, shap
 @given(seed=seeds, size=sizes, f=st.integers(1, 3), together=st.booleans())
 @settings(max_examples=20)
 def test_no_more_clients_are_needed_than_the_bound_says(name, seed, size, f, together):
-    bound = getattr(aggregation, f"{name}_bound")
+    bound = traits_of(getattr(aggregation, name)).bound
+    assert bound is not None
     n = bound.per_malicious * f + bound.more
     honest, attack = 1 + gaussian_updates(seed, n - f), gaussian_updates(seed + 1, f)
     attack = size * (attack[:1].expand_as(attack) if together else attack)

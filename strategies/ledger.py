@@ -1,0 +1,59 @@
+"""What a strategy says of a round: who was heard, and who was suspected."""
+
+import math
+from dataclasses import dataclass, field
+
+OK = "ok"
+NO_REPLY = "failed: no reply"
+NAN = math.nan
+
+
+@dataclass
+class ClientEntry:
+    """What the ledger says of one client in one round."""
+
+    client: int
+    status: str = OK
+    """``ok``, ``failed: …`` (no answer: the client takes no part in the round's figures) or
+    ``rejected: …`` (an answer that cannot be used: it counts as weight 0)."""
+    n_examples: int = 0
+    prior_weight: float = NAN
+    weight: float = NAN
+    contribution: float = NAN
+    suspicion: float = NAN
+    update_norm: float = NAN
+    train_loss: float = NAN
+    lift: float = NAN
+    """The weight that the reweighting gave it, before the rule had its say."""
+    believed_loss: float = NAN
+    """The loss that a reweighting or a rule went by, reported or measured; NaN where none did."""
+    believed_confidence: float = NAN
+    influence: float = NAN
+    """How far the step would have been from what it was without the client, over its length; only
+    where a strategy is observed from outside (:mod:`strategies.observed`) and was asked."""
+
+    def raw_weight(self, weight_by: str) -> float:
+        """Return its prior weight before that is divided by the sum of all."""
+        return float(self.n_examples) if weight_by == "examples" else 1.0
+
+
+@dataclass
+class RoundLedger:
+    """Who was heard and who was suspected in one round."""
+
+    round_: int
+    clients: list[ClientEntry] = field(default_factory=list)
+    skipped: str = ""
+    """Why the round moved nothing, where it did not."""
+    residual: float = NAN
+    """Share of the step that inferred weights do not explain; NaN where weights are exact."""
+    restarted: bool = False
+    """Whether the next round starts from the initial model again."""
+
+    def set_priors(self, weight_by: str) -> None:
+        """Share out the prior weight among those who answered; equally, if nobody has any."""
+        answered = [entry for entry in self.clients if not entry.status.startswith("failed")]
+        raw = [entry.raw_weight(weight_by) for entry in answered]
+        total = sum(raw)
+        for entry, own in zip(answered, raw, strict=True):
+            entry.prior_weight = own / total if total else 1 / len(answered)
