@@ -405,7 +405,7 @@ def peak_of(name: str) -> dict[str, float]:
     play = every_rule()[name.removesuffix(LATER)]
     memory: Memory = {}
     updates = random_updates(N, D, F)
-    small = "fltrust" not in name and "rejection" not in name
+    small = not any(kind in name for kind in ("fltrust", "rejection", "deepsight"))
     play(updates[:, :1000] if small else updates, {})  # imports, thread pools
     for _ in range(3 if name.endswith(LATER) else 0):
         result = play(updates, memory)
