@@ -329,12 +329,12 @@ def parameters_in(rows: Float[Tensor, "*clients d"], like: State) -> State:
 
 @torch.no_grad()
 def _run_hooks(
-    hooks: Sequence[StepHook | None], schedule: _Schedule, active: State, step: int
+    hooks: Sequence[StepHook | None], schedule: _Schedule, cohort: State, step: int
 ) -> None:
     for row in range(schedule.n_active[step - 1]):
         hook = hooks[schedule.order[row]]
         if hook is not None:
-            own = {name: value[row] for name, value in active.items()}
+            own = {name: value[row] for name, value in cohort.items()}
             hook(own, step, step == schedule.n_steps[row])
 
 

@@ -59,7 +59,8 @@ class RoundFacts:
 
     @classmethod
     def of_equals(cls, n: int, rng: np.random.Generator, **known: Any) -> "RoundFacts":
-        """Return a round of n equal clients of which no more is known: what is asked for raises."""
+        """Return a round of n equal clients of which no more is known: what they would report is
+        NaN, and what is asked of the server raises."""
         unknown = {
             "round_": 1,
             "clients": torch.arange(n),
@@ -185,10 +186,8 @@ class Pipeline:
     def row_by_row(self) -> RowByRow | None:
         """What becomes of a row where the step is a mean of scaled rows, which can be summed as
         they come; None where it needs all rows at once."""
-        of_bound, corrected = (
-            traits_of(self.aggregate).row_by_row,
-            self.oracle.removing != "standard",
-        )
+        of_bound = traits_of(self.aggregate).row_by_row
+        corrected = self.oracle.removing != "standard"
         if of_bound is None or self.reweight is not None or self.pre_aggregate or corrected:
             return None
         return of_bound(**getattr(self.aggregate, "keywords", {}))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -78,6 +79,11 @@ class PretendedDevice(TorchDispatchMode):
         there = _tensors((args, kwargs), Elsewhere)
         self._check(func, args, kwargs, bool(there))
         result = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+        if (
+            there and torch.Tag.inplace_view in func.tags
+        ):  # the shape that they say is to change too
+            with no_dispatch():
+                func(*args, **kwargs)
         if func is aten.copy_.default:
             if there and not isinstance(args[0], Elsewhere):
                 self.reads.append(Read("copy_", args[1].numel()))

@@ -12,10 +12,7 @@ from strategies.aggregation.traits import traits_of
 from strategies.pipeline import Pipeline
 
 FACTS = Pipeline.AGGREGATE_FACTS | Pipeline.PRE_AGGREGATE_FACTS | Pipeline.REWEIGHT_FACTS
-FIRST = {
-    "updates",
-    "update",
-}  # what all methods are given but reweightings, most of which do without
+FIRST = {"updates", "update"}  # what methods work on; most reweightings do without
 
 INTRODUCTION = """\
 # Rules

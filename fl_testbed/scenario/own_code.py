@@ -8,7 +8,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Self, Union, get_args
 
@@ -29,7 +29,7 @@ from clients.shard import Shard
 from fl_testbed.data import DataError
 from fl_testbed.scenario.spec import Spec
 from fl_testbed.scenario.users_code import OwnCode, OwnCodeError, load
-from strategies.aggregation import TooFewClientsError, Traits
+from strategies.aggregation import TooFewClientsError
 from strategies.aggregation.traits import traits_of
 
 OURS, OWN = "(ours)", "(own)"
@@ -83,7 +83,8 @@ class Guarded:
         self._code, self._complaint, self._reads_only = code, complaint, reads_only
         self.__name__ = code.name
         self.__signature__ = inspect.signature(code.function)
-        self.traits = Traits(compares_pairs=traits_of(code.function).compares_pairs)
+        # Row by row it would not be called, nor its results looked at.
+        self.traits = replace(traits_of(code.function), row_by_row=None)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""

@@ -351,8 +351,8 @@ class OwnRuleSpec(OwnMethodSpec, RuleSpec):
 
     @property
     def selects(self) -> bool:
-        """What the scenario says."""
-        return self.is_selection
+        """What the scenario says, or the rule's traits."""
+        return self.is_selection or super().selects
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need an Aggregate of one update and a weight and a suspicion for each."""

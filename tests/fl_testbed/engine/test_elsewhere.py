@@ -42,6 +42,7 @@ def by_rule(kind: str, **parameters) -> dict[str, object]:
 
 
 MULTI_KRUM = by_rule("multi_krum", n_malicious=2)
+MIXED = {"pre_aggregation": [{"kind": "nearest_neighbour_mixing", "n_malicious": 2}]}
 JTT = {"kind": "jtt", "n_flagged": 3, "factor": 5, "warm_up_rounds": 1}
 SCENARIOS = {
     "mean": scenario(),
@@ -55,7 +56,7 @@ SCENARIOS = {
     "measured": scenario(by_rule("k_loss", n_malicious=2) | {"losses": "measured"}),
     "lifted": scenario({"reweighting": JTT, "order": "lift_then_filter"} | MULTI_KRUM),
     "ideal": scenario(MULTI_KRUM | {"oracle": {"removing": "ideal"}}),
-    "shielded": scenario(MULTI_KRUM | {"oracle": {"removing": "shielded"}}),
+    "shielded": scenario(MULTI_KRUM | {"oracle": {"removing": "shielded"}} | MIXED),
     "blind": scenario(attack={"kind": "gaussian", "std": 0.1}),
     "colluding": scenario(attack={"kind": "alie", "knowledge": "colluding"}),
     "omniscient": scenario(attack={"kind": "min_max"}),

@@ -64,12 +64,22 @@ def test_a_file_is_found_beside_the_scenario_and_its_arguments_are_bound(tmp_pat
     assert rule.keywords["n_malicious"] == 2  # a quarter of the sample
 
 
-def test_a_rule_can_say_that_it_compares_every_pair_of_clients(tmp_path):
+def test_a_rule_can_say_by_its_traits_what_is_to_be_known_of_it(tmp_path):
     marked = (
-        "from strategies.aggregation import Traits\n@Traits(compares_pairs=True)\ndef first_only"
+        "from strategies.aggregation import Bound, Traits, mean\n"
+        "from strategies.aggregation.traits import traits_of\n"
+        "@Traits(Bound('mine', 2, 3), selects=True, compares_pairs=True,\n"
+        "        row_by_row=traits_of(mean).row_by_row)\n"
+        "def first_only"
     )
-    scenario = load(tmp_path, GOOD, RULE.replace("def first_only", marked))
-    assert Pipeline(scenario.strategy.build_aggregation(8)).compares_pairs
+    strategy = load(tmp_path, GOOD, RULE.replace("def first_only", marked)).strategy
+    assert strategy.selects
+    strategy.check(8)
+    with pytest.raises(TooFewClientsError, match=r"mine needs n >= 2f \+ 3 clients"):
+        strategy.check(4)
+    pipeline = Pipeline(strategy.build_aggregation(8))
+    assert pipeline.compares_pairs
+    assert pipeline.row_by_row is None  # then it would not be called
 
 
 def test_a_file_is_relative_to_the_file_that_names_it(tmp_path):
