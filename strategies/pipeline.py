@@ -234,8 +234,9 @@ class Pipeline:
         if self.reweight is not None:
             known["updates"] = updates
             lift = self.reweight(**{name: known[name] for name in self._reweight_asks})
-            # Whoever looks at updates may answer where these are.
-            lift = lift._replace(weights=lift.weights.to(facts.prior.device))
+            home = facts.prior.device  # whoever looks at updates may answer where these are
+            lengths = None if lift.lengths is None else lift.lengths.to(home)
+            lift = lift._replace(weights=lift.weights.to(home), lengths=lengths)
             lift = self.oracle.corrected(lift, facts.clients, facts.prior)
             lifted, memory, step, restart = lift[:4]
             known["prior"] = lifted

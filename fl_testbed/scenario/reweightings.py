@@ -163,7 +163,9 @@ class OwnReweightingSpec(OwnSpec, ReweightingSpec):
         n_clients = [
             len(named[fact]) for fact in ("prior", "losses", "clients", "updates") if fact in named
         ]
-        wrong = misshapen(result, Lift, {"weights": (n_clients[0],)} if n_clients else {})
+        told = ["weights"] + ["lengths"] * (getattr(result, "lengths", None) is not None)
+        needed = dict.fromkeys(told, (n_clients[0],)) if n_clients else {}
+        wrong = misshapen(result, Lift, needed)
         return wrong or ill_weighted(result.weights, may_be_none=False)
 
 

@@ -371,6 +371,7 @@ def test_what_a_rule_returns_must_lie_where_the_updates_do(tmp_path):
         ("prior - 2 * prior[0] * torch.eye(8)[0]", "weights >= 0 of sum 1, returned one of -0.125"),
         ("prior[:3]", "weights of shape (8,), returned (3,)"),
         ("prior, {'t': 1}", "memory of tensors, returned int as 't'"),
+        ("prior, {}, lengths=prior[:3]", "lengths of shape (8,), returned (3,)"),
     ],
 )
 def test_a_users_lift_that_is_none_is_told_with_its_line(tmp_path, returned, fault):
