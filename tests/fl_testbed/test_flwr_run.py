@@ -34,8 +34,8 @@ PLAIN_APP = REPOSITORY / "experiments" / "plain_flower_app"
 BIN = Path(sys.executable).parent
 SETTINGS = (
     "rounds=1",
-    "variants={few: {strategy: {on_too_few: stop, aggregation: "
-    "{kind: strategies.aggregation:krum, args: {n_malicious: 20}}}}, mean: {}, done: {}}",
+    "variants={few: {clients.dropout: 0.9, strategy: {on_too_few: stop, aggregation: "
+    "{kind: krum, n_malicious: 5}}}, mean: {}, done: {}}",
     "clients.examples_each=10",
     "server_data.n_examples=20",
 )
