@@ -8,10 +8,10 @@ from strategies.aggregation.aggregate import (
     normalised,
     norms_of,
     prior_or_uniform,
-    weighted_sum,
 )
 from strategies.aggregation.blocks import column_blocks, each_block, row_blocks
 from strategies.aggregation.distances import cosines_with
+from strategies.aggregation.norm_clipping import mean_of_clipped, median_of
 from strategies.aggregation.traits import Traits
 from strategies.shapes import Float, Tensor
 
@@ -79,10 +79,8 @@ def alignins(
     )
     usual = suspicion <= 1 + BORDER
     median = torch.where(usual, norms, torch.nan).nanmedian()
-    factors = torch.where(norms > median, median / norms, 1.0)
-    effective = normalised(prior_or_uniform(updates, prior) * usual) * factors
-    update = weighted_sum(updates, effective, norms=norms)
-    return Aggregate(update, normalised(effective), suspicion, multipliers=effective)
+    heard = normalised(prior_or_uniform(updates, prior) * usual)
+    return mean_of_clipped(updates, norms, median, heard, suspicion)
 
 
 def _shares_of_principal_signs(
@@ -116,6 +114,5 @@ def _kth_largest(values: Float[Tensor, "m d"], k: int) -> Float[Tensor, " m"]:
 
 def _distances_to_median(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Return how many standard deviations each value is away from the median."""
-    ordered, n = values.sort().values, len(values)
-    gaps = (values - (ordered[(n - 1) // 2] + ordered[n // 2]) / 2).abs()
+    gaps = (values - median_of(values)).abs()
     return torch.where(gaps > ROUNDING, gaps / values.std(correction=0), 0.0)

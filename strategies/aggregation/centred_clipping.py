@@ -9,6 +9,7 @@ from strategies.aggregation.aggregate import (
     weighted_sum,
 )
 from strategies.aggregation.blocks import column_blocks
+from strategies.aggregation.norm_clipping import clipping_factors
 from strategies.memory import Memory
 from strategies.shapes import Float, Tensor
 
@@ -58,7 +59,7 @@ def centred_clipping(
     effective = distances = torch.zeros_like(prior)
     for _ in range(n_iterations):
         distances = _distances_to(updates, centre)
-        effective = prior * torch.where(distances > radius, radius / distances, 1.0)
+        effective = prior * clipping_factors(distances, radius)
         # v + Σ w (u - v) with Σ w <= 1
         pull = weighted_sum(updates, effective).double()
         centre = (pull + (prior.sum() - effective.sum()) * centre.double()).to(updates)

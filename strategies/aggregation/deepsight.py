@@ -10,8 +10,9 @@ from strategies.aggregation.aggregate import (
     prior_or_uniform,
     shared_by_copies,
 )
+from strategies.aggregation.hdbscan import hdbscan
 from strategies.aggregation.layers import output_layer
-from strategies.aggregation.norm_clipping import norm_clipping
+from strategies.aggregation.norm_clipping import median_of, norm_clipping
 from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Tensor
 
@@ -103,7 +104,7 @@ def deepsight(
     relative = energies / energies.amax(dim=1, keepdim=True).clamp(min=1e-300)
     squares = relative**2  # NEUPs, but for a factor that each client's have in common
     exceedings = (squares > max(0.01, 1 / n_classes)).double().sum(dim=1)
-    suspicious = (exceedings <= exceedings.quantile(0.5) / 2).double()
+    suspicious = (exceedings <= median_of(exceedings) / 2).double()
     neups = squares / squares.sum(dim=1, keepdim=True).clamp(min=1)  # the largest square is 1
     order = energies.sum(dim=1).argsort()  # that of rows would decide HDBSCAN's ties
     apart = _apart(neups[order]) + sum(_apart(each[order]) for each in ratios) / N_SEEDS
@@ -138,13 +139,6 @@ def _l1(neuron: Float[Tensor, "n w"]) -> Float[Tensor, " n"]:
 
 def _apart(values: Float[Tensor, "n m"], metric: str = "euclidean") -> Float[Tensor, "n n"]:
     """Cluster, and return 0 for two who share a cluster, else 1; an outlier is alone."""
-    from sklearn.cluster import HDBSCAN  # here, since a bare machine with torch may lack it
-
-    clustering = HDBSCAN(
-        min_cluster_size=min(CLUSTER, len(values)),
-        metric=metric,
-        copy=True,  # pyright: ignore[reportArgumentType] (its stub says str)
-    )
-    labels = torch.from_numpy(clustering.fit(values.cpu().numpy()).labels_).to(values.device)
-    same = (labels[:, None] == labels) & (labels >= 0)
+    clusters = hdbscan(values, metric, min_cluster_size=min(CLUSTER, len(values)))
+    same = (clusters[:, None] == clusters) & (clusters >= 0)
     return (~same).double().fill_diagonal_(0)

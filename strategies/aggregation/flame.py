@@ -9,9 +9,10 @@ from strategies.aggregation.aggregate import (
     normalised,
     norms_of,
     prior_or_uniform,
-    weighted_sum,
 )
 from strategies.aggregation.distances import cosines, gram_in_float64
+from strategies.aggregation.hdbscan import hdbscan
+from strategies.aggregation.norm_clipping import mean_of_clipped
 from strategies.aggregation.traits import Bound, Traits
 from strategies.aggregation.weak_dp import with_noise
 from strategies.shapes import Bool, Float, Tensor
@@ -71,11 +72,11 @@ def flame(
     median = norms.median()
     distances = 1 - (cosines(updates) if received is None else _model_cosines(updates, received))
     admitted = _majority_cluster(distances.fill_diagonal_(0))
-    factors = torch.where(norms > median, median / norms, 1.0)
-    effective = normalised(prior_or_uniform(updates, prior) * admitted) * factors
-    update = with_noise(weighted_sum(updates, effective), noise_factor * float(median), rng)
+    heard = normalised(prior_or_uniform(updates, prior) * admitted)
     suspicion = distances[:, admitted].mean(dim=1)
-    return Aggregate(update, normalised(effective), suspicion, multipliers=effective)
+    clipped = mean_of_clipped(updates, norms, median, heard, suspicion)
+    noisy = with_noise(clipped.update, noise_factor * float(median), rng)
+    return clipped._replace(update=noisy)
 
 
 def _model_cosines(
@@ -90,15 +91,11 @@ def _model_cosines(
 
 
 def _majority_cluster(distances: Float[Tensor, "n n"]) -> Bool[Tensor, " n"]:
-    from sklearn.cluster import HDBSCAN  # here, since a bare machine with torch may lack it
-
-    n = len(distances)
-    clustering = HDBSCAN(
-        min_cluster_size=n // 2 + 1,
+    clusters = hdbscan(
+        distances,
+        "precomputed",
+        min_cluster_size=len(distances) // 2 + 1,
         min_samples=1,
-        metric="precomputed",
         allow_single_cluster=True,
-        copy=True,  # pyright: ignore[reportArgumentType] (its stub says str)
     )
-    labels = clustering.fit(distances.cpu().numpy()).labels_
-    return torch.from_numpy(labels >= 0).to(distances.device)
+    return clusters >= 0

@@ -59,14 +59,33 @@ def norm_clipping(
         Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021 (median bound).
     """
     norms = norms_of(updates)
-    bound = _median(norms) if max_norm is None else max_norm
-    factors = torch.where(norms > bound, bound / norms, 1.0)
-    effective = prior_or_uniform(updates, prior) * factors
+    bound = median_of(norms) if max_norm is None else max_norm
+    return mean_of_clipped(updates, norms, bound, prior_or_uniform(updates, prior), norms)
+
+
+def mean_of_clipped(
+    updates: Float[Tensor, "n d"],
+    norms: Float[Tensor, " n"],
+    bound: float | Tensor,
+    prior: Float[Tensor, " n"],
+    suspicion: Float[Tensor, " n"],
+) -> Aggregate:
+    """Average rows, of which the norms are known, scaled down to a bound, by their prior weights.
+
+    What clipping takes off is nobody's: the priors are not scaled up again.
+    """
+    effective = prior * clipping_factors(norms, bound)
     update = weighted_sum(updates, effective, norms=norms)
-    return Aggregate(update, normalised(effective), norms, multipliers=effective)
+    return Aggregate(update, normalised(effective), suspicion, multipliers=effective)
 
 
-def _median(norms: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+def clipping_factors(norms: Float[Tensor, " n"], bound: float | Tensor) -> Float[Tensor, " n"]:
+    """Return min(1, bound / norm) of each norm."""
+    return torch.where(norms > bound, bound / norms, 1.0)
+
+
+def median_of(values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Return the median, midway between the two middle values for even n."""
     # The bits of torch.quantile(0.5), in a third of its steps: a GPU idles at each of them.
-    ordered, n = norms.sort().values, len(norms)
+    ordered, n = values.sort().values, len(values)
     return torch.lerp(ordered[(n - 1) // 2], ordered[n // 2], 0.5)

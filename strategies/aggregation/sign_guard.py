@@ -8,9 +8,9 @@ from strategies.aggregation.aggregate import (
     normalised,
     norms_of,
     prior_or_uniform,
-    weighted_sum,
 )
 from strategies.aggregation.blocks import column_blocks
+from strategies.aggregation.norm_clipping import mean_of_clipped
 from strategies.aggregation.traits import Traits
 from strategies.shapes import Bool, Float, Int, Tensor
 
@@ -68,11 +68,9 @@ def sign_guard(
     n_drawn = max(1, round(sign_fraction * d))
     drawn = torch.from_numpy(np.sort(rng.choice(d, size=n_drawn, replace=False)))
     typical = _largest_cluster(_shares_of_signs(updates, drawn.to(updates.device)))
-    factors = torch.where(norms > median, median / norms, 1.0)
-    effective = normalised(prior_or_uniform(updates, prior) * (usual & typical)) * factors
+    heard = normalised(prior_or_uniform(updates, prior) * (usual & typical))
     suspicion = 2.0 - usual.double() - typical.double()
-    update = weighted_sum(updates, effective)
-    return Aggregate(update, normalised(effective), suspicion, multipliers=effective)
+    return mean_of_clipped(updates, norms, median, heard, suspicion)
 
 
 def _shares_of_signs(

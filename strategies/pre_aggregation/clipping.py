@@ -6,6 +6,7 @@ import torch
 
 from strategies.aggregation.aggregate import empty_rows, norms_of
 from strategies.aggregation.blocks import each_block, row_blocks
+from strategies.aggregation.norm_clipping import clipping_factors
 from strategies.aggregation.traits import Bound, Traits
 from strategies.pre_aggregation.mixed import Mixed
 from strategies.shapes import Float, Tensor
@@ -41,7 +42,7 @@ def clipping(
         Sun et al., Can You Really Backdoor Federated Learning?, 2019.
     """
     # Block by block: the rows just measured are still in a cache.
-    return _scaled(updates, lambda part: _factors(norms_of(updates[part]), max_norm), out)
+    return _scaled(updates, lambda part: clipping_factors(norms_of(updates[part]), max_norm), out)
 
 
 @Traits(bound=adaptive_clipping_bound)
@@ -79,12 +80,8 @@ def adaptive_clipping(
     adaptive_clipping_bound(n, n_malicious)
     norms = norms_of(updates)
     n_clipped = 2 * n_malicious * (n - n_malicious) // n
-    factors = _factors(norms, norms.sort(descending=True).values[n_clipped])
+    factors = clipping_factors(norms, norms.sort(descending=True).values[n_clipped])
     return _scaled(updates, lambda part: factors[part], out)
-
-
-def _factors(norms: Float[Tensor, " m"], bound: float | Tensor) -> Float[Tensor, " m"]:
-    return torch.where(norms > bound, bound / norms, 1.0)
 
 
 def _scaled(

@@ -4,6 +4,7 @@ import torch
 
 from strategies.aggregation.aggregate import normalised, norms_of
 from strategies.aggregation.distances import gram_in_float64
+from strategies.aggregation.norm_clipping import median_of
 from strategies.aggregation.traits import Traits
 from strategies.memory import Memory
 from strategies.reweighting.lift import Lift
@@ -66,7 +67,7 @@ def fedmgda_plus(
     prior = prior.double()
     heard = prior > 0
     norms = norms_of(updates).to(prior.device)
-    median = norms[heard].quantile(0.5)
+    median = median_of(norms[heard])
     lengths = norms.clamp(min=max(SHORT * median.item(), LEAST))
     gram = gram_in_float64(updates).to(prior.device) / lengths[:, None] / lengths
     shares = torch.zeros_like(prior)
