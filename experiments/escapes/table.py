@@ -14,7 +14,7 @@ import pandas as pd
 
 from experiments import pages
 from experiments.oil_and_water_federated import runs
-from experiments.oil_and_water_federated.combinations.table import FAIR, SAFE
+from experiments.oil_and_water_federated.combinations.table import FAIR, reached
 from fl_testbed.metrics import read_table
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
@@ -79,20 +79,18 @@ def by_method(table: pd.DataFrame) -> list[list[str]]:
     settings = list(table["setting"].unique())
     names = [SETTINGS[str(setting)] for setting in settings]
     lines = [["worst group / ASR", *names, f"{names[0]}: weight minority / poisoned"]]
-    means = table.groupby(["method", "setting"])[["worst_group", "attack_success"]].mean()
+    means = table.groupby(["setting", "method"])["worst_group"].mean()
+    fair = {
+        setting: there["jtt_ideal"] - FAIR if "jtt_ideal" in there else there["mean"] + FAIR
+        for setting, there in ((setting, means[setting]) for setting in settings)
+    }
     for method, own in table.groupby("method", sort=False):
         name = f"{method} †" if own["oracle"].any() else str(method)
         cells = []
         for setting in settings:
-            there = means.xs(setting, level="setting")
-            goal = (
-                there.loc["jtt_ideal", "worst_group"] - FAIR
-                if "jtt_ideal" in there.index
-                else there.loc["mean", "worst_group"] + FAIR
-            )
-            worst, success = there.loc[method]
-            escapes = worst >= goal and success <= SAFE and "†" not in name
-            cells.append(pages.bold(runs.outcome(own[own["setting"] == setting]), escapes))
+            there = own[own["setting"] == setting]
+            escapes = "†" not in name and reached(there, fair[setting])
+            cells.append(pages.bold(runs.outcome(there), escapes))
         lines.append([name, *cells, runs.weights(own[own["setting"] == settings[0]])])
     return lines
 

@@ -12,6 +12,7 @@ from fl_testbed.engine.evaluation import test_set
 from fl_testbed.engine.models import layers_of, outlined_model
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError
 from fl_testbed.scenario.initial_model import InitialModelError
+from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.strategy import StrategySpec
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation.layers import OutputLayerError
@@ -99,8 +100,7 @@ def _of_variants(fault: Fault, own: Sequence[str], scenarios: Sequence[AnyScenar
     there = {s.variant for s in scenarios if s.name == fault.where}
     if len(variants) == len(there) or not there:
         return fault
-    more = f" and {len(variants) - 1} more" if len(variants) > 1 else ""
-    return replace(fault, where=f"{fault.where}, {variants[0]}{more}")
+    return replace(fault, where=f"{fault.where}, {named(variants, 1)}")
 
 
 def checked_federation(

@@ -16,11 +16,13 @@ from fl_testbed.engine.run_writer import (
     Progress,
     RunWriter,
     check_folders,
-    named,
     run_folder,
 )
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
+from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.places import PLAN, place_of_run
+
+N_NAMED = 3  # variants of earlier commands in a note
 
 
 def launch(
@@ -142,7 +144,9 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> list[str]:
             others = list(dict.fromkeys(variant for variant, _ in there if variant not in own))
             if others and not keeps_all:
                 what = "compare and report show them too until their folders are removed"
-                notes.append(f"{place} has variants of earlier commands ({named(others)}): {what}")
+                notes.append(
+                    f"{place} has variants of earlier commands ({named(others, N_NAMED)}): {what}"
+                )
             runs += [run for run in there if run not in runs]
             folder.write_json(PLAN, {"command": command, "runs": runs})
     return notes

@@ -1,7 +1,5 @@
 """The model that a run starts from."""
 
-from itertools import accumulate
-
 import numpy as np
 import torch
 from torch import nn
@@ -9,6 +7,7 @@ from torch import nn
 from fl_testbed.data import Dataset
 from fl_testbed.scenario import AnyScenario, Scenario
 from fl_testbed.scenario.models import OwnModelSpec
+from strategies.flower_arrays import Layout
 from strategies.randomness import Purpose, generator
 
 
@@ -45,10 +44,14 @@ def buffers_of(model: nn.Module) -> frozenset[str]:
 
 def layers_of(model: nn.Module) -> dict[str, slice]:
     """Return where each array of a model's parameters stands in an update, by its name."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    stops = accumulate(each.numel() for each in parameters.values())
-    pairs = zip(parameters.items(), stops, strict=True)
-    return {name: slice(stop - each.numel(), stop) for (name, each), stop in pairs}
+    state = model.state_dict()
+    layout = Layout(
+        names=tuple(state),
+        shapes=tuple(tuple(array.shape) for array in state.values()),
+        dtypes=tuple(str(array.dtype).removeprefix("torch.") for array in state.values()),
+        buffers=buffers_of(model),
+    )
+    return layout.layers
 
 
 def outlined_model(scenario: Scenario, dataset: Dataset) -> nn.Module:

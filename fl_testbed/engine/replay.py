@@ -16,6 +16,7 @@ from fl_testbed.engine.summary import described, heard_and_lifted
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.faults import EXPANSION_KEYS
 from fl_testbed.scenario.loading import label_of_settings
+from fl_testbed.scenario.places import REPLAY
 from strategies.aggregation import TooFewClientsError
 
 REPLAYED = "replay_of.sha256"  # which run it is the replay of, by its clients.csv
@@ -104,7 +105,7 @@ def _changed(folder: Path, settings: Sequence[str]) -> list[Scenario]:
     if any(text.lstrip().startswith(EXPANSION_KEYS) for text in settings):
         names = [scenario.variant for scenario in changed]  # they name what they give
     return [
-        scenario.model_copy(update={"variant": f"{own.variant},replay={name}"})
+        scenario.model_copy(update={"variant": f"{own.variant},{REPLAY}{name}"})
         for scenario, name in zip(changed, names, strict=True)
     ]
 

@@ -24,13 +24,14 @@ from fl_testbed.engine.run_folder import WRITER, Evaluated, Record, RunFolder, S
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.initial_model import COPY
 from fl_testbed.scenario.leaves import leaves
+from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.own_code import own_specs
 from fl_testbed.scenario.places import place_of_run
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
-N_NAMED = 3  # keys in which a scenario differs from the one before, or other things
+N_NAMED = 3  # keys in which a scenario differs from the one before
 
 
 class Progress(Protocol):
@@ -178,13 +179,7 @@ def _apart(there: str, wanted: dict[str, Any]) -> str:
     except yaml.YAMLError:  # somebody's own file
         return ""
     keys = [key for key in other | one if one.get(key, "") != other.get(key, "")]
-    return f", which differs in {named(keys)}" if keys else ""
-
-
-def named(things: Sequence[str]) -> str:
-    """Name the first of some things, and count the others."""
-    more = f" and {len(things) - N_NAMED} more" if len(things) > N_NAMED else ""
-    return ", ".join(things[:N_NAMED]) + more
+    return f", which differs in {named(keys, N_NAMED)}" if keys else ""
 
 
 class RunWriter:

@@ -1,6 +1,6 @@
 """What a server does with models: it trains and judges them on data of its own, and asks them."""
 
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ class ServerData:
         self, scenario: Scenario, federation: Federation, device: torch.device = CPU
     ) -> None:
         self._scenario, self._federation, self._device = scenario, federation, device
-        self._random_inputs = lru_cache(maxsize=1)(self._drawn)  # a round asks many models
+        draw = partial(random_inputs, federation.dataset.input_shape, scenario.seed, device)
+        self._random_inputs = lru_cache(maxsize=1)(draw)  # a round asks many models
 
     def train(self, arrays: ArrayRecord, server_round: int) -> ArrayRecord:
         """Return the arrays after training."""
@@ -47,11 +48,6 @@ class ServerData:
         """Return the outputs on random inputs of [0, 1), those of a round: this needs no data."""
         return logits_of(self._load(arrays), self._random_inputs(n_inputs, server_round))
 
-    def _drawn(self, n_inputs: int, server_round: int) -> Tensor:
-        rng = generator(self._scenario.seed, Purpose.PROBE, server_round)
-        shape = (n_inputs, *self._federation.dataset.input_shape)
-        return torch.from_numpy(rng.random(shape, dtype=np.float32)).to(self._device)
-
     @cached_property
     def _shard(self) -> Shard:
         return self._federation.server_shard().to(self._device)
@@ -63,3 +59,11 @@ class ServerData:
     def _load(self, arrays: ArrayRecord) -> nn.Module:
         self._model.load_state_dict(state_dict_of(arrays))
         return self._model
+
+
+def random_inputs(
+    shape: tuple[int, ...], seed: int, device: torch.device, n_inputs: int, server_round: int
+) -> Tensor:
+    """Return inputs of a shape, uniform in [0, 1): the same ones all round."""
+    rng = generator(seed, Purpose.PROBE, server_round)
+    return torch.from_numpy(rng.random((n_inputs, *shape), dtype=np.float32)).to(device)

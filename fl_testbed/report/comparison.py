@@ -24,6 +24,7 @@ from fl_testbed.report.columns import (
 from fl_testbed.report.results import RunResult, Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate, estimate, pareto_optimal
 from fl_testbed.scenario import Fault, ScenarioError
+from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.parts import N_FINAL
 from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.strategy import StrategySpec
@@ -286,9 +287,8 @@ def _references(baseline: str | None, places: Mapping[str, _Place]) -> dict[str,
     if not there:
         known = list(dict.fromkeys([*(place.method for place in places.values()), *places]))
         near = difflib.get_close_matches(baseline, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:20])}"
-        more = f" and {len(known) - 20} more" if len(known) > 20 and not near else ""
-        raise UnknownVariantError(f"there is no variant {baseline!r}: {hint}{more}")
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {named(known, 20)}"
+        raise UnknownVariantError(f"there is no variant {baseline!r}: {hint}")
     return {
         label: there[place.point]
         for label, place in places.items()

@@ -16,6 +16,7 @@ from fl_testbed.report.columns import SEPARABILITY, Column, explained
 from fl_testbed.report.comparison import FEW_PAIRS, Comparison, Row
 from fl_testbed.report.results import Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate
+from fl_testbed.scenario.places import REPLAY
 
 NOTHING = "–"
 PARETO, ORACLE, UNATTACKED, MARK = "◆", "†", "‡", "*"
@@ -301,7 +302,7 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
         if row.n_skipped:
             share = f"{row.n_skipped:,} of {row.n_rounds:,}"
             no_rival = ", not in the running for best" * row.stands_still
-            file = "events.log" if ",replay=" in row.label else "rounds.csv"  # no replay has it
+            file = "events.log" if f",{REPLAY}" in row.label else "rounds.csv"  # no replay has it
             yield f"{row.label}: {share} rounds moved nothing, {file} says why{no_rival}"
     yield from (f"failed: {text}" for text in comparison.failed)
 

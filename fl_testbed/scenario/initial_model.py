@@ -17,6 +17,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from fl_testbed.scenario.files import beside
+from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.spec import Spec
 
 COPY = "init.safetensors"
@@ -124,8 +125,7 @@ def _read(path: Path) -> _File:
 def _misfits(given: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> Iterator[str]:
     for what, names in (("lacks", needed.keys() - given), ("has unknown", given.keys() - needed)):
         if names:
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            yield f"{what} {', '.join(sorted(names)[:SHOWN])}{more}: is it of another model?"
+            yield f"{what} {named(sorted(names), SHOWN)}: is it of another model?"
     for name in (name for name in needed if name in given):
         ours, theirs = _kind(needed[name]), _kind(given[name])
         if ours != theirs:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 PLAN = "sweep.json"
 """Beside the variants: which runs belong to the sweep."""
+REPLAY = "replay="
+"""Begins the last part of the name of a variant that is a replay of another."""
 
 
 def place_of_run(sweep: Path, variant: str, seed: int) -> Path:

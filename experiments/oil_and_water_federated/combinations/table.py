@@ -79,6 +79,12 @@ def goal(rows: pd.DataFrame) -> tuple[float, float]:
     return ideal["worst_group"].mean() - FAIR, SAFE
 
 
+def reached(own: pd.DataFrame, fair: float) -> bool:
+    """Return whether a method's means reach both goals."""
+    worst, success = own[["worst_group", "attack_success"]].mean()
+    return bool(worst >= fair and success <= SAFE)
+
+
 def verdict(own: pd.DataFrame, fair: float, safe: float) -> str:
     """Return whether a combination is in the corner, outside it, or cannot be told from it.
 
@@ -132,14 +138,13 @@ def undecided(rows: pd.DataFrame) -> list[list[str]]:
 
 def of(rows: pd.DataFrame) -> list[list[str]]:
     """Return worst group / ASR, bold where a method that is no oracle reaches both."""
-    fair, safe = goal(rows)
+    fair, _ = goal(rows)
     lines = [["defence", *(runs.name_of(lift) for lift in LIFTS)]]
     for defence in sorted(rows["defence"].unique(), key=lambda d: d != "mean"):
         cells = []
         for lift in LIFTS:
             own = rows[(rows["defence"] == defence) & (rows["lift"] == lift)]
-            both = own["worst_group"].mean() >= fair and own["attack_success"].mean() <= safe
-            cells.append(pages.bold(runs.outcome(own), both))
+            cells.append(pages.bold(runs.outcome(own), reached(own, fair)))
         lines.append([runs.name_of(defence), *cells])
     ideal = rows[rows["lift"] == "jtt_ideal"]
     cells = [runs.outcome(ideal) if lift == "jtt" else "–" for lift in LIFTS]
@@ -185,13 +190,9 @@ def of_told_two(results: Path) -> list[list[str]]:
             points = ("backdoor", "no_attack")
             attacked, unattacked = (own[name, lift + TOLD_TWO, rule, point] for point in points)
             fair = [goal(own[name, "jtt_ideal", "mean", point])[0] for point in points]
-            reached = (
-                attacked["worst_group"].mean() >= fair[0]
-                and attacked["attack_success"].mean() <= SAFE
-                and unattacked["worst_group"].mean() >= fair[1]
-            )
+            both = reached(attacked, fair[0]) and unattacked["worst_group"].mean() >= fair[1]
             text = f"{runs.outcome(attacked)}; {pages.mean_pm(unattacked['worst_group'])}"
-            cells.append(pages.bold(text, reached))
+            cells.append(pages.bold(text, both))
         lines.append([runs.name_of(rule), *cells])
     return lines
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments import pages
 from experiments.oil_and_water_federated import runs
-from experiments.oil_and_water_federated.combinations.table import FAIR, SAFE
+from experiments.oil_and_water_federated.combinations.table import FAIR, reached
 from fl_testbed.report.figures.style import FAINT, GROUP_COLOURS, house_style
 
 HERE = Path(__file__).parent
@@ -40,9 +40,8 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
         cells = []
         for point in points:
             there = own[own["point"] == point]
-            worst, success = there[["worst_group", "attack_success"]].mean()
-            reached = worst >= fair[point] and success <= SAFE and method != IDEAL
-            cells.append(pages.bold(runs.outcome(there), reached))
+            both = method != IDEAL and reached(there, fair[point])
+            cells.append(pages.bold(runs.outcome(there), both))
         lines.append([runs.name_of(str(method)), *cells])
     return lines
 

@@ -89,12 +89,14 @@ def test_who_moves_no_output_and_who_answers_no_numbers_is_judged_too():
 def test_with_many_classes_a_hundredth_of_the_largest_counts():
     layers = {"weight": slice(0, 200), "bias": slice(200, 400)}
 
+    def biases(update: torch.Tensor, n_inputs: int) -> torch.Tensor:
+        return update[None, 200:].expand(n_inputs, -1)
+
     def suspicion(energy: float) -> float:
         row = torch.full((1, 400), energy)
         row[0, 0] = row[0, 200] = 1.0
-        respond = lambda update, n_inputs: update[None, 200:].expand(n_inputs, -1)  # noqa: E731
         updates = torch.cat([row, torch.ones(2, 400)])
-        return deepsight(updates, respond, layers, n_samples=1).suspicion[0].item()
+        return deepsight(updates, biases, layers, n_samples=1).suspicion[0].item()
 
     assert suspicion(0.101) == 0  # squared, above 1/100
     assert suspicion(0.099) == 1
