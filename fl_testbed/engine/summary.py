@@ -47,8 +47,10 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     if is_trained.any() and not rounds.loc[is_trained, "n_usable"].any():
         raise NobodyHeardError(_why_nobody(rounds[is_trained], read_table(folder / "clients.csv")))
     n_final = scenario.evaluation.n_final or N_FINAL
-    evaluated = rounds.loc[is_trained & rounds["accuracy"].notna(), "round"].tail(n_final)
-    final = rounds[rounds["round"].isin(evaluated)]
+    tested_rounds = rounds[is_trained & rounds["accuracy"].notna()]
+    final = tested_rounds.tail(n_final)
+    evaluated = final["round"]
+    highest = tested_rounds["attack_success_rate"].rolling(max(len(final), 1)).mean().max()
     tested = groups[groups["round"].isin(evaluated)]
     by_group = tested.groupby("group", sort=False)["accuracy"]
     means = {name: final[name].mean() for name in FIGURES} | minority_and_majority(tested)
@@ -59,6 +61,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
         "n_final": len(evaluated),
         "final_rounds": [int(r) for r in evaluated],
         "final": finite_or_none(means),
+        "highest": finite_or_none({"attack_success_rate": highest}),
         "group_accuracy": finite_or_none(by_group.mean().to_dict()),
         "is_minority": minorities(groups),
         "attacks": {k: finite_or_none(row) for k, row in success.to_dict("index").items()},

@@ -23,16 +23,18 @@ class Column(NamedTuple):
     unit: Literal["%", "%²", ""] = ""
     best: Literal["highest", "lowest", "nearest 0"] | None = None
     """Which value is the best one, where that can be said."""
-    idle: float = math.nan
-    """The value that says nothing, such as a ratio of 1: where all runs have it, the column is not
-    shown."""
+    idle: float | str = math.nan
+    """The value that says nothing, such as a ratio of 1, or the key of the figure that has it:
+    where it is so in all runs, the column is not shown."""
     slack: float = ROUNDING
-    """Up to which relative distance from ``idle`` a value says nothing, too."""
+    """Up to which distance from ``idle``, absolute or relative, a value says nothing, too."""
 
     def is_told_by(self, figures: Mapping[str, float]) -> bool:
         """Whether a run's figures have something to show in the column."""
         value = figures.get(self.key, math.nan)
-        return not math.isnan(value) and not math.isclose(value, self.idle, rel_tol=self.slack)
+        idle = figures.get(self.idle, math.nan) if isinstance(self.idle, str) else self.idle
+        near = math.isclose(value, idle, rel_tol=self.slack, abs_tol=self.slack)
+        return not math.isnan(value) and not near
 
     @property
     def scale(self) -> float:
@@ -61,6 +63,10 @@ def by_role(key: str, title: str, **how: Any) -> tuple[Column, ...]:
 ACCURACY = Column("final.accuracy", "accuracy", "%", "highest")
 WORST_GROUP = Column("final.worst_group_accuracy", "worst group", "%", "highest")
 ATTACK_SUCCESS = Column("final.attack_success_rate", "ASR", "%", "lowest")
+# An attack that had the model for a while, and lost it again.
+HIGHEST_SUCCESS = Column(
+    "highest.attack_success_rate", "highest ASR", "%", idle=ATTACK_SUCCESS.key, slack=0.5
+)
 WEIGHT_RATIOS = by_role("suppression.{}.weight_ratio", "weight")
 # Whom chance asks somewhat more often than others, from 0.8 to 1.25 times, is no matter of design.
 ASKED = by_role("suppression.{}.participation", "asked", idle=1.0, slack=0.2)
@@ -74,6 +80,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ACCURACY,
         WORST_GROUP,
         ATTACK_SUCCESS,
+        HIGHEST_SUCCESS,
         Column("final.trigger_rate_unpoisoned", "trigger alone", "%"),
         Column("final.worst_group_accuracy_with_poisoned", "worst, poisoned too", "%"),
         Column("final.worst_clients_accuracy", "worst 10 % clients", "%", "highest"),
@@ -197,6 +204,7 @@ def shown_group(name: str, runs: Iterable[Mapping[str, float]]) -> str:
 LEGEND = {
     ACCURACY.key: "accuracy (groups by their share of honest training data), worst group, ASR "
     "(attack success rate): mean of the last {evaluations}",
+    HIGHEST_SUCCESS.key: "highest ASR: the highest mean of as many evaluations in a row",
     "final.trigger_rate_unpoisoned": "trigger alone: ASR of the same method trained without poison",
     "final.worst_group_accuracy_with_poisoned": "on pooled data figures are the final model's; "
     "poisoned too: the lowest of clean groups and of poisoned ones, these judged by the attacker's "

@@ -247,6 +247,11 @@ class TestSummary:
         assert (summary["n_final"], summary["final_rounds"]) == (2, [10, 12])
         assert summary["final"]["accuracy"] == pytest.approx(0.11)
 
+    def test_an_attack_that_the_model_lost_again_was_highest_after_the_restart(self, folder: Path):
+        summary = summarise(folder, scenario(evaluation={"n_final": 2}))
+        assert summary["final"]["attack_success_rate"] == pytest.approx(0.89)
+        assert summary["highest"]["attack_success_rate"] == pytest.approx(0.95)  # rounds 4 and 6
+
     def test_a_role_that_nobody_asks_takes_no_part(self, folder: Path):
         suppression = summarise(folder, scenario())["suppression"]
         asked = {

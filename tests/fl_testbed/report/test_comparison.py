@@ -20,6 +20,7 @@ from fl_testbed.report.columns import (
     ACCURACY,
     ATTACK_SUCCESS,
     HEARD,
+    HIGHEST_SUCCESS,
     SECTIONS,
     WORST_GROUP,
     Column,
@@ -454,6 +455,15 @@ def test_columns_may_be_chosen_by_their_headings(sweep: Path) -> None:
     assert columns_named(["lift minority"], [])["chosen figures"][0].is_told_by(
         {"lifting.ratio.honest_minority": 1.0}
     )
+
+
+def test_an_attack_that_the_model_lost_again_has_a_column(tmp_path: Path) -> None:
+    keys = (ATTACK_SUCCESS.key, HIGHEST_SUCCESS.key)
+    for seed, values in enumerate([(0.0, 0.49), (0.3, 0.79)]):
+        write_run(tmp_path, "mean", seed, dict(zip(keys, values, strict=True)))
+    assert "highest ASR" not in markdown(compare(find_runs([tmp_path])))
+    write_run(tmp_path, "mean", 2, dict(zip(keys, (0.0, 0.51), strict=True)))
+    assert "highest ASR %" in markdown(compare(find_runs([tmp_path])))
 
 
 def test_more_than_two_groups_have_a_table_of_their_weights(tmp_path: Path) -> None:
