@@ -74,6 +74,7 @@ FIGURES = {
     "accuracy": "final.accuracy",
     "worst_group": "final.worst_group_accuracy",
     "attack_success": "final.attack_success_rate",
+    "attack_success_highest": "highest.attack_success_rate",
     "weight_majority": "suppression.honest_majority.weight_ratio",
     "weight_minority": "suppression.honest_minority.weight_ratio",
     "weight_poisoned": "suppression.poisoned.weight_ratio",
@@ -83,7 +84,10 @@ FIGURES = {
     "auc_suspicion": "suppression.separability",
 }
 """Columns, and the figures of ``summary.json`` that they hold."""
-PERCENT = ["accuracy", "worst_group", "attack_success", "minority_false_positives"]
+PERCENT = [
+    *("accuracy", "worst_group", "attack_success", "attack_success_highest"),
+    "minority_false_positives",
+]
 SCORES = {"auc_loss": "train_loss", "auc_norm": "update_norm"}
 """AUCs of attackers against honest minority clients, by a column of ``clients.csv``."""
 
