@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from experiments import pages
-from fl_testbed.metrics import read_table
+from fl_testbed.metrics import after_round, last_restart, read_table
 from fl_testbed.metrics.suppression import pairwise_auc
 from fl_testbed.report.results import RunResult, finished_runs
 from fl_testbed.scenario import load_scenarios
@@ -145,9 +145,32 @@ def placed(variant: str) -> tuple[str, str]:
 def _figures(run: RunResult) -> dict[str, float]:
     figures = {column: run.figures.get(key, np.nan) for column, key in FIGURES.items()}
     figures |= {column: 100 * figures[column] for column in PERCENT}
-    clients = pd.read_csv(run.folder / "clients.csv", usecols=["round", "role", *SCORES.values()])
+    clients = pd.read_csv(run.folder / "clients.csv")
     aucs = {column: pairwise_auc(clients, score) for column, score in SCORES.items()}
-    return figures | {name: np.nan if auc is None else auc for name, auc in aucs.items()}
+    figures |= {name: np.nan if auc is None else auc for name, auc in aucs.items()}
+    return figures | _by_third(run.folder, clients)
+
+
+def _by_third(folder: Path, clients: pd.DataFrame) -> dict[str, float]:
+    """Return attack success in percent, attackers' weight over their fair share, and the length of
+    minority's and attackers' updates over the round's median, in each third of the rounds after a
+    restart."""
+    tested = read_table(folder / "rounds.csv").query("round > 0")
+    tested = after_round(tested, last_restart(tested))
+    clients = clients[clients["round"].isin(tested["round"])]
+    median = clients.groupby("round")["update_norm"].transform("median")
+    clients = clients.assign(length=clients["update_norm"] / median)
+    figures = {}
+    for place, rounds in enumerate(np.array_split(tested["round"].to_numpy(), 3), start=1):
+        success = tested[tested["round"].isin(rounds)]["attack_success_rate"]
+        own = clients[clients["round"].isin(rounds)]
+        by_role = own.groupby("role")[["weight", "prior_weight", "length"]]
+        sums, means = by_role.sum(), by_role.mean()
+        figures[f"attack_success_{place}"] = 100 * success.mean()
+        figures[f"weight_poisoned_{place}"] = (sums["weight"] / sums["prior_weight"])["poisoned"]
+        figures[f"length_minority_{place}"] = means["length"]["honest_minority"]
+        figures[f"length_poisoned_{place}"] = means["length"]["poisoned"]
+    return figures
 
 
 def kept(question: str, results: Path) -> pd.DataFrame:

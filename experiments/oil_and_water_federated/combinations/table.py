@@ -49,6 +49,14 @@ NAMED = {
 TOLD_TWO = "_told_2"  # the same where rules are told the true number of attackers
 FAIR, SAFE = 5.0, 5.0
 """Points below the ideal lift's worst group, and percent of attack success, that reach both."""
+COURSES = {
+    "weight_poisoned": "attackers' weight",
+    "length_poisoned": "length of their updates",
+    "length_minority": "of the minority's",
+}
+"""Figures by third of the rounds, and their headings."""
+LOST_AGAIN = 30.0
+"""Points of attack success above the final ones, at which an attack counts as lost again."""
 
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
@@ -56,6 +64,7 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
     rows = plane(results)
     sure = {"verdicts": pages.markdown(verdicts(rows)), "open": pages.markdown(undecided(rows))}
     controls = {"unattacked": of_unattacked(results), "told_two": of_told_two(results)}
+    controls["over_time"] = over_time(rows)
     found = {name: pages.markdown(lines) for name, lines in controls.items()}
     return runs.by_federation(rows, of) | sure | found
 
@@ -134,6 +143,31 @@ def undecided(rows: pd.DataFrame) -> list[list[str]]:
         cells = [f"{pages.number(worst, 1)} / {pages.number(asr)}" for worst, asr in by_seed]
         lines.append([label, wanted, *cells])
     return lines
+
+
+def over_time(rows: pd.DataFrame) -> list[list[str]]:
+    """Return attack success and attackers' weight in each third of the rounds, of what reaches both
+    goals in the end and of attacks that were lost again."""
+    lines = [["lift, rule", "worst group", "ASR in the end", "at its highest"]]
+    lines[0] += ["ASR by thirds of the rounds", *COURSES.values()]
+    for name in [n for n in SUFFERING if n in set(rows["federation"])]:
+        there = rows[rows["federation"] == name]
+        standard = there[there["lift"].isin(LIFTS)]
+        for (lift, rule), own in standard.groupby(["lift", "defence"], sort=False):
+            fall = (own["attack_success_highest"] - own["attack_success"]).mean()
+            if not reached(own, goal(there)[0]) and not fall > LOST_AGAIN:
+                continue
+            outcome = [pages.mean_pm(own[c]) for c in ("worst_group", "attack_success")]
+            courses = [course(own, "attack_success", 0), *(course(own, c, 1) for c in COURSES)]
+            label = f"{runs.FEDERATIONS[name]}: {runs.name_of(str(lift))}, {runs.name_of(str(rule))}"
+            highest = pages.mean_pm(own["attack_success_highest"])
+            lines.append([label, *outcome, highest, *courses])
+    return lines
+
+
+def course(own: pd.DataFrame, column: str, digits: int) -> str:
+    """Return a figure's means in each third of the rounds."""
+    return " → ".join(pages.mean(own[f"{column}_{third}"], digits) for third in (1, 2, 3))
 
 
 def of(rows: pd.DataFrame) -> list[list[str]]:
