@@ -147,19 +147,22 @@ def undecided(rows: pd.DataFrame) -> list[list[str]]:
 
 def over_time(rows: pd.DataFrame) -> list[list[str]]:
     """Return attack success and attackers' weight in each third of the rounds, of what reaches both
-    goals in the end and of attacks that were lost again."""
+    goals where a group suffers and of attacks that were lost again."""
     lines = [["lift, rule", "worst group", "ASR in the end", "at its highest"]]
     lines[0] += ["ASR by thirds of the rounds", *COURSES.values()]
-    for name in [n for n in SUFFERING if n in set(rows["federation"])]:
+    for name in runs.present(rows):
         there = rows[rows["federation"] == name]
         standard = there[there["lift"].isin(LIFTS)]
         for (lift, rule), own in standard.groupby(["lift", "defence"], sort=False):
             fall = (own["attack_success_highest"] - own["attack_success"]).mean()
-            if not reached(own, goal(there)[0]) and not fall > LOST_AGAIN:
+            reaches = name in SUFFERING and reached(own, goal(there)[0])
+            if not (reaches or fall > LOST_AGAIN):
                 continue
             outcome = [pages.mean_pm(own[c]) for c in ("worst_group", "attack_success")]
             courses = [course(own, "attack_success", 0), *(course(own, c, 1) for c in COURSES)]
-            label = f"{runs.FEDERATIONS[name]}: {runs.name_of(str(lift))}, {runs.name_of(str(rule))}"
+            label = (
+                f"{runs.FEDERATIONS[name]}: {runs.name_of(str(lift))}, {runs.name_of(str(rule))}"
+            )
             highest = pages.mean_pm(own["attack_success_highest"])
             lines.append([label, *outcome, highest, *courses])
     return lines
