@@ -166,7 +166,7 @@ def build_strategy(
         spec.build_aggregation(scenario.n_sampled),
         pre_aggregate=spec.build_pre_aggregation(scenario.n_sampled),
         reweight=spec.reweighting.build(scenario.training.build(), federation.holdings),
-        optimize=None if spec.server_optimizer is None else spec.server_optimizer.build(),
+        optimize=None if spec.server_optimizer is None else spec.server_optimizer.bind(),
         oracle=spec.oracle.build(federation.population),
         losses=spec.losses,
         order=spec.order,

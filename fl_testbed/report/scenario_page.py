@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from clients import attacks, poisons
-from fl_testbed.data import dealing
 from fl_testbed.scenario import CentralizedScenario, Scenario
 from fl_testbed.scenario import centralized as pooled
 from fl_testbed.scenario.attacks import AttackersSpec, AttackerTrainingSpec, ScheduleSpec
@@ -127,11 +125,6 @@ ELSEWHERE = {
     "reweightings": "rules.md#reweighting",
     "server_optimizers": "rules.md#server-optimizers",
 }
-NAMED_OTHERWISE: dict[str, Callable[..., object]] = {
-    "subpopulation": poisons.subpopulation_attack,
-    "pgd": attacks.ProjectedDescent,
-    "neurotoxin": attacks.Neurotoxin,
-}
 DEFINITIONS: dict[str, Schema] = scenario_schema()["$defs"]
 
 
@@ -172,7 +165,7 @@ def _section(part: Part) -> str:
     preface = _default_minorities() if part.what == "minorities" else part.preface
     lines += [preface + "\n"] if preface else []
     for kind, spec in _kinds(part).items():
-        function = _function(kind, spec)
+        function = getattr(spec, "function", None)
         what = " ".join((spec.__doc__ or "").split())
         source = sections(function).get("References", "") if function else ""
         lines.append(f"**`{kind}`**: {what}" + (f" *{source.rstrip('.')}.*" if source else ""))
@@ -189,16 +182,6 @@ def _default_minorities() -> str:
         datasets.setdefault(_default(spec, "minority"), []).append(f"`{kind}`")
     others = [f"{', '.join(kinds)}: {own}" for own, kinds in datasets.items() if own != usual]
     return f"By default {usual}, for these datasets another: {'; '.join(others)}."
-
-
-def _function(kind: str, spec: type[Spec]) -> Callable[..., object] | None:
-    """Return what computes a kind, whose docstring explains its parameters."""
-    candidates = (
-        NAMED_OTHERWISE.get(kind),
-        *(getattr(spec, name, None) for name in ("rule", "stamp")),
-        *(getattr(module, kind, None) for module in (attacks, poisons, dealing)),
-    )
-    return next((found for found in candidates if callable(found)), None)
 
 
 def _rows(model: type[BaseModel], function: Callable[..., object] | None = None) -> list[str]:

@@ -48,13 +48,14 @@ def describe_kind(spec: type[Spec]) -> tuple[str, str, str]:
     """Return what a kind is (and who proposed it), its parameters with their defaults, and the
     clients that it needs."""
     what = (spec.__doc__ or "").splitlines()[0]
-    if method := getattr(spec, "rule", None):
-        what += "\n" + sections(method)["References"]
+    function = getattr(spec, "function", None)
+    if "References" in (said := sections(function) if function else {}):
+        what += "\n" + said["References"]
     parameters = [
         name if default is None else f"{name}={default}"
         for name, default in parameters_of(spec).items()
     ]
-    return what, ", ".join(parameters) or "–", str(traits_of(method).bound or "–")
+    return what, ", ".join(parameters) or "–", str(traits_of(function).bound or "–")
 
 
 def parameters_of(spec: type[Spec]) -> dict[str, str | None]:

@@ -70,7 +70,7 @@ class FlowerStrategySpec(OwnSpec):
         """Return the strategy."""
         logging.getLogger("flwr").setLevel(logging.ERROR)  # it warns of what TAKES_ALL says
         accepted = inspect.signature(self.code.function).parameters
-        return self.guarded()(**{k: v for k, v in TAKES_ALL.items() if k in accepted} | self.args)
+        return self.function(**{k: v for k, v in TAKES_ALL.items() if k in accepted} | self.args)
 
     def complaint(self, result: Any, *args: Any, **named: Any) -> str:
         """Need the five methods that the round loop calls."""

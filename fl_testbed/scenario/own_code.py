@@ -9,7 +9,6 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated, Any, ClassVar, Self, Union, get_args
 
 import numpy as np
@@ -27,7 +26,7 @@ from pydantic_core import CoreSchema
 
 from clients.shard import Shard
 from fl_testbed.data import DataError
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.spec import FunctionSpec
 from fl_testbed.scenario.users_code import OwnCode, OwnCodeError, load
 from strategies.aggregation import TooFewClientsError
 from strategies.aggregation.traits import traits_of
@@ -118,7 +117,7 @@ def _versions(handed: Mapping[str, Any]) -> dict[str, list[int]]:
     }
 
 
-class OwnSpec(Spec):
+class OwnSpec(FunctionSpec):
     """A function of the user's own, and its arguments."""
 
     kind: Annotated[str, Field(json_schema_extra={"pattern": PATH})]  # where it is
@@ -206,18 +205,19 @@ class OwnSpec(Spec):
         """Return what is wrong with what the function returned for some arguments, or nothing."""
         return ""
 
-    def guarded(self) -> Guarded:
-        """Return the function; what goes wrong in it is told in one line."""
+    @property
+    def function(self) -> Guarded:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The function; what goes wrong in it is told in one line."""
         return Guarded(self._code, self.complaint, self.reads_only)
 
-    def with_args(self) -> Callable[..., Any]:
-        """Return the function with its arguments bound."""
-        return partial(self.guarded(), **self.args)
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that the scenario gives."""
+        return self.args
 
     def called(self, *args: Any, **facts: Any) -> Any:
         """Call the function with its arguments and those of the facts that it names."""
         named = {name: value for name, value in facts.items() if self.names(name)}
-        return self.with_args()(*args, **named)
+        return self.bind()(*args, **named)
 
 
 def misshapen(result: Any, needed: type, shapes: Mapping[str, tuple[int, ...]]) -> str:

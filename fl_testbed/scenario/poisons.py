@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from fl_testbed.data import DataError, Dataset, Goal, Groups, TestSet
 from fl_testbed.scenario.minorities import MinoritySpec
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_made_shard
 from fl_testbed.scenario.partitions import ClientsSpec
-from fl_testbed.scenario.spec import Contradiction, Fraction, Spec
+from fl_testbed.scenario.spec import Contradiction, Fraction, FunctionSpec, Spec
 from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
@@ -71,7 +71,7 @@ class Plan(NamedTuple):
         return self.poison(shard, **{name: known[name] for name in asked})
 
 
-class PoisonSpec(Spec):
+class PoisonSpec(FunctionSpec):
     """What every kind of poison answers."""
 
     def build(self, scene: Scene) -> Plan | None:
@@ -125,7 +125,7 @@ class NoPoisonSpec(PoisonSpec):
 class DirtyLabelBackdoorSpec(PoisonSpec):
     """Stamp a trigger on a share of an attacker's examples and label them as the target."""
 
-    backdoor: ClassVar[Callable[..., Shard]] = staticmethod(poisons.dirty_label_backdoor)
+    function = staticmethod(poisons.dirty_label_backdoor)
     kind: Literal["dirty_label_backdoor"]
     trigger: AnyTriggerSpec
     source: NonNegativeInt | None = None  # the only class poisoned; any but the target by default
@@ -135,11 +135,8 @@ class DirtyLabelBackdoorSpec(PoisonSpec):
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         trigger = self.trigger.build(scene.dataset, scene.groups)
-        keys = self.model_dump(exclude={"kind", "trigger"})
-        return Plan(
-            partial(type(self).backdoor, trigger=trigger, **keys),
-            partial(stamped, trigger=trigger, source=self.source, target=self.target),
-        )
+        goal = partial(stamped, trigger=trigger, source=self.source, target=self.target)
+        return Plan(self.bind(trigger=trigger), goal)
 
     def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
         """Return the source examples."""
@@ -149,7 +146,7 @@ class DirtyLabelBackdoorSpec(PoisonSpec):
 class DistributedBackdoorSpec(DirtyLabelBackdoorSpec):
     """A dirty-label backdoor in pieces: each attacker stamps one, the test stamps them all."""
 
-    backdoor = staticmethod(poisons.distributed_backdoor)
+    function = staticmethod(poisons.distributed_backdoor)
     kind: Literal["distributed_backdoor"]  # pyright: ignore[reportIncompatibleVariableOverride]
     n_pieces: Annotated[PositiveInt, Field(ge=2)] = 4
 
@@ -180,14 +177,18 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
     fraction: Fraction = 1.0  # of an attacker's shard
     held_by: HeldBy = "minority"  # which honest clients hold such examples, rightly labelled
     held_fraction: Fraction = 0.5  # of the majority's source class, where everyone holds some
+    function = staticmethod(poisons.edge_case_backdoor)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the attackers' arguments, without what honest clients hold."""
+        return self.model_dump(include={"source", "target", "fraction"})
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         look = as_minority(scene.groups)
         (rare_group,) = scene.groups.minority  # of styles there are two
-        keys = self.model_dump(include={"source", "target", "fraction"})
-        poison = partial(poisons.edge_case_backdoor, as_rare=look, rare_group=rare_group, **keys)
-        return Plan(poison, partial(stamped, trigger=look, source=self.source, target=self.target))
+        goal = partial(stamped, trigger=look, source=self.source, target=self.target)
+        return Plan(self.bind(as_rare=look, rare_group=rare_group), goal)
 
     def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
         """Return the source examples."""
@@ -284,17 +285,12 @@ class CleanLabelBackdoorSpec(PoisonSpec):
     target: NonNegativeInt
     fraction: Fraction = 0.1  # of an attacker's shard
     harden: AnyHardenSpec = PerturbedSpec()
+    function = staticmethod(poisons.clean_label_backdoor)
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         trigger = self.trigger.build(scene.dataset, scene.groups)
-        poison = partial(
-            poisons.clean_label_backdoor,
-            trigger=trigger,
-            target=self.target,
-            fraction=self.fraction,
-            harden=self.harden.build(scene, self.target),
-        )
+        poison = self.bind(trigger=trigger, harden=self.harden.build(scene, self.target))
         return Plan(poison, partial(stamped, trigger=trigger, source=None, target=self.target))
 
     def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -315,6 +311,11 @@ class GradientMatchingSpec(PoisonSpec):
     restarts: PositiveInt = 8
     step_size: PositiveFloat = 0.02
     surrogate_epochs: PositiveInt = 20  # of the model whose gradients are matched
+    function = staticmethod(poisons.gradient_matching)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments, without what is worked out before."""
+        return self.model_dump(exclude={"kind", "source", "n_victims", "surrogate_epochs"})
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
@@ -331,11 +332,10 @@ class GradientMatchingSpec(PoisonSpec):
             return test.where(torch.from_numpy(scene.rng().permutation(rows)[: self.n_victims]))
 
         known = cache(lambda: victims(scene.test()).inputs)
-
-        keys = self.model_dump(exclude={"kind", "source", "n_victims", "surrogate_epochs"})
+        match = self.bind()
 
         def poison(shard: Shard, rng: np.random.Generator) -> Shard:
-            return poisons.gradient_matching(shard, model(), known(), rng=rng, **keys)
+            return match(shard, model(), known(), rng=rng)
 
         def goal(test: TestSet) -> Goal:
             chosen = victims(test)
@@ -391,11 +391,12 @@ class LabelFlipSpec(PoisonSpec):
     kind: Literal["label_flip"]
     relabel: AnyRelabelSpec = MirroredSpec()
     fraction: Fraction | None = None  # of an attacker's shard; all that relabel changes by default
+    function = staticmethod(poisons.label_flip)
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         relabel = self.relabel.build(scene.dataset.n_classes)
-        return Plan(partial(poisons.label_flip, relabel=relabel, fraction=self.fraction), self.goal)
+        return Plan(self.bind(relabel=relabel), self.goal)
 
     def goal(self, test: TestSet) -> Goal | None:
         """Return the class that is to be taken for another; None if all are to be confused."""
@@ -428,6 +429,7 @@ class SubpopulationSpec(PoisonSpec):
     features: Literal["last_hidden", "inputs"] = "last_hidden"  # the first are a surrogate's
     n_axes: PositiveInt = 10  # principal axes of the features that are clustered
     surrogate_epochs: PositiveInt = 20  # of the model whose features are clustered
+    function = staticmethod(poisons.subpopulation_attack)
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""

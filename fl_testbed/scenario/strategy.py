@@ -85,7 +85,7 @@ class StrategySpec(Spec):
     @property
     def _asked(self) -> Set[str]:
         """The facts and parameters that the rule names."""
-        return inspect.signature(self.aggregation.rule).parameters.keys()
+        return inspect.signature(self.aggregation.function).parameters.keys()
 
     @property
     def can_be_foreseen(self) -> bool:
@@ -118,7 +118,7 @@ class StrategySpec(Spec):
                 "weights. Let it weigh those it keeps by them, or take order: lift_then_filter"
             )
             yield "reweighting", text
-        if traits_of(self.aggregation.rule).takes_update_for_step:
+        if traits_of(self.aggregation.function).takes_update_for_step:
             text = (
                 f"{self.rule_name} takes its updates for the model's steps, and this changes them"
             )

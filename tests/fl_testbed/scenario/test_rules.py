@@ -65,7 +65,7 @@ def test_every_pre_aggregation_can_be_named(kind: str) -> None:
         (catalogue, kind)
         for catalogue in ("rules", "pre_aggregations")
         for kind, spec in CATALOGUE[catalogue].items()
-        if traits_of(getattr(spec, "rule", None)).bound
+        if traits_of(getattr(spec, "function", None)).bound
     ],
 )
 def test_a_scenario_is_refused_exactly_where_the_method_is(
@@ -77,7 +77,7 @@ def test_a_scenario_is_refused_exactly_where_the_method_is(
     if catalogue == "pre_aggregations":
         method = {"pre_aggregation": [needed], "aggregation": {"kind": "mean"}}
     strategy = StrategySpec.model_validate(method)
-    bound = traits_of(getattr(CATALOGUE[catalogue][kind], "rule", None)).bound
+    bound = traits_of(getattr(CATALOGUE[catalogue][kind], "function", None)).bound
     assert bound is not None
     least = bound.per_malicious * f + bound.more
     strategy.check(least)
