@@ -14,7 +14,7 @@ from clients import poisons
 from clients.poisons import Harden, HeldBy, Relabel, Trigger, is_source
 from clients.shard import Shard
 from clients.training import logits_of
-from fl_testbed.data import DataError, Dataset, Goal, Groups, TestSet
+from fl_testbed.data import DataError, Dataset, Goal, GroupedExamples, Groups
 from fl_testbed.scenario.minorities import MinoritySpec
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_made_shard
 from fl_testbed.scenario.partitions import ClientsSpec
@@ -36,7 +36,7 @@ class Scene:
     """All that they hold together, clean."""
     train: Callable[[Shard, int], nn.Module]
     """Returns the model that clients are sent first, after so many epochs on some examples."""
-    test: Callable[[], TestSet]
+    test: Callable[[], GroupedExamples]
     """The majority's examples among those that the model is tested on."""
 
     def rng(self) -> np.random.Generator:
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
     poison: Callable[..., Shard]
     """From a clean shard to the poisoned one. By name it is told ``attacker``, the place of its
     attacker among those of the poison (from 0), and ``rng``."""
-    goal: Callable[[TestSet], Goal | None]
+    goal: Callable[[GroupedExamples], Goal | None]
     """What it is after among the majority's test examples; None for mere damage."""
 
     def poisoned(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
@@ -322,7 +322,7 @@ class GradientMatchingSpec(PoisonSpec):
         scene.dataset.need_images(f"poison: {self.kind}")
         model = cache(lambda: scene.surrogate(scene.held(), self.surrogate_epochs))
 
-        def victims(test: TestSet) -> TestSet:
+        def victims(test: GroupedExamples) -> GroupedExamples:
             rows = (test.labels == self.source).nonzero().squeeze(1).numpy()
             if len(rows) < self.n_victims:
                 raise DataError(
@@ -337,7 +337,7 @@ class GradientMatchingSpec(PoisonSpec):
         def poison(shard: Shard, rng: np.random.Generator) -> Shard:
             return match(shard, model(), known(), rng=rng)
 
-        def goal(test: TestSet) -> Goal:
+        def goal(test: GroupedExamples) -> Goal:
             chosen = victims(test)
             return Goal(chosen.inputs, chosen.labels, self.target)
 
@@ -398,7 +398,7 @@ class LabelFlipSpec(PoisonSpec):
         relabel = self.relabel.build(scene.dataset.n_classes)
         return Plan(self.bind(relabel=relabel), self.goal)
 
-    def goal(self, test: TestSet) -> Goal | None:
+    def goal(self, test: GroupedExamples) -> Goal | None:
         """Return the class that is to be taken for another; None if all are to be confused."""
         if not isinstance(self.relabel, PairwiseSpec):
             return None
@@ -439,7 +439,7 @@ class SubpopulationSpec(PoisonSpec):
             members, target = found().members, found().target
             return poisons.subpopulation_attack(shard, members, target, self.fraction, rng)
 
-        def goal(test: TestSet) -> Goal | None:
+        def goal(test: GroupedExamples) -> Goal | None:
             if not scene.n_attackers:  # nobody has looked for a cluster
                 return None
             target = found().target
@@ -472,7 +472,7 @@ class SubpopulationSpec(PoisonSpec):
         return _Cluster(held.inputs[inside & (held.labels != target)], target, contains)
 
 
-def stamped(test: TestSet, trigger: Trigger, source: int | None, target: int) -> Goal:
+def stamped(test: GroupedExamples, trigger: Trigger, source: int | None, target: int) -> Goal:
     """Return the source examples of a test set, stamped and to be called the target."""
     test = test.where(is_source(test.labels, source, target))
     return Goal(trigger(test.inputs), test.labels, target, unstamped=test.inputs)
@@ -520,7 +520,7 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
                 raise self.code.refused(f"must return labels up to {last}, returned {highest}")
             return poisoned
 
-        def goal(test: TestSet) -> Goal | None:
+        def goal(test: GroupedExamples) -> Goal | None:
             if self.target is None:
                 return None
             if trigger is not None:
