@@ -1,13 +1,12 @@
 """A comparison for people and for programs: terminal, Markdown, LaTeX, CSV."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import pandas as pd
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -153,12 +152,8 @@ def latex(comparison: Comparison) -> str:
 
 def comma_separated(comparison: Comparison) -> str:
     """Return one row per variant with plain numbers, fractions as such, and empty for none."""
-    out = io.StringIO()
-    rows = [_plain(row, comparison) for row in comparison.rows]
-    writer = csv.DictWriter(out, rows[0].keys() if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    table = pd.DataFrame([_plain(row, comparison) for row in comparison.rows])
+    return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
@@ -358,13 +353,9 @@ def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
         "pareto": int(row.is_pareto),
     }
     for column in comparison.columns:
-        values |= _plain_estimate(column.key, row.estimates[column.key])
+        told = {column.key: row.estimates[column.key]}
         if comparison.baseline is not None:
-            change = row.differences.get(column.key, NO_VALUE)
-            values |= _plain_estimate(f"{column.key}.difference", change)
+            told[f"{column.key}.difference"] = row.differences.get(column.key, NO_VALUE)
+        for key, value in told.items():
+            values |= {f"{key}.{name}": figure for name, figure in value._asdict().items()}
     return values
-
-
-def _plain_estimate(key: str, value: Estimate) -> dict[str, Any]:
-    mean, half_width = ("" if math.isnan(x) else f"{x:.9g}" for x in value[:2])
-    return {f"{key}.mean": mean, f"{key}.half_width": half_width, f"{key}.n": value.n}
