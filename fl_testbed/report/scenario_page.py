@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from fl_testbed.scenario import CentralizedScenario, Scenario
 from fl_testbed.scenario import centralized as pooled
 from fl_testbed.scenario.attacks import AttackersSpec, AttackerTrainingSpec, ScheduleSpec
-from fl_testbed.scenario.catalogue import CATALOGUE
+from fl_testbed.scenario.catalogue import CATALOGUE, as_yaml
 from fl_testbed.scenario.datasets import DatasetSpec, LongTailSpec
 from fl_testbed.scenario.docstrings import entries, sections
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
@@ -217,17 +217,7 @@ def _default(model: type[BaseModel], key: str) -> str:
         value = kinds | stated
         if not value or isinstance(field.default, EngineSpec):
             return "as there"
-    return "none" if value is None else f"`{_yaml(value)}`"
-
-
-def _yaml(value: object) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_yaml, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "none" if value is None else f"`{as_yaml(value)}`"
 
 
 def _value(node: Schema) -> str:
@@ -243,7 +233,7 @@ def _value(node: Schema) -> str:
             return link
         return "`{" + ", ".join(_inner(DEFINITIONS[name]["properties"])) + "}`"
     if "enum" in node:
-        return ", ".join(f"`{_yaml(value)}`" for value in node["enum"])
+        return ", ".join(f"`{as_yaml(value)}`" for value in node["enum"])
     if "const" in node:
         return f"`{node['const']}`"
     kind = node.get("type")

@@ -61,16 +61,22 @@ def describe_kind(spec: type[Spec]) -> tuple[str, str, str]:
 def parameters_of(spec: type[Spec]) -> dict[str, str | None]:
     """Return a kind's parameters and their defaults as text, None where a scenario must set one."""
     return {
-        name: None
-        if field.is_required()
-        else _as_yaml(field.get_default(call_default_factory=True))
+        name: None if field.is_required() else as_yaml(field.get_default(call_default_factory=True))
         for name, field in spec.model_fields.items()
         if name not in ("kind", "minority")
     }
 
 
-def _as_yaml(value: object) -> str:
+def as_yaml(value: object) -> str:
+    """Return a value as a scenario may write it, in one line."""
     if isinstance(value, Spec):
-        inner = (f"{name}: {_as_yaml(item)}" for name, item in value)
-        return "{" + ", ".join(inner) + "}"
-    return "none" if value is None else str(value)
+        return as_yaml(dict(value))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {as_yaml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(as_yaml, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
