@@ -55,7 +55,7 @@ class ImageModelSpec(ModelSpec):
 
     def build(self, dataset: Dataset) -> nn.Module:
         """Return the model."""
-        who, shape = f"model.kind {self.model_dump()['kind']}", dataset.input_shape
+        who, shape = f"model.kind {self.kind}", dataset.input_shape
         dataset.need_images(who, "mlp or logistic_regression")
         if min(shape[1:]) < SMALLEST:
             raise DataError(

@@ -36,7 +36,7 @@ class TriggerSpec(FunctionSpec):
 
     def need_images(self, dataset: Dataset) -> None:
         """Raise DataError if the dataset holds something else than images."""
-        dataset.need_images(f"poison.trigger.kind {self.model_dump()['kind']}", "features")
+        dataset.need_images(f"poison.trigger.kind {self.kind}", "features")
 
     def arguments(self) -> dict[str, Any]:
         """Return the stamp's arguments, pairs of numbers as tuples."""
