@@ -163,7 +163,7 @@ def build_strategy(
         )
     server = ServerData(scenario, federation, device)
     return RobustFedAvg(
-        spec.build_aggregation(scenario.n_sampled),
+        spec.aggregation.build(scenario.n_sampled),
         pre_aggregate=spec.build_pre_aggregation(scenario.n_sampled),
         reweight=spec.reweighting.build(scenario.training.build(), federation.holdings),
         optimize=None if spec.server_optimizer is None else spec.server_optimizer.bind(),

@@ -149,7 +149,7 @@ def known_rule(scenario: Scenario) -> Rule:
     spec, n_sampled = scenario.strategy, scenario.n_sampled
     assert isinstance(spec, StrategySpec)  # others cannot be foreseen
     mixers = spec.build_pre_aggregation(n_sampled)
-    pipeline = Pipeline(spec.build_aggregation(n_sampled), pre_aggregate=mixers)
+    pipeline = Pipeline(spec.aggregation.build(n_sampled), pre_aggregate=mixers)
 
     def rule(
         updates: Tensor,

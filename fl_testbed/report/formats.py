@@ -15,6 +15,7 @@ from fl_testbed.report.columns import SEPARABILITY, Column, explained
 from fl_testbed.report.comparison import FEW_PAIRS, Comparison, Row
 from fl_testbed.report.results import Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate
+from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.places import REPLAY
 
 NOTHING = "–"
@@ -233,11 +234,8 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
         grid.cells.append(cells)
     few = [row.label for row in rows if row.has_few_pairs]
     if few and SEPARABILITY in columns:
-        named = few[:N_NAMED] + [f"{len(few) - N_NAMED} more"] * (len(few) > N_NAMED)
-        grid.notes.append(
-            f"fewer than {FEW_PAIRS} pairs in some run, so that separability says little: "
-            + ", ".join(named)
-        )
+        text = f"fewer than {FEW_PAIRS} pairs in some run, so that separability says little"
+        grid.notes.append(f"{text}: {named(few, N_NAMED)}")
     if any(comparison.best[column.key] for column in columns):
         where = " in each block" if comparison.has_points else ""
         grid.notes.append(f"{MARK} best of the column{where}")

@@ -16,8 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from fl_testbed.scenario.files import beside
-from fl_testbed.scenario.naming import named
+from fl_testbed.scenario.naming import beside, named
 from fl_testbed.scenario.spec import Spec
 
 COPY = "init.safetensors"

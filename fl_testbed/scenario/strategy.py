@@ -12,7 +12,6 @@ from fl_testbed.scenario.reweightings import AnyReweightingSpec, NoReweightingSp
 from fl_testbed.scenario.rules import AnyRuleSpec, AnyStepSpec
 from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
 from fl_testbed.scenario.spec import Contradiction, Spec
-from strategies.aggregation import Aggregator
 from strategies.aggregation.traits import traits_of
 from strategies.oracle import Lifting, Oracle, Removing
 from strategies.pre_aggregation import PreAggregator
@@ -130,7 +129,3 @@ class StrategySpec(Spec):
     def build_pre_aggregation(self, n: int) -> list[PreAggregator]:
         """Return the steps before the rule for samples of n clients."""
         return [step.build(n) for step in self.pre_aggregation]
-
-    def build_aggregation(self, n: int) -> Aggregator:
-        """Return the rule for samples of n clients."""
-        return self.aggregation.build(n)

@@ -38,7 +38,7 @@ def one_round(strategy: StrategySpec, n: int = N) -> torch.Tensor:
         rng=generator(0, Purpose.AGGREGATION, 1),
     )
     mixers = strategy.build_pre_aggregation(n)
-    pipeline = Pipeline(strategy.build_aggregation(n), pre_aggregate=mixers)
+    pipeline = Pipeline(strategy.aggregation.build(n), pre_aggregate=mixers)
     return pipeline(torch.randn(n, D) + 1, facts, {}).result.weights
 
 
@@ -104,7 +104,7 @@ def test_a_rule_is_handed_what_its_paper_compares_unless_told_otherwise(
 ) -> None:
     def bound(rule: dict[str, str]) -> dict[str, object]:
         strategy = StrategySpec.model_validate({"aggregation": {"kind": kind} | rule})
-        return strategy.build_aggregation(N).keywords
+        return strategy.aggregation.build(N).keywords
 
     assert fact not in bound({})
     assert bound({"compare": other})[fact] is None
