@@ -22,8 +22,15 @@ from clients.attacks.perturbation import Direction
 from clients.reporting import Claim
 from clients.training import LocalTraining, State, StepHook
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
-from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
-from fl_testbed.scenario.spec import ClientCount, Contradiction, FunctionSpec, Spec, inside
+from fl_testbed.scenario.poisons import AnyPoisonSpec
+from fl_testbed.scenario.spec import (
+    ClientCount,
+    Contradiction,
+    FunctionSpec,
+    NoneSpec,
+    Spec,
+    inside,
+)
 from strategies.pipeline import asked_facts
 
 SeenBy = Annotated[
@@ -78,14 +85,8 @@ class AttackSpec(FunctionSpec):
         return self.bind()
 
 
-class NoAttackSpec(AttackSpec):
+class NoAttackSpec(NoneSpec, AttackSpec):
     """Attackers send what they trained."""
-
-    kind: Literal["none"] = "none"
-
-    def build(self) -> Attack | None:
-        """Return None."""
-        return None
 
 
 class SignFlipSpec(AttackSpec):
@@ -281,14 +282,8 @@ AnyAttackSpec = Annotated[
 ]
 
 
-class NoTrainingAttackSpec(Spec):
+class NoTrainingAttackSpec(NoneSpec):
     """Attackers train as everybody does."""
-
-    kind: Literal["none"] = "none"
-
-    def build(self) -> TrainingAttack | None:
-        """Return None."""
-        return None
 
 
 class PgdSpec(FunctionSpec):
@@ -427,7 +422,7 @@ class AttackersSpec(Spec):
                 "needs 2 or more, got 1; raise the count or let them be omniscient"
             )
             yield "attack.knowledge", text
-        if attack.needs_twin and isinstance(self.poison, NoPoisonSpec) and self.count:
+        if attack.needs_twin and self.poison and self.poison.kind == "none" and self.count:
             yield "attack", f"{attack.kind} hides a poison: give the attackers one"
         if isinstance(attack, AlieSpec) and attack.z == "quantile" and 2 * self.count >= n_clients:
             text = (

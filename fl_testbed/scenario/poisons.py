@@ -18,7 +18,7 @@ from fl_testbed.data import DataError, Dataset, Goal, GroupedExamples, Groups
 from fl_testbed.scenario.minorities import MinoritySpec
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_made_shard
 from fl_testbed.scenario.partitions import ClientsSpec
-from fl_testbed.scenario.spec import Contradiction, Fraction, FunctionSpec, Spec
+from fl_testbed.scenario.spec import Contradiction, Fraction, FunctionSpec, NoneSpec, Spec
 from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
@@ -112,14 +112,8 @@ class PoisonSpec(FunctionSpec):
                 yield key, f"needs a class from 0 to {n_classes - 1}, got {label}"
 
 
-class NoPoisonSpec(PoisonSpec):
+class NoPoisonSpec(NoneSpec, PoisonSpec):
     """Attackers train on clean data."""
-
-    kind: Literal["none"] = "none"
-
-    def build(self, scene: Scene) -> Plan | None:
-        """Return None."""
-        return None
 
 
 class DirtyLabelBackdoorSpec(PoisonSpec):
@@ -262,14 +256,8 @@ class InterpolatedSpec(Spec):
         return harden
 
 
-class NoHardeningSpec(Spec):
+class NoHardeningSpec(NoneSpec):
     """Leave images as they are."""
-
-    kind: Literal["none"]
-
-    def build(self, scene: Scene, target: int) -> Harden | None:
-        """Return None."""
-        return None
 
 
 AnyHardenSpec = Annotated[

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clients.training import LocalTraining
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_weighted, misshapen
-from fl_testbed.scenario.spec import FunctionSpec
+from fl_testbed.scenario.spec import FunctionSpec, NoneSpec
 from strategies import reweighting
 from strategies.pipeline import Pipeline
 from strategies.reweighting import Lift, Reweighter
@@ -33,14 +33,8 @@ class ReweightingSpec(FunctionSpec):
         return self.bind()
 
 
-class NoReweightingSpec(ReweightingSpec):
+class NoReweightingSpec(NoneSpec, ReweightingSpec):
     """No lift: every client keeps its prior weight."""
-
-    kind: Literal["none"] = "none"
-
-    def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
-        """Return None."""
-        return None
 
 
 class AgnosticSpec(ReweightingSpec):

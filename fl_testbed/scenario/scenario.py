@@ -141,7 +141,7 @@ class Scenario(WholeScenario):
         named: dict[str, AnyPoisonSpec] = {}
         for kind in self.attacker_kinds:
             poison = kind.poison
-            if poison is None or isinstance(poison, NoPoisonSpec) or poison in named.values():
+            if poison is None or poison.kind == "none" or poison in named.values():
                 continue
             like = sum(other.kind == poison.kind for other in named.values())
             named[f"{poison.kind}.{like + 1}" if like else poison.kind] = poison

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
@@ -32,6 +32,15 @@ class FunctionSpec(Spec):
     def bind(self, **known: Any) -> Callable[..., Any]:
         """Return the function with these arguments bound, and with what else is known."""
         return partial(self.function, **self.arguments() | known)
+
+
+class NoneSpec(Spec):
+    """Nothing of its family."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self, *known: Any, **named: Any) -> None:
+        """Return None."""
 
 
 class WholeScenario(Spec):
