@@ -21,7 +21,7 @@ from clients.attacks import (
 from clients.attacks.perturbation import Direction
 from clients.reporting import Claim
 from clients.training import LocalTraining, State, StepHook
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors
 from fl_testbed.scenario.poisons import AnyPoisonSpec
 from fl_testbed.scenario.spec import (
     ClientCount,
@@ -258,9 +258,9 @@ class OwnAttackSpec(OwnSpec, AttackSpec):
         """Those that it names, of what such attackers are told."""
         return frozenset(filter(self.names, self.offered))
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need an update for each attacker."""
-        return misshapen(result, Forged, {"updates": tuple(args[0].shape)})
+        return flaw_of_tensors(result, Forged, {"updates": tuple(args[0].shape)})
 
 
 AnyAttackSpec = Annotated[
@@ -342,7 +342,7 @@ class OwnTrainingAttackSpec(OwnSpec):
 
         return act
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need nothing: what is returned would be heard by nobody."""
         if result is None:
             return ""

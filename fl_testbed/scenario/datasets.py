@@ -29,7 +29,7 @@ from fl_testbed.scenario.minorities import (
     InvertedSpec,
     NoMinoritySpec,
 )
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_inputs, misshapen
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_inputs, flaw_of_tensors
 from fl_testbed.scenario.spec import Fraction, FunctionSpec, Spec
 
 
@@ -404,9 +404,9 @@ class OwnDatasetSpec(OwnSpec, DatasetSpec):
         """Call the function."""
         return self.called(data_dir=data_dir, rng=rng)
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Dataset, in the types that its description names."""
-        return misshapen(result, Dataset, {}) or _flaw_of(result)
+        return flaw_of_tensors(result, Dataset, {}) or _flaw_of(result)
 
 
 def _flaw_of(dataset: Dataset) -> str:

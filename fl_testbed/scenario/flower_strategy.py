@@ -72,7 +72,7 @@ class FlowerStrategySpec(OwnSpec):
         accepted = inspect.signature(self.code.function).parameters
         return self.function(**{k: v for k, v in TAKES_ALL.items() if k in accepted} | self.args)
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need the five methods that the round loop calls."""
         methods = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
         missing = [name for name in methods if not callable(getattr(result, name, None))]

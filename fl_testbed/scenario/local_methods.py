@@ -15,7 +15,7 @@ from clients.local import (
     WorkerMomentum,
 )
 from clients.training import Objective
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_made_shard, misshapen
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_shard, flaw_of_tensors
 from fl_testbed.scenario.spec import FunctionSpec
 
 
@@ -112,10 +112,10 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
         facts = told._asdict()
         return self.called(facts.pop("shard"), **facts)
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Lesson of such examples."""
         if not isinstance(result, Lesson):
-            return misshapen(result, Lesson, {})
+            return flaw_of_tensors(result, Lesson, {})
         for name in ("objective", "personal"):
             given = getattr(result, name)
             if given is not None and not isinstance(given, Objective):
@@ -125,7 +125,7 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
             return f"must return kept as a function, returned {type(result.kept).__name__}"
         if result.personal is not None and not self.has_personal:
             return "returned a personal model: say has_personal: true"
-        return ill_made_shard(result.shard, args[0])
+        return flaw_of_shard(result.shard, args[0])
 
 
 AnyLocalMethodSpec = Annotated[

@@ -96,8 +96,8 @@ class OwnMinoritySpec(OwnSpec, MinoritySpec):
         """Whether it asks for inputs, to restyle them."""
         return self.names("inputs")
 
-    def _misfit(self, code: OwnCode) -> str:
-        wrong = super()._misfit(code)
+    def _flaw_of_signature(self, code: OwnCode) -> str:
+        wrong = super()._flaw_of_signature(code)
         asked = self.facts & code.parameters.keys()
         if not wrong and asked not in ({"inputs"}, {"examples"}, {"examples", "dataset"}):
             return (
@@ -122,7 +122,7 @@ class OwnMinoritySpec(OwnSpec, MinoritySpec):
         """Restyle a copy: what a user's function writes to is the plain look as well."""
         return self.called(inputs=inputs.copy()).astype(np.float32, copy=False)
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need inputs like those that came in, or a mark for each example."""
         like, what, kind = named.get("inputs"), "inputs in floats", "f"
         if like is None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from fl_testbed.data import DataError, Dataset
 from fl_testbed.models import cnn, lenet, mlp, resnet18, resnet50
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors
 from fl_testbed.scenario.spec import FunctionSpec
 from fl_testbed.scenario.users_code import OwnCodeError
 
@@ -126,9 +126,9 @@ class OwnModelSpec(OwnSpec, ModelSpec):
             raise self.code.refused(text)
         return model.train()
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a module."""
-        return misshapen(result, nn.Module, {})
+        return flaw_of_tensors(result, nn.Module, {})
 
 
 AnyModelSpec = Annotated[

@@ -16,7 +16,7 @@ from clients.shard import Shard
 from clients.training import logits_of
 from fl_testbed.data import DataError, Dataset, Goal, GroupedExamples, Groups
 from fl_testbed.scenario.minorities import MinoritySpec
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_made_shard
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_shard
 from fl_testbed.scenario.partitions import ClientsSpec
 from fl_testbed.scenario.spec import Contradiction, Fraction, FunctionSpec, NoneSpec, Spec
 from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
@@ -518,9 +518,9 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
 
         return Plan(poison, goal)
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a shard of such inputs."""
-        return ill_made_shard(result, args[0])
+        return flaw_of_shard(result, args[0])
 
 
 AnyPoisonSpec = Annotated[

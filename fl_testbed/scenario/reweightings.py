@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from clients.training import LocalTraining
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_weighted, misshapen
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors, flaw_of_weights
 from fl_testbed.scenario.spec import FunctionSpec, NoneSpec
 from strategies import reweighting
 from strategies.pipeline import Pipeline
@@ -143,15 +143,15 @@ class OwnReweightingSpec(OwnSpec, ReweightingSpec):
     facts = Pipeline.REWEIGHT_FACTS
     reads_only = True
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Lift, with a weight for each client."""
         n_clients = [
             len(named[fact]) for fact in ("prior", "losses", "clients", "updates") if fact in named
         ]
         told = ["weights"] + ["lengths"] * (getattr(result, "lengths", None) is not None)
         needed = dict.fromkeys(told, (n_clients[0],)) if n_clients else {}
-        wrong = misshapen(result, Lift, needed)
-        return wrong or ill_weighted(result.weights, may_be_none=False)
+        wrong = flaw_of_tensors(result, Lift, needed)
+        return wrong or flaw_of_weights(result.weights, may_be_none=False)
 
 
 AnyReweightingSpec = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from fl_testbed.scenario.own_code import BY_KIND, Guarded, OwnSpec, ill_weighted, misshapen
+from fl_testbed.scenario.own_code import BY_KIND, Guarded, OwnSpec, flaw_of_tensors, flaw_of_weights
 from fl_testbed.scenario.spec import CountOrFraction, Fraction, FunctionSpec, count_of
 from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers
@@ -335,13 +335,13 @@ class OwnRuleSpec(OwnSpec, RuleSpec):
         """What the scenario says, or the rule's traits."""
         return self.is_selection or super().selects
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need an Aggregate of one update and a weight and a suspicion for each."""
         n, d = args[0].shape
         needed = {"update": (d,), "weights": (n,), "suspicion": (n,)}
         told = [k for k in ("multipliers", "pulls") if getattr(result, k, None) is not None]
         needed |= dict.fromkeys(told, (n,))
-        if wrong := misshapen(result, Aggregate, needed):
+        if wrong := flaw_of_tensors(result, Aggregate, needed):
             return wrong
         if not result.update.isfinite().all():
             return "returned an update that is not finite"
@@ -351,12 +351,12 @@ class OwnRuleSpec(OwnSpec, RuleSpec):
                 return (
                     f"must return {name} on {there}, where the updates are, returned it on {here}"
                 )
-        return ill_weighted(result.weights, may_be_none=True)
+        return flaw_of_weights(result.weights, may_be_none=True)
 
     @property
     def function(self) -> Guarded:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The function; what goes wrong in it is told in one line."""
-        return _Accountable(self.code, self.complaint, self.reads_only)
+        return _Accountable(self.code, self.flaw_of, self.reads_only)
 
 
 class _Accountable(Guarded):
@@ -457,12 +457,12 @@ class OwnPreAggregationSpec(OwnSpec, StepSpec):
     first = "the rows"
     reads_only = True
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need new rows, and how much of each old one is in each."""
         if not isinstance(result, Mixed):
-            return misshapen(result, Mixed, {})
+            return flaw_of_tensors(result, Mixed, {})
         (n, d), m = args[0].shape, len(result.updates)
-        wrong = misshapen(result, Mixed, {"updates": (m, d), "mixing": (m, n)})
+        wrong = flaw_of_tensors(result, Mixed, {"updates": (m, d), "mixing": (m, n)})
         if not wrong and not result.updates.isfinite().all():
             return "returned rows that are not finite"
         return wrong

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors
 from fl_testbed.scenario.spec import FunctionSpec
 from strategies import server_optimizers as optimizers
 from strategies.server_optimizers import OPTIMIZER_FACTS, Move
@@ -61,9 +61,9 @@ class OwnServerOptimizerSpec(OwnSpec):
     first = "the round's update"
     reads_only = True
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Move, as long as the round's update and finite."""
-        wrong = misshapen(result, Move, {"update": tuple(args[0].shape)})
+        wrong = flaw_of_tensors(result, Move, {"update": tuple(args[0].shape)})
         if not wrong and not result.update.isfinite().all():
             return "returned an update that is not finite"
         return wrong

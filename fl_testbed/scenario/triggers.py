@@ -160,7 +160,7 @@ class OwnTriggerSpec(OwnSpec, TriggerSpec):
         """Return the function with its arguments bound."""
         return partial(_on_a_copy, self.bind())
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need inputs like those that came in."""
         shape = tuple(args[0].shape)
         given = tuple(getattr(result, "shape", ()))
