@@ -10,12 +10,10 @@ import torch
 from clients.shard import Role, Shard
 from fl_testbed.data.dataset import Dataset
 from fl_testbed.data.groups import GroupedExamples, Groups, OwnGroups
-from fl_testbed.data.partition import Division, Partition
+from fl_testbed.data.partition import Division, Draws, Partition
 from fl_testbed.data.population import Population
 from strategies.randomness import Purpose, generator
 from strategies.shapes import Tensor
-
-SPREAD = 3  # of the partition's random numbers: which of a client's examples are restyled
 
 
 class Goal(NamedTuple):
@@ -200,7 +198,7 @@ class Federation:
         if count in (0, size):
             marks[:] = count > 0
             return marks
-        rng = generator(self.seed, Purpose.PARTITION, SPREAD, client)
+        rng = generator(self.seed, Purpose.PARTITION, Draws.STYLE, client)
         marks[rng.permutation(size)[:count]] = True
         return marks
 
