@@ -9,7 +9,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Self, Union, get_args
+from typing import Annotated, Any, ClassVar, Union, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from pydantic import (
     GetCoreSchemaHandler,
     PrivateAttr,
     Tag,
-    model_validator,
 )
 from pydantic_core import CoreSchema
 
@@ -134,10 +133,8 @@ class OwnSpec(FunctionSpec):
     reads_only: ClassVar[bool] = False
     """Whether the tensors that it is handed are read again after it."""
 
-    @model_validator(mode="after")
-    def _find(self) -> Self:
-        if getattr(self, "_code", None) is not None:
-            return self  # pydantic validates an instance again where it is put into another
+    def model_post_init(self, context: Any, /) -> None:
+        """Find the function, and state its hash."""
         code = load(getattr(self, self.place))
         if self.sha256 not in (None, code.sha256):
             raise ValueError(
@@ -147,12 +144,10 @@ class OwnSpec(FunctionSpec):
         if wrong := self._flaw_of_signature(code):
             raise ValueError(f"{code.place}: {code.name} {wrong}")
         self._code = code
-        given = {"sha256": code.sha256}
+        found = {"sha256": code.sha256}
         if code.source is not None:
-            given[self.place] = f"{code.path.name}:{code.name}"
-        for name, value in given.items():
-            object.__setattr__(self, name, value)  # frozen, but nobody has seen it yet
-        return self
+            found[self.place] = f"{code.path.name}:{code.name}"
+        vars(self).update(found)  # frozen, but nobody has seen it yet
 
     def _flaw_of_signature(self, code: OwnCode) -> str:
         """Return what is wrong with the signature for what will be handed over, or nothing."""
