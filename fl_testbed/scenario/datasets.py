@@ -339,15 +339,8 @@ class CompositeSpec(DatasetSpec):
         foreground = self.foreground.load(data_dir, rng)
         height, width = foreground.input_shape[1:]
         backgrounds = self.background.build(data_dir, rng, (height, width))
-        return sources.load_composite(
-            foreground,
-            backgrounds,
-            rng,
-            self.classes,
-            self.correlation,
-            self.counts,
-            self.layout,
-        )
+        how = self.model_dump(include={"classes", "correlation", "counts", "layout"})
+        return sources.load_composite(foreground, backgrounds, rng, **how)
 
 
 Pair = Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
