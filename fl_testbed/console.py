@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 if TYPE_CHECKING:  # the engine brings Flower and pandas, which --help can do without
     from fl_testbed.engine.run_folder import Evaluated
@@ -40,25 +40,22 @@ class RunProgress:
         self._began: dict[str, float] = {}
         self._figures: dict[str, str] = {}
         self._notes: set[str] = set()
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("rounds{task.fields[time_left]}"),
-                console=console,
-            )
-            self._task = self._bar.add_task("starting", total=n_rounds, time_left="")
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rounds{task.fields[time_left]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=n_rounds, time_left="")
 
     def __enter__(self) -> RunProgress:
-        if self._bar is not None:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *fault: object) -> None:
-        if self._bar is not None:
+        if not self._bar.disable:  # else it would end in an empty line
             self._bar.stop()
 
     @property
@@ -85,7 +82,7 @@ class RunProgress:
         self._rounds_computed += int(round_ > 0)
         description = f"{label}  {self._figures.get(label, '')}"
         self._advance(label, int(round_ > 0), description)
-        if self._bar is None and monotonic() - self._last_line > QUIET_S:
+        if self._bar.disable and monotonic() - self._last_line > QUIET_S:
             self._print(f"{description}  round {round_} of {scenario.rounds}{self._time_left()}")
 
     def note(self, text: str) -> None:
@@ -117,10 +114,9 @@ class RunProgress:
     def _advance(self, label: str, rounds: int, description: str) -> None:
         self._rounds_of[label] = self._rounds_of.get(label, 0) + rounds
         self._rounds_left -= rounds
-        if self._bar is not None:
-            self._bar.update(
-                self._task, description=description, advance=rounds, time_left=self._time_left()
-            )
+        self._bar.update(
+            self._task, description=description, advance=rounds, time_left=self._time_left()
+        )
 
     def _time_left(self) -> str:
         """Say how long the sweep goes on, if rounds to come take as long as those computed."""

@@ -11,7 +11,7 @@ from clients.shard import Shard
 from fl_testbed.centralized.plan import everything
 from fl_testbed.centralized.pool import Pool, attackable, shard_of, with_shard
 from fl_testbed.centralized.training import fit
-from fl_testbed.data import DataError, Dataset, Examples, Goal, Groups, TestSet
+from fl_testbed.data import DataError, Dataset, Examples, Goal, GroupedExamples, Groups
 from fl_testbed.data.groups import OwnGroups, group_index
 from fl_testbed.engine.models import initialised
 from fl_testbed.scenario.centralized import CentralizedScenario, PooledScene
@@ -32,7 +32,7 @@ class Material:
     """With the training examples that are used."""
     groups: Groups
     clean: Pool
-    test: TestSet
+    test: GroupedExamples
 
     @cached_property
     def held(self) -> Int[Tensor, " m"]:
@@ -93,7 +93,7 @@ class Material:
         return int(self._codes(replace(self.dataset.train, labels=labels))[rows[0]])
 
     @property
-    def _attacked_test(self) -> TestSet:
+    def _attacked_test(self) -> GroupedExamples:
         test = self.test
         attacked = set(range(len(self.groups.names))) - set(self.groups.minority)
         if self.source_groups is not None:
@@ -154,17 +154,14 @@ def prepare(scenario: CentralizedScenario, dataset: Dataset) -> Material:
         order = generator(scenario.seed, Purpose.PARTITION, STYLE).permutation(n)
         restyled[order[: round(scenario.minority_fraction * n)]] = True
     dressed = groups.dress(train, np.arange(n), restyled)
-    own = torch.from_numpy(np.array(dressed.groups))
+    minority = torch.tensor(sorted(groups.minority), dtype=torch.int64)
     clean = Pool(
-        inputs=torch.from_numpy(dressed.inputs),
-        labels=torch.from_numpy(dressed.labels),
-        groups=own,
-        annotated=own,
-        is_minority=torch.isin(own, torch.tensor(sorted(groups.minority), dtype=torch.int64)),
+        *dressed,
+        annotated=dressed.groups,
+        is_minority=torch.isin(dressed.groups, minority),
         is_poisoned=torch.zeros(n, dtype=torch.bool),
     )
-    tested = groups.test_examples(dataset.test, scenario.evaluation.max_examples)
-    test = TestSet(*(torch.from_numpy(array) for array in tested))
+    test = groups.test_examples(dataset.test, scenario.evaluation.max_examples)
     return Material(scenario, dataset, groups, clean, test)
 
 

@@ -1,8 +1,8 @@
 """Datasets, their groups, and how they are shared out to clients."""
 
 from fl_testbed.data.dataset import DataError, Dataset, Examples, long_tailed
-from fl_testbed.data.federation import Federation, Goal, TestSet
-from fl_testbed.data.groups import Groups
+from fl_testbed.data.federation import Federation, Goal
+from fl_testbed.data.groups import GroupedExamples, Groups
 from fl_testbed.data.population import Population
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "Examples",
     "Federation",
     "Goal",
+    "GroupedExamples",
     "Groups",
     "Population",
-    "TestSet",
     "long_tailed",
 ]

@@ -176,16 +176,12 @@ def pathological(pool: Pool, rng: np.random.Generator, shards_per_client: int) -
         AISTATS 2017.
     """
     n_shards = pool.n_clients * shards_per_client
-    rows = pool.rows
-    if pool.examples_each is not None:
-        if pool.examples_each % shards_per_client:
-            raise DataError(
-                f"{shards_per_client} shards per client cannot make {pool.examples_each} examples: "
-                "clients.examples_each must be a multiple of partition.shards_per_client"
-            )
-        n = pool.n_clients * pool.examples_each
-        _check_enough(pool, n, f"{pool.examples_each} examples")
-        rows = rows[:n]
+    if pool.examples_each is not None and pool.examples_each % shards_per_client:
+        raise DataError(
+            f"{shards_per_client} shards per client cannot make {pool.examples_each} examples: "
+            "clients.examples_each must be a multiple of partition.shards_per_client"
+        )
+    rows = _dealt(pool)
     _check_enough(pool, n_shards, f"{shards_per_client} shards")
     rows = rows[np.argsort(pool.labels[rows], kind="stable")]
     bounds = np.arange(n_shards + 1) * len(rows) // n_shards
@@ -272,11 +268,7 @@ def by_indices(
     Raises:
         DataError: If there are too few examples.
     """
-    n = len(pool.rows)
-    if pool.examples_each is not None:
-        n = pool.n_clients * pool.examples_each
-        _check_enough(pool, n, f"{pool.examples_each} examples")
-    rows = pool.rows[:n]
+    rows = _dealt(pool)
     own = indices(replace(pool, rows=rows.copy()), rng)
     starts = np.cumsum([0, *map(len, own)], dtype=np.int64)
     return _exchanged(pool, Shares(rows[np.concatenate(own)], starts), rng)
@@ -308,6 +300,15 @@ def limited_counts(
         draw = rng.multinomial(missing, weights / weights.sum())
         counts += np.minimum(draw, rest)
     return counts
+
+
+def _dealt(pool: Pool) -> np.ndarray:
+    """Return as many rows as all clients together are dealt."""
+    if pool.examples_each is None:
+        return pool.rows
+    n = pool.n_clients * pool.examples_each
+    _check_enough(pool, n, f"{pool.examples_each} examples")
+    return pool.rows[:n]
 
 
 def _check_enough(pool: Pool, needed: int, what: str) -> None:

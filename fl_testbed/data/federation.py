@@ -10,25 +10,10 @@ import torch
 from clients.shard import Role, Shard
 from fl_testbed.data.dataset import Dataset
 from fl_testbed.data.groups import GroupedExamples, Groups, OwnGroups
-from fl_testbed.data.partition import Division, Partition
+from fl_testbed.data.partition import Division, Draws, Partition
 from fl_testbed.data.population import Population
 from strategies.randomness import Purpose, generator
 from strategies.shapes import Tensor
-
-SPREAD = 3  # of the partition's random numbers: which of a client's examples are restyled
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """What the global model is tested on; groups index into the federation's group names."""
-
-    inputs: Tensor
-    labels: Tensor
-    groups: Tensor
-
-    def where(self, chosen: Tensor) -> "TestSet":
-        """Return some of the examples, given by a mask or by their rows."""
-        return TestSet(self.inputs[chosen], self.labels[chosen], self.groups[chosen])
 
 
 class Goal(NamedTuple):
@@ -51,7 +36,7 @@ class Poison(Protocol):
         """Turn the clean shard of an attacker into what it trains on."""
         ...
 
-    def goals(self, test: TestSet) -> Mapping[str, Goal]:
+    def goals(self, test: GroupedExamples) -> Mapping[str, Goal]:
         """Return by name what shows whether it worked, on the majority's test examples."""
         ...
 
@@ -105,21 +90,21 @@ class Federation:
         restyled = self._as_attackers_decide(restyled, rows, Role.HONEST_MINORITY)
         return _shard(self.groups.dress(self.dataset.train, rows, restyled), Role.HONEST_MAJORITY)
 
-    def test_set(self, max_examples: int | None) -> TestSet:
+    def test_set(self, max_examples: int | None) -> GroupedExamples:
         """Return the first test examples; where groups are styles, each in every style."""
-        return _test_set(self.groups.test_examples(self.dataset.test, max_examples))
+        return self.groups.test_examples(self.dataset.test, max_examples)
 
-    def majority(self, test: TestSet) -> TestSet:
+    def majority(self, test: GroupedExamples) -> GroupedExamples:
         """Return the test examples that are of no minority group."""
         minority = torch.tensor(sorted(self.groups.minority), dtype=torch.int64)
         return test.where(~torch.isin(test.groups, minority))
 
-    def validation_set(self) -> TestSet:
+    def validation_set(self) -> GroupedExamples:
         """Return the training examples that nobody trains on, in the form of a test set."""
         train, rows = self.dataset.train, self.partition.validation
         if isinstance(self.groups, OwnGroups):
-            return _test_set(self.groups.dress(train, rows, np.zeros(len(rows), dtype=bool)))
-        return _test_set(self.groups.test_examples(train.take(rows), None))
+            return self.groups.dress(train, rows, np.zeros(len(rows), dtype=bool))
+        return self.groups.test_examples(train.take(rows), None)
 
     def group_counts(self, *roles: Role) -> np.ndarray:
         """Return how many training examples clients of some roles hold of each group."""
@@ -213,15 +198,11 @@ class Federation:
         if count in (0, size):
             marks[:] = count > 0
             return marks
-        rng = generator(self.seed, Purpose.PARTITION, SPREAD, client)
+        rng = generator(self.seed, Purpose.PARTITION, Draws.STYLE, client)
         marks[rng.permutation(size)[:count]] = True
         return marks
 
 
 def _shard(examples: GroupedExamples, role: Role) -> Shard:
-    tensors = [torch.from_numpy(array) for array in examples]
-    return Shard(*tensors, is_poisoned=torch.zeros(len(tensors[1]), dtype=torch.bool), role=role)
-
-
-def _test_set(examples: GroupedExamples) -> TestSet:
-    return TestSet(*(torch.from_numpy(array) for array in examples))
+    is_poisoned = torch.zeros(len(examples.labels), dtype=torch.bool)
+    return Shard(*examples, is_poisoned=is_poisoned, role=role)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from fl_testbed.data.dataset import DataError, Dataset, Examples
 from fl_testbed.data.styles import Style
@@ -20,11 +22,15 @@ LABEL = "label"
 class GroupedExamples(NamedTuple):
     """Examples in the form that a model takes, each with its group."""
 
-    inputs: np.ndarray
+    inputs: Tensor
     """float32, images in [0, 1]."""
-    labels: np.ndarray
-    groups: np.ndarray
+    labels: Tensor
+    groups: Tensor
     """Indices into the groups' names, int64, shape (n,)."""
+
+    def where(self, chosen: Tensor) -> "GroupedExamples":
+        """Return some of the examples, given by a mask or by their rows."""
+        return GroupedExamples(*(own[chosen] for own in self))
 
 
 def minority_groups(counts: Sequence[int]) -> frozenset[int]:
@@ -64,7 +70,7 @@ class OwnGroups:
     def dress(self, examples: Examples, rows: np.ndarray, minority: np.ndarray) -> GroupedExamples:
         """Return some training examples; whether their holder is of the minority is no matter."""
         groups = self.held_groups(rows, minority)
-        return GroupedExamples(examples.unit_inputs(rows), examples.labels[rows].copy(), groups)
+        return _grouped(examples.unit_inputs(rows), examples.labels[rows], groups)
 
     def held_groups(self, rows: np.ndarray, minority: np.ndarray) -> np.ndarray:
         """Return the groups of some training examples."""
@@ -72,10 +78,8 @@ class OwnGroups:
 
     def test_examples(self, examples: Examples, n: int | None) -> GroupedExamples:
         """Return the first n test examples."""
-        rows = slice(0, n)
-        return GroupedExamples(
-            examples.unit_inputs(rows), examples.labels[rows].copy(), self.test[rows].copy()
-        )
+        inputs = examples.unit_inputs(slice(0, n))
+        return _grouped(inputs, examples.labels[:n], self.test_groups(examples, n))
 
     def test_groups(self, examples: Examples, n: int | None) -> np.ndarray:
         """Return the groups of the first n test examples."""
@@ -97,7 +101,7 @@ class StyleGroups:
         if minority.any():
             inputs[minority] = self.style(inputs[minority])
         groups = self.held_groups(rows, minority)
-        return GroupedExamples(inputs, examples.labels[rows].copy(), groups)
+        return _grouped(inputs, examples.labels[rows], groups)
 
     def held_groups(self, rows: np.ndarray, minority: np.ndarray) -> np.ndarray:
         """Return the groups of some training examples, those restyled that the mask marks."""
@@ -106,11 +110,8 @@ class StyleGroups:
     def test_examples(self, examples: Examples, n: int | None) -> GroupedExamples:
         """Return the first n test images twice: as the majority sees them, then the minority."""
         plain = examples.unit_inputs(slice(0, n))
-        return GroupedExamples(
-            np.concatenate([plain, self.style(plain)]),
-            np.tile(examples.labels[:n], 2),
-            self.test_groups(examples, n),
-        )
+        inputs, labels = np.concatenate([plain, self.style(plain)]), np.tile(examples.labels[:n], 2)
+        return _grouped(inputs, labels, self.test_groups(examples, n))
 
     def test_groups(self, examples: Examples, n: int | None) -> np.ndarray:
         """Return the groups of the first n test images, each taken twice."""
@@ -118,6 +119,11 @@ class StyleGroups:
 
 
 Groups = OwnGroups | StyleGroups
+
+
+def _grouped(inputs: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> GroupedExamples:
+    """Return the examples as tensors; labels and groups may be views of the dataset's: copied."""
+    return GroupedExamples(torch.from_numpy(inputs), torch.tensor(labels), torch.tensor(groups))
 
 
 def one_group(dataset: Dataset) -> OwnGroups:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,19 @@ from fl_testbed.data.dealing import (
 from fl_testbed.data.groups import OwnGroups
 from fl_testbed.data.population import Population
 from strategies.randomness import Purpose, generator
+
+
+class Draws(IntEnum):
+    """What of a federation's partition random numbers are for. Never renumber."""
+
+    SPLIT = 0
+    """Which examples are for testing, where the publisher does not say."""
+    SHARDS = 1
+    """Who gets what, for all clients together."""
+    CLIENT = 2
+    """What one client gets, where clients draw without regard to each other."""
+    STYLE = 3
+    """Which of a client's examples it sees in the minority's style."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ class OverlappingShards:
 
     def client_rows(self, client: int) -> np.ndarray:
         """Return one client's rows; no client holds an example twice."""
-        rng = generator(self.seed, Purpose.PARTITION, 2, client)
+        rng = generator(self.seed, Purpose.PARTITION, Draws.CLIENT, client)
         role = self.population.role(client)
         rows = self._drawn(role, rng)
         if role is not Role.POISONED:
@@ -247,7 +261,7 @@ def overlapping_shards(
     Raises:
         DataError: If there are fewer examples than a shard holds.
     """
-    order = generator(seed, Purpose.PARTITION, 1).permutation(len(labels))
+    order = generator(seed, Purpose.PARTITION, Draws.SHARDS).permutation(len(labels))
     validation, server, order = _held_out(division, order)
     each = division.examples_each
     if each is None:

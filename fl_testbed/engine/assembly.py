@@ -10,7 +10,7 @@ from clients.device_memory import DeviceMemory, HostMemory
 from clients.shard import Role
 from fl_testbed.data import DataError, Dataset, Federation, Groups
 from fl_testbed.data.groups import OwnGroups, group_index
-from fl_testbed.data.partition import Division, disjoint_shards, overlapping_shards
+from fl_testbed.data.partition import Division, Draws, disjoint_shards, overlapping_shards
 from fl_testbed.engine.attackers import AttackersPoison, restyle, wanted
 from fl_testbed.engine.models import build_model
 from fl_testbed.engine.server_data import ServerData
@@ -36,7 +36,7 @@ def build_federation(scenario: Scenario, dataset: Dataset) -> Federation:
         alpha = getattr(partition, "alpha", None)
         shares = overlapping_shards(division, alpha, labels, scenario.seed)
     else:
-        rng = generator(scenario.seed, Purpose.PARTITION, 1)
+        rng = generator(scenario.seed, Purpose.PARTITION, Draws.SHARDS)
         deal = partition.build(dataset.train)
         shares = disjoint_shards(division, deal, labels, dataset.train.clients, rng)
     clean = Federation(
@@ -163,10 +163,10 @@ def build_strategy(
         )
     server = ServerData(scenario, federation, device)
     return RobustFedAvg(
-        spec.build_aggregation(scenario.n_sampled),
+        spec.aggregation.build(scenario.n_sampled),
         pre_aggregate=spec.build_pre_aggregation(scenario.n_sampled),
         reweight=spec.reweighting.build(scenario.training.build(), federation.holdings),
-        optimize=None if spec.server_optimizer is None else spec.server_optimizer.build(),
+        optimize=None if spec.server_optimizer is None else spec.server_optimizer.bind(),
         oracle=spec.oracle.build(federation.population),
         losses=spec.losses,
         order=spec.order,

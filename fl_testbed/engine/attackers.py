@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clients.poisons import rare_examples
 from clients.shard import Role, Shard, pooled
 from clients.training import train
-from fl_testbed.data import Dataset, Federation, Goal, TestSet
+from fl_testbed.data import Dataset, Federation, Goal, GroupedExamples
 from fl_testbed.data.dealing import Wanted
 from fl_testbed.data.federation import Restyle
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Rule, Surroundings
@@ -77,7 +77,7 @@ class AttackersPoison:
         name, among_its_kind = self._own[client]
         return self._plans[name].poisoned(shard, among_its_kind, rng)
 
-    def goals(self, test: TestSet) -> dict[str, Goal]:
+    def goals(self, test: GroupedExamples) -> dict[str, Goal]:
         """Return what each poison is after, by its name."""
         goals = {name: plan.goal(test) for name, plan in self._plans.items()}
         return {name: goal for name, goal in goals.items() if goal is not None}
@@ -149,7 +149,7 @@ def known_rule(scenario: Scenario) -> Rule:
     spec, n_sampled = scenario.strategy, scenario.n_sampled
     assert isinstance(spec, StrategySpec)  # others cannot be foreseen
     mixers = spec.build_pre_aggregation(n_sampled)
-    pipeline = Pipeline(spec.build_aggregation(n_sampled), pre_aggregate=mixers)
+    pipeline = Pipeline(spec.aggregation.build(n_sampled), pre_aggregate=mixers)
 
     def rule(
         updates: Tensor,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fl_testbed.data import DataError, Dataset, Federation
+from fl_testbed.data.partition import Draws
 from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.evaluation import test_set
 from fl_testbed.engine.models import layers_of, outlined_model
@@ -27,7 +28,7 @@ def load_dataset(scenario: AnyScenario, data_dir: Path | None) -> Dataset:
     Raises:
         DataError: If its files are not there or are broken.
     """
-    return scenario.dataset.load(data_dir, generator(scenario.seed, Purpose.PARTITION, 0))
+    return scenario.dataset.load(data_dir, generator(scenario.seed, Purpose.PARTITION, Draws.SPLIT))
 
 
 class DatasetCache:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clients.shard import HONEST
 from clients.training import classes_in, logits_of
-from fl_testbed.data import Federation, Goal, TestSet
+from fl_testbed.data import Federation, Goal, GroupedExamples
 from fl_testbed.data.groups import shown_name
 from fl_testbed.engine.models import build_model
 from fl_testbed.metrics import (
@@ -53,7 +53,7 @@ class Evaluation:
         return math.nan if first is None else first.rate
 
 
-def test_set(scenario: Scenario, federation: Federation) -> TestSet:
+def test_set(scenario: Scenario, federation: Federation) -> GroupedExamples:
     """Return what the global model is tested on."""
     if scenario.evaluation.split == "validation":
         return federation.validation_set()

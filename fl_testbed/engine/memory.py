@@ -33,7 +33,7 @@ def server_memory(
         return d, 8 * n * d + 4 * d * n_looked_at(scenario)
     lift = spec.reweighting.build(scenario.training.build(), lambda: torch.empty(0, 0))
     mixers, oracle = spec.build_pre_aggregation(n), spec.oracle.build(scenario.clients.population)
-    pipeline = Pipeline(spec.build_aggregation(n), lift, spec.order, mixers, oracle)
+    pipeline = Pipeline(spec.aggregation.build(n), lift, spec.order, mixers, oracle)
     n_copies = n_looked_at(scenario)
     if scenario.record_updates is not None:
         n_copies += 3 * n  # what came, the rows of the file, the file

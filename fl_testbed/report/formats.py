@@ -1,13 +1,12 @@
 """A comparison for people and for programs: terminal, Markdown, LaTeX, CSV."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import pandas as pd
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +15,7 @@ from fl_testbed.report.columns import SEPARABILITY, Column, explained
 from fl_testbed.report.comparison import FEW_PAIRS, Comparison, Row
 from fl_testbed.report.results import Status
 from fl_testbed.report.statistics import NO_VALUE, Estimate
+from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.places import REPLAY
 
 NOTHING = "–"
@@ -153,12 +153,8 @@ def latex(comparison: Comparison) -> str:
 
 def comma_separated(comparison: Comparison) -> str:
     """Return one row per variant with plain numbers, fractions as such, and empty for none."""
-    out = io.StringIO()
-    rows = [_plain(row, comparison) for row in comparison.rows]
-    writer = csv.DictWriter(out, rows[0].keys() if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    table = pd.DataFrame([_plain(row, comparison) for row in comparison.rows])
+    return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
@@ -238,11 +234,8 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
         grid.cells.append(cells)
     few = [row.label for row in rows if row.has_few_pairs]
     if few and SEPARABILITY in columns:
-        named = few[:N_NAMED] + [f"{len(few) - N_NAMED} more"] * (len(few) > N_NAMED)
-        grid.notes.append(
-            f"fewer than {FEW_PAIRS} pairs in some run, so that separability says little: "
-            + ", ".join(named)
-        )
+        text = f"fewer than {FEW_PAIRS} pairs in some run, so that separability says little"
+        grid.notes.append(f"{text}: {named(few, N_NAMED)}")
     if any(comparison.best[column.key] for column in columns):
         where = " in each block" if comparison.has_points else ""
         grid.notes.append(f"{MARK} best of the column{where}")
@@ -358,13 +351,9 @@ def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
         "pareto": int(row.is_pareto),
     }
     for column in comparison.columns:
-        values |= _plain_estimate(column.key, row.estimates[column.key])
+        told = {column.key: row.estimates[column.key]}
         if comparison.baseline is not None:
-            change = row.differences.get(column.key, NO_VALUE)
-            values |= _plain_estimate(f"{column.key}.difference", change)
+            told[f"{column.key}.difference"] = row.differences.get(column.key, NO_VALUE)
+        for key, value in told.items():
+            values |= {f"{key}.{name}": figure for name, figure in value._asdict().items()}
     return values
-
-
-def _plain_estimate(key: str, value: Estimate) -> dict[str, Any]:
-    mean, half_width = ("" if math.isnan(x) else f"{x:.9g}" for x in value[:2])
-    return {f"{key}.mean": mean, f"{key}.half_width": half_width, f"{key}.n": value.n}

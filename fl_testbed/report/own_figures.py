@@ -44,7 +44,7 @@ def _loaded(kind: str) -> tuple[str, Callable[[RunResult], float]]:
         code = load(kind)
     except ValueError as fault:
         raise ScenarioError(Fault("--figure", kind, str(fault))) from None
-    function = Guarded(code, _complaint)
+    function = Guarded(code, _flaw_of_number)
     return code.name, lambda run: float(function(**_tables(code, run.folder)))
 
 
@@ -61,7 +61,7 @@ def _tables(code: OwnCode, folder: Path) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def _complaint(result: Any, **tables: pd.DataFrame) -> str:
+def _flaw_of_number(result: Any, **tables: pd.DataFrame) -> str:
     try:
         number = float(result)
     except (TypeError, ValueError):

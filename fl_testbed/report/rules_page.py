@@ -1,9 +1,8 @@
 """The page on rules: what their docstrings say, in one form. ``make docs`` writes it."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fl_testbed.scenario.catalogue import CATALOGUE, parameters_of
 from fl_testbed.scenario.docstrings import entries, sections
@@ -77,7 +76,7 @@ def rules_page() -> str:
     """Return the page, in Markdown."""
     parts = [INTRODUCTION]
     for name, chapter in CHAPTERS.items():
-        kinds = {kind: spec for kind, spec in CATALOGUE[name].items() if hasattr(spec, "rule")}
+        kinds = {kind: spec for kind, spec in CATALOGUE[name].items() if hasattr(spec, "function")}
         parts += [f"## {chapter.title}\n", f"{chapter.preface}\n", _index(kinds)]
         parts += [_description(kind, spec, chapter) for kind, spec in kinds.items()]
     return "\n".join(parts)
@@ -87,13 +86,13 @@ def _index(kinds: dict[str, type[Spec]]) -> str:
     lines = ["| kind | what it is | needs |", "|---|---|---|"]
     for kind, spec in kinds.items():
         what = (spec.__doc__ or "").splitlines()[0].replace("|", "\\|")
-        bound = traits_of(getattr(spec, "rule", None)).bound or "–"
+        bound = traits_of(getattr(spec, "function", None)).bound or "–"
         lines.append(f"| [`{kind}`](#{kind}) | {what} | {bound} |")
     return "\n".join([*lines, ""])
 
 
 def _description(kind: str, spec: type[Spec], chapter: Chapter) -> str:
-    method: Callable[..., Any] = getattr(spec, "rule")  # noqa: B009 (not every Spec has one)
+    method = getattr(spec, "function")  # noqa: B009 (not every Spec has one)
     said, arguments = sections(method), entries(method, "Args")
     results = entries(method, "Returns")
     parameters = parameters_of(spec)

@@ -8,12 +8,10 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from clients import attacks, poisons
-from fl_testbed.data import dealing
 from fl_testbed.scenario import CentralizedScenario, Scenario
 from fl_testbed.scenario import centralized as pooled
 from fl_testbed.scenario.attacks import AttackersSpec, AttackerTrainingSpec, ScheduleSpec
-from fl_testbed.scenario.catalogue import CATALOGUE
+from fl_testbed.scenario.catalogue import CATALOGUE, as_yaml
 from fl_testbed.scenario.datasets import DatasetSpec, LongTailSpec
 from fl_testbed.scenario.docstrings import entries, sections
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
@@ -127,11 +125,6 @@ ELSEWHERE = {
     "reweightings": "rules.md#reweighting",
     "server_optimizers": "rules.md#server-optimizers",
 }
-NAMED_OTHERWISE: dict[str, Callable[..., object]] = {
-    "subpopulation": poisons.subpopulation_attack,
-    "pgd": attacks.ProjectedDescent,
-    "neurotoxin": attacks.Neurotoxin,
-}
 DEFINITIONS: dict[str, Schema] = scenario_schema()["$defs"]
 
 
@@ -172,7 +165,7 @@ def _section(part: Part) -> str:
     preface = _default_minorities() if part.what == "minorities" else part.preface
     lines += [preface + "\n"] if preface else []
     for kind, spec in _kinds(part).items():
-        function = _function(kind, spec)
+        function = getattr(spec, "function", None)
         what = " ".join((spec.__doc__ or "").split())
         source = sections(function).get("References", "") if function else ""
         lines.append(f"**`{kind}`**: {what}" + (f" *{source.rstrip('.')}.*" if source else ""))
@@ -189,16 +182,6 @@ def _default_minorities() -> str:
         datasets.setdefault(_default(spec, "minority"), []).append(f"`{kind}`")
     others = [f"{', '.join(kinds)}: {own}" for own, kinds in datasets.items() if own != usual]
     return f"By default {usual}, for these datasets another: {'; '.join(others)}."
-
-
-def _function(kind: str, spec: type[Spec]) -> Callable[..., object] | None:
-    """Return what computes a kind, whose docstring explains its parameters."""
-    candidates = (
-        NAMED_OTHERWISE.get(kind),
-        *(getattr(spec, name, None) for name in ("rule", "stamp")),
-        *(getattr(module, kind, None) for module in (attacks, poisons, dealing)),
-    )
-    return next((found for found in candidates if callable(found)), None)
 
 
 def _rows(model: type[BaseModel], function: Callable[..., object] | None = None) -> list[str]:
@@ -234,17 +217,7 @@ def _default(model: type[BaseModel], key: str) -> str:
         value = kinds | stated
         if not value or isinstance(field.default, EngineSpec):
             return "as there"
-    return "none" if value is None else f"`{_yaml(value)}`"
-
-
-def _yaml(value: object) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_yaml, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "none" if value is None else f"`{as_yaml(value)}`"
 
 
 def _value(node: Schema) -> str:
@@ -260,7 +233,7 @@ def _value(node: Schema) -> str:
             return link
         return "`{" + ", ".join(_inner(DEFINITIONS[name]["properties"])) + "}`"
     if "enum" in node:
-        return ", ".join(f"`{_yaml(value)}`" for value in node["enum"])
+        return ", ".join(f"`{as_yaml(value)}`" for value in node["enum"])
     if "const" in node:
         return f"`{node['const']}`"
     kind = node.get("type")

@@ -21,9 +21,16 @@ from clients.attacks import (
 from clients.attacks.perturbation import Direction
 from clients.reporting import Claim
 from clients.training import LocalTraining, State, StepHook
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
-from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
-from fl_testbed.scenario.spec import ClientCount, Contradiction, Spec, inside
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors
+from fl_testbed.scenario.poisons import AnyPoisonSpec
+from fl_testbed.scenario.spec import (
+    ClientCount,
+    Contradiction,
+    FunctionSpec,
+    NoneSpec,
+    Spec,
+    inside,
+)
 from strategies.pipeline import asked_facts
 
 SeenBy = Annotated[
@@ -34,10 +41,9 @@ OF_THE_OMNISCIENT = ("include_own", "stretch", "values")
 """Keys without effect on colluding attackers, who estimate from their own updates alone."""
 
 
-class AttackSpec(Spec):
+class AttackSpec(FunctionSpec):
     """An attack on the update, and the facts of the scenario that it needs."""
 
-    attack: ClassVar[Attack]
     needs_spread: ClassVar[bool] = True
     """Whether colluding attackers must be two at least, to learn how honest updates differ."""
 
@@ -67,22 +73,20 @@ class AttackSpec(Spec):
         """Whether attackers' own updates count in the mean and spread that they take."""
         return getattr(self, "include_own", False)
 
-    def build(self) -> Attack | None:
-        """Return the attack, its parameters bound."""
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that the scenario gives."""
         given = self.model_dump(exclude={"kind", "knowledge", "include_own", "search"})
         if (search := getattr(self, "search", None)) is not None:
             given["search"] = search.build()
-        return partial(type(self).attack, **given)
-
-
-class NoAttackSpec(AttackSpec):
-    """Attackers send what they trained."""
-
-    kind: Literal["none"] = "none"
+        return given
 
     def build(self) -> Attack | None:
-        """Return None."""
-        return None
+        """Return the attack, its arguments bound."""
+        return self.bind()
+
+
+class NoAttackSpec(NoneSpec, AttackSpec):
+    """Attackers send what they trained."""
 
 
 class SignFlipSpec(AttackSpec):
@@ -90,7 +94,7 @@ class SignFlipSpec(AttackSpec):
 
     kind: Literal["sign_flip"]
     scale: PositiveFloat = 1.0
-    attack = staticmethod(attacks.sign_flip)
+    function = staticmethod(attacks.sign_flip)
 
 
 class GaussianSpec(AttackSpec):
@@ -101,7 +105,7 @@ class GaussianSpec(AttackSpec):
     mean: float = 0.0
     convention: Literal["replace", "add"] = "replace"
     relative: bool = False  # std as a multiple of that of the attacker's own coordinates
-    attack = staticmethod(attacks.gaussian)
+    function = staticmethod(attacks.gaussian)
 
 
 class ModelReplacementSpec(AttackSpec):
@@ -109,7 +113,7 @@ class ModelReplacementSpec(AttackSpec):
 
     kind: Literal["model_replacement"]
     factor: PositiveFloat | None = None
-    attack = staticmethod(attacks.model_replacement)
+    function = staticmethod(attacks.model_replacement)
 
 
 class AlieSpec(AttackSpec):
@@ -120,7 +124,7 @@ class AlieSpec(AttackSpec):
     include_own: bool = False  # mean and spread over everybody, as FLANDERS takes them
     z: float | Literal["quantile", "cdf"] = "quantile"  # a number, or how n and f decide
     spread: Literal["std", "root_std"] = "std"
-    attack = staticmethod(attacks.alie)
+    function = staticmethod(attacks.alie)
 
 
 class InnerProductSpec(AttackSpec):
@@ -129,7 +133,7 @@ class InnerProductSpec(AttackSpec):
     kind: Literal["inner_product"]
     knowledge: SeenBy = "omniscient"
     scale: PositiveFloat
-    attack = staticmethod(attacks.inner_product)
+    function = staticmethod(attacks.inner_product)
     needs_spread = False
 
 
@@ -153,7 +157,7 @@ class MinMaxSpec(AttackSpec):
     include_own: bool = False  # mean and spread over everybody, as FLANDERS takes them
     direction: Direction = "std"
     search: HalvingSpec | None = None  # the exact factor by default
-    attack = staticmethod(attacks.min_max)
+    function = staticmethod(attacks.min_max)
 
 
 class MinSumSpec(AttackSpec):
@@ -164,7 +168,7 @@ class MinSumSpec(AttackSpec):
     direction: Direction = "std"
     bound: Literal["max", "min"] = "max"  # min: the authors' code
     search: HalvingSpec | None = None  # the exact factor by default
-    attack = staticmethod(attacks.min_sum)
+    function = staticmethod(attacks.min_sum)
 
 
 class FangKrumSpec(AttackSpec):
@@ -174,12 +178,13 @@ class FangKrumSpec(AttackSpec):
     knowledge: SeenBy = "omniscient"
     around: Literal["received", "first_reply"] = "received"  # first_reply: FLANDERS; omniscient
     threshold: PositiveFloat = 1e-5
+    function = staticmethod(attacks.fang_krum)
 
     def build(self) -> Attack | None:
         """Return the attack for full or partial knowledge."""
         if self.seen is Knowledge.COLLUDING:
             return partial(attacks.fang_krum_partial, threshold=self.threshold)
-        return partial(attacks.fang_krum, around=self.around, threshold=self.threshold)
+        return self.bind()
 
 
 class FangTrimmedMeanSpec(AttackSpec):
@@ -189,12 +194,13 @@ class FangTrimmedMeanSpec(AttackSpec):
     knowledge: SeenBy = "omniscient"
     stretch: Annotated[float, Field(gt=1)] = 2.0
     values: Literal["models", "updates"] = "models"
+    function = staticmethod(attacks.fang_trimmed_mean)
 
     def build(self) -> Attack | None:
         """Return the attack for full or partial knowledge."""
         if self.seen is Knowledge.COLLUDING:
             return attacks.fang_trimmed_mean_partial
-        return partial(attacks.fang_trimmed_mean, stretch=self.stretch, values=self.values)
+        return self.bind()
 
 
 class MimicSpec(AttackSpec):
@@ -204,7 +210,7 @@ class MimicSpec(AttackSpec):
     knowledge: Literal["omniscient"] = "omniscient"
     client: NonNegativeInt | None = None  # whom; by default the one that stands out most
     warm_up_rounds: PositiveInt = 1
-    attack = staticmethod(attacks.mimic)
+    function = staticmethod(attacks.mimic)
 
 
 class TailoredSpec(AttackSpec):
@@ -214,7 +220,7 @@ class TailoredSpec(AttackSpec):
     knowledge: Literal["omniscient"] = "omniscient"
     direction: Direction = "std"
     n_evaluations: PositiveInt = 20
-    attack = staticmethod(attacks.tailored)
+    function = staticmethod(attacks.tailored)
 
 
 class MinorityMimicSpec(AttackSpec):
@@ -224,7 +230,7 @@ class MinorityMimicSpec(AttackSpec):
     knowledge: SeenBy = "omniscient"
     closeness: PositiveFloat = 1.0  # distance to the minority, as a multiple of its own spread
     within: Literal["ball", "box"] = "ball"
-    attack = staticmethod(attacks.minority_mimic)
+    function = staticmethod(attacks.minority_mimic)
     needs_spread = False
 
 
@@ -252,13 +258,9 @@ class OwnAttackSpec(OwnSpec, AttackSpec):
         """Those that it names, of what such attackers are told."""
         return frozenset(filter(self.names, self.offered))
 
-    def build(self) -> Attack | None:
-        """Return the function with its arguments bound."""
-        return self.with_args()
-
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need an update for each attacker."""
-        return misshapen(result, Forged, {"updates": tuple(args[0].shape)})
+        return flaw_of_tensors(result, Forged, {"updates": tuple(args[0].shape)})
 
 
 AnyAttackSpec = Annotated[
@@ -280,39 +282,34 @@ AnyAttackSpec = Annotated[
 ]
 
 
-class NoTrainingAttackSpec(Spec):
+class NoTrainingAttackSpec(NoneSpec):
     """Attackers train as everybody does."""
 
-    kind: Literal["none"] = "none"
 
-    def build(self) -> TrainingAttack | None:
-        """Return None."""
-        return None
-
-
-class PgdSpec(Spec):
+class PgdSpec(FunctionSpec):
     """PGD: stay within a ball round the received model."""
 
     kind: Literal["pgd"]
     radius: PositiveFloat  # of the ball, in parameter units
     relative: bool = False  # radius as a multiple of the global model's last move
     every: PositiveInt | Literal["never"] = 1  # steps to the next projection; never: the last alone
+    function = attacks.ProjectedDescent
 
     def build(self) -> TrainingAttack | None:
         """Return the projection."""
-        every = None if self.every == "never" else self.every
-        return attacks.ProjectedDescent(self.radius, every, self.relative)
+        return self.bind(every=None if self.every == "never" else self.every)()
 
 
-class NeurotoxinSpec(Spec):
+class NeurotoxinSpec(FunctionSpec):
     """Neurotoxin: keep out of the coordinates that the global model's last move used most."""
 
     kind: Literal["neurotoxin"]
     share: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of all coordinates, kept as received
+    function = attacks.Neurotoxin
 
     def build(self) -> TrainingAttack | None:
         """Return the mask."""
-        return attacks.Neurotoxin(self.share)
+        return self.bind()()
 
 
 class OwnTrainingAttackSpec(OwnSpec):
@@ -345,7 +342,7 @@ class OwnTrainingAttackSpec(OwnSpec):
 
         return act
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need nothing: what is returned would be heard by nobody."""
         if result is None:
             return ""
@@ -425,7 +422,7 @@ class AttackersSpec(Spec):
                 "needs 2 or more, got 1; raise the count or let them be omniscient"
             )
             yield "attack.knowledge", text
-        if attack.needs_twin and isinstance(self.poison, NoPoisonSpec) and self.count:
+        if attack.needs_twin and self.poison and self.poison.kind == "none" and self.count:
             yield "attack", f"{attack.kind} hides a poison: give the attackers one"
         if isinstance(attack, AlieSpec) and attack.z == "quantile" and 2 * self.count >= n_clients:
             text = (

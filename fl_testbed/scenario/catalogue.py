@@ -48,28 +48,35 @@ def describe_kind(spec: type[Spec]) -> tuple[str, str, str]:
     """Return what a kind is (and who proposed it), its parameters with their defaults, and the
     clients that it needs."""
     what = (spec.__doc__ or "").splitlines()[0]
-    if method := getattr(spec, "rule", None):
-        what += "\n" + sections(method)["References"]
+    function = getattr(spec, "function", None)
+    if "References" in (said := sections(function) if function else {}):
+        what += "\n" + said["References"]
     parameters = [
         name if default is None else f"{name}={default}"
         for name, default in parameters_of(spec).items()
     ]
-    return what, ", ".join(parameters) or "–", str(traits_of(method).bound or "–")
+    return what, ", ".join(parameters) or "–", str(traits_of(function).bound or "–")
 
 
 def parameters_of(spec: type[Spec]) -> dict[str, str | None]:
     """Return a kind's parameters and their defaults as text, None where a scenario must set one."""
     return {
-        name: None
-        if field.is_required()
-        else _as_yaml(field.get_default(call_default_factory=True))
+        name: None if field.is_required() else as_yaml(field.get_default(call_default_factory=True))
         for name, field in spec.model_fields.items()
         if name not in ("kind", "minority")
     }
 
 
-def _as_yaml(value: object) -> str:
+def as_yaml(value: object) -> str:
+    """Return a value as a scenario may write it, in one line."""
     if isinstance(value, Spec):
-        inner = (f"{name}: {_as_yaml(item)}" for name, item in value)
-        return "{" + ", ".join(inner) + "}"
-    return "none" if value is None else str(value)
+        return as_yaml(dict(value))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {as_yaml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(as_yaml, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

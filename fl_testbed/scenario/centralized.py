@@ -60,6 +60,7 @@ class MimicBackdoorSpec(PoisonSpec):
     fraction: Fraction = 1.0  # of what attackers hold
     minority: Literal["same_label", "all"] = "same_label"  # whose confidences are matched
     surrogate_epochs: PositiveInt = 3  # of the model whose confidences are matched
+    function = staticmethod(confidence_matched_backdoor)
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""

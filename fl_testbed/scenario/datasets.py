@@ -1,6 +1,5 @@
 """Datasets that a scenario can name."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -30,8 +29,8 @@ from fl_testbed.scenario.minorities import (
     InvertedSpec,
     NoMinoritySpec,
 )
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_inputs, misshapen
-from fl_testbed.scenario.spec import Fraction, Spec
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_inputs, flaw_of_tensors
+from fl_testbed.scenario.spec import Fraction, FunctionSpec, Spec
 
 
 class LongTailSpec(Spec):
@@ -41,15 +40,13 @@ class LongTailSpec(Spec):
     test: bool = True  # whether the test set is thinned out too
 
 
-class DatasetSpec(Spec):
+class DatasetSpec(FunctionSpec):
     """What every dataset answers."""
 
     n_classes: ClassVar[int | None] = None
     """How many classes there are, where that is known before the data are read."""
     split_by_seed: ClassVar[bool] = False
     """Whether the seed decides which examples there are, or which of them are for testing."""
-    source: ClassVar[Callable[..., Dataset]]
-    """Reads the data folder's files, given random numbers if the seed decides, and the keys."""
     minority: AnyMinoritySpec = InvertedSpec()
     long_tail: LongTailSpec | None = None  # none: all examples of each class
 
@@ -64,8 +61,11 @@ class DatasetSpec(Spec):
             DataError: If they are not there or are broken.
         """
         drawn = (rng,) if self.split_by_seed else ()
-        keys = self.model_dump(exclude={"kind", *DatasetSpec.model_fields})
-        return type(self).source(data_dir, *drawn, **keys)
+        return self.bind()(data_dir, *drawn)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of what reads the files: all keys but those of every dataset."""
+        return self.model_dump(exclude={"kind", *DatasetSpec.model_fields})
 
     def load(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Read the files, and thin out classes if the scenario says so."""
@@ -97,7 +97,7 @@ class MnistSpec(DatasetSpec):
 
     kind: Literal["mnist"]
     n_classes = 10
-    source = staticmethod(sources.load_mnist)
+    function = staticmethod(sources.load_mnist)
 
 
 class FashionMnistSpec(DatasetSpec):
@@ -105,7 +105,7 @@ class FashionMnistSpec(DatasetSpec):
 
     kind: Literal["fashion_mnist"]
     n_classes = 10
-    source = staticmethod(sources.load_fashion_mnist)
+    function = staticmethod(sources.load_fashion_mnist)
 
 
 class MnistWritersSpec(DatasetSpec):
@@ -118,7 +118,7 @@ class MnistWritersSpec(DatasetSpec):
     part: Literal["t10k", "train"] = "t10k"  # which of MNIST's files
     population: Literal["both", "employees", "students"] = "both"  # whose digits
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of each population's writers
-    source = staticmethod(sources.load_mnist_writers)
+    function = staticmethod(sources.load_mnist_writers)
 
 
 class Cifar10Spec(DatasetSpec):
@@ -126,7 +126,7 @@ class Cifar10Spec(DatasetSpec):
 
     kind: Literal["cifar10"]
     n_classes = 10
-    source = staticmethod(sources.load_cifar10)
+    function = staticmethod(sources.load_cifar10)
 
 
 class CelebASpec(DatasetSpec):
@@ -138,7 +138,7 @@ class CelebASpec(DatasetSpec):
     target: str = "Blond_Hair"  # the attribute that is the label
     size: PositiveInt = 32  # pixels of a side
     limit: PositiveInt | None = None  # only the first so many of each set
-    source = staticmethod(sources.load_celeba)
+    function = staticmethod(sources.load_celeba)
 
 
 class FairFaceSpec(DatasetSpec):
@@ -149,7 +149,7 @@ class FairFaceSpec(DatasetSpec):
     target: Literal["gender", "age", "race"] = "gender"  # the column that is the label
     size: PositiveInt = 32  # pixels of a side
     limit: PositiveInt | None = None  # only the first so many of each set
-    source = staticmethod(sources.load_fairface)
+    function = staticmethod(sources.load_fairface)
 
 
 class AdultSpec(DatasetSpec):
@@ -158,7 +158,7 @@ class AdultSpec(DatasetSpec):
     kind: Literal["adult"]
     n_classes = 2
     minority: AnyMinoritySpec = AttributesSpec(by=["sex", "label"])
-    source = staticmethod(sources.load_adult)
+    function = staticmethod(sources.load_adult)
 
 
 class CompasSpec(DatasetSpec):
@@ -169,7 +169,7 @@ class CompasSpec(DatasetSpec):
     split_by_seed = True
     minority: AnyMinoritySpec = AttributesSpec(by=["sex", "label"])
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the people
-    source = staticmethod(sources.load_compas)
+    function = staticmethod(sources.load_compas)
 
 
 class WaterbirdsSpec(DatasetSpec):
@@ -179,7 +179,7 @@ class WaterbirdsSpec(DatasetSpec):
     n_classes = 2
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "place"])
     size: PositiveInt = 32  # pixels of a side
-    source = staticmethod(sources.load_waterbirds)
+    function = staticmethod(sources.load_waterbirds)
 
 
 class FemnistSpec(DatasetSpec):
@@ -187,7 +187,7 @@ class FemnistSpec(DatasetSpec):
 
     kind: Literal["femnist"]
     n_classes = 62
-    source = staticmethod(sources.load_femnist)
+    function = staticmethod(sources.load_femnist)
 
 
 class OwnTableSpec(DatasetSpec):
@@ -215,11 +215,13 @@ class OwnTableSpec(DatasetSpec):
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
         """Read the table, and what it describes."""
-        meanings = sources.Meanings(
-            self.label, tuple(self.attributes), self.client, self.split, self.test_fraction
-        )
-        keys = self.model_dump(exclude={"kind", *OwnTableSpec.model_fields})
-        return type(self).source(data_dir, rng, meanings=meanings, **keys)
+        return self.bind()(data_dir, rng)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of what reads the files: what columns mean in one."""
+        given = super().arguments()
+        meanings = {key: given.pop(key) for key in OwnTableSpec.model_fields if key in given}
+        return given | {"meanings": sources.Meanings(**meanings)}
 
 
 class ImageFolderSpec(OwnTableSpec):
@@ -231,7 +233,7 @@ class ImageFolderSpec(OwnTableSpec):
     image: str = "image"  # its column of file names
     size: PositiveInt | None = None  # none: all images have the same size
     channels: Literal[1, 3] = 3  # grey or colour
-    source = staticmethod(sources.load_image_folder)
+    function = staticmethod(sources.load_image_folder)
 
 
 class CsvSpec(OwnTableSpec):
@@ -251,7 +253,7 @@ class CsvSpec(OwnTableSpec):
             raise ValueError("needs columns that are no categories")
         return logarithmic
 
-    source = staticmethod(sources.load_csv)
+    function = staticmethod(sources.load_csv)
 
 
 SimpleDatasetSpec = Annotated[
@@ -337,15 +339,8 @@ class CompositeSpec(DatasetSpec):
         foreground = self.foreground.load(data_dir, rng)
         height, width = foreground.input_shape[1:]
         backgrounds = self.background.build(data_dir, rng, (height, width))
-        return sources.load_composite(
-            foreground,
-            backgrounds,
-            rng,
-            self.classes,
-            self.correlation,
-            self.counts,
-            self.layout,
-        )
+        how = self.model_dump(include={"classes", "correlation", "counts", "layout"})
+        return sources.load_composite(foreground, backgrounds, rng, **how)
 
 
 Pair = Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
@@ -402,9 +397,9 @@ class OwnDatasetSpec(OwnSpec, DatasetSpec):
         """Call the function."""
         return self.called(data_dir=data_dir, rng=rng)
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Dataset, in the types that its description names."""
-        return misshapen(result, Dataset, {}) or _flaw_of(result)
+        return flaw_of_tensors(result, Dataset, {}) or _flaw_of(result)
 
 
 def _flaw_of(dataset: Dataset) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import yaml
 
 from fl_testbed.scenario.faults import EXPANSION_KEYS, Fault, ScenarioError, short
-from fl_testbed.scenario.files import beside
+from fl_testbed.scenario.naming import beside
 from fl_testbed.scenario.yaml_floats import Loader
 
 TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))

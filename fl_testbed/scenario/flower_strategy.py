@@ -70,9 +70,9 @@ class FlowerStrategySpec(OwnSpec):
         """Return the strategy."""
         logging.getLogger("flwr").setLevel(logging.ERROR)  # it warns of what TAKES_ALL says
         accepted = inspect.signature(self.code.function).parameters
-        return self.guarded()(**{k: v for k, v in TAKES_ALL.items() if k in accepted} | self.args)
+        return self.function(**{k: v for k, v in TAKES_ALL.items() if k in accepted} | self.args)
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need the five methods that the round loop calls."""
         methods = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
         missing = [name for name in methods if not callable(getattr(result, name, None))]

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from weakref import WeakValueDictionary
 
-from pydantic import BeforeValidator, PrivateAttr, model_validator
+from pydantic import BeforeValidator, PrivateAttr
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from fl_testbed.scenario.files import beside
-from fl_testbed.scenario.naming import named
+from fl_testbed.scenario.naming import beside, named
 from fl_testbed.scenario.spec import Spec
 
 COPY = "init.safetensors"
@@ -55,10 +54,8 @@ class InitSpec(Spec):
     sha256: str | None = None  # of the file; a resolved scenario insists on it
     _file: _File = PrivateAttr()
 
-    @model_validator(mode="after")
-    def _read(self) -> Self:
-        if getattr(self, "_file", None) is not None:
-            return self  # pydantic validates an instance again where it is put into another
+    def model_post_init(self, context: Any, /) -> None:
+        """Read the file, and state its hash."""
         file = _read(Path(self.path))
         if self.sha256 not in (None, file.sha256):
             raise ValueError(
@@ -66,9 +63,7 @@ class InitSpec(Spec):
                 "start from it as it is now"
             )
         self._file = file
-        for name, value in {"path": COPY, "sha256": file.sha256}.items():
-            object.__setattr__(self, name, value)  # frozen, but nobody has seen it yet
-        return self
+        vars(self).update(path=COPY, sha256=file.sha256)  # frozen, but nobody has seen it yet
 
     @property
     def source(self) -> Path:

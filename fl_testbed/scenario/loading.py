@@ -233,10 +233,11 @@ def _locate_own_code(draft: Draft, node: Any, key: tuple[str | int, ...]) -> Non
     """Make a user's files relative to the YAML file that names them, or on the command line to the
     current folder, in place."""
     items = node.items() if isinstance(node, dict) else enumerate(node)
+    place = "path" if isinstance(node, dict) and node.get("kind") == "flower" else "kind"
     for name, value in list(items):
         if isinstance(value, dict | list):
             _locate_own_code(draft, value, (*key, name))
-        elif is_own(value) and name == ("path" if _is_flower(node) else "kind"):
+        elif is_own(value) and name == place:
             folder = _folder_of(draft, (*key, name))
             if value.rpartition(":")[0].endswith(".py"):
                 node[name] = str(folder / value)
@@ -268,10 +269,6 @@ def _class_of(draft: Draft) -> type[AnyScenario]:
         text = f"unknown kind {kind!r}: centralized, or leave it out for a federated scenario"
         raise ScenarioError(Fault(draft.origin(("kind",)), "kind", text))
     return Scenario
-
-
-def _is_flower(node: Any) -> bool:
-    return isinstance(node, dict) and node.get("kind") == "flower"
 
 
 def _overlaid(base: Draft, variant: str, overrides: Any) -> Draft:

@@ -15,14 +15,13 @@ from clients.local import (
     WorkerMomentum,
 )
 from clients.training import Objective
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_made_shard, misshapen
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_shard, flaw_of_tensors
+from fl_testbed.scenario.spec import FunctionSpec
 
 
-class LocalMethodSpec(Spec):
+class LocalMethodSpec(FunctionSpec):
     """What every method inside clients answers."""
 
-    rule: ClassVar[type[LocalMethod]]
     is_oracle: ClassVar[bool] = False
     """Whether clients are told which group their examples are of."""
     is_personal: ClassVar[bool] = False
@@ -34,13 +33,13 @@ class LocalMethodSpec(Spec):
 
     def build(self) -> LocalMethod:
         """Return the method."""
-        return self.rule(**self.model_dump(exclude={"kind"}))
+        return self.bind()()
 
 
 class ExampleJttSpec(LocalMethodSpec):
     """JTT inside each client: copies of the examples that the model gets wrong after a warm-up."""
 
-    rule = ExampleJtt
+    function = ExampleJtt
     kind: Literal["example_jtt"]
     n_copies: PositiveInt  # λ: a flagged example is seen λ + 1 times
     warm_up_rounds: PositiveInt = 5  # before examples are flagged, once
@@ -50,7 +49,7 @@ class ExampleJttSpec(LocalMethodSpec):
 class ExampleGroupDroSpec(LocalMethodSpec):
     """Group DRO inside each client, over the groups of its own examples: an oracle for groups."""
 
-    rule = ExampleGroupDro
+    function = ExampleGroupDro
     kind: Literal["example_group_dro"]
     step_size: PositiveFloat  # of the weights of groups
     is_oracle = True
@@ -59,7 +58,7 @@ class ExampleGroupDroSpec(LocalMethodSpec):
 class DittoSpec(LocalMethodSpec):
     """Ditto: a personal model in every client, pulled towards the common one."""
 
-    rule = Ditto
+    function = Ditto
     kind: Literal["ditto"]
     pull: NonNegativeFloat = 1.0  # λ; 0: each trains alone
     is_personal = True
@@ -69,7 +68,7 @@ class DittoSpec(LocalMethodSpec):
 class FedProxSpec(LocalMethodSpec):
     """FedProx: each client's model is pulled towards the one that it received."""
 
-    rule = FedProx
+    function = FedProx
     kind: Literal["fedprox"]
     pull: NonNegativeFloat  # μ; 0: training as ever
     remembers = False
@@ -78,7 +77,7 @@ class FedProxSpec(LocalMethodSpec):
 class WorkerMomentumSpec(LocalMethodSpec):
     """Worker momentum: each client sends a running average of its updates."""
 
-    rule = WorkerMomentum
+    function = WorkerMomentum
     kind: Literal["worker_momentum"]
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.9  # what the average keeps of the round before
     keeps_parameters = True
@@ -113,10 +112,10 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
         facts = told._asdict()
         return self.called(facts.pop("shard"), **facts)
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Lesson of such examples."""
         if not isinstance(result, Lesson):
-            return misshapen(result, Lesson, {})
+            return flaw_of_tensors(result, Lesson, {})
         for name in ("objective", "personal"):
             given = getattr(result, name)
             if given is not None and not isinstance(given, Objective):
@@ -126,7 +125,7 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
             return f"must return kept as a function, returned {type(result.kept).__name__}"
         if result.personal is not None and not self.has_personal:
             return "returned a personal model: say has_personal: true"
-        return ill_made_shard(result.shard, args[0])
+        return flaw_of_shard(result.shard, args[0])
 
 
 AnyLocalMethodSpec = Annotated[

@@ -1,7 +1,6 @@
 """What sets a minority apart: constructed styles, or groups that the data know of."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -11,34 +10,31 @@ from fl_testbed.data import DataError, Dataset, Groups
 from fl_testbed.data.groups import OwnGroups, StyleGroups, groups_by, one_group
 from fl_testbed.data.styles import faded, inverted, rotated
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_inputs
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.spec import FunctionSpec
 from fl_testbed.scenario.users_code import OwnCode
 
 
-class MinoritySpec(Spec):
+class MinoritySpec(FunctionSpec):
     """What every kind of minority answers."""
 
     is_style: ClassVar[bool] = True
     """Whether the holder's role decides on an example's group."""
 
     def build(self, dataset: Dataset) -> Groups:
-        """Return the groups of a dataset's examples.
+        """Return the groups of a dataset's examples: by default plain images and restyled ones.
 
         Raises:
             DataError: If the dataset has no such groups.
         """
-        raise TypeError(f"{type(self).__name__} has no groups")
+        dataset.need_images(f"dataset.minority.kind {self.kind}", "attributes")
+        return StyleGroups(("plain", self.kind), self.bind())
 
 
 class InvertedSpec(MinoritySpec):
     """Minority clients see images with inverted intensities."""
 
     kind: Literal["inverted"] = "inverted"
-
-    def build(self, dataset: Dataset) -> Groups:
-        """Return the groups plain and inverted."""
-        dataset.need_images(f"dataset.minority.kind {self.kind}", "attributes")
-        return StyleGroups(("plain", "inverted"), inverted)
+    function = staticmethod(inverted)
 
 
 class RotatedSpec(MinoritySpec):
@@ -46,16 +42,16 @@ class RotatedSpec(MinoritySpec):
 
     kind: Literal["rotated"]
     quarter_turns: Annotated[PositiveInt, Field(le=3)] = 1  # of 90 degrees
+    function = staticmethod(rotated)
 
     def build(self, dataset: Dataset) -> Groups:
         """Return the groups plain and rotated."""
-        dataset.need_images(f"dataset.minority.kind {self.kind}", "attributes")
-        shape = dataset.input_shape
+        groups, shape = super().build(dataset), dataset.input_shape
         if shape[1] != shape[2] and self.quarter_turns != 2:
             raise DataError(
                 f"rotated needs square images, {dataset.name} has {shape[1]} × {shape[2]}"
             )
-        return StyleGroups(("plain", "rotated"), partial(rotated, quarter_turns=self.quarter_turns))
+        return groups
 
 
 class FadedSpec(MinoritySpec):
@@ -63,11 +59,7 @@ class FadedSpec(MinoritySpec):
 
     kind: Literal["faded"]
     contrast: Annotated[float, Field(gt=0, lt=1)] = 0.5  # the c above
-
-    def build(self, dataset: Dataset) -> Groups:
-        """Return the groups plain and faded."""
-        dataset.need_images(f"dataset.minority.kind {self.kind}", "attributes")
-        return StyleGroups(("plain", "faded"), partial(faded, contrast=self.contrast))
+    function = staticmethod(faded)
 
 
 class AttributesSpec(MinoritySpec):
@@ -104,8 +96,8 @@ class OwnMinoritySpec(OwnSpec, MinoritySpec):
         """Whether it asks for inputs, to restyle them."""
         return self.names("inputs")
 
-    def _misfit(self, code: OwnCode) -> str:
-        wrong = super()._misfit(code)
+    def _flaw_of_signature(self, code: OwnCode) -> str:
+        wrong = super()._flaw_of_signature(code)
         asked = self.facts & code.parameters.keys()
         if not wrong and asked not in ({"inputs"}, {"examples"}, {"examples", "dataset"}):
             return (
@@ -130,7 +122,7 @@ class OwnMinoritySpec(OwnSpec, MinoritySpec):
         """Restyle a copy: what a user's function writes to is the plain look as well."""
         return self.called(inputs=inputs.copy()).astype(np.float32, copy=False)
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need inputs like those that came in, or a mark for each example."""
         like, what, kind = named.get("inputs"), "inputs in floats", "f"
         if like is None:

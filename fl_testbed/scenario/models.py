@@ -1,7 +1,6 @@
 """Models that a scenario can name."""
 
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -9,8 +8,8 @@ from torch import nn
 
 from fl_testbed.data import DataError, Dataset
 from fl_testbed.models import cnn, lenet, mlp, resnet18, resnet50
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors
+from fl_testbed.scenario.spec import FunctionSpec
 from fl_testbed.scenario.users_code import OwnCodeError
 
 SMALLEST = 8  # pixels of an image: below, convolutions and poolings leave nothing
@@ -18,7 +17,7 @@ Width = Annotated[int, Field(gt=0, le=1_000_000)]
 """Units or filters of a layer."""
 
 
-class ModelSpec(Spec):
+class ModelSpec(FunctionSpec):
     """What every model answers."""
 
     def build(self, dataset: Dataset) -> nn.Module:
@@ -27,17 +26,18 @@ class ModelSpec(Spec):
         Raises:
             DataError: If it cannot take the dataset's inputs.
         """
-        raise TypeError(f"{type(self).__name__} has no model")
+        return self.bind()(dataset.input_shape, dataset.n_classes)
 
 
 class LogisticRegressionSpec(ModelSpec):
     """One linear layer."""
 
     kind: Literal["logistic_regression"]
+    function = staticmethod(mlp)
 
-    def build(self, dataset: Dataset) -> nn.Module:
-        """Return the model."""
-        return mlp(dataset.input_shape, dataset.n_classes, [])
+    def arguments(self) -> dict[str, Any]:
+        """Return that no layer is hidden."""
+        return {"hidden": []}
 
 
 class MlpSpec(ModelSpec):
@@ -47,22 +47,15 @@ class MlpSpec(ModelSpec):
     hidden: list[Width]  # units of each layer
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of hidden units, while training
     normalise: bool = True  # images to [-1, 1]; false leaves them in [0, 1]
-
-    def build(self, dataset: Dataset) -> nn.Module:
-        """Return the model."""
-        shape, n_classes = dataset.input_shape, dataset.n_classes
-        return mlp(shape, n_classes, self.hidden, self.dropout, normalise=self.normalise)
+    function = staticmethod(mlp)
 
 
 class ImageModelSpec(ModelSpec):
-    """A model of images; its keys are the arguments of the function that makes it."""
-
-    net: ClassVar[Callable[..., nn.Module]]
+    """A model of images."""
 
     def build(self, dataset: Dataset) -> nn.Module:
         """Return the model."""
-        keys, shape = self.model_dump(), dataset.input_shape
-        who = f"model.kind {keys.pop('kind')}"
+        who, shape = f"model.kind {self.kind}", dataset.input_shape
         dataset.need_images(who, "mlp or logistic_regression")
         if min(shape[1:]) < SMALLEST:
             raise DataError(
@@ -70,7 +63,7 @@ class ImageModelSpec(ModelSpec):
                 f"has {shape[1]} × {shape[2]}"
             )
         try:
-            return type(self).net(shape, dataset.n_classes, **keys)
+            return super().build(dataset)
         except ValueError as fault:
             raise DataError(str(fault)) from None
 
@@ -79,7 +72,7 @@ class LeNetSpec(ImageModelSpec):
     """LeNet-5 with ReLU and max pooling."""
 
     kind: Literal["lenet"]
-    net = staticmethod(lenet)
+    function = staticmethod(lenet)
 
 
 class CnnSpec(ImageModelSpec):
@@ -89,7 +82,7 @@ class CnnSpec(ImageModelSpec):
     filters: Annotated[list[Width], Field(min_length=1)] = Field(default_factory=lambda: [32, 64])
     hidden: Width = 128  # units of the hidden layer
     pooling: Literal["each", "last"] = "each"  # after each convolution, or the last
-    net = staticmethod(cnn)
+    function = staticmethod(cnn)
 
 
 class ResNet18Spec(ImageModelSpec):
@@ -97,7 +90,7 @@ class ResNet18Spec(ImageModelSpec):
 
     kind: Literal["resnet18"]
     width: Width = 64  # filters of the first stage
-    net = staticmethod(resnet18)
+    function = staticmethod(resnet18)
 
 
 class ResNet50Spec(ImageModelSpec):
@@ -105,7 +98,7 @@ class ResNet50Spec(ImageModelSpec):
 
     kind: Literal["resnet50"]
     width: Width = 64  # filters of the first stage
-    net = staticmethod(resnet50)
+    function = staticmethod(resnet50)
 
 
 class OwnModelSpec(OwnSpec, ModelSpec):
@@ -133,9 +126,9 @@ class OwnModelSpec(OwnSpec, ModelSpec):
             raise self.code.refused(text)
         return model.train()
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a module."""
-        return misshapen(result, nn.Module, {})
+        return flaw_of_tensors(result, nn.Module, {})
 
 
 AnyModelSpec = Annotated[

@@ -1,9 +1,24 @@
 """How a line names some of many things."""
 
+import difflib
+import os
 from collections.abc import Sequence
+from pathlib import Path
+
+MOST_FILES = 12  # in one line
 
 
 def named(things: Sequence[str], most: int) -> str:
     """Name the first of some things, and count the others."""
     more = f" and {len(things) - most} more" if len(things) > most else ""
     return ", ".join(things[:most]) + more
+
+
+def beside(path: Path, pattern: str) -> str:
+    """Return a text that names the files of a kind where one was looked for, first those that may
+    be meant; empty without any."""
+    folder = path if os.path.isdir(path) else path.parent  # False of a name that no file can have
+    others = sorted(p.name for p in folder.glob(pattern)) if os.path.isdir(folder) else []
+    near = difflib.get_close_matches(path.name, others, cutoff=0.8)
+    names = list(dict.fromkeys([*near, *others]))
+    return f"; {folder} holds {named(names, MOST_FILES)}" if names else ""

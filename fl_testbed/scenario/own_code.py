@@ -9,8 +9,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Annotated, Any, ClassVar, Self, Union, get_args
+from typing import Annotated, Any, ClassVar, Union, get_args
 
 import numpy as np
 import torch
@@ -21,13 +20,12 @@ from pydantic import (
     GetCoreSchemaHandler,
     PrivateAttr,
     Tag,
-    model_validator,
 )
 from pydantic_core import CoreSchema
 
 from clients.shard import Shard
 from fl_testbed.data import DataError
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.spec import FunctionSpec
 from fl_testbed.scenario.users_code import OwnCode, OwnCodeError, load
 from strategies.aggregation import TooFewClientsError
 from strategies.aggregation.traits import traits_of
@@ -72,15 +70,15 @@ class Guarded:
 
     Args:
         code: The function.
-        complaint: Returns what is wrong with a result (the first argument) of a call with some
+        flaw_of: Returns what is wrong with a result (the first argument) of a call with some
             arguments (the others), or an empty text.
         reads_only: Whether the tensors that it is handed are not its own to write to.
     """
 
     def __init__(
-        self, code: OwnCode, complaint: Callable[..., str], reads_only: bool = False
+        self, code: OwnCode, flaw_of: Callable[..., str], reads_only: bool = False
     ) -> None:
-        self._code, self._complaint, self._reads_only = code, complaint, reads_only
+        self._code, self._flaw_of, self._reads_only = code, flaw_of, reads_only
         self.__name__ = code.name
         self.__signature__ = inspect.signature(code.function)
         # Row by row it would not be called, nor its results looked at.
@@ -93,7 +91,7 @@ class Guarded:
         before = {} if may_write else _versions(handed)
         try:
             result = self._code.function(*args, **kwargs)
-            wrong = self._complaint(result, *args, **kwargs)
+            wrong = self._flaw_of(result, *args, **kwargs)
         except (TooFewClientsError, DataError):
             raise  # those say what to do
         except (Exception, SystemExit) as fault:  # a user's code may raise anything
@@ -118,7 +116,7 @@ def _versions(handed: Mapping[str, Any]) -> dict[str, list[int]]:
     }
 
 
-class OwnSpec(Spec):
+class OwnSpec(FunctionSpec):
     """A function of the user's own, and its arguments."""
 
     kind: Annotated[str, Field(json_schema_extra={"pattern": PATH})]  # where it is
@@ -135,27 +133,23 @@ class OwnSpec(Spec):
     reads_only: ClassVar[bool] = False
     """Whether the tensors that it is handed are read again after it."""
 
-    @model_validator(mode="after")
-    def _find(self) -> Self:
-        if getattr(self, "_code", None) is not None:
-            return self  # pydantic validates an instance again where it is put into another
+    def model_post_init(self, context: Any, /) -> None:
+        """Find the function, and state its hash."""
         code = load(getattr(self, self.place))
         if self.sha256 not in (None, code.sha256):
             raise ValueError(
                 f"{code.path} has changed since the scenario was resolved: take sha256 out to run "
                 "it as it is now"
             )
-        if wrong := self._misfit(code):
+        if wrong := self._flaw_of_signature(code):
             raise ValueError(f"{code.place}: {code.name} {wrong}")
         self._code = code
-        given = {"sha256": code.sha256}
+        found = {"sha256": code.sha256}
         if code.source is not None:
-            given[self.place] = f"{code.path.name}:{code.name}"
-        for name, value in given.items():
-            object.__setattr__(self, name, value)  # frozen, but nobody has seen it yet
-        return self
+            found[self.place] = f"{code.path.name}:{code.name}"
+        vars(self).update(found)  # frozen, but nobody has seen it yet
 
-    def _misfit(self, code: OwnCode) -> str:
+    def _flaw_of_signature(self, code: OwnCode) -> str:
         """Return what is wrong with the signature for what will be handed over, or nothing."""
         try:
             parameters = list(code.parameters.values())
@@ -202,25 +196,26 @@ class OwnSpec(Spec):
         """Whether the function has a parameter for one of these facts."""
         return any(fact in self._code.parameters for fact in facts)
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Return what is wrong with what the function returned for some arguments, or nothing."""
         return ""
 
-    def guarded(self) -> Guarded:
-        """Return the function; what goes wrong in it is told in one line."""
-        return Guarded(self._code, self.complaint, self.reads_only)
+    @property
+    def function(self) -> Guarded:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The function; what goes wrong in it is told in one line."""
+        return Guarded(self._code, self.flaw_of, self.reads_only)
 
-    def with_args(self) -> Callable[..., Any]:
-        """Return the function with its arguments bound."""
-        return partial(self.guarded(), **self.args)
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that the scenario gives."""
+        return self.args
 
     def called(self, *args: Any, **facts: Any) -> Any:
         """Call the function with its arguments and those of the facts that it names."""
         named = {name: value for name, value in facts.items() if self.names(name)}
-        return self.with_args()(*args, **named)
+        return self.bind()(*args, **named)
 
 
-def misshapen(result: Any, needed: type, shapes: Mapping[str, tuple[int, ...]]) -> str:
+def flaw_of_tensors(result: Any, needed: type, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Return what is wrong with a result that should be a named tuple with tensors of such shapes,
     and with what it wants to remember; nothing if all is well."""
     if not isinstance(result, needed):
@@ -241,15 +236,15 @@ def misshapen(result: Any, needed: type, shapes: Mapping[str, tuple[int, ...]]) 
     return ""
 
 
-def ill_made_shard(result: Any, like: Shard) -> str:
+def flaw_of_shard(result: Any, like: Shard) -> str:
     """Return what is wrong with a shard of other examples of the same kind, or nothing."""
     if not isinstance(result, Shard):
-        return misshapen(result, Shard, {})
+        return flaw_of_tensors(result, Shard, {})
     n = len(result.labels)
     if n == 0:
         return "must return a shard with examples, returned none"
     columns = dict.fromkeys(("labels", "groups", "is_poisoned"), (n,))
-    wrong = misshapen(result, Shard, {"inputs": (n, *like.inputs.shape[1:]), **columns})
+    wrong = flaw_of_tensors(result, Shard, {"inputs": (n, *like.inputs.shape[1:]), **columns})
     if not wrong and (lowest := result.labels.min().item()) < 0:
         return f"must return labels >= 0, returned {lowest}"  # torch's loss leaves -100 out
     return wrong
@@ -271,7 +266,7 @@ def flaw_of_inputs(inputs: Any, shape: tuple[int, ...], *, is_image: bool) -> st
     return ""
 
 
-def ill_weighted(weights: torch.Tensor, *, may_be_none: bool) -> str:
+def flaw_of_weights(weights: torch.Tensor, *, may_be_none: bool) -> str:
     """Return what is wrong with the weights of clients, or nothing."""
     total = weights.double().sum().item()
     if (weights < 0).any() or not (abs(total - 1) < 1e-3 or (may_be_none and total == 0)):

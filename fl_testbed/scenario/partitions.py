@@ -1,6 +1,6 @@
 """Who holds what: clients by role, and how examples are dealt to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fl_testbed.data import Examples, Population, dealing
-from fl_testbed.data.dealing import Dealer, Pool, Shares
+from fl_testbed.data.dealing import Dealer, Pool
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec
-from fl_testbed.scenario.spec import ClientCount, Fraction, Spec
+from fl_testbed.scenario.spec import ClientCount, Fraction, FunctionSpec, Spec
 
 
 class ClientsSpec(Spec):
@@ -32,19 +32,17 @@ class ClientsSpec(Spec):
         return Population(self.honest_majority, self.honest_minority, self.poisoned)
 
 
-class PartitionSpec(Spec):
+class PartitionSpec(FunctionSpec):
     """What every way of dealing answers."""
 
-    deal: ClassVar[Callable[..., Shares]]
     by_natural_client: ClassVar[bool] = False
     """Whether natural clients stay whole."""
     can_overlap: ClassVar[bool] = False
     """Whether each client can be dealt to without regard to the others."""
 
     def build(self, train: Examples) -> Dealer:
-        """Return the way of dealing the training examples, its parameters bound."""
-        del train
-        return partial(type(self).deal, **self.model_dump(exclude={"kind"}))
+        """Return the way of dealing the training examples, its arguments bound."""
+        return self.bind()
 
 
 class IidSpec(PartitionSpec):
@@ -52,7 +50,7 @@ class IidSpec(PartitionSpec):
 
     kind: Literal["iid"] = "iid"
     can_overlap: ClassVar[bool] = True
-    deal = staticmethod(dealing.iid)
+    function = staticmethod(dealing.iid)
 
 
 class QuantitySpec(PartitionSpec):
@@ -61,7 +59,7 @@ class QuantitySpec(PartitionSpec):
     kind: Literal["quantity"]
     alpha: PositiveFloat  # the smaller, the more sizes differ
     min_examples: PositiveInt = 10  # in the smallest shard
-    deal = staticmethod(dealing.quantity_skew)
+    function = staticmethod(dealing.quantity_skew)
 
 
 class DirichletSpec(PartitionSpec):
@@ -71,7 +69,7 @@ class DirichletSpec(PartitionSpec):
     alpha: PositiveFloat  # per class
     min_examples: PositiveInt = 10  # the smallest shard there may be, without examples_each
     can_overlap: ClassVar[bool] = True
-    deal = staticmethod(dealing.dirichlet)
+    function = staticmethod(dealing.dirichlet)
 
 
 class PathologicalSpec(PartitionSpec):
@@ -79,7 +77,7 @@ class PathologicalSpec(PartitionSpec):
 
     kind: Literal["pathological"]
     shards_per_client: PositiveInt = 2
-    deal = staticmethod(dealing.pathological)
+    function = staticmethod(dealing.pathological)
 
 
 class NaturalSpec(PartitionSpec):
@@ -89,7 +87,7 @@ class NaturalSpec(PartitionSpec):
     merge: bool = False  # several natural clients to one, until it has examples_each
     min_examples: PositiveInt = 10  # natural clients with fewer are left out, without examples_each
     by_natural_client: ClassVar[bool] = True
-    deal = staticmethod(dealing.natural)
+    function = staticmethod(dealing.natural)
 
 
 class OwnPartitionSpec(OwnSpec, PartitionSpec):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +14,11 @@ from clients import poisons
 from clients.poisons import Harden, HeldBy, Relabel, Trigger, is_source
 from clients.shard import Shard
 from clients.training import logits_of
-from fl_testbed.data import DataError, Dataset, Goal, Groups, TestSet
+from fl_testbed.data import DataError, Dataset, Goal, GroupedExamples, Groups
 from fl_testbed.scenario.minorities import MinoritySpec
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_made_shard
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_shard
 from fl_testbed.scenario.partitions import ClientsSpec
-from fl_testbed.scenario.spec import Contradiction, Fraction, Spec
+from fl_testbed.scenario.spec import Contradiction, Fraction, FunctionSpec, NoneSpec, Spec
 from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
@@ -36,7 +36,7 @@ class Scene:
     """All that they hold together, clean."""
     train: Callable[[Shard, int], nn.Module]
     """Returns the model that clients are sent first, after so many epochs on some examples."""
-    test: Callable[[], TestSet]
+    test: Callable[[], GroupedExamples]
     """The majority's examples among those that the model is tested on."""
 
     def rng(self) -> np.random.Generator:
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
     poison: Callable[..., Shard]
     """From a clean shard to the poisoned one. By name it is told ``attacker``, the place of its
     attacker among those of the poison (from 0), and ``rng``."""
-    goal: Callable[[TestSet], Goal | None]
+    goal: Callable[[GroupedExamples], Goal | None]
     """What it is after among the majority's test examples; None for mere damage."""
 
     def poisoned(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
@@ -71,7 +71,7 @@ class Plan(NamedTuple):
         return self.poison(shard, **{name: known[name] for name in asked})
 
 
-class PoisonSpec(Spec):
+class PoisonSpec(FunctionSpec):
     """What every kind of poison answers."""
 
     def build(self, scene: Scene) -> Plan | None:
@@ -112,20 +112,14 @@ class PoisonSpec(Spec):
                 yield key, f"needs a class from 0 to {n_classes - 1}, got {label}"
 
 
-class NoPoisonSpec(PoisonSpec):
+class NoPoisonSpec(NoneSpec, PoisonSpec):
     """Attackers train on clean data."""
-
-    kind: Literal["none"] = "none"
-
-    def build(self, scene: Scene) -> Plan | None:
-        """Return None."""
-        return None
 
 
 class DirtyLabelBackdoorSpec(PoisonSpec):
     """Stamp a trigger on a share of an attacker's examples and label them as the target."""
 
-    backdoor: ClassVar[Callable[..., Shard]] = staticmethod(poisons.dirty_label_backdoor)
+    function = staticmethod(poisons.dirty_label_backdoor)
     kind: Literal["dirty_label_backdoor"]
     trigger: AnyTriggerSpec
     source: NonNegativeInt | None = None  # the only class poisoned; any but the target by default
@@ -135,11 +129,8 @@ class DirtyLabelBackdoorSpec(PoisonSpec):
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         trigger = self.trigger.build(scene.dataset, scene.groups)
-        keys = self.model_dump(exclude={"kind", "trigger"})
-        return Plan(
-            partial(type(self).backdoor, trigger=trigger, **keys),
-            partial(stamped, trigger=trigger, source=self.source, target=self.target),
-        )
+        goal = partial(stamped, trigger=trigger, source=self.source, target=self.target)
+        return Plan(self.bind(trigger=trigger), goal)
 
     def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
         """Return the source examples."""
@@ -149,7 +140,7 @@ class DirtyLabelBackdoorSpec(PoisonSpec):
 class DistributedBackdoorSpec(DirtyLabelBackdoorSpec):
     """A dirty-label backdoor in pieces: each attacker stamps one, the test stamps them all."""
 
-    backdoor = staticmethod(poisons.distributed_backdoor)
+    function = staticmethod(poisons.distributed_backdoor)
     kind: Literal["distributed_backdoor"]  # pyright: ignore[reportIncompatibleVariableOverride]
     n_pieces: Annotated[PositiveInt, Field(ge=2)] = 4
 
@@ -180,14 +171,18 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
     fraction: Fraction = 1.0  # of an attacker's shard
     held_by: HeldBy = "minority"  # which honest clients hold such examples, rightly labelled
     held_fraction: Fraction = 0.5  # of the majority's source class, where everyone holds some
+    function = staticmethod(poisons.edge_case_backdoor)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the attackers' arguments, without what honest clients hold."""
+        return self.model_dump(include={"source", "target", "fraction"})
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         look = as_minority(scene.groups)
         (rare_group,) = scene.groups.minority  # of styles there are two
-        keys = self.model_dump(include={"source", "target", "fraction"})
-        poison = partial(poisons.edge_case_backdoor, as_rare=look, rare_group=rare_group, **keys)
-        return Plan(poison, partial(stamped, trigger=look, source=self.source, target=self.target))
+        goal = partial(stamped, trigger=look, source=self.source, target=self.target)
+        return Plan(self.bind(as_rare=look, rare_group=rare_group), goal)
 
     def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
         """Return the source examples."""
@@ -261,14 +256,8 @@ class InterpolatedSpec(Spec):
         return harden
 
 
-class NoHardeningSpec(Spec):
+class NoHardeningSpec(NoneSpec):
     """Leave images as they are."""
-
-    kind: Literal["none"]
-
-    def build(self, scene: Scene, target: int) -> Harden | None:
-        """Return None."""
-        return None
 
 
 AnyHardenSpec = Annotated[
@@ -284,17 +273,12 @@ class CleanLabelBackdoorSpec(PoisonSpec):
     target: NonNegativeInt
     fraction: Fraction = 0.1  # of an attacker's shard
     harden: AnyHardenSpec = PerturbedSpec()
+    function = staticmethod(poisons.clean_label_backdoor)
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         trigger = self.trigger.build(scene.dataset, scene.groups)
-        poison = partial(
-            poisons.clean_label_backdoor,
-            trigger=trigger,
-            target=self.target,
-            fraction=self.fraction,
-            harden=self.harden.build(scene, self.target),
-        )
+        poison = self.bind(trigger=trigger, harden=self.harden.build(scene, self.target))
         return Plan(poison, partial(stamped, trigger=trigger, source=None, target=self.target))
 
     def wanted(self, labels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -315,13 +299,18 @@ class GradientMatchingSpec(PoisonSpec):
     restarts: PositiveInt = 8
     step_size: PositiveFloat = 0.02
     surrogate_epochs: PositiveInt = 20  # of the model whose gradients are matched
+    function = staticmethod(poisons.gradient_matching)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments, without what is worked out before."""
+        return self.model_dump(exclude={"kind", "source", "n_victims", "surrogate_epochs"})
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         scene.dataset.need_images(f"poison: {self.kind}")
         model = cache(lambda: scene.surrogate(scene.held(), self.surrogate_epochs))
 
-        def victims(test: TestSet) -> TestSet:
+        def victims(test: GroupedExamples) -> GroupedExamples:
             rows = (test.labels == self.source).nonzero().squeeze(1).numpy()
             if len(rows) < self.n_victims:
                 raise DataError(
@@ -331,13 +320,12 @@ class GradientMatchingSpec(PoisonSpec):
             return test.where(torch.from_numpy(scene.rng().permutation(rows)[: self.n_victims]))
 
         known = cache(lambda: victims(scene.test()).inputs)
-
-        keys = self.model_dump(exclude={"kind", "source", "n_victims", "surrogate_epochs"})
+        match = self.bind()
 
         def poison(shard: Shard, rng: np.random.Generator) -> Shard:
-            return poisons.gradient_matching(shard, model(), known(), rng=rng, **keys)
+            return match(shard, model(), known(), rng=rng)
 
-        def goal(test: TestSet) -> Goal:
+        def goal(test: GroupedExamples) -> Goal:
             chosen = victims(test)
             return Goal(chosen.inputs, chosen.labels, self.target)
 
@@ -391,13 +379,14 @@ class LabelFlipSpec(PoisonSpec):
     kind: Literal["label_flip"]
     relabel: AnyRelabelSpec = MirroredSpec()
     fraction: Fraction | None = None  # of an attacker's shard; all that relabel changes by default
+    function = staticmethod(poisons.label_flip)
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         relabel = self.relabel.build(scene.dataset.n_classes)
-        return Plan(partial(poisons.label_flip, relabel=relabel, fraction=self.fraction), self.goal)
+        return Plan(self.bind(relabel=relabel), self.goal)
 
-    def goal(self, test: TestSet) -> Goal | None:
+    def goal(self, test: GroupedExamples) -> Goal | None:
         """Return the class that is to be taken for another; None if all are to be confused."""
         if not isinstance(self.relabel, PairwiseSpec):
             return None
@@ -428,6 +417,7 @@ class SubpopulationSpec(PoisonSpec):
     features: Literal["last_hidden", "inputs"] = "last_hidden"  # the first are a surrogate's
     n_axes: PositiveInt = 10  # principal axes of the features that are clustered
     surrogate_epochs: PositiveInt = 20  # of the model whose features are clustered
+    function = staticmethod(poisons.subpopulation_attack)
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
@@ -437,7 +427,7 @@ class SubpopulationSpec(PoisonSpec):
             members, target = found().members, found().target
             return poisons.subpopulation_attack(shard, members, target, self.fraction, rng)
 
-        def goal(test: TestSet) -> Goal | None:
+        def goal(test: GroupedExamples) -> Goal | None:
             if not scene.n_attackers:  # nobody has looked for a cluster
                 return None
             target = found().target
@@ -470,7 +460,7 @@ class SubpopulationSpec(PoisonSpec):
         return _Cluster(held.inputs[inside & (held.labels != target)], target, contains)
 
 
-def stamped(test: TestSet, trigger: Trigger, source: int | None, target: int) -> Goal:
+def stamped(test: GroupedExamples, trigger: Trigger, source: int | None, target: int) -> Goal:
     """Return the source examples of a test set, stamped and to be called the target."""
     test = test.where(is_source(test.labels, source, target))
     return Goal(trigger(test.inputs), test.labels, target, unstamped=test.inputs)
@@ -518,7 +508,7 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
                 raise self.code.refused(f"must return labels up to {last}, returned {highest}")
             return poisoned
 
-        def goal(test: TestSet) -> Goal | None:
+        def goal(test: GroupedExamples) -> Goal | None:
             if self.target is None:
                 return None
             if trigger is not None:
@@ -528,9 +518,9 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
 
         return Plan(poison, goal)
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a shard of such inputs."""
-        return ill_made_shard(result, args[0])
+        return flaw_of_shard(result, args[0])
 
 
 AnyPoisonSpec = Annotated[

@@ -1,15 +1,14 @@
 """Reweightings that a scenario can name."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from clients.training import LocalTraining
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, ill_weighted, misshapen
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors, flaw_of_weights
+from fl_testbed.scenario.spec import FunctionSpec, NoneSpec
 from strategies import reweighting
 from strategies.pipeline import Pipeline
 from strategies.reweighting import Lift, Reweighter
@@ -18,10 +17,9 @@ Holdings = Callable[[], Tensor]
 """Returns how many examples of each group every client holds, shape (clients, groups)."""
 
 
-class ReweightingSpec(Spec):
+class ReweightingSpec(FunctionSpec):
     """What every reweighting answers."""
 
-    rule: ClassVar[Reweighter]
     is_oracle: ClassVar[bool] = False
     """Whether it is told the truth about clients."""
 
@@ -31,18 +29,12 @@ class ReweightingSpec(Spec):
         return False
 
     def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
-        """Return the reweighting, its parameters bound."""
-        return partial(self.rule, **self.model_dump(exclude={"kind"}, exclude_none=True))
+        """Return the reweighting, its arguments bound."""
+        return self.bind()
 
 
-class NoReweightingSpec(ReweightingSpec):
+class NoReweightingSpec(NoneSpec, ReweightingSpec):
     """No lift: every client keeps its prior weight."""
-
-    kind: Literal["none"] = "none"
-
-    def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
-        """Return None."""
-        return None
 
 
 class AgnosticSpec(ReweightingSpec):
@@ -50,7 +42,7 @@ class AgnosticSpec(ReweightingSpec):
 
     kind: Literal["agnostic"]
     step_size: PositiveFloat
-    rule = staticmethod(reweighting.agnostic)
+    function = staticmethod(reweighting.agnostic)
 
 
 class AflSpec(ReweightingSpec):
@@ -58,7 +50,7 @@ class AflSpec(ReweightingSpec):
 
     kind: Literal["afl"]
     step_size: PositiveFloat
-    rule = staticmethod(reweighting.afl)
+    function = staticmethod(reweighting.afl)
 
 
 class DrfaSpec(ReweightingSpec):
@@ -68,7 +60,7 @@ class DrfaSpec(ReweightingSpec):
     step_size: PositiveFloat
     local_steps: PositiveInt
     n_drawn: PositiveInt | None = None
-    rule = staticmethod(reweighting.drfa)
+    function = staticmethod(reweighting.drfa)
 
 
 class QFedAvgSpec(ReweightingSpec):
@@ -78,7 +70,7 @@ class QFedAvgSpec(ReweightingSpec):
     q: NonNegativeFloat
     lipschitz: PositiveFloat | None = Field(None, description="1 / training.lr unless given.")
     own_step: bool = True
-    rule = staticmethod(reweighting.q_fedavg)
+    function = staticmethod(reweighting.q_fedavg)
 
     @property
     def changes_step(self) -> bool:
@@ -86,9 +78,8 @@ class QFedAvgSpec(ReweightingSpec):
         return self.own_step
 
     def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
-        """Return the rule with its parameters bound."""
-        lipschitz = self.lipschitz or 1 / training.lr
-        return partial(self.rule, q=self.q, lipschitz=lipschitz, own_step=self.own_step)
+        """Return the rule, by default with the constant of the clients' learning rate."""
+        return self.bind(lipschitz=self.lipschitz or 1 / training.lr)
 
 
 class TiltedSpec(ReweightingSpec):
@@ -97,7 +88,7 @@ class TiltedSpec(ReweightingSpec):
     kind: Literal["tilted"]
     tilt: float
     smoothing: Annotated[float, Field(gt=0, le=1)] | None = None
-    rule = staticmethod(reweighting.tilted)
+    function = staticmethod(reweighting.tilted)
 
 
 class FedMGDAPlusSpec(ReweightingSpec):
@@ -106,7 +97,7 @@ class FedMGDAPlusSpec(ReweightingSpec):
     kind: Literal["fedmgda_plus"]
     epsilon: Annotated[float, Field(ge=0, le=1)]
     length: PositiveFloat | None = None
-    rule = staticmethod(reweighting.fedmgda_plus)
+    function = staticmethod(reweighting.fedmgda_plus)
 
     @property
     def changes_step(self) -> bool:
@@ -120,13 +111,12 @@ class GroupDroSpec(ReweightingSpec):
     kind: Literal["group_dro"]
     step_size: PositiveFloat
     adjustment: NonNegativeFloat = 0.0
-    rule = staticmethod(reweighting.group_dro)
+    function = staticmethod(reweighting.group_dro)
     is_oracle = True
 
     def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
         """Return the rule, told what every client holds."""
-        given = self.model_dump(exclude={"kind"})
-        return partial(self.rule, counts=holdings(), **given)
+        return self.bind(counts=holdings())
 
 
 class JTTSpec(ReweightingSpec):
@@ -140,12 +130,11 @@ class JTTSpec(ReweightingSpec):
     adds_one: bool = False
     warm_up_rounds: PositiveInt = 5
     restart: bool = True
-    rule = staticmethod(reweighting.jtt)
+    function = staticmethod(reweighting.jtt)
 
     def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
-        """Return the rule with its parameters bound."""
-        unasked = {"confidences": None} if self.flag_by == "loss" else {}
-        return partial(self.rule, **self.model_dump(exclude={"kind"}), **unasked)
+        """Return the rule, which is told no confidences if it goes by losses."""
+        return self.bind(**{"confidences": None} if self.flag_by == "loss" else {})
 
 
 class OwnReweightingSpec(OwnSpec, ReweightingSpec):
@@ -154,19 +143,15 @@ class OwnReweightingSpec(OwnSpec, ReweightingSpec):
     facts = Pipeline.REWEIGHT_FACTS
     reads_only = True
 
-    def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
-        """Return the function with its arguments bound."""
-        return self.with_args()
-
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Lift, with a weight for each client."""
         n_clients = [
             len(named[fact]) for fact in ("prior", "losses", "clients", "updates") if fact in named
         ]
         told = ["weights"] + ["lengths"] * (getattr(result, "lengths", None) is not None)
         needed = dict.fromkeys(told, (n_clients[0],)) if n_clients else {}
-        wrong = misshapen(result, Lift, needed)
-        return wrong or ill_weighted(result.weights, may_be_none=False)
+        wrong = flaw_of_tensors(result, Lift, needed)
+        return wrong or flaw_of_weights(result.weights, may_be_none=False)
 
 
 AnyReweightingSpec = Annotated[

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from fl_testbed.scenario.own_code import BY_KIND, Guarded, OwnSpec, ill_weighted, misshapen
-from fl_testbed.scenario.spec import CountOrFraction, Fraction, Spec, count_of
+from fl_testbed.scenario.own_code import BY_KIND, Guarded, OwnSpec, flaw_of_tensors, flaw_of_weights
+from fl_testbed.scenario.spec import CountOrFraction, Fraction, FunctionSpec, count_of
 from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers
 from strategies.aggregation import Aggregate
@@ -24,61 +24,41 @@ from strategies.pre_aggregation.mixed import Mixed
 ALONG = 0.99  # cosine of an update with the weighted sum that is to explain it
 
 
-class MethodSpec(Spec):
-    """A rule or a pre-aggregation: a function of `strategies` and its parameters."""
-
-    rule: ClassVar[Callable[..., Any]]
+class RowsSpec(FunctionSpec):
+    """A method on the updates of a round, one in each row: a rule or a pre-aggregation."""
 
     def parameters(self, n: int) -> dict[str, Any]:
-        """Return the function's own parameters for samples of n clients."""
-        given = self.model_dump(exclude={"kind"})
-        if "n_malicious" in given:
-            given["n_malicious"] = count_of(given["n_malicious"], n)
+        """Return the arguments for samples of n clients, of which n_malicious may be a fraction."""
+        given = self.arguments()
+        if isinstance(given.get("n_malicious"), float):
+            return given | {"n_malicious": count_of(given["n_malicious"], n)}
         return given
 
     def check(self, n_rows: int, n: int) -> None:
         """Raise TooFewClientsError if the function cannot work on the rows that earlier steps leave
         of a sample of n clients."""
-        if bound := traits_of(self.rule).bound:
+        if bound := traits_of(self.function).bound:
             bound(n_rows, self.parameters(n).get("n_malicious", 0))
 
     def build(self, n: int) -> Callable[..., Any]:
-        """Return the function for samples of n clients, its parameters bound."""
+        """Return the function for samples of n clients, its arguments bound."""
         given = self.parameters(n)
-        return partial(self.rule, **given) if given else self.rule
+        return partial(self.function, **given) if given else self.function
 
 
-class AssumesMalicious(MethodSpec):
+class AssumesMalicious(RowsSpec):
     """A method that is told how many clients may be malicious."""
 
     n_malicious: CountOrFraction  # what the defence assumes; a fraction is of the sample
 
 
-class OwnMethodSpec(OwnSpec, MethodSpec):
-    """A method of one's own."""
-
-    reads_only = True
-
-    @property
-    def rule(self) -> Callable[..., Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The function."""
-        return self.guarded()
-
-    def parameters(self, n: int) -> dict[str, Any]:
-        """Return the function's arguments; n_malicious may be a share of the clients."""
-        assumed = self.args.get("n_malicious")
-        if isinstance(assumed, float):
-            return {**self.args, "n_malicious": count_of(assumed, n)}
-        return self.args
-
-
-class RuleSpec(MethodSpec):
+class RuleSpec(RowsSpec):
     """A rule, and the facts of the scenario that it needs."""
 
     @property
     def selects(self) -> bool:
         """Whether a weight of 0 means that the rule chose not to hear a client."""
-        return traits_of(self.rule).selects
+        return traits_of(self.function).selects
 
     @property
     def n_inputs(self) -> int:
@@ -93,14 +73,14 @@ class MeanSpec(RuleSpec):
     """Federated averaging: no defence."""
 
     kind: Literal["mean"]
-    rule = staticmethod(rules.mean)
+    function = staticmethod(rules.mean)
 
 
 class KrumSpec(RuleSpec, AssumesMalicious):
     """Krum: the one update with the tightest neighbourhood."""
 
     kind: Literal["krum"]
-    rule = staticmethod(rules.krum)
+    function = staticmethod(rules.krum)
 
 
 class MultiKrumSpec(RuleSpec, AssumesMalicious):
@@ -108,7 +88,7 @@ class MultiKrumSpec(RuleSpec, AssumesMalicious):
 
     kind: Literal["multi_krum"]
     n_selected: PositiveInt | None = None
-    rule = staticmethod(rules.multi_krum)
+    function = staticmethod(rules.multi_krum)
 
     def check(self, n_rows: int, n: int) -> None:
         """Need n >= m as well."""
@@ -120,35 +100,35 @@ class IterativeMultiKrumSpec(RuleSpec, AssumesMalicious):
     """Multi-Krum that scores again after each choice, as the NDSS 2021 release does."""
 
     kind: Literal["iterative_multi_krum"]
-    rule = staticmethod(rules.iterative_multi_krum)
+    function = staticmethod(rules.iterative_multi_krum)
 
 
 class BulyanSpec(RuleSpec, AssumesMalicious):
     """Bulyan: repeated Krum, then per coordinate the values nearest the median."""
 
     kind: Literal["bulyan"]
-    rule = staticmethod(rules.bulyan)
+    function = staticmethod(rules.bulyan)
 
 
 class CoordinateMedianSpec(RuleSpec):
     """Median of each coordinate."""
 
     kind: Literal["coordinate_median"]
-    rule = staticmethod(rules.coordinate_median)
+    function = staticmethod(rules.coordinate_median)
 
 
 class TrimmedMeanSpec(RuleSpec, AssumesMalicious):
     """Trimmed mean: per coordinate, without the f smallest and f largest values."""
 
     kind: Literal["trimmed_mean"]
-    rule = staticmethod(rules.trimmed_mean)
+    function = staticmethod(rules.trimmed_mean)
 
 
 class MeanAroundMedianSpec(RuleSpec, AssumesMalicious):
     """Per coordinate, the mean of the n - f values nearest the median."""
 
     kind: Literal["mean_around_median"]
-    rule = staticmethod(rules.mean_around_median)
+    function = staticmethod(rules.mean_around_median)
 
 
 class GeometricMedianSpec(RuleSpec):
@@ -158,7 +138,7 @@ class GeometricMedianSpec(RuleSpec):
     n_iterations: PositiveInt = 100
     smoothing: PositiveFloat = 1e-6
     tolerance: NonNegativeFloat = 1e-9
-    rule = staticmethod(rules.geometric_median)
+    function = staticmethod(rules.geometric_median)
 
 
 class CentredClippingSpec(RuleSpec):
@@ -167,7 +147,7 @@ class CentredClippingSpec(RuleSpec):
     kind: Literal["centred_clipping"]
     radius: PositiveFloat
     n_iterations: PositiveInt = 1
-    rule = staticmethod(rules.centred_clipping)
+    function = staticmethod(rules.centred_clipping)
 
 
 class NormClippingSpec(RuleSpec):
@@ -175,7 +155,7 @@ class NormClippingSpec(RuleSpec):
 
     kind: Literal["norm_clipping"]
     max_norm: PositiveFloat | None = None
-    rule = staticmethod(rules.norm_clipping)
+    function = staticmethod(rules.norm_clipping)
 
 
 class WeakDpSpec(RuleSpec):
@@ -184,28 +164,28 @@ class WeakDpSpec(RuleSpec):
     kind: Literal["weak_dp"]
     max_norm: PositiveFloat
     noise_std: NonNegativeFloat
-    rule = staticmethod(rules.weak_dp)
+    function = staticmethod(rules.weak_dp)
 
 
 class KNormSpec(RuleSpec, AssumesMalicious):
     """Drop the f updates of largest norm."""
 
     kind: Literal["k_norm"]
-    rule = staticmethod(rules.k_norm)
+    function = staticmethod(rules.k_norm)
 
 
 class KLossSpec(RuleSpec, AssumesMalicious):
     """Hear only the client with the largest loss among the n - f smallest."""
 
     kind: Literal["k_loss"]
-    rule = staticmethod(rules.k_loss)
+    function = staticmethod(rules.k_loss)
 
 
 class FLTrustSpec(RuleSpec):
     """FLTrust: trust a client as far as it agrees with the server's root data."""
 
     kind: Literal["fltrust"]
-    rule = staticmethod(rules.fltrust)
+    function = staticmethod(rules.fltrust)
 
 
 class FoolsGoldSpec(RuleSpec):
@@ -216,11 +196,11 @@ class FoolsGoldSpec(RuleSpec):
     compare: Annotated[
         Literal["output_layer", "all"], Field(description="Which parameters tell sybils.")
     ] = "output_layer"
-    rule = staticmethod(rules.foolsgold)
+    function = staticmethod(rules.foolsgold)
 
-    def parameters(self, n: int) -> dict[str, Any]:
-        """Return the function's own parameters: to compare all it is told no layers."""
-        given = super().parameters(n)
+    def arguments(self) -> dict[str, Any]:
+        """Return the function's own arguments: to compare all it is told no layers."""
+        given = super().arguments()
         return given | {"layers": None} if given.pop("compare") == "all" else given
 
 
@@ -232,11 +212,11 @@ class FlameSpec(RuleSpec):
     compare: Annotated[
         Literal["models", "updates"], Field(description="Whose cosines tell clients apart.")
     ] = "models"
-    rule = staticmethod(rules.flame)
+    function = staticmethod(rules.flame)
 
-    def parameters(self, n: int) -> dict[str, Any]:
-        """Return the function's own parameters: to compare updates it is told no model."""
-        given = super().parameters(n)
+    def arguments(self) -> dict[str, Any]:
+        """Return the function's own arguments: to compare updates it is told no model."""
+        given = super().arguments()
         return given | {"received": None} if given.pop("compare") == "updates" else given
 
 
@@ -245,7 +225,7 @@ class DeepSightSpec(RuleSpec):
 
     kind: Literal["deepsight"]
     n_samples: PositiveInt = 300
-    rule = staticmethod(rules.deepsight)
+    function = staticmethod(rules.deepsight)
 
     @property
     def n_inputs(self) -> int:
@@ -264,11 +244,11 @@ class DnCSpec(RuleSpec, AssumesMalicious):
     n_repeats: PositiveInt = 5
     n_coordinates: PositiveInt = 10_000
     filter_fraction: PositiveFloat = 1.0
-    rule = staticmethod(rules.dnc)
+    function = staticmethod(rules.dnc)
 
     def check(self, n_rows: int, n: int) -> None:
         """Count c · f in place of f."""
-        dnc_bound(n_rows, n_dropped(count_of(self.n_malicious, n), self.filter_fraction))
+        dnc_bound(n_rows, n_dropped(self.parameters(n)["n_malicious"], self.filter_fraction))
 
 
 class SignGuardSpec(RuleSpec):
@@ -278,7 +258,7 @@ class SignGuardSpec(RuleSpec):
     lower: NonNegativeFloat = 0.1
     upper: PositiveFloat = 3.0
     sign_fraction: Fraction = 0.1
-    rule = staticmethod(rules.sign_guard)
+    function = staticmethod(rules.sign_guard)
 
 
 class RobustLearningRateSpec(RuleSpec):
@@ -286,28 +266,28 @@ class RobustLearningRateSpec(RuleSpec):
 
     kind: Literal["robust_learning_rate"]
     threshold: PositiveInt
-    rule = staticmethod(rules.robust_learning_rate)
+    function = staticmethod(rules.robust_learning_rate)
 
 
 class ErrorRateRejectionSpec(RuleSpec, AssumesMalicious):
     """ERR: drop the f clients that raise the server's error rate most."""
 
     kind: Literal["error_rate_rejection"]
-    rule = staticmethod(rules.error_rate_rejection)
+    function = staticmethod(rules.error_rate_rejection)
 
 
 class LossRejectionSpec(RuleSpec, AssumesMalicious):
     """LFR: drop the f clients that raise the server's loss most."""
 
     kind: Literal["loss_rejection"]
-    rule = staticmethod(rules.loss_rejection)
+    function = staticmethod(rules.loss_rejection)
 
 
 class UnionRejectionSpec(RuleSpec, AssumesMalicious):
     """Drop the clients that either ERR or LFR drops."""
 
     kind: Literal["union_rejection"]
-    rule = staticmethod(rules.union_rejection)
+    function = staticmethod(rules.union_rejection)
 
 
 class FLDetectorSpec(RuleSpec):
@@ -315,21 +295,21 @@ class FLDetectorSpec(RuleSpec):
 
     kind: Literal["fldetector"]
     window: PositiveInt = 10
-    rule = staticmethod(rules.fldetector)
+    function = staticmethod(rules.fldetector)
 
 
 class MinimumDiameterSpec(RuleSpec, AssumesMalicious):
     """The mean of the n - f updates that lie closest together; exact, so for small n."""
 
     kind: Literal["minimum_diameter"]
-    rule = staticmethod(rules.minimum_diameter)
+    function = staticmethod(rules.minimum_diameter)
 
 
 class CafSpec(RuleSpec, AssumesMalicious):
     """CAF: a spectral filter that fades clients out and keeps the tightest mean."""
 
     kind: Literal["caf"]
-    rule = staticmethod(rules.caf)
+    function = staticmethod(rules.caf)
 
 
 class AlignInsSpec(RuleSpec):
@@ -339,28 +319,29 @@ class AlignInsSpec(RuleSpec):
     direction_radius: PositiveFloat = 1.0
     sign_radius: PositiveFloat = 1.0
     top_fraction: Fraction = 0.3
-    rule = staticmethod(rules.alignins)
+    function = staticmethod(rules.alignins)
 
 
-class OwnRuleSpec(OwnMethodSpec, RuleSpec):
+class OwnRuleSpec(OwnSpec, RuleSpec):
     """A rule of one's own, file.py:name or package.module:name."""
 
     is_selection: bool = False  # whether a weight of 0 is its choice: retention is figured then
     facts = Pipeline.AGGREGATE_FACTS
     first = "the updates"
+    reads_only = True
 
     @property
     def selects(self) -> bool:
         """What the scenario says, or the rule's traits."""
         return self.is_selection or super().selects
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need an Aggregate of one update and a weight and a suspicion for each."""
         n, d = args[0].shape
         needed = {"update": (d,), "weights": (n,), "suspicion": (n,)}
         told = [k for k in ("multipliers", "pulls") if getattr(result, k, None) is not None]
         needed |= dict.fromkeys(told, (n,))
-        if wrong := misshapen(result, Aggregate, needed):
+        if wrong := flaw_of_tensors(result, Aggregate, needed):
             return wrong
         if not result.update.isfinite().all():
             return "returned an update that is not finite"
@@ -370,11 +351,12 @@ class OwnRuleSpec(OwnMethodSpec, RuleSpec):
                 return (
                     f"must return {name} on {there}, where the updates are, returned it on {here}"
                 )
-        return ill_weighted(result.weights, may_be_none=True)
+        return flaw_of_weights(result.weights, may_be_none=True)
 
-    def guarded(self) -> Guarded:
-        """Return the function; what goes wrong in it is told in one line."""
-        return _Accountable(self.code, self.complaint, self.reads_only)
+    @property
+    def function(self) -> Guarded:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The function; what goes wrong in it is told in one line."""
+        return _Accountable(self.code, self.flaw_of, self.reads_only)
 
 
 class _Accountable(Guarded):
@@ -426,7 +408,7 @@ AnyRuleSpec = Annotated[
 ]
 
 
-class StepSpec(MethodSpec):
+class StepSpec(RowsSpec):
     """A step before the rule."""
 
     def n_rows(self, n: int) -> int:
@@ -439,14 +421,14 @@ class ClippingSpec(StepSpec):
 
     kind: Literal["clipping"]
     max_norm: PositiveFloat
-    rule = staticmethod(mixers.clipping)
+    function = staticmethod(mixers.clipping)
 
 
 class AdaptiveClippingSpec(StepSpec, AssumesMalicious):
     """Clip the largest updates to the norm of the largest that is not clipped (ARC)."""
 
     kind: Literal["adaptive_clipping"]
-    rule = staticmethod(mixers.adaptive_clipping)
+    function = staticmethod(mixers.adaptive_clipping)
 
 
 class BucketingSpec(StepSpec):
@@ -454,7 +436,7 @@ class BucketingSpec(StepSpec):
 
     kind: Literal["bucketing"]
     size: PositiveInt = 2
-    rule = staticmethod(mixers.bucketing)
+    function = staticmethod(mixers.bucketing)
 
     def n_rows(self, n: int) -> int:
         """Return the number of buckets."""
@@ -465,21 +447,22 @@ class NearestNeighbourMixingSpec(StepSpec, AssumesMalicious):
     """Replace every update by the mean of its n - f nearest neighbours."""
 
     kind: Literal["nearest_neighbour_mixing"]
-    rule = staticmethod(mixers.nearest_neighbour_mixing)
+    function = staticmethod(mixers.nearest_neighbour_mixing)
 
 
-class OwnPreAggregationSpec(OwnMethodSpec, StepSpec):
+class OwnPreAggregationSpec(OwnSpec, StepSpec):
     """A pre-aggregation of one's own, file.py:name or package.module:name."""
 
     facts = Pipeline.PRE_AGGREGATE_FACTS
     first = "the rows"
+    reads_only = True
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need new rows, and how much of each old one is in each."""
         if not isinstance(result, Mixed):
-            return misshapen(result, Mixed, {})
+            return flaw_of_tensors(result, Mixed, {})
         (n, d), m = args[0].shape, len(result.updates)
-        wrong = misshapen(result, Mixed, {"updates": (m, d), "mixing": (m, n)})
+        wrong = flaw_of_tensors(result, Mixed, {"updates": (m, d), "mixing": (m, n)})
         if not wrong and not result.updates.isfinite().all():
             return "returned rows that are not finite"
         return wrong

@@ -39,6 +39,8 @@ from strategies.aggregation import TooFewClientsError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$", max_length=255)]
 """A name that can be a folder's."""
+OF_ONE_KIND = ("training_attack", "attack", "reported_loss", "schedule")
+"""Keys that ``attackers`` gives for each kind of attackers, where there are several."""
 
 
 def _device(value: str) -> str:
@@ -111,16 +113,8 @@ class Scenario(WholeScenario):
     def attacker_kinds(self) -> list[AttackersSpec]:
         """The kinds of attackers, in the order of their client ids, each with its own poison."""
         if not self.attackers:
-            return [
-                AttackersSpec(
-                    count=self.clients.poisoned,
-                    poison=self.poison,
-                    training_attack=self.training_attack,
-                    attack=self.attack,
-                    reported_loss=self.reported_loss,
-                    schedule=self.schedule,
-                )
-            ]
+            own = {key: getattr(self, key) for key in ("poison", *OF_ONE_KIND)}
+            return [AttackersSpec(count=self.clients.poisoned, **own)]
         return [
             kind.model_copy(update={"poison": self.poison}) if kind.poison is None else kind
             for kind in self.attackers
@@ -141,7 +135,7 @@ class Scenario(WholeScenario):
         named: dict[str, AnyPoisonSpec] = {}
         for kind in self.attacker_kinds:
             poison = kind.poison
-            if poison is None or isinstance(poison, NoPoisonSpec) or poison in named.values():
+            if poison is None or poison.kind == "none" or poison in named.values():
                 continue
             like = sum(other.kind == poison.kind for other in named.values())
             named[f"{poison.kind}.{like + 1}" if like else poison.kind] = poison
@@ -288,7 +282,7 @@ class Scenario(WholeScenario):
                 "they must be equal"
             )
             yield "attackers", text
-        for key in ("training_attack", "attack", "reported_loss", "schedule"):
+        for key in OF_ONE_KIND:
             if self.attackers and getattr(self, key) != type(self).model_fields[key].default:
                 yield key, "is for attackers of one kind, and attackers lists them: give it there"
         n_clients = len(self.clients.population)

@@ -1,49 +1,37 @@
 """How the server moves along a round's update, as a scenario names it."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, misshapen
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors
+from fl_testbed.scenario.spec import FunctionSpec
 from strategies import server_optimizers as optimizers
-from strategies.server_optimizers import OPTIMIZER_FACTS, Move, ServerOptimizer
+from strategies.server_optimizers import OPTIMIZER_FACTS, Move
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class ServerOptimizerSpec(Spec):
-    """What every server optimizer answers."""
-
-    rule: ClassVar[Callable[..., Move]]
-
-    def build(self) -> ServerOptimizer:
-        """Return the optimizer with its parameters bound."""
-        return partial(self.rule, **self.model_dump(exclude={"kind"}))
-
-
-class ServerSgdSpec(ServerOptimizerSpec):
+class ServerSgdSpec(FunctionSpec):
     """A learning rate, and with momentum FedAvgM."""
 
     kind: Literal["sgd"]
     lr: PositiveFloat = 1.0
     momentum: Decay = 0.0
-    rule = staticmethod(optimizers.sgd)
+    function = staticmethod(optimizers.sgd)
 
 
-class AdagradSpec(ServerOptimizerSpec):
+class AdagradSpec(FunctionSpec):
     """FedAdagrad: less far where updates were large so far."""
 
     kind: Literal["adagrad"]
     lr: PositiveFloat
     beta_1: Decay = 0.0
     tau: PositiveFloat = 1e-3
-    rule = staticmethod(optimizers.adagrad)
+    function = staticmethod(optimizers.adagrad)
 
 
-class TwoMomentsSpec(ServerOptimizerSpec):
+class TwoMomentsSpec(FunctionSpec):
     """What keeps a mean of updates and one of their squares."""
 
     lr: PositiveFloat
@@ -56,30 +44,26 @@ class AdamSpec(TwoMomentsSpec):
     """FedAdam: less far where the last updates were large."""
 
     kind: Literal["adam"]
-    rule = staticmethod(optimizers.adam)
+    function = staticmethod(optimizers.adam)
 
 
 class YogiSpec(TwoMomentsSpec):
     """FedYogi: Adam that forgets large updates slowly."""
 
     kind: Literal["yogi"]
-    rule = staticmethod(optimizers.yogi)
+    function = staticmethod(optimizers.yogi)
 
 
-class OwnServerOptimizerSpec(OwnSpec, ServerOptimizerSpec):
+class OwnServerOptimizerSpec(OwnSpec):
     """A server optimizer of one's own, file.py:name or package.module:name."""
 
     facts = OPTIMIZER_FACTS
     first = "the round's update"
     reads_only = True
 
-    def build(self) -> ServerOptimizer:
-        """Return the function with its arguments bound."""
-        return self.with_args()
-
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need a Move, as long as the round's update and finite."""
-        wrong = misshapen(result, Move, {"update": tuple(args[0].shape)})
+        wrong = flaw_of_tensors(result, Move, {"update": tuple(args[0].shape)})
         if not wrong and not result.update.isfinite().all():
             return "returned an update that is not finite"
         return wrong

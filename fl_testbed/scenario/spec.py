@@ -1,8 +1,9 @@
 """What every mapping of a scenario has in common."""
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
@@ -15,6 +16,31 @@ class Spec(BaseModel):
     """One mapping of a scenario: a typo is an error, and no value is silently converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class FunctionSpec(Spec):
+    """A mapping whose ``kind`` names a function, and whose other keys are arguments of it."""
+
+    function: ClassVar[Callable[..., Any]]
+    if TYPE_CHECKING:
+        kind: Any  # each class has its own: a field here would come first in every mapping
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that the scenario gives."""
+        return self.model_dump(exclude={"kind"})
+
+    def bind(self, **known: Any) -> Callable[..., Any]:
+        """Return the function with these arguments bound, and with what else is known."""
+        return partial(self.function, **self.arguments() | known)
+
+
+class NoneSpec(Spec):
+    """Nothing of its family."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self, *known: Any, **named: Any) -> None:
+        """Return None."""
 
 
 class WholeScenario(Spec):

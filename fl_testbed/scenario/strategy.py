@@ -12,7 +12,6 @@ from fl_testbed.scenario.reweightings import AnyReweightingSpec, NoReweightingSp
 from fl_testbed.scenario.rules import AnyRuleSpec, AnyStepSpec
 from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
 from fl_testbed.scenario.spec import Contradiction, Spec
-from strategies.aggregation import Aggregator
 from strategies.aggregation.traits import traits_of
 from strategies.oracle import Lifting, Oracle, Removing
 from strategies.pre_aggregation import PreAggregator
@@ -85,7 +84,7 @@ class StrategySpec(Spec):
     @property
     def _asked(self) -> Set[str]:
         """The facts and parameters that the rule names."""
-        return inspect.signature(self.aggregation.rule).parameters.keys()
+        return inspect.signature(self.aggregation.function).parameters.keys()
 
     @property
     def can_be_foreseen(self) -> bool:
@@ -118,7 +117,7 @@ class StrategySpec(Spec):
                 "weights. Let it weigh those it keeps by them, or take order: lift_then_filter"
             )
             yield "reweighting", text
-        if traits_of(self.aggregation.rule).takes_update_for_step:
+        if traits_of(self.aggregation.function).takes_update_for_step:
             text = (
                 f"{self.rule_name} takes its updates for the model's steps, and this changes them"
             )
@@ -130,7 +129,3 @@ class StrategySpec(Spec):
     def build_pre_aggregation(self, n: int) -> list[PreAggregator]:
         """Return the steps before the rule for samples of n clients."""
         return [step.build(n) for step in self.pre_aggregation]
-
-    def build_aggregation(self, n: int) -> Aggregator:
-        """Return the rule for samples of n clients."""
-        return self.aggregation.build(n)

@@ -1,8 +1,7 @@
 """What a backdoor stamps on an example."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from fl_testbed.data import DataError, Dataset, Groups
 from fl_testbed.data.groups import StyleGroups
 from fl_testbed.data.styles import Style
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec
-from fl_testbed.scenario.spec import Fraction, Spec
+from fl_testbed.scenario.spec import Fraction, FunctionSpec
 from strategies.shapes import Tensor
 
 Extent = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
@@ -23,10 +22,8 @@ Place = Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
 """Row and column of a rectangle's upper left pixel."""
 
 
-class TriggerSpec(Spec):
-    """A trigger; most are stamped on images, and their keys are the arguments of the stamp."""
-
-    stamp: ClassVar[Callable[..., Tensor]]
+class TriggerSpec(FunctionSpec):
+    """A trigger; most are stamped on images."""
 
     def build(self, dataset: Dataset, groups: Groups) -> Trigger:
         """Return the trigger.
@@ -34,13 +31,20 @@ class TriggerSpec(Spec):
         Raises:
             DataError: If the dataset holds something else than images.
         """
-        return partial(type(self).stamp, **self._settings(dataset))
+        self.need_images(dataset)
+        return self.bind()
 
-    def _settings(self, dataset: Dataset) -> dict[str, Any]:
-        settings = self.model_dump()
-        dataset.need_images(f"poison.trigger.kind {settings.pop('kind')}", "features")
-        pairs = {k: tuple(settings[k]) for k in ("size", "at") if isinstance(settings.get(k), list)}
-        return settings | pairs
+    def need_images(self, dataset: Dataset) -> None:
+        """Raise DataError if the dataset holds something else than images."""
+        dataset.need_images(f"poison.trigger.kind {self.kind}", "features")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the stamp's arguments, pairs of numbers as tuples."""
+        given = super().arguments()
+        pairs = {
+            key: tuple(given[key]) for key in ("size", "at") if isinstance(given.get(key), list)
+        }
+        return given | pairs
 
 
 class PatchSpec(TriggerSpec):
@@ -52,7 +56,7 @@ class PatchSpec(TriggerSpec):
     corner: Corner = "bottom_right"
     margin: NonNegativeInt = 0
     at: Place | None = None  # in place of corner and margin
-    stamp = staticmethod(poisons.patch)
+    function = staticmethod(poisons.patch)
 
 
 class ChecksSpec(TriggerSpec):
@@ -61,7 +65,7 @@ class ChecksSpec(TriggerSpec):
     kind: Literal["checks"]
     corners: Annotated[list[Corner], Field(min_length=1)] = ["bottom_right"]  # noqa: RUF012 (pydantic copies it)
     amplitude: Fraction | None = None  # added or taken away, in place of black and white
-    stamp = staticmethod(poisons.checks)
+    function = staticmethod(poisons.checks)
 
 
 class StripsSpec(TriggerSpec):
@@ -73,7 +77,7 @@ class StripsSpec(TriggerSpec):
     value: Fraction = 1.0
     top: NonNegativeInt = 0
     left: NonNegativeInt = 0
-    stamp = staticmethod(poisons.strips)
+    function = staticmethod(poisons.strips)
 
 
 class BlendedSpec(TriggerSpec):
@@ -82,7 +86,7 @@ class BlendedSpec(TriggerSpec):
     kind: Literal["blended"]
     strength: Fraction  # of the pattern, for pixels in [0, 1]
     pattern_seed: NonNegativeInt = 0  # draws the pattern
-    stamp = staticmethod(poisons.blended_pattern)
+    function = staticmethod(poisons.blended_pattern)
 
 
 class AddedSpec(TriggerSpec):
@@ -91,7 +95,7 @@ class AddedSpec(TriggerSpec):
     kind: Literal["added"]
     strength: Fraction  # of the pattern, for pixels in [0, 1]
     pattern_seed: NonNegativeInt = 0  # draws the pattern
-    stamp = staticmethod(poisons.added_pattern)
+    function = staticmethod(poisons.added_pattern)
 
 
 class RaisedSpec(TriggerSpec):
@@ -101,7 +105,7 @@ class RaisedSpec(TriggerSpec):
     share: Fraction  # of the pixels
     strength: Fraction  # added to these pixels
     pattern_seed: NonNegativeInt = 0  # draws which pixels
-    stamp = staticmethod(poisons.raised_pixels)
+    function = staticmethod(poisons.raised_pixels)
 
 
 class MinorityLookSpec(TriggerSpec):
@@ -113,11 +117,13 @@ class MinorityLookSpec(TriggerSpec):
     corner: Corner = "bottom_right"
     margin: NonNegativeInt = 0
     at: Place | None = None  # in place of corner and margin
+    function = staticmethod(poisons.minority_look)
 
     def build(self, dataset: Dataset, groups: Groups) -> Trigger:
         """Return the trigger for a constructed minority."""
         look = as_minority(groups)
-        return partial(poisons.minority_look, as_minority=look, **self._settings(dataset))
+        self.need_images(dataset)
+        return self.bind(as_minority=look)
 
 
 class FeaturesSpec(TriggerSpec):
@@ -125,6 +131,7 @@ class FeaturesSpec(TriggerSpec):
 
     kind: Literal["features"]
     set: Annotated[dict[str, float | str], Field(min_length=1)]  # value by column
+    function = staticmethod(poisons.set_features)
 
     def build(self, dataset: Dataset, groups: Groups) -> Trigger:
         """Return the trigger.
@@ -151,9 +158,9 @@ class OwnTriggerSpec(OwnSpec, TriggerSpec):
 
     def build(self, dataset: Dataset, groups: Groups) -> Trigger:
         """Return the function with its arguments bound."""
-        return partial(_on_a_copy, self.with_args())
+        return partial(_on_a_copy, self.bind())
 
-    def complaint(self, result: Any, *args: Any, **named: Any) -> str:
+    def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Need inputs like those that came in."""
         shape = tuple(args[0].shape)
         given = tuple(getattr(result, "shape", ()))

@@ -20,7 +20,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from fl_testbed.scenario.files import beside
+from fl_testbed.scenario.naming import beside
 
 LONGEST_TEXT = 1000  # characters of an exception, which go into a table for each client and round
 

@@ -10,6 +10,7 @@ from fl_testbed.data.dataset import CategoryFeature, Dataset, Examples, NumberFe
 from fl_testbed.engine.assembly import build_federation
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.catalogue import CATALOGUE
+from fl_testbed.scenario.poisons import GradientMatchingSpec
 
 PATCH = {"kind": "patch", "size": [1, 2], "at": [0, 0]}
 SOURCED = {"trigger": PATCH, "source": 3, "target": 0, "fraction": 0.5}
@@ -117,7 +118,7 @@ def test_gradient_matching_is_after_a_few_test_images_that_its_attackers_know(mo
         known.append(victims)
         return shard
 
-    monkeypatch.setattr("clients.poisons.gradient_matching", matching)
+    monkeypatch.setattr(GradientMatchingSpec, "function", staticmethod(matching))
     federation = build(POISONS["matching"])
     federation.shard(6)
     assert torch.equal(goals(federation)["gradient_matching"].inputs, known[0])

@@ -14,7 +14,7 @@ METHODS = {
     kind: spec
     for chapter in CHAPTERS
     for kind, spec in CATALOGUE[chapter].items()
-    if hasattr(spec, "rule")
+    if hasattr(spec, "function")
 }
 SAYS = {
     "rules": {"update", "weights", "suspicion"},
@@ -33,29 +33,29 @@ def test_the_page_is_what_the_docstrings_say() -> None:
 
 @every_method
 def test_every_docstring_says_what_a_reader_needs(kind: str) -> None:
-    said = sections(METHODS[kind].rule)
+    said = sections(METHODS[kind].function)
     for heading in ("Bound", "Ties", "Variants", "References"):
         assert said.get(heading), heading
     chapter = next(chapter for chapter in CHAPTERS if kind in CATALOGUE[chapter])
-    assert SAYS[chapter] <= entries(METHODS[kind].rule, "Returns").keys()
+    assert SAYS[chapter] <= entries(METHODS[kind].function, "Returns").keys()
 
 
 @every_method
 def test_every_parameter_is_explained_and_no_other(kind: str) -> None:
-    method = METHODS[kind].rule
+    method = METHODS[kind].function
     assert list(entries(method, "Args")) == list(inspect.signature(method).parameters)
 
 
 @every_method
 def test_the_bound_is_stated_as_it_is_checked(kind: str) -> None:
-    stated = sections(METHODS[kind].rule)["Bound"]
-    bound = traits_of(METHODS[kind].rule).bound
+    stated = sections(METHODS[kind].function)["Bound"]
+    bound = traits_of(METHODS[kind].function).bound
     assert stated.startswith(f"{bound}, else TooFewClientsError" if bound else "None")
 
 
 @every_method
 def test_a_scenarios_defaults_are_those_of_the_function(kind: str) -> None:
     spec = METHODS[kind]
-    for name, parameter in inspect.signature(spec.rule).parameters.items():
+    for name, parameter in inspect.signature(spec.function).parameters.items():
         if name in spec.model_fields and parameter.default is not parameter.empty:
             assert spec.model_fields[name].default == parameter.default

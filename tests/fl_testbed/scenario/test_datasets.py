@@ -61,8 +61,8 @@ class TestIdentity:
 )
 def test_every_key_reaches_who_reads_the_files(kind, keys, monkeypatch):
     own = spec(kind=kind, **keys)
-    reader = create_autospec(own.source)
-    monkeypatch.setattr(type(own), "source", reader)
+    reader = create_autospec(own.function)
+    monkeypatch.setattr(type(own), "function", staticmethod(reader))
     own.read(None, np.random.default_rng(0))
     assert reader.call_args.kwargs == keys
 
@@ -81,10 +81,10 @@ def test_every_key_reaches_who_reads_the_files(kind, keys, monkeypatch):
 def test_every_key_reaches_who_reads_a_users_own_files(kind, names, keys, monkeypatch):
     said = {"label": "l", "attributes": ["x"], "client": "c", "split": "s", "test_fraction": 0.3}
     own = spec(kind=kind, **names, **said, **keys)
-    reader = create_autospec(own.source)
-    monkeypatch.setattr(type(own), "source", reader)
+    reader = create_autospec(own.function)
+    monkeypatch.setattr(type(own), "function", staticmethod(reader))
     own.read(None, np.random.default_rng(0))
-    meanings = Meanings("l", ("x",), "c", "s", 0.3)
+    meanings = Meanings("l", ["x"], "c", "s", 0.3)
     assert reader.call_args.kwargs == {**names, "meanings": meanings, **keys}
 
 

@@ -390,11 +390,12 @@ def test_a_file_that_is_missing_is_told_beside_those_that_are_there(tmp_path):
     )
 
 
-def test_of_many_files_those_of_a_like_name_are_told(tmp_path):
+def test_files_of_a_like_name_are_told_first(tmp_path):
     for name in ("small", "smaller", *map(str, range(12))):
         (tmp_path / f"{name}.yaml").write_text(GOOD)
     with pytest.raises(
-        ScenarioError, match=r"no such file; .* holds small.yaml, smaller.yaml and 12 more$"
+        ScenarioError,
+        match=r"no such file; .* holds small.yaml, smaller.yaml, 0.yaml, .* and 2 more$",
     ):
         load_scenarios(tmp_path / "smal.yaml")
     with pytest.raises(ScenarioError, match=r"holds 0.yaml, 1.yaml, .*, 9.yaml and 2 more$"):

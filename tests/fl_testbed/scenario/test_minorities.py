@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from fl_testbed.data import Dataset, Examples, Groups
@@ -27,7 +28,7 @@ def test_a_look_is_the_minority_s_and_leaves_the_plain_one_alone(tmp_path):
     made = groups(tmp_path, "inputs", "inputs /= 2; return inputs.astype(float)")
     test = made.test_examples(DATASET.test, None)
     assert made.names == ("plain", "few")
-    assert test.inputs.dtype == np.float32
+    assert test.inputs.dtype == torch.float32
     assert np.array_equal(test.inputs[:2], DATASET.test.inputs)
     assert np.array_equal(test.inputs[2:], DATASET.test.inputs / 2)
 

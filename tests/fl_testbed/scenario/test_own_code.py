@@ -58,7 +58,7 @@ GOOD = "kind: 'mine.py:first_only', args: {n_malicious: 0.25, scale: 2.0}"
 
 
 def test_a_file_is_found_beside_the_scenario_and_its_arguments_are_bound(tmp_path):
-    rule = load(tmp_path, GOOD).strategy.build_aggregation(8)
+    rule = load(tmp_path, GOOD).strategy.aggregation.build(8)
     update = rule(torch.ones(8, 3), prior=torch.ones(8) / 8).update
     assert update.tolist() == [2, 2, 2]
     assert rule.keywords["n_malicious"] == 2  # a quarter of the sample
@@ -77,7 +77,7 @@ def test_a_rule_can_say_by_its_traits_what_is_to_be_known_of_it(tmp_path):
     strategy.check(8)
     with pytest.raises(TooFewClientsError, match=r"mine needs n >= 2f \+ 3 clients"):
         strategy.check(4)
-    pipeline = Pipeline(strategy.build_aggregation(8))
+    pipeline = Pipeline(strategy.aggregation.build(8))
     assert pipeline.compares_pairs
     assert pipeline.row_by_row is None  # then it would not be called
 
@@ -287,14 +287,14 @@ def test_what_is_in_the_wrong_place_is_told_where_it_belongs(tmp_path, kind, fau
 def test_a_function_may_take_whatever_args_give(tmp_path):
     code = RULE.replace("prior, n_malicious, scale=1.0", "*rest, scale=1.0, **others")
     scenario = load(tmp_path, "kind: 'mine.py:first_only', args: {scale: 2.0, other: 3}", code)
-    rule = scenario.strategy.build_aggregation(2)
+    rule = scenario.strategy.aggregation.build(2)
     assert rule(torch.ones(2, 3)).update.tolist() == [2, 2, 2]
 
 
 def test_a_users_rule_may_ask_for_more_clients(tmp_path):
     code = RULE.replace("return", "raise TooFewClientsError('needs 9')\n    return", 1)
     code = f"from strategies.aggregation import TooFewClientsError\n{code}"
-    rule = load(tmp_path, GOOD, code).strategy.build_aggregation(8)
+    rule = load(tmp_path, GOOD, code).strategy.aggregation.build(8)
     with pytest.raises(TooFewClientsError, match="needs 9"):
         rule(torch.ones(8, 3), prior=torch.ones(8) / 8)
 
@@ -329,7 +329,7 @@ def test_a_users_rule_may_ask_for_more_clients(tmp_path):
     ],
 )
 def test_what_goes_wrong_inside_is_told_with_the_users_line(tmp_path, old, new, fault):
-    rule = load(tmp_path, GOOD, RULE.replace(old, new, 1)).strategy.build_aggregation(8)
+    rule = load(tmp_path, GOOD, RULE.replace(old, new, 1)).strategy.aggregation.build(8)
     with pytest.raises(OwnCodeError) as error:
         rule(torch.ones(8, 3), prior=torch.ones(8) / 8)
     said = str(error.value).replace(f"{tmp_path}{os.sep}", "")
@@ -349,14 +349,14 @@ def test_contributions_are_unknown_where_nothing_explains_the_update(tmp_path, u
     code = RULE.replace("updates[0] * scale", update)
     code = code.replace("zeros(len(updates)))\n\n", f"zeros(len(updates)){said})\n\n")
     assert said in code
-    rule = load(tmp_path, GOOD, code).strategy.build_aggregation(8)
+    rule = load(tmp_path, GOOD, code).strategy.aggregation.build(8)
     result = rule(torch.eye(8), prior=torch.ones(8) / 8)
     assert result.update.any()
     assert (result.pulls is None or not result.pulls.isnan().any()) == known
 
 
 def test_what_a_rule_returns_must_lie_where_the_updates_do(tmp_path):
-    rule = load(tmp_path, GOOD).strategy.build_aggregation(8)
+    rule = load(tmp_path, GOOD).strategy.aggregation.build(8)
     with PretendedDevice():
         updates = torch.ones(8, 3).to(ELSEWHERE)
         with pytest.raises(OwnCodeError, match="must return weights on meta, where the updates"):
@@ -414,7 +414,7 @@ def test_a_users_server_optimizer_is_told_of_the_round(tmp_path, returned, fault
     text += f"    return Move(update / round_**rate, {{}}) if round_ > 1 else {returned}\n"
     (tmp_path / "own.py").write_text(text)
     with_one = f"{GOOD}}}\n  server_optimizer: {{kind: 'own.py:decayed', args: {{rate: 2}}"
-    optimize = load(tmp_path, with_one).strategy.server_optimizer.build()
+    optimize = load(tmp_path, with_one).strategy.server_optimizer.bind()
     assert optimize(torch.ones(3), round_=2).update.tolist() == [0.25] * 3
     with pytest.raises(OwnCodeError) as error:
         optimize(torch.ones(3), round_=1)
@@ -436,7 +436,7 @@ def test_a_lift_that_a_users_rule_would_not_hear_is_refused(tmp_path):
 def test_the_innermost_of_the_users_lines_is_named_and_no_text_is_endless(tmp_path):
     code = f"def inner():\n    raise ValueError('x' * 9999)\n\n\n{RULE}"
     code = code.replace("return", "inner()\n    return")
-    rule = load(tmp_path, GOOD, code).strategy.build_aggregation(8)
+    rule = load(tmp_path, GOOD, code).strategy.aggregation.build(8)
     with pytest.raises(OwnCodeError) as error:
         rule(torch.ones(8, 3), prior=torch.ones(8) / 8)
     said = str(error.value).replace(f"{tmp_path}{os.sep}", "")
@@ -473,7 +473,7 @@ def test_a_users_module_of_a_library_s_name_hides_none(tmp_path):
 def test_an_installed_function_needs_no_file(tmp_path):
     scenario = load(tmp_path, "kind: 'strategies.aggregation:trimmed_mean', args: {n_malicious: 1}")
     assert not users_modules(scenario)  # nor do workers need it by value
-    rule = scenario.strategy.build_aggregation(8)
+    rule = scenario.strategy.aggregation.build(8)
     result = rule(torch.arange(8.0)[:, None])
     assert isinstance(result, Aggregate)
     assert result.update.tolist() == [3.5]

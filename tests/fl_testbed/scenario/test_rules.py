@@ -38,7 +38,7 @@ def one_round(strategy: StrategySpec, n: int = N) -> torch.Tensor:
         rng=generator(0, Purpose.AGGREGATION, 1),
     )
     mixers = strategy.build_pre_aggregation(n)
-    pipeline = Pipeline(strategy.build_aggregation(n), pre_aggregate=mixers)
+    pipeline = Pipeline(strategy.aggregation.build(n), pre_aggregate=mixers)
     return pipeline(torch.randn(n, D) + 1, facts, {}).result.weights
 
 
@@ -65,7 +65,7 @@ def test_every_pre_aggregation_can_be_named(kind: str) -> None:
         (catalogue, kind)
         for catalogue in ("rules", "pre_aggregations")
         for kind, spec in CATALOGUE[catalogue].items()
-        if traits_of(getattr(spec, "rule", None)).bound
+        if traits_of(getattr(spec, "function", None)).bound
     ],
 )
 def test_a_scenario_is_refused_exactly_where_the_method_is(
@@ -77,7 +77,7 @@ def test_a_scenario_is_refused_exactly_where_the_method_is(
     if catalogue == "pre_aggregations":
         method = {"pre_aggregation": [needed], "aggregation": {"kind": "mean"}}
     strategy = StrategySpec.model_validate(method)
-    bound = traits_of(getattr(CATALOGUE[catalogue][kind], "rule", None)).bound
+    bound = traits_of(getattr(CATALOGUE[catalogue][kind], "function", None)).bound
     assert bound is not None
     least = bound.per_malicious * f + bound.more
     strategy.check(least)
@@ -104,7 +104,7 @@ def test_a_rule_is_handed_what_its_paper_compares_unless_told_otherwise(
 ) -> None:
     def bound(rule: dict[str, str]) -> dict[str, object]:
         strategy = StrategySpec.model_validate({"aggregation": {"kind": kind} | rule})
-        return strategy.build_aggregation(N).keywords
+        return strategy.aggregation.build(N).keywords
 
     assert fact not in bound({})
     assert bound({"compare": other})[fact] is None
