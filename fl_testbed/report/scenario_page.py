@@ -128,6 +128,7 @@ ELSEWHERE = {
     "server_optimizers": "rules.md#server-optimizers",
 }
 NAMED_OTHERWISE: dict[str, Callable[..., object]] = {
+    "adaptive_backdoor": poisons.adapted_pattern,
     "subpopulation": poisons.subpopulation_attack,
     "pgd": attacks.ProjectedDescent,
     "neurotoxin": attacks.Neurotoxin,
