@@ -21,6 +21,7 @@ from strategies.flower_arrays import Layout, flat_record, packed, record_of, sta
 from strategies.randomness import Purpose, generator
 
 ARRAYS = "arrays"
+LEARNT = "learnt"  # what attackers have, by the name of their poison: honest clients do not look
 CLEAN_ARRAYS = "clean-arrays"  # an attacker's second reply, for its colluders alone
 LAST_RECEIVED = "last-received"
 PERSONAL = "personal"  # a client's own model, which it keeps
@@ -68,7 +69,8 @@ class ShardClientApp(ClientApp):
         seed: The scenario's seed.
         cohort: The most clients that :meth:`train_many` trains at once.
         work_of: Returns what a client (the first argument) does in a round (the second) where that
-            is not to train on its shard as ``settings`` say: attackers.
+            is not to train on its shard as ``settings`` say: attackers. The third is what these
+            have learnt.
         memory: The memory of the device to train on; the CPU's by default, as much as it has.
         local: A group-robust or personal method inside every client; none by default.
         stays_on_device: Whether replies hold tensors of that device: for a server in this process.
@@ -81,7 +83,7 @@ class ShardClientApp(ClientApp):
         settings: LocalTraining,
         seed: int,
         cohort: int = 1,
-        work_of: Callable[[int, int], Work | None] = lambda client, round_: None,
+        work_of: Callable[[int, int, State], Work | None] = lambda client, round_, learnt: None,
         memory: DeviceMemory | None = None,
         local: LocalMethod | None = None,
         *,
@@ -143,7 +145,10 @@ class ShardClientApp(ClientApp):
         """Return the models to train: the one to send, and where there are any, its clean twin
         and the client's own."""
         client, round_ = _client(context), _round(message)
-        work = self._work_of(client, round_) or Work(self._shard_of(client), self._settings)
+        told = message.content.array_records.get(LEARNT)
+        learnt = {} if told is None else state_dict_of(told)
+        work = self._work_of(client, round_, learnt)
+        work = work or Work(self._shard_of(client), self._settings)
         lesson = self._lesson(work, received, round_, context)
         make_rng = partial(generator, self._seed, Purpose.TRAINING, round_, client)
         hook = _hook_maker(work, context)

@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     LESSON = 12
     DROPOUT = 13
     PROBE = 14
+    LEARNT_TRIGGER = 15
 
 
 def generator(seed: int, purpose: Purpose, *where: int) -> np.random.Generator:

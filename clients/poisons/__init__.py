@@ -3,6 +3,7 @@
 A pooled dataset is a shard too, so that centralised methods are poisoned by the same functions.
 """
 
+from clients.poisons.adaptive_backdoor import adapted_pattern, pixels_set_by, stamped_with
 from clients.poisons.choosing import check_candidates, is_source
 from clients.poisons.clean_label_backdoor import (
     Harden,
@@ -50,6 +51,7 @@ __all__ = [
     "Relabel",
     "Subpopulations",
     "Trigger",
+    "adapted_pattern",
     "added_pattern",
     "blended_pattern",
     "check_candidates",
@@ -75,10 +77,12 @@ __all__ = [
     "patch",
     "perturbed",
     "pick_by_size",
+    "pixels_set_by",
     "raised_pixels",
     "random_other",
     "rare_examples",
     "set_features",
+    "stamped_with",
     "strips",
     "subpopulation_attack",
     "wrong_class",

@@ -1,6 +1,6 @@
 """What attacks do, each beside the same run without it.
 
-    for name in updates stronger poisons adaptive; do
+    for name in updates stronger poisons learnt adaptive; do
       fl-testbed run experiments/attacks/$name.yaml
     done
     python -m experiments.attacks.table
@@ -80,6 +80,7 @@ patch, kept within a ball (PGD, 0.5) | patch_pgd
 patch, in coordinates others leave alone (Neurotoxin) | patch_neurotoxin
 patch, minority-mimic | patch_minority_mimic | \
 at 1.5 of the minority's own spread | patch_minority_mimic_1.5
+patch 4 × 4, learnt (A3FL) | adaptive | 5 × 5 in the middle | adaptive_middle
 blended, 0.2 | blended
 the minority's own feature in a corner | minority_look
 distributed, 4 pieces of a patch of 4 × 4 | distributed | patch of 8 × 8 | distributed_8
@@ -113,6 +114,14 @@ ADAPTIVE = {
     "alie": "ALIE",
     "alie_1.5": "ALIE, z = 1.5",
     "mimic": "Mimic",
+}
+TRIGGERS = ("fixed", "learnt", "stamped_in_the_test_alone")
+UNDER = {
+    "mean": "mean",
+    "norm_clipping": "clipping to the median norm",
+    "multi_krum": "Multi-Krum",
+    "coordinate_median": "median",
+    "flame": "FLAME",
 }
 RULES = {
     "krum": "Krum",
@@ -232,6 +241,19 @@ def against_the_best_plain(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def of_triggers(scenarios: Iterable[Scenario], out: Path) -> pd.DataFrame:
+    """Read what a trigger wins while attackers attack and in the last round, a row for each run."""
+    rows = []
+    for scenario in scenarios:
+        folder = place_of_run(out / scenario.name, scenario.variant, scenario.seed)
+        rates = pd.read_csv(folder / "attacks.csv").set_index("round")["attack_success_rate"]
+        row = {"trigger": scenario.variant.partition(",")[0]}
+        row |= {"rule": scenario.strategy.aggregation.kind, "seed": scenario.seed}
+        ends = {"attacked": scenario.schedule.last, "later": scenario.rounds}
+        rows.append(row | {name: 100 * rates[round_] for name, round_ in ends.items()})
+    return pd.DataFrame(rows)
+
+
 def tables() -> dict[str, str]:
     """Return the tables of the README, from the result files."""
     against_mean, adaptive, compared = (
@@ -246,6 +268,7 @@ def tables() -> dict[str, str]:
     made = {
         "updates": updates(variants, {**variants, **stronger}),
         "poisons": poisons(variants),
+        "learnt": by_trigger(pd.read_csv(RESULTS / "learnt.csv")),
         "adaptive": by_rule(cells, leads),
         "leads": by_rule_leads(leads),
     }
@@ -280,6 +303,25 @@ def poisons(variants: dict[str, dict]) -> list[list[str]]:
         if more == variant:  # not in attack success
             won = _lost(row, "goal_accuracy")
         rows.append([name, before, _cell(row, "success_rate"), _won(row), where, won])
+    return rows
+
+
+def by_trigger(runs: pd.DataFrame) -> list[list[str]]:
+    """Return the success of the fixed and of the learnt trigger, and the lead of the latter.
+
+    Bold where the interval does not reach zero.
+    """
+    rows = [["success", "fixed", "learnt", "lead", "stamped in the test alone"]]
+    rows[0] += ["fixed, 10 rounds later", "learnt, 10 rounds later", "lead"]
+    for rule, title in UNDER.items():
+        own = runs[runs["rule"] == rule].set_index("seed")
+        fixed, learnt, alone = (own[own["trigger"] == trigger] for trigger in TRIGGERS)
+        row = [title]
+        for when in ("attacked", "later"):
+            row += [pages.mean_pm(trigger[when], 1) for trigger in (fixed, learnt)]
+            row.append(pages.difference(learnt[when] - fixed[when], 1))
+            row += [pages.mean_pm(alone[when], 1)] if when == "attacked" else []
+        rows.append(row)
     return rows
 
 
@@ -347,6 +389,9 @@ def main() -> None:
     adaptive = with_changes(runs_of("adaptive"))
     found = {
         "against_mean": summary(with_changes(runs_of(*AGAINST_MEAN))),
+        "learnt": of_triggers(
+            load_scenarios(HERE / "learnt.yaml", arguments.settings), arguments.out
+        ),
         "adaptive": summary(adaptive),
         "adaptive_against_plain": against_the_best_plain(adaptive),
     }

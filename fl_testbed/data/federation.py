@@ -1,7 +1,8 @@
 """A dataset shared out to clients, each with its role."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -29,15 +30,33 @@ class Goal(NamedTuple):
     """The same inputs as they were before, where attackers change them."""
 
 
+Learnt = Mapping[str, Tensor]
+"""What attackers have learnt from the models they received, by the name of their poison."""
+NOTHING: Learnt = MappingProxyType({})
+
+
 class Poison(Protocol):
     """What attackers do to their data, and what they are after with it."""
 
-    def __call__(self, shard: Shard, client: int, rng: np.random.Generator) -> Shard:
+    def __call__(
+        self, shard: Shard, client: int, rng: np.random.Generator, learnt: Learnt
+    ) -> Shard:
         """Turn the clean shard of an attacker into what it trains on."""
         ...
 
-    def goals(self, test: GroupedExamples) -> Mapping[str, Goal]:
+    def goals(self, test: GroupedExamples, learnt: Learnt = NOTHING) -> Mapping[str, Goal]:
         """Return by name what shows whether it worked, on the majority's test examples."""
+        ...
+
+    def learn(
+        self,
+        round_: int,
+        clients: Sequence[int],
+        received: Mapping[str, Tensor],
+        learnt: Learnt,
+        device: torch.device,
+    ) -> Learnt:
+        """Return what attackers have learnt once clients have received a round's model."""
         ...
 
 
@@ -69,11 +88,12 @@ class Federation:
         """What the groups are called."""
         return self.groups.names
 
-    def shard(self, client: int) -> Shard:
-        """Return what a client trains on."""
+    def shard(self, client: int, learnt: Learnt = NOTHING) -> Shard:
+        """Return what a client trains on, once attackers have learnt something."""
         shard = self.clean_shard(client)
         if shard.role is Role.POISONED and self.poison is not None:
-            shard = self.poison(shard, client, generator(self.seed, Purpose.POISON, client))
+            rng = generator(self.seed, Purpose.POISON, client)
+            shard = self.poison(shard, client, rng, learnt)
         return shard
 
     def clean_shard(self, client: int) -> Shard:

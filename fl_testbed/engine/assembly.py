@@ -9,6 +9,7 @@ from clients.app import ShardClientApp, Work
 from clients.device_memory import DeviceMemory, HostMemory
 from clients.shard import Role
 from fl_testbed.data import DataError, Dataset, Federation, Groups
+from fl_testbed.data.federation import NOTHING, Learnt
 from fl_testbed.data.groups import OwnGroups, group_index
 from fl_testbed.data.partition import Division, Draws, disjoint_shards, overlapping_shards
 from fl_testbed.engine.attackers import AttackersPoison, restyle, wanted
@@ -107,9 +108,11 @@ def build_client_app(
     ).get
     kind_of = {client: kind for ids, kind in scenario.attackers_by_id for client in ids}
 
+    poison_of = {c: name for name, ids in scenario.attackers_by_poison.items() for c in ids}
+
     settings_in = lru_cache(maxsize=1)(scenario.training_in)  # the same for all of a round
 
-    def work_of(client: int, round_: int) -> Work:
+    def work_of(client: int, round_: int, learnt: Learnt = NOTHING) -> Work:
         kind, settings = kind_of.get(client), settings_in(round_)
         if kind is None:
             return Work(shard_of(client), settings)
@@ -117,8 +120,12 @@ def build_client_app(
         keeps_received = training_attack is not None and training_attack.needs_previous
         if not kind.schedule.build().is_active(round_):
             return Work(shard_of(client), settings, keeps_received=keeps_received)
+        if poison_of.get(client) in learnt:  # of this round alone
+            shard = federation.shard(client, learnt).to(memory.device)
+        else:
+            shard = shard_of(client, clean=False)
         return Work(
-            shard_of(client, clean=False),
+            shard,
             kind.training.build(settings),
             training_attack,
             shard_of(client) if kind.attack.needs_twin else None,

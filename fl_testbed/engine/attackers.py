@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from clients.poisons import rare_examples
 from clients.shard import Role, Shard, pooled
-from clients.training import train
+from clients.training import State, train
 from fl_testbed.data import Dataset, Federation, Goal, GroupedExamples
 from fl_testbed.data.dealing import Wanted
-from fl_testbed.data.federation import Restyle
+from fl_testbed.data.federation import NOTHING, Learnt, Restyle
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Rule, Surroundings
 from fl_testbed.engine.evaluation import test_set
 from fl_testbed.engine.grid import ClientGrid
@@ -58,6 +58,7 @@ class AttackersPoison:
     """The poisons of all kinds of attackers, each made from what its attackers know."""
 
     def __init__(self, scenario: Scenario, federation: Federation) -> None:
+        self._scenario, self._federation = scenario, federation
         clients = scenario.attackers_by_poison
         self._own = {
             client: (name, place)
@@ -70,17 +71,53 @@ class AttackersPoison:
             if plan is not None:
                 self._plans[name] = plan
 
-    def __call__(self, shard: Shard, client: int, rng: np.random.Generator) -> Shard:
+    def __call__(
+        self, shard: Shard, client: int, rng: np.random.Generator, learnt: Learnt
+    ) -> Shard:
         """Poison the shard of an attacker, if it has a poison."""
         if client not in self._own:
             return shard
         name, among_its_kind = self._own[client]
-        return self._plans[name].poisoned(shard, among_its_kind, rng)
+        plan = self._plans[name]
+        return plan.poisoned(shard, among_its_kind, rng, learnt.get(name, plan.at_first))
 
-    def goals(self, test: GroupedExamples) -> dict[str, Goal]:
+    def goals(self, test: GroupedExamples, learnt: Learnt = NOTHING) -> dict[str, Goal]:
         """Return what each poison is after, by its name."""
-        goals = {name: plan.goal(test) for name, plan in self._plans.items()}
+        goals = {
+            name: plan.aim(test, learnt.get(name, plan.at_first))
+            for name, plan in self._plans.items()
+        }
         return {name: goal for name, goal in goals.items() if goal is not None}
+
+    def learn(
+        self,
+        round_: int,
+        clients: Sequence[int],
+        received: State,
+        learnt: Learnt,
+        device: torch.device,
+    ) -> Learnt:
+        """Let attackers learn from the model that clients are about to receive.
+
+        The first that attacks in the round does it for all that have its poison, on its own data.
+        """
+        learners: dict[str, int] = {}
+        for ids, kind in self._scenario.attackers_by_id:
+            for client in ids if kind.schedule.build().is_active(round_) else ():
+                if client in clients and client in self._own:
+                    learners.setdefault(self._own[client][0], client)
+        for name, client in learners.items():
+            plan = self._plans[name]
+            if plan.learn is None or plan.at_first is None:
+                continue
+            model = build_model(self._scenario, self._federation.dataset).to(device)
+            model.load_state_dict(received)
+            shard = self._federation.clean_shard(client).to(device)
+            settings = self._scenario.training_in(round_)
+            rng = generator(self._scenario.seed, Purpose.LEARNT_TRIGGER, round_, client)
+            found = plan.learn(learnt.get(name, plan.at_first), model, shard, settings, rng)
+            learnt = {**learnt, name: found.cpu()}
+        return learnt
 
 
 def _scene(attackers: Sequence[int], scenario: Scenario, federation: Federation) -> Scene:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from clients.shard import HONEST
 from clients.training import classes_in, logits_of
 from fl_testbed.data import Federation, Goal, GroupedExamples
+from fl_testbed.data.federation import NOTHING, Learnt
 from fl_testbed.data.groups import shown_name
 from fl_testbed.engine.models import build_model
 from fl_testbed.metrics import (
@@ -76,10 +77,8 @@ class Evaluator:
         self._judged = _judged(federation, scenario.evaluation.n_clients)
         self._holdings = federation.cell_counts(self._judged)
         self._own = [self._own_tests(client) for client in self._judged]
-        self._goals: Mapping[str, Goal] = {}
-        if federation.poison is not None:
-            goals = federation.poison.goals(federation.majority(self._test))
-            self._goals = {name: _shown_on(device, goal) for name, goal in goals.items()}
+        self._device = device
+        self._goals = self._goals_after(NOTHING)
 
     @property
     def untested(self) -> list[str]:
@@ -95,8 +94,16 @@ class Evaluator:
         classes = np.setdiff1d(held, self._test.labels)
         return groups + [f"class {label}" for label in classes]
 
-    def __call__(self, arrays: ArrayRecord) -> Evaluation:
-        """Test a model."""
+    def _goals_after(self, learnt: Learnt) -> Mapping[str, Goal]:
+        if self._federation.poison is None:
+            return {}
+        goals = self._federation.poison.goals(self._federation.majority(self._test), learnt)
+        return {name: _shown_on(self._device, goal) for name, goal in goals.items()}
+
+    def __call__(self, arrays: ArrayRecord, learnt: Learnt = NOTHING) -> Evaluation:
+        """Test a model, once attackers have learnt something."""
+        if learnt:
+            self._goals = self._goals_after(learnt)
         self._model.load_state_dict(state_dict_of(arrays))
         logits = logits_of(self._model, self._inputs).cpu()
         labels = self._test.labels

@@ -1,13 +1,14 @@
 """The round loop of one run, and the rows that it leaves in the tables."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 
-from flwr.app import ArrayRecord, ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message
 
-from clients.app import PERSONAL
+from clients.app import LEARNT, PERSONAL
 from fl_testbed.data import Federation
+from fl_testbed.data.federation import NOTHING, Learnt
 from fl_testbed.engine.assembly import build_strategy
 from fl_testbed.engine.attackers import with_attackers
 from fl_testbed.engine.evaluation import Evaluation, Evaluator
@@ -98,6 +99,8 @@ class Run:
             names = ", ".join(untested)
             text = f"no test example of {names}: worst group and accuracy are those of the others"
             self._grid.notes.append(text)
+        self._learnt: Learnt = NOTHING
+        self._device = device
         self._recorder: Recorder | None = None  # of the last round, if updates are recorded
         self._arrays = ArrayRecord(model.state_dict())
         self._n_parameters = Layout.of(self._arrays).size
@@ -120,7 +123,9 @@ class Run:
             if round_ > 0:
                 self._train(round_)
             trained = perf_counter()
-            evaluation = self._evaluate(self._arrays) if self._is_evaluated(round_) else None
+            evaluation = (
+                self._evaluate(self._arrays, self._learnt) if self._is_evaluated(round_) else None
+            )
             tables = self._tables(round_, evaluation)
             tables["timings.csv"] = [(round_, trained - began, perf_counter() - trained)]
             updates = b"" if self._recorder is None else self._recorder.content()
@@ -131,16 +136,19 @@ class Run:
     def _state(self) -> State:
         state = {f"arrays/{k}": v for k, v in state_dict_of(self._arrays).items()}
         state |= {f"strategy/{k}": v for k, v in self._strategy.state_dict().items()}
+        state |= {f"learnt/{k}": v for k, v in self._learnt.items()}
         state |= {f"sampling/{k}": v for k, v in self._sampler.state_dict().items()}
         return state | {f"client/{k}": v for k, v in self._grid.state_dict().items()}
 
     def _load_state(self, state: State) -> None:
-        parts: dict[str, State] = {"arrays": {}, "strategy": {}, "sampling": {}, "client": {}}
+        names = ("arrays", "strategy", "learnt", "sampling", "client")
+        parts: dict[str, State] = {name: {} for name in names}
         for name, tensor in state.items():
             kind, _, rest = name.partition("/")
             parts[kind][rest] = tensor
         self._arrays = ArrayRecord({name: parts["arrays"][name] for name in self._arrays})
         self._strategy.load_state_dict(parts["strategy"])
+        self._learnt = parts["learnt"]
         self._sampler.load_state_dict(parts["sampling"])
         self._grid.load_state_dict(parts["client"])
 
@@ -152,7 +160,8 @@ class Run:
         recording = self._scenario.record_updates
         # A rule that is tried on the record later may ask for losses.
         config = ConfigRecord({} if recording is None else {"report-loss": True})
-        messages = self._strategy.configure_train(round_, self._arrays, config, grid)
+        messages = list(self._strategy.configure_train(round_, self._arrays, config, grid))
+        self._learn(round_, messages)
         replies = grid.send_and_receive(messages)
         if recording is not None:
             self._recorder = Recorder(recording.dtype, self._arrays)
@@ -163,6 +172,20 @@ class Run:
         if arrays is not None:
             # Clients do not test it: the engine does.
             self._arrays = in_types_of(self._arrays, arrays)
+
+    def _learn(self, round_: int, messages: Sequence[Message]) -> None:
+        """Let attackers learn from the model in the messages, and tell them all: no strategy sees
+        it."""
+        if self._federation.poison is None:
+            return
+        there = [client for client in self._grid.sample if client not in self._grid.dropouts]
+        received = state_dict_of(self._arrays)
+        self._learnt = self._federation.poison.learn(
+            round_, there, received, self._learnt, self._device
+        )
+        told = ArrayRecord(dict(self._learnt))
+        for message in messages if self._learnt else ():
+            message.content[LEARNT] = told
 
     def _complaints(self, round_: int) -> list[str]:
         """Say so the first time that clients fail or a round moves nothing: more may follow."""

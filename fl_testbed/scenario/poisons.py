@@ -7,19 +7,19 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from clients import poisons
 from clients.poisons import Harden, HeldBy, Relabel, Trigger, is_source
 from clients.shard import Shard
-from clients.training import logits_of
+from clients.training import LocalTraining, logits_of
 from fl_testbed.data import DataError, Dataset, Goal, GroupedExamples, Groups
 from fl_testbed.scenario.minorities import MinoritySpec
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_shard
 from fl_testbed.scenario.partitions import ClientsSpec
 from fl_testbed.scenario.spec import Contradiction, Fraction, FunctionSpec, NoneSpec, Spec
-from fl_testbed.scenario.triggers import AnyTriggerSpec, as_minority
+from fl_testbed.scenario.triggers import AnyTriggerSpec, PatchSpec, as_minority
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
 
@@ -55,20 +55,39 @@ class Scene:
         return model
 
 
+Learn = Callable[[Tensor, nn.Module, Shard, LocalTraining, np.random.Generator], Tensor]
+"""Returns what attackers have learnt after one more model: from what they had before, the model,
+clean examples of one of them, how honest clients train, and random numbers."""
+
+
 class Plan(NamedTuple):
     """A poison with everything bound that it needs."""
 
     poison: Callable[..., Shard]
     """From a clean shard to the poisoned one. By name it is told ``attacker``, the place of its
-    attacker among those of the poison (from 0), and ``rng``."""
-    goal: Callable[[GroupedExamples], Goal | None]
-    """What it is after among the majority's test examples; None for mere damage."""
+    attacker among those of the poison (from 0), ``rng``, and ``learnt``."""
+    goal: Callable[..., Goal | None]
+    """What it is after among the majority's test examples; None for mere damage. By name it is told
+    ``learnt``."""
+    at_first: Tensor | None = None
+    """What attackers have ``learnt`` before they receive a model; None if they learn nothing."""
+    learn: Learn | None = None
+    """What they learn from one."""
 
-    def poisoned(self, shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+    def poisoned(
+        self, shard: Shard, attacker: int, rng: np.random.Generator, learnt: Tensor | None = None
+    ) -> Shard:
         """Return what the poison makes of a clean shard."""
-        known = {"attacker": attacker, "rng": rng}
-        asked = asked_facts(self.poison, known, skip=1)
-        return self.poison(shard, **{name: known[name] for name in asked})
+        return _told(self.poison, shard, attacker=attacker, rng=rng, learnt=learnt)
+
+    def aim(self, test: GroupedExamples, learnt: Tensor | None) -> Goal | None:
+        """Return what it is after by now."""
+        return _told(self.goal, test, learnt=learnt)
+
+
+def _told(function: Callable[..., Any], first: Any, **known: Any) -> Any:
+    asked = asked_facts(function, known, skip=1)
+    return function(first, **{name: known[name] for name in asked})
 
 
 class PoisonSpec(FunctionSpec):
@@ -160,6 +179,53 @@ class DistributedBackdoorSpec(DirtyLabelBackdoorSpec):
                 "would train on the others"
             )
             yield "n_pieces", text
+
+
+FIRST_TRIGGER = PatchSpec(kind="patch", size=5, value=0.5, at=[2, 2])
+
+
+class AdaptiveBackdoorSpec(DirtyLabelBackdoorSpec):
+    """A3FL: a dirty-label backdoor whose trigger is learnt from each model that attackers receive.
+
+    In a round the first of them learns for all, on its own examples, and they stamp what it found.
+    """
+
+    function = staticmethod(poisons.adapted_pattern)
+    kind: Literal["adaptive_backdoor"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    trigger: AnyTriggerSpec = FIRST_TRIGGER  # which pixels are learnt, and what they are at first
+    fraction: Fraction = 0.25  # of an attacker's shard
+    epochs: PositiveInt = 200  # of learning in a round, a step for each batch
+    step_size: PositiveFloat = 0.002  # of a pixel in [0, 1]
+    adapt_every: PositiveInt = 1  # epochs until the trigger also meets a copy that unlearnt it
+    adaptation_epochs: PositiveInt = 5  # for which a copy trains as honest clients do
+    weight: NonNegativeFloat = 0.01  # of the copy, times its similarity to the model; 0: no copy
+
+    def build(self, scene: Scene) -> Plan:
+        """Return the poison."""
+        scene.dataset.need_images(f"poison: {self.kind}")
+        trigger = self.trigger.build(scene.dataset, scene.groups)
+        start, mask = poisons.pixels_set_by(trigger, scene.dataset.input_shape)
+        if not mask.any():
+            raise DataError(
+                f"poison.trigger: {self.kind} learns the pixels that a trigger sets whatever they "
+                "were, and this one sets none: take patch, checks or strips"
+            )
+        keys = self.model_dump(include={"source", "target", "fraction"})
+
+        def stamp(learnt: Tensor) -> Trigger:
+            return partial(poisons.stamped_with, pattern=learnt, mask=mask)
+
+        def poison(shard: Shard, rng: np.random.Generator, learnt: Tensor) -> Shard:
+            return poisons.dirty_label_backdoor(shard, stamp(learnt), rng=rng, **keys)
+
+        def goal(test: GroupedExamples, learnt: Tensor) -> Goal:
+            return stamped(test, stamp(learnt), self.source, self.target)
+
+        return Plan(poison, goal, start, self.bind(mask=mask))
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the learning."""
+        return self.model_dump(exclude={"kind", "trigger", "source", "fraction"})
 
 
 class EdgeCaseBackdoorSpec(PoisonSpec):
@@ -528,6 +594,7 @@ AnyPoisonSpec = Annotated[
     | DirtyLabelBackdoorSpec
     | CleanLabelBackdoorSpec
     | DistributedBackdoorSpec
+    | AdaptiveBackdoorSpec
     | EdgeCaseBackdoorSpec
     | LabelFlipSpec
     | SubpopulationSpec

@@ -108,7 +108,7 @@ def test_whoever_trained_before_the_loss_told_is_of_the_received_model():
 
 
 def test_an_attacker_may_lie_about_its_loss():
-    def liar(client: int, round_: int) -> Work:
+    def liar(client: int, round_: int, learnt: object) -> Work:
         return Work(shard_of(client), SETTINGS, claim="high")
 
     asked = message(1, **{"report-loss": True})
@@ -184,7 +184,7 @@ def test_a_model_of_another_shape_is_refused_by_name():
 SLOWER = replace(SETTINGS, lr=0.1, batch_size=2)
 
 
-def attacker(client: int, server_round: int) -> Work | None:
+def attacker(client: int, server_round: int, learnt: object) -> Work | None:
     """Clients 1 and 2 attack from round 2 on, each in its own way."""
     if client == 0:
         return None

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from clients.poisons import (
+    Trigger,
+    adapted_pattern,
     clean_label_backdoor,
     dirty_label_backdoor,
     distributed_backdoor,
@@ -19,10 +21,13 @@ from clients.poisons import (
     mirrored,
     pairwise,
     patch,
+    pixels_set_by,
     random_other,
+    stamped_with,
     subpopulation_attack,
 )
 from clients.shard import Shard
+from clients.training import LocalTraining
 
 LABELS = [0, 3, 3, 1, 3, 0, 2, 3, 1, 3, 0, 0, 0, 3, 0, 3]
 FRACTION, COUNT = 0.25, 4
@@ -34,9 +39,20 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(9, 6), nn.ReLU(), nn.Linear(6, 4))
 
 
+def learnt_stamp(shard: Shard, rng: np.random.Generator) -> Trigger:
+    start, mask = pixels_set_by(stamp, (1, 3, 3))
+    how = {"mask": mask, "target": 0, "epochs": 2, "step_size": 0.1}
+    settings = LocalTraining(lr=0.1, batch_size=4)
+    pattern = adapted_pattern(start, model(), shard, settings, rng, **how)
+    return partial(stamped_with, pattern=pattern, mask=mask)
+
+
 Poison = Callable[[Shard, np.random.Generator], Shard]
 POISONS: dict[str, Poison] = {
     "dirty label": lambda shard, rng: dirty_label_backdoor(shard, stamp, 0, FRACTION, rng, 3),
+    "adaptive": lambda shard, rng: dirty_label_backdoor(
+        shard, learnt_stamp(shard, rng), 0, FRACTION, rng, 3
+    ),
     "distributed": lambda shard, rng: distributed_backdoor(shard, stamp, 2, 1, 0, FRACTION, rng, 3),
     "clean label": lambda shard, rng: clean_label_backdoor(shard, stamp, 0, FRACTION, rng),
     "clean label, mixed": lambda shard, rng: clean_label_backdoor(

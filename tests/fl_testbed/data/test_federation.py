@@ -34,7 +34,7 @@ DATASET = Dataset(
 HALVES = groups_by(DATASET, ["half"], ["high"])
 
 
-def stamped(shard: Shard, attacker: int, rng: np.random.Generator) -> Shard:
+def stamped(shard: Shard, attacker: int, rng: np.random.Generator, learnt: object) -> Shard:
     """A poison that leaves a mark and uses chance."""
     noise = torch.from_numpy(rng.random(shard.inputs.shape).astype(np.float32))
     return shard._replace(inputs=noise, is_poisoned=torch.ones_like(shard.is_poisoned))

@@ -17,7 +17,9 @@ DATASET = Dataset("numbered", EXAMPLES, EXAMPLES, ("even", "odd"))
 class Fake:
     """Client 2 relabels its first two examples, client 3 overwrites its first with another."""
 
-    def __call__(self, shard: Shard, client: int, rng: np.random.Generator) -> Shard:
+    def __call__(
+        self, shard: Shard, client: int, rng: np.random.Generator, learnt: object
+    ) -> Shard:
         marks = torch.arange(len(shard.labels)) < 4 - client
         if client == 2:
             labels = torch.where(marks, 1 - shard.labels, shard.labels)

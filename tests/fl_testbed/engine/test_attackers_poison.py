@@ -3,14 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from flwr.app import ArrayRecord
 
 from clients.shard import HONEST, Role
 from fl_testbed.data import DataError, Federation, Goal
 from fl_testbed.data.dataset import CategoryFeature, Dataset, Examples, NumberFeature
+from fl_testbed.data.federation import NOTHING
+from fl_testbed.engine import federated
 from fl_testbed.engine.assembly import build_federation
+from fl_testbed.engine.evaluation import Evaluator
+from fl_testbed.engine.models import build_model
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.catalogue import CATALOGUE
 from fl_testbed.scenario.poisons import GradientMatchingSpec
+from strategies.shapes import CPU
 
 PATCH = {"kind": "patch", "size": [1, 2], "at": [0, 0]}
 SOURCED = {"trigger": PATCH, "source": 3, "target": 0, "fraction": 0.5}
@@ -19,6 +25,7 @@ POISONS = {
     "minority look": {
         "kind": "dirty_label_backdoor", **SOURCED, "trigger": {"kind": "minority_look", "size": 3},
     },
+    "adaptive": {"kind": "adaptive_backdoor", **SOURCED},
     "distributed": {"kind": "distributed_backdoor", **SOURCED, "n_pieces": 2},
     "clean label": {
         "kind": "clean_label_backdoor", "trigger": {"kind": "checks"}, "target": 0,
@@ -181,6 +188,68 @@ def test_each_attacker_stamps_its_own_piece_and_the_test_stamps_all():
     assert (goal.inputs[:, :, 0, :2] == 1).all()
 
 
+def test_a_trigger_that_sets_no_pixels_cannot_be_learnt():
+    with pytest.raises(DataError, match="this one sets none: take patch, checks or strips"):
+        build(POISONS["adaptive"] | {"trigger": {"kind": "blended", "strength": 0.5}})
+
+
+def test_attackers_stamp_what_they_learn_each_round_and_so_does_the_test_and_a_resumed_run(
+    monkeypatch,
+):
+    own_shard, stamped = Federation.shard, []
+
+    def shard(self, client, learnt=NOTHING):
+        stamped.extend(learnt.values())
+        return own_shard(self, client, learnt)
+
+    monkeypatch.setattr(Federation, "shard", shard)
+    kind, square = "adaptive_backdoor", {"kind": "patch", "size": 5, "value": 0.5}
+    poison = {"kind": kind, "trigger": square, "target": 0, "epochs": 2, "step_size": 0.05}
+    made = scenario(poison, rounds=3, schedule={"last": 2})
+    dataset = made.dataset.load(None, np.random.default_rng(0))
+    records = list(federated.records(dataset, made, -1, None))
+    none, first, second, last = (r.state.get(f"learnt/{kind}") for r in records)
+    assert none is None
+    assert not torch.equal(first, second)
+    assert torch.equal(second, last)
+    assert torch.equal(torch.stack(stamped), torch.stack([first] * 3 + [second] * 3))
+    arrays = records[3].state
+    model = ArrayRecord({n.removeprefix("arrays/"): arrays[n] for n in arrays if "arrays/" in n})
+    evaluate = Evaluator(made, build_federation(made, dataset))
+    before, after = (evaluate(model, now).attacks[kind] for now in ({}, {kind: last}))
+    assert records[3].tables["attacks.csv"][0][2:] == after != before
+    resumed = list(federated.records(dataset, made, 1, records[1].state))[-1]
+    assert repr(resumed.tables["attacks.csv"]) == repr(records[3].tables["attacks.csv"])
+    assert all(torch.equal(arrays[name], value) for name, value in resumed.state.items())
+
+
+def test_the_first_attacker_there_learns_for_all_that_have_its_poison():
+    others = {"count": 1, "poison": {"kind": "label_flip"}}
+    adaptive = POISONS["adaptive"] | {"trigger": PATCH | {"value": 0.5}, "epochs": 1}
+    kinds = [others, {"count": 2, "poison": adaptive}]
+    made, federation = scenario(attackers=kinds), build(attackers=kinds)
+    received = build_model(made, federation.dataset).state_dict()
+
+    def learn(*clients, before=NOTHING):
+        found = federation.poison.learn(1, clients, received, before, CPU)
+        return found.get("adaptive_backdoor")
+
+    assert learn(0, 5, 6) is None
+    assert torch.equal(learn(6, 8, 7), learn(7))
+    assert not torch.equal(learn(7), learn(8))
+    first = {"adaptive_backdoor": learn(7)}
+    assert not torch.equal(learn(7, before=first), first["adaptive_backdoor"])
+    assert federation.poison.learn(1, [0], received, first, CPU) == first
+    blank = {name: torch.zeros_like(value) for name, value in received.items()}
+    (untaught,) = federation.poison.learn(1, [7], blank, NOTHING, CPU).values()
+    assert (untaught[:, 0, :2] == 0.5).all()
+    for client in (7, 8):
+        shard = federation.shard(client, first)
+        assert (
+            shard.inputs[shard.is_poisoned, :, 0, :2] == first["adaptive_backdoor"][:, 0, :2]
+        ).all()
+
+
 def test_kinds_of_attackers_get_the_examples_that_their_own_poison_needs():
     kinds = [
         {"count": 1, "poison": {"kind": "label_flip"}},
@@ -265,6 +334,7 @@ class TestTables:
             ("dirty label", "poison.trigger.kind patch needs images, people holds features"),
             ("minority look", "the poison needs a dataset.minority of the kind inverted"),
             ("matching", "gradient_matching needs images, people holds features"),
+            ("adaptive", "adaptive_backdoor needs images, people holds features"),
         ],
     )
     def test_poisons_that_paint_do_not(self, name, told):

@@ -16,6 +16,7 @@ BACKDOOR = {
     "target": 0,
     "fraction": 0.5,
 }
+ADAPTIVE = {**BACKDOOR, "kind": "adaptive_backdoor", "epochs": 2, "adaptation_epochs": 1}
 N_ROUNDS = 2
 N_PARAMETERS = 64 * 8 + 8 + 8 * 10 + 10
 COUNTS = {"honest_majority": 8, "honest_minority": 2, "poisoned": 2, "examples_each": 20}
@@ -62,6 +63,7 @@ SCENARIOS = {
     "omniscient": scenario(attack={"kind": "min_max"}),
     "forewarned": scenario(by_rule("flame"), attack={"kind": "tailored"}),
     "clean_twin": scenario(attack={"kind": "model_replacement"}, poison=BACKDOOR),
+    "adaptive": scenario(poison=ADAPTIVE),
     "mimic": scenario(attack={"kind": "minority_mimic"}, poison=BACKDOOR),
     "pgd": scenario(training_attack={"kind": "pgd", "radius": 0.5}, poison=BACKDOOR),
     "neurotoxin": scenario(training_attack={"kind": "neurotoxin"}, poison=BACKDOOR),

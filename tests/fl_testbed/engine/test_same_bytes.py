@@ -26,7 +26,10 @@ variants:
     local_method: {kind: ditto}
     sampling: {kind: "mine.py:rare", fraction: 0.5}
     clients.dropout: 0.3
-  cohort: {training: {cohort: 5, local_steps: 3}, local_method: {kind: worker_momentum}}
+  cohort:
+    training: {cohort: 5, local_steps: 3}
+    local_method: {kind: worker_momentum}
+    poison: {kind: adaptive_backdoor, target: 0, fraction: 0.5, epochs: 2}
   continued:
     init: init.safetensors
     poison: {kind: subpopulation, fraction: 0.5, surrogate_epochs: 1}
