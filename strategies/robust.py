@@ -359,7 +359,7 @@ class RobustFedAvg(FedAvg):
             confidences=_as_doubles([entry.believed_confidence for entry in entries]),
             received=lambda: torch.from_numpy(start[:d]).to(self.device),
             layers=self._layout.layers,
-            server_update=lambda: self._reference(ledger.round_, start),
+            reference=lambda: self._reference(ledger.round_, start),
             evaluate=lambda update: self._evaluate(_moved(start, update))[:2],
             respond=lambda update, n_inputs: self._respond(
                 _moved(start, update), n_inputs, ledger.round_
