@@ -118,7 +118,7 @@ def only_arrays(content: RecordDict) -> ArrayRecord:
     Raises:
         UnusableReplyError: If it has none, or several records of them.
     """
-    arrays = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    arrays = list(content.array_records.values())
     if len(arrays) != 1:
         raise UnusableReplyError(f"needs one ArrayRecord, got {len(arrays)}")
     return arrays[0]

@@ -22,7 +22,7 @@ from strategies.inferred_weights import inferred_weights
 from strategies.ledger import NO_REPLY, OK, ClientEntry, RoundLedger
 from strategies.memory import can_go_on
 from strategies.randomness import Purpose, generator
-from strategies.reports import number_in
+from strategies.reports import metrics_in, number_in
 from strategies.shapes import Tensor
 from strategies.update_rows import HostRows
 
@@ -182,7 +182,7 @@ class Observed(Strategy):
             if reply.has_error():
                 entry.status = f"failed: {reply.error.reason}"
                 continue
-            metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
+            metrics = metrics_in(reply.content)
             claimed = number_in(metrics, "num-examples", 0.0)
             entry.n_examples = int(claimed) if 0 <= claimed < math.inf else 0
             entry.train_loss = number_in(metrics, "train-loss", math.nan)

@@ -20,7 +20,7 @@ from strategies.oracle import Oracle
 from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep, asked_facts
 from strategies.pre_aggregation.mixed import PreAggregator
 from strategies.randomness import Purpose, generator
-from strategies.reports import LARGEST_LOSS, alike, claimed_examples, number_in
+from strategies.reports import LARGEST_LOSS, alike, claimed_examples, metrics_in, number_in
 from strategies.reweighting.lift import Reweighter
 from strategies.running_sum import KEEP_MIB, RunningSum, takes_running_sum
 from strategies.server_optimizers import OPTIMIZER_FACTS, ServerOptimizer
@@ -290,8 +290,7 @@ class RobustFedAvg(FedAvg):
     def _read(self, reply: Message, row: int, entry: ClientEntry, rows: UpdateRows) -> MetricRecord:
         """Write the update into a row, and what the client claims into the ledger; return what it
         reports."""
-        records = reply.content.values()
-        metrics = next((r for r in records if isinstance(r, MetricRecord)), MetricRecord())
+        metrics = metrics_in(reply.content)
         entry.n_examples = (
             self.n_examples(entry.client)
             if self.n_examples is not None
