@@ -146,12 +146,16 @@ class Layout:
     means: they stand last in the vector."""
 
     @classmethod
-    def of(cls, record: ArrayRecord, buffers: frozenset[str] = frozenset()) -> "Layout":
-        """Read the layout off a record, some of whose arrays may be buffers."""
+    def of(
+        cls,
+        record: Mapping[str, Array | torch.Tensor],
+        buffers: frozenset[str] = frozenset(),
+    ) -> "Layout":
+        """Read the layout off a record or a model's state, some of whose arrays may be buffers."""
         return cls(
-            names=tuple(record.keys()),
+            names=tuple(record),
             shapes=tuple(tuple(array.shape) for array in record.values()),
-            dtypes=tuple(str(array.dtype) for array in record.values()),
+            dtypes=tuple(str(array.dtype).removeprefix("torch.") for array in record.values()),
             buffers=buffers,
         )
 
@@ -168,14 +172,13 @@ class Layout:
     @property
     def n_parameters(self) -> int:
         """Number of parameters d: what stands before the buffers."""
-        own = (shape for name, (shape, _) in self.pieces.items() if name not in self.buffers)
-        return sum(map(prod, own))
+        return max((place.stop for place in self.layers.values()), default=0)
 
     @property
     def layers(self) -> dict[str, slice]:
         """Where each array of parameters stands in the vector, by its name."""
-        places = ((name, place) for name, (_, place) in self.pieces.items())
-        return {name: place for name, place in places if name not in self.buffers}
+        pieces = self.pieces.items()
+        return {name: place for name, (_, place) in pieces if name not in self.buffers}
 
     @cached_property
     def pieces(self) -> dict[str, Piece]:
