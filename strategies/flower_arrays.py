@@ -291,9 +291,8 @@ class FlatRecord(ArrayRecord):
         assert flat.shape == (layout.size,)
         assert flat.dtype in (np.float32, torch.float32)
         super().__init__()
-        arrays: dict[str, Array] = self.__dict__["_data"]  # their names and types are known
         for name, (shape, place) in layout.pieces.items():
-            arrays[name] = ArrayView(flat[place].reshape(shape))
+            super().__setitem__(name, ArrayView(flat[place].reshape(shape)))
         self.__dict__["_flat"] = layout, flat
 
     def __setitem__(self, key: str, value: Array) -> None:
