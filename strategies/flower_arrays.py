@@ -22,6 +22,7 @@ class ArrayView(Array):
     """
 
     __qualname__ = Array.__qualname__  # what goes over a network is Flower's own
+    _values: np.ndarray | torch.Tensor
 
     def __init__(self, values: np.ndarray | torch.Tensor) -> None:
         dtype = str(values.dtype).removeprefix("torch.")
@@ -37,7 +38,7 @@ class ArrayView(Array):
 
     def numpy(self) -> np.ndarray:
         """Return the array itself, or a copy of the tensor on the host."""
-        return on_host(self.__dict__["_values"])
+        return on_host(self._values)
 
     def __reduce__(self) -> tuple[Callable[..., Array], tuple[np.ndarray]]:
         return view_of, (self.numpy(),)
@@ -200,7 +201,7 @@ class Layout:
         """Return the vector that a record's arrays lie in, if they do in this layout."""
         if not isinstance(record, FlatRecord):
             return None
-        own, flat = record.__dict__["_flat"]  # none if an array has been replaced
+        own, flat = record._flat  # none if an array has been replaced
         return flat if own == self else None
 
     def parts(self, record: ArrayRecord) -> Iterator[tuple[slice, np.ndarray]]:
@@ -286,6 +287,7 @@ class FlatRecord(ArrayRecord):
     """
 
     __qualname__ = ArrayRecord.__qualname__
+    _flat: tuple[Layout | None, Any]
 
     def __init__(self, layout: Layout, flat: np.ndarray | torch.Tensor) -> None:
         assert flat.shape == (layout.size,)
@@ -293,24 +295,24 @@ class FlatRecord(ArrayRecord):
         super().__init__()
         for name, (shape, place) in layout.pieces.items():
             super().__setitem__(name, ArrayView(flat[place].reshape(shape)))
-        self.__dict__["_flat"] = layout, flat
+        self._flat = layout, flat
 
     def __setitem__(self, key: str, value: Array) -> None:
-        self.__dict__["_flat"] = None, None
+        self._flat = None, None
         super().__setitem__(key, value)
 
     def __delitem__(self, key: str) -> None:
-        self.__dict__["_flat"] = None, None
+        self._flat = None, None
         super().__delitem__(key)
 
     def copy(self) -> "FlatRecord":
         """Return a shallow copy."""
         copied = super().copy()
-        copied.__dict__["_flat"] = self.__dict__["_flat"]
+        copied._flat = self._flat
         return copied
 
     def __reduce__(self) -> tuple[Callable[..., ArrayRecord], tuple[Any, ...]]:
-        layout, flat = self.__dict__["_flat"]
+        layout, flat = self._flat
         if layout is None:
             return record_of, ({name: array.numpy() for name, array in self.items()},)
         return flat_record, (layout, on_host(flat))
