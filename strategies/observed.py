@@ -132,20 +132,15 @@ class Observed(Strategy):
         """Return False: all updates are kept, to be compared with the step."""
         return False
 
-    @property
-    def can_resume(self) -> bool:
-        """Whether the strategy can say what it carries from round to round, and take it up."""
-        return can_go_on(self.strategy)
-
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the strategy carries from round to round, if it can say so."""
         strategy: Any = self.strategy
-        return strategy.state_dict() if self.can_resume else {}
+        return strategy.state_dict() if can_go_on(strategy) else {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up what :meth:`state_dict` returned."""
         strategy: Any = self.strategy
-        if not self.can_resume:
+        if not can_go_on(strategy):
             name = type(strategy).__name__
             raise TypeError(
                 f"{name} lacks state_dict or load_state_dict: it cannot go on within a run"
