@@ -50,7 +50,7 @@ class RoundFacts:
     random inputs: the same inputs in every call of a round."""
     rng: np.random.Generator
     """The round's random numbers: the reweighting draws first, then pre-aggregations, in their
-    order."""
+    order, then the rule."""
 
     @classmethod
     def of_equals(cls, n: int, rng: np.random.Generator, **known: Any) -> "RoundFacts":
