@@ -12,6 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from strategies.shapes import CPU
+
 # What else torch and its libraries raise when memory is short: on a CPU, in cuBLAS, in cuDNN.
 SHORT_OF_MEMORY = (
     "can't allocate memory",
@@ -103,7 +105,7 @@ class HostMemory(DeviceMemory):
     def __init__(
         self, available: Callable[[], int] | None = None, limit: int | None = None
     ) -> None:
-        self.device = torch.device("cpu")
+        self.device = CPU
         self._available, self._limit = available, limit
 
     def free(self) -> int | None:
