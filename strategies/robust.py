@@ -365,18 +365,16 @@ class RobustFedAvg(FedAvg):
             ),
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
         )
-        memory = {name: value.to(self._home_of(name)) for name, value in self.memory.items()}
+        memory = {  # what the rule remembers belongs beside the updates, a lift's on the host
+            name: value.to(self.device if name.startswith(Pipeline.RULE_MEMORY) else CPU)
+            for name, value in self.memory.items()
+        }
         return self.pipeline(self._matrix[: len(usable), :d], facts, memory, overwrite=True)
 
     def _lasting(self, kept: Tensor) -> Tensor:
         """Return what a rule keeps; a copy if it lies in the matrix, which the next round fills."""
         matrix = self._matrix.untyped_storage()
         return kept.clone() if kept.untyped_storage().data_ptr() == matrix.data_ptr() else kept
-
-    def _home_of(self, name: str) -> torch.device:
-        """Return where a tensor of the memory belongs: a rule's beside the updates."""
-        is_rules = name.startswith(Pipeline.RULE_MEMORY)
-        return self.device if is_rules else CPU
 
     @staticmethod
     def _prior(entries: list[ClientEntry]) -> Tensor:
