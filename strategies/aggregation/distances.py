@@ -36,7 +36,7 @@ def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
         blurred[pairs] &= still_blurred  # none is of the centre, where that is subtracted
     # A product's last digits depend on where its rows stand, and with them who of copies is chosen.
     first = (distances == 0).int().argmax(dim=1)
-    return distances[first][:, first]
+    return distances[first[:, None], first]
 
 
 def centred_gram(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
