@@ -235,8 +235,10 @@ class Layout:
                 raise UnusableReplyError(f"array {name} holds {values.dtype}, not real numbers")
             yield place, values.reshape(-1)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def flattened(self, record: ArrayRecord, out: np.ndarray | None = None) -> np.ndarray:
         """Return a copy of a record's parameters, shape (d,), float32: in ``out``, if it is given.
+        What is beyond float32 is infinite.
 
         Raises:
             UnusableReplyError: If the record's keys, shapes or types are not this layout's.

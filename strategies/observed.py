@@ -182,8 +182,7 @@ class Observed(Strategy):
             entry.n_examples = int(claimed) if 0 <= claimed < math.inf else 0
             entry.train_loss = number_in(metrics, "train-loss", math.nan)
             try:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    rows.write(len(measured), only_arrays(reply.content))
+                rows.write(len(measured), only_arrays(reply.content))
                 entry.update_norm = rows.norms()[len(measured)]
                 if not math.isfinite(entry.update_norm):
                     raise UnusableReplyError("update is not finite")

@@ -292,8 +292,7 @@ class _Round:
 
     def _update(self, arrays: ArrayRecord, client: int) -> Tensor | None:
         try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                update = self._flat(arrays) - self.starts[client]
+            update = self._flat(arrays) - self.starts[client]
         except UnusableReplyError:
             return None
         return update if update.isfinite().all() else None

@@ -86,8 +86,7 @@ class Recorder:
         kept: dict[str, Any] = {"metrics": dict(metrics_in(reply.content))}
         self._clients[client] = kept
         try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                row = self._layout.flattened(only_arrays(reply.content))
+            row = self._layout.flattened(only_arrays(reply.content))
         except UnusableReplyError as fault:
             kept["complaint"] = str(fault)  # it will be rejected, now and in a replay
             return reply
