@@ -142,7 +142,7 @@ class ShardClientApp(ClientApp):
     def _plan(self, received: State, message: Message, context: Context) -> _Plan:
         """Return the models to train: the one to send, and where there are any, its clean twin
         and the client's own."""
-        client, round_ = _client(context), _round(message)
+        client, round_ = _client(context), round_of(message)
         work = self._work_of(client, round_) or Work(self._shard_of(client), self._settings)
         lesson = self._lesson(work, received, round_, context)
         make_rng = partial(generator, self._seed, Purpose.TRAINING, round_, client)
@@ -246,7 +246,8 @@ def _client(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-def _round(message: Message) -> int:
+def round_of(message: Message) -> int:
+    """Return the round that a training message is of."""
     server_round = message.content["config"]["server-round"]
     assert isinstance(server_round, int)
     return server_round
