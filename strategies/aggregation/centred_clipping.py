@@ -2,12 +2,7 @@
 
 import torch
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    normalised,
-    prior_or_uniform,
-    weighted_sum,
-)
+from strategies.aggregation.aggregate import Aggregate, normalised, prior_or_uniform, weighted_sum
 from strategies.aggregation.blocks import column_blocks
 from strategies.aggregation.norm_clipping import clipping_factors
 from strategies.memory import Memory
