@@ -148,9 +148,7 @@ class Layout:
 
     @classmethod
     def of(
-        cls,
-        record: Mapping[str, Array | torch.Tensor],
-        buffers: frozenset[str] = frozenset(),
+        cls, record: Mapping[str, Array | torch.Tensor], buffers: frozenset[str] = frozenset()
     ) -> "Layout":
         """Read the layout off a record or a model's state, some of whose arrays may be buffers."""
         return cls(

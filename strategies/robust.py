@@ -301,30 +301,22 @@ class RobustFedAvg(FedAvg):
         return metrics
 
     def _check_updates(
-        self,
-        start: np.ndarray,
-        rows: UpdateRows,
-        read: dict[int, tuple[ClientEntry, MetricRecord]],
+        self, start: np.ndarray, rows: UpdateRows, read: dict[int, tuple[ClientEntry, MetricRecord]]
     ) -> None:
         """Check updates that stand in their rows, and what is believed of their clients' losses."""
         norms = rows.norms()
         for row, (entry, metrics) in read.items():
             with _told(entry):
-                self._check(start, row, norms[row], entry, metrics)
+                if not math.isfinite(norms[row]):
+                    raise UnusableReplyError("update is not finite")
+                entry.update_norm = norms[row]
+                if self.pipeline.needs_losses:
+                    self._believe(start, row, entry, metrics)
 
-    def _check(
-        self,
-        start: np.ndarray,
-        row: int,
-        norm: float,
-        entry: ClientEntry,
-        metrics: MetricRecord,
+    def _believe(
+        self, start: np.ndarray, row: int, entry: ClientEntry, metrics: MetricRecord
     ) -> None:
-        if not math.isfinite(norm):
-            raise UnusableReplyError("update is not finite")
-        entry.update_norm = norm
-        if not self.pipeline.needs_losses:
-            return
+        """Note a client's loss and confidence, as it reports them or as the server measures."""
         if self.losses == "measured":
             _, loss, confidence = self._evaluate(start + self._matrix[row].cpu().numpy())
         else:
