@@ -39,6 +39,16 @@ def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     return distances[first[:, None], first]
 
 
+def squared_distances_to(
+    updates: Float[Tensor, "n d"], point: Float[Tensor, " d"]
+) -> Float[Tensor, " n"]:
+    """Return the squared L2 distance of every row to one point, in float64."""
+    squares = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
+    for columns in column_blocks(updates):
+        squares += (updates[:, columns].double() - point[columns]).square_().sum(dim=1)
+    return squares
+
+
 def centred_gram(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     """Return the inner products of the rows less a row that most of them are close to, in float64.
 
