@@ -6,7 +6,7 @@ import random
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -246,12 +246,11 @@ def _distance(step: Tensor, other: Tensor) -> float:
 
 def _copied(replies: list[Message]) -> list[Message]:
     """Return the replies with arrays of their own, which a strategy may take apart."""
-    return [
-        reply
-        if reply.has_error()
-        else Message(without_views(reply.content), metadata=reply.metadata)  # pyright: ignore[reportCallIssue]
-        for reply in replies
-    ]
+    copies = [copy(reply) for reply in replies]
+    for reply in copies:
+        if reply.has_content():
+            reply.content = without_views(reply.content)
+    return copies
 
 
 @contextmanager
