@@ -144,7 +144,7 @@ class ShardClientApp(ClientApp):
     def _plan(self, received: State, message: Message, context: Context) -> _Plan:
         """Return the models to train: the one to send, and where there are any, its clean twin
         and the client's own."""
-        client, round_ = _client(context), _round(message)
+        client, round_ = _client(context), round_of(message)
         told = message.content.array_records.get(LEARNT)
         learnt = {} if told is None else state_dict_of(told)
         work = self._work_of(client, round_, learnt)
@@ -251,7 +251,8 @@ def _client(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-def _round(message: Message) -> int:
+def round_of(message: Message) -> int:
+    """Return the round that a training message is of."""
     server_round = message.content["config"]["server-round"]
     assert isinstance(server_round, int)
     return server_round

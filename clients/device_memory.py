@@ -12,6 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from strategies.shapes import CPU
+
 # What else torch and its libraries raise when memory is short: on a CPU, in cuBLAS, in cuDNN.
 SHORT_OF_MEMORY = (
     "can't allocate memory",
@@ -103,7 +105,7 @@ class HostMemory(DeviceMemory):
     def __init__(
         self, available: Callable[[], int] | None = None, limit: int | None = None
     ) -> None:
-        self.device = torch.device("cpu")
+        self.device = CPU
         self._available, self._limit = available, limit
 
     def free(self) -> int | None:
@@ -137,7 +139,7 @@ class CountedTensors(TorchDispatchMode):
         self.live, self.peak = 0, 0
         """Bytes of the tensors that live, and the most there were at once."""
         self._limit = limit
-        self._known: set[int] = set()
+        self._known = weakref.WeakSet[torch.UntypedStorage]()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -153,21 +155,19 @@ class CountedTensors(TorchDispatchMode):
             if not isinstance(value, torch.Tensor):
                 continue
             storage = value.untyped_storage()
-            key = storage._cdata
-            if key in self._known:
+            if storage in self._known:
                 continue
             size = storage.nbytes() if counts else 0
             if self._limit is not None and self.live + size > self._limit:
                 raise torch.OutOfMemoryError(
                     f"out of memory: {size} bytes more than {self.live}, the limit is {self._limit}"
                 )
-            self._known.add(key)
+            self._known.add(storage)
             self.live += size
             self.peak = max(self.peak, self.live)
-            weakref.finalize(storage, self._forget, key, size)
+            weakref.finalize(storage, self._forget, size)
 
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
+    def _forget(self, size: int) -> None:
         self.live -= size
 
 

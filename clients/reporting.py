@@ -2,12 +2,11 @@
 
 from typing import Literal, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
 from clients.shard import Shard
-from clients.training import EVALUATION_BATCH
+from clients.training import logits_of
 
 Claim = Literal["honest", "low", "high"]
 """How an attacker reports: the truth, a tenth of its loss, or ten times its loss."""
@@ -24,19 +23,10 @@ class Report(NamedTuple):
     """Mean probability that the model gives the labels of the data."""
 
 
-@torch.no_grad()
 def report_of(model: nn.Module, shard: Shard) -> Report:
     """Return how well a model does on a shard."""
-    model.eval()
-    loss, confidence = 0.0, 0.0
-    batches = zip(
-        shard.inputs.split(EVALUATION_BATCH), shard.labels.split(EVALUATION_BATCH), strict=True
-    )
-    for inputs, labels in batches:
-        losses = F.cross_entropy(model(inputs), labels, reduction="none")
-        loss += losses.sum().item()
-        confidence += (-losses.double()).exp().sum().item()
-    return Report(loss / len(shard.labels), confidence / len(shard.labels))
+    losses = F.cross_entropy(logits_of(model, shard.inputs), shard.labels, reduction="none")
+    return Report(losses.sum().item() / len(losses), (-losses.double()).exp().mean().item())
 
 
 def claimed(report: Report, claim: Claim) -> Report:

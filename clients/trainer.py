@@ -21,7 +21,7 @@ from clients.training import (
     train_cohort,
     trainable,
 )
-from strategies.shapes import Tensor
+from strategies.shapes import CPU, Tensor
 
 SHARE_OF_FREE = 0.7  # for a cohort; the rest is for what a probe of two clients does not show
 PROBE_STEPS = 2  # the peak of a whole round: in the second step the optimizer has its state
@@ -106,7 +106,7 @@ class Trainer:
 
     @property
     def _results_device(self) -> torch.device:
-        return self.device if self._stays_on_device else torch.device("cpu")
+        return self.device if self._stays_on_device else CPU
 
     @torch.no_grad()
     def holding(self, received: State) -> nn.Module:
@@ -164,10 +164,10 @@ class Trainer:
         if self._probed or self.memory.free() is None:
             return
         self._probed = True
-        largest = sorted(jobs, key=lambda job: -len(job.shard.labels))[:2]
+        largest = sorted(jobs, key=lambda job: -len(job.shard.labels))
         probes = [
             Job(job.shard, job.settings, lambda: np.random.default_rng(0))
-            for job in (largest if len(largest) == 2 else largest * 2)
+            for job in (largest * 2)[:2]  # one client alone stands for two
         ]
         try:
             one, two = self._peak_of(received, probes[:1]), self._peak_of(received, probes)
@@ -259,7 +259,7 @@ class Trainer:
         if isinstance(self.memory, HostMemory):
             raise torch.OutOfMemoryError("one client does not fit into memory: lower batch_size")
         self._note(f"{self.device}: out of memory with one client, going on on the CPU")
-        self.model.to("cpu")
+        self.model.to(CPU)
         self._own = self.model.state_dict()
         self.memory.release()
         self.memory = HostMemory()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import unwrap
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -266,7 +266,8 @@ def train_cohort(
         losses = -logits.log_softmax(dim=1).gather(1, y[:, None]).squeeze(1)
         return (losses * present).sum() / present.sum()
 
-    losses_of = _drawing_nothing(vmap(loss_of, randomness="error"))
+    losses_of = vmap(loss_of, randomness="error")
+    convolutions = nullcontext() if device.type == "cpu" else ConvolutionsAsProducts()
     totals = torch.zeros(len(shards), dtype=torch.float64, device=device)
     active = {name: value.requires_grad_() for name, value in parameters_in(matrix, like).items()}
     optimizer = settings.build_optimizer(list(active.values()))
@@ -276,7 +277,7 @@ def train_cohort(
             active, optimizer = _narrowed(active, optimizer, n_active, settings)
             n_before = n_active
         batch, weights = rows[:n_active, step], present[:n_active, step]
-        with nullcontext() if device.type == "cpu" else ConvolutionsAsProducts():
+        with convolutions, _drawing_nothing():
             losses = losses_of(active, inputs[batch], labels[batch], weights)
         gradients = torch.autograd.grad(losses.sum(), list(active.values()))
         for parameter, gradient in zip(active.values(), gradients, strict=True):
@@ -292,18 +293,15 @@ def train_cohort(
     return matrix[back], means[back]
 
 
-def _drawing_nothing(losses_of: Callable[..., Tensor]) -> Callable[..., Tensor]:
+@contextmanager
+def _drawing_nothing() -> Iterator[None]:
     """Tell by its type what ``vmap`` tells of a random number in words alone."""
-
-    def told(*args: Any) -> Tensor:
-        try:
-            return losses_of(*args)
-        except RuntimeError as fault:
-            if "randomness error mode" not in str(fault):
-                raise
-            raise DrawsError("the model draws random numbers: train clients one by one") from fault
-
-    return told
+    try:
+        yield
+    except RuntimeError as fault:
+        if "randomness error mode" not in str(fault):
+            raise
+        raise DrawsError("the model draws random numbers: train clients one by one") from fault
 
 
 def trainable(model: nn.Module, start: State) -> State:

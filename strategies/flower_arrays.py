@@ -22,6 +22,7 @@ class ArrayView(Array):
     """
 
     __qualname__ = Array.__qualname__  # what goes over a network is Flower's own
+    _values: np.ndarray | torch.Tensor
 
     def __init__(self, values: np.ndarray | torch.Tensor) -> None:
         dtype = str(values.dtype).removeprefix("torch.")
@@ -37,7 +38,7 @@ class ArrayView(Array):
 
     def numpy(self) -> np.ndarray:
         """Return the array itself, or a copy of the tensor on the host."""
-        return on_host(self.__dict__["_values"])
+        return on_host(self._values)
 
     def __reduce__(self) -> tuple[Callable[..., Array], tuple[np.ndarray]]:
         return view_of, (self.numpy(),)
@@ -118,7 +119,7 @@ def only_arrays(content: RecordDict) -> ArrayRecord:
     Raises:
         UnusableReplyError: If it has none, or several records of them.
     """
-    arrays = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    arrays = list(content.array_records.values())
     if len(arrays) != 1:
         raise UnusableReplyError(f"needs one ArrayRecord, got {len(arrays)}")
     return arrays[0]
@@ -146,12 +147,14 @@ class Layout:
     means: they stand last in the vector."""
 
     @classmethod
-    def of(cls, record: ArrayRecord, buffers: frozenset[str] = frozenset()) -> "Layout":
-        """Read the layout off a record, some of whose arrays may be buffers."""
+    def of(
+        cls, record: Mapping[str, Array | torch.Tensor], buffers: frozenset[str] = frozenset()
+    ) -> "Layout":
+        """Read the layout off a record or a model's state, some of whose arrays may be buffers."""
         return cls(
-            names=tuple(record.keys()),
+            names=tuple(record),
             shapes=tuple(tuple(array.shape) for array in record.values()),
-            dtypes=tuple(str(array.dtype) for array in record.values()),
+            dtypes=tuple(str(array.dtype).removeprefix("torch.") for array in record.values()),
             buffers=buffers,
         )
 
@@ -168,14 +171,13 @@ class Layout:
     @property
     def n_parameters(self) -> int:
         """Number of parameters d: what stands before the buffers."""
-        own = (shape for name, (shape, _) in self.pieces.items() if name not in self.buffers)
-        return sum(map(prod, own))
+        return max((place.stop for place in self.layers.values()), default=0)
 
     @property
     def layers(self) -> dict[str, slice]:
         """Where each array of parameters stands in the vector, by its name."""
-        places = ((name, place) for name, (_, place) in self.pieces.items())
-        return {name: place for name, place in places if name not in self.buffers}
+        pieces = self.pieces.items()
+        return {name: place for name, (_, place) in pieces if name not in self.buffers}
 
     @cached_property
     def pieces(self) -> dict[str, Piece]:
@@ -197,7 +199,7 @@ class Layout:
         """Return the vector that a record's arrays lie in, if they do in this layout."""
         if not isinstance(record, FlatRecord):
             return None
-        own, flat = record.__dict__["_flat"]  # none if an array has been replaced
+        own, flat = record._flat  # none if an array has been replaced
         return flat if own == self else None
 
     def parts(self, record: ArrayRecord) -> Iterator[tuple[slice, np.ndarray]]:
@@ -231,8 +233,10 @@ class Layout:
                 raise UnusableReplyError(f"array {name} holds {values.dtype}, not real numbers")
             yield place, values.reshape(-1)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def flattened(self, record: ArrayRecord, out: np.ndarray | None = None) -> np.ndarray:
         """Return a copy of a record's parameters, shape (d,), float32: in ``out``, if it is given.
+        What is beyond float32 is infinite.
 
         Raises:
             UnusableReplyError: If the record's keys, shapes or types are not this layout's.
@@ -283,32 +287,32 @@ class FlatRecord(ArrayRecord):
     """
 
     __qualname__ = ArrayRecord.__qualname__
+    _flat: tuple[Layout | None, Any]
 
     def __init__(self, layout: Layout, flat: np.ndarray | torch.Tensor) -> None:
         assert flat.shape == (layout.size,)
         assert flat.dtype in (np.float32, torch.float32)
         super().__init__()
-        arrays: dict[str, Array] = self.__dict__["_data"]  # their names and types are known
         for name, (shape, place) in layout.pieces.items():
-            arrays[name] = ArrayView(flat[place].reshape(shape))
-        self.__dict__["_flat"] = layout, flat
+            super().__setitem__(name, ArrayView(flat[place].reshape(shape)))
+        self._flat = layout, flat
 
     def __setitem__(self, key: str, value: Array) -> None:
-        self.__dict__["_flat"] = None, None
+        self._flat = None, None
         super().__setitem__(key, value)
 
     def __delitem__(self, key: str) -> None:
-        self.__dict__["_flat"] = None, None
+        self._flat = None, None
         super().__delitem__(key)
 
     def copy(self) -> "FlatRecord":
         """Return a shallow copy."""
         copied = super().copy()
-        copied.__dict__["_flat"] = self.__dict__["_flat"]
+        copied._flat = self._flat
         return copied
 
     def __reduce__(self) -> tuple[Callable[..., ArrayRecord], tuple[Any, ...]]:
-        layout, flat = self.__dict__["_flat"]
+        layout, flat = self._flat
         if layout is None:
             return record_of, ({name: array.numpy() for name, array in self.items()},)
         return flat_record, (layout, on_host(flat))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from strategies.aggregation.aggregate import dot_products
-from strategies.aggregation.blocks import column_blocks
+from strategies.aggregation.distances import gram_in_float64
 from strategies.shapes import Float, Tensor
 
 RIDGE = 1e-12  # of the largest eigenvalue: equal updates, which nothing tells apart, share equally
@@ -43,11 +43,7 @@ def inferred_weights(updates: Float[Tensor, "n d"], step: Float[Tensor, " d"]) -
     length = step.double().norm().item()
     if n == 0 or not 0 < length < np.inf:
         return Inferred(torch.zeros(n, dtype=torch.float64), 0.0, np.nan)
-    gram = torch.zeros(n, n, dtype=torch.float64)
-    for columns in column_blocks(updates):
-        block = updates[:, columns].double().cpu()
-        gram += block @ block.T
-    pulls = dot_products(updates, step).cpu()
+    gram, pulls = gram_in_float64(updates), dot_products(updates, step)
     # ‖Δ - Uᵀc‖² in n rows instead of d: with G = UUᵀ = VΛVᵀ it is ‖Λ^½Vᵀc - Λ^-½VᵀUΔ‖² + constant.
     values, vectors = torch.linalg.eigh(gram)
     values = values + RIDGE * values[-1].clamp(min=1e-300)

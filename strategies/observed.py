@@ -6,7 +6,7 @@ import random
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from strategies.inferred_weights import inferred_weights
 from strategies.ledger import NO_REPLY, OK, ClientEntry, RoundLedger
 from strategies.memory import can_go_on
 from strategies.randomness import Purpose, generator
-from strategies.reports import number_in
+from strategies.reports import metrics_in, number_in
 from strategies.shapes import Tensor
 from strategies.update_rows import HostRows
 
@@ -132,20 +132,15 @@ class Observed(Strategy):
         """Return False: all updates are kept, to be compared with the step."""
         return False
 
-    @property
-    def can_resume(self) -> bool:
-        """Whether the strategy can say what it carries from round to round, and take it up."""
-        return can_go_on(self.strategy)
-
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the strategy carries from round to round, if it can say so."""
         strategy: Any = self.strategy
-        return strategy.state_dict() if self.can_resume else {}
+        return strategy.state_dict() if can_go_on(strategy) else {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up what :meth:`state_dict` returned."""
         strategy: Any = self.strategy
-        if not self.can_resume:
+        if not can_go_on(strategy):
             name = type(strategy).__name__
             raise TypeError(
                 f"{name} lacks state_dict or load_state_dict: it cannot go on within a run"
@@ -182,13 +177,12 @@ class Observed(Strategy):
             if reply.has_error():
                 entry.status = f"failed: {reply.error.reason}"
                 continue
-            metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
+            metrics = metrics_in(reply.content)
             claimed = number_in(metrics, "num-examples", 0.0)
             entry.n_examples = int(claimed) if 0 <= claimed < math.inf else 0
             entry.train_loss = number_in(metrics, "train-loss", math.nan)
             try:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    rows.write(len(measured), only_arrays(reply.content))
+                rows.write(len(measured), only_arrays(reply.content))
                 entry.update_norm = rows.norms()[len(measured)]
                 if not math.isfinite(entry.update_norm):
                     raise UnusableReplyError("update is not finite")
@@ -252,12 +246,11 @@ def _distance(step: Tensor, other: Tensor) -> float:
 
 def _copied(replies: list[Message]) -> list[Message]:
     """Return the replies with arrays of their own, which a strategy may take apart."""
-    return [
-        reply
-        if reply.has_error()
-        else Message(without_views(reply.content), metadata=reply.metadata)  # pyright: ignore[reportCallIssue]
-        for reply in replies
-    ]
+    copies = [copy(reply) for reply in replies]
+    for reply in copies:
+        if reply.has_content():
+            reply.content = without_views(reply.content)
+    return copies
 
 
 @contextmanager

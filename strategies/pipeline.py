@@ -2,18 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    Aggregator,
-    dot_products,
-    normalised,
-)
+from strategies.aggregation.aggregate import Aggregate, Aggregator, dot_products, normalised
 from strategies.aggregation.traits import RowByRow, traits_of
 from strategies.memory import Memory
 from strategies.oracle import Oracle
@@ -44,9 +39,9 @@ class RoundFacts:
     ``received`` gets the result."""
     layers: Mapping[str, slice]
     """Where each array of parameters stands in a row, by its name in the model."""
-    server_update: Callable[[], Float[Tensor, " d"]]
-    """Trains the received model on the server's own data; a rule that names ``reference`` gets
-    the result."""
+    reference: Callable[[], Float[Tensor, " d"]]
+    """The update that the server makes by training the received model on its own data; a rule that
+    names ``reference`` gets the result."""
     evaluate: Callable[[Float[Tensor, " d"]], tuple[float, float]]
     """Error rate and mean loss, on the server's validation set, of the model that an update would
     give."""
@@ -55,7 +50,7 @@ class RoundFacts:
     random inputs: the same inputs in every call of a round."""
     rng: np.random.Generator
     """The round's random numbers: the reweighting draws first, then pre-aggregations, in their
-    order."""
+    order, then the rule."""
 
     @classmethod
     def of_equals(cls, n: int, rng: np.random.Generator, **known: Any) -> "RoundFacts":
@@ -68,7 +63,7 @@ class RoundFacts:
             "losses": torch.full((n,), torch.nan, dtype=torch.float64),
             "confidences": torch.full((n,), torch.nan, dtype=torch.float64),
             "layers": {},
-            **dict.fromkeys(("received", "server_update", "evaluate", "respond"), _unknown),
+            **dict.fromkeys(("received", "reference", "evaluate", "respond"), _unknown),
         }
         return cls(**{**unknown, **known}, rng=rng)
 
@@ -111,34 +106,10 @@ class Pipeline:
             if pre-aggregations would hide from a rule the clients that it remembers.
     """
 
-    AGGREGATE_FACTS = frozenset(
-        {
-            "round_",
-            "clients",
-            "prior",
-            "losses",
-            "confidences",
-            "received",
-            "layers",
-            "reference",
-            "evaluate",
-            "respond",
-            "rng",
-            "memory",
-        }
-    )
+    AGGREGATE_FACTS = frozenset(field.name for field in fields(RoundFacts)) | {"memory"}
     PRE_AGGREGATE_FACTS = frozenset({"prior", "rng", "out"})
     REWEIGHT_FACTS = frozenset(
-        {
-            "round_",
-            "clients",
-            "prior",
-            "losses",
-            "confidences",
-            "memory",
-            "updates",
-            "rng",
-        }
+        {"round_", "clients", "prior", "losses", "confidences", "memory", "updates", "rng"}
     )
     ROW_FACTS = ("clients", "prior", "losses", "confidences")
     RULE_MEMORY = "rule."  # what a rule carries over is kept under this prefix
@@ -246,7 +217,7 @@ class Pipeline:
                 updates.mul_(scales.to(updates.dtype)[:, None]).clamp_(-largest, largest)
                 known["prior"] = torch.full_like(lift.weights, 1 / len(updates))
         if "reference" in self._aggregate_asks:
-            known["reference"] = facts.server_update()
+            known["reference"] = facts.reference()
         if "received" in self._aggregate_asks:
             known["received"] = facts.received()
         known["memory"] = rule_memory

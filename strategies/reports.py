@@ -12,6 +12,11 @@ LARGEST_COUNT = 2**53  # a claim beyond it is no count of examples
 LARGEST_LOSS = float(np.finfo(np.float32).max)  # so that sums and products of losses stay finite
 
 
+def metrics_in(content: RecordDict) -> MetricRecord:
+    """Return a reply's metrics: the first record of them, an empty one if it has none."""
+    return next(iter(content.metric_records.values()), MetricRecord())
+
+
 def number_in(metrics: MetricRecord, key: str, default: float) -> float:
     """Return a figure that a client reports; the default if it reports none, or no number."""
     value = metrics.get(key, default)

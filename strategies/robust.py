@@ -20,7 +20,7 @@ from strategies.oracle import Oracle
 from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep, asked_facts
 from strategies.pre_aggregation.mixed import PreAggregator
 from strategies.randomness import Purpose, generator
-from strategies.reports import LARGEST_LOSS, alike, claimed_examples, number_in
+from strategies.reports import LARGEST_LOSS, alike, claimed_examples, metrics_in, number_in
 from strategies.reweighting.lift import Reweighter
 from strategies.running_sum import KEEP_MIB, RunningSum, takes_running_sum
 from strategies.server_optimizers import OPTIMIZER_FACTS, ServerOptimizer
@@ -290,44 +290,33 @@ class RobustFedAvg(FedAvg):
     def _read(self, reply: Message, row: int, entry: ClientEntry, rows: UpdateRows) -> MetricRecord:
         """Write the update into a row, and what the client claims into the ledger; return what it
         reports."""
-        records = reply.content.values()
-        metrics = next((r for r in records if isinstance(r, MetricRecord)), MetricRecord())
+        metrics = metrics_in(reply.content)
         entry.n_examples = (
             self.n_examples(entry.client)
             if self.n_examples is not None
             else claimed_examples(metrics, self.weighted_by_key)
         )
         entry.train_loss = number_in(metrics, "train-loss", math.nan)
-        arrays = only_arrays(reply.content)
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite
-            rows.write(row, arrays)
+        rows.write(row, only_arrays(reply.content))
         return metrics
 
     def _check_updates(
-        self,
-        start: np.ndarray,
-        rows: UpdateRows,
-        read: dict[int, tuple[ClientEntry, MetricRecord]],
+        self, start: np.ndarray, rows: UpdateRows, read: dict[int, tuple[ClientEntry, MetricRecord]]
     ) -> None:
         """Check updates that stand in their rows, and what is believed of their clients' losses."""
         norms = rows.norms()
         for row, (entry, metrics) in read.items():
             with _told(entry):
-                self._check(start, row, norms[row], entry, metrics)
+                if not math.isfinite(norms[row]):
+                    raise UnusableReplyError("update is not finite")
+                entry.update_norm = norms[row]
+                if self.pipeline.needs_losses:
+                    self._believe(start, row, entry, metrics)
 
-    def _check(
-        self,
-        start: np.ndarray,
-        row: int,
-        norm: float,
-        entry: ClientEntry,
-        metrics: MetricRecord,
+    def _believe(
+        self, start: np.ndarray, row: int, entry: ClientEntry, metrics: MetricRecord
     ) -> None:
-        if not math.isfinite(norm):
-            raise UnusableReplyError("update is not finite")
-        entry.update_norm = norm
-        if not self.pipeline.needs_losses:
-            return
+        """Note a client's loss and confidence, as it reports them or as the server measures."""
         if self.losses == "measured":
             _, loss, confidence = self._evaluate(start + self._matrix[row].cpu().numpy())
         else:
@@ -359,25 +348,23 @@ class RobustFedAvg(FedAvg):
             confidences=_as_doubles([entry.believed_confidence for entry in entries]),
             received=lambda: torch.from_numpy(start[:d]).to(self.device),
             layers=self._layout.layers,
-            server_update=lambda: self._reference(ledger.round_, start),
+            reference=lambda: self._reference(ledger.round_, start),
             evaluate=lambda update: self._evaluate(_moved(start, update))[:2],
             respond=lambda update, n_inputs: self._respond(
                 _moved(start, update), n_inputs, ledger.round_
             ),
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
         )
-        memory = {name: value.to(self._home_of(name)) for name, value in self.memory.items()}
+        memory = {  # what the rule remembers belongs beside the updates, a lift's on the host
+            name: value.to(self.device if name.startswith(Pipeline.RULE_MEMORY) else CPU)
+            for name, value in self.memory.items()
+        }
         return self.pipeline(self._matrix[: len(usable), :d], facts, memory, overwrite=True)
 
     def _lasting(self, kept: Tensor) -> Tensor:
         """Return what a rule keeps; a copy if it lies in the matrix, which the next round fills."""
         matrix = self._matrix.untyped_storage()
         return kept.clone() if kept.untyped_storage().data_ptr() == matrix.data_ptr() else kept
-
-    def _home_of(self, name: str) -> torch.device:
-        """Return where a tensor of the memory belongs: a rule's beside the updates."""
-        is_rules = name.startswith(Pipeline.RULE_MEMORY)
-        return self.device if is_rules else CPU
 
     @staticmethod
     def _prior(entries: list[ClientEntry]) -> Tensor:

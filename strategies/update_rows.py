@@ -51,6 +51,7 @@ class HostRows(UpdateRows):
         self._rows = matrix.numpy()
         self._norms = [math.nan] * len(matrix)
 
+    @np.errstate(over="ignore", invalid="ignore")  # what overflows is not finite
     def write(self, row: int, arrays: ArrayRecord) -> None:
         """Write a reply's update into a row."""
         for part, values in self._layout.parts(arrays):

@@ -5,7 +5,7 @@ import torch
 
 from clients.attacks.forged import Forged, repeated
 from clients.attacks.moments import mean_and_std, offsets
-from strategies.aggregation.aggregate import weighted_sum
+from strategies.aggregation.aggregate import dot_products, weighted_sum
 from strategies.memory import Memory
 from strategies.shapes import Float, Int, Tensor
 
@@ -46,8 +46,7 @@ def mimic(
     rounds = int(memory["rounds"]) if memory else 0
     if rounds < warm_up_rounds:
         memory = _learnt(seen, memory, rounds, rng)
-    along = offsets(seen, torch.zeros_like(seen[0]), memory["direction"])[1]
-    chosen = int(along.argmax())
+    chosen = int(dot_products(seen, memory["direction"]).argmax())
     if rounds < warm_up_rounds:
         memory = {**memory, "client": seen_clients[chosen]}
     else:

@@ -5,8 +5,9 @@ from typing import Literal
 import torch
 
 from clients.attacks.forged import Forged, repeated
-from clients.attacks.moments import mean_and_std, offsets
+from clients.attacks.moments import mean_and_std
 from clients.attacks.perturbation import Direction, Halving, perturbation
+from strategies.aggregation.distances import squared_distances_to
 from strategies.shapes import Float, Tensor
 
 
@@ -37,7 +38,7 @@ def min_sum(
     """
     mean, std = mean_and_std(seen)
     p = perturbation(direction, mean, std)
-    squared, _ = offsets(seen, mean, p)
+    squared = squared_distances_to(seen, mean)
     reach = float((squared.max() if bound == "max" else squared.min()).sqrt())
     length = float(torch.linalg.vector_norm(p.double()))
     if search is not None:

@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 
 from clients.attacks.forged import Forged
-from clients.attacks.moments import mean_and_std, offsets
+from clients.attacks.moments import mean_and_std
+from strategies.aggregation.distances import squared_distances_to
 from strategies.shapes import Bool, Float, Tensor
 
 Within = Literal["ball", "box"]
@@ -48,6 +49,6 @@ def minority_mimic(
     if len(crowd) < 2:  # one client shows no spread: keep the poison as it is
         return Forged(mean + closeness * poison)
     # u - mean of the others = (u - mean of all) k / (k - 1)
-    radius = offsets(crowd, mean, mean)[0].sqrt().mean() * len(crowd) / (len(crowd) - 1)
+    radius = squared_distances_to(crowd, mean).sqrt().mean() * len(crowd) / (len(crowd) - 1)
     norms = torch.linalg.vector_norm(poison.double(), dim=1, keepdim=True).clamp(min=1e-30)
     return Forged(mean + poison * (closeness * radius / norms).to(poison))

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 
 from clients.attacks.forged import Defence, Forged, repeated
-from clients.attacks.moments import mean_and_std, offsets
+from clients.attacks.moments import mean_and_std
 from clients.attacks.perturbation import Direction, perturbation
+from strategies.aggregation.distances import squared_distances_to
 from strategies.shapes import Float, Tensor
 
 SMALLEST_HALVINGS = 5  # a rule may drop all but updates much closer than the honest are
@@ -40,8 +41,7 @@ def tailored(
     mean, std = mean_and_std(seen)
     p = perturbation(direction, mean, std)
     length = float(torch.linalg.vector_norm(p.double()))
-    squared, _ = offsets(seen, mean, p)
-    typical = float(squared.mean().sqrt())
+    typical = float(squared_distances_to(seen, mean).mean().sqrt())
     if length == 0 or typical == 0:
         return Forged(repeated(mean, own))
 

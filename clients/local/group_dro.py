@@ -9,6 +9,7 @@ from clients.local.lesson import Lesson, LocalRound
 from clients.shard import Shard
 from clients.training import State
 from strategies.memory import Memory, recall, remember
+from strategies.reweighting import exponentiated_gradient
 from strategies.shapes import Float, Int, Tensor
 
 WEIGHTS = "group-weights"
@@ -46,8 +47,8 @@ class GroupWeights:
         losses = F.cross_entropy(logits, self._labels[rows], reduction="none")
         member = F.one_hot(self._groups[rows], len(self.weights)).to(losses)
         by_group = member.T @ losses / member.sum(dim=0).clamp(min=1)
-        stepped = self.weights.log() + self._step_size * by_group.detach().double()
-        self.weights = torch.softmax(stepped, dim=0)
+        served = by_group.detach().double()
+        self.weights = exponentiated_gradient(self.weights, served, self._step_size)
         return (self.weights.to(by_group) * by_group).sum()
 
 

@@ -16,8 +16,6 @@ class PulledTowards:
 
     def __init__(self, pull: float) -> None:
         self._pull = pull
-        self._received: State = {}
-        self._labels = torch.empty(0, dtype=torch.int64)
 
     def begin(self, received: State, shard: Shard) -> None:
         """Remember the received model and the labels."""

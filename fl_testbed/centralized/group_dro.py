@@ -36,8 +36,7 @@ class GroupDRO:
 
     def start(self, weights: Float[Tensor, " n"]) -> None:
         """Begin a training on the examples with positive weight, all groups equal."""
-        kept = (weights > 0).float()
-        self.sizes = torch.zeros(self.n_groups).index_add(0, self.groups, kept)
+        self.sizes = torch.bincount(self.groups, (weights > 0).float())
         self._mixture = (self.sizes > 0) / (self.sizes > 0).sum()
         self._sum, self._steps = torch.zeros(self.n_groups), 0
 

@@ -32,14 +32,11 @@ def ledger_figures(
             "status": "ok",
             "prior_weight": 1 / n,
             "weight": examples["weight"] / n,
-            "contribution": 0.0,
+            "contribution": np.nan,
             "suspicion": examples["score"],
         }
     )
-    figures = suppression(as_clients, rng, selects=filters)
-    for role in Role:
-        figures[role.value]["contribution_ratio"] = None
-    return figures
+    return suppression(as_clients, rng, selects=filters)
 
 
 def weight_by_group(examples: pd.DataFrame) -> dict[str, float]:

@@ -5,30 +5,20 @@ import torch
 from strategies.shapes import Bool, Float, Int, Tensor
 
 
-def least_confident(
-    confidence: Float[Tensor, " n"],
-    kept: Bool[Tensor, " n"],
-    fraction: float,
-    labels: Int[Tensor, " n"] | None = None,
-) -> Bool[Tensor, " n"]:
-    """Mark the share of examples with the lowest confidence, which have the largest loss.
-
-    Args:
-        confidence: I(x)_y of each example.
-        kept: Which examples are still there; only these are ranked.
-        fraction: Share of the kept that is marked, rounded to examples; a tie goes to the first.
-        labels: If given, the share is of each class.
-    """
-    return largest(-confidence, kept, fraction, labels)
-
-
 def largest(
     scores: Float[Tensor, " n"],
     kept: Bool[Tensor, " n"],
     fraction: float,
     labels: Int[Tensor, " n"] | None = None,
 ) -> Bool[Tensor, " n"]:
-    """Mark the share of kept examples with the largest scores, of all or of each class."""
+    """Mark the share of examples with the largest scores.
+
+    Args:
+        scores: Of each example; a loss filter's are minus the confidences I(x)_y.
+        kept: Which examples are still there; only these are ranked.
+        fraction: Share of the kept that is marked, rounded to examples; a tie goes to the first.
+        labels: If given, the share is of each class.
+    """
     marked = torch.zeros_like(kept)
     parts = torch.zeros(len(kept), dtype=torch.int64) if labels is None else labels
     for part in parts.unique().tolist():

@@ -35,8 +35,7 @@ class Plan(NamedTuple):
         """Return each example's chance to be drawn next; groups of a DRO are equally likely."""
         weights = self.weights
         if self.dro is not None:
-            sums = torch.zeros(self.dro.n_groups, dtype=torch.float64)
-            sums = sums.index_add(0, self.dro.groups, weights)
+            sums = torch.bincount(self.dro.groups, weights)
             weights = weights / sums[self.dro.groups].clamp_min(1e-300)
         return weights / weights.sum()
 

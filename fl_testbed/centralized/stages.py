@@ -21,7 +21,7 @@ from fl_testbed.centralized.george import (
 )
 from fl_testbed.centralized.group_dro import GroupDRO
 from fl_testbed.centralized.jtt import error_set, upweighted
-from fl_testbed.centralized.loss_filter import largest, least_confident
+from fl_testbed.centralized.loss_filter import largest
 from fl_testbed.centralized.plan import Plan, everything
 from fl_testbed.centralized.pool import Pool
 from fl_testbed.centralized.spectral_signatures import spectral_scores
@@ -187,7 +187,7 @@ def _loss_filter(stage: specs.LossFilterStageSpec, plan: Plan, place: Workplace)
     trained = place.train(plan, stage.epochs)
     confidence = trained.confidences[-1]
     labels = place.pool.labels if stage.per_class else None
-    flagged = least_confident(confidence, plan.kept, stage.fraction, labels)
+    flagged = largest(-confidence, plan.kept, stage.fraction, labels)  # the largest losses
     return _filtered(stage, plan, place, trained, flagged, 1 - confidence)
 
 

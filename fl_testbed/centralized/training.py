@@ -9,13 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clients.poisons import last_hidden
-from clients.training import (
-    EVALUATION_BATCH,
-    LocalTraining,
-    confidences_in,
-    logits_of,
-    own_draws,
-)
+from clients.training import EVALUATION_BATCH, LocalTraining, confidences_in, logits_of, own_draws
 from fl_testbed.centralized.plan import Plan
 from fl_testbed.centralized.pool import Pool
 from fl_testbed.data import DataError

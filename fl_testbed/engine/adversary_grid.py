@@ -9,7 +9,7 @@ import torch
 from flwr.app import ArrayRecord, Message, MessageType, RecordDict
 from torch import Tensor
 
-from clients.app import CLEAN_ARRAYS
+from clients.app import CLEAN_ARRAYS, round_of
 from clients.attacks import FACTS, Attack, Forged, Knowledge, Schedule
 from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.grid import ClientGrid
@@ -250,8 +250,7 @@ class _Round:
         self, messages: Sequence[Message], buffers: frozenset[str], device: torch.device
     ) -> None:
         self._device = device
-        config = messages[0].content.config_records["config"]
-        self.round_ = int(config["server-round"])  # pyright: ignore[reportArgumentType]
+        self.round_ = round_of(messages[0])
         self._arrays = {m.metadata.dst_node_id: _arrays_of(m)[1] for m in messages}
         self.layout = Layout.of(_arrays_of(messages[0])[1], buffers)
         self.n_parameters = self.layout.n_parameters
@@ -292,8 +291,7 @@ class _Round:
 
     def _update(self, arrays: ArrayRecord, client: int) -> Tensor | None:
         try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                update = self._flat(arrays) - self.starts[client]
+            update = self._flat(arrays) - self.starts[client]
         except UnusableReplyError:
             return None
         return update if update.isfinite().all() else None

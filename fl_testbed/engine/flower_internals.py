@@ -1,7 +1,7 @@
 """What is imported of Flower that is not its public API, in one place and tested.
 
-``strategies/flower_arrays.py`` and ``observed.py`` use what its arrays, records and messages are
-made of as well: they import public names alone.
+``strategies/flower_arrays.py`` goes past what its arrays do when they are made or set: it imports
+public names alone.
 """
 
 import logging

@@ -10,13 +10,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fl_testbed.engine.client_work import Outcome, Task
-from fl_testbed.engine.flower_internals import (
-    Run,
-    empty_run,
-    from_bytes,
-    to_bytes,
-    with_message_id,
-)
+from fl_testbed.engine.flower_internals import Run, empty_run, from_bytes, to_bytes, with_message_id
 from strategies.flower_arrays import with_views
 
 CLIENT_FAILED = 1

@@ -44,14 +44,7 @@ def buffers_of(model: nn.Module) -> frozenset[str]:
 
 def layers_of(model: nn.Module) -> dict[str, slice]:
     """Return where each array of a model's parameters stands in an update, by its name."""
-    state = model.state_dict()
-    layout = Layout(
-        names=tuple(state),
-        shapes=tuple(tuple(array.shape) for array in state.values()),
-        dtypes=tuple(str(array.dtype).removeprefix("torch.") for array in state.values()),
-        buffers=buffers_of(model),
-    )
-    return layout.layers
+    return Layout.of(model.state_dict(), buffers_of(model)).layers
 
 
 def outlined_model(scenario: Scenario, dataset: Dataset) -> nn.Module:

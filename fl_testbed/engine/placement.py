@@ -9,6 +9,7 @@ from clients.device_memory import CudaMemory, DeviceMemory, HostMemory
 from fl_testbed.data import Dataset
 from fl_testbed.engine.memory import server_memory
 from fl_testbed.scenario import AnyScenario, EngineSpec, Fault, Scenario, ScenarioError
+from strategies.shapes import CPU
 
 SHARE_OF_FREE = 0.5  # of a GPU's free memory, for the server's matrix and what rules make of it
 
@@ -42,7 +43,7 @@ def check_device(scenario: AnyScenario, n_gpus: int) -> None:
 def device_of(engine: EngineSpec) -> torch.device:
     """Return the device that this process computes on; ``auto`` is a GPU where torch sees one."""
     if engine.device == "cpu" or engine.kind == "flower" or not torch.cuda.is_available():
-        return torch.device("cpu")
+        return CPU
     device = torch.device("cuda:0" if engine.device in ("auto", "cuda") else engine.device)
     _repeatable_cuda()
     return device
@@ -78,7 +79,7 @@ def server_device(scenario: Scenario, dataset: Dataset) -> tuple[torch.device, s
     name = torch.cuda.get_device_name(device)
     if needed > SHARE_OF_FREE * free:
         what = f"{needed / 2**30:,.1f} GiB of updates, {free / 2**30:,.1f} GiB of {name} are free"
-        return torch.device("cpu"), f"server on the CPU: {what}"
+        return CPU, f"server on the CPU: {what}"
     return device, f"server on {device} ({name})"
 
 

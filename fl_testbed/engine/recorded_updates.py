@@ -33,6 +33,7 @@ from strategies.flower_arrays import (
     state_dict_of,
 )
 from strategies.ledger import ClientEntry, RoundLedger
+from strategies.reports import metrics_in
 
 DType = Literal["float16", "float32"]
 ARRAYS, METRICS = "arrays", "metrics"
@@ -82,12 +83,10 @@ class Recorder:
         if reply.has_error():
             self._clients[client] = {"error": str(reply.error.reason)}
             return reply
-        metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
-        kept: dict[str, Any] = {"metrics": dict(metrics)}
+        kept: dict[str, Any] = {"metrics": dict(metrics_in(reply.content))}
         self._clients[client] = kept
         try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                row = self._layout.flattened(only_arrays(reply.content))
+            row = self._layout.flattened(only_arrays(reply.content))
         except UnusableReplyError as fault:
             kept["complaint"] = str(fault)  # it will be rejected, now and in a replay
             return reply
@@ -120,7 +119,7 @@ def recorded_bytes(scenario: Scenario, n_parameters: int) -> int:
     """Return how much a run records on disk: all replies and the models they answer."""
     if scenario.record_updates is None:
         return 0
-    width = {"float16": 2, "float32": 4}[scenario.record_updates.dtype]
+    width = np.dtype(scenario.record_updates.dtype).itemsize
     return scenario.rounds * n_parameters * (scenario.n_sampled * width + 4)
 
 

@@ -2,13 +2,8 @@
 
 import torch
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    normalised,
-    prior_or_uniform,
-    weighted_sum,
-)
-from strategies.aggregation.blocks import column_blocks
+from strategies.aggregation.aggregate import Aggregate, normalised, prior_or_uniform, weighted_sum
+from strategies.aggregation.distances import squared_distances_to
 from strategies.aggregation.norm_clipping import clipping_factors
 from strategies.memory import Memory
 from strategies.shapes import Float, Tensor
@@ -58,17 +53,10 @@ def centred_clipping(
     centre = memory.get("centre", torch.zeros_like(updates[0])).to(updates)
     effective = distances = torch.zeros_like(prior)
     for _ in range(n_iterations):
-        distances = _distances_to(updates, centre)
+        distances = squared_distances_to(updates, centre).sqrt()
         effective = prior * clipping_factors(distances, radius)
         # v + Σ w (u - v) with Σ w <= 1
         pull = weighted_sum(updates, effective).double()
         centre = (pull + (prior.sum() - effective.sum()) * centre.double()).to(updates)
     memory = {"centre": centre}
     return Aggregate(centre, normalised(effective), distances, memory, multipliers=effective)
-
-
-def _distances_to(updates: Float[Tensor, "n d"], point: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
-    squares = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
-    for columns in column_blocks(updates):
-        squares += (updates[:, columns].double() - point[columns]).square_().sum(dim=1)
-    return squares.sqrt()

@@ -7,6 +7,7 @@ from strategies.aggregation.aggregate import (
     dot_products,
     prior_or_uniform,
     shared_by_copies,
+    sorted_rows,
 )
 from strategies.aggregation.blocks import column_blocks, each_block
 from strategies.shapes import Float, Int, Tensor
@@ -49,7 +50,7 @@ def mean_of_windows(
         """Set the update's columns; return in how many each row survives, its shares and pulls."""
         block = updates[:, columns] if rows is None else updates[rows, columns]
         by_column, by_row = (part[: block.numel()] for part in scratch)
-        ordered = sorted_columns(block, by_column.view(block.T.shape))
+        ordered = sorted_rows(by_column.view(block.T.shape).copy_(block.T))
         if first is None:
             begins = nearest_to_median(ordered, n_kept)
         else:
@@ -99,17 +100,6 @@ def nearest_to_median(ordered: Float[Tensor, "columns n"], n_kept: int) -> Int[T
     below = median[:, None] - ordered[:, : n - n_kept]
     above = ordered[:, n_kept:] - median[:, None]
     return (above < below).sum(dim=1)
-
-
-def sorted_columns(
-    block: Float[Tensor, "n columns"], out: Float[Tensor, "columns n"]
-) -> Float[Tensor, "columns n"]:
-    """Sort each column; the result, written to ``out``, has one contiguous row per column."""
-    out.copy_(block.T)
-    if out.device.type == "cpu":  # numpy sorts short rows over ten times faster than torch
-        out.numpy().sort(axis=1)
-        return out
-    return out.sort(dim=1).values
 
 
 def _sums_over_columns(

@@ -36,7 +36,17 @@ def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
         blurred[pairs] &= still_blurred  # none is of the centre, where that is subtracted
     # A product's last digits depend on where its rows stand, and with them who of copies is chosen.
     first = (distances == 0).int().argmax(dim=1)
-    return distances[first][:, first]
+    return distances[first[:, None], first]
+
+
+def squared_distances_to(
+    updates: Float[Tensor, "n d"], point: Float[Tensor, " d"]
+) -> Float[Tensor, " n"]:
+    """Return the squared L2 distance of every row to one point, in float64."""
+    squares = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
+    for columns in column_blocks(updates):
+        squares += (updates[:, columns].double() - point[columns]).square_().sum(dim=1)
+    return squares
 
 
 def centred_gram(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:

@@ -3,11 +3,7 @@
 import numpy as np
 import torch
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    mean_of_selected,
-    shared_by_copies,
-)
+from strategies.aggregation.aggregate import Aggregate, mean_of_selected, shared_by_copies
 from strategies.aggregation.distances import gram_in_float64
 from strategies.aggregation.krum import lowest
 from strategies.aggregation.traits import Bound, Traits

@@ -2,12 +2,7 @@
 
 import torch
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    normalised,
-    prior_or_uniform,
-    weighted_sum,
-)
+from strategies.aggregation.aggregate import Aggregate, normalised, prior_or_uniform, weighted_sum
 from strategies.aggregation.distances import centred_gram
 from strategies.aggregation.traits import Traits
 from strategies.shapes import Float, Tensor

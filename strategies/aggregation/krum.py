@@ -7,6 +7,7 @@ from strategies.aggregation.aggregate import (
     TooFewClientsError,
     mean_of_selected,
     shared_by_copies,
+    sorted_rows,
 )
 from strategies.aggregation.distances import squared_distances
 from strategies.aggregation.traits import Bound, Traits
@@ -44,11 +45,11 @@ def krum_order(
     left = torch.arange(len(distances), device=distances.device)
     chosen = []
     for _ in range(n_chosen):
-        place = _by_score(distances[left][:, left], n_malicious)[:1]
+        place = _by_score(distances[left[:, None], left], n_malicious)[:1]
         chosen.append(left[place])
         others = torch.arange(len(left) - 1, device=left.device)
         left = left[others + (others >= place)]  # a mask would make the host wait for a GPU
-    return torch.cat([*chosen, left[_by_score(distances[left][:, left], n_malicious)]])
+    return torch.cat([*chosen, left[_by_score(distances[left[:, None], left], n_malicious)]])
 
 
 def _by_score(distances: Float[Tensor, "n n"], n_malicious: int) -> Int[Tensor, " n"]:
@@ -57,10 +58,10 @@ def _by_score(distances: Float[Tensor, "n n"], n_malicious: int) -> Int[Tensor, 
 
 
 def _scores(distances: Float[Tensor, "n n"], n_malicious: int) -> Float[Tensor, " n"]:
-    distances = distances.clone().fill_diagonal_(torch.inf)
+    ordered = sorted_rows(distances.clone().fill_diagonal_(torch.inf))
     # Repeated choices may leave fewer than f + 3 rows: one neighbour is the least there can be.
     n_neighbours = min(max(len(distances) - n_malicious - 2, 1), len(distances))
-    return distances.topk(n_neighbours, largest=False).values.sum(dim=1)
+    return ordered[:, :n_neighbours].sum(dim=1)
 
 
 def lowest(scores: Float[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:

@@ -2,12 +2,7 @@
 
 import torch
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    dot_products,
-    prior_or_uniform,
-    weighted_sum,
-)
+from strategies.aggregation.aggregate import Aggregate, dot_products, prior_or_uniform, weighted_sum
 from strategies.aggregation.blocks import column_blocks
 from strategies.shapes import Float, Tensor
 

@@ -3,12 +3,7 @@
 import numpy as np
 import torch
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    normalised,
-    norms_of,
-    prior_or_uniform,
-)
+from strategies.aggregation.aggregate import Aggregate, normalised, norms_of, prior_or_uniform
 from strategies.aggregation.blocks import column_blocks
 from strategies.aggregation.norm_clipping import mean_of_clipped
 from strategies.aggregation.traits import Traits

@@ -30,7 +30,7 @@ def test_loss_and_confidence_are_means_over_examples():
 def test_batches_do_not_change_a_report(monkeypatch):
     model, own = nn.Sequential(nn.Flatten(), nn.Linear(6, 3)).double(), shard(7)
     whole = report_of(model, own)
-    monkeypatch.setattr("clients.reporting.EVALUATION_BATCH", 3)
+    monkeypatch.setattr("clients.training.EVALUATION_BATCH", 3)
     assert report_of(model, own) == pytest.approx(whole, rel=1e-12)
 
 

@@ -39,9 +39,7 @@ def oracle(**corrected) -> Oracle:
 
 def step_of(rule, told: Oracle, reweight=None, memory: Memory | None = None, **pipeline):
     reference = torch.zeros(1)
-    facts = round_of(
-        4, clients=CLIENTS, losses=doubles(1, 2, 3, 4), server_update=lambda: reference
-    )
+    facts = round_of(4, clients=CLIENTS, losses=doubles(1, 2, 3, 4), reference=lambda: reference)
     step = Pipeline(rule, reweight, oracle=told, **pipeline)
     return step(UPDATES.clone(), facts, memory or {}, overwrite=True)
 

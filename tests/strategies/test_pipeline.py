@@ -67,7 +67,7 @@ def test_a_bound_fact_stays_as_it_was_bound():
 
 
 def test_the_server_trains_only_for_rules_that_name_a_reference():
-    facts = round_of(2, server_update=lambda: torch.tensor([3.0]))
+    facts = round_of(2, reference=lambda: torch.tensor([3.0]))
     step = Pipeline(fltrust)(torch.tensor([[1.0], [-1.0]]), facts, {})
     assert step.result.update.tolist() == [3.0]
 

@@ -18,7 +18,7 @@ from fl_testbed.centralized.george import (
 )
 from fl_testbed.centralized.group_dro import GroupDRO
 from fl_testbed.centralized.jtt import error_set, upweighted
-from fl_testbed.centralized.loss_filter import largest, least_confident
+from fl_testbed.centralized.loss_filter import largest
 from fl_testbed.centralized.plan import everything
 from fl_testbed.centralized.separation import separation
 from fl_testbed.centralized.spectral_signatures import spectral_scores
@@ -142,14 +142,12 @@ class TestLossFilter:
 
     def test_it_marks_the_least_confident_share_of_what_is_left(self):
         kept = marks("xxxx.x")
-        found = least_confident(
-            self.confidence, kept, 0.35
-        )  # 1.75 of 5; the lowest is gone already
+        found = largest(-self.confidence, kept, 0.35)  # 1.75 of 5; the lowest is gone already
         assert found.tolist() == marks(".xx...").tolist()
 
     def test_by_class_every_class_loses_its_share(self):
         labels = torch.tensor([0, 1, 1, 0, 1, 0])
-        found = least_confident(self.confidence, ALL, 1 / 3, labels)
+        found = largest(-self.confidence, ALL, 1 / 3, labels)
         assert found.tolist() == marks("....xx").tolist()
 
     def test_of_equals_the_first_go(self):

@@ -32,7 +32,7 @@ def one_round(strategy: StrategySpec, n: int = N) -> torch.Tensor:
         confidences=torch.ones(n, dtype=torch.float64),
         received=lambda: torch.ones(D),
         layers={"weight": slice(0, D)},
-        server_update=lambda: torch.ones(D),
+        reference=lambda: torch.ones(D),
         evaluate=lambda update: (0.5, float(update.norm())),
         respond=lambda update, n_inputs: torch.zeros(n_inputs, 2),
         rng=generator(0, Purpose.AGGREGATION, 1),

@@ -203,7 +203,7 @@ def round_facts(
         confidences=torch.ones(len(clients), dtype=torch.float64),
         received=lambda: 3 * reference,
         layers={"weight": slice(0, d)},
-        server_update=lambda: reference,
+        reference=lambda: reference,
         evaluate=evaluate,
         respond=respond,
         rng=np.random.default_rng(seed),
