@@ -20,6 +20,7 @@ from fl_testbed.engine.run_writer import (
 )
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.naming import named
+from fl_testbed.scenario.own_code import fresh_code
 from fl_testbed.scenario.places import PLAN, place_of_run
 
 N_NAMED = 3  # variants of earlier commands in a note
@@ -97,19 +98,21 @@ def _run(
         check_device(writers[0].scenario, len(gpus()))
         compute = _on_flower(options) if engine.kind == "flower" else _inline
     for writer in writers:
-        with writer.survived():
-            compute(writer, datasets.get(writer.scenario))
+        with writer.survived(), fresh_code(writer.scenario) as scenario:
+            compute(writer, scenario, datasets.get(scenario))
 
 
-def _inline(writer: RunWriter, dataset: Dataset) -> None:
-    writer.write(writer.kind.records(dataset, writer.scenario, *writer.begin()))
+def _inline(writer: RunWriter, scenario: AnyScenario, dataset: Dataset) -> None:
+    writer.write(writer.kind.records(dataset, scenario, *writer.begin()))
 
 
 def _on_flower(options: Options) -> Compute:
     keep_others_out()
     from fl_testbed.engine.flower_engine import run_on_flower  # it brings Ray
 
-    return lambda writer, dataset: run_on_flower(writer, dataset, options.data_dir)
+    return lambda writer, scenario, dataset: run_on_flower(
+        writer, scenario, dataset, options.data_dir
+    )
 
 
 def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> list[str]:

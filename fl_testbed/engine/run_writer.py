@@ -350,8 +350,8 @@ class RunWriter:
         self._progress.end(self.scenario, "done")
 
 
-Compute = Callable[[RunWriter, Dataset], None]
-"""Computes a run and writes it."""
+Compute = Callable[[RunWriter, AnyScenario, Dataset], None]
+"""Computes a run and writes it: the writer's scenario, with its own code run anew."""
 
 
 def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:
