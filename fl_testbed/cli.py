@@ -118,7 +118,9 @@ def run(
         typer.Option(help="Only this one, at all swept values; may be given several times."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with unfinished runs.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with unfinished runs, or to more rounds.")
+    ] = False,
     redo: Redo = False,
     engine: Annotated[
         Literal["inline", "ray", "flower"] | None, typer.Option(help="Where clients run.")

@@ -16,6 +16,7 @@ from fl_testbed.engine.run_writer import (
     Progress,
     RunWriter,
     check_folders,
+    goes_on,
     run_folder,
 )
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
@@ -58,8 +59,12 @@ def launch(
     for text in write_plan(scenarios, options):
         progress.note(text)
     if options.redo:  # else another scenario's run is refused
-        there = ((run_folder(options.out, item).read("scenario.yaml"), item) for item in left)
-        if n_changed := sum(text not in (None, item.to_yaml()) for text, item in there):
+        others = ((run_folder(options.out, item), item) for item in left)
+        if n_changed := sum(
+            folder.read("scenario.yaml") not in (None, item.to_yaml())
+            and not goes_on(folder, item, options)
+            for folder, item in others
+        ):
             progress.note(f"runs that give way to changed ones: {n_changed}")
     unfinished = set(map(id, left))
     for scenario in scenarios:
