@@ -181,7 +181,8 @@ class Scenario(WholeScenario):
 
     @property
     def may_be_longer(self) -> bool:
-        """Whether a run of more rounds begins with the same figures: the last is evaluated."""
+        """Whether a run of more rounds begins with the same rows: the last round is evaluated
+        whatever ``evaluation.every`` says."""
         return self.can_resume and self.rounds % self.evaluation.every == 0
 
     @property

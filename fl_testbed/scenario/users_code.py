@@ -281,15 +281,13 @@ def _from_file(path: Path, source: bytes) -> types.ModuleType:
 
 def _executed(name: str, path: Path, source: bytes) -> types.ModuleType:
     """Run a file as a new module, which takes the place of an earlier one of its name."""
-    earlier, module = sys.modules.get(name), types.ModuleType(name)
+    module = types.ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module  # where dataclasses look their module up
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except BaseException as fault:
         del sys.modules[name]
-        if earlier is not None:
-            sys.modules[name] = earlier
         if isinstance(fault, Exception | SystemExit):  # as of a script's last line
             raise ValueError(_import_fault(path, fault)) from None
         raise
