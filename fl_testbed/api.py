@@ -131,7 +131,7 @@ def run(
         out: Where run folders go.
         data_dir: The folder of datasets; ``FL_TESTBED_DATA`` of the environment by default.
         engine: Where clients run; the scenario's choice by default.
-        resume: Go on with unfinished runs.
+        resume: Go on with unfinished runs, or to more rounds.
         redo: Run again what has changed, scenario or code, in place of what was there.
         only: Says of each run, by its scenario, whether it is wanted; all are by default.
 

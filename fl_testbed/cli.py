@@ -118,7 +118,9 @@ def run(
         typer.Option(help="Only this one, at all swept values; may be given several times."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with unfinished runs.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with unfinished runs, or to more rounds.")
+    ] = False,
     redo: Redo = False,
     engine: Annotated[
         Literal["inline", "ray", "flower"] | None, typer.Option(help="Where clients run.")
@@ -430,10 +432,11 @@ def fetch_(
         text = "needs a folder to put files in: pass --data-dir DIR or set FL_TESTBED_DATA"
         _refuse("data fetch", text)
     try:
-        fetch(name, data_dir)
+        is_new = fetch(name, data_dir)
     except DataError as fault:
         _refuse("data fetch", str(fault))
-    make_console().print(f"{name} is in {data_dir}", soft_wrap=True)
+    already = "" if is_new else " already, and whole: nothing was downloaded"
+    make_console().print(f"{name} is in {data_dir}{already}", soft_wrap=True)
 
 
 def _refuse(key: str, text: str, *files: Path) -> NoReturn:

@@ -7,7 +7,8 @@ as many SuperNodes as the scenario has clients.
 
 import os
 import shlex
-from functools import cache
+from copy import deepcopy
+from functools import cache, lru_cache
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -24,7 +25,7 @@ from fl_testbed.engine.run_writer import Options, RunWriter, run_folder
 from fl_testbed.report.comparison import compare
 from fl_testbed.report.formats import terminal
 from fl_testbed.report.results import find_runs
-from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
+from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 
 STILL_S = 10.0  # without a new node, before all that will come are there
 APP = Path(__file__).parents[1]  # where Flower has put the copy that runs
@@ -44,6 +45,11 @@ def scenarios_of(path: str, settings: str) -> list[Scenario]:
 def _scenarios(context: Context) -> list[Scenario]:
     config = context.run_config
     return scenarios_of(str(config["scenario"]), str(config["set"]))
+
+
+@lru_cache(maxsize=1)  # runs follow one another
+def _scenario_of(path: str, settings: str, place: int) -> Scenario:
+    return deepcopy(scenarios_of(path, settings)[place])  # which runs its own code anew
 
 
 def _data_dir(context: Context) -> Path | None:
@@ -91,11 +97,10 @@ def main(grid: Grid, context: Context) -> None:
     options = Options(out, data_dir, "flwr run", resume, redo, switch=switch)
     console = make_console()
 
-    def compute(writer: RunWriter, dataset: Dataset) -> None:
-        scenario = writer.scenario
-        assert isinstance(scenario, Scenario)
-        label = {"run": ConfigRecord({"place": scenarios.index(scenario)})}
-        run_on_nodes(writer, dataset, grid, label)
+    def compute(writer: RunWriter, scenario: AnyScenario, dataset: Dataset) -> None:
+        assert isinstance(writer.scenario, Scenario)
+        label = {"run": ConfigRecord({"place": scenarios.index(writer.scenario)})}
+        run_on_nodes(writer, scenario, dataset, grid, label)
 
     with RunProgress(console, scenarios) as progress:
         failed = launch(scenarios, options, progress, compute=compute)
@@ -115,7 +120,8 @@ class RunConfigClientApp(ClientApp):
         run = message.content.config_records["run"]
         if context.state.config_records.get("run") != run:  # what is there is of the run before
             context.state = RecordDict({"run": run})
-        scenario = _scenarios(context)[int(run["place"])]  # pyright: ignore[reportArgumentType]
+        place, config = int(run["place"]), context.run_config  # pyright: ignore[reportArgumentType]
+        scenario = _scenario_of(str(config["scenario"]), str(config["set"]), place)
         return answer(scenario, _data_dir(context), message, context)
 
 

@@ -61,7 +61,10 @@ def places(
 def remember(
     memory: Memory, name: str, clients: Int[Tensor, " n"], values: Float[Tensor, "n *shape"]
 ) -> Memory:
-    """Return the memory with these clients' values replaced and all others kept."""
+    """Return the whole memory, with these clients' values replaced and all others kept.
+
+    What else is new in it goes over this: ``{**remember(...), "direction": new}``.
+    """
     if f"{name}.clients" in memory:
         known = memory[f"{name}.clients"].to(clients.device)
         kept = ~torch.isin(known, clients)

@@ -14,6 +14,7 @@ from fl_testbed.engine.models import layers_of, outlined_model
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError
 from fl_testbed.scenario.initial_model import InitialModelError
 from fl_testbed.scenario.naming import named
+from fl_testbed.scenario.own_code import fresh_code
 from fl_testbed.scenario.strategy import StrategySpec
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation.layers import OutputLayerError
@@ -28,7 +29,8 @@ def load_dataset(scenario: AnyScenario, data_dir: Path | None) -> Dataset:
     Raises:
         DataError: If its files are not there or are broken.
     """
-    return scenario.dataset.load(data_dir, generator(scenario.seed, Purpose.PARTITION, Draws.SPLIT))
+    with fresh_code(scenario.dataset) as spec:  # runs share what it loads
+        return spec.load(data_dir, generator(scenario.seed, Purpose.PARTITION, Draws.SPLIT))
 
 
 class DatasetCache:

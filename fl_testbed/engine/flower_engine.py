@@ -6,6 +6,7 @@ process resolves once, and results agree with ours up to the order of sums only.
 """
 
 import logging
+import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Event, Thread, current_thread
@@ -30,7 +31,7 @@ from fl_testbed.engine.local_ray import refuse_second_cluster, sigterm_interrupt
 from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.engine.threads import limit_threads
-from fl_testbed.scenario import Scenario
+from fl_testbed.scenario import AnyScenario, Scenario
 from fl_testbed.scenario.own_code import users_modules
 
 REGISTRATION_TIMEOUT_S = 300.0  # the first nodes to answer import torch
@@ -45,11 +46,13 @@ class NamedClientApp(ClientApp):
 
     def __init__(self, scenario: Scenario, data_dir: Path | None) -> None:
         super().__init__()
-        self._scenario, self._data_dir = scenario, data_dir
+        # Now, before the scenario's own code does anything on the server.
+        content = cloudpickle.dumps(scenario)  # pyright: ignore[reportPrivateImportUsage]
+        self._content, self._data_dir = content, data_dir
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer a message as the scenario's app does."""
-        return answer(self._scenario, self._data_dir, message, context)
+        return answer(pickle.loads(self._content), self._data_dir, message, context)
 
 
 def answer(
@@ -166,13 +169,13 @@ class FlowerGrid(ClientGrid):
 
 def run_on_nodes(
     writer: RunWriter,
+    scenario: AnyScenario,
     dataset: Dataset,
     grid: Grid,
     label: dict[str, ConfigRecord] | None = None,
     stopped: Event | None = None,
 ) -> None:
     """Run one scenario on the nodes that a ServerApp is given; the rest as for the grid."""
-    scenario = writer.scenario
     assert isinstance(scenario, Scenario)
     federation = build_federation(scenario, dataset)
     timeout_s = scenario.engine.client_timeout_s
@@ -180,9 +183,10 @@ def run_on_nodes(
     writer.write(Run(scenario, federation, clients).rounds(*writer.begin()))
 
 
-def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) -> None:
+def run_on_flower(
+    writer: RunWriter, scenario: AnyScenario, dataset: Dataset, data_dir: Path | None
+) -> None:
     """Run one scenario on Flower's simulation engine."""
-    scenario = writer.scenario
     assert isinstance(scenario, Scenario)
     server = ServerApp()
     faults: list[BaseException] = []
@@ -193,7 +197,7 @@ def run_on_flower(writer: RunWriter, dataset: Dataset, data_dir: Path | None) ->
         threads.append(current_thread())
         # Flower logs what a ServerApp raises and goes on: keep it for the caller.
         try:
-            run_on_nodes(writer, dataset, grid, stopped=stopped)
+            run_on_nodes(writer, scenario, dataset, grid, stopped=stopped)
         except BaseException as fault:
             faults.append(fault)
 

@@ -16,10 +16,12 @@ from fl_testbed.engine.run_writer import (
     Progress,
     RunWriter,
     check_folders,
+    goes_on,
     run_folder,
 )
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.naming import named
+from fl_testbed.scenario.own_code import fresh_code
 from fl_testbed.scenario.places import PLAN, place_of_run
 
 N_NAMED = 3  # variants of earlier commands in a note
@@ -57,8 +59,12 @@ def launch(
     for text in write_plan(scenarios, options):
         progress.note(text)
     if options.redo:  # else another scenario's run is refused
-        there = ((run_folder(options.out, item).read("scenario.yaml"), item) for item in left)
-        if n_changed := sum(text not in (None, item.to_yaml()) for text, item in there):
+        others = ((run_folder(options.out, item), item) for item in left)
+        if n_changed := sum(
+            folder.read("scenario.yaml") not in (None, item.to_yaml())
+            and not goes_on(folder, item, options)
+            for folder, item in others
+        ):
             progress.note(f"runs that give way to changed ones: {n_changed}")
     unfinished = set(map(id, left))
     for scenario in scenarios:
@@ -97,19 +103,21 @@ def _run(
         check_device(writers[0].scenario, len(gpus()))
         compute = _on_flower(options) if engine.kind == "flower" else _inline
     for writer in writers:
-        with writer.survived():
-            compute(writer, datasets.get(writer.scenario))
+        with writer.survived(), fresh_code(writer.scenario) as scenario:
+            compute(writer, scenario, datasets.get(scenario))
 
 
-def _inline(writer: RunWriter, dataset: Dataset) -> None:
-    writer.write(writer.kind.records(dataset, writer.scenario, *writer.begin()))
+def _inline(writer: RunWriter, scenario: AnyScenario, dataset: Dataset) -> None:
+    writer.write(writer.kind.records(dataset, scenario, *writer.begin()))
 
 
 def _on_flower(options: Options) -> Compute:
     keep_others_out()
     from fl_testbed.engine.flower_engine import run_on_flower  # it brings Ray
 
-    return lambda writer, dataset: run_on_flower(writer, dataset, options.data_dir)
+    return lambda writer, scenario, dataset: run_on_flower(
+        writer, scenario, dataset, options.data_dir
+    )
 
 
 def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> list[str]:

@@ -1,5 +1,6 @@
 """Runs on a Ray pool: whole runs side by side, or one run's clients spread over the workers."""
 
+import pickle
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
@@ -22,8 +23,8 @@ from fl_testbed.engine.ray_pool import RayPool
 from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_folder import Record, State
 from fl_testbed.engine.run_writer import RunWriter
-from fl_testbed.scenario import EngineSpec, Scenario
-from fl_testbed.scenario.own_code import users_modules
+from fl_testbed.scenario import AnyScenario, EngineSpec, Scenario
+from fl_testbed.scenario.own_code import fresh_code, users_modules
 
 BACKPRESSURE = 4  # rounds a worker may be ahead of the writer
 ATTEMPTS = 3  # before a run whose worker dies each time is given up
@@ -42,9 +43,9 @@ def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: Eng
             _run_side_by_side(writers, datasets, pool)
         else:
             for writer in writers:
-                with writer.survived():
+                with writer.survived(), fresh_code(writer.scenario) as scenario:
                     try:
-                        _run_spread(writer, datasets.get(writer.scenario), pool)
+                        _run_spread(writer, scenario, datasets.get(scenario), pool)
                     except RayTaskError as fault:  # its own text is a whole traceback
                         writer.fail(fault.cause, _remote_traceback(fault))
     finally:  # also where a Ctrl-C came while the pool was starting: a notebook goes on
@@ -63,17 +64,19 @@ def _side_by_side(
     return len(writers) >= max(2, n_workers) and fits_side_by_side(scenarios, datasets, n_workers)
 
 
-def _client_app(scenario: Scenario, n_workers: int, dataset: Dataset) -> ClientApp:
+def _client_app(content: bytes, n_workers: int, dataset: Dataset) -> ClientApp:
+    scenario: Scenario = pickle.loads(content)
     memory = training_memory(scenario.engine)
     largest = largest_cohort(scenario, memory.device, n_workers)
     return build_client_app(scenario, build_federation(scenario, dataset), memory, largest)
 
 
-def _run_spread(writer: RunWriter, dataset: Dataset, pool: RayPool) -> None:
-    scenario = writer.scenario
+def _run_spread(writer: RunWriter, scenario: AnyScenario, dataset: Dataset, pool: RayPool) -> None:
     assert isinstance(scenario, Scenario)
+    # Before its own code does anything.
+    content = cloudpickle.dumps(scenario)  # pyright: ignore[reportPrivateImportUsage]
     federation = build_federation(scenario, dataset)
-    build = partial(_client_app, scenario, pool.n_workers)
+    build = partial(_client_app, content, pool.n_workers)
     cohort = pool.prepare(build, dataset, scenario.torch_threads)
     grid = RayGrid(
         pool,
@@ -110,9 +113,8 @@ class _Stream:
         method = worker.stream.options(
             num_returns="streaming", _generator_backpressure_num_objects=BACKPRESSURE
         )
-        self.refs = method.remote(
-            self.writer.kind.records, data, self.writer.scenario, *self.position
-        )
+        with fresh_code(self.writer.scenario) as scenario:
+            self.refs = method.remote(self.writer.kind.records, data, scenario, *self.position)
 
 
 def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool: RayPool) -> None:

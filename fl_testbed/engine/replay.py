@@ -16,6 +16,7 @@ from fl_testbed.engine.summary import described, heard_and_lifted
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.faults import EXPANSION_KEYS
 from fl_testbed.scenario.loading import label_of_settings
+from fl_testbed.scenario.own_code import fresh_code
 from fl_testbed.scenario.places import REPLAY
 from strategies.aggregation import TooFewClientsError
 
@@ -54,7 +55,8 @@ def replay(
     done = []
     for source, scenario in replays:
         if id(scenario) in left:
-            _replay_one(source, scenario, options.out, datasets)
+            with fresh_code(scenario) as own:
+                _replay_one(source, own, options.out, datasets)
         folder = run_folder(options.out, scenario).path
         same = (folder / "clients.csv").read_bytes() == (source / "clients.csv").read_bytes()
         done.append((folder, same))

@@ -25,6 +25,10 @@ Row = tuple[Any, ...]
 State = dict[str, Tensor]
 """All that a run needs to go on after a record, as named tensors."""
 CHECKPOINT = "checkpoint/state.safetensors"
+MODEL = "model.safetensors"
+ARRAYS = "arrays/"
+"""Before the names of the model's tensors in a state."""
+MOST_KEPT = 6  # times the model: the server's memory as a rule, and not what all clients remember
 FAILURE = "failure.json"
 UPDATES = "updates"
 WRITER = "written by process "
@@ -165,7 +169,7 @@ class RunFolder:
     def start(self, columns: Mapping[str, Sequence[str]]) -> None:
         """Begin with empty tables of the given columns."""
         tables = (path.name for path in self.path.glob("*.csv"))  # another run may have had more
-        for stale in ("summary.json", "model.safetensors", FAILURE, CHECKPOINT, *tables):
+        for stale in ("summary.json", MODEL, FAILURE, CHECKPOINT, *tables):
             (self.path / stale).unlink(missing_ok=True)
         rmtree(self.path / UPDATES, ignore_errors=True)
         for name, headings in columns.items():
@@ -184,6 +188,9 @@ class RunFolder:
             with safe_open(self.path / CHECKPOINT, framework="pt") as file:
                 position = json.loads(file.metadata()["position"])
             state = load_file(self.path / CHECKPOINT)
+            if not any(name.startswith(ARRAYS) for name in state):  # the run was done
+                model = load_file(self.path / MODEL)
+                state |= {f"{ARRAYS}{name}": tensor for name, tensor in model.items()}
         except (SafetensorError, ValueError, LookupError, TypeError) as fault:
             text = f"is no whole checkpoint ({fault})"
             raise _cannot_resume(self.path / CHECKPOINT, text) from None
@@ -202,6 +209,7 @@ class RunFolder:
                 raise _cannot_resume(path, "has other columns, as another version began this run")
             table.truncate(size)  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
+        (self.path / "summary.json").unlink(missing_ok=True)  # of fewer rounds
         return position["round"], state
 
     @property
@@ -230,13 +238,24 @@ class RunFolder:
             [[_cell(value) for value in row] for row in rows]
         )
 
-    def finish(self, model: Mapping[str, Tensor], summary: dict[str, Any]) -> None:
-        """Write the final model and, last of all, the summary, which marks the run as done."""
-        self.write_bytes("model.safetensors", save(dict(model)))
+    def finish(self, state: State, summary: dict[str, Any], *, may_go_on: bool = False) -> None:
+        """Write the final model and, last of all, the summary, which marks the run as done.
+
+        What else more rounds would need is kept, if it is not far larger than the model.
+        """
+        model = {k.removeprefix(ARRAYS): v for k, v in state.items() if k.startswith(ARRAYS)}
+        others = {k: v for k, v in state.items() if not k.startswith(ARRAYS)}
+        self.write_bytes(MODEL, save(model))
+        keeps = may_go_on and _size(others) <= MOST_KEPT * _size(model)
+        if keeps:
+            with safe_open(self.path / CHECKPOINT, framework="pt") as file:
+                position = file.metadata()
+            self.write_bytes(CHECKPOINT, save(_apart(others), metadata=position))
         self.write_json("summary.json", summary)
-        (self.path / CHECKPOINT).unlink(missing_ok=True)
-        with suppress(OSError):
-            (self.path / CHECKPOINT).parent.rmdir()
+        if not keeps:
+            (self.path / CHECKPOINT).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.path / CHECKPOINT).parent.rmdir()
         self.release()
 
     def fail(self, reason: str, traceback: str) -> None:
@@ -263,6 +282,10 @@ def _sync(*files: IO[Any]) -> None:
 
 def _cannot_resume(path: Path, why: str) -> ValueError:
     return ValueError(f"{path} {why}: remove the folder to run it again")
+
+
+def _size(state: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in state.values())
 
 
 def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

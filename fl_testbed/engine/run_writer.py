@@ -4,6 +4,7 @@ import errno
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import traceback
@@ -145,10 +146,14 @@ def check_folders(
             left.append(scenario)
         elif there != scenario.to_yaml():
             left.append(scenario)
-            if not options.redo:
+            is_shorter = _begins(there, scenario)
+            if is_shorter and folder.has_checkpoint and not (options.resume or options.redo):
+                text = f"holds a run of fewer rounds: add {resume} to go on after them"
+            elif not (options.redo or goes_on(folder, scenario, options)):
                 apart = _apart(there, scenario.identity())
+                lost = " and keeps nothing to go on from" if is_shorter else ""
                 text = (
-                    f"holds a run of another scenario{apart}: add {redo} to run it "
+                    f"holds a run of another scenario{apart}{lost}: add {redo} to run it "
                     "again in its place, or choose another --out"
                 )
         elif folder.read("summary.json") is None:
@@ -169,6 +174,22 @@ def check_folders(
     if faults:
         raise ScenarioError(*faults)
     return left
+
+
+def goes_on(folder: RunFolder, scenario: AnyScenario, options: Options) -> bool:
+    """Whether what a folder holds is gone on with: this run, or the same of fewer rounds."""
+    asked = options.resume and scenario.can_resume and folder.has_checkpoint
+    there = folder.read("scenario.yaml") or ""
+    return asked and (there == scenario.to_yaml() or _begins(there, scenario))
+
+
+def _begins(there: str, scenario: AnyScenario) -> bool:
+    """Whether a scenario differs from another in that it has fewer rounds, and in no figure."""
+    found = re.search(r"^rounds: (\d+)$", there, re.MULTILINE)
+    if found is None or int(found[1]) >= scenario.rounds:
+        return False
+    shorter = scenario.model_copy(update={"rounds": int(found[1])})
+    return shorter.may_be_longer and shorter.to_yaml() == there
 
 
 def _apart(there: str, wanted: dict[str, Any]) -> str:
@@ -206,8 +227,7 @@ class RunWriter:
         self._take()
         folder.log(f"{WRITER}{os.getpid()}")
         columns, own = self.kind.columns(scenario), scenario.to_yaml()
-        resumes = self._options.resume and scenario.can_resume and folder.has_checkpoint
-        if resumes and folder.read("scenario.yaml") == own:
+        if goes_on(folder, scenario, self._options):
             round_, state = folder.resume(columns)
             folder.log(f"resumed after round {round_}")
         else:  # before the scenario: what is there may be another's
@@ -333,25 +353,20 @@ class RunWriter:
         state, self._state = self._state, None  # a sweep has thousands of these
         assert state is not None
         self.folder.close()
-        model = {
-            name.removeprefix("arrays/"): tensor
-            for name, tensor in state.items()
-            if name.startswith("arrays/")
-        }
         summary = self.kind.summarise(self.folder.path, self.scenario)
         for poison, pieces in summary.get("untrained_pieces", {}).items():
             numbers = ", ".join(map(str, pieces))
             text = f"no attacker who took part had piece {numbers} (from 0) of {poison}"
             self._note([f"{self.scenario.variant} seed {self.scenario.seed}: {text}"])
-        self.folder.finish(model, summary)
+        self.folder.finish(state, summary, may_go_on=self.scenario.may_be_longer)
         for tracker in self._trackers:
             with self._untracked_on_error():
                 tracker.done(summary)
         self._progress.end(self.scenario, "done")
 
 
-Compute = Callable[[RunWriter, Dataset], None]
-"""Computes a run and writes it."""
+Compute = Callable[[RunWriter, AnyScenario, Dataset], None]
+"""Computes a run and writes it: the writer's scenario, with its own code run anew."""
 
 
 def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:

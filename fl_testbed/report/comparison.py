@@ -52,6 +52,8 @@ class Row:
     """How many runs have each status."""
     reasons: list[str]
     """Why runs failed."""
+    groups: frozenset[tuple[str, float]] = frozenset()
+    """Whom it is tested on, and who of them is a minority: others are not better or worse."""
     n_rounds: int = 0
     """Of all its finished runs together."""
     n_skipped: int = 0
@@ -116,6 +118,12 @@ class Comparison:
         return len({row.point for row in self.rows}) > 1
 
     @property
+    def has_other_groups(self) -> bool:
+        """Whether some are tested on other groups, or have another minority, than others there."""
+        tested = {(row.point, row.groups) for row in self.rows if row.groups}
+        return len(tested) > len({point for point, _ in tested})
+
+    @property
     def failed(self) -> list[str]:
         """Why runs failed, each as ``label: reason``."""
         return [f"{row.label}: {reason}" for row in self.rows for reason in row.reasons]
@@ -176,13 +184,12 @@ def compare(
         row.is_unattacked = some_attacked and unattacked
         if row.label in references:
             row.differences = _differences(row.runs, by_label[references[row.label]], keys)
-    at_points = [[row for row in rows if row.point == point] for point in points]
+    rivals = [own for point in points for own in _rivals([r for r in rows if r.point == point])]
     if not nobody_attacks:
-        for there in at_points:
-            _mark_pareto(there)
+        for own in rivals:
+            _mark_pareto(own)
     best = {
-        column.key: [label for there in at_points for label in _best(there, column)]
-        for column in columns
+        column.key: [label for own in rivals for label in _best(own, column)] for column in columns
     }
     untested, last = list(_untested(figures)), _evaluations(figures)
     title = " and ".join(names)
@@ -265,6 +272,12 @@ def _row(label: str, place: _Place, runs: list[RunResult], keys: Sequence[str]) 
         point=place.point,
         counts={status: sum(run.status is status for run in runs) for status in Status},
         reasons=[f"seed {run.seed}: {run.reason}" for run in failed],
+        groups=frozenset(
+            (key, value)
+            for run in runs
+            for key, value in run.figures.items()
+            if key.startswith(IS_MINORITY)
+        ),
         n_rounds=int(sum(run.figures.get("rounds", 0) for run in runs)),
         n_skipped=int(sum(run.figures.get("skipped_rounds", 0) for run in runs)),
         is_oracle=any(run.figures.get("oracle", 0) > 0 for run in runs),
@@ -317,6 +330,16 @@ def _differences(
     pairs = [(run, others[run.seed]) for run in runs if run.seed in others]
     own, theirs = [run for run, _ in pairs], [other for _, other in pairs]
     return {key: estimate(_values(own, key) - _values(theirs, key)) for key in keys}
+
+
+def _rivals(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Yield those rows of a point that are tested on the same groups, as far as they say on which:
+    a replay tests nothing."""
+    tested = dict.fromkeys(row.groups for row in rows if row.groups)
+    if len(tested) < 2:
+        yield list(rows)
+    else:
+        yield from ([row for row in rows if row.groups == own] for own in tested)
 
 
 def _mark_pareto(rows: list[Row]) -> None:

@@ -279,6 +279,11 @@ def _text(value: Estimate, column: Column, n: int, *, signed: bool = False) -> s
 
 def _general_notes(comparison: Comparison) -> Iterator[str]:
     rows = comparison.rows
+    if comparison.has_other_groups:
+        yield (
+            "some are tested on other groups, or have another minority, than others: best and "
+            "Pareto-optimal are marked among those alike"
+        )
     if any(not math.isnan(e.half_width) for row in rows for e in row.estimates.values()):
         yield "mean ± 95 % interval over seeds (Student's t)"
     if any(row.is_pareto for row in rows):

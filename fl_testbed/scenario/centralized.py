@@ -150,6 +150,7 @@ class CentralizedScenario(WholeScenario):
     engine: EngineSpec = EngineSpec()
     rounds: ClassVar[int] = 1  # a run is one piece of work
     can_resume: ClassVar[bool] = True  # an unfinished one has left nothing, and is made anew
+    may_be_longer: ClassVar[bool] = False
 
     @property
     def is_oracle(self) -> bool:

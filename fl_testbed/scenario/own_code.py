@@ -4,12 +4,14 @@ What it is handed, and what is wrong with what it returns. Workers get the code 
 (:func:`users_modules`), so that nothing has to be packaged or copied to them.
 """
 
+import copy
 import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Union, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ from strategies.aggregation import TooFewClientsError
 from strategies.aggregation.traits import traits_of
 
 OURS, OWN = "(ours)", "(own)"
+S = TypeVar("S", bound=BaseModel)
 PATH = r"^[^:\s][^:]*:[A-Za-z_]\w*$"
 
 
@@ -293,3 +296,17 @@ def users_modules(spec: BaseModel) -> list[types.ModuleType]:
     """Return the modules that workers need by value to run a scenario."""
     names = dict.fromkeys(own.code.module for own in own_specs(spec) if own.code.module)
     return [sys.modules[name] for name in names]
+
+
+@contextmanager
+def fresh_code(spec: S) -> Iterator[S]:
+    """Give a copy whose users' files have been run anew: nothing is in their global variables that
+    others left there. Until the end it is their modules that Python finds by name."""
+    names = {own.code.module for own in own_specs(spec)}
+    before = {name: sys.modules[name] for name in names & sys.modules.keys()}
+    try:
+        yield copy.deepcopy(spec)
+    finally:
+        for name in names:  # a worker, which got them by value, had none
+            sys.modules.pop(name, None)
+        sys.modules.update(before)

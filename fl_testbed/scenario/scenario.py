@@ -174,6 +174,12 @@ class Scenario(WholeScenario):
         return self.strategy.can_resume and not (remembers and self.engine.kind == "flower")
 
     @property
+    def may_be_longer(self) -> bool:
+        """Whether a run of more rounds begins with the same rows: the last round is evaluated
+        whatever ``evaluation.every`` says."""
+        return self.can_resume and self.rounds % self.evaluation.every == 0
+
+    @property
     def draws_while_training(self) -> bool:
         """Whether the model is one of ours that draws random numbers while it trains; a user's own
         shows it when it trains (:class:`clients.trainer.Trainer`)."""

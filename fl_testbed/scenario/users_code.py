@@ -15,10 +15,10 @@ import sysconfig
 import traceback
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fl_testbed.scenario.naming import beside
 
@@ -66,6 +66,18 @@ class OwnCode:
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The function's parameters by name."""
         return dict(inspect.signature(self.function).parameters)
+
+    def __deepcopy__(self, memo: dict[Any, types.ModuleType]) -> Self:
+        """Return the function of a module that runs the file anew, one for all of a scenario's
+        functions in it. What is no file stays as Python has imported it."""
+        if self.source is None:
+            return self
+        if self.module not in memo:
+            try:
+                memo[self.module] = _executed(self.module, self.path, self.source)
+            except ValueError as fault:
+                raise OwnCodeError(f"{fault} (each run runs the file anew)") from None
+        return replace(self, function=_function_in(memo[self.module], self.path, self.name))
 
     def refused(self, wrong: str) -> OwnCodeError:
         """Say where the function is, and what is wrong with what it returned."""
@@ -264,18 +276,22 @@ def _from_file(path: Path, source: bytes) -> types.ModuleType:
     """Run a file as a module of its own; the same content is run once."""
     # Not under its own name, which may be that of a library.
     name = f"own_{hashlib.sha256(bytes(path) + source).hexdigest()[:16]}"
-    if name not in sys.modules:
-        module = types.ModuleType(name)
-        module.__file__ = str(path)
-        sys.modules[name] = module
-        try:
-            exec(compile(source, str(path), "exec"), module.__dict__)
-        except BaseException as fault:
-            del sys.modules[name]
-            if isinstance(fault, Exception | SystemExit):  # as of a script's last line
-                raise ValueError(_import_fault(path, fault)) from None
-            raise
-    return sys.modules[name]
+    return sys.modules.get(name) or _executed(name, path, source)
+
+
+def _executed(name: str, path: Path, source: bytes) -> types.ModuleType:
+    """Run a file as a new module, which takes the place of an earlier one of its name."""
+    module = types.ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # where dataclasses look their module up
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except BaseException as fault:
+        del sys.modules[name]
+        if isinstance(fault, Exception | SystemExit):  # as of a script's last line
+            raise ValueError(_import_fault(path, fault)) from None
+        raise
+    return module
 
 
 def _from_package(name: str) -> types.ModuleType:

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from fl_testbed.data.dataset import DataError
+from fl_testbed.data.sources.files import MissingFilesError
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
@@ -30,11 +33,14 @@ def remedy(kind: str) -> str:
     return BY_HAND[kind]
 
 
-def fetch(kind: str, data_dir: Path) -> None:
-    """Download a dataset's files into the data folder, where its loader finds them.
+def fetch(kind: str, data_dir: Path) -> bool:
+    """Download a dataset's files into the data folder, unless its loader finds them there.
+
+    Returns:
+        Whether they had to be downloaded.
 
     Raises:
-        DataError: If it cannot be downloaded; says what to do instead.
+        DataError: If it cannot be downloaded, or what is there is broken; says what to do instead.
     """
     if kind not in FETCHERS:
         if kind in BY_HAND:
@@ -42,11 +48,30 @@ def fetch(kind: str, data_dir: Path) -> None:
         raise DataError(
             f"there is nothing to download for {kind!r}: there is for {', '.join(FETCHERS)}"
         )
+    if _is_there(kind, data_dir):
+        return False
     try:
         FETCHERS[kind](str(data_dir))
     except (OSError, RuntimeError) as fault:  # torchvision's: no network, a wrong checksum
         text = " ".join(str(fault).split())
         raise DataError(f"{kind} could not be downloaded to {data_dir}: {text}") from fault
+    return True
+
+
+def _is_there(kind: str, data_dir: Path) -> bool:
+    from fl_testbed.data import sources  # whose loaders take their remedies from here
+
+    if kind == "celeba":  # torchvision looks where our loader does, and opens no image
+        return False
+    try:
+        if kind == "mnist_writers":
+            for part in ("t10k", "train"):
+                sources.load_mnist_writers(data_dir, np.random.default_rng(0), part)
+        else:
+            getattr(sources, f"load_{kind}")(data_dir)
+    except MissingFilesError:
+        return False
+    return True
 
 
 def _of_torchvision(name: str, root: str) -> None:

@@ -8,6 +8,10 @@ from pathlib import Path
 from fl_testbed.data.dataset import DataError
 
 
+class MissingFilesError(DataError):
+    """A dataset's files are not there."""
+
+
 def read_bytes(path: Path) -> bytes:
     """Return a file's content, decompressed if its name ends in ``.gz``.
 
@@ -51,11 +55,11 @@ def find_files(
         remedy: How to get them, as the end of a sentence.
 
     Raises:
-        DataError: If there is no such folder.
+        MissingFilesError: If there is no such folder.
     """
     what = ", ".join(names)
     if data_dir is None:
-        raise DataError(
+        raise MissingFilesError(
             f"{title} needs a data folder with {what} (plain or .gz) in {' or '.join(folders)}: "
             f"pass --data-dir DIR or set FL_TESTBED_DATA; {remedy}"
         )
@@ -64,7 +68,8 @@ def find_files(
         if all(found):
             return [path for path in found if path is not None]
     looked = " and ".join(str(data_dir / folder) for folder in folders)
-    raise DataError(f"{title} needs the files {what} (plain or .gz): looked in {looked}; {remedy}")
+    text = f"{title} needs the files {what} (plain or .gz): looked in {looked}; {remedy}"
+    raise MissingFilesError(text)
 
 
 def _plain_or_gzipped(path: Path) -> Path | None:

@@ -84,9 +84,11 @@ def _planes(comparison: Comparison) -> dict[str, list[Point]]:
 
 def _draw(axes: Axes, points: list[Point], enlarged: float) -> None:
     axes.scatter(0, 100, marker="*", s=220 / enlarged, color=FRONT, clip_on=False, zorder=1)
-    front = sorted((p for p in points if p.row.is_pareto), key=lambda p: p.x)
-    xs, ys = [p.x for p in front], [p.y for p in front]
-    axes.step(xs, ys, where="post", color=FRONT, linewidth=1.5, zorder=1)
+    for groups in dict.fromkeys(p.row.groups for p in points):
+        pareto = (p for p in points if p.row.is_pareto and p.row.groups == groups)
+        front = sorted(pareto, key=lambda p: p.x)
+        xs, ys = [p.x for p in front], [p.y for p in front]
+        axes.step(xs, ys, where="post", color=FRONT, linewidth=1.5, zorder=1)
     for point in points:
         axes.errorbar(
             point.x,

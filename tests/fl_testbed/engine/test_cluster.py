@@ -90,7 +90,8 @@ def test_a_node_lost_in_mid_run_changes_nothing_even_with_a_users_own_code(
     kill(other)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
-    assert imports(tmp_path) == 2  # one for each command: nodes got the code by value
+    # Each command ran it to load the scenario, the dataset and a run: nodes got it by value.
+    assert imports(tmp_path) == 6
     assert_same_results(tmp_path / "inline", tmp_path / "cluster")
     events = (tmp_path / "cluster" / "small" / "default" / "seed-0" / "events.log").read_text()
     assert "worker lost" in events

@@ -335,7 +335,7 @@ def test_a_kill_while_the_checkpoint_is_written_loses_that_round_alone_once_aske
     again = run("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
     assert again.returncode == 2
     assert "holds an unfinished run: add --resume" in again.stderr
-    other = run("run", "scenario.yaml", "--out", "out", "--set", "rounds=5", cwd=tmp_path)
+    other = run("run", "scenario.yaml", "--out", "out", "--set", "rounds=3", cwd=tmp_path)
     assert other.returncode == 2
     assert "holds a run of another scenario, which differs in rounds: add --redo" in other.stderr
     succeed("run", "scenario.yaml", "--out", "out", "--resume", cwd=tmp_path)

@@ -60,10 +60,30 @@ def test_a_run_that_is_done_has_its_rows_on_the_disk(tmp_path: Path, monkeypatch
     folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
     assert ("rounds.csv", (tmp_path / "rounds.csv").stat().st_size) in synced  # as it counts on
     folder.close()
-    folder.finish({"w": torch.zeros(2)}, {})
+    folder.finish({"arrays/w": torch.zeros(2)}, {})
     names = [name for name, _ in synced]
     assert names.index("rounds.csv") < names.index("summary.json.partial")
     assert dict(synced)["rounds.csv"] == (tmp_path / "rounds.csv").stat().st_size
+
+
+@pytest.mark.parametrize(("n", "kept"), [(12, True), (13, False)])
+def test_a_run_that_is_done_keeps_what_more_rounds_need_if_it_is_not_large(
+    tmp_path: Path, n: int, kept: bool
+) -> None:
+    state = {"arrays/w": torch.ones(2), "client/0": torch.zeros(n)}
+    folder = RunFolder(tmp_path)
+    folder.start(COLUMNS)
+    folder.record(Record(2, {"rounds.csv": [(2, 2.5)]}, state, None))
+    folder.close()
+    folder.finish(state, {}, may_go_on=True)
+    assert folder.has_checkpoint == kept
+    if kept:
+        round_, again = folder.resume(COLUMNS)
+        assert round_ == 2
+        assert {name: len(tensor) for name, tensor in again.items()} == {
+            "arrays/w": 2,
+            "client/0": n,
+        }
 
 
 def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ variants:
   sampled:
     sampling: {fraction: 0.5, attackers: 1}
     strategy.reweighting: {kind: agnostic, step_size: 0.1}
-  fltrust: {strategy.aggregation: {kind: fltrust}}
+  fltrust:
+    strategy.aggregation: {kind: fltrust}
+    sampling: {kind: "mine.py:rare", fraction: 0.75}
   jtt: {strategy.reweighting: {kind: jtt, n_flagged: 4, factor: 5, warm_up_rounds: 2}}
   ditto:
     local_method: {kind: ditto}
@@ -35,7 +37,14 @@ variants:
     poison: {kind: subpopulation, fraction: 0.5, surrogate_epochs: 1}
     strategy.reweighting: {kind: jtt, n_flagged: 4, factor: 5, warm_up_rounds: 2}
 """
-RARE = "def rare(clients, n, weights):\n    return clients[weights.argsort()[-n:]]\n"  # NaN is last
+RARE = """
+DRAWN = []  # no run finds here what another has left
+
+
+def rare(clients, n, weights):
+    DRAWN.append(n)
+    return clients[weights.argsort()[-n:] - len(DRAWN)]  # NaN is last
+"""
 INIT = {"2.weight": (16, 64), "2.bias": (16,), "4.weight": (10, 16), "4.bias": (10,)}
 
 

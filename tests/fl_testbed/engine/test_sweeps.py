@@ -150,9 +150,9 @@ def test_a_finished_run_lets_go_of_its_model(tmp_path: Path, monkeypatch) -> Non
     alive = []
     finish = RunFolder.finish
 
-    def noting(folder, model, summary):
-        models.extend(weakref.ref(tensor) for tensor in model.values())
-        finish(folder, model, summary)
+    def noting(folder, state, summary, **how):
+        models.extend(weakref.ref(tensor) for tensor in state.values())
+        finish(folder, state, summary, **how)
 
     monkeypatch.setattr(RunFolder, "finish", noting)
     progress = MagicMock()
@@ -162,6 +162,27 @@ def test_a_finished_run_lets_go_of_its_model(tmp_path: Path, monkeypatch) -> Non
     launch(scenarios, Options(tmp_path / "out", None, ""), progress)
     assert len(models) > 0
     assert alive == [[], []]
+
+
+def test_a_run_that_is_done_goes_on_to_more_rounds(tmp_path: Path) -> None:
+    path = write_scenario(tmp_path)
+    jtt = "strategy.reweighting={kind: jtt, n_flagged: 2, factor: 2, warm_up_rounds: 1}"
+
+    def runs(out: str, rounds: int, *, resume: bool = False) -> None:
+        scenarios = load_scenarios(path, [f"rounds={rounds}", jtt])
+        launch(scenarios, Options(tmp_path / out, None, "", resume), MagicMock())
+
+    runs("out", 2)
+    with pytest.raises(ScenarioError, match="holds a run of fewer rounds: add --resume to go on"):
+        runs("out", 3)
+    runs("out", 3, resume=True)
+    runs("whole", 3)
+    assert_same_results(tmp_path / "whole", tmp_path / "out")
+    (tmp_path / "out/small/default/seed-0" / CHECKPOINT).unlink()
+    with pytest.raises(ScenarioError, match="in rounds and keeps nothing to go on from: add --red"):
+        runs("out", 4, resume=True)
+    (last_unasked,) = load_scenarios(path, ["rounds=4", "evaluation.every=3"])
+    assert not last_unasked.may_be_longer  # it would not be evaluated there
 
 
 def test_what_is_done_is_not_checked_again(tmp_path: Path, monkeypatch) -> None:

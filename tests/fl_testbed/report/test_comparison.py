@@ -573,6 +573,24 @@ def test_a_group_that_not_every_run_tests_is_named_below_the_table(tmp_path: Pat
     assert "\nb (minority) is tested in 1 of 2 runs: in the others worst group and" in notes
 
 
+def test_variants_with_another_minority_are_no_rivals(tmp_path: Path) -> None:
+    accuracies = {"mean": (0.9, 0.6), "krum": (0.7, 0.4)}
+    for place, minority in enumerate(("inverted", "blurred")):
+        for method, own in accuracies.items():
+            groups = {"is_minority.plain": False, f"is_minority.{minority}": True}
+            write_run(tmp_path, f"{method}_{minority}", 0, figures(0.8, own[place]) | groups)
+    write_run(tmp_path, "replayed", 0, {"suppression.separability": 0.5})
+    comparison = compare(find_runs([tmp_path]))
+    assert comparison.best[WORST_GROUP.key] == ["mean_blurred", "mean_inverted"]
+    assert [row.label for row in comparison.rows if row.is_pareto] == [
+        "mean_blurred",
+        "mean_inverted",
+    ]
+    assert "best and Pareto-optimal are marked among those alike" in markdown(comparison)
+    same = compare([run for run in find_runs([tmp_path]) if "blurred" not in run.variant])
+    assert "among those alike" not in markdown(same)
+
+
 def test_a_narrow_terminal_breaks_cells_and_cuts_nothing_off(sweep: Path) -> None:
     write_run(sweep, "a_variant_of_a_long_name", 0, figures(0.87654))
     comparison = compare(find_runs([sweep]))

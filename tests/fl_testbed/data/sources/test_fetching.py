@@ -3,11 +3,16 @@
 It is named, not imported: with it comes torch's compiler, which no other test needs.
 """
 
+import gzip
+
+import numpy as np
 import pytest
+from test_mnist import idx
 
 from fl_testbed.data import DataError
 from fl_testbed.data.sources import BY_HAND, FETCHERS, fetch
 from fl_testbed.data.sources.fetching import remedy
+from fl_testbed.data.sources.mnist import IDX_FILES
 from fl_testbed.scenario.catalogue import CATALOGUE
 
 UTILS = "torchvision.datasets.utils"
@@ -46,6 +51,18 @@ def test_cifar10_is_the_binary_version(monkeypatch, tmp_path):
             "c32a1d4ab5d03f1284b67883e8d87530",
         )
     ]
+
+
+def test_what_is_there_is_not_downloaded_again_and_what_is_broken_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST", None)
+    (tmp_path / "fashion-mnist").mkdir()
+    for name, n in zip(IDX_FILES, (2, 2, 1, 1), strict=True):
+        content = idx(np.ones((n, 2, 2) if "images" in name else n))
+        (tmp_path / "fashion-mnist" / f"{name}.gz").write_bytes(gzip.compress(content))
+    assert not fetch("fashion_mnist", tmp_path)
+    (tmp_path / "fashion-mnist" / f"{IDX_FILES[0]}.gz").write_bytes(b"torn")
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz: broken .*: copy it again"):
+        fetch("fashion_mnist", tmp_path)
 
 
 def test_a_failed_download_is_one_line(monkeypatch, tmp_path):
