@@ -87,6 +87,7 @@ def _heat_maps(
         {
             **factors(done[row.label][0].folder),
             "name": row.method,
+            "swept": row.swept.get("attack", "none"),
             **{c.key: row.estimates[c.key].mean for c in shown if c.key in row.estimates},
         }
         for row in comparison.rows
@@ -100,6 +101,7 @@ def _heat_maps(
     methods = "method" if lifts.nunique() > 1 else "defence"
     if comparison.has_points:  # then they have names, which tables and other figures go by
         table[methods] = table["name"]
+        table["attack"] = table["attack"].where(table["swept"] == "none", table["swept"])
     for down, across in (
         (methods, "attack"),
         ("defence", "reweighting"),

@@ -691,19 +691,21 @@ def test_a_heat_map_of_attacks_sets_lifts_apart(tmp_path: Path) -> None:
     assert rows == ["krum, jtt", "krum"]
 
 
-def test_a_heat_map_calls_methods_that_meet_swept_values_by_their_names(tmp_path: Path) -> None:
+def test_a_heat_map_calls_methods_and_swept_attacks_by_their_names(tmp_path: Path) -> None:
+    kinds = {"none": "none", "weak": "my_attack.py:forge", "strong": "my_attack.py:forge"}
     for name in ("cautious", "bold"):
-        for attack in ("mimic", "my_attack.py:forge"):
-            folder = write_run(tmp_path / "grid", f"{name},attack={attack[:2]}", 0, figures(0.5))
+        for attack, kind in kinds.items():
+            folder = write_run(tmp_path / "grid", f"{name},attack={attack}", 0, figures(0.5))
             (folder / "scenario.yaml").write_text(
                 "{clients: {poisoned: 1}, strategy: {aggregation: {kind: krum}}, "
-                f"attack: {{kind: '{attack}'}}}}"
+                f"poison: {{kind: label_flip}}, attack: {{kind: '{kind}'}}}}"
             )
     runs = find_runs([tmp_path])
     (grid,) = (p for p in pictures(compare(runs)) if p.name == "defence_by_attack")
     axes = grid.figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["bold", "cautious"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["mimic", "forge"]
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert sorted(shown) == ["label_flip", "strong", "weak"]
 
 
 @pytest.mark.parametrize(
