@@ -51,7 +51,7 @@ class Row:
     counts: dict[Status, int]
     """How many runs have each status."""
     reasons: list[str]
-    """Why runs failed."""
+    """Why runs failed, and which seeds."""
     n_rounds: int = 0
     """Of all its finished runs together."""
     n_skipped: int = 0
@@ -257,14 +257,20 @@ def _places(by_label: Mapping[str, Sequence[RunResult]]) -> dict[str, _Place]:
 
 def _row(label: str, place: _Place, runs: list[RunResult], keys: Sequence[str]) -> Row:
     """Return a variant with what its own runs say."""
-    failed = [run for run in runs if run.status is Status.FAILED]
+    failed: dict[str, list[str]] = {}
+    for run in runs:
+        if run.status is Status.FAILED:
+            failed.setdefault(run.reason, []).append(str(run.seed))
     return Row(
         label=label,
         runs=runs,
         method=place.method,
         point=place.point,
         counts={status: sum(run.status is status for run in runs) for status in Status},
-        reasons=[f"seed {run.seed}: {run.reason}" for run in failed],
+        reasons=[
+            f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {reason}"
+            for reason, seeds in failed.items()
+        ],
         n_rounds=int(sum(run.figures.get("rounds", 0) for run in runs)),
         n_skipped=int(sum(run.figures.get("skipped_rounds", 0) for run in runs)),
         is_oracle=any(run.figures.get("oracle", 0) > 0 for run in runs),

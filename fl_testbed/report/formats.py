@@ -305,6 +305,8 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
             file = "events.log" if f",{REPLAY}" in row.label else "rounds.csv"  # no replay has it
             yield f"{row.label}: {share} rounds moved nothing, {file} says why{no_rival}"
     yield from (f"failed: {text}" for text in comparison.failed)
+    if comparison.failed:
+        yield "tracebacks of failed runs are in their events.log"
 
 
 def notes_with(grid: Grid, word: str) -> list[str]:

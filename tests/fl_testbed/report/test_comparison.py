@@ -120,6 +120,12 @@ def test_failed_runs_are_shown_and_leave_the_means_alone(sweep: Path) -> None:
     assert "failed: krum: seed 1: out of & memory" in grids(comparison)[-1].notes
 
 
+def test_seeds_that_failed_for_the_same_reason_have_one_line(sweep: Path) -> None:
+    reason = (sweep / "krum" / "seed-1" / "failure.json").read_text()
+    (sweep / "krum" / "seed-2" / "failure.json").write_text(reason)
+    assert compare(find_runs([sweep])).failed == ["krum: seeds 1, 2: out of & memory"]
+
+
 def test_rounds_that_moved_nothing_are_told_below_the_table(tmp_path: Path) -> None:
     write_run(tmp_path / "one", "mean", 0, figures(0.5), rounds=40, skipped_rounds=0)
     for seed, skipped in ((0, 40), (1, 3)):
