@@ -191,7 +191,8 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
         "clients",
         "Accuracy by client",
         "The last model, clients of all seeds: how many of a role's clients are served no better "
-        "than that. Each is judged on test examples in the mix that it holds.",
+        "than that. Each is judged on test examples in the mix that it holds, or on its own where "
+        "it has some.",
         {
             label: accuracies
             for label in federated
