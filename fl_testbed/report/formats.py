@@ -364,9 +364,14 @@ def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
         if comparison.baseline is not None:
             change = row.differences.get(column.key, NO_VALUE)
             values |= _plain_estimate(f"{column.key}.difference", change)
+            values[f"{column.key}.difference.p"] = _number(change.p_value)
     return values
 
 
 def _plain_estimate(key: str, value: Estimate) -> dict[str, Any]:
-    mean, half_width = ("" if math.isnan(x) else f"{x:.9g}" for x in value[:2])
+    mean, half_width = _number(value.mean), _number(value.half_width)
     return {f"{key}.mean": mean, f"{key}.half_width": half_width, f"{key}.n": value.n}
+
+
+def _number(x: float) -> str:
+    return "" if math.isnan(x) else f"{x:.9g}"

@@ -3,14 +3,17 @@ import io
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 from shutil import copytree
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from rich.console import Console
 from run_folders import write_plan, write_run
@@ -865,3 +868,24 @@ def test_a_negative_number_has_a_minus_in_latex_and_a_name_its_hyphen(tmp_path: 
     tex = latex(compare(find_runs([tmp_path / "signs"]), "mean"))
     assert r"near-mean & 1 & $-$0.25 \\" in tex
     assert r"near-mean & 1 & $-$0.50 \\" in tex  # the difference
+
+
+def test_the_example_for_papers_does_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "comparing.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n# paper.py\n(.*?)```", page, re.DOTALL)
+    for rule, worst in (("mean", 0.6), ("multi_krum", 0.3)):
+        for attack in ("none", "mimic"):
+            for seed in (0, 1):
+                variant, found = f"{rule},attack={attack}", figures(0.8, worst + 0.1 * seed)
+                write_run(tmp_path / "runs/defence_by_attack", variant, seed, found)
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+    saved = []  # and not drawn, which takes a second
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **how: saved.append(path))
+    exec(example, {})
+    assert saved == ["worst_group.pdf"]
+    said = capsys.readouterr().out
+    assert r"multi_krum & 35.0 $\pm$ 63.5 & 35.0 $\pm$ 63.5" in said
+    assert re.search(r"difference\.mean +-0\.3\n", said)
