@@ -357,6 +357,15 @@ def test_the_key_of_several_planes_does_not_depend_on_their_order(
     assert texts[6:] == ["★ fair and safe", "◆ Pareto-optimal", "‡ nobody attacks"]
 
 
+def test_a_baseline_is_taken_under_each_swept_lift(tmp_path: Path) -> None:
+    for name, lift, accuracy in itertools.product(("mean", "krum"), ("none", "jtt"), (0.5, 0.7)):
+        shown = figures(accuracy + 0.1 * (name == "krum") * (lift == "jtt"))
+        write_run(tmp_path / "a", f"{name},reweighting={lift}", int(10 * accuracy), shown)
+    rows = compare(find_runs([tmp_path]), "mean").rows
+    changes = {row.method: row.differences[ACCURACY.key].mean for row in rows if row.differences}
+    assert changes == pytest.approx({"krum,reweighting=none": 0, "krum,reweighting=jtt": 0.1})
+
+
 def test_a_baseline_is_taken_at_each_swept_value(attacked: Path) -> None:
     comparison = compare(find_runs([attacked]), "mean")
     changes = {
