@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fl_testbed.report.results import RunResult
 
 INTERRUPTED = 130
+N_TOLD = 3  # failures after the tables, which have all of them
 KEPT = "rounds are kept up to the last checkpoint, --resume goes on from there"
 
 app = typer.Typer(
@@ -183,7 +184,8 @@ def run(
             console.print(f"report: {_reported(folder)}", soft_wrap=True)
         console.print(f"runs:   {folder}", soft_wrap=True)
     if failures:
-        _end(1, *failures)
+        more = [f"and {len(failures) - N_TOLD} more, as said above"] * (len(failures) > N_TOLD)
+        _end(1, *failures[:N_TOLD], *more)
 
 
 @app.command("compare")

@@ -51,6 +51,14 @@ def test_the_rules_work_where_the_updates_are(tmp_path):
         updates = torch.tensor([[1.0], [-2.0], [4.0]]).to(ELSEWHERE)
         assert rules["without_longest"](updates, prior, 1).weights.tolist() == [0.5, 0.5, 0]
         assert rules["unit_length"](updates).updates.tolist() == [[2], [-2], [2]]
+        (tmp_path / "my_memory.py").write_text(FILES["my_memory.py"])
+        by_record = runpy.run_path(str(tmp_path / "my_memory.py"))["by_record"]
+        clients = torch.tensor([3, 5, 8])
+        first = by_record(updates, prior, clients, {}, keep=0.5)
+        assert first.weights.tolist() == pytest.approx([1 / 3, 0, 2 / 3])
+        others = clients[[1, 0, 2]]
+        second = by_record(updates, prior, others, first.memory, keep=0.5)
+        assert second.memory["record.values"].tolist() == [0, 0, 1]
 
 
 def test_a_wrong_scenario_and_a_missing_folder_are_told(tmp_path):

@@ -232,11 +232,12 @@ def natural(
         found = len(fitting)
     if found < pool.n_clients:
         how = "can be merged to" if merge else "have"
+        key = "partition.min_examples" if pool.examples_each is None else "clients.examples_each"
+        otherwise = f"lower {key}{'' if merge else ', set partition.merge'}, or "
         raise DataError(
             f"{found} clients {how} {needed} examples or more, of {len(ids)} natural clients with "
-            f"{len(clients):,} training examples; {pool.n_clients} are needed: lower "
-            f"clients.examples_each or partition.min_examples"
-            f"{'' if merge else ', set partition.merge'}, or ask for fewer clients"
+            f"{len(clients):,} training examples; {pool.n_clients} are needed: "
+            f"{otherwise * (len(ids) >= pool.n_clients)}ask for fewer clients"
         )
     owners = owner_of_id[inverse]
     shares = _by_owner(pool.rows[owners >= 0], owners[owners >= 0], pool.n_clients)

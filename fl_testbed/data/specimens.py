@@ -44,9 +44,12 @@ def specimens(
     population, classes = federation.population, federation.dataset.classes
     strips = []
     for role in HONEST:
-        for client in population.clients(role)[:1]:
-            inputs, labels = federation.shard(client)[:2]
-            # From all over the shard: some ways to deal leave it sorted by class.
+        clients = population.clients(role)
+        if clients:
+            # Of several clients, which may hold different minorities, and from all over what they
+            # hold: some ways to deal leave it sorted by class.
+            some = clients[:: max(1, len(clients) // n)][:n]
+            inputs, labels = pooled([federation.shard(client) for client in some], role)[:2]
             rows = torch.linspace(0, len(labels) - 1, min(n, len(labels))).long().tolist()
             chosen = [Specimen(inputs[row], classes[labels[row]]) for row in rows]
             strips.append(Strip(role.value.replace("_", " "), chosen))

@@ -86,24 +86,29 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
 
 def check_each(scenarios: Sequence[S], check: Callable[[S], None]) -> None:
     """Check scenarios dataset by dataset, and raise the faults of all of them together."""
-    having: dict[Fault, list[str]] = {}
+    having: dict[Fault, list[AnyScenario]] = {}
     for scenario in by_dataset(scenarios):
         try:
             check(scenario)
         except ScenarioError as error:
             for fault in error.faults:
-                having.setdefault(fault, []).append(scenario.variant)
+                having.setdefault(fault, []).append(scenario)
     if having:
-        raise ScenarioError(*(_of_variants(f, own, scenarios) for f, own in having.items()))
+        raise ScenarioError(*(_of_runs(f, own, scenarios) for f, own in having.items()))
 
 
-def _of_variants(fault: Fault, own: Sequence[str], scenarios: Sequence[AnyScenario]) -> Fault:
-    """Name the variants that have a fault of a scenario, where others do not."""
-    variants = list(dict.fromkeys(own))
-    there = {s.variant for s in scenarios if s.name == fault.where}
-    if len(variants) == len(there) or not there:
-        return fault
-    return replace(fault, where=f"{fault.where}, {named(variants, 1)}")
+def _of_runs(fault: Fault, own: Sequence[AnyScenario], scenarios: Sequence[AnyScenario]) -> Fault:
+    """Name the variants that have a fault of a scenario, where others do not; and the seeds, where
+    the first, of which most is checked, does not."""
+    there = [s for s in scenarios if s.name == fault.where]
+    variants = list(dict.fromkeys(s.variant for s in own))
+    seeds = list(dict.fromkeys(str(s.seed) for s in own))
+    where = fault.where
+    if there and len(variants) < len({s.variant for s in there}):
+        where += f", {named(variants, 1)}"
+    if there and str(there[0].seed) not in seeds:
+        where += f", seed {named(seeds, 3)}"
+    return replace(fault, where=where)
 
 
 def checked_federation(

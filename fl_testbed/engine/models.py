@@ -47,13 +47,24 @@ def layers_of(model: nn.Module) -> dict[str, slice]:
     return Layout.of(model.state_dict(), buffers_of(model)).layers
 
 
+_OUTLINES: dict[str, nn.Module] = {}
+"""The user's own model that was looked at last: runs of a sweep mostly share one, which is built
+and tried once."""
+
+
 def outlined_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
     """Return the scenario's model, to look at its shapes: without numbers, which may not fit.
 
     Raises:
         InitialModelError: If the trained model that the scenario names is not such a one.
     """
-    if scenario.init is not None or isinstance(scenario.model, OwnModelSpec):
-        return build_model(scenario, dataset)  # code of a user's may need numbers
+    if scenario.init is not None:
+        return build_model(scenario, dataset)
+    if isinstance(scenario.model, OwnModelSpec):  # code of a user's may need numbers
+        key = f"{scenario.model!r} {dataset.input_shape} {dataset.n_classes}"
+        if key not in _OUTLINES:
+            _OUTLINES.clear()
+            _OUTLINES[key] = build_model(scenario, dataset)
+        return _OUTLINES[key]
     with torch.device("meta"):
         return scenario.model.build(dataset)

@@ -371,7 +371,10 @@ Compute = Callable[[RunWriter, AnyScenario, Dataset], None]
 
 def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:
     """Return what a reader needs to judge or repeat a run besides its scenario."""
-    packages = ("fl-testbed", "flwr", "ray", "torch", "torchvision", "numpy")
+    packages = (
+        *("fl-testbed", "flwr", "ray", "torch", "torchvision", "numpy"),
+        *("scipy", "scikit-learn"),  # some rules are theirs
+    )
     return {
         "command": command,
         "engine": scenario.engine.model_dump(mode="json"),
@@ -379,11 +382,20 @@ def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},
         "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
         "gpus": gpus(),
         "decisions": [],
     }
+
+
+def _processor() -> str:
+    """Return the CPU's model: on another the last bits of results may differ."""
+    with suppress(OSError):  # Linux alone has it, where platform says no more than x86_64
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -1,5 +1,8 @@
 """What ``validate`` shows of federated scenarios."""
 
+from collections.abc import Sequence
+
+import numpy as np
 from rich.table import Column, Table
 
 from clients.shard import HONEST, Role
@@ -11,6 +14,9 @@ from fl_testbed.engine.memory import server_memory
 from fl_testbed.engine.recorded_updates import recorded_bytes
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.loading import by_variant
+from fl_testbed.scenario.naming import named
+
+N_CLASSES = 20  # at most, that are named
 
 
 def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
@@ -47,11 +53,29 @@ def group_table(scenario: Scenario, dataset: Dataset) -> Table:
         *(Column(heading, justify="right") for heading in counted),
         title=f"examples by group and holder ({scenario.variant}, seed {scenario.seed})",
         title_justify="left",
-        caption="share: of the honest clients' examples",
+        caption="share: of the honest clients' examples" + _numbered(dataset.classes),
         caption_justify="left",
     )
     for group, name in enumerate(federation.group_names):
         shown = shown_name(name, is_minority=group in federation.groups.minority)
         share = f"{honest[group] / max(1, honest.sum()):.1%}"
         table.add_row(shown, share, *(f"{count[group]:,}" for count in counts))
+    if not scenario.clients.overlap:  # there may be millions, each with as many
+        held = federation.holdings().sum(dim=1).numpy()
+        sizes = [held[list(federation.population.clients(role))] for role in Role]
+        table.add_section()
+        table.add_row("one client", "", *map(_range, sizes), "")
     return table
+
+
+def _range(sizes: np.ndarray) -> str:
+    if not len(sizes):
+        return "–"
+    low, high = sizes.min(), sizes.max()
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _numbered(classes: Sequence[str]) -> str:
+    """Return the numbers by which poisons call classes, where they have names."""
+    numbered = [f"{number} {name}" for number, name in enumerate(classes) if name != str(number)]
+    return f"\nclasses: {named(numbered, N_CLASSES)}" * bool(numbered)

@@ -210,7 +210,7 @@ LEGEND = {
     "poisoned too: the lowest of clean groups and of poisoned ones, these judged by the attacker's "
     "label",
     "final.worst_clients_accuracy": "clients: honest ones, each judged on test examples in the mix "
-    "of groups and classes that it holds",
+    "of groups and classes that it holds, or on its own where it has some",
     "personal.honest_majority.accuracy": "each client's own model, on test examples in the mix of "
     "groups and classes that it holds; mean over the clients of a role that were ever sampled",
     **dict.fromkeys(

@@ -51,7 +51,7 @@ class Row:
     counts: dict[Status, int]
     """How many runs have each status."""
     reasons: list[str]
-    """Why runs failed."""
+    """Why runs failed, and which seeds."""
     groups: frozenset[tuple[str, float]] = frozenset()
     """Whom it is tested on, and who of them is a minority: others are not better or worse."""
     n_rounds: int = 0
@@ -146,8 +146,9 @@ def compare(
 
     Args:
         runs: Of one or several sweeps; with several, rows are called ``name/variant``.
-        baseline: The label of the row that differences are taken to; or a variant that is there at
-            several points: then each row's are taken to the one at its own.
+        baseline: The label of the row that differences are taken to; or a variant, or a method
+            with its swept values, that is there at several points: then each row's are taken to
+            the one at its own, of a variant that was swept the one of the same values.
         sections: Columns by section; by default all that are known.
 
     Raises:
@@ -264,14 +265,20 @@ def _places(by_label: Mapping[str, Sequence[RunResult]]) -> dict[str, _Place]:
 
 def _row(label: str, place: _Place, runs: list[RunResult], keys: Sequence[str]) -> Row:
     """Return a variant with what its own runs say."""
-    failed = [run for run in runs if run.status is Status.FAILED]
+    failed: dict[str, list[str]] = {}
+    for run in runs:
+        if run.status is Status.FAILED:
+            failed.setdefault(run.reason, []).append(str(run.seed))
     return Row(
         label=label,
         runs=runs,
         method=place.method,
         point=place.point,
         counts={status: sum(run.status is status for run in runs) for status in Status},
-        reasons=[f"seed {run.seed}: {run.reason}" for run in failed],
+        reasons=[
+            f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {reason}"
+            for reason, seeds in failed.items()
+        ],
         groups=frozenset(
             (key, value)
             for run in runs
@@ -297,7 +304,10 @@ def _references(baseline: str | None, places: Mapping[str, _Place]) -> dict[str,
     if baseline in places:
         return {label: baseline for label in places if label != baseline}
     there = {place.point: label for label, place in places.items() if place.method == baseline}
-    if not there:
+    if not there:  # then at all swept values, such as a lift, and not at what methods meet alone
+        alike = {label: ",".join([baseline, *parts_of(label)[1:]]) for label in places}
+        if found := {label: other for label, other in alike.items() if other in places}:
+            return {label: other for label, other in found.items() if label != other}
         known = list(dict.fromkeys([*(place.method for place in places.values()), *places]))
         near = difflib.get_close_matches(baseline, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {named(known, 20)}"

@@ -303,6 +303,8 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
             file = "events.log" if f",{REPLAY}" in row.label else "rounds.csv"  # no replay has it
             yield f"{row.label}: {share} rounds moved nothing, {file} says why{no_rival}"
     yield from (f"failed: {text}" for text in comparison.failed)
+    if comparison.failed:
+        yield "tracebacks of failed runs are in their events.log"
 
 
 def notes_with(grid: Grid, word: str) -> list[str]:
@@ -358,7 +360,9 @@ def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
     for column in comparison.columns:
         told = {column.key: row.estimates[column.key]}
         if comparison.baseline is not None:
-            told[f"{column.key}.difference"] = row.differences.get(column.key, NO_VALUE)
+            change = row.differences.get(column.key, NO_VALUE)
+            told[f"{column.key}.difference"] = change
+            values[f"{column.key}.difference.p"] = change.p_value
         for key, value in told.items():
             values |= {f"{key}.{name}": figure for name, figure in value._asdict().items()}
     return values

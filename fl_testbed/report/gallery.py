@@ -87,6 +87,7 @@ def _heat_maps(
         {
             **factors(done[row.label][0].folder),
             "name": row.method,
+            "swept": row.swept.get("attack", "none"),
             **{c.key: row.estimates[c.key].mean for c in shown if c.key in row.estimates},
         }
         for row in comparison.rows
@@ -100,6 +101,7 @@ def _heat_maps(
     methods = "method" if lifts.nunique() > 1 else "defence"
     if comparison.has_points:  # then they have names, which tables and other figures go by
         table[methods] = table["name"]
+        table["attack"] = table["attack"].where(table["swept"] == "none", table["swept"])
     for down, across in (
         (methods, "attack"),
         ("defence", "reweighting"),
@@ -189,7 +191,8 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
         "clients",
         "Accuracy by client",
         "The last model, clients of all seeds: how many of a role's clients are served no better "
-        "than that. Each is judged on test examples in the mix that it holds.",
+        "than that. Each is judged on test examples in the mix that it holds, or on its own where "
+        "it has some.",
         {
             label: accuracies
             for label in federated

@@ -140,8 +140,10 @@ def _environments(runs: Sequence[RunResult]) -> Iterator[tuple[str, str]]:
         environment = read_json(run.folder / "environment.json")
         if environment is None:
             continue
-        for key in ("packages", "python", "platform", "processor", "cores", "commit"):
+        for key in ("packages", "python", "platform", "processor", "cores", "gpus", "commit"):
             value = environment.get(key)
+            if isinstance(value, list):
+                value = ", ".join(value) or "none"
             if isinstance(value, dict):
                 value = ", ".join(f"{name} {version}" for name, version in value.items())
             found.setdefault(key, {})[str(value)] = None

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit  # Student's quantile; scipy.stats takes long to import
+from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes long to import
 
 CONFIDENCE = 0.95
 
@@ -19,6 +19,13 @@ class Estimate(NamedTuple):
     n: int
     """Seeds that have a value."""
 
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of a mean that is really 0: below 0.05 where the interval leaves out 0."""
+        if self.half_width == 0:
+            return float(self.mean == 0)
+        return float(2 * stdtr(self.n - 1, -abs(self.mean) / self.half_width * _quantile(self.n)))
+
 
 NO_VALUE = Estimate(math.nan, math.nan, 0)
 
@@ -32,8 +39,11 @@ def estimate(values: np.ndarray) -> Estimate:
     mean = float(present.mean())
     if n == 1:
         return Estimate(mean, math.nan, 1)
-    quantile = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
-    return Estimate(mean, quantile * float(present.std(ddof=1)) / math.sqrt(n), n)
+    return Estimate(mean, _quantile(n) * float(present.std(ddof=1)) / math.sqrt(n), n)
+
+
+def _quantile(n: int) -> float:
+    return float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
 
 
 def pareto_optimal(costs: np.ndarray) -> np.ndarray:

@@ -36,7 +36,8 @@ def load_files(
     """Read scenario files whose runs one command takes on together.
 
     Args:
-        paths: The YAML files: each a name of its own, all of one kind and on one engine.
+        paths: The YAML files, all of one kind and on one engine, and no two with the same run.
+            Those of one name are one sweep, such as the run folders' files of a sweep.
         settings: ``KEY=VALUE`` texts of the command line, for each of them.
         asked: The variants wanted, each of them in one of the files at least; all by default.
 
@@ -55,8 +56,9 @@ def load_files(
         lacking = [name for name in asked if not any(_is_of(variant, [name]) for variant in found)]
         text = "there is no such variant: validate shows which there are"
         faults += [Fault("--variant", name, text) for name in lacking]
-    names: set[str] = set()
-    for path, (own, *_) in loaded:
+    runs: set[tuple[str, str, int]] = set()
+    for path, scenarios in loaded:
+        own = scenarios[0]
         first_path, (first, *_) = loaded[0]
         if own.engine != first.engine:
             text = f"differs from {first_path}'s: run them one by one, or --set the same"
@@ -64,10 +66,12 @@ def load_files(
         if type(own) is not type(first):
             text = f"differs from {first_path}'s: federated and centralized runs go one by one"
             faults.append(Fault(str(path), "kind", text))
-        if own.name in names:
-            text = f"{own.name!r} is another file's name too: their folder would be the same"
+        here = {(item.name, item.variant, item.seed) for item in scenarios}
+        if runs & here:
+            name, variant, seed = min(runs & here)
+            text = f"{name!r} is another file's too, with {variant} seed {seed}: give it another"
             faults.append(Fault(str(path), "name", text))
-        names.add(own.name)
+        runs |= here
     if faults:
         raise ScenarioError(*faults)
     return [scenario for _, scenarios in loaded for scenario in scenarios]

@@ -151,6 +151,9 @@ class FeaturesSpec(TriggerSpec):
         return partial(poisons.set_features, values=inputs)
 
 
+N_AXES_OF_IMAGES = 4  # as (n, channels, height, width)
+
+
 class OwnTriggerSpec(OwnSpec, TriggerSpec):
     """A trigger of one's own, file.py:name or package.module:name."""
 
@@ -164,7 +167,12 @@ class OwnTriggerSpec(OwnSpec, TriggerSpec):
         """Need inputs like those that came in."""
         shape = tuple(args[0].shape)
         given = tuple(getattr(result, "shape", ()))
-        return "" if given == shape else f"must return inputs of shape {shape}, returned {given}"
+        if given != shape:
+            return f"must return inputs of shape {shape}, returned {given}"
+        low, high = (result.min().item(), result.max().item()) if result.numel() else (0, 1)
+        if len(shape) == N_AXES_OF_IMAGES and not -1e-6 <= low <= high <= 1 + 1e-6:
+            return f"must return images in [0, 1], returned {low:.3g} to {high:.3g}"
+        return ""
 
 
 def _on_a_copy(trigger: Trigger, inputs: Tensor) -> Tensor:

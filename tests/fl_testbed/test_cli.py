@@ -154,9 +154,11 @@ def test_validate_shows_variants_groups_and_memory(tmp_path: Path) -> None:
     assert "3, 5" in said
     assert "1,210" in said  # 64 × 16 + 16 + 16 × 10 + 10 parameters
     rows = [line.split("│")[1:-1] for line in said.splitlines() if line.startswith("│")]
-    table = [[cell.strip() for cell in row] for row in rows][-2:]
+    table = [[cell.strip() for cell in row] for row in rows][-3:]
     assert table[0] == ["plain", "80.0%", "320", "0", "80", "400"]
     assert table[1] == ["inverted (minority)", "20.0%", "0", "80", "0", "400"]
+    assert table[2] == ["one client", "", "40", "40", "40", ""]
+    assert "classes:" not in said  # digits are called by their numbers
 
 
 @pytest.mark.parametrize(

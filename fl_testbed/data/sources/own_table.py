@@ -1,6 +1,7 @@
 """What a table of a user's own says of each example, and which examples are for testing."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,9 +45,7 @@ class Meanings:
             if "" in rows.columns[name]:
                 row = rows.columns[name].index("")
                 raise rows.fault(row, f"{name} is empty: fill it in, or leave the row out")
-        return {
-            name: tuple(sorted(set(rows.columns[name]))) for name in (self.label, *self.attributes)
-        }
+        return {name: _in_order(set(rows.columns[name])) for name in (self.label, *self.attributes)}
 
     def examples(
         self,
@@ -82,3 +81,11 @@ class Meanings:
             strata = np.zeros(len(every), dtype=int)
             return split_clients(every, strata, self.test_fraction, rng)
         return split_rows(every, self.test_fraction, rng)
+
+
+def _in_order(values: AbstractSet[str]) -> tuple[str, ...]:
+    """Whole numbers by size, so that 2 comes before 10, and all else by letters."""
+    try:
+        return tuple(sorted(values, key=lambda value: (int(value), value)))
+    except ValueError:
+        return tuple(sorted(values))

@@ -336,6 +336,8 @@ class TestNatural:
         assert set(np.diff(shares.starts)) == {10}
         with pytest.raises(DataError, match="3 clients have 10 examples or more, of 5 natural"):
             natural(self.pool(4, each=10), np.random.default_rng(1))
+        with pytest.raises(DataError, match=r"training examples; 6 are needed: ask for fewer"):
+            natural(self.pool(6), np.random.default_rng(1))
 
     def test_small_ones_are_merged_where_asked_for(self):
         # 3 + 4 are not 10: however they are drawn, three clients of 9 can be had, and what one of

@@ -56,3 +56,13 @@ def test_a_sheet_has_honest_clients_and_each_poison_before_after_and_in_the_test
     assert [s.called_before for s in after.specimens] == names
     assert all(s.label != s.called_before for s in after.specimens)
     assert [(s.label, s.called_before) for s in tested.specimens] == [("odd", "even")] * 3
+
+
+def test_examples_are_of_several_clients_of_a_role():
+    division = Division(Population(1, 2, 0), 4)
+    groups = StyleGroups(("plain", "inverted"), inverted)
+    shares = disjoint_shards(division, iid, EXAMPLES.labels, None, np.random.default_rng(0))
+    federation = Federation(DATASET, groups, division, shares, None, seed=0)
+    _, minority = specimens(federation, {}, 2, None)
+    assert minority.specimens[0].input == federation.shard(1).inputs[0]
+    assert minority.specimens[1].input == federation.shard(2).inputs[3]

@@ -178,6 +178,23 @@ def test_models_of_images_refuse_features(kind):
     assert build_model(scenario(model={"kind": "logistic_regression"}), table)
 
 
+def test_a_model_of_one_s_own_is_tried_once_for_runs_that_share_it(tmp_path):
+    code = tmp_path / "net.py"
+    code.write_text(
+        "from torch import nn\nmade = []\n"
+        "def net(n_classes, width=1):\n"
+        "    made.append(width)\n"
+        "    layers = nn.Linear(64, width), nn.Linear(width, n_classes)\n"
+        "    return nn.Sequential(nn.Flatten(), *layers)\n"
+    )
+    own = {"kind": f"{code}:net"}
+    runs = [scenario(model=own, seed=seed) for seed in (0, 1, 2)]
+    wider = scenario(model={**own, "args": {"width": 2}})
+    outlined = [outlined_model(run, DATASET) for run in (*runs, wider)]
+    assert [len(model[1].bias) for model in outlined] == [1, 1, 1, 2]
+    assert wider.model.code.function.__globals__["made"] == [1, 2]
+
+
 def test_a_model_that_no_memory_holds_is_refused_before_it_is_built():
     widths = [1_000_000, 1_000_000]  # 10¹² numbers
     vast = scenario(model={"kind": "mlp", "hidden": widths})

@@ -18,11 +18,11 @@ from commands import SCENARIO, assert_same_results, patches, run, succeed, write
 from fl_testbed.data import DataError, Federation
 from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine import federated
-from fl_testbed.engine.datasets import DatasetCache, check_data, load_dataset
+from fl_testbed.engine.datasets import DatasetCache, check_data, check_each, load_dataset
 from fl_testbed.engine.launch import launch, write_plan
 from fl_testbed.engine.run_folder import CHECKPOINT, WRITER, Record, RunFolder
 from fl_testbed.engine.run_writer import Options, RunWriter, check_folders, run_folder
-from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
+from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 
 VARIANTS = """
 variants:
@@ -387,6 +387,20 @@ def test_variants_that_the_data_do_not_suffice_for_are_named_where_others_run(
             check_data([s for s in loaded if isinstance(s, Scenario)], DatasetCache(None))
         (line,) = str(error.value).splitlines()
         assert line.startswith(f"{named}dataset: ")
+
+
+def test_seeds_that_the_data_do_not_suffice_for_are_named_where_the_first_runs(
+    tmp_path: Path,
+) -> None:
+    changes = ["variants={a: {}, b: {}}", "sweep.seed=[0, 1, 2]"]
+    loaded = load_scenarios(write_scenario(tmp_path, SCENARIO), changes)
+
+    def check(scenario: AnyScenario) -> None:
+        if scenario.seed > 0:
+            raise ScenarioError(Fault("small", "dataset", "too few"))
+
+    with pytest.raises(ScenarioError, match=r"^small, seed 1, 2: dataset: too few$"):
+        check_each(loaded, check)
 
 
 def test_commands_that_start_together_are_all_in_the_plan(tmp_path: Path, monkeypatch) -> None:

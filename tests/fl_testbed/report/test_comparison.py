@@ -3,14 +3,17 @@ import io
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 from shutil import copytree
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from rich.console import Console
 from run_folders import write_plan, write_run
@@ -119,6 +122,12 @@ def test_failed_runs_are_shown_and_leave_the_means_alone(sweep: Path) -> None:
     assert first.cells[1][1].text == "60.0"  # one seed: no interval
     assert first.cells[0][1].text == "80.0 ± 127.1"  # 10 · √2 · 12.706 / √2
     assert "failed: krum: seed 1: out of & memory" in grids(comparison)[-1].notes
+
+
+def test_seeds_that_failed_for_the_same_reason_have_one_line(sweep: Path) -> None:
+    reason = (sweep / "krum" / "seed-1" / "failure.json").read_text()
+    (sweep / "krum" / "seed-2" / "failure.json").write_text(reason)
+    assert compare(find_runs([sweep])).failed == ["krum: seeds 1, 2: out of & memory"]
 
 
 def test_rounds_that_moved_nothing_are_told_below_the_table(tmp_path: Path) -> None:
@@ -347,6 +356,15 @@ def test_the_key_of_several_planes_does_not_depend_on_their_order(
     texts = [text.get_text() for text in key.texts if text.get_text()]
     assert texts[:6] == ["1", "mean", "2", "krum", "3", "mean_no_attack ‡"]
     assert texts[6:] == ["★ fair and safe", "◆ Pareto-optimal", "‡ nobody attacks"]
+
+
+def test_a_baseline_is_taken_under_each_swept_lift(tmp_path: Path) -> None:
+    for name, lift, accuracy in itertools.product(("mean", "krum"), ("none", "jtt"), (0.5, 0.7)):
+        shown = figures(accuracy + 0.1 * (name == "krum") * (lift == "jtt"))
+        write_run(tmp_path / "a", f"{name},reweighting={lift}", int(10 * accuracy), shown)
+    rows = compare(find_runs([tmp_path]), "mean").rows
+    changes = {row.method: row.differences[ACCURACY.key].mean for row in rows if row.differences}
+    assert changes == pytest.approx({"krum,reweighting=none": 0, "krum,reweighting=jtt": 0.1})
 
 
 def test_a_baseline_is_taken_at_each_swept_value(attacked: Path) -> None:
@@ -719,19 +737,21 @@ def test_a_heat_map_of_attacks_sets_lifts_apart(tmp_path: Path) -> None:
     assert rows == ["krum, jtt", "krum"]
 
 
-def test_a_heat_map_calls_methods_that_meet_swept_values_by_their_names(tmp_path: Path) -> None:
+def test_a_heat_map_calls_methods_and_swept_attacks_by_their_names(tmp_path: Path) -> None:
+    kinds = {"none": "none", "weak": "my_attack.py:forge", "strong": "my_attack.py:forge"}
     for name in ("cautious", "bold"):
-        for attack in ("mimic", "my_attack.py:forge"):
-            folder = write_run(tmp_path / "grid", f"{name},attack={attack[:2]}", 0, figures(0.5))
+        for attack, kind in kinds.items():
+            folder = write_run(tmp_path / "grid", f"{name},attack={attack}", 0, figures(0.5))
             (folder / "scenario.yaml").write_text(
                 "{clients: {poisoned: 1}, strategy: {aggregation: {kind: krum}}, "
-                f"attack: {{kind: '{attack}'}}}}"
+                f"poison: {{kind: label_flip}}, attack: {{kind: '{kind}'}}}}"
             )
     runs = find_runs([tmp_path])
     (grid,) = (p for p in pictures(compare(runs)) if p.name == "defence_by_attack")
     axes = grid.figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["bold", "cautious"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["mimic", "forge"]
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert sorted(shown) == ["label_flip", "strong", "weak"]
 
 
 @pytest.mark.parametrize(
@@ -885,3 +905,24 @@ def test_a_negative_number_has_a_minus_in_latex_and_a_name_its_hyphen(tmp_path: 
     tex = latex(compare(find_runs([tmp_path / "signs"]), "mean"))
     assert r"near-mean & 1 & $-$0.25 \\" in tex
     assert r"near-mean & 1 & $-$0.50 \\" in tex  # the difference
+
+
+def test_the_example_for_papers_does_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "comparing.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n# paper.py\n(.*?)```", page, re.DOTALL)
+    for rule, worst in (("mean", 0.6), ("multi_krum", 0.3)):
+        for attack in ("none", "mimic"):
+            for seed in (0, 1):
+                variant, found = f"{rule},attack={attack}", figures(0.8, worst + 0.1 * seed)
+                write_run(tmp_path / "runs/defence_by_attack", variant, seed, found)
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+    saved = []  # and not drawn, which takes a second
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **how: saved.append(path))
+    exec(example, {})
+    assert saved == ["worst_group.pdf"]
+    said = capsys.readouterr().out
+    assert r"multi_krum & 35.0 $\pm$ 63.5 & 35.0 $\pm$ 63.5" in said
+    assert re.search(r"difference\.mean +-0\.3\n", said)

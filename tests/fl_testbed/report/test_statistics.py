@@ -21,6 +21,10 @@ def test_the_interval_is_students(values: list[float]) -> None:
 def test_a_known_interval() -> None:
     # 1, 2, 3: mean 2, deviation 1, t(0.975; 2) = 4.302653, half = 4.302653 / sqrt(3)
     assert estimate(np.array([1.0, 2.0, 3.0])) == pytest.approx((2, 2.484138, 3), abs=1e-6)
+    # t = 2 √3 of two degrees of freedom: 1 - t / √(t² + 2)
+    assert estimate(np.array([1.0, 2.0, 3.0])).p_value == pytest.approx(1 - math.sqrt(12 / 14))
+    assert estimate(np.zeros(3)).p_value == 1
+    assert math.isnan(estimate(np.ones(1)).p_value)
 
 
 def test_one_seed_has_no_interval_and_no_seed_no_mean() -> None:

@@ -430,6 +430,11 @@ class TestSeveralFiles:
         with pytest.raises(ScenarioError, match=r"file1.yaml: --variant: needs one of a, b, got c"):
             load_files(paths, asked=["c"])
 
+    def test_the_files_of_a_sweep_s_run_folders_go_together(self, files):
+        runs = load_files(files(BASE + "sweep: {seed: [0, 1]}\n"))
+        resolved = [run.to_yaml() for run in runs]
+        assert [run.to_yaml() for run in load_files(files(*resolved))] == resolved
+
     def test_faults_of_all_files_are_told(self, files):
         paths = files(BASE.replace("rounds: 3", "rounds: no"), BASE.replace("rounds: 3", "seed: x"))
         with pytest.raises(ScenarioError) as error:
@@ -439,7 +444,7 @@ class TestSeveralFiles:
     @pytest.mark.parametrize(
         ("second", "fault"),
         [
-            (BASE, "name: 'small' is another file's name too"),
+            (BASE, "name: 'small' is another file's too, with default seed 0"),
             (BASE.replace("name: small", "name: b\nengine: {kind: ray}"), "engine: differs from"),
             (
                 "{kind: centralized, name: b, dataset: {kind: digits}, "

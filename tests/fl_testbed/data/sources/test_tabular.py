@@ -215,6 +215,11 @@ class TestCsv:
         assert people.test.inputs[:, 0].tolist() == [3, 6]
         assert people.features["town"].values == ("Ayr", "Ely", "Rye")
 
+    def test_classes_that_are_whole_numbers_are_in_the_order_of_size(self, tmp_path):
+        (tmp_path / "n.csv").write_text("n,x\n10,1\n2,1\n3,2\n2,3\n")
+        numbered = self.load(tmp_path / "n.csv", label="n", attributes=[], split=None)
+        assert numbered.classes == ("2", "3", "10")
+
     def test_columns_can_be_categories_logarithmic_or_left_out(self, path):
         options = {"categories": ["ward"], "logarithmic": ["dose"], "leave_out": ["town", "age"]}
         people = self.load(path, options=options)
