@@ -522,10 +522,10 @@ def test_a_trigger_that_writes_to_what_it_is_handed_leaves_the_clean_examples_al
     trigger = spec.trigger.build(None, None)  # it asks for neither data nor groups
     assert trigger(clean)[:, :, -1].eq(1).all()
     assert clean.eq(0).all()
-    assert spec.trigger.complaint(clean + 1.5, clean) == (
+    assert spec.trigger.flaw_of(clean + 1.5, clean) == (
         "must return images in [0, 1], returned 1.5 to 1.5"
     )
-    assert not spec.trigger.complaint(clean[:, 0] + 9, clean[:, 0])  # of a table: in its units
+    assert not spec.trigger.flaw_of(clean[:, 0] + 9, clean[:, 0])  # of a table: in its units
 
 
 @pytest.mark.parametrize(("label", "fault"), [(9, ""), (10, "returned 10"), (-1, "returned -1")])
