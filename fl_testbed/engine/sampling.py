@@ -47,12 +47,12 @@ class Sampler:
 
     def dropouts(self, round_: int) -> set[int]:
         """Return the ids of the clients whose reply would be lost in a round."""
-        share = self._scenario.clients.dropout
-        if share is None:
+        clients = self._scenario.clients
+        if clients.dropout is None and clients.dropout_of is None:
             return set()
-        rng = generator(self._scenario.seed, Purpose.DROPOUT, round_)
-        drawn = rng.random(len(self._federation.population))
-        return set(np.flatnonzero(drawn < share).tolist())
+        shares = clients.dropouts
+        drawn = generator(self._scenario.seed, Purpose.DROPOUT, round_).random(len(shares))
+        return set(np.flatnonzero(drawn < shares).tolist())
 
     def note(self, ledger: RoundLedger) -> None:
         """Keep what a round showed of its clients."""

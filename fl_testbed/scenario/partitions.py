@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -11,6 +11,10 @@ from fl_testbed.data import Examples, Population, dealing
 from fl_testbed.data.dealing import Dealer, Pool
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec
 from fl_testbed.scenario.spec import ClientCount, Fraction, FunctionSpec, Spec
+
+
+RoleName = Literal["honest_majority", "honest_minority", "poisoned"]
+Lost = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ClientsSpec(Spec):
@@ -24,12 +28,21 @@ class ClientsSpec(Spec):
     minority_concentration: Fraction = 1.0  # 1: minority data in its own clients, 0: in all alike
     minority_mix: dict[str, NonNegativeFloat] | None = None  # groups in a minority client's data
     poisoned_hold: Literal["majority", "minority"] = "majority"  # whose kind of data, before poison
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # share of replies lost in a round
+    dropout: Lost | None = None  # share of replies lost in a round
+    dropout_of: dict[RoleName, Lost] | None = None  # of some roles: {honest_minority: 0.5}
 
     @property
     def population(self) -> Population:
         """The clients by role."""
         return Population(self.honest_majority, self.honest_minority, self.poisoned)
+
+    @property
+    def dropouts(self) -> np.ndarray:
+        """Each client's share of replies lost, shape (n,)."""
+        shares = dict.fromkeys(get_args(RoleName), self.dropout or 0.0)
+        shares |= self.dropout_of or {}
+        counts = (self.honest_majority, self.honest_minority, self.poisoned)
+        return np.repeat([*shares.values()], counts)
 
 
 class PartitionSpec(FunctionSpec):

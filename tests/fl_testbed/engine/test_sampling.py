@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import SCENARIO
 
+from clients.shard import Role
 from fl_testbed.engine import federated
 from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.datasets import load_dataset
@@ -34,6 +36,22 @@ def load(folder: Path, more: str = OWN, body: str = LOUDEST, dropout: float = 0)
     path = folder / "s.yaml"
     path.write_text(SCENARIO + more)  # clients 0 to 9 are honest, 10 and 11 attack
     return load_scenarios(path, [f"clients.dropout={dropout}"])[0]
+
+
+def test_a_role_may_lose_more_replies_than_others(tmp_path):
+    (tmp_path / "s.yaml").write_text(SCENARIO)
+    keys = ["clients.dropout=0.01", "clients.dropout_of={poisoned: 0.99, honest_minority: 0}"]
+    (scenario,) = load_scenarios(tmp_path / "s.yaml", keys)
+    population = scenario.clients.population
+    lost = [sampler(scenario).dropouts(round_) for round_ in range(1, 41)]
+    share = {
+        role: np.mean([len(set(population.clients(role)) & there) for there in lost])
+        / max(1, len(population.clients(role)))
+        for role in Role
+    }
+    assert share[Role.POISONED] > 0.9
+    assert 0 < share[Role.HONEST_MAJORITY] < 0.1
+    assert share[Role.HONEST_MINORITY] == 0
 
 
 def sampler(scenario: Scenario) -> Sampler:
