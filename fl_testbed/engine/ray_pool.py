@@ -54,19 +54,19 @@ def _check_answers(address: str) -> None:
 
 
 @contextmanager
-def _joining(address: str) -> Iterator[None]:
-    """Say in one line what is amiss where a cluster that is there already cannot be joined."""
+def _one_line(address: str) -> Iterator[None]:
+    """Say in one line what is amiss where Ray does not start, or a cluster cannot be joined."""
     try:
         yield
     except (ConnectionError, RuntimeError, RayError) as fault:
-        if address == "local":
-            raise
-        needs = "a node of it, with the same Ray and Python, and with its token in RAY_AUTH_TOKEN"
-        reason = " ".join(str(fault).split()).split(". ")[0]
-        text = (
-            f"cannot join the Ray cluster at {address}: this machine has to be {needs} ({reason})"
+        what = (
+            f"cannot join the Ray cluster at {address}: this machine has to be a node of it, with"
         )
-        raise PoolError(text) from None
+        what += " the same Ray and Python, and with its token in RAY_AUTH_TOKEN"
+        if address == "local":
+            what = "Ray does not start here: has it room in /tmp and /dev/shm, memory, and files?"
+        reason = " ".join(str(fault).split()).split(". ")[0]
+        raise PoolError(f"{what} ({reason})") from None
 
 
 def _unfit_node(text: str) -> PoolError:
@@ -161,7 +161,8 @@ class RayPool:
         gpus: Whether workers use the cluster's GPUs, if it has any: evenly shared out.
 
     Raises:
-        PoolError: If nobody answers at the address, or the cluster there cannot be joined.
+        PoolError: If Ray does not start, or nobody answers at the address, or the cluster there
+            cannot be joined.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class RayPool:
             keep_others_out()
         _check_answers(address)
         local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
-        with sigterm_interrupts(), ctrl_c_waits(), _joining(address):
+        with sigterm_interrupts(), ctrl_c_waits(), _one_line(address):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
         self._wanted = None if address == "local" else installation()
         resources = ray.cluster_resources()
