@@ -59,14 +59,14 @@ def _one_line(address: str) -> Iterator[None]:
     try:
         yield
     except (ConnectionError, RuntimeError, RayError) as fault:
-        what = (
-            f"cannot join the Ray cluster at {address}: this machine has to be a node of it, with"
-        )
-        what += " the same Ray and Python, and with its token in RAY_AUTH_TOKEN"
-        if address == "local":
-            what = "Ray does not start here: has it room in /tmp and /dev/shm, memory, and files?"
         reason = " ".join(str(fault).split()).split(". ")[0]
-        raise PoolError(f"{what} ({reason})") from None
+        text = (
+            f"cannot join the Ray cluster at {address} ({reason}): this machine has to be a node "
+            "of it, with the same Ray and Python, and with its token in RAY_AUTH_TOKEN"
+        )
+        if address == "local":
+            text = f"Ray does not start here ({reason}): has it memory, and room in /tmp, /dev/shm?"
+        raise PoolError(text) from None
 
 
 def _unfit_node(text: str) -> PoolError:

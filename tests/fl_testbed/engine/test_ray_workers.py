@@ -288,6 +288,25 @@ def test_a_client_is_not_to_blame_for_the_workers_that_died_beside_its_own(
     assert not set(everybody) & set(pool.workers)
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("local", r"Ray does not start here \(timed out\): has it memory"),
+        ("head:1", r"cannot join the Ray cluster at head:1 \(timed out\): .* RAY_AUTH_TOKEN$"),
+    ],
+)
+def test_a_ray_that_does_not_begin_is_told_of_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, address: str, told: str
+) -> None:
+    def init(**settings: object) -> None:
+        raise RuntimeError("timed out. Ray's\nadvice")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray_pool, "_check_answers", lambda address: None)
+    with pytest.raises(PoolError, match=told):
+        RayPool(1, address)
+
+
 def test_a_node_that_has_something_else_installed_is_named(
     pool: RayPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
