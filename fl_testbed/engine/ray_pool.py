@@ -2,21 +2,24 @@
 
 import logging
 import os
+import re
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
 import ray
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from rich.text import Text
 
 from clients.device_memory import release_gpus
 from fl_testbed.engine.client_work import Task, cohort_size, run_chunk
 from fl_testbed.engine.errors import PoolError
+from fl_testbed.engine.installation import check_same, installation
 from fl_testbed.engine.local_ray import ctrl_c_waits, keep_others_out, sigterm_interrupts
 from fl_testbed.engine.placement import share_memory
 from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot, SlotWriter
@@ -48,6 +51,30 @@ def _check_answers(address: str) -> None:
             f"no Ray cluster answers at {address} ({fault}): start its head node, or name another"
         )
         raise PoolError(text) from None
+
+
+@contextmanager
+def _one_line(address: str) -> Iterator[None]:
+    """Say in one line what is amiss where Ray does not start, or a cluster cannot be joined."""
+    try:
+        yield
+    except (ConnectionError, RuntimeError, RayError) as fault:
+        reason = " ".join(str(fault).split()).split(". ")[0]
+        text = (
+            f"cannot join the Ray cluster at {address} ({reason}): this machine has to be a node "
+            "of it, with the same Ray and Python, and with its token in RAY_AUTH_TOKEN"
+        )
+        if address == "local":
+            text = f"Ray does not start here ({reason}): has it memory, and room in /tmp, /dev/shm?"
+        raise PoolError(text) from None
+
+
+def _unfit_node(text: str) -> PoolError:
+    """Return the fault of a worker that ended while it came up, from Ray's text."""
+    last = Text.from_ansi(text).plain.rstrip().split("\n")[-1]
+    (node,) = re.findall(r"\bip=([^,)]+)", text)[:1] or ("?",)
+    reason = last.rpartition("OtherInstallationError: ")[2]
+    return PoolError(f"no worker can start on node {node}: {reason}")
 
 
 def gpu_share(n_gpus: int, n_workers: int) -> float:
@@ -85,7 +112,9 @@ Stream = Callable[..., Iterator[Any]]
 class _Worker:
     """What lives in a worker process."""
 
-    def __init__(self, n_sharing: int) -> None:
+    def __init__(self, n_sharing: int, wanted: Mapping[str, str | None] | None) -> None:
+        if wanted is not None:
+            check_same(wanted)
         # Ray would raise SystemExit in whatever client trains: it would seem to have failed.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         keep_freed_memory()
@@ -132,7 +161,8 @@ class RayPool:
         gpus: Whether workers use the cluster's GPUs, if it has any: evenly shared out.
 
     Raises:
-        PoolError: If nobody answers at the address.
+        PoolError: If Ray does not start, or nobody answers at the address, or the cluster there
+            cannot be joined.
     """
 
     def __init__(
@@ -144,8 +174,9 @@ class RayPool:
             keep_others_out()
         _check_answers(address)
         local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
-        with sigterm_interrupts(), ctrl_c_waits():
+        with sigterm_interrupts(), ctrl_c_waits(), _one_line(address):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        self._wanted = None if address == "local" else installation()
         resources = ray.cluster_resources()
         self.n_gpus = int(resources.get("GPU", 0)) if gpus else 0
         self.n_workers = n_workers or max(1, self.n_gpus or int(resources.get("CPU", 1)))
@@ -207,6 +238,7 @@ class RayPool:
         """Take in workers that have become ready and return them.
 
         Raises:
+            PoolError: If a node cannot run workers, or shall not: others there would fail as well.
             RayTaskError: If the app cannot be built: another worker would fail as well. The worker
                 is there for the next app.
         """
@@ -222,6 +254,8 @@ class RayPool:
                 self.workers.append(worker)
                 raise
             except RayError as fault:
+                if isinstance(fault, RayActorError) and fault.actor_init_failed:
+                    raise _unfit_node(str(fault)) from None
                 self._failed_starts.append(str(fault))
                 if len(self._failed_starts) < START_ATTEMPTS * self.n_workers:
                     self._start()
@@ -271,6 +305,6 @@ class RayPool:
         ray.shutdown()
 
     def _start(self) -> None:
-        worker = self._actor.remote(-(-self.n_workers // max(1, self.n_gpus)))
+        worker = self._actor.remote(-(-self.n_workers // max(1, self.n_gpus)), self._wanted)
         ready = worker.prepare.remote(*self._prepare) if self._prepare else worker.idle.remote()
         self._starting[ready] = worker

@@ -1,7 +1,6 @@
 """One run of a command: what it leaves in its folder, and whoever is told of it."""
 
 import errno
-import importlib.metadata
 import os
 import platform
 import re
@@ -20,6 +19,7 @@ import yaml
 from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache
 from fl_testbed.engine.errors import NobodyHeardError, PoolError, TakenError, TrackerError
+from fl_testbed.engine.installation import versions
 from fl_testbed.engine.placement import gpus
 from fl_testbed.engine.run_folder import WRITER, Evaluated, Record, RunFolder, State
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
@@ -371,16 +371,12 @@ Compute = Callable[[RunWriter, AnyScenario, Dataset], None]
 
 def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:
     """Return what a reader needs to judge or repeat a run besides its scenario."""
-    packages = (
-        *("fl-testbed", "flwr", "ray", "torch", "torchvision", "numpy"),
-        *("scipy", "scikit-learn"),  # some rules are theirs
-    )
     return {
         "command": command,
         "engine": scenario.engine.model_dump(mode="json"),
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in packages},
+        "packages": versions(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -396,13 +392,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

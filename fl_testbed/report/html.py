@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
 from fl_testbed.report.comparison import Comparison, compare
-from fl_testbed.report.figures.style import INK, save
+from fl_testbed.report.figures.style import INK, save, write_whole
 from fl_testbed.report.formats import grids, notes_with
 from fl_testbed.report.gallery import pictures
 from fl_testbed.report.results import RunResult, Status, read_json, scenario_in
@@ -43,7 +43,7 @@ def write_report(
         svg = Markup(_inline(drawing.read_text(encoding="utf-8"), picture.name))
         shown.append({"title": picture.title, "caption": picture.caption, "svg": svg})
     page = folder / "report.html"
-    page.write_text(_page(comparison, runs, shown, folder), encoding="utf-8")
+    write_whole(page, _page(comparison, runs, shown, folder).encode())
     return page
 
 

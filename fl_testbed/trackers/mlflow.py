@@ -12,6 +12,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from fl_testbed.engine.errors import TrackerError
 from fl_testbed.engine.run_folder import RunFolder
@@ -41,7 +42,10 @@ def connect(out: Path) -> StartTracker:
     with ExitStack() as held, _as_tracker_error():
         if not uri:
             held.enter_context(RunFolder(out).alone())  # two cannot make one database at once
-            uri = f"sqlite:///{(out / 'mlflow.db').resolve()}"
+            file = (out / "mlflow.db").resolve()
+            if not file.exists():  # half made, as on a full disk, no command could use it
+                held.push(lambda fault, *_: file.unlink(missing_ok=True) if fault else None)
+            uri = f"sqlite:///{file}"
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return lambda scenario, folder, done: MlflowRun(client, scenario, folder, done)
@@ -122,8 +126,9 @@ def _experiment(client: MlflowClient, name: str) -> str:
 def _as_tracker_error() -> Iterator[None]:
     try:
         yield
-    except MlflowException as fault:
-        raise TrackerError(f"MLflow: {' '.join(str(fault).split())}") from fault
+    except (MlflowException, SQLAlchemyError) as fault:  # the other while a database is made
+        text, _, _ = str(fault).partition("\n[SQL: ")
+        raise TrackerError(f"MLflow: {' '.join(text.split())}") from fault
 
 
 def _name(key: str) -> str:

@@ -10,13 +10,14 @@ from unittest.mock import MagicMock, patch
 import pandas as pd
 import pytest
 from commands import SCENARIO, assert_same_results, run, write_scenario
+from sqlalchemy.exc import OperationalError
 
 from fl_testbed.engine.errors import TrackerError
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.run_folder import Record, RunFolder
 from fl_testbed.engine.run_writer import Options, StartTracker
 from fl_testbed.report.histories import client_history, weight_ratios_by_round
-from fl_testbed.scenario import AnyScenario, load_scenarios
+from fl_testbed.scenario import AnyScenario, ScenarioError, load_scenarios
 from fl_testbed.trackers import start_trackers
 
 pytestmark = pytest.mark.filterwarnings(
@@ -173,6 +174,22 @@ def test_a_tracker_changes_nothing_even_where_it_fails(scenarios, tmp_path: Path
     assert_same_results(tmp_path / "plain", tmp_path / "out")
     assert Unreachable.told == ("round 0", "round 1")
     progress.note.assert_any_call("the server has gone: runs go on untracked")
+
+
+def test_a_database_that_cannot_be_made_leaves_none_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("fl_testbed.trackers.mlflow")
+
+    def fill_up(tracking_uri: str) -> None:
+        Path(tracking_uri.removeprefix("sqlite:///")).touch()
+        raise OperationalError("DROP TABLE params", None, OSError("database or disk is full"))
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(mlflow, "MlflowClient", fill_up)
+    with pytest.raises(ScenarioError, match=r"--tracker mlflow: .*disk is full$"):
+        start_trackers(["mlflow"], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_that_is_not_installed_says_how_to_get_it(

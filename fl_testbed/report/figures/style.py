@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,18 @@ def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg"))
         figure.set_layout_engine("none")
     for file in files:
         metadata = DATES.get(file.suffix)
+        drawn = BytesIO()
         with house_style():
-            figure.savefig(file, facecolor="white", metadata=metadata)
+            figure.savefig(drawn, format=file.suffix[1:], facecolor="white", metadata=metadata)
+        write_whole(file, drawn.getvalue())
     return files
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file whole or leave what is there, as on a full disk."""
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from fl_testbed.engine import ray_grid, ray_pool, shared_slots
 from fl_testbed.engine.errors import PoolError
+from fl_testbed.engine.installation import check_same, installation
 from fl_testbed.engine.ray_grid import RayGrid
 from fl_testbed.engine.ray_pool import BuildApp, RayPool
 from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot
@@ -287,12 +288,47 @@ def test_a_client_is_not_to_blame_for_the_workers_that_died_beside_its_own(
     assert not set(everybody) & set(pool.workers)
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("local", r"Ray does not start here \(timed out\): has it memory"),
+        ("head:1", r"cannot join the Ray cluster at head:1 \(timed out\): .* RAY_AUTH_TOKEN$"),
+    ],
+)
+def test_a_ray_that_does_not_begin_is_told_of_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, address: str, told: str
+) -> None:
+    def init(**settings: object) -> None:
+        raise RuntimeError("timed out. Ray's\nadvice")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray_pool, "_check_answers", lambda address: None)
+    with pytest.raises(PoolError, match=told):
+        RayPool(1, address)
+
+
+def test_a_node_that_has_something_else_installed_is_named(
+    pool: RayPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unfit:
+        def __init__(self, n_sharing: int, wanted: None) -> None:
+            check_same(installation() | {"torch": "1.0"})
+
+        def prepare(self, *args: object) -> None: ...
+
+    monkeypatch.setattr(pool, "_actor", ray.remote(Unfit))
+    pool._start()
+    told = r"no worker can start on node [0-9.]+: its torch is [^;]*, the command's 1.0$"
+    with pytest.raises(PoolError, match=told):
+        pool.join_started(timeout_s=60.0)
+
+
 def test_workers_that_never_come_up_are_given_up_and_the_reason_is_told(
     pool: RayPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken:
-        def __init__(self, n_sharing: int) -> None:
-            raise OSError("no /dev/shm")
+        def __init__(self, n_sharing: int, wanted: None) -> None:
+            os._exit(1)
 
         def prepare(self, *args: object) -> None: ...
 
@@ -302,5 +338,5 @@ def test_workers_that_never_come_up_are_given_up_and_the_reason_is_told(
     monkeypatch.setattr(ray_pool, "START_ATTEMPTS", 1)
     for worker in list(pool.workers):  # from here on there are none
         pool.replace(worker)
-    with pytest.raises(PoolError, match=r"3 were lost, the last of them: .*no /dev/shm"):
+    with pytest.raises(PoolError, match=r"3 were lost, the last of them: .*died unexpectedly"):
         pool.wait_for_workers()

@@ -1,4 +1,5 @@
 import csv
+import errno
 import io
 import itertools
 import json
@@ -33,7 +34,7 @@ from fl_testbed.report.columns import (
 from fl_testbed.report.comparison import Comparison, Row, UnknownVariantError, compare
 from fl_testbed.report.figures.group_curves import group_curves
 from fl_testbed.report.figures.heard_map import heard_map
-from fl_testbed.report.figures.style import save
+from fl_testbed.report.figures.style import save, write_whole
 from fl_testbed.report.figures.suppression_bars import suppression_bars
 from fl_testbed.report.figures.tension import tension_plane
 from fl_testbed.report.figures.weights_over_rounds import weights_over_rounds
@@ -865,6 +866,23 @@ def test_a_figure_as_pdf_is_the_same_bytes_each_time_with_fonts_that_publishers_
     assert one.read_bytes() == again.read_bytes()
     assert b"/Subtype /Type0" in one.read_bytes()
     assert b"/Type3" not in one.read_bytes()
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "report.html"
+    write_whole(page, b"whole")
+
+    def fill_up(self: Path, content: bytes) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(page, b"another")
+    assert list(tmp_path.iterdir()) == [page]
+    assert page.read_text() == "whole"
 
 
 def test_bars_of_a_single_seed_have_no_intervals(tmp_path: Path) -> None:
