@@ -94,7 +94,7 @@ EXPECTED_STATUS = {
 
 KILLED_WORKERS = """
 def patch(app):
-    import os, pathlib, signal
+    import os, pathlib, signal, time
     train = app.ShardClientApp._train
 
     def fatal(self, message, context):
@@ -103,6 +103,7 @@ def patch(app):
         marker = pathlib.Path(__file__).with_name(f"killed-{{server_round}}")
         if client == 3 and server_round in {rounds} and not marker.exists():
             marker.touch()
+            time.sleep(0.3)  # the record of the round before is on its way
             os.kill(os.getpid(), signal.{signal})
         if client == 12 and server_round == 2:
             os.kill(os.getpid(), signal.SIGKILL)
