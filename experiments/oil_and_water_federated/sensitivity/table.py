@@ -27,8 +27,9 @@ MARKERS = "os^DvpX*"
 
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
-    """Return the tables of the page, one per federation."""
-    return runs.by_federation(runs.kept("sensitivity", results), of)
+    """Return the tables of the page: one per federation, and ASR at its highest."""
+    rows = runs.kept("sensitivity", results)
+    return runs.by_federation(rows, of) | {"highest": pages.markdown(highest(rows))}
 
 
 def of(rows: pd.DataFrame) -> list[list[str]]:
@@ -43,6 +44,19 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
             both = method != IDEAL and reached(there, fair[point])
             cells.append(pages.bold(runs.outcome(there), both))
         lines.append([runs.name_of(str(method)), *cells])
+    return lines
+
+
+def highest(rows: pd.DataFrame) -> list[list[str]]:
+    """Return ASR over the five rounds of a run in which it was highest, by method and setting."""
+    points = [point for point in SETTINGS if point in set(rows["point"])]
+    lines = [["highest ASR", *(SETTINGS[point] for point in points)]]
+    for name in runs.present(rows):
+        there = rows[rows["federation"] == name]
+        for method, own in there.groupby("variant", sort=False):
+            figures = (own.loc[own["point"] == p, "attack_success_highest"] for p in points)
+            label = f"{runs.FEDERATIONS[name]}: {runs.name_of(str(method))}"
+            lines.append([label, *(pages.mean_pm(own) if len(own) else "–" for own in figures)])
     return lines
 
 
