@@ -12,7 +12,6 @@ from fl_testbed.data.dealing import Dealer, Pool
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec
 from fl_testbed.scenario.spec import ClientCount, Fraction, FunctionSpec, Spec
 
-
 RoleName = Literal["honest_majority", "honest_minority", "poisoned"]
 Lost = Annotated[float, Field(ge=0, lt=1)]
 
