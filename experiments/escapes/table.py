@@ -8,6 +8,7 @@ worst group as the ideal lift does (within 5 points; inside clients: as the mean
 attack success is at most 5.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -32,10 +33,17 @@ FILES = {
 COLUMNS = {
     "worst_group": "final.worst_group_accuracy",
     "attack_success": "final.attack_success_rate",
+    "attack_success_highest": "highest.attack_success_rate",
     "weight_minority": "suppression.honest_minority.weight_ratio",
     "weight_poisoned": "suppression.poisoned.weight_ratio",
     "personal_minority": "personal.honest_minority.accuracy",
 }
+DATASETS = {"fashion": "Fashion-MNIST", "adult": "Adult"}
+"""Result files with all kinds of attackers and none."""
+AT_HIGHEST = (
+    *("mean", "jtt", "fltrust_balanced", "rejection_balanced"),
+    *("jtt_fltrust_balanced", "jtt_rejection_balanced"),
+)
 SETTINGS = {
     "none": "plain",
     "minority_mimic": "minority-mimic",
@@ -63,7 +71,7 @@ def measured(name: str, out: Path) -> pd.DataFrame:
         row |= {column: run.figures.get(key) for column, key in COLUMNS.items()}
         rows.append({**row, "oracle": bool(run.figures["oracle"])})
     table = pd.DataFrame(rows)
-    shares = ["worst_group", "attack_success", "personal_minority"]
+    shares = ["worst_group", "attack_success", "attack_success_highest", "personal_minority"]
     table[shares] = 100 * table[shares].astype(float)
     return table.dropna(axis="columns", how="all")
 
@@ -71,7 +79,9 @@ def measured(name: str, out: Path) -> pd.DataFrame:
 def tables() -> dict[str, str]:
     """Return the tables of the README, from the result files."""
     read = {name: read_table(HERE / f"{name}.csv") for name in FILES}
-    return {name: pages.markdown(by_method(table)) for name, table in read.items()}
+    found = {name: by_method(table) for name, table in read.items()}
+    found["highest"] = highest({name: read[name] for name in DATASETS})
+    return {name: pages.markdown(lines) for name, lines in found.items()}
 
 
 def by_method(table: pd.DataFrame) -> list[list[str]]:
@@ -92,6 +102,22 @@ def by_method(table: pd.DataFrame) -> list[list[str]]:
             escapes = "†" not in name and reached(there, fair[setting])
             cells.append(pages.bold(runs.outcome(there), escapes))
         lines.append([name, *cells, runs.weights(own[own["setting"] == settings[0]])])
+    return lines
+
+
+def highest(read: Mapping[str, pd.DataFrame]) -> list[list[str]]:
+    """Return ASR over the five rounds in which it was highest, of what judges by trusted examples
+    and of lifts."""
+    settings = [*dict.fromkeys(setting for table in read.values() for setting in table["setting"])]
+    columns = [(name, setting) for name in read for setting in settings]
+    lines = [["highest ASR", *(f"{DATASETS[name]}: {SETTINGS[s]}" for name, s in columns)]]
+    for method in AT_HIGHEST:
+        cells = []
+        for name, setting in columns:
+            own = read[name]
+            there = own[(own["method"] == method) & (own["setting"] == setting)]
+            cells.append(pages.mean_pm(there["attack_success_highest"]))
+        lines.append([method, *cells])
     return lines
 
 
