@@ -1,6 +1,7 @@
 """From a scenario to its attackers: what they are dealt, what they hold, what they send."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 
@@ -101,14 +102,12 @@ class AttackersPoison:
 
         The first that attacks in the round does it for all that have its poison, on its own data.
         """
-        learners: dict[str, int] = {}
-        for ids, kind in self._scenario.attackers_by_id:
-            for client in ids if kind.schedule.build().is_active(round_) else ():
-                if client in clients and client in self._own:
-                    learners.setdefault(self._own[client][0], client)
-        for name, client in learners.items():
-            plan = self._plans[name]
+        there = set(clients)
+        for name, plan in self._plans.items():
             if plan.learn is None or plan.at_first is None:
+                continue
+            client = self._first_active(name, round_, there)
+            if client is None:
                 continue
             model = build_model(self._scenario, self._federation.dataset).to(device)
             model.load_state_dict(received)
@@ -118,6 +117,15 @@ class AttackersPoison:
             found = plan.learn(learnt.get(name, plan.at_first), model, shard, settings, rng)
             learnt = {**learnt, name: found.cpu()}
         return learnt
+
+    def _first_active(self, poison: str, round_: int, there: AbstractSet[int]) -> int | None:
+        own = there & set(self._scenario.attackers_by_poison[poison])
+        active = (
+            ids
+            for ids, kind in self._scenario.attackers_by_id
+            if kind.schedule.build().is_active(round_)
+        )
+        return next((client for ids in active for client in ids if client in own), None)
 
 
 def _scene(attackers: Sequence[int], scenario: Scenario, federation: Federation) -> Scene:

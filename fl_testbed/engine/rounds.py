@@ -16,7 +16,7 @@ from fl_testbed.engine.grid import DROPPED_OUT, ClientGrid
 from fl_testbed.engine.models import buffers_of, build_model
 from fl_testbed.engine.placement import server_device
 from fl_testbed.engine.recorded_updates import Recorder
-from fl_testbed.engine.run_folder import Record, Row, State
+from fl_testbed.engine.run_folder import ARRAYS, Record, Row, State
 from fl_testbed.engine.sampling import Sampler
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
@@ -134,7 +134,7 @@ class Run:
             yield Record(round_, tables, self._state(), evaluation, updates, notes)
 
     def _state(self) -> State:
-        state = {f"arrays/{k}": v for k, v in state_dict_of(self._arrays).items()}
+        state = {f"{ARRAYS}{k}": v for k, v in state_dict_of(self._arrays).items()}
         state |= {f"strategy/{k}": v for k, v in self._strategy.state_dict().items()}
         state |= {f"learnt/{k}": v for k, v in self._learnt.items()}
         state |= {f"sampling/{k}": v for k, v in self._sampler.state_dict().items()}
@@ -183,9 +183,10 @@ class Run:
         self._learnt = self._federation.poison.learn(
             round_, there, received, self._learnt, self._device
         )
-        told = ArrayRecord(dict(self._learnt))
-        for message in messages if self._learnt else ():
-            message.content[LEARNT] = told
+        if self._learnt:
+            told = ArrayRecord(dict(self._learnt))
+            for message in messages:
+                message.content[LEARNT] = told
 
     def _complaints(self, round_: int) -> list[str]:
         """Say so the first time that clients fail or a round moves nothing: more may follow."""
