@@ -1,8 +1,10 @@
 """A dataset in memory: numpy arrays, so that Ray shares them between workers without a copy."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
 
@@ -50,6 +52,12 @@ class Examples:
             if array is not None:
                 array.flags.writeable = False
         return Examples(inputs, labels, given, clients, ids)
+
+    def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield what is known of the examples, by name."""
+        named = {"inputs": self.inputs, "labels": self.labels, "clients": self.clients}
+        named |= {f"attribute {name}": codes for name, codes in sorted(self.attributes.items())}
+        yield from ((name, array) for name, array in named.items() if array is not None)
 
     def unit_inputs(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return a float32 copy of some rows, bytes scaled to [0, 1]."""
@@ -148,6 +156,21 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input."""
         return tuple(self.train.inputs.shape[1:])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these examples, and their order, from others: 16 digits of a hash of them all.
+
+        Tables are standardised in float64 and kept as float32, so that the last bits of another
+        machine's means do not show.
+        """
+        hashed = blake2b(digest_size=8)
+        hashed.update(f"{self.classes} {sorted(self.attributes.items())}".encode())
+        for part, examples in (("train", self.train), ("test", self.test)):
+            for name, array in examples.arrays():
+                hashed.update(f"{part} {name} {array.dtype} {array.shape}".encode())
+                hashed.update(np.ascontiguousarray(array).data)
+        return hashed.hexdigest()
 
     @property
     def holds_images(self) -> bool:

@@ -180,7 +180,7 @@ def run_on_nodes(
     federation = build_federation(scenario, dataset)
     timeout_s = scenario.engine.client_timeout_s
     clients = FlowerGrid(grid, len(federation.population), timeout_s, label, stopped)
-    writer.write(Run(scenario, federation, clients).rounds(*writer.begin()))
+    writer.write(Run(scenario, federation, clients).rounds(*writer.begin(dataset)))
 
 
 def run_on_flower(

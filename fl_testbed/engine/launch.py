@@ -17,6 +17,7 @@ from fl_testbed.engine.run_writer import (
     RunWriter,
     check_folders,
     goes_on,
+    other_data,
     run_folder,
 )
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
@@ -56,16 +57,18 @@ def launch(
     datasets = DatasetCache(options.data_dir)
     left = by_dataset(check_folders(scenarios, options))
     kind.check(left, datasets)
+    n_changed = _on_other_data(left, options, datasets)
     for text in write_plan(scenarios, options):
         progress.note(text)
     if options.redo:  # else another scenario's run is refused
         others = ((run_folder(options.out, item), item) for item in left)
-        if n_changed := sum(
+        n_changed += sum(
             folder.read("scenario.yaml") not in (None, item.to_yaml())
             and not goes_on(folder, item, options)
             for folder, item in others
-        ):
-            progress.note(f"runs that give way to changed ones: {n_changed}")
+        )
+    if n_changed:
+        progress.note(f"runs that give way to changed ones: {n_changed}")
     unfinished = set(map(id, left))
     for scenario in scenarios:
         if id(scenario) not in unfinished:
@@ -83,6 +86,32 @@ def launch(
         for writer in writers
         if writer.failure is not None
     ]
+
+
+def _on_other_data(
+    scenarios: Sequence[AnyScenario], options: Options, datasets: DatasetCache
+) -> int:
+    """Return how many runs would go on, but began on other data.
+
+    Raises:
+        ScenarioError: If there are any, and the options do not say what to do with them.
+    """
+    faults = []
+    for scenario in scenarios:
+        folder = run_folder(options.out, scenario)
+        if not goes_on(folder, scenario, options):
+            continue
+        dataset = datasets.get(scenario)
+        if there := other_data(folder, dataset):
+            text = (
+                f"holds a run on other data (fingerprint {there}, now {dataset.fingerprint}): go "
+                f"on with those, add {options.switch.format('redo')} to run it again on these, or "
+                "choose another --out"
+            )
+            faults.append(Fault(str(folder.path), "", text))
+    if faults and not options.redo:
+        raise ScenarioError(*faults)
+    return len(faults)
 
 
 def _run(
@@ -108,7 +137,7 @@ def _run(
 
 
 def _inline(writer: RunWriter, scenario: AnyScenario, dataset: Dataset) -> None:
-    writer.write(writer.kind.records(dataset, scenario, *writer.begin()))
+    writer.write(writer.kind.records(dataset, scenario, *writer.begin(dataset)))
 
 
 def _on_flower(options: Options) -> Compute:

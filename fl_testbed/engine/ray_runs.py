@@ -85,7 +85,7 @@ def _run_spread(writer: RunWriter, scenario: AnyScenario, dataset: Dataset, pool
         work_of=federation.partition.size,
         on_event=writer.folder.log,
     )
-    writer.write(Run(scenario, federation, grid).rounds(*writer.begin()))
+    writer.write(Run(scenario, federation, grid).rounds(*writer.begin(dataset)))
 
 
 def _remote_traceback(fault: RayTaskError) -> str:
@@ -105,10 +105,10 @@ class _Stream:
         self.worker: Any = None
         self.refs: Any = None
 
-    def start(self, worker: Any, data: list[Any]) -> None:
+    def start(self, worker: Any, dataset: Dataset, data: list[Any]) -> None:
         """Begin, or go on after the last recorded round."""
         if self.position is None:
-            self.position = self.writer.begin()
+            self.position = self.writer.begin(dataset)
         self.worker = worker
         method = worker.stream.options(
             num_returns="streaming", _generator_backpressure_num_objects=BACKPRESSURE
@@ -124,7 +124,8 @@ def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool
     def start(worker: Any) -> None:
         stream = waiting.popleft()
         with stream.writer.survived():
-            stream.start(worker, pool.share(datasets.get(stream.writer.scenario)))
+            dataset = datasets.get(stream.writer.scenario)
+            stream.start(worker, dataset, pool.share(dataset))
             streams[stream.refs] = stream
             return
         idle.append(worker)

@@ -1,6 +1,7 @@
 """One run of a command: what it leaves in its folder, and whoever is told of it."""
 
 import errno
+import json
 import os
 import platform
 import re
@@ -32,6 +33,7 @@ from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
+ENVIRONMENT = "environment.json"
 N_NAMED = 3  # keys in which a scenario differs from the one before
 
 
@@ -183,6 +185,27 @@ def goes_on(folder: RunFolder, scenario: AnyScenario, options: Options) -> bool:
     return asked and (there == scenario.to_yaml() or _begins(there, scenario))
 
 
+def data_of(scenario: AnyScenario, dataset: Dataset) -> dict[str, Any]:
+    """Return what a run's ``environment.json`` says of its data, and of what it asked for."""
+    spec = scenario.dataset
+    asked = spec.model_dump(mode="json", exclude={"minority"}, exclude_none=True)
+    return {
+        "fingerprint": dataset.fingerprint,
+        "train": len(dataset.train),
+        "test": len(dataset.test),
+        "of": asked | ({"seed": scenario.seed} if spec.split_by_seed else {}),
+    }
+
+
+def other_data(folder: RunFolder, dataset: Dataset) -> str | None:
+    """Return the fingerprint of the data that a folder's run is on, where they are others."""
+    try:
+        there = json.loads(folder.read(ENVIRONMENT) or "{}")["data"]["fingerprint"]
+    except (ValueError, LookupError, TypeError):  # an earlier version's, or somebody's own file
+        return None
+    return None if there == dataset.fingerprint else str(there)
+
+
 def _begins(there: str, scenario: AnyScenario) -> bool:
     """Whether a scenario differs from another in that it has fewer rounds, and in no figure."""
     found = re.search(r"^rounds: (\d+)$", there, re.MULTILINE)
@@ -217,8 +240,11 @@ class RunWriter:
         self._trackers: list[Tracker] = []
         self._round = -1  # the last that is recorded
 
-    def begin(self) -> tuple[int, State | None]:
+    def begin(self, dataset: Dataset) -> tuple[int, State | None]:
         """Open the folder; return the last round that is recorded in it, and its state.
+
+        Args:
+            dataset: What the run is on; a run on other data is not gone on with.
 
         Raises:
             TakenError: If another command has it, or had it since :func:`check_folders` looked.
@@ -227,7 +253,8 @@ class RunWriter:
         self._take()
         folder.log(f"{WRITER}{os.getpid()}")
         columns, own = self.kind.columns(scenario), scenario.to_yaml()
-        if goes_on(folder, scenario, self._options):
+        is_same = other_data(folder, dataset) is None
+        if is_same and goes_on(folder, scenario, self._options):
             round_, state = folder.resume(columns)
             folder.log(f"resumed after round {round_}")
         else:  # before the scenario: what is there may be another's
@@ -241,7 +268,8 @@ class RunWriter:
             folder.write_bytes(COPY, scenario.init.content)
             folder.log(f"starts from {scenario.init.source}")
         self._environment = environment(scenario, self._options.command)
-        folder.write_json("environment.json", self._environment)
+        self._environment["data"] = data_of(scenario, dataset)
+        folder.write_json(ENVIRONMENT, self._environment)
         self._progress.begin(scenario, max(0, round_))
         self._trackers = []
         for start in self._options.trackers:
@@ -346,7 +374,7 @@ class RunWriter:
             self.folder.log(text)
             self._progress.note(text)
         if decisions:
-            self.folder.write_json("environment.json", self._environment)
+            self.folder.write_json(ENVIRONMENT, self._environment)
 
     def finish(self) -> None:
         """Write the final model and the summary."""

@@ -53,7 +53,8 @@ def group_table(scenario: Scenario, dataset: Dataset) -> Table:
         *(Column(heading, justify="right") for heading in counted),
         title=f"examples by group and holder ({scenario.variant}, seed {scenario.seed})",
         title_justify="left",
-        caption="share: of the honest clients' examples" + _numbered(dataset.classes),
+        caption=f"share: of the honest clients' examples{_numbered(dataset.classes)}\n"
+        f"fingerprint of the data: {dataset.fingerprint}",
         caption_justify="left",
     )
     for group, name in enumerate(federation.group_names):

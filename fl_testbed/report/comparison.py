@@ -21,7 +21,7 @@ from fl_testbed.report.columns import (
     shown_group,
     with_groups,
 )
-from fl_testbed.report.results import RunResult, Status
+from fl_testbed.report.results import RunResult, Status, data_of
 from fl_testbed.report.statistics import NO_VALUE, Estimate, estimate, pareto_optimal
 from fl_testbed.scenario import Fault, ScenarioError
 from fl_testbed.scenario.naming import named
@@ -102,6 +102,8 @@ class Comparison:
     untested: list[str] = field(default_factory=list)
     """A sentence for each group that some runs have no test example of: there the worst group is
     another."""
+    on_other_data: list[str] = field(default_factory=list)
+    """Runs that asked for the same data as most others, and got other ones: a copy that differs."""
     nobody_attacks: bool = False
     """No finished run has attackers: then attack success says nothing."""
     evaluations: str = f"{N_FINAL} evaluations"
@@ -193,8 +195,8 @@ def compare(
         column.key: [label for own in rivals for label in _best(own, column)] for column in columns
     }
     untested, last = list(_untested(figures)), _evaluations(figures)
-    title = " and ".join(names)
-    return Comparison(title, shown, rows, best, baseline, untested, nobody_attacks, last)
+    others, title = _on_other_data(by_label), " and ".join(names)
+    return Comparison(title, shown, rows, best, baseline, untested, others, nobody_attacks, last)
 
 
 def _evaluations(runs: Sequence[Mapping[str, float]]) -> str:
@@ -208,6 +210,23 @@ def _evaluations(runs: Sequence[Mapping[str, float]]) -> str:
     if most == 1:
         return "evaluation"
     return f"{most if least == most else f'{least} to {most}'} evaluations"
+
+
+def _on_other_data(by_label: Mapping[str, Sequence[RunResult]]) -> list[str]:
+    """Name the runs whose data are not those that most others got that asked for the same."""
+    got: dict[str, dict[str, list[str]]] = {}
+    for label, runs in by_label.items():
+        for run in runs:
+            if run.figures and (data := data_of(run.folder)):
+                asked, fingerprint = data
+                names = got.setdefault(asked, {}).setdefault(fingerprint, [])
+                names.append(f"{label} seed {run.seed}")
+    return [
+        name
+        for found in got.values()
+        for own in sorted(found.values(), key=len, reverse=True)[1:]
+        for name in own
+    ]
 
 
 def _untested(runs: Sequence[Mapping[str, float]]) -> Iterator[str]:

@@ -284,6 +284,11 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
             "some are tested on other groups, or have another minority, than others: best and "
             "Pareto-optimal are marked among those alike"
         )
+    if comparison.on_other_data:
+        yield (
+            "not all are on the same data, though of the same dataset: others than the rest have "
+            f"{named(comparison.on_other_data, N_NAMED)} (fingerprints are in environment.json)"
+        )
     if any(not math.isnan(e.half_width) for row in rows for e in row.estimates.values()):
         yield "mean ± 95 % interval over seeds (Student's t)"
     if any(row.is_pareto for row in rows):

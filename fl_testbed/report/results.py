@@ -84,6 +84,15 @@ def scenario_in(folder: Path) -> dict[str, Any]:
         return dict(yaml.load(path.read_bytes(), LOADER) or {})
 
 
+def data_of(folder: Path) -> tuple[str, str] | None:
+    """Return what data a run asked for, and the fingerprint of those it got; None if it does not
+    say, as one of an earlier version."""
+    path = folder / "environment.json"
+    with as_written(path):
+        data = (read_json(path) or {}).get("data")
+        return data and (json.dumps(data["of"], sort_keys=True), str(data["fingerprint"]))
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """Yield run folders, of sweeps first those that they planned, some of them again."""
     with os.scandir(folder) as entries:

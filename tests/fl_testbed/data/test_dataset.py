@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,29 @@ class TestLongTail:
         dataset = Dataset("sorted", examples(10), examples(5), tuple("0123456789"))
         labels = long_tailed(dataset, 1e9, test=True).train.labels
         assert np.bincount(labels, minlength=10).min() == 1
+
+
+def test_a_fingerprint_is_that_of_all_examples_in_their_order():
+    part = examples(2)
+    whole = Dataset("some", part, part, tuple("0123456789"), {"size": ("s", "m", "l")})
+    turned = part.take(np.arange(len(part))[::-1])
+    others = [
+        replace(whole, train=turned),
+        replace(whole, test=turned),
+        replace(whole, attributes={"size": ("m", "s", "l")}),
+        *(
+            replace(whole, train=replace(part, **changed))
+            for changed in (
+                {"inputs": part.inputs.astype(np.int32)},
+                {"labels": part.labels[::-1]},
+                {"attributes": {"size": part.attributes["size"] * 0}},
+                {"clients": None},
+            )
+        ),
+    ]
+    again = Dataset("again", examples(2), examples(2), whole.classes, whole.attributes)
+    assert again.fingerprint == whole.fingerprint
+    assert len({whole.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
 
 
 @pytest.mark.parametrize(("shape", "images"), [((2, 1, 4, 4), True), ((2, 9), False)])

@@ -15,7 +15,7 @@ from unittest.mock import MagicMock
 import pytest
 from commands import SCENARIO, assert_same_results, patches, run, succeed, write_scenario
 
-from fl_testbed.data import DataError, Federation
+from fl_testbed.data import DataError, Dataset, Federation
 from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, check_data, check_each, load_dataset
@@ -183,6 +183,29 @@ def test_a_run_that_is_done_goes_on_to_more_rounds(tmp_path: Path) -> None:
         runs("out", 4, resume=True)
     (last_unasked,) = load_scenarios(path, ["rounds=4", "evaluation.every=3"])
     assert not last_unasked.may_be_longer  # it would not be evaluated there
+
+
+def test_a_run_goes_on_with_the_data_that_it_began_on_alone(tmp_path: Path, monkeypatch) -> None:
+    path, progress = write_scenario(tmp_path), MagicMock()
+    folder = tmp_path / "out/small/default/seed-0"
+
+    def runs(rounds: int, **how: bool) -> None:
+        scenarios = load_scenarios(path, [f"rounds={rounds}"])
+        launch(scenarios, Options(tmp_path / "out", None, "", **how), progress)
+
+    runs(1)
+    data = json.loads((folder / "environment.json").read_text())["data"]
+    assert (data["train"], data["test"], data["of"]) == (1397, 400, {"kind": "digits", "seed": 0})
+    monkeypatch.setattr(Dataset, "fingerprint", "another")
+    runs(1, resume=True)  # what is done is done
+    begun_on = (
+        rf"holds a run on other data \(fingerprint {data['fingerprint']}, now another\): go on"
+    )
+    with pytest.raises(ScenarioError, match=begun_on):
+        runs(2, resume=True)
+    runs(2, resume=True, redo=True)
+    progress.note.assert_any_call("runs that give way to changed ones: 1")
+    assert "resumed" not in (folder / "events.log").read_text()
 
 
 def test_what_is_done_is_not_checked_again(tmp_path: Path, monkeypatch) -> None:

@@ -592,6 +592,23 @@ def test_a_group_that_not_every_run_tests_is_named_below_the_table(tmp_path: Pat
     assert "\nb (minority) is tested in 1 of 2 runs: in the others worst group and" in notes
 
 
+def test_runs_whose_data_are_not_those_of_the_same_dataset_are_named_below(tmp_path: Path) -> None:
+    def run(variant: str, seed: int, fingerprint: str | None) -> None:
+        folder = write_run(tmp_path / "sweep", variant, seed, figures(0.5))
+        data = {"of": {"kind": "digits", "seed": seed}, "fingerprint": fingerprint}
+        (folder / "environment.json").write_text(json.dumps({"data": data} if fingerprint else {}))
+
+    for variant in ("mean", "median"):
+        run(variant, 0, "a")
+        run(variant, 1, "b")  # which the seed draws
+    run("krum", 0, None)  # an earlier version's
+    assert compare(find_runs([tmp_path])).on_other_data == []
+    run("krum", 1, "c")
+    notes = "\n".join(grids(compare(find_runs([tmp_path])))[-1].notes)
+    assert "not all are on the same data" in notes
+    assert "the rest have krum seed 1 (fingerprints" in notes
+
+
 def test_variants_with_another_minority_are_no_rivals(tmp_path: Path) -> None:
     accuracies = {"mean": (0.9, 0.6), "krum": (0.7, 0.4)}
     for place, minority in enumerate(("inverted", "blurred")):
