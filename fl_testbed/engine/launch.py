@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from fl_testbed.data import Dataset
 from fl_testbed.engine import federated
@@ -18,6 +19,7 @@ from fl_testbed.engine.run_writer import (
     check_folders,
     goes_on,
     other_data,
+    refuse,
     run_folder,
 )
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
@@ -96,7 +98,7 @@ def _on_other_data(
     Raises:
         ScenarioError: If there are any, and the options do not say what to do with them.
     """
-    faults = []
+    faults: dict[str, list[Path]] = {}
     for scenario in scenarios:
         folder = run_folder(options.out, scenario)
         if not goes_on(folder, scenario, options):
@@ -108,10 +110,10 @@ def _on_other_data(
                 f"on with those, add {options.switch.format('redo')} to run it again on these, or "
                 "choose another --out"
             )
-            faults.append(Fault(str(folder.path), "", text))
-    if faults and not options.redo:
-        raise ScenarioError(*faults)
-    return len(faults)
+            faults.setdefault(text, []).append(folder.path)
+    if not options.redo:
+        refuse(faults)
+    return sum(map(len, faults.values()))
 
 
 def _run(

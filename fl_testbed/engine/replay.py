@@ -11,7 +11,7 @@ from fl_testbed.engine.errors import TakenError
 from fl_testbed.engine.recorded_updates import replayed
 from fl_testbed.engine.rounds import COLUMNS, client_row, holding_rows
 from fl_testbed.engine.run_folder import UPDATES, RunFolder
-from fl_testbed.engine.run_writer import Options, check_folders, run_folder
+from fl_testbed.engine.run_writer import Options, check_folders, refuse, run_folder
 from fl_testbed.engine.summary import described, heard_and_lifted
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.faults import EXPANSION_KEYS
@@ -76,20 +76,19 @@ def _check_targets(replays: Sequence[tuple[Path, Scenario]], options: Options) -
             faults.append(Fault(str(source), "", text))
     if faults:
         raise ScenarioError(*faults)
-    left = check_folders([scenario for _, scenario in replays], options)
+    left, others = check_folders([scenario for _, scenario in replays], options), []
     for source, scenario in replays:
         target = run_folder(options.out, scenario)
         if target.read(REPLAYED) in (None, _digest(source)):
             continue
         left.append(scenario)
-        if not options.redo:
-            text = (
-                f"holds a replay of another run: add {options.switch.format('redo')} to make it "
-                "again in its place, or choose another --out"
-            )
-            faults.append(Fault(str(target.path), "", text))
-    if faults:
-        raise ScenarioError(*faults)
+        others.append(target.path)
+    if others and not options.redo:
+        text = (
+            f"holds a replay of another run: add {options.switch.format('redo')} to make it "
+            "again in its place, or choose another --out"
+        )
+        refuse({text: others})
     return left
 
 

@@ -134,14 +134,15 @@ def check_folders(
         ScenarioError: If there can be no such folder, or it holds another scenario's run, or an
             unfinished one, and the options do not say what to do with it.
     """
-    left, faults = [], []
+    left: list[AnyScenario] = []
+    faults: dict[str, list[Path]] = {}
     resume, redo = map(options.switch.format, ("resume", "redo"))
     for scenario in scenarios:
         folder = run_folder(options.out, scenario)
         file = next((p for p in (folder.path, *folder.path.parents) if p.is_file()), None)
         if file is not None:
             text = "is a file where a folder is needed: choose another --out, or move it away"
-            faults.append(Fault(str(file), "", text))
+            faults.setdefault(text, []).append(file)
             continue
         text, there = None, folder.read("scenario.yaml")
         if there is None:
@@ -172,10 +173,20 @@ def check_folders(
                 text = f"holds an unfinished run: add {resume} to go on, or remove the folder"
         if text is not None:  # neither of which shall be done while it goes on
             taken = None if claimed else folder.taken()
-            faults.append(Fault(str(folder.path), "", taken or text))
-    if faults:
-        raise ScenarioError(*faults)
+            faults.setdefault(taken or text, []).append(folder.path)
+    refuse(faults)
     return left
+
+
+def refuse(faults: Mapping[str, Sequence[Path]]) -> None:
+    """Raise ScenarioError if there are faults: of those that many runs have, the first is named."""
+    told = []
+    for text, paths in faults.items():
+        others = len(set(paths)) - 1
+        more = f" (and {others} more run{'s' * (others > 1)})" * (others > 0)
+        told.append(Fault(f"{paths[0]}{more}", "", text))
+    if told:
+        raise ScenarioError(*told)
 
 
 def goes_on(folder: RunFolder, scenario: AnyScenario, options: Options) -> bool:

@@ -272,6 +272,20 @@ def test_no_run_is_to_be_removed_or_made_again_while_another_command_writes_it(
         check_folders(wanted, options)
 
 
+def test_what_many_folders_hold_is_said_once_with_the_first_of_them(tmp_path: Path) -> None:
+    path, options = write_scenario(tmp_path), Options(tmp_path / "out", None, "")
+    for scenario in load_scenarios(path, ["sweep.seed=[0, 1, 2]"]):
+        folder = run_folder(options.out, scenario)
+        folder.write("scenario.yaml", scenario.to_yaml())
+        folder.write("summary.json", "{}")
+    (wanted, *others) = load_scenarios(path, ["sweep.seed=[0, 1, 2]", "training.lr=0.2"])
+    with pytest.raises(ScenarioError) as refused:
+        check_folders([wanted, *others], options)
+    (fault,) = refused.value.faults
+    assert fault.where == f"{run_folder(options.out, wanted).path} (and 2 more runs)"
+    assert fault.text.startswith("holds a run of another scenario, which differs in training.lr:")
+
+
 def test_a_run_that_fails_before_it_begins_leaves_a_folder_that_another_command_has(
     tmp_path: Path, monkeypatch
 ) -> None:
