@@ -140,6 +140,9 @@ def _figures(evaluation: Evaluated) -> str:
         "worst group": evaluation.groups.worst,
         "ASR": evaluation.attack_success_rate,
     }
-    return "  ".join(
+    texts = [
         f"{name} {100 * value:.1f}" for name, value in figures.items() if not math.isnan(value)
-    )
+    ]
+    if texts and not math.isfinite(evaluation.loss):
+        texts.append(f"diverged: loss {evaluation.loss}")
+    return "  ".join(texts)

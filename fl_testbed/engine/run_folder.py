@@ -54,6 +54,11 @@ class Evaluated(Protocol):
         """That of the first poison; NaN where none is after anything but damage."""
         ...
 
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy over the test set."""
+        ...
+
 
 class Record(NamedTuple):
     """What a round leaves behind; a run on pooled data is one record."""

@@ -54,6 +54,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     tested = groups[groups["round"].isin(evaluated)]
     by_group = tested.groupby("group", sort=False)["accuracy"]
     means = {name: final[name].mean() for name in FIGURES} | minority_and_majority(tested)
+    means["loss"] = final["loss"].mean(skipna=False)  # one that is no number is no smaller one
     by_poison = attacks[attacks["round"].isin(evaluated)].groupby("poison", sort=False)
     success = by_poison[["attack_success_rate", "flip_rate", "accuracy"]].mean()
     return {

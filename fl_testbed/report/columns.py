@@ -63,6 +63,8 @@ def by_role(key: str, title: str, **how: Any) -> tuple[Column, ...]:
 ACCURACY = Column("final.accuracy", "accuracy", "%", "highest")
 WORST_GROUP = Column("final.worst_group_accuracy", "worst group", "%", "highest")
 ATTACK_SUCCESS = Column("final.attack_success_rate", "ASR", "%", "lowest")
+LOSS = "final.loss"
+"""The key of the loss, which no table shows: null where the model has diverged."""
 # An attack that had the model for a while, and lost it again.
 HIGHEST_SUCCESS = Column(
     "highest.attack_success_rate", "highest ASR", "%", idle=ATTACK_SUCCESS.key, slack=0.5

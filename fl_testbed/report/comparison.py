@@ -14,6 +14,7 @@ from fl_testbed.report.columns import (
     ATTACK_SUCCESS,
     GROUP,
     IS_MINORITY,
+    LOSS,
     PAIRS,
     SECTIONS,
     WORST_GROUP,
@@ -58,6 +59,8 @@ class Row:
     """Of all its finished runs together."""
     n_skipped: int = 0
     """How many of these moved nothing."""
+    n_diverged: int = 0
+    """In how many of its finished runs the model's loss is not finite: never marked as best."""
     is_oracle: bool = False
     """Told the truth about clients: never marked as best."""
     is_unattacked: bool = False
@@ -79,7 +82,8 @@ class Row:
     @property
     def competes(self) -> bool:
         """Whether it can be the best."""
-        return not self.is_oracle and not self.is_unattacked and not self.stands_still
+        out = self.is_oracle or self.is_unattacked or self.stands_still or self.n_diverged
+        return not out
 
     @property
     def stands_still(self) -> bool:
@@ -306,10 +310,15 @@ def _row(label: str, place: _Place, runs: list[RunResult], keys: Sequence[str]) 
         ),
         n_rounds=int(sum(run.figures.get("rounds", 0) for run in runs)),
         n_skipped=int(sum(run.figures.get("skipped_rounds", 0) for run in runs)),
+        n_diverged=sum(_has_diverged(run.figures) for run in runs),
         is_oracle=any(run.figures.get("oracle", 0) > 0 for run in runs),
         has_few_pairs=any(0 < run.figures.get(PAIRS, 0) < FEW_PAIRS for run in runs),
         estimates={key: estimate(_values(runs, key)) for key in keys},
     )
+
+
+def _has_diverged(figures: Mapping[str, float]) -> bool:
+    return math.isnan(figures.get(LOSS, 0.0)) and not math.isnan(figures.get(ACCURACY.key, 0.0))
 
 
 def _references(baseline: str | None, places: Mapping[str, _Place]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.places import REPLAY
 
 NOTHING = "–"
-PARETO, ORACLE, UNATTACKED, MARK = "◆", "†", "‡", "*"
+PARETO, ORACLE, UNATTACKED, DIVERGED, MARK = "◆", "†", "‡", "×", "*"
 N_NAMED = 3  # variants in a note that may be of many
 MOST_COLUMNS = 16  # of a table in a terminal; more would be a letter wide
 LEAST_DIFFERENCE = 1e-6  # weights are float32: a smaller difference is none
@@ -123,6 +123,7 @@ LATEX = str.maketrans(
         PARETO: r"$^\diamond$",
         ORACLE: r"$^\dagger$",
         UNATTACKED: r"$^\ddagger$",
+        DIVERGED: r"$^\times$",
     }
 )
 
@@ -192,7 +193,12 @@ def runs_text(row: Row) -> str:
 
 def marked_label(row: Row) -> str:
     """Return a variant's name with its marks."""
-    marks = ((row.is_pareto, PARETO), (row.is_oracle, ORACLE), (row.is_unattacked, UNATTACKED))
+    marks = (
+        (row.is_pareto, PARETO),
+        (row.is_oracle, ORACLE),
+        (row.is_unattacked, UNATTACKED),
+        (row.n_diverged, DIVERGED),
+    )
     return " ".join([row.label, *(mark for is_so, mark in marks if is_so)])
 
 
@@ -202,6 +208,7 @@ def marks_explained(rows: Sequence[Row]) -> list[str]:
         f"{PARETO} Pareto-optimal": any(row.is_pareto for row in rows),
         f"{ORACLE} oracle": any(row.is_oracle for row in rows),
         f"{UNATTACKED} nobody attacks": any(row.is_unattacked for row in rows),
+        f"{DIVERGED} diverged": any(row.n_diverged for row in rows),
     }
     return [meaning for meaning, is_there in meanings.items() if is_there]
 
@@ -301,6 +308,16 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
         yield f"{ORACLE} oracle: told the truth about clients, not in the running for best"
     if any(row.is_unattacked for row in rows):
         yield f"{UNATTACKED} nobody attacks, not in the running for best"
+    diverged = [
+        f"{row.label} in {row.n_diverged} of {row.counts[Status.DONE]} seeds"
+        for row in rows
+        if row.n_diverged
+    ]
+    if diverged:
+        yield (
+            f"{DIVERGED} diverged, the model's loss is not finite: {named(diverged, N_NAMED)}; not "
+            "in the running for best"
+        )
     for row in rows:
         if row.n_skipped:
             share = f"{row.n_skipped:,} of {row.n_rounds:,}"
@@ -360,6 +377,7 @@ def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
     values |= {
         "oracle": int(row.is_oracle),
         "unattacked": int(row.is_unattacked),
+        "diverged": row.n_diverged,
         "pareto": int(row.is_pareto),
     }
     for column in comparison.columns:

@@ -54,15 +54,23 @@ def test_piped_long_runs_are_heard_of_once_a_minute(
     ]
 
 
-@pytest.mark.parametrize(("rounds", "figures"), [(2, "last round: accuracy 50.0"), (1, "accuracy")])
+@pytest.mark.parametrize(
+    ("rounds", "loss", "figures"),
+    [
+        (2, 1.0, "last round: accuracy 50.0  ASR 50.0  0."),
+        (1, 1.0, "accuracy"),
+        (1, math.nan, "accuracy 50.0  ASR 50.0  diverged: loss nan"),
+    ],
+)
 def test_figures_of_the_last_round_are_said_to_be_its_own_where_there_are_more(
-    tmp_path: Path, rounds: int, figures: str
+    tmp_path: Path, rounds: int, loss: float, figures: str
 ) -> None:
     (scenario,) = load_scenarios(write_scenario(tmp_path), [f"rounds={rounds}"])
     shown = io.StringIO()
     groups = SimpleNamespace(accuracy=0.5, worst=math.nan)
     with RunProgress(Console(file=shown), [scenario]) as progress:
         progress.begin(scenario, 0)
-        progress.round(scenario, rounds, SimpleNamespace(groups=groups, attack_success_rate=0.5))
+        evaluation = SimpleNamespace(groups=groups, attack_success_rate=0.5, loss=loss)
+        progress.round(scenario, rounds, evaluation)
         progress.end(scenario, "done")
     assert f"seed {scenario.seed}  {figures}" in shown.getvalue()

@@ -1,6 +1,7 @@
 """The tension plane: worst-group accuracy against attack success, one point per variant."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -171,10 +172,17 @@ def _key(
 ) -> list[tuple[str, str, str] | None]:
     """Return the variants as number, name and colour, and below them the notes, without numbers."""
     rows = {point.number: point.row for point in points}
-    if has_points:  # who is on the front, and who is attacked, differs from plane to plane
+    if has_points:  # who is on the front, is attacked or diverges differs from plane to plane
         attacked = {point.number for point in points if not point.row.is_unattacked}
+        diverged = Counter(point.number for point in points if point.row.n_diverged)
         rows = {
-            n: replace(row, label=row.method, is_pareto=False, is_unattacked=n not in attacked)
+            n: replace(
+                row,
+                label=row.method,
+                is_pareto=False,
+                is_unattacked=n not in attacked,
+                n_diverged=diverged[n],
+            )
             for n, row in rows.items()
         }
     lines: list[tuple[str, str, str] | None] = [

@@ -303,6 +303,12 @@ class TestSummary:
         summary = summarise(folder, scenario())
         assert summary["final"]["loss"] is None
         assert summary["attacks"]["backdoor"]["flip_rate"] is None
+        rounds = pd.read_csv(folder / "rounds.csv").assign(loss=2.0)
+        rounds.to_csv(folder / "rounds.csv", index=False)
+        assert summarise(folder, scenario())["final"]["loss"] == 2
+        rounds.loc[rounds["round"] == 12, "loss"] = math.nan  # of the last evaluation alone
+        rounds.to_csv(folder / "rounds.csv", index=False)
+        assert summarise(folder, scenario())["final"]["loss"] is None
 
     def test_what_a_lift_goes_by_counts_before_a_restart_too(self, folder: Path):
         clients = pd.read_csv(folder / "clients.csv")

@@ -149,6 +149,20 @@ def test_a_model_that_never_moved_is_best_in_nothing(tmp_path: Path) -> None:
     assert not row_of(comparison, "krum").is_pareto
 
 
+def test_a_model_that_diverged_is_marked_and_best_in_nothing(tmp_path: Path) -> None:
+    for name, rate, losses in (("mean", 0.0, (1.0, None)), ("median", 0.1, (1.0, 2.0))):
+        for seed, loss in enumerate(losses):
+            write_run(tmp_path / "one", name, seed, figures(0.5, 0.5, rate) | {"final.loss": loss})
+    write_run(tmp_path / "one", "krum", 0, figures(0.5, 0.5, 0.2))  # which says nothing of a loss
+    comparison = compare(find_runs([tmp_path]))
+    assert comparison.best[ATTACK_SUCCESS.key] == ["median"]
+    table = grids(comparison)[0]
+    assert table.labels == ["krum", "mean ×", "median ◆"]
+    note = "× diverged, the model's loss is not finite: mean in 1 of 2 seeds; not in the running"
+    assert any(text.startswith(note) for text in table.notes)
+    assert r"mean $^\times$" in latex(comparison)
+
+
 def test_a_figure_that_a_run_could_not_have_is_no_zero(tmp_path: Path) -> None:
     write_run(tmp_path / "one", "mean", 0, figures(0.5, rate=None))
     write_run(tmp_path / "one", "mean", 1, figures(0.7, rate=0.4))
