@@ -27,23 +27,20 @@ METHODS = {
     ("jtt_ideal", "mean"): "JTT told the minority †",
 }
 """Lift and defence."""
-FEDERATIONS = ("fashion_mnist", "adult")
 
 
 def tables() -> dict[str, str]:
     """Return the table of the page."""
     rows = methods(runs.HERE)
-    heads = ("worst group", "ASR", "weight minority / attackers")
-    lines = [["", *(f"{runs.FEDERATIONS[name]}: {head}" for name in FEDERATIONS for head in heads)]]
-    for (lift, defence), label in METHODS.items():
-        cells = []
-        for name in FEDERATIONS:
-            own = rows[(rows["lift"] == lift) & (rows["defence"] == defence)]
-            own = own[own["federation"] == name]
-            cells += [pages.mean_pm(own["worst_group"]), pages.mean_pm(own["attack_success"])]
-            cells.append(runs.weights(own))
-        lines.append([label, *cells])
-    return {"headline": pages.markdown(lines)}
+    heads = {"worst_group": "worst group", "attack_success": "ASR"}
+    heads["weights"] = "weight minority / attackers"
+
+    def cell(method: tuple[str, str], at: tuple[str, str]) -> str:
+        own = pages.where(rows, lift=method[0], defence=method[1], federation=at[0])
+        return runs.weights(own) if at[1] == "weights" else pages.mean_pm(own[at[1]])
+
+    columns = runs.columns(rows, heads, runs.SUFFERING)
+    return {"headline": pages.markdown(pages.crossed("", METHODS, columns, cell))}
 
 
 if __name__ == "__main__":

@@ -13,15 +13,17 @@ import argparse
 import importlib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from fl_testbed.report.statistics import estimate
 
+R, C = TypeVar("R"), TypeVar("C")
 HERE = Path(__file__).parent
 MARK = re.compile(r"<!-- (table|end): (\S+) -->")
 MARKED = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL)
@@ -74,6 +76,21 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Return a table as Markdown; the first row is its heading."""
     ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "".join(f"| {' | '.join(row)} |\n" for row in ruled)
+
+
+def crossed(
+    corner: str, rows: Mapping[R, str], columns: Mapping[C, str], cell: Callable[[R, C], str]
+) -> list[list[str]]:
+    """Return a table with the names of two keys along its sides, and a cell for each pair."""
+    lines = [[name, *(cell(row, column) for column in columns)] for row, name in rows.items()]
+    return [[corner, *columns.values()], *lines]
+
+
+def where(rows: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """Return the rows that have these values in these columns."""
+    for column, value in values.items():
+        rows = rows[rows[column] == value]
+    return rows
 
 
 def bold(text: str, when: bool) -> str:

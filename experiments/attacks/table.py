@@ -285,9 +285,9 @@ def updates(variants: dict[str, dict], stronger: dict[str, dict]) -> list[list[s
     rows = [["attack", "published constants", "accuracy lost"]]
     rows[0] += ["where it costs 10 points", "accuracy lost"]
     for name, constants, variant, *other in layout(UPDATES):
-        row = [name, constants, _lost(variants[variant], "accuracy")]
+        row = [name, constants, _moved(variants[variant], "accuracy")]
         where, more = other or ("", "")
-        rows.append([*row, where, _lost(stronger[more], "accuracy") if more else ""])
+        rows.append([*row, where, _moved(stronger[more], "accuracy") if more else ""])
     return rows
 
 
@@ -299,10 +299,10 @@ def poisons(variants: dict[str, dict]) -> list[list[str]]:
         row = variants[variant]
         before = pages.number(row["success_rate"] - row["success_rate_change"])
         where, more = other or ("", "")
-        won = _won(variants[more]) if more else ""
-        if more == variant:  # not in attack success
-            won = _lost(row, "goal_accuracy")
-        rows.append([name, before, _cell(row, "success_rate"), _won(row), where, won])
+        aim = "subpopulation" if more == variant else "success_rate"
+        won = _moved(variants[more], aim) if more else ""
+        cells = [before, _cell(row, "success_rate"), _moved(row, "success_rate")]
+        rows.append([name, *cells, where, won])
     return rows
 
 
@@ -314,8 +314,8 @@ def by_trigger(runs: pd.DataFrame) -> list[list[str]]:
     rows = [["success", "fixed", "learnt", "lead", "stamped in the test alone"]]
     rows[0] += ["fixed, 10 rounds later", "learnt, 10 rounds later", "lead"]
     for rule, title in UNDER.items():
-        own = runs[runs["rule"] == rule].set_index("seed")
-        fixed, learnt, alone = (own[own["trigger"] == trigger] for trigger in TRIGGERS)
+        own = pages.where(runs, rule=rule).set_index("seed")
+        fixed, learnt, alone = (pages.where(own, trigger=trigger) for trigger in TRIGGERS)
         row = [title]
         for when in ("attacked", "later"):
             row += [pages.mean_pm(trigger[when], 1) for trigger in (fixed, learnt)]
@@ -330,15 +330,13 @@ def by_rule(cells: dict, leads: dict) -> list[list[str]]:
 
     Bold: made for the rule, and on average at least what the strongest costs that knows nothing.
     """
-    rows = [["accuracy lost", *RULES.values()]]
-    for attack, title in ADAPTIVE.items():
-        row = [title]
-        for rule in RULES:
-            lost = _cell(cells[attack, rule], "accuracy_change", -1)
-            lead = leads.get((attack, rule))
-            row.append(pages.bold(lost, lead is not None and lead["difference"] >= 0))
-        rows.append(row)
-    return rows
+
+    def cell(attack: str, rule: str) -> str:
+        lead = leads.get((attack, rule))
+        lost = _cell(cells[attack, rule], "accuracy_change", -1)
+        return pages.bold(lost, lead is not None and lead["difference"] >= 0)
+
+    return pages.crossed("accuracy lost", ADAPTIVE, RULES, cell)
 
 
 def by_rule_leads(leads: dict) -> list[list[str]]:
@@ -346,31 +344,21 @@ def by_rule_leads(leads: dict) -> list[list[str]]:
 
     Bold where the interval does not reach zero.
     """
-    rows = [["lead", *RULES.values()]]
-    for attack, title in ADAPTIVE.items():
-        row = [title.removeprefix("*knows the rule:* ")]
-        for rule in RULES:
-            cell = ""
-            if lead := leads.get((attack, rule)):
-                clear = lead["difference"] > lead["difference±"]
-                cell = pages.bold(_cell(lead, "difference"), clear)
-            row.append(cell)
-        if any(row[1:]):
-            rows.append(row)
-    return rows
+
+    def cell(attack: str, rule: str) -> str:
+        if (lead := leads.get((attack, rule))) is None:
+            return ""
+        return pages.bold(_cell(lead, "difference"), lead["difference"] > lead["difference±"])
+
+    made = {a for a, _ in leads}
+    attacks = {a: t.removeprefix("*knows the rule:* ") for a, t in ADAPTIVE.items() if a in made}
+    return pages.crossed("lead", attacks, RULES, cell)
 
 
-def _lost(row: dict, name: str) -> str:
-    return _bold_if_reached(row, f"{name}_change", -1)
-
-
-def _won(row: dict) -> str:
-    return _bold_if_reached(row, "success_rate_change", 1)
-
-
-def _bold_if_reached(row: dict, name: str, sign: int) -> str:
-    reached = row["succeeds"] and name == AIMS[row["aim"]][0]
-    return pages.bold(_cell(row, name, sign), reached)
+def _moved(row: dict, aim: str) -> str:
+    """Return what an attack moved, bold if that was its aim and it was enough."""
+    column, sign, _ = AIMS[aim]
+    return pages.bold(_cell(row, column, sign), row["succeeds"] and row["aim"] == aim)
 
 
 def _cell(row: dict, name: str, sign: int = 1) -> str:

@@ -153,8 +153,7 @@ def of_runs(name: str) -> None:
 
 
 def tell(setting: str, figures: dict[str, float], unit: str) -> None:
-    rows = [{"setting": setting, "figure": f, "value": v, "unit": unit} for f, v in figures.items()]
-    report("cohort_agreement", rows)
+    report("cohort_agreement", setting, {figure: (v, unit) for figure, v in figures.items()})
 
 
 def main() -> None:

@@ -59,15 +59,12 @@ def told(setting: str, pairs: Iterable[tuple[float, float]]) -> None:
     pairs = list(pairs)[1:]
     slow, fast = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = statistics.median(one / other for one, other in pairs)
-    figures = [
-        ("one by one, per round", slow, "s"),
-        (f"cohorts of {COHORT}, per round", fast, "s"),
-        ("one by one / cohorts", ratio, "x"),
-    ]
-    report(
-        "cohorts_on_cpu",
-        [{"setting": setting, "figure": f, "value": v, "unit": u} for f, v, u in figures],
-    )
+    figures = {
+        "one by one, per round": (slow, "s"),
+        f"cohorts of {COHORT}, per round": (fast, "s"),
+        "one by one / cohorts": (ratio, "x"),
+    }
+    report("cohorts_on_cpu", setting, figures)
 
 
 def main() -> None:

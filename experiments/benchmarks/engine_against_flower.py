@@ -147,29 +147,18 @@ def main() -> None:
             seconds = result["seconds"]
             assert isinstance(seconds, list)
             per_message[engine] = statistics.median(seconds[1:]) / n * 1e3
-        setting = f"{n} clients x {d} parameters"
-        row = {"setting": setting, "unit": "ms"}
-        ratio = per_message["flower"] / per_message["ours"]
-        report(
-            "engine_against_flower",
-            [
-                {**row, "figure": "this engine, per message", "value": per_message["ours"]},
-                {
-                    **row,
-                    "figure": "stock engine, per message",
-                    "value": per_message["flower"],
-                },
-                {**row, "figure": "stock / this", "value": ratio, "unit": "x"},
-            ],
-        )
+        figures = {
+            "this engine, per message": (per_message["ours"], "ms"),
+            "stock engine, per message": (per_message["flower"], "ms"),
+            "stock / this": (per_message["flower"] / per_message["ours"], "x"),
+        }
+        report("engine_against_flower", f"{n} clients x {d} parameters", figures)
     n, d = MEMORY_SIZE
     for rule in ("multi_krum", "mean"):
         result = measured("ours", n, d, 3, rule, "memory")
         above = (int(str(result["peak"])) - int(str(result["idle"]))) / (4 * n * d)
-        setting = f"{n} clients x {d} parameters"
-        figure = f"{rule}: peak memory above idle / 4nd"
-        row = {"setting": setting, "figure": figure, "value": above, "unit": "x"}
-        report("engine_against_flower", [row])
+        figures = {f"{rule}: peak memory above idle / 4nd": (above, "x")}
+        report("engine_against_flower", f"{n} clients x {d} parameters", figures)
 
 
 if __name__ == "__main__":

@@ -137,24 +137,18 @@ def main() -> None:
         ours = statistics.median(engine_seconds(*sizes, krum))
         averaging = statistics.median(engine_seconds(*sizes, mean))
         bare = statistics.median(bare_seconds(*sizes))
-        figures = [
-            ("this engine with Multi-Krum, per round", ours, "s"),
-            ("this engine with the mean, per round", averaging, "s"),
-            ("two bare processes, per round", bare, "s"),
-            ("this with Multi-Krum / bare", ours / bare, "x"),
-            ("this with the mean / bare", averaging / bare, "x"),
-        ]
+        figures = {
+            "this engine with Multi-Krum, per round": (ours, "s"),
+            "this engine with the mean, per round": (averaging, "s"),
+            "two bare processes, per round": (bare, "s"),
+            "this with Multi-Krum / bare": (ours / bare, "x"),
+            "this with the mean / bare": (averaging / bare, "x"),
+        }
         if arguments.pfl and setting.startswith("pfl"):
             pfl = pfl_seconds(arguments.pfl)
-            figures += [
-                ("pfl-research, per round", pfl, "s"),
-                ("this with Multi-Krum / pfl", ours / pfl, "x"),
-            ]
-        rows = [
-            {"setting": setting, "figure": figure, "value": value, "unit": unit}
-            for figure, value, unit in figures
-        ]
-        report("engine_against_sgd", rows)
+            figures["pfl-research, per round"] = (pfl, "s")
+            figures["this with Multi-Krum / pfl"] = (ours / pfl, "x")
+        report("engine_against_sgd", setting, figures)
 
 
 if __name__ == "__main__":

@@ -28,17 +28,10 @@ def main() -> None:
         pool = RayPool(workers)
         pool.prepare(lambda data: FreshModel(), None, torch_threads=1)
         sizes = [(n, 100_000) for n in CLIENTS] + [(100, d) for d in PARAMETERS if d != 100_000]
-        rows = [
-            {
-                "setting": f"{n} clients x {d} parameters",
-                "figure": f"per client, {workers} workers",
-                "value": per_client(pool, n, d),
-                "unit": "ms",
-            }
-            for n, d in sizes
-        ]
+        for n, d in sizes:
+            figures = {f"per client, {workers} workers": (per_client(pool, n, d), "ms")}
+            report("growth", f"{n} clients x {d} parameters", figures)
         pool.close()
-        report("growth", rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,15 +18,17 @@ COLUMNS = ("date", "benchmark", "setting", "figure", "value", "unit", "hardware"
 
 def report(
     benchmark: str,
-    rows: Sequence[Mapping[str, object]],
+    setting: str,
+    figures: Mapping[str, tuple[float, str]],
     path: Path = RESULTS,
     **versions: str,
 ) -> None:
-    """Print measured figures and append them to a file.
+    """Print what was measured in a setting of a benchmark, and append it to a file.
 
     Args:
         benchmark: Which benchmark.
-        rows: Mappings with ``setting``, ``figure``, ``value`` and ``unit``.
+        setting: What was measured.
+        figures: Values and their units, by name.
         path: The CSV file.
         **versions: Versions besides torch's, in columns of their own: the same for all of a file.
     """
@@ -34,31 +36,29 @@ def report(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     hardware = f"{os.cpu_count()} cores, {platform.machine()}, {memory_gib():.0f} GiB"
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *versions], lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\n")
         if fresh:
-            writer.writeheader()
-        for row in rows:
-            value = row["value"]
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            print(f"{row['setting']!s:<34} {row['figure']!s:<46} {shown:>10} {row['unit']}")
-            writer.writerow(
-                {
-                    **row,
-                    "value": shown,
-                    "date": now,
-                    "benchmark": benchmark,
-                    "hardware": hardware,
-                    "torch": torch.__version__,
-                    **versions,
-                }
-            )
+            writer.writerow([*COLUMNS, *versions])
+        for figure, (value, unit) in figures.items():
+            shown = f"{value:.4g}"
+            print(f"{setting:<34} {figure:<46} {shown:>10} {unit}")
+            row = (now, benchmark, setting, figure, shown, unit, hardware, torch.__version__)
+            writer.writerow([*row, *versions.values()])
+
+
+def measured(benchmark: str, path: Path = RESULTS) -> dict[tuple[str, str], list[float]]:
+    """Return a benchmark's values by setting and figure, all from a file in its order."""
+    found: dict[tuple[str, str], list[float]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["benchmark"] == benchmark:
+                found.setdefault((row["setting"], row["figure"]), []).append(float(row["value"]))
+    return found
 
 
 def latest(benchmark: str, path: Path = RESULTS) -> dict[tuple[str, str], float]:
-    """Return a benchmark's latest values by setting and figure, from a file in its order."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark]
-    return {(row["setting"], row["figure"]): float(row["value"]) for row in rows}
+    """Return a benchmark's latest values by setting and figure."""
+    return {key: values[-1] for key, values in measured(benchmark, path).items()}
 
 
 def memory_gib() -> float:

@@ -72,23 +72,19 @@ def opening(page_file: Path) -> float:
 
 def main() -> None:
     sweep = Path(sys.argv[1])
-    rows = []
     with tempfile.TemporaryDirectory(dir=sweep.parent) as folder:
         few = copies(sweep, REPORTED, Path(folder) / "few")
         writing = command("report", few)
         page = few / "report.html"
-        size = page.stat().st_size / 1e6
-        rows += [
-            {"figure": "size of report.html", "value": size, "unit": "MB"},
-            {"figure": "report.html opened", "value": opening(page), "unit": "s"},
-            {"figure": "fl-testbed report", "value": writing, "unit": "s"},
-        ]
-        rows = [{"setting": f"{REPORTED} runs", **row} for row in rows]
+        figures = {
+            "size of report.html": (page.stat().st_size / 1e6, "MB"),
+            "report.html opened": (opening(page), "s"),
+            "fl-testbed report": (writing, "s"),
+        }
+        report("reports", f"{REPORTED} runs", figures)
         many = copies(sweep, COMPARED, Path(folder) / "many")
         comparing = statistics.median(command("compare", many) for _ in range(REPEATS))
-    figure = {"figure": "fl-testbed compare", "value": comparing, "unit": "s"}
-    rows.append({"setting": f"{COMPARED} run folders", **figure})
-    report("reports", rows)
+    report("reports", f"{COMPARED} run folders", {"fl-testbed compare": (comparing, "s")})
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,14 @@ def around_a_common_part(n: int, d: int, f: int, dtype: torch.dtype = torch.floa
 
 
 # Agreement
+
+DTYPES = (torch.float32, torch.float64)
+MATRICES = {
+    "few": (11, 2, random_updates),
+    "many": (30, 6, random_updates),
+    "common part": (30, 6, around_a_common_part),
+}
+"""Clients, attackers, and what makes their updates."""
 
 
 @dataclass(frozen=True)
@@ -167,40 +176,27 @@ COMPARISONS = {
 def agreement(theirs: "Side", names: list[str], folder: Path) -> bool:
     """Report the largest differences; return whether all of them are explained."""
     explained = True
+    matrix, result = folder / "small.npy", folder / "result.npy"
     for name in names:
         comparison = COMPARISONS[name]
-        rows = []
-        for backend in BACKENDS:
-            for dtype in (torch.float32, torch.float64):
-                for n, f, make, kind in (
-                    (11, 2, random_updates, "few"),
-                    (30, 6, random_updates, "many"),
-                    (30, 6, around_a_common_part, "common part"),
-                ):
-                    if n > 11 and not comparison.many_clients:
-                        continue
-                    updates = make(n, 1_000, f, dtype)
-                    np.save(folder / "small.npy", updates.numpy())
-                    theirs.ask(
-                        ask="result",
-                        rule=comparison.theirs,
-                        matrix=str(folder / "small.npy"),
-                        f=f,
-                        backend=backend,
-                        to=str(folder / "result.npy"),
-                    )
-                    ours = comparison.ours(updates, f, backend).numpy()
-                    gap = np.abs(ours - np.load(folder / "result.npy")).max()
-                    share = float(gap / updates.abs().median())
-                    # ByzFL's torch rules turn everything into float32.
-                    exact = dtype == torch.float64 and backend == "numpy"
-                    agrees = share <= (1e-10 if exact else 1e-5)
-                    known = comparison.differs and comparison.where in (None, (kind, backend))
-                    explained &= bool(agrees or known)
-                    said = "" if agrees else comparison.differs if known else "NOT EXPLAINED"
-                    figure = f"difference, {backend}, {str(dtype)[6:]}, {kind}"
-                    rows.append({"setting": name, "figure": figure, "value": share, "unit": said})
-        report("rules_against_byzfl", rows, CSV, **theirs.versions)
+        figures = {}
+        for backend, dtype, (kind, (n, f, make)) in product(BACKENDS, DTYPES, MATRICES.items()):
+            if n > 11 and not comparison.many_clients:
+                continue
+            updates = make(n, 1_000, f, dtype)
+            np.save(matrix, updates.numpy())
+            asked = {"rule": comparison.theirs, "f": f, "backend": backend}
+            theirs.ask(ask="result", **asked, matrix=str(matrix), to=str(result))
+            gap = np.abs(comparison.ours(updates, f, backend).numpy() - np.load(result)).max()
+            share = float(gap / updates.abs().median())
+            # ByzFL's torch rules turn everything into float32.
+            exact = dtype == torch.float64 and backend == "numpy"
+            agrees = share <= (1e-10 if exact else 1e-5)
+            known = comparison.differs and comparison.where in (None, (kind, backend))
+            explained &= bool(agrees or known)
+            said = "" if agrees else comparison.differs if known else "NOT EXPLAINED"
+            figures[f"difference, {backend}, {str(dtype)[6:]}, {kind}"] = (share, said)
+        report("rules_against_byzfl", name, figures, CSV, **theirs.versions)
     return explained
 
 
@@ -277,7 +273,7 @@ def contest(ours: "Side", theirs: "Side", names: list[str], folder: Path, thread
                 answers.append(theirs.ask(**asked, backend=backend, budget_s=BUDGET_S))
         ours_s = statistics.median(own)
         counted = f"s ({len(own)} turns)"
-        rows = [{"setting": setting, "figure": "ours", "value": ours_s, "unit": counted}]
+        figures = {"ours": (ours_s, counted)}
         fastest = float("inf")
         for backend, answers in turns.items():
             faults = [answer["fault"] for answer in answers if "fault" in answer]
@@ -285,11 +281,10 @@ def contest(ours: "Side", theirs: "Side", names: list[str], folder: Path, thread
             if not faults:
                 taken = statistics.median(answer["median_s"] for answer in answers)
                 fastest = min(fastest, taken)
-            figure = f"ByzFL, {backend}"
-            rows.append({"setting": setting, "figure": figure, "value": taken, "unit": unit})
-        figure = f"ByzFL's faster / ours (target {against.target:.2g})"
-        rows.append({"setting": setting, "figure": figure, "value": fastest / ours_s, "unit": "x"})
-        report("rules_against_byzfl", rows, CSV, **theirs.versions)
+            figures[f"ByzFL, {backend}"] = (taken, unit)
+        ratio = f"ByzFL's faster / ours (target {against.target:.2g})"
+        figures[ratio] = (fastest / ours_s, "x")
+        report("rules_against_byzfl", setting, figures, CSV, **theirs.versions)
 
 
 class Side:
@@ -472,14 +467,11 @@ def main() -> None:
         later = [name + LATER for name in CARRYING]
         for name in asked_for([*every_rule(), *later]):
             with side([sys.executable, __file__, "--peak-of", name, *threads]) as fresh:
-                multiple = fresh.versions["multiple"]
-            row = {
-                "setting": f"{name}, {N} x {D}, f={F}",
-                "figure": "peak memory above the matrix / the matrix",
-                "value": multiple,
-                "unit": "x",
-            }
-            report("rules_against_byzfl", [row], CSV, byzfl="", byzfl_numpy="", byzfl_torch="")
+                multiple = float(fresh.versions["multiple"])
+            setting = f"{name}, {N} x {D}, f={F}"
+            figures = {"peak memory above the matrix / the matrix": (multiple, "x")}
+            no_versions = {"byzfl": "", "byzfl_numpy": "", "byzfl_torch": ""}
+            report("rules_against_byzfl", setting, figures, CSV, **no_versions)
     if not explained:
         raise SystemExit("differences that nothing explains: look for NOT EXPLAINED above")
 

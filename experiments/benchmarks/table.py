@@ -7,7 +7,7 @@ import csv
 from pathlib import Path
 
 from experiments import pages
-from experiments.benchmarks.measure import RESULTS, latest
+from experiments.benchmarks.measure import latest, measured
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -19,14 +19,7 @@ GROWTH = [(n, 100_000) for n in (100, 200, 500, 1_000, 2_000)] + [(100, 10_000),
 
 def tables() -> dict[str, str]:
     """Return the tables of the page, from the result files."""
-    made = {
-        "flower": flower(),
-        "memory": memory(),
-        "sgd": sgd(),
-        "growth": growth(),
-        "gpu": gpu(),
-    }
-    return {name: pages.markdown(rows) for name, rows in made.items()}
+    return {of.__name__: pages.markdown(of()) for of in (flower, memory, sgd, growth, gpu)}
 
 
 def flower() -> list[list[str]]:
@@ -86,20 +79,13 @@ def gpu() -> list[list[str]]:
     """Return how many figures ``on_gpu.py`` asks for, and how many were measured."""
     with (HERE / "gpu.csv").open(newline="", encoding="utf-8") as file:
         values = {row["figure"]: row["value"] for row in csv.DictReader(file)}
-    measured = [value for value in values.values() if not value.startswith(NOT_MEASURED)]
-    return [["figures asked for", "measured"], [str(len(values)), str(len(measured))]]
+    n_measured = sum(not value.startswith(NOT_MEASURED) for value in values.values())
+    return [["figures asked for", "measured"], [str(len(values)), str(n_measured)]]
 
 
 def with_range(benchmark: str, setting: str, figure: str, digits: int = 1) -> str:
     """Return a figure's latest value, and the lowest and highest of all times; – without any."""
-    with RESULTS.open(newline="", encoding="utf-8") as file:
-        key = (benchmark, setting, figure)
-        rows = csv.DictReader(file)
-        values = [
-            float(row["value"])
-            for row in rows
-            if (row["benchmark"], row["setting"], row["figure"]) == key
-        ]
+    values = measured(benchmark).get((setting, figure))
     if not values:
         return "–"
     last, *ends = (f"{value:.{digits}f}" for value in (values[-1], min(values), max(values)))

@@ -6,17 +6,14 @@ Runs the scenarios (by default the four of the first table; finished runs are no
 writes results.csv, one row per run, and the tables of the README.
 """
 
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from clients.shard import Role
 from experiments import pages
-from fl_testbed.report.results import RunResult, finished_runs
-from fl_testbed.scenario import load_scenarios
+from fl_testbed import api
+from fl_testbed.report.results import RunResult
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -43,15 +40,6 @@ NAMED = {
     "fltrust": "FLTrust",
     "loss_rejection": "LFR",
 }
-
-
-def run(path: Path, out: Path) -> pd.DataFrame:
-    """Run a scenario with the real command, and return a row for each of its runs."""
-    command = ["fl-testbed", "run", str(path), "--out", str(out)]
-    print(shlex.join(command), flush=True)
-    subprocess.run(command, check=True, stdout=sys.stderr)
-    scenarios = load_scenarios(path)
-    return pd.DataFrame([row_of(run) for run in finished_runs(scenarios, out)])
 
 
 def row_of(run: RunResult) -> dict[str, object]:
@@ -100,7 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.scenarios:
         path = Path(name) if name.endswith(".yaml") else CONFIGS / f"{name}.yaml"
-        new = run(path, arguments.out)
+        new = pd.DataFrame(map(row_of, api.run(path, out=arguments.out).runs))
         old = pd.read_csv(RESULTS) if RESULTS.exists() else new.iloc[:0]
         kept = old[old["scenario"] != new["scenario"].iloc[0]]
         pages.keep(RESULTS, pd.concat([kept, new]), ".6g")

@@ -86,39 +86,38 @@ def tables() -> dict[str, str]:
 
 def by_method(table: pd.DataFrame) -> list[list[str]]:
     """Return a row per method: worst group / attack success by setting, weights in the first."""
-    settings = list(table["setting"].unique())
-    names = [SETTINGS[str(setting)] for setting in settings]
-    lines = [["worst group / ASR", *names, f"{names[0]}: weight minority / poisoned"]]
+    settings = {setting: SETTINGS[str(setting)] for setting in table["setting"]}
+    first, *_ = settings
     means = table.groupby(["setting", "method"])["worst_group"].mean()
-    fair = {
-        setting: there["jtt_ideal"] - FAIR if "jtt_ideal" in there else there["mean"] + FAIR
-        for setting, there in ((setting, means[setting]) for setting in settings)
-    }
+    lines = [["worst group / ASR", *settings.values()]]
+    lines[0].append(f"{settings[first]}: weight minority / poisoned")
     for method, own in table.groupby("method", sort=False):
-        name = f"{method} †" if own["oracle"].any() else str(method)
+        is_oracle = bool(own["oracle"].any())
         cells = []
         for setting in settings:
-            there = own[own["setting"] == setting]
-            escapes = "†" not in name and reached(there, fair[setting])
+            there, of = pages.where(own, setting=setting), means[setting]
+            fair = of["jtt_ideal"] - FAIR if "jtt_ideal" in of else of["mean"] + FAIR
+            escapes = not is_oracle and reached(there, fair)
             cells.append(pages.bold(runs.outcome(there), escapes))
-        lines.append([name, *cells, runs.weights(own[own["setting"] == settings[0]])])
+        weights = runs.weights(pages.where(own, setting=first))
+        lines.append([f"{method} †" if is_oracle else str(method), *cells, weights])
     return lines
 
 
 def highest(read: Mapping[str, pd.DataFrame]) -> list[list[str]]:
     """Return ASR over the five rounds in which it was highest, of what judges by trusted examples
     and of lifts."""
-    settings = [*dict.fromkeys(setting for table in read.values() for setting in table["setting"])]
-    columns = [(name, setting) for name in read for setting in settings]
-    lines = [["highest ASR", *(f"{DATASETS[name]}: {SETTINGS[s]}" for name, s in columns)]]
-    for method in AT_HIGHEST:
-        cells = []
-        for name, setting in columns:
-            own = read[name]
-            there = own[(own["method"] == method) & (own["setting"] == setting)]
-            cells.append(pages.mean_pm(there["attack_success_highest"]))
-        lines.append([method, *cells])
-    return lines
+    columns = {
+        (name, setting): f"{DATASETS[name]}: {SETTINGS[setting]}"
+        for name, table in read.items()
+        for setting in dict.fromkeys(table["setting"])
+    }
+
+    def cell(method: str, at: tuple[str, str]) -> str:
+        own = pages.where(read[at[0]], method=method, setting=at[1])
+        return pages.mean_pm(own["attack_success_highest"])
+
+    return pages.crossed("highest ASR", {method: method for method in AT_HIGHEST}, columns, cell)
 
 
 def main() -> None:

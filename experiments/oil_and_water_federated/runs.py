@@ -1,10 +1,13 @@
 """What the runs of a question came to: a row per run, kept as ``results.csv`` in its folder."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from experiments import pages
 from fl_testbed.metrics import after_round, last_restart, read_table
@@ -13,6 +16,7 @@ from fl_testbed.report.results import RunResult, finished_runs
 from fl_testbed.scenario import load_scenarios
 from fl_testbed.scenario.places import parts_of
 
+K = TypeVar("K")
 HERE = Path(__file__).parent
 FEDERATIONS = {
     "fashion_mnist": "Fashion-MNIST",
@@ -20,6 +24,8 @@ FEDERATIONS = {
     "writers": "writers",
     "faces": "faces",
 }
+SUFFERING = ("fashion_mnist", "adult")
+"""Those in which a group suffers without a lift, and defences cost it more."""
 NAMES = {
     "mean": "mean (no defence)",
     "none": "no lift",
@@ -97,9 +103,27 @@ def name_of(method: str) -> str:
     return NAMES.get(method, method.replace("_", " "))
 
 
+def named(methods: Iterable[str]) -> dict[str, str]:
+    """Return the names of methods for readers, each method once."""
+    return {method: name_of(method) for method in methods}
+
+
+def federations(rows: pd.DataFrame, among: Iterable[str] = FEDERATIONS) -> dict[str, str]:
+    """Return the federations that rows are of, with their names for readers."""
+    return {name: FEDERATIONS[name] for name in among if name in set(rows["federation"])}
+
+
+def columns(
+    rows: pd.DataFrame, of: Mapping[K, str], among: Iterable[str] = FEDERATIONS
+) -> dict[tuple[str, K], str]:
+    """Return the columns of a table that has some for each federation, with their headings."""
+    titles = federations(rows, among).items()
+    return {(name, key): f"{title}: {head}" for name, title in titles for key, head in of.items()}
+
+
 def present(rows: pd.DataFrame) -> list[str]:
     """Return the federations that rows are of: all, but in a quick look."""
-    return [name for name in FEDERATIONS if name in set(rows["federation"])]
+    return [*federations(rows)]
 
 
 def scenario_files(question: str) -> list[Path]:
@@ -220,6 +244,15 @@ def own_backdoor(lifts: pd.DataFrame) -> pd.DataFrame:
     return lifts[(lifts["point"] == "hard") | of_faces & (lifts["point"] == "easy")]
 
 
+def panels(drawing: Figure, rows: pd.DataFrame, **how: Any) -> dict[str, Axes]:
+    """Return a panel for each federation that rows are of, side by side, under its name."""
+    names = federations(rows)
+    row = drawing.subplots(1, len(names), sharey=True, squeeze=False, **how)[0]
+    for axes, title in zip(row, names.values(), strict=True):
+        axes.set_title(title)
+    return dict(zip(names, row, strict=True))
+
+
 def compared(base: pd.DataFrame, varied: pd.DataFrame) -> pd.DataFrame:
     """Return varied runs with those of the base that are of the same methods and federations."""
     alike = base["variant"].isin(varied["variant"]) & base["federation"].isin(varied["federation"])
@@ -230,7 +263,7 @@ def by_federation(
     rows: pd.DataFrame, table: Callable[[pd.DataFrame], list[list[str]]]
 ) -> dict[str, str]:
     """Return a table for each federation, as Markdown."""
-    return {n: pages.markdown(table(rows[rows["federation"] == n])) for n in present(rows)}
+    return {n: pages.markdown(table(pages.where(rows, federation=n))) for n in present(rows)}
 
 
 def outcome(own: pd.DataFrame) -> str:

@@ -81,12 +81,12 @@ def main() -> None:
     others = known()
     others = others[others["seed"].isin(rows["seed"])]
     tables = {
-        name: beside_others(*(found[found["federation"] == name] for found in (rows, others)))
-        for name in runs.present(rows)
+        title: beside_others(*(pages.where(found, federation=name) for found in (rows, others)))
+        for name, title in runs.federations(rows).items()
     }
-    for name, lines in tables.items():
-        _show(runs.FEDERATIONS[name], lines)
-    parts = [f"{runs.FEDERATIONS[name]}\n\n{pages.markdown(t)}" for name, t in tables.items()]
+    for title, lines in tables.items():
+        _show(title, lines)
+    parts = [f"{title}\n\n{pages.markdown(lines)}" for title, lines in tables.items()]
     (out / "tables.md").write_text("\n".join([*parts, NOTE]), encoding="utf-8")
     save(figure(rows, others), out / "figure", (".png",))
     print(f"{NOTE}\ntables, figure, results: {out}")
@@ -133,7 +133,7 @@ def _named(lift: str, defence: str) -> str:
 
 def beside_others(own: pd.DataFrame, others: pd.DataFrame) -> list[list[str]]:
     """Return own methods, the undefended mean, an oracle's lift, and who comes nearest to it."""
-    wanted = {p: goal(others[others["point"] == p]) for p in ("no_attack", BASE)}
+    wanted = {p: goal(pages.where(others, point=p)) for p in ("no_attack", BASE)}
 
     def short(rows: pd.DataFrame) -> float:
         means = rows.groupby("point")[[*SHOWN]].mean()
@@ -152,9 +152,8 @@ def beside_others(own: pd.DataFrame, others: pd.DataFrame) -> list[list[str]]:
     points = [point for point in ATTACKS if point in set(own["point"])]
     lines = [["worst group / ASR, %", *(ATTACKS[point] for point in points), "weights", "short"]]
     for method, rows in shown.items():
-        by_point = [rows[rows["point"] == point] for point in points]
-        cells = [runs.outcome(there) for there in by_point]
-        heard = runs.weights(rows[rows["point"] == BASE])
+        cells = [runs.outcome(pages.where(rows, point=point)) for point in points]
+        heard = runs.weights(pages.where(rows, point=BASE))
         lines.append([method, *cells, heard, pages.number(short(rows))])
     return lines
 
@@ -168,14 +167,12 @@ def _show(title: str, lines: list[list[str]]) -> None:
 
 def figure(own: pd.DataFrame, others: pd.DataFrame) -> Figure:
     """Draw own methods among the others: worst group up, attack success to the right."""
-    own, others = (rows[rows["point"] == BASE] for rows in (own, others))
-    present = runs.present(own)
+    own, others = (pages.where(rows, point=BASE) for rows in (own, others))
     with house_style():
         drawing = Figure(figsize=(11, 4), layout="constrained")
-        panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
-        for axes, name in zip(panels, present, strict=True):
-            there, mine = (rows[rows["federation"] == name] for rows in (others, own))
-            panel(axes, runs.FEDERATIONS[name], *goal(there))
+        for name, axes in runs.panels(drawing, own).items():
+            there, mine = (pages.where(rows, federation=name) for rows in (others, own))
+            panel(axes, *goal(there))
             x, y = there.groupby("method")[[*SHOWN]].mean().to_numpy().T[::-1]
             axes.plot(
                 x, y, "o", color=FAINT, alpha=0.5, markersize=5, label="methods of these pages"
@@ -185,8 +182,9 @@ def figure(own: pd.DataFrame, others: pd.DataFrame) -> Figure:
             ):
                 worst, success = rows[[*SHOWN]].mean()
                 axes.plot(success, worst, marker, markersize=8, label=variant)
-        panels[0].set_ylabel("worst group, %")
-        drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        first = drawing.axes[0]
+        first.set_ylabel("worst group, %")
+        drawing.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return drawing
 
 

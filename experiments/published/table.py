@@ -167,7 +167,7 @@ def by_class(single: pd.DataFrame, epochs: pd.DataFrame) -> list[list[str]]:
     """Return what rules lose against the mean by class, with single gradients and with epochs."""
     rows = [["rule", "single gradients", "gap to the mean: single gradients", "epochs", "theirs"]]
     ours, before, theirs = (
-        runs[runs["partition"] == "pathological"].pivot_table(key, "seed", "rule")
+        pages.where(runs, partition="pathological").pivot_table(key, "seed", "rule")
         for runs, key in (
             (single, "accuracy %"),
             (epochs, "accuracy %"),

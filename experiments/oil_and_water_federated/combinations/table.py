@@ -1,5 +1,6 @@
 """The tension plane: every lift with every defence, against the federation's backdoor."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +15,8 @@ from fl_testbed.report.statistics import estimate
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
+IDEAL = "jtt_ideal"
 LIFTS = ("none", "jtt", "agnostic", "fedmgda_plus")
-SUFFERING = ("fashion_mnist", "adult")
-"""Federations in which a group suffers without a lift, and defences cost it more."""
 NEITHER = "no defence, no lift"
 NAMED = {
     "fashion_mnist": {
@@ -79,12 +79,12 @@ def plane(results: Path) -> pd.DataFrame:
 def methods(results: Path) -> pd.DataFrame:
     """Return every run against the own backdoor, with columns ``lift`` and ``defence``."""
     found = runs.tried(results)
-    return found[(found["point"] == "backdoor") & found["lift"].isin([*LIFTS, "jtt_ideal"])]
+    return found[(found["point"] == "backdoor") & found["lift"].isin([*LIFTS, IDEAL])]
 
 
 def goal(rows: pd.DataFrame) -> tuple[float, float]:
     """Return the ideal lift's worst group less the margin, and the most attack success."""
-    ideal = rows[rows["lift"] == "jtt_ideal"]
+    ideal = pages.where(rows, lift=IDEAL)
     return ideal["worst_group"].mean() - FAIR, SAFE
 
 
@@ -109,8 +109,8 @@ def verdict(own: pd.DataFrame, fair: float, safe: float) -> str:
 def suffering(rows: pd.DataFrame) -> list[tuple[str, str, str, pd.DataFrame, str]]:
     """Return federation, lift, rule, runs and verdict of each combination where groups suffer."""
     found = []
-    for name in [n for n in SUFFERING if n in set(rows["federation"])]:
-        there = rows[rows["federation"] == name]
+    for name in runs.federations(rows, runs.SUFFERING):
+        there = pages.where(rows, federation=name)
         both = there[there["lift"].isin(LIFTS[1:]) & (there["defence"] != "mean")]
         for (lift, defence), own in both.groupby(["lift", "defence"], sort=False):
             found.append((name, str(lift), str(defence), own, verdict(own, *goal(there))))
@@ -121,11 +121,10 @@ def verdicts(rows: pd.DataFrame) -> list[list[str]]:
     """Return how many combinations are in the corner, outside it, or cannot be told from it."""
     lines = [["", "combinations", "in the corner", "clearly outside it", "too close to call"]]
     combinations = suffering(rows)
-    for name in runs.present(rows):
+    for name, title in runs.federations(rows, runs.SUFFERING).items():
         own = [kind for of, *_, kind in combinations if of == name]
-        if own:
-            counts = (own.count(kind) for kind in ("in it", "outside", "open"))
-            lines.append([runs.FEDERATIONS[name], str(len(own)), *map(str, counts)])
+        counts = (own.count(kind) for kind in ("in it", "outside", "open"))
+        lines.append([title, str(len(own)), *map(str, counts)])
     return lines
 
 
@@ -136,7 +135,7 @@ def undecided(rows: pd.DataFrame) -> list[list[str]]:
     for name, lift, defence, own, kind in suffering(rows):
         if kind != "open":
             continue
-        fair, safe = goal(rows[rows["federation"] == name])
+        fair, safe = goal(pages.where(rows, federation=name))
         by_seed = own.sort_values("seed")[["worst_group", "attack_success"]].to_numpy()
         label = f"{runs.FEDERATIONS[name]}: {runs.name_of(lift)}, {runs.name_of(defence)}"
         wanted = f"≥ {pages.number(fair, 1)} / ≤ {pages.number(safe)}"
@@ -150,21 +149,18 @@ def over_time(rows: pd.DataFrame) -> list[list[str]]:
     goals where a group suffers and of attacks that were lost again."""
     lines = [["lift, rule", "worst group", "ASR in the end", "at its highest"]]
     lines[0] += ["ASR by thirds of the rounds", *COURSES.values()]
-    for name in runs.present(rows):
-        there = rows[rows["federation"] == name]
+    for name, title in runs.federations(rows).items():
+        there = pages.where(rows, federation=name)
         standard = there[there["lift"].isin(LIFTS)]
         for (lift, rule), own in standard.groupby(["lift", "defence"], sort=False):
             fall = (own["attack_success_highest"] - own["attack_success"]).mean()
-            reaches = name in SUFFERING and reached(own, goal(there)[0])
+            reaches = name in runs.SUFFERING and reached(own, goal(there)[0])
             if not (reaches or fall > LOST_AGAIN):
                 continue
-            outcome = [pages.mean_pm(own[c]) for c in ("worst_group", "attack_success")]
+            ends = ("worst_group", "attack_success", "attack_success_highest")
             courses = [course(own, "attack_success", 0), *(course(own, c, 1) for c in COURSES)]
-            label = (
-                f"{runs.FEDERATIONS[name]}: {runs.name_of(str(lift))}, {runs.name_of(str(rule))}"
-            )
-            highest = pages.mean_pm(own["attack_success_highest"])
-            lines.append([label, *outcome, highest, *courses])
+            label = f"{title}: {runs.name_of(str(lift))}, {runs.name_of(str(rule))}"
+            lines.append([label, *(pages.mean_pm(own[end]) for end in ends), *courses])
     return lines
 
 
@@ -176,93 +172,84 @@ def course(own: pd.DataFrame, column: str, digits: int) -> str:
 def of(rows: pd.DataFrame) -> list[list[str]]:
     """Return worst group / ASR, bold where a method that is no oracle reaches both."""
     fair, _ = goal(rows)
-    lines = [["defence", *(runs.name_of(lift) for lift in LIFTS)]]
-    for defence in sorted(rows["defence"].unique(), key=lambda d: d != "mean"):
-        cells = []
-        for lift in LIFTS:
-            own = rows[(rows["defence"] == defence) & (rows["lift"] == lift)]
-            cells.append(pages.bold(runs.outcome(own), reached(own, fair)))
-        lines.append([runs.name_of(defence), *cells])
-    ideal = rows[rows["lift"] == "jtt_ideal"]
-    cells = [runs.outcome(ideal) if lift == "jtt" else "–" for lift in LIFTS]
-    lines.append(["mean, JTT told the minority †", *cells])
-    return lines
+
+    def cell(defence: str, lift: str) -> str:
+        if defence == IDEAL:
+            return runs.outcome(pages.where(rows, lift=IDEAL)) if lift == "jtt" else "–"
+        own = pages.where(rows, defence=defence, lift=lift)
+        return pages.bold(runs.outcome(own), reached(own, fair))
+
+    return pages.crossed("defence", _lines(rows["defence"]), runs.named(LIFTS), cell)
+
+
+def _lines(defences: Iterable[str]) -> dict[str, str]:
+    """Return the rows of a table: the mean, the defences, and last the ideal lift."""
+    return runs.named(["mean", *defences]) | {IDEAL: "mean, JTT told the minority †"}
 
 
 def of_unattacked(results: Path) -> list[list[str]]:
     """Return the worst group where nobody attacks, bold if it reaches the ideal lift's less 5."""
     rows = runs.tried(results).query("point == 'no_attack'")
-    both = rows.query("lift != 'none' and defence != 'mean'")
-    present = [name for name in SUFFERING if name in set(both["federation"])]
-    columns = [(name, lift) for name in present for lift in LIFTS]
-    lines = [["defence", *(f"{runs.FEDERATIONS[n]}: {runs.name_of(lift)}" for n, lift in columns)]]
-    found = {
-        key: own["worst_group"] for key, own in rows.groupby(["federation", "lift", "defence"])
-    }
-    fair = {name: found[name, "jtt_ideal", "mean"].mean() - FAIR for name in present}
-    for rule in ("mean", *both["defence"].unique()):
-        worst = [found[name, lift, rule] for name, lift in columns]
-        cells = [
-            pages.bold(pages.mean_pm(own), own.mean() >= fair[name])
-            for own, (name, _) in zip(worst, columns, strict=True)
-        ]
-        lines.append([runs.name_of(rule), *cells])
-    ideal = {name: pages.mean_pm(found[name, "jtt_ideal", "mean"]) for name in present}
-    cells = [ideal[name] if lift == "jtt" else "–" for name, lift in columns]
-    return [*lines, ["mean, JTT told the minority †", *cells]]
+    tried = rows.query("lift != 'none' and defence != 'mean'")
+    columns = runs.columns(tried, runs.named(LIFTS), runs.SUFFERING)
+
+    def cell(rule: str, at: tuple[str, str]) -> str:
+        there, lift = pages.where(rows, federation=at[0]), at[1]
+        if rule == IDEAL:
+            ideal = pages.where(there, lift=IDEAL)["worst_group"]
+            return pages.mean_pm(ideal) if lift == "jtt" else "–"
+        worst = pages.where(there, lift=lift, defence=rule)["worst_group"]
+        return pages.bold(pages.mean_pm(worst), bool(worst.mean() >= goal(there)[0]))
+
+    return pages.crossed("defence", _lines(tried["defence"]), columns, cell)
 
 
 def of_told_two(results: Path) -> list[list[str]]:
     """Return worst group / ASR, and the worst group where nobody attacks, of rules that are told
     the true number of attackers; bold where both goals are reached, attacked or not."""
     rows = runs.tried(results)
-    own = dict(iter(rows.groupby(["federation", "lift", "defence", "point"])))
     told = rows[rows["lift"].str.endswith(TOLD_TWO)]
-    columns = [(name, lift) for name in runs.present(told) for lift in LIFTS[1:]]
-    heads = [f"{runs.FEDERATIONS[name]}: {runs.name_of(lift)}" for name, lift in columns]
-    lines = [["worst group / ASR; worst group unattacked", *heads]]
-    for rule in told["defence"].unique():
-        cells = []
-        for name, lift in columns:
-            points = ("backdoor", "no_attack")
-            attacked, unattacked = (own[name, lift + TOLD_TWO, rule, point] for point in points)
-            fair = [goal(own[name, "jtt_ideal", "mean", point])[0] for point in points]
-            both = reached(attacked, fair[0]) and unattacked["worst_group"].mean() >= fair[1]
-            text = f"{runs.outcome(attacked)}; {pages.mean_pm(unattacked['worst_group'])}"
-            cells.append(pages.bold(text, both))
-        lines.append([runs.name_of(rule), *cells])
-    return lines
+
+    def cell(rule: str, at: tuple[str, str]) -> str:
+        there = pages.where(rows, federation=at[0])
+        own = pages.where(there, lift=at[1] + TOLD_TWO, defence=rule)
+        attacked, unattacked = (pages.where(own, point=p) for p in ("backdoor", "no_attack"))
+        fair = [goal(pages.where(there, point=p))[0] for p in ("backdoor", "no_attack")]
+        both = reached(attacked, fair[0]) and unattacked["worst_group"].mean() >= fair[1]
+        text = f"{runs.outcome(attacked)}; {pages.mean_pm(unattacked['worst_group'])}"
+        return pages.bold(text, both)
+
+    heading = "worst group / ASR; worst group unattacked"
+    columns = runs.columns(told, runs.named(LIFTS[1:]))
+    return pages.crossed(heading, runs.named(told["defence"]), columns, cell)
 
 
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw every method as a point: worst group up, attack success to the right."""
     rows = plane(results)
-    present = runs.present(rows)
-    styles = {"none": "o", "jtt": "^", "agnostic": "s", "fedmgda_plus": "D", "jtt_ideal": "*"}
+    styles = {"none": "o", "jtt": "^", "agnostic": "s", "fedmgda_plus": "D", IDEAL: "*"}
     labels = {"none": "defence alone", "jtt": "with JTT", "agnostic": "with agnostic lift"}
     labels |= {"fedmgda_plus": "with FedMGDA+"}
     with house_style():
         drawing = Figure(figsize=(11, 4), layout="constrained")
-        panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
-        for axes, name in zip(panels, present, strict=True):
-            own = rows[rows["federation"] == name]
-            panel(axes, runs.FEDERATIONS[name], *goal(own))
+        for name, axes in runs.panels(drawing, rows).items():
+            own = pages.where(rows, federation=name)
+            panel(axes, *goal(own))
             for place, (lift, marker) in enumerate(styles.items()):
-                means = own[own["lift"] == lift].groupby("defence")
+                means = pages.where(own, lift=lift).groupby("defence")
                 points = means[["attack_success", "worst_group"]].mean()
                 axes.plot(
-                    points["attack_success"],
-                    points["worst_group"],
+                    *points.to_numpy().T,
                     marker,
                     color=GROUP_COLOURS[place],
                     label=labels.get(lift, "ideal lift †"),
-                    markersize=13 if lift == "jtt_ideal" else 6,
-                    mfc="none" if lift == "jtt_ideal" else None,
-                    zorder=3 if lift == "jtt_ideal" else 2,
+                    markersize=13 if lift == IDEAL else 6,
+                    mfc="none" if lift == IDEAL else None,
+                    zorder=3 if lift == IDEAL else 2,
                     alpha=0.8,
                 )
             for (lift, defence), (text, shift) in NAMED.get(name, {}).items():
-                point = own[(own["lift"] == lift) & (own["defence"] == defence)]
+                point = pages.where(own, lift=lift, defence=defence)
                 at = (point["attack_success"].mean(), point["worst_group"].mean())
                 if lift == "none" and defence == "mean":
                     axes.plot(*at, "o", mfc="none", mec=FAINT, markersize=12)
@@ -276,13 +263,13 @@ def figure(results: Path = runs.HERE) -> Figure:
                     ha="right" if shift[0] < 0 else "left",
                     arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.6, "shrinkB": 3},
                 )
-        panels[0].set_ylabel("worst group, %")
-        panels[-1].legend(loc="lower right", fontsize=8)
+        drawing.axes[0].set_ylabel("worst group, %")
+        drawing.axes[-1].legend(loc="lower right", fontsize=8)
     return drawing
 
 
-def panel(axes: Axes, title: str, fair: float, safe: float) -> None:
+def panel(axes: Axes, fair: float, safe: float) -> None:
     """Prepare a plane of attack success and worst group, the corner that reaches both in green."""
     corner = Rectangle((-4, fair), safe + 4, 104 - fair, color="#009E73", alpha=0.15, lw=0)
     axes.add_patch(corner)
-    axes.set(title=title, xlabel="attack success, %", xlim=(-4, 104), ylim=(-4, 104))
+    axes.set(xlabel="attack success, %", xlim=(-4, 104), ylim=(-4, 104))

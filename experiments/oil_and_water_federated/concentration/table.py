@@ -32,7 +32,7 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
     lines = [["worst group / ASR", *(f"{100 * share:.0f} %" for share in SHARES)]]
     lines[0].append("gained by spreading all of it")
     for method in rows["variant"].unique():
-        own = {s: rows[(rows["variant"] == method) & (rows["concentration"] == s)] for s in SHARES}
+        own = {s: pages.where(rows, variant=method, concentration=s) for s in SHARES}
         cells = [
             f"{pages.mean_pm(there['worst_group'])} / {pages.mean(there['attack_success'])}"
             for there in own.values()
@@ -44,25 +44,21 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw the worst group by how concentrated the minority is."""
     rows = concentrated(results)
-    present = runs.present(rows)
-    methods = list(rows["variant"].unique())
     with house_style():
         drawing = Figure(figsize=(10, 3.6), layout="constrained")
-        panels = drawing.subplots(1, len(present), sharey=True, squeeze=False)[0]
-        for axes, name in zip(panels, present, strict=True):
-            own = rows[rows["federation"] == name]
-            for place, method in enumerate(methods):
-                means = own[own["variant"] == method].groupby("concentration")["worst_group"].mean()
+        for name, axes in runs.panels(drawing, rows).items():
+            for place, method in enumerate(rows["variant"].unique()):
+                own = pages.where(rows, federation=name, variant=method)
+                means = own.groupby("concentration")["worst_group"].mean()
                 style = "s--" if method in LIFTS else "o-"
                 colour = GROUP_COLOURS[place % 6]  # the seventh is pale
                 shares = 100 * means.index
                 axes.plot(shares, means, style, color=colour, label=runs.name_of(method))
-            axes.set(title=runs.FEDERATIONS[name])
             axes.set_xticks([100 * share for share in SHARES])
             axes.invert_xaxis()  # as in the tables: concentrated first
-        panels[0].set_ylabel("worst group, %")
+        drawing.axes[0].set_ylabel("worst group, %")
         drawing.supxlabel(
             "share of the minority's examples that is in clients of its own, %", size=9
         )
-        drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+        drawing.legend(*drawing.axes[0].get_legend_handles_labels(), loc="outside right upper")
     return drawing

@@ -33,56 +33,46 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
 
 def ordered(rows: pd.DataFrame) -> list[str]:
     """Return the rules, those with the lowest worst group over federations first."""
-    there = rows[rows["point"] == BASE]
-    means = there.groupby("variant")["worst_group"].mean()
+    means = pages.where(rows, point=BASE).groupby("variant")["worst_group"].mean()
     return [str(rule) for rule in means.sort_values(kind="stable").index]
 
 
 def by_federation(rows: pd.DataFrame) -> list[list[str]]:
     """Return what each rule costs the worst group against no defence, and the minority's weight."""
-    there = rows[rows["point"] == BASE]
-    present = runs.present(there)
-    lines = [["rule", *(runs.FEDERATIONS[name] for name in present)]]
-    for rule in ordered(rows):
-        cells = []
-        for name in present:
-            own = there[there["federation"] == name]
-            chosen, undefended = (own[own["variant"] == v] for v in (rule, "mean"))
-            weight = pages.mean(chosen["weight_minority"], 2)
-            if rule == "mean":
-                level = f"{pages.mean(chosen['worst_group'])} %"
-                cells.append(f"{level}, ASR {pages.mean(chosen['attack_success'])}")
-                continue
-            cells.append(f"{runs.gained(chosen, undefended)} ({weight})")
-        lines.append([runs.name_of(rule), *cells])
-    return lines
+    there = pages.where(rows, point=BASE)
+
+    def cell(rule: str, name: str) -> str:
+        chosen, undefended = (
+            pages.where(there, federation=name, variant=v) for v in (rule, "mean")
+        )
+        if rule == "mean":
+            level = f"{pages.mean(chosen['worst_group'])} %"
+            return f"{level}, ASR {pages.mean(chosen['attack_success'])}"
+        weight = pages.mean(chosen["weight_minority"], 2)
+        return f"{runs.gained(chosen, undefended)} ({weight})"
+
+    return pages.crossed("rule", runs.named(ordered(rows)), runs.federations(there), cell)
 
 
 def by_attack(rows: pd.DataFrame) -> list[list[str]]:
     """Return the weights of minority and attackers, bold where attackers are heard more."""
-    present = [name for name in ("fashion_mnist", "adult") if name in set(rows["federation"])]
-    columns = [(name, attack) for name in present for attack in ATTACKS]
-    lines = [["rule", *(f"{runs.FEDERATIONS[n]}: {ATTACKS[a]}" for n, a in columns)]]
-    for rule in ordered(rows):
-        cells = []
-        for name, attack in columns:
-            own = rows[(rows["federation"] == name) & (rows["point"] == attack)]
-            own = own[own["variant"] == rule]
-            cells.append(heard(own, "weight", attack != "no_attack"))
-        lines.append([runs.name_of(rule), *cells])
-    return lines
+    columns = runs.columns(rows, ATTACKS, runs.SUFFERING)
+
+    def cell(rule: str, at: tuple[str, str]) -> str:
+        own = pages.where(rows, federation=at[0], point=at[1], variant=rule)
+        return heard(own, "weight", at[1] != "no_attack")
+
+    return pages.crossed("rule", runs.named(ordered(rows)), columns, cell)
 
 
 def contributions(rows: pd.DataFrame) -> list[list[str]]:
     """Return the contributions of minority and attackers, bold where attackers have more."""
-    there = rows[rows["point"] == BASE]
-    present = runs.present(there)
-    lines = [["rule", *(runs.FEDERATIONS[name] for name in present)]]
-    for rule in ordered(rows):
-        own = there[there["variant"] == rule]
-        cells = [heard(own[own["federation"] == name], "contribution", True) for name in present]
-        lines.append([runs.name_of(rule), *cells])
-    return lines
+    there = pages.where(rows, point=BASE)
+
+    def cell(rule: str, name: str) -> str:
+        return heard(pages.where(there, variant=rule, federation=name), "contribution", True)
+
+    return pages.crossed("rule", runs.named(ordered(rows)), runs.federations(there), cell)
 
 
 def heard(own: pd.DataFrame, figure: str, attacked: bool) -> str:
@@ -93,26 +83,22 @@ def heard(own: pd.DataFrame, figure: str, attacked: bool) -> str:
 
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw the weights of minority and attackers under each rule."""
-    rows = runs.kept("defences", results)
-    rows = rows[rows["point"] == BASE]
+    rows = pages.where(runs.kept("defences", results), point=BASE)
     rules = ordered(rows)[::-1]
-    present = runs.present(rows)
     with house_style():
         drawing = Figure(figsize=(11, 6), layout="constrained")
-        panels = drawing.subplots(1, len(present), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, name in zip(panels, present, strict=True):
-            own = rows[rows["federation"] == name].groupby("variant")
-            for role, column, marker in (
-                (Role.HONEST_MINORITY, "weight_minority", "o"),
-                (Role.POISONED, "weight_poisoned", "x"),
+        for name, axes in runs.panels(drawing, rows, sharex=True).items():
+            own = pages.where(rows, federation=name).groupby("variant")
+            for role, label, column, marker in (
+                (Role.HONEST_MINORITY, "minority", "weight_minority", "o"),
+                (Role.POISONED, "attackers", "weight_poisoned", "x"),
             ):
                 means = own[column].mean().reindex(rules)
-                label = "minority" if role is Role.HONEST_MINORITY else "attackers"
                 axes.plot(means, range(len(rules)), marker, color=ROLE_COLOURS[role], label=label)
             axes.axvline(1, color=FAINT, linewidth=0.8)
-            axes.set(title=runs.FEDERATIONS[name], xlabel="weight over fair share")
+            axes.set_xlabel("weight over fair share")
             axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.5)
-        panels[0].set_yticks(range(len(rules)), [runs.name_of(rule) for rule in rules])
-        labels = panels[0].get_legend_handles_labels()
+        drawing.axes[0].set_yticks(range(len(rules)), [runs.name_of(rule) for rule in rules])
+        labels = drawing.axes[0].get_legend_handles_labels()
         drawing.legend(*labels, loc="outside upper center", ncols=2)
     return drawing

@@ -40,7 +40,7 @@ def against(results: Path) -> pd.DataFrame:
     varied = varied.assign(attacker=varied["point"])
     both = runs.kept("combinations", results)
     named = [
-        both[(both["variant"] == lift) & (both["point"] == rule)].assign(variant=name)
+        pages.where(both, variant=lift, point=rule).assign(variant=name)
         for name, (lift, rule) in runs.COMBINED.items()
     ]
     base = pd.concat([runs.base_point(results), *named]).assign(attacker="plain")
@@ -50,26 +50,25 @@ def against(results: Path) -> pd.DataFrame:
 def of(rows: pd.DataFrame) -> list[list[str]]:
     """Return worst group / ASR and the attackers' weight, by method and attacker."""
     present = {a: name for a, name in ATTACKERS.items() if a in set(rows["attacker"])}
-    lines = [["worst group / ASR (attackers' weight)", *present.values()]]
-    for method in rows["variant"].unique():
-        cells = []
-        for attacker in present:
-            own = rows[(rows["variant"] == method) & (rows["attacker"] == attacker)]
-            cells.append(f"{runs.outcome(own)} ({pages.mean(own['weight_poisoned'], 2)})")
-        lines.append([runs.name_of(method), *cells])
-    return lines
+
+    def cell(method: str, attacker: str) -> str:
+        own = pages.where(rows, variant=method, attacker=attacker)
+        return f"{runs.outcome(own)} ({pages.mean(own['weight_poisoned'], 2)})"
+
+    heading = "worst group / ASR (attackers' weight)"
+    return pages.crossed(heading, runs.named(rows["variant"]), present, cell)
 
 
 def rules(rows: pd.DataFrame) -> list[list[str]]:
     """Return how rules' suspicion and weights change when attackers mimic the minority."""
-    present = [n for n in ("fashion_mnist", "adult") if n in set(rows["federation"])]
+    present = runs.federations(rows, runs.SUFFERING)
     heads = ("AUC plain", "AUC mimic", "weight minority, plain", "mimic")
-    lines = [["rule", *(f"{runs.FEDERATIONS[n]}: {head}" for n in present for head in heads)]]
+    lines = [["rule", *(f"{title}: {head}" for title in present.values() for head in heads)]]
     for rule in rows.loc[rows["auc_suspicion"].notna(), "variant"].unique():
         cells = []
         for name in present:
-            own = rows[(rows["variant"] == rule) & (rows["federation"] == name)]
-            kinds = [own[own["point"] == point] for point in ("backdoor", "minority_mimic")]
+            own = pages.where(rows, variant=rule, federation=name)
+            kinds = [pages.where(own, point=point) for point in ("backdoor", "minority_mimic")]
             cells += [pages.mean_pm(kind["auc_suspicion"], 2) for kind in kinds]
             cells += [pages.mean(kind["weight_minority"], 2) for kind in kinds]
         lines.append([runs.name_of(rule), *cells])
@@ -79,29 +78,26 @@ def rules(rows: pd.DataFrame) -> list[list[str]]:
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw attack success and weights by attacker."""
     rows = against(results)
-    present = runs.present(rows)
     methods = list(rows["variant"].unique())
     tried = {
-        name: [a for a in ATTACKERS if a in set(rows.loc[rows["federation"] == name, "attacker"])]
-        for name in present
+        name: [a for a in ATTACKERS if a in set(pages.where(rows, federation=name)["attacker"])]
+        for name in runs.present(rows)
     }
     with house_style():
         drawing = Figure(figsize=(11, 5.6), layout="constrained")
         panels = drawing.subplots(
             2,
-            len(present),
+            len(tried),
             sharex="col",
             sharey="row",
             squeeze=False,
-            width_ratios=[len(attackers) for attackers in tried.values()],
+            width_ratios=[*map(len, tried.values())],
         )
-        for column, name in enumerate(present):
-            own = rows[rows["federation"] == name]
-            above, below = panels[0][column], panels[1][column]
-            xs = range(len(tried[name]))
+        for (name, attackers), (above, below) in zip(tried.items(), panels.T, strict=True):
+            xs = range(len(attackers))
             for place, method in enumerate(methods):
-                means = own[own["variant"] == method].groupby("attacker").mean(numeric_only=True)
-                means = means.reindex(tried[name])
+                own = pages.where(rows, federation=name, variant=method)
+                means = own.groupby("attacker").mean(numeric_only=True).reindex(attackers)
                 style = {"marker": MARKERS[place], "color": GROUP_COLOURS[place]}
                 if method.endswith("_ideal"):  # hollow and dashed: others lie below it
                     style |= {"color": FAINT, "mfc": "none", "linestyle": ":"}
@@ -114,7 +110,7 @@ def figure(results: Path = runs.HERE) -> Figure:
                         below.plot(xs, means[key], "s--", color=colour, label=label)
             above.set_title(runs.FEDERATIONS[name])
             below.axhline(1, color=FAINT, linewidth=0.8)
-            below.set_xticks(xs, [ATTACKERS[a].replace(", ", ",\n") for a in tried[name]])
+            below.set_xticks(xs, [ATTACKERS[a].replace(", ", ",\n") for a in attackers])
             below.set_xlim(-0.3, len(xs) - 0.7)
         panels[0][0].set_ylabel("attack success, %")
         panels[1][0].set_ylabel("weight under Multi-Krum\nover fair share")

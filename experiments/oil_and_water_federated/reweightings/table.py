@@ -29,17 +29,12 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
 def amplified(rows: pd.DataFrame) -> list[list[str]]:
     """Return worst group, ASR and weights under the federation's own backdoor."""
     own = runs.own_backdoor(rows)
-    present = list(own["federation"].unique())
-    heads = [f"{runs.FEDERATIONS[n]}: {what}" for n in present for what in ("worst group", "ASR")]
-    lines = [["", *heads, "weight minority / attackers, mean of the datasets"]]
-    for variant in own["variant"].unique():
-        chosen = own[own["variant"] == variant]
-        cells = [
-            pages.mean_pm(chosen.loc[chosen["federation"] == name, column])
-            for name in present
-            for column in ("worst_group", "attack_success")
-        ]
-        lines.append([runs.name_of(variant), *cells, runs.weights(chosen)])
+    columns = runs.columns(own, {"worst_group": "worst group", "attack_success": "ASR"})
+    lines = [["", *columns.values(), "weight minority / attackers, mean of the datasets"]]
+    for variant, label in runs.named(own["variant"]).items():
+        chosen = pages.where(own, variant=variant)
+        cells = [pages.mean_pm(pages.where(chosen, federation=n)[figure]) for n, figure in columns]
+        lines.append([label, *cells, runs.weights(chosen)])
     return lines
 
 
@@ -51,11 +46,11 @@ def gaps(rows: pd.DataFrame) -> list[list[str]]:
         ["federation", "point"], sort=False
     ):
         for method in GUIDED:
-            runs_of = {v: own[own["variant"] == v] for v in own["variant"].unique()}
             cases = ("none", method, f"{method}_ideal", f"{method}_worst_case")
-            cells = [pages.mean(runs_of[case]["attack_success"]) for case in cases]
-            gap = runs.gained(runs_of[method], runs_of[f"{method}_ideal"], "attack_success")
-            gain = runs.gained(runs_of[method], runs_of["none"])
+            none, standard, ideal, worst = (pages.where(own, variant=case) for case in cases)
+            cells = [pages.mean(of["attack_success"]) for of in (none, standard, ideal, worst)]
+            gap = runs.gained(standard, ideal, "attack_success")
+            gain = runs.gained(standard, none)
             label = f"{runs.FEDERATIONS[str(name)]}, {point} backdoor, {runs.name_of(method)}"
             lines.append([label, *cells, gap, gain])
     return lines
@@ -63,22 +58,19 @@ def gaps(rows: pd.DataFrame) -> list[list[str]]:
 
 def controls(rows: pd.DataFrame) -> list[list[str]]:
     """Return the worst group without attackers, and ASR of a backdoor that needs no lift."""
-    present = runs.present(rows)
-    easy = [n for n in present if len(rows[(rows["federation"] == n) & (rows["point"] == "easy")])]
-    heads = [f"{runs.FEDERATIONS[n]}: worst group, no attack" for n in present]
-    lines = [["", *heads, *(f"{runs.FEDERATIONS[n]}: ASR, easy backdoor" for n in easy)]]
-    for variant in ("none", *STANDARD):
-        own = rows[rows["variant"] == variant]
-        cells = [
-            pages.mean_pm(own.loc[(own["federation"] == n) & (own["point"] == point), column])
-            for names, point, column in (
-                (present, "no_attack", "worst_group"),
-                (easy, "easy", "attack_success"),
-            )
-            for n in names
-        ]
-        lines.append([runs.name_of(variant), *cells])
-    return lines
+    columns = {}
+    for point, head in {
+        "no_attack": "worst group, no attack",
+        "easy": "ASR, easy backdoor",
+    }.items():
+        columns |= runs.columns(pages.where(rows, point=point), {point: head})
+
+    def cell(variant: str, at: tuple[str, str]) -> str:
+        name, point = at
+        own = pages.where(rows, variant=variant, federation=name, point=point)
+        return pages.mean_pm(own["attack_success" if point == "easy" else "worst_group"])
+
+    return pages.crossed("", runs.named(("none", *STANDARD)), columns, cell)
 
 
 def figure(results: Path = runs.HERE) -> Figure:
@@ -90,7 +82,7 @@ def figure(results: Path = runs.HERE) -> Figure:
         "ideal †": "{}_ideal",
         "worst case †": "{}_worst_case",
     }
-    present = list(own["federation"].unique())
+    present = runs.federations(own)
     with house_style():
         drawing = Figure(figsize=(10, 5.2), layout="constrained")
         panels = drawing.subplots(2, len(GUIDED), sharex=True, sharey=True)
@@ -99,12 +91,12 @@ def figure(results: Path = runs.HERE) -> Figure:
         ):
             for axes, method in zip(panels[row], GUIDED, strict=True):
                 for place, (label, pattern) in enumerate(cases.items()):
-                    chosen = own[own["variant"] == pattern.format(method)]
+                    chosen = pages.where(own, variant=pattern.format(method))
                     means = chosen.groupby("federation")[column].mean().reindex(present)
                     xs = [x + 0.2 * (place - 1.5) for x in range(len(present))]
                     axes.bar(xs, means, 0.18, label=label, color=GROUP_COLOURS[place])
                 axes.set(title=f"{runs.name_of(method)}: {title}", ylim=(0, 100))
-                axes.set_xticks(range(len(present)), [runs.FEDERATIONS[n] for n in present])
+                axes.set_xticks(range(len(present)), present.values())
         labels = panels[0][0].get_legend_handles_labels()
         drawing.legend(*labels, loc="outside upper center", ncols=len(cases))
     return drawing

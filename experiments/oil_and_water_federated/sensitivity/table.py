@@ -34,53 +34,51 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
 
 def of(rows: pd.DataFrame) -> list[list[str]]:
     """Return worst group / ASR by method and setting, bold where both goals are reached."""
-    points = [point for point in SETTINGS if point in set(rows["point"])]
-    lines = [["worst group / ASR", *(SETTINGS[point] for point in points)]]
-    fair = rows[rows["variant"] == IDEAL].groupby("point")["worst_group"].mean() - FAIR
-    for method, own in rows.groupby("variant", sort=False):
-        cells = []
-        for point in points:
-            there = own[own["point"] == point]
-            both = method != IDEAL and reached(there, fair[point])
-            cells.append(pages.bold(runs.outcome(there), both))
-        lines.append([runs.name_of(str(method)), *cells])
-    return lines
+    fair = pages.where(rows, variant=IDEAL).groupby("point")["worst_group"].mean() - FAIR
+
+    def cell(method: str, point: str) -> str:
+        own = pages.where(rows, variant=method, point=point)
+        return pages.bold(runs.outcome(own), method != IDEAL and reached(own, fair[point]))
+
+    return pages.crossed("worst group / ASR", runs.named(rows["variant"]), settings(rows), cell)
+
+
+def settings(rows: pd.DataFrame) -> dict[str, str]:
+    """Return the settings that rows are of, with their names."""
+    return {point: name for point, name in SETTINGS.items() if point in set(rows["point"])}
 
 
 def highest(rows: pd.DataFrame) -> list[list[str]]:
     """Return ASR over the five rounds of a run in which it was highest, by method and setting."""
-    points = [point for point in SETTINGS if point in set(rows["point"])]
-    lines = [["highest ASR", *(SETTINGS[point] for point in points)]]
-    for name in runs.present(rows):
-        there = rows[rows["federation"] == name]
-        for method, own in there.groupby("variant", sort=False):
-            figures = (own.loc[own["point"] == p, "attack_success_highest"] for p in points)
-            label = f"{runs.FEDERATIONS[name]}: {runs.name_of(str(method))}"
-            lines.append([label, *(pages.mean_pm(own) if len(own) else "–" for own in figures)])
-    return lines
+
+    def cell(at: tuple[str, str], point: str) -> str:
+        own = pages.where(rows, federation=at[0], variant=at[1], point=point)
+        return pages.mean_pm(own["attack_success_highest"])
+
+    lines = runs.columns(rows, runs.named(rows["variant"]))
+    return pages.crossed("highest ASR", lines, settings(rows), cell)
 
 
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw each method as points over settings: worst group above, attack success below."""
     rows = runs.kept("sensitivity", results)
-    present = runs.present(rows)
+    present = runs.federations(rows)
     with house_style():
         drawing = Figure(figsize=(11, 5), layout="constrained")
         panels = drawing.subplots(2, len(present), sharex="col", sharey=True, squeeze=False)
-        for column, name in enumerate(present):
-            there = rows[rows["federation"] == name]
-            points = [point for point in SETTINGS if point in set(there["point"])]
-            figures = {"worst group, %": "worst_group", "attack success, %": "attack_success"}
-            for axes, (label, figure) in zip(panels[:, column], figures.items(), strict=True):
+        for (name, title), column in zip(present.items(), panels.T, strict=True):
+            there = pages.where(rows, federation=name)
+            points = settings(there)
+            for axes, figure in zip(column, ("worst_group", "attack_success"), strict=True):
                 for place, (method, own) in enumerate(there.groupby("variant", sort=False)):
                     means = own.groupby("point")[figure].mean().reindex(points)
                     colour = FAINT if method == IDEAL else GROUP_COLOURS[place]
                     style = {"color": colour, "marker": MARKERS[place], "ls": "", "alpha": 0.8}
                     axes.plot(range(len(points)), means, label=runs.name_of(str(method)), **style)
-                if column == 0:
-                    axes.set_ylabel(label)
-                axes.set_xticks(range(len(points)), [SETTINGS[p] for p in points], rotation=20)
-            panels[0, column].set_title(runs.FEDERATIONS[name])
+                axes.set_xticks(range(len(points)), points.values(), rotation=20)
+            column[0].set_title(title)
+        panels[0, 0].set_ylabel("worst group, %")
+        panels[1, 0].set_ylabel("attack success, %")
         labels = panels[0, 0].get_legend_handles_labels()
         drawing.legend(*labels, loc="outside right upper")
     return drawing

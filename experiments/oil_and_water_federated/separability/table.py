@@ -34,12 +34,12 @@ def everywhere(results: Path) -> list[list[str]]:
     """Return every score's AUC on each federation, in the setting of the other questions."""
     rows = runs.base_point(results)
     scores = scores_of(rows.assign(setting="as_elsewhere", rule=rows["variant"]))
-    present = runs.present(scores)
-    lines = [["score", *(runs.FEDERATIONS[name] for name in present)]]
-    for score in scores["score"].unique():
-        own = scores[scores["score"] == score]
-        lines.append([score, *(auc(own[own["federation"] == name]["auc"]) for name in present)])
-    return lines
+    return pages.crossed(
+        "score",
+        {score: score for score in scores["score"]},
+        runs.federations(scores),
+        lambda score, name: auc(pages.where(scores, score=score, federation=name)["auc"]),
+    )
 
 
 def by_setting(results: Path) -> pd.DataFrame:
@@ -70,15 +70,16 @@ def auc(values: pd.Series) -> str:
 
 def of_settings(scores: pd.DataFrame) -> list[list[str]]:
     """Return AUCs by score, for every federation and setting."""
-    present = runs.present(scores)
-    columns = [(name, setting) for name in present for setting in SETTINGS]
-    lines = [["score", *(f"{runs.FEDERATIONS[n]}: {SETTINGS[s]}" for n, s in columns)]]
-    varied = scores[scores["setting"] != "as_elsewhere"]["score"].unique()
-    for score in varied:
-        own = scores[scores["score"] == score]
-        cells = [own[(own["federation"] == n) & (own["setting"] == s)]["auc"] for n, s in columns]
-        lines.append([score, *(auc(cell) for cell in cells)])
-    return lines
+
+    def cell(score: str, at: tuple[str, str]) -> str:
+        return auc(pages.where(scores, score=score, federation=at[0], setting=at[1])["auc"])
+
+    return pages.crossed("score", varied(scores), runs.columns(scores, SETTINGS), cell)
+
+
+def varied(scores: pd.DataFrame) -> dict[str, str]:
+    """Return the scores that were looked at in every setting, as rows of a table."""
+    return {score: score for score in scores.loc[scores["setting"] != "as_elsewhere", "score"]}
 
 
 def assumed(results: Path) -> pd.DataFrame:
@@ -91,30 +92,32 @@ def assumed(results: Path) -> pd.DataFrame:
 
 def of_assumed(rows: pd.DataFrame) -> list[list[str]]:
     """Return worst group and weights by what a rule is told."""
-    told = sorted(rows["told"].unique())
-    lines = [["worst group; weight minority / attackers", *(f"told {f:.0f}" for f in told)]]
-    for (name, rule), own in rows.groupby(["federation", "variant"], sort=False):
-        cells = []
-        for f in told:
-            there = own[own["told"] == f]
-            cells.append(f"{pages.mean_pm(there['worst_group'])}; {runs.weights(there)}")
-        lines.append([f"{runs.FEDERATIONS[str(name)]}, {runs.name_of(str(rule))}", *cells])
-    return lines
+    told = {f: f"told {f:.0f}" for f in sorted(rows["told"].unique())}
+    pairs = rows[["federation", "variant"]].drop_duplicates().itertuples(index=False, name=None)
+    lines = {
+        (name, rule): f"{runs.FEDERATIONS[name]}, {runs.name_of(rule)}" for name, rule in pairs
+    }
+
+    def cell(of: tuple[str, str], f: float) -> str:
+        own = pages.where(rows, federation=of[0], variant=of[1], told=f)
+        return f"{pages.mean_pm(own['worst_group'])}; {runs.weights(own)}"
+
+    return pages.crossed("worst group; weight minority / attackers", lines, told, cell)
 
 
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw AUC by score and setting, and the minority's weight by what rules are told."""
     scores, told = by_setting(results), assumed(results)
-    names = list(scores[scores["setting"] != "as_elsewhere"]["score"].unique())[::-1]
+    names = [*varied(scores)][::-1]
     present = runs.present(scores)
     order = ("minority_2", "as_elsewhere", "minority_8", "poison_like_minority")
     with house_style():
         drawing = Figure(figsize=(11, 5), layout="constrained")
         panels = drawing.subplots(1, len(present) + 1, width_ratios=[2] * len(present) + [1.6])
         for axes, name in zip(panels[:-1], present, strict=True):
-            own = scores[scores["federation"] == name]
             for place, setting in enumerate(order):
-                means = own[own["setting"] == setting].groupby("score")["auc"].mean()
+                own = pages.where(scores, federation=name, setting=setting)
+                means = own.groupby("score")["auc"].mean()
                 heights = [y + 0.14 * (1.5 - place) for y in range(len(names))]
                 style = "D" if setting == "poison_like_minority" else "o"
                 label = SETTINGS[setting].removesuffix(" minority clients")
@@ -131,13 +134,12 @@ def figure(results: Path = runs.HERE) -> Figure:
             loc="outside lower left",
             ncols=len(order),
         )
-        own = told[told["federation"] == present[0]]
-        for place, rule in enumerate(own["variant"].unique()):
-            means = own[own["variant"] == rule].groupby("told")["weight_minority"].mean()
-            label = runs.name_of(rule)
+        own = pages.where(told, federation=present[0])
+        for place, (rule, label) in enumerate(runs.named(own["variant"]).items()):
+            means = pages.where(own, variant=rule).groupby("told")["weight_minority"].mean()
             panels[-1].plot(means.index, means, "o-", color=GROUP_COLOURS[place], label=label)
-        panels[-1].set(title="what a rule is told")
         panels[-1].set(
+            title="what a rule is told",
             xlabel="assumed attackers (there are 2)",
             ylabel="weight of the minority (Fashion-MNIST)",
         )
