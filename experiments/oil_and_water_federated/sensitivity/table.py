@@ -1,4 +1,4 @@
-"""Does it hang on the setting: more training, more data, other networks, more attackers?"""
+"""Does it depend on the setting: more training, more data, other networks, more attackers?"""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from experiments import pages
 from experiments.oil_and_water_federated import runs
 from experiments.oil_and_water_federated.combinations.table import FAIR, reached
-from fl_testbed.report.figures.style import FAINT, GROUP_COLOURS, house_style
+from fl_testbed.report.figures.style import FAINT, GROUP_COLOURS, INK, house_style
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -24,6 +24,7 @@ SETTINGS = {
 """One thing is other than on the other pages."""
 IDEAL = "jtt_ideal"
 MARKERS = "os^DvpX*"
+COLOURS = (*GROUP_COLOURS[:6], INK)  # the seventh is pale
 
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
@@ -72,10 +73,10 @@ def figure(results: Path = runs.HERE) -> Figure:
             for axes, figure in zip(column, ("worst_group", "attack_success"), strict=True):
                 for place, (method, own) in enumerate(there.groupby("variant", sort=False)):
                     means = own.groupby("point")[figure].mean().reindex(points)
-                    colour = FAINT if method == IDEAL else GROUP_COLOURS[place]
+                    colour = FAINT if method == IDEAL else COLOURS[place]
                     style = {"color": colour, "marker": MARKERS[place], "ls": "", "alpha": 0.8}
                     axes.plot(range(len(points)), means, label=runs.name_of(str(method)), **style)
-                axes.set_xticks(range(len(points)), points.values(), rotation=20)
+                axes.set_xticks(range(len(points)), points.values(), rotation=20, ha="right")
             column[0].set_title(title)
         panels[0, 0].set_ylabel("worst group, %")
         panels[1, 0].set_ylabel("attack success, %")
