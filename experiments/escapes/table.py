@@ -30,14 +30,9 @@ FILES = {
     "inside_clients": ("inside_clients",),
 }
 """Result files, and the scenarios whose runs are in them."""
-COLUMNS = {
-    "worst_group": "final.worst_group_accuracy",
-    "attack_success": "final.attack_success_rate",
-    "attack_success_highest": "highest.attack_success_rate",
-    "weight_minority": "suppression.honest_minority.weight_ratio",
-    "weight_poisoned": "suppression.poisoned.weight_ratio",
-    "personal_minority": "personal.honest_minority.accuracy",
-}
+SHARES = ("worst_group", "attack_success", "attack_success_highest")
+COLUMNS = {name: runs.FIGURES[name] for name in (*SHARES, "weight_minority", "weight_poisoned")}
+COLUMNS["personal_minority"] = "personal.honest_minority.accuracy"
 DATASETS = {"fashion": "Fashion-MNIST", "adult": "Adult"}
 """Result files with all kinds of attackers and none."""
 AT_HIGHEST = (
@@ -71,7 +66,7 @@ def measured(name: str, out: Path) -> pd.DataFrame:
         row |= {column: run.figures.get(key) for column, key in COLUMNS.items()}
         rows.append({**row, "oracle": bool(run.figures["oracle"])})
     table = pd.DataFrame(rows)
-    shares = ["worst_group", "attack_success", "attack_success_highest", "personal_minority"]
+    shares = [*SHARES, "personal_minority"]
     table[shares] = 100 * table[shares].astype(float)
     return table.dropna(axis="columns", how="all")
 

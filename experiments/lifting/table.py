@@ -1,11 +1,10 @@
-"""Who is lifted, at what price: a row per run, a row per variant, and the gaps between them.
+"""Who is lifted, at what price: a row per run, and the gaps between variants.
 
     fl-testbed run experiments/lifting/fashion.yaml
     python -m experiments.lifting.table fashion
 
-writes ``results/fashion.csv``, a row per run, and the tables of the README, and prints all figures
-of each variant. A rate is bold where a lift takes it from 5 or less to 90 or more. The figure of
-the README comes from ``--figure``.
+writes ``results/fashion.csv``, a row per run, and the tables of the README. A rate is bold where a
+lift takes it from 5 or less to 90 or more. The figure of the README comes from ``--figure``.
 """
 
 from pathlib import Path
@@ -38,21 +37,14 @@ CONTROLS = {
 }
 METHODS = {"jtt": "JTT", "agnostic": "agnostic"}
 WORST, ASR = "final.worst_group_accuracy", "final.attack_success_rate"
-SHOWN = {
-    WORST: ("worst group %", 100),
-    ASR: ("ASR %", 100),
-    "flip_rate": ("flips %", 100),
-    "lifting.ratio.honest_minority": ("minority ×", 1),
-    "lifting.ratio.poisoned": ("poisoned ×", 1),
-    "lifting.flagged_minority.precision": ("minority precision", 1),
-    "lifting.flagged_minority.recall": ("minority recall", 1),
-    "lifting.flagged_poisoned.precision": ("poison precision", 1),
-    "lifting.flagged_poisoned.recall": ("poison recall", 1),
-    "lifting.auc_by_loss": ("AUC by loss", 1),
-    "lifting.auc_by_confidence": ("AUC by confidence", 1),
-    "asr_at_equal_worst_group": ("ASR at equal worst group %", 100),
-}
-"""Figures of a run: heading, and what they are multiplied by."""
+FIGURES = (
+    *(WORST, ASR, "flip_rate"),
+    *("lifting.ratio.honest_minority", "lifting.ratio.poisoned"),
+    *("lifting.flagged_minority.precision", "lifting.flagged_minority.recall"),
+    *("lifting.flagged_poisoned.precision", "lifting.flagged_poisoned.recall"),
+    *("lifting.auc_by_loss", "lifting.auc_by_confidence", "asr_at_equal_worst_group"),
+)
+"""Columns of the result files."""
 
 
 def runs_of(scenarios: list[Scenario], out: Path) -> dict[tuple[str, int], RunResult]:
@@ -78,26 +70,13 @@ def measured(runs: dict[tuple[str, int], RunResult]) -> pd.DataFrame:
             del own["mean"]
         level = min(h["worst_group_accuracy"].max() for h in own.values())
         row = {"variant": variant, "seed": seed, "oracle": bool(run.figures.get("oracle", 0))}
-        row |= {name: run.figures.get(name, np.nan) for name in SHOWN}
+        row |= {name: run.figures.get(name, np.nan) for name in FIGURES}
         flips = [v for k, v in run.figures.items() if k.endswith(".flip_rate")]
         row["flip_rate"] = flips[0] if flips else np.nan
         at = attack_success_at(histories[variant, seed], level)
         row["asr_at_equal_worst_group"] = np.nan if at is None else at
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def by_variant(table: pd.DataFrame) -> list[list[str]]:
-    """Return all figures: means over seeds, and the range of the two main ones."""
-    shown = {k: v for k, v in SHOWN.items() if table[k].notna().any()}
-    lines = [["variant", *(heading for heading, _ in shown.values())]]
-    for variant, own in table.groupby("variant", sort=False):
-        cells = [f"{variant} †" if own["oracle"].any() else str(variant)]
-        for name, (_, scale) in shown.items():
-            cell = pages.mean_range if name in (WORST, ASR) else pages.mean
-            cells.append(cell(own[name] * scale, 0 if scale == 100 else 2))
-        lines.append(cells)
-    return lines
 
 
 def tables() -> dict[str, str]:
@@ -194,7 +173,6 @@ def main() -> None:
     runs = runs_of(load_scenarios(HERE / f"{arguments.name}.yaml"), arguments.out)
     table = measured(runs)
     pages.keep(RESULTS / f"{arguments.name}.csv", table)
-    print(pages.markdown(by_variant(table)))
     pages.write(PAGE, tables())
     if arguments.figure:
         figure(runs, RESULTS / f"{arguments.name}")

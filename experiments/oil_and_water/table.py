@@ -2,8 +2,8 @@
 
     python -m experiments.oil_and_water.table lifting --engine ray --workers 2
 
-writes ``results/lifting.csv``, a row per run, and the tables of the README, and prints all figures
-of each variant. Arguments after the name go to ``fl-testbed run``.
+writes ``results/lifting.csv``, a row per run, and the tables of the README. Arguments after the
+name go to ``fl-testbed run``.
 """
 
 import subprocess
@@ -20,30 +20,30 @@ from fl_testbed.scenario import load_scenarios
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE / "README.md", HERE / "results"
 COLUMNS = {
-    "final.accuracy": ("accuracy", 100),
-    "final.worst_group_accuracy": ("worst group", 100),
-    "final.worst_group_accuracy_with_poisoned": ("worst, poisoned too", 100),
-    "final.worst_group_accuracy_unpoisoned": ("worst group, no poison", 100),
-    "final.attack_success_rate": ("ASR", 100),
-    "final.trigger_rate_unpoisoned": ("trigger alone", 100),
-    "final.damage": ("damage", 100),
-    "suppression.honest_majority.weight_ratio": ("weight majority", 1),
-    "suppression.honest_minority.weight_ratio": ("weight minority", 1),
-    "suppression.poisoned.weight_ratio": ("weight poisons", 1),
-    "suppression.honest_majority.retention": ("kept majority", 100),
-    "suppression.honest_minority.retention": ("kept minority", 100),
-    "suppression.poisoned.retention": ("kept poisons", 100),
-    "suppression.separability": ("AUC suspicion", 1),
-    "last_worst_group": ("worst group, last round", 100),
-    "last_asr": ("ASR, last round", 100),
-    "auc_client_loss": ("AUC loss", 1),
-    "auc_client_norm": ("AUC norm", 1),
-    "separation.auc_all": ("AUC all", 1),
-    "separation.auc_same_label": ("AUC same label", 1),
-    "separation.threshold_error_all": ("threshold error all", 1),
-    "separation.threshold_error_same_label": ("threshold error same label", 1),
+    "final.accuracy": "accuracy",
+    "final.worst_group_accuracy": "worst group",
+    "final.worst_group_accuracy_with_poisoned": "worst, poisoned too",
+    "final.worst_group_accuracy_unpoisoned": "worst group, no poison",
+    "final.attack_success_rate": "ASR",
+    "final.trigger_rate_unpoisoned": "trigger alone",
+    "final.damage": "damage",
+    "suppression.honest_majority.weight_ratio": "weight majority",
+    "suppression.honest_minority.weight_ratio": "weight minority",
+    "suppression.poisoned.weight_ratio": "weight poisons",
+    "suppression.honest_majority.retention": "kept majority",
+    "suppression.honest_minority.retention": "kept minority",
+    "suppression.poisoned.retention": "kept poisons",
+    "suppression.separability": "AUC suspicion",
+    "last_worst_group": "worst group, last round",
+    "last_asr": "ASR, last round",
+    "auc_client_loss": "AUC loss",
+    "auc_client_norm": "AUC norm",
+    "separation.auc_all": "AUC all",
+    "separation.auc_same_label": "AUC same label",
+    "separation.threshold_error_all": "threshold error all",
+    "separation.threshold_error_same_label": "threshold error same label",
 }
-"""Figures of a run by their path in ``summary.json``: heading, and what they are multiplied by."""
+"""Figures of a run by their path in ``summary.json``, and their columns in the result files."""
 
 LIFTS = {
     "erm": "ERM",
@@ -128,7 +128,7 @@ def runs_of(name: str, out: Path) -> pd.DataFrame:
             figures = figures | last_round(run.folder) | client_aucs(run.folder / "clients.csv")
         method, _, swept = run.variant.partition(",")
         row = {"poison": swept.partition("=")[2], "method": method, "seed": run.seed}
-        rows.append(row | {heading: figures.get(key) for key, (heading, _) in COLUMNS.items()})
+        rows.append(row | {column: figures.get(key) for key, column in COLUMNS.items()})
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
@@ -150,17 +150,6 @@ def client_aucs(file: Path) -> dict[str, float | None]:
     clients = pd.read_csv(file)
     columns = {"auc_client_loss": "train_loss", "auc_client_norm": "update_norm"}
     return {figure: pairwise_auc(clients, column) for figure, column in columns.items()}
-
-
-def by_variant(runs: pd.DataFrame) -> list[list[str]]:
-    """Return all figures: mean over seeds, and its range."""
-    scales = dict(COLUMNS.values())
-    shown = [heading for heading in runs if heading in scales]
-    rows = [["poison", "method", *shown]]
-    for (poison, method), own in runs.groupby(["poison", "method"], sort=False):
-        scaled = ((own[name] * scales[name], 0 if scales[name] == 100 else 2) for name in shown)
-        rows.append([str(poison), str(method), *(pages.mean_range(*cell) for cell in scaled)])
-    return rows
 
 
 def tables() -> dict[str, str]:
@@ -319,7 +308,6 @@ def main() -> None:
     if arguments.name == "lifting":
         separation = epochs_of("lifting", arguments.out, "erm")
         pages.keep(RESULTS / "separation.csv", separation, ".3f")
-    print(pages.markdown(by_variant(runs)))
     pages.write(PAGE, tables())
 
 
