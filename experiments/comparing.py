@@ -1,7 +1,4 @@
-"""Writes the tables of docs/comparing.md: a replay, and what large sweeps take.
-
-python -m experiments.comparing
-"""
+"""The tables of docs/comparing.md: a replay, and what large sweeps take."""
 
 from pathlib import Path
 
@@ -40,7 +37,3 @@ def tables() -> dict[str, str]:
         ],
     ]
     return {"replay": pages.markdown(replay), "size": pages.markdown(size)}
-
-
-if __name__ == "__main__":
-    pages.write(PAGE, tables())

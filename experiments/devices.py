@@ -1,7 +1,4 @@
-"""Writes the tables of docs/devices.md from the benchmarks' latest figures.
-
-python -m experiments.devices
-"""
+"""The tables of docs/devices.md from the benchmarks' latest figures."""
 
 from pathlib import Path
 
@@ -64,7 +61,3 @@ def tables() -> dict[str, str]:
         rounds.append([name, f"{alone:.2f}", f"{together:.2f}", f"{ratio:.1f}"])
     made = {"agreement": steps, "whole_runs": runs, "rounds": rounds}
     return {name: pages.markdown(rows) for name, rows in made.items()}
-
-
-if __name__ == "__main__":
-    pages.write(PAGE, tables())

@@ -1,7 +1,4 @@
-"""Writes the table of docs/federations.md, of the experiments' federations, from their files.
-
-python -m experiments.federations
-"""
+"""The table of docs/federations.md, of the experiments' federations, from their files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -107,7 +104,3 @@ def _lift(scenario: Scenario, kind: str, key: str) -> float | None:
 
 def _several(values: Iterable[float | None]) -> str:
     return ", ".join(f"{value:g}" for value in sorted({*values} - {None})) or "–"
-
-
-if __name__ == "__main__":
-    pages.write(PAGE, tables())

@@ -1,7 +1,4 @@
-"""Writes the table of the top page from the results of experiments/oil_and_water_federated.
-
-python -m experiments.headline
-"""
+"""The table of the top page from the results of experiments/oil_and_water_federated."""
 
 from pathlib import Path
 
@@ -41,7 +38,3 @@ def tables() -> dict[str, str]:
 
     columns = runs.columns(rows, heads, runs.SUFFERING)
     return {"headline": pages.markdown(pages.crossed("", METHODS, columns, cell))}
-
-
-if __name__ == "__main__":
-    pages.write(PAGE, tables())

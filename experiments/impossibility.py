@@ -1,7 +1,4 @@
-"""Writes the table of docs/impossibility.md: how well a loss tells poisons from the minority.
-
-python -m experiments.impossibility
-"""
+"""The table of docs/impossibility.md: how well a loss tells poisons from the minority."""
 
 from pathlib import Path
 
@@ -31,7 +28,3 @@ def tables() -> dict[str, str]:
             cells = (" / ".join(pages.number(v, 2) for v in row) for row in values)
             rows.append([name, figure, *cells])
     return {"separation": pages.markdown(rows)}
-
-
-if __name__ == "__main__":
-    pages.write(PAGE, tables())

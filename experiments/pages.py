@@ -5,8 +5,8 @@
     <!-- end: NAME -->
 
 A script whose result files a page shows has its path as ``PAGE`` and a function ``tables`` that
-returns the tables by name, as Markdown, from files in the repository alone. Its command writes them
-into the page; ``python -m experiments.pages`` does so for all scripts, without running anything.
+returns the tables by name, as Markdown, from files in the repository alone. ``python -m
+experiments.pages`` writes the tables of all scripts into their pages, without running anything.
 """
 
 import argparse

@@ -1,7 +1,4 @@
-"""Writes the table of docs/reproduction.md, published figures beside ours, from result files.
-
-python -m experiments.reproduction
-"""
+"""The table of docs/reproduction.md, published figures beside ours, from result files."""
 
 from pathlib import Path
 
@@ -127,7 +124,3 @@ def tables() -> dict[str, str]:
     rows = [["claim", "theirs", "ours", "experiment"]]
     rows += [[*row[:3], f"[{row[3]}](../experiments/{row[3]}/README.md)"] for row in lines()]
     return {"claims": pages.markdown(rows)}
-
-
-if __name__ == "__main__":
-    pages.write(PAGE, tables())

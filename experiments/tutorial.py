@@ -1,7 +1,4 @@
-"""Writes the tables of docs/tutorial/README.md from what came of its runs.
-
-python -m experiments.tutorial
-"""
+"""The tables of docs/tutorial/README.md from what came of its runs."""
 
 from pathlib import Path
 
@@ -34,7 +31,3 @@ def beside_others() -> list[list[str]]:
     of = "federation == 'fashion_mnist'"
     own = read_table(PAGE.parent / "beside_others.csv").query(of)
     return yours.beside_others(own, yours.known().query(of))
-
-
-if __name__ == "__main__":
-    pages.write(PAGE, tables())

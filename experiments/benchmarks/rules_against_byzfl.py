@@ -20,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -301,7 +301,10 @@ class Side:
         print(json.dumps(request), file=self._process.stdin, flush=True)
         return self._answer()
 
-    def close(self) -> None:
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._process.communicate()
 
     def _answer(self) -> dict[str, Any]:
@@ -310,15 +313,6 @@ class Side:
         if not line:
             raise SystemExit("a process of the benchmark ended: its own message stands above")
         return json.loads(line)
-
-
-@contextmanager
-def side(command: list[str]) -> Iterator[Side]:
-    process = Side(command)
-    try:
-        yield process
-    finally:
-        process.close()
 
 
 # Memory
@@ -457,16 +451,16 @@ def main() -> None:
         if parts != ["memory"]:
             byzfl_side = str(Path(__file__).parent / "byzfl_side.py")
             command = [arguments.byzfl_python, byzfl_side, str(arguments.threads)]
-            theirs = stack.enter_context(side(command))
+            theirs = stack.enter_context(Side(command))
             if "agreement" in parts:
                 explained = agreement(theirs, asked_for(list(COMPARISONS)), folder)
             if "seconds" in parts:
-                ours = stack.enter_context(side([sys.executable, __file__, "--serve", *threads]))
+                ours = stack.enter_context(Side([sys.executable, __file__, "--serve", *threads]))
                 contest(ours, theirs, asked_for(list(CONTESTS)), folder, arguments.threads)
     if "memory" in parts:
         later = [name + LATER for name in CARRYING]
         for name in asked_for([*every_rule(), *later]):
-            with side([sys.executable, __file__, "--peak-of", name, *threads]) as fresh:
+            with Side([sys.executable, __file__, "--peak-of", name, *threads]) as fresh:
                 multiple = float(fresh.versions["multiple"])
             setting = f"{name}, {N} x {D}, f={F}"
             figures = {"peak memory above the matrix / the matrix": (multiple, "x")}

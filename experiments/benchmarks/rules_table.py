@@ -1,7 +1,4 @@
-"""Writes the tables of rules.md from rules.csv and results.csv.
-
-python -m experiments.benchmarks.rules_table
-"""
+"""The tables of rules.md from rules.csv and results.csv."""
 
 from pathlib import Path
 
@@ -53,7 +50,3 @@ def _name(setting: str) -> str:
         return setting.removesuffix(SETTING)
     rule, size, f = setting.rsplit(", ", 2)
     return f"{rule} ({size}, {f})"
-
-
-if __name__ == "__main__":
-    pages.write(PAGE, tables())

@@ -1,7 +1,4 @@
-"""Writes the tables of the benchmarks' page from the latest figures of results.csv and gpu.csv.
-
-python -m experiments.benchmarks.table
-"""
+"""The tables of the benchmarks' page from the latest figures of results.csv and gpu.csv."""
 
 import csv
 from pathlib import Path
@@ -95,7 +92,3 @@ def with_range(benchmark: str, setting: str, figure: str, digits: int = 1) -> st
 def _thousands(setting: str) -> str:
     words = (f"{int(word):,}" if word.isdigit() else word for word in setting.split())
     return " ".join(words).replace(" x ", " × ")
-
-
-if __name__ == "__main__":
-    pages.write(PAGE, tables())

@@ -1,7 +1,4 @@
-"""Constants of the federations and of the methods, and how many runs each question takes.
-
-python -m experiments.oil_and_water_federated.table
-"""
+"""Constants of the federations and of the methods, and how many runs each question takes."""
 
 from pathlib import Path
 
@@ -94,7 +91,3 @@ def n_runs() -> list[list[str]]:
     lines = [["question", "runs"], *([name, f"{n:,}"] for name, n in counts.items())]
     lines.append(["all seven", f"{sum(counts.values()):,}"])
     return [*lines, ["escapes", f"{sum(len(pd.read_csv(file)) for file in files):,}"]]
-
-
-if __name__ == "__main__":
-    pages.write(PAGE, tables())
