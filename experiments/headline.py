@@ -36,5 +36,5 @@ def tables() -> dict[str, str]:
         own = pages.where(rows, lift=method[0], defence=method[1], federation=at[0])
         return runs.weights(own) if at[1] == "weights" else pages.mean_pm(own[at[1]])
 
-    columns = runs.columns(rows, heads, runs.SUFFERING)
+    columns = runs.in_each(rows, heads, runs.SUFFERING)
     return {"headline": pages.markdown(pages.crossed("", METHODS, columns, cell))}

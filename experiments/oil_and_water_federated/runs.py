@@ -113,12 +113,12 @@ def federations(rows: pd.DataFrame, among: Iterable[str] = FEDERATIONS) -> dict[
     return {name: FEDERATIONS[name] for name in among if name in set(rows["federation"])}
 
 
-def columns(
+def in_each(
     rows: pd.DataFrame, of: Mapping[K, str], among: Iterable[str] = FEDERATIONS
 ) -> dict[tuple[str, K], str]:
-    """Return the columns of a table that has some for each federation, with their headings."""
+    """Return keys and their names for each federation: columns or rows of one table for all."""
     titles = federations(rows, among).items()
-    return {(name, key): f"{title}: {head}" for name, title in titles for key, head in of.items()}
+    return {(name, key): f"{title}: {text}" for name, title in titles for key, text in of.items()}
 
 
 def present(rows: pd.DataFrame) -> list[str]:

@@ -191,7 +191,7 @@ def of_unattacked(results: Path) -> list[list[str]]:
     """Return the worst group where nobody attacks, bold if it reaches the ideal lift's less 5."""
     rows = runs.tried(results).query("point == 'no_attack'")
     tried = rows.query("lift != 'none' and defence != 'mean'")
-    columns = runs.columns(tried, runs.named(LIFTS), runs.SUFFERING)
+    columns = runs.in_each(tried, runs.named(LIFTS), runs.SUFFERING)
 
     def cell(rule: str, at: tuple[str, str]) -> str:
         there, lift = pages.where(rows, federation=at[0]), at[1]
@@ -220,7 +220,7 @@ def of_told_two(results: Path) -> list[list[str]]:
         return pages.bold(text, both)
 
     heading = "worst group / ASR; worst group unattacked"
-    columns = runs.columns(told, runs.named(LIFTS[1:]))
+    columns = runs.in_each(told, runs.named(LIFTS[1:]))
     return pages.crossed(heading, runs.named(told["defence"]), columns, cell)
 
 

@@ -56,7 +56,7 @@ def by_federation(rows: pd.DataFrame) -> list[list[str]]:
 
 def by_attack(rows: pd.DataFrame) -> list[list[str]]:
     """Return the weights of minority and attackers, bold where attackers are heard more."""
-    columns = runs.columns(rows, ATTACKS, runs.SUFFERING)
+    columns = runs.in_each(rows, ATTACKS, runs.SUFFERING)
 
     def cell(rule: str, at: tuple[str, str]) -> str:
         own = pages.where(rows, federation=at[0], point=at[1], variant=rule)

@@ -29,7 +29,7 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
 def amplified(rows: pd.DataFrame) -> list[list[str]]:
     """Return worst group, ASR and weights under the federation's own backdoor."""
     own = runs.own_backdoor(rows)
-    columns = runs.columns(own, {"worst_group": "worst group", "attack_success": "ASR"})
+    columns = runs.in_each(own, {"worst_group": "worst group", "attack_success": "ASR"})
     lines = [["", *columns.values(), "weight minority / attackers, mean of the datasets"]]
     for variant, label in runs.named(own["variant"]).items():
         chosen = pages.where(own, variant=variant)
@@ -63,7 +63,7 @@ def controls(rows: pd.DataFrame) -> list[list[str]]:
         "no_attack": "worst group, no attack",
         "easy": "ASR, easy backdoor",
     }.items():
-        columns |= runs.columns(pages.where(rows, point=point), {point: head})
+        columns |= runs.in_each(pages.where(rows, point=point), {point: head})
 
     def cell(variant: str, at: tuple[str, str]) -> str:
         name, point = at
@@ -92,11 +92,11 @@ def figure(results: Path = runs.HERE) -> Figure:
             for axes, method in zip(panels[row], GUIDED, strict=True):
                 for place, (label, pattern) in enumerate(cases.items()):
                     chosen = pages.where(own, variant=pattern.format(method))
-                    means = chosen.groupby("federation")[column].mean().reindex(present)
+                    means = chosen.groupby("federation")[column].mean().reindex([*present])
                     xs = [x + 0.2 * (place - 1.5) for x in range(len(present))]
                     axes.bar(xs, means, 0.18, label=label, color=GROUP_COLOURS[place])
                 axes.set(title=f"{runs.name_of(method)}: {title}", ylim=(0, 100))
-                axes.set_xticks(range(len(present)), present.values())
+                axes.set_xticks(range(len(present)), [*present.values()])
         labels = panels[0][0].get_legend_handles_labels()
         drawing.legend(*labels, loc="outside upper center", ncols=len(cases))
     return drawing

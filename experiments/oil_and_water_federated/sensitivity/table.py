@@ -56,7 +56,7 @@ def highest(rows: pd.DataFrame) -> list[list[str]]:
         own = pages.where(rows, federation=at[0], variant=at[1], point=point)
         return pages.mean_pm(own["attack_success_highest"])
 
-    lines = runs.columns(rows, runs.named(rows["variant"]))
+    lines = runs.in_each(rows, runs.named(rows["variant"]))
     return pages.crossed("highest ASR", lines, settings(rows), cell)
 
 
@@ -72,11 +72,11 @@ def figure(results: Path = runs.HERE) -> Figure:
             points = settings(there)
             for axes, figure in zip(column, ("worst_group", "attack_success"), strict=True):
                 for place, (method, own) in enumerate(there.groupby("variant", sort=False)):
-                    means = own.groupby("point")[figure].mean().reindex(points)
+                    means = own.groupby("point")[figure].mean().reindex([*points])
                     colour = FAINT if method == IDEAL else COLOURS[place]
                     style = {"color": colour, "marker": MARKERS[place], "ls": "", "alpha": 0.8}
                     axes.plot(range(len(points)), means, label=runs.name_of(str(method)), **style)
-                axes.set_xticks(range(len(points)), points.values(), rotation=20, ha="right")
+                axes.set_xticks(range(len(points)), [*points.values()], rotation=20, ha="right")
             column[0].set_title(title)
         panels[0, 0].set_ylabel("worst group, %")
         panels[1, 0].set_ylabel("attack success, %")

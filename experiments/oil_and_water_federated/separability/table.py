@@ -74,7 +74,7 @@ def of_settings(scores: pd.DataFrame) -> list[list[str]]:
     def cell(score: str, at: tuple[str, str]) -> str:
         return auc(pages.where(scores, score=score, federation=at[0], setting=at[1])["auc"])
 
-    return pages.crossed("score", varied(scores), runs.columns(scores, SETTINGS), cell)
+    return pages.crossed("score", varied(scores), runs.in_each(scores, SETTINGS), cell)
 
 
 def varied(scores: pd.DataFrame) -> dict[str, str]:
