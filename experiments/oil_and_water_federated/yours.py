@@ -172,7 +172,7 @@ def figure(own: pd.DataFrame, others: pd.DataFrame) -> Figure:
         drawing = Figure(figsize=(11, 4), layout="constrained")
         for name, axes in runs.panels(drawing, own).items():
             there, mine = (pages.where(rows, federation=name) for rows in (others, own))
-            panel(axes, *goal(there))
+            panel(axes, runs.FEDERATIONS[name], *goal(there))
             x, y = there.groupby("method")[[*SHOWN]].mean().to_numpy().T[::-1]
             axes.plot(
                 x, y, "o", color=FAINT, alpha=0.5, markersize=5, label="methods of these pages"

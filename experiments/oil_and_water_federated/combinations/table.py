@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 
 from experiments import pages
 from experiments.oil_and_water_federated import runs
+from experiments.oil_and_water_federated.runs import SUFFERING
 from fl_testbed.report.figures.style import FAINT, GROUP_COLOURS, house_style
 from fl_testbed.report.statistics import estimate
 
@@ -109,7 +110,7 @@ def verdict(own: pd.DataFrame, fair: float, safe: float) -> str:
 def suffering(rows: pd.DataFrame) -> list[tuple[str, str, str, pd.DataFrame, str]]:
     """Return federation, lift, rule, runs and verdict of each combination where groups suffer."""
     found = []
-    for name in runs.federations(rows, runs.SUFFERING):
+    for name in runs.federations(rows, SUFFERING):
         there = pages.where(rows, federation=name)
         both = there[there["lift"].isin(LIFTS[1:]) & (there["defence"] != "mean")]
         for (lift, defence), own in both.groupby(["lift", "defence"], sort=False):
@@ -121,7 +122,7 @@ def verdicts(rows: pd.DataFrame) -> list[list[str]]:
     """Return how many combinations are in the corner, outside it, or cannot be told from it."""
     lines = [["", "combinations", "in the corner", "clearly outside it", "too close to call"]]
     combinations = suffering(rows)
-    for name, title in runs.federations(rows, runs.SUFFERING).items():
+    for name, title in runs.federations(rows, SUFFERING).items():
         own = [kind for of, *_, kind in combinations if of == name]
         counts = (own.count(kind) for kind in ("in it", "outside", "open"))
         lines.append([title, str(len(own)), *map(str, counts)])
@@ -154,7 +155,7 @@ def over_time(rows: pd.DataFrame) -> list[list[str]]:
         standard = there[there["lift"].isin(LIFTS)]
         for (lift, rule), own in standard.groupby(["lift", "defence"], sort=False):
             fall = (own["attack_success_highest"] - own["attack_success"]).mean()
-            reaches = name in runs.SUFFERING and reached(own, goal(there)[0])
+            reaches = name in SUFFERING and reached(own, goal(there)[0])
             if not (reaches or fall > LOST_AGAIN):
                 continue
             ends = ("worst_group", "attack_success", "attack_success_highest")
@@ -191,7 +192,7 @@ def of_unattacked(results: Path) -> list[list[str]]:
     """Return the worst group where nobody attacks, bold if it reaches the ideal lift's less 5."""
     rows = runs.tried(results).query("point == 'no_attack'")
     tried = rows.query("lift != 'none' and defence != 'mean'")
-    columns = runs.in_each(tried, runs.named(LIFTS), runs.SUFFERING)
+    columns = runs.in_each(tried, runs.named(LIFTS), SUFFERING)
 
     def cell(rule: str, at: tuple[str, str]) -> str:
         there, lift = pages.where(rows, federation=at[0]), at[1]
@@ -234,7 +235,7 @@ def figure(results: Path = runs.HERE) -> Figure:
         drawing = Figure(figsize=(11, 4), layout="constrained")
         for name, axes in runs.panels(drawing, rows).items():
             own = pages.where(rows, federation=name)
-            panel(axes, *goal(own))
+            panel(axes, runs.FEDERATIONS[name], *goal(own))
             for place, (lift, marker) in enumerate(styles.items()):
                 means = pages.where(own, lift=lift).groupby("defence")
                 points = means[["attack_success", "worst_group"]].mean()
@@ -268,8 +269,8 @@ def figure(results: Path = runs.HERE) -> Figure:
     return drawing
 
 
-def panel(axes: Axes, fair: float, safe: float) -> None:
+def panel(axes: Axes, title: str, fair: float, safe: float) -> None:
     """Prepare a plane of attack success and worst group, the corner that reaches both in green."""
     corner = Rectangle((-4, fair), safe + 4, 104 - fair, color="#009E73", alpha=0.15, lw=0)
     axes.add_patch(corner)
-    axes.set(xlabel="attack success, %", xlim=(-4, 104), ylim=(-4, 104))
+    axes.set(title=title, xlabel="attack success, %", xlim=(-4, 104), ylim=(-4, 104))
