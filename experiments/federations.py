@@ -47,47 +47,35 @@ PAGES = {
     ),
     "../experiments/attacks/README.md": ("attacks", ["experiments/attacks/poisons.yaml"]),
 }
-HEADING = (
-    "page",
-    "dataset",
-    "clients: majority / minority / attackers",
-    "examples each",
-    "model",
-    "lr",
-    "rounds",
-    "JTT factor",
-    "agnostic step",
-    "seeds",
-)
 
 
 def tables() -> dict[str, str]:
     """Return the table of the page, from the scenario files."""
     rows = [
-        [f"[{name}]({address}): [{Path(file).stem}](../{file})", *_of(file)]
+        {"page": f"[{name}]({address}): [{Path(file).stem}](../{file})"} | _of(file)
         for address, (name, files) in PAGES.items()
         for file in files
     ]
-    return {"federations": pages.markdown([HEADING, *rows])}
+    return {"federations": pages.markdown(pages.records(rows))}
 
 
-def _of(file: str) -> list[str]:
+def _of(file: str) -> dict[str, str]:
     scenarios = [s for s in load_scenarios(ROOT / file) if isinstance(s, Scenario)]
     plain = max(scenarios, key=lambda s: (s.variant in ("mean", "none"), s.clients.poisoned))
     clients = plain.clients
     roles = (clients.honest_majority, clients.honest_minority, clients.poisoned)
     hidden = getattr(plain.model, "hidden", "")
-    return [
-        _dataset(plain),
-        " / ".join(map(str, roles)),
-        str(clients.examples_each),
-        f"{plain.model.kind} {hidden}",
-        f"{plain.training.lr:g}",
-        str(plain.rounds),
-        _several(_lift(s, "jtt", "factor") for s in scenarios),
-        _several(_lift(s, "agnostic", "step_size") for s in scenarios),
-        str(len({s.seed for s in scenarios})),
-    ]
+    return {
+        "dataset": _dataset(plain),
+        "clients: majority / minority / attackers": " / ".join(map(str, roles)),
+        "examples each": str(clients.examples_each),
+        "model": f"{plain.model.kind} {hidden}",
+        "lr": f"{plain.training.lr:g}",
+        "rounds": str(plain.rounds),
+        "JTT factor": _several(_lift(s, "jtt", "factor") for s in scenarios),
+        "agnostic step": _several(_lift(s, "agnostic", "step_size") for s in scenarios),
+        "seeds": str(len({s.seed for s in scenarios})),
+    }
 
 
 def _dataset(scenario: Scenario) -> str:

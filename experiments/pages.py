@@ -78,6 +78,12 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in ruled)
 
 
+def records(rows: Iterable[Mapping[str, str]]) -> list[list[str]]:
+    """Return a table of rows that say each what stands below which heading, all the same."""
+    first, *others = rows
+    return [[*first], *([*row.values()] for row in (first, *others))]
+
+
 def crossed(
     corner: str, rows: Mapping[R, str], columns: Mapping[C, str], cell: Callable[[R, C], str]
 ) -> list[list[str]]:

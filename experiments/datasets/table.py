@@ -60,23 +60,26 @@ def tables() -> dict[str, str]:
     results = pd.read_csv(RESULTS)
     parts = {name: results[results["scenario"].isin(names)] for name, names in TABLES.items()}
     made = {name: by_strategy(part) for name, part in parts.items()}
-    made["server_data"] = [row[1:] for row in made["server_data"]]  # all of one scenario
-    return {name: pages.markdown(rows) for name, rows in made.items()}
+    for row in made["server_data"]:
+        del row["scenario"]  # all are of one
+    return {name: pages.markdown(pages.records(rows)) for name, rows in made.items()}
 
 
-def by_strategy(results: pd.DataFrame) -> list[list[str]]:
+def by_strategy(results: pd.DataFrame) -> list[dict[str, str]]:
     """Return a row per scenario and strategy: mean and 95 % interval over seeds."""
-    rows = [["scenario", "strategy", "worst group %", "ASR %"]]
-    rows[0] += ["WR majority", "WR minority", "WR poisoned"]
+    rows = []
     for (scenario, variant), runs in results.groupby(["scenario", "variant"], sort=False):
         strategy, *swept = str(variant).split(",")
-        name = ", ".join([NAMED[strategy], *(part.partition("=")[2] for part in swept)])
-        shares = [
-            pages.mean_pm(100 * runs[key])
-            for key in ("worst_group_accuracy", "attack_success_rate")
-        ]
-        ratios = [pages.mean_pm(runs[f"weight_ratio.{role}"], 2) for role in Role]
-        rows.append([str(scenario), name, *shares, *ratios])
+        row = {
+            "scenario": str(scenario),
+            "strategy": ", ".join([NAMED[strategy], *(p.partition("=")[2] for p in swept)]),
+            "worst group %": pages.mean_pm(100 * runs["worst_group_accuracy"]),
+            "ASR %": pages.mean_pm(100 * runs["attack_success_rate"]),
+        }
+        for role in Role:
+            name = f"WR {role.removeprefix('honest_')}"
+            row[name] = pages.mean_pm(runs[f"weight_ratio.{role}"], 2)
+        rows.append(row)
     return rows
 
 

@@ -7,6 +7,7 @@ writes ``results/fashion.csv``, a row per run, and the tables of the README. A r
 lift takes it from 5 or less to 90 or more. The figure of the README comes from ``--figure``.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,10 +83,7 @@ def measured(runs: dict[tuple[str, int], RunResult]) -> pd.DataFrame:
 def tables() -> dict[str, str]:
     """Return the tables of the README, from the result files."""
     results = {name: pd.read_csv(RESULTS / f"{name}.csv") for name in POINTS}
-    heading = ["federation", "method", "worst group: unlifted → lifted (ideal †)"]
-    heading += ["ASR: unlifted → lifted (ideal †, worst case †)"]
-    heading += ["standard − ideal, points (least seed)", "of worst − ideal"]
-    lifted = [heading, *(row for name in POINTS for row in gaps(name, results[name]))]
+    lifted = pages.records(row for name in POINTS for row in gaps(name, results[name]))
     equal = [["federation", "mean", "JTT", "agnostic", "JTT, ideal †"]]
     for name, table in results.items():
         rates = 100 * table.groupby("variant")["asr_at_equal_worst_group"].mean()
@@ -96,28 +94,27 @@ def tables() -> dict[str, str]:
     return {name: pages.markdown(rows) for name, rows in made.items()}
 
 
-def gaps(name: str, table: pd.DataFrame) -> list[list[str]]:
-    """Return a row per method: what it lifts, and what the standard choice costs over the ideal."""
+def gaps(name: str, table: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """Yield a row per method: what it lifts, and what the standard choice costs over the ideal."""
     success = table.pivot_table(index="seed", columns="variant", values=ASR) * 100
     worst = table.pivot_table(index="seed", columns="variant", values=WORST).mean() * 100
-    rows = []
     for method, title in METHODS.items():
         standard, ideal, most = (success[method + end] for end in ("", "_ideal", "_worst_case"))
         gap = standard - ideal
         rates = f"{pages.mean_range(success['mean'])} → {pages.mean_range(standard)}"
         taken = round(success["mean"].mean()) <= 5 and round(standard.mean()) >= 90
         served = [pages.number(worst[v]) for v in ("mean", method, f"{method}_ideal")]
-        rows.append(
-            [
-                POINTS[name] if method == "jtt" else "",
-                title,
-                f"{served[0]} → {served[1]} ({served[2]})",
-                f"{pages.bold(rates, taken)} ({pages.mean(ideal)}, {pages.mean(most)})",
-                f"{pages.mean(gap, 1)} ({pages.number(gap.min(), 1)})",
-                pages.number(gap.mean() / (most - ideal).mean(), 2),
-            ]
-        )
-    return rows
+        rates = f"{pages.bold(rates, taken)} ({pages.mean(ideal)}, {pages.mean(most)})"
+        yield {
+            "federation": POINTS[name] if method == "jtt" else "",
+            "method": title,
+            "worst group: unlifted → lifted (ideal †)": "{} → {} ({})".format(*served),
+            "ASR: unlifted → lifted (ideal †, worst case †)": rates,
+            "standard − ideal, points (least seed)": (
+                f"{pages.mean(gap, 1)} ({pages.number(gap.min(), 1)})"
+            ),
+            "of worst − ideal": pages.number(gap.mean() / (most - ideal).mean(), 2),
+        }
 
 
 def controls() -> list[list[str]]:

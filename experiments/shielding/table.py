@@ -52,22 +52,27 @@ def tables() -> dict[str, str]:
 
 
 def costs(table: pd.DataFrame) -> list[list[str]]:
-    """Return a row per rule: itself, shielded, and the difference seed by seed."""
-    heading = ["rule", "worst group", "shielded †", "cost, points", "ASR", "ASR shielded †"]
-    lines = [[*heading, "weight majority / minority / poisoned"]]
-    worst, success = (100 * table.pivot_table(index="seed", columns="variant", values=v)
-                      for v in (WORST, ASR))  # fmt: skip
+    """Return a row per rule: itself, shielded if it was, and the difference seed by seed."""
+    variants = [*NAMED, *(variant + SHIELDED for variant in NAMED)]
+    worst, success = (
+        100 * table.pivot_table(figure, "seed", "variant").reindex(columns=variants)
+        for figure in (WORST, ASR)
+    )
     ratios = table.groupby("variant")[RATIOS].mean()
-    for variant, name in NAMED.items():
-        shielded = variant + SHIELDED
-        cells = [pages.mean_range(worst[variant]), "–", "–", pages.mean(success[variant]), "–"]
-        if shielded in worst:
-            cells[1] = pages.mean_range(worst[shielded])
-            cells[2] = pages.difference(worst[shielded] - worst[variant], 1)
-            cells[4] = pages.mean(success[shielded])
-        weights = " / ".join(pages.number(ratio, 2) for ratio in ratios.loc[variant])
-        lines.append([name, *cells, weights])
-    return lines
+    return pages.records(
+        {
+            "rule": name,
+            "worst group": pages.mean_range(worst[variant]),
+            "shielded †": pages.mean_range(worst[variant + SHIELDED]),
+            "cost, points": pages.difference(worst[variant + SHIELDED] - worst[variant], 1),
+            "ASR": pages.mean(success[variant]),
+            "ASR shielded †": pages.mean(success[variant + SHIELDED]),
+            "weight majority / minority / poisoned": " / ".join(
+                pages.number(ratio, 2) for ratio in ratios.loc[variant]
+            ),
+        }
+        for variant, name in NAMED.items()
+    )
 
 
 def main() -> None:
