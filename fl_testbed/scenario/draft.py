@@ -6,7 +6,6 @@ What a key stands for is not known here: :mod:`fl_testbed.scenario.loading` make
 import os
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,12 +20,15 @@ MOST_VALUES = 1_000_000  # in one file
 Key = tuple[str, ...]
 
 
-@dataclass
-class Draft:
-    """Nested mappings, and the file and line that each key comes from."""
+class Draft(dict[str, Any]):
+    """A mapping that knows where each of its keys was written; mappings in it are such too."""
 
-    data: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Key, str] = field(default_factory=dict)
+    def __init__(self, where: str = "") -> None:
+        super().__init__()
+        self.where = where
+        """The file, of a whole scenario."""
+        self.origins: dict[str, str] = {}
+        """File and line by key."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -35,95 +37,90 @@ class Draft:
         Raises:
             ScenarioError: If one of them is not there, or is not YAML.
         """
-        draft = cls()
+        draft = cls(str(path))
         _read(draft, path, ())
         return draft
 
-    def copy(self) -> Self:
-        """Return another with the same keys."""
-        return type(self)(deepcopy(self.data), dict(self.origins))
-
     def has(self, key: Key) -> bool:
         """Whether there is such a key."""
-        node: Any = self.data
+        node: Any = self
         for part in key:
-            if not isinstance(node, dict) or part not in node:
+            if not isinstance(node, Draft) or part not in node:
                 return False
             node = node[part]
         return True
 
-    def at(self, key: Key) -> Any:
-        """Return the value of a key that is there."""
-        node: Any = self.data
+    def origin(self, key: Sequence[str | int]) -> str:
+        """Return where a key, or else the nearest one around it, was written."""
+        node, where = self, self.where
         for part in key:
-            node = node[part]
-        return node
+            if isinstance(node, Draft):
+                where = node.origins.get(str(part), where)
+                node = node.get(str(part))
+            elif isinstance(node, list) and str(part).isdecimal() and int(part) < len(node):
+                node = node[int(part)]
+            else:
+                break
+        return where
 
     def replace(self, key: Key, value: Any, origin: str) -> None:
         """Set a dotted key to a value, whatever was there."""
-        self._around(key, origin)[key[-1]] = deepcopy(value)
-        self._written(key, origin)
+        around = self._around(key, origin)
+        around[key[-1]], around.origins[key[-1]] = deepcopy(value), origin
 
     def overlay(self, key: Key, value: Any, origin: str) -> None:
         """Set a dotted key: mappings merge, unless the new one names a ``kind``."""
-        self._overlay(self._around(key, origin), key, value, origin)
+        around = self._around(key, origin)
+        old = around.get(key[-1])
+        if isinstance(value, Draft) and isinstance(old, Draft) and "kind" not in value:
+            for name, inner in value.items():
+                old.overlay((name,), inner, value.origins[name])
+            around.origins[key[-1]] = origin
+        else:
+            around.replace(key[-1:], value, origin)
 
-    def _around(self, key: Key, origin: str) -> dict[str, Any]:
-        node = self.data
-        for length, part in enumerate(key[:-1], start=1):
-            if not isinstance(node.get(part), dict):
-                node[part] = {}
-                self._written(key[:length], origin)
+    def _around(self, key: Key, origin: str) -> "Draft":
+        node = self
+        for part in key[:-1]:
+            if not isinstance(node.get(part), Draft):
+                node[part], node.origins[part] = Draft(), origin
             node = node[part]
         return node
 
-    def _written(self, key: Key, origin: str) -> None:
-        """Note where a key's whole value comes from; what was inside the old one is gone."""
-        for inner in [k for k in self.origins if k[: len(key)] == key]:
-            del self.origins[inner]
-        self.origins[key] = origin
 
-    def _overlay(self, node: dict[str, Any], key: Key, value: Any, origin: str) -> None:
-        old = node.get(key[-1])
-        if isinstance(value, dict) and isinstance(old, dict) and "kind" not in value:
-            for name, inner in value.items():
-                self._overlay(old, (*key, name), inner, origin)
-            self.origins[key] = origin
-        else:
-            node[key[-1]] = deepcopy(value)
-            self._written(key, origin)
+class _Loader(Loader):
+    """Reads mappings, whose keys are text, as drafts."""
 
-    def origin(self, key: Sequence[str | int]) -> str:
-        """Return where a key, or else the nearest mapping around it, was written."""
-        parts = tuple(str(part) for part in key)
-        for length in range(len(parts), -1, -1):
-            if parts[:length] in self.origins:
-                return self.origins[parts[:length]]
-        return ""
+    def construct_draft(self, node: yaml.MappingNode) -> Iterator[Draft]:
+        """Yield the draft, and fill it afterwards: its values are not read yet."""
+        draft = Draft()
+        yield draft
+        self.flatten_mapping(node)
+        for name, value in node.value:
+            draft[name.value] = self.construct_object(value)
+            draft.origins[name.value] = _line(self.name, name.start_mark)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_draft)
 
 
 def _read(draft: Draft, path: Path, seen: tuple[str, ...]) -> None:
     """Lay one file, and before it the files that it extends, over a draft."""
     where = str(path)
-    text = _text_of(path)
-    root = _compose(text, where)
+    root, data = _parsed(_text_of(path), where)
     if root is None:
         raise ScenarioError(Fault(where, "", "is empty: a scenario needs at least a name"))
-    if not isinstance(root, yaml.MappingNode):
-        kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+    if not isinstance(data, Draft):
+        kind = "a list" if isinstance(data, list) else "a single value"
         text = f"needs a mapping (key: value), got {kind}"
         raise ScenarioError(Fault(_line(where, root.start_mark), "", text))
-    data = _construct(root, where)
-    origins = dict(_origins(root, (), where))
     if "extends" in data:
         bases = data.pop("extends")
         for base in bases if isinstance(bases, list) and bases else [bases]:
-            _extend(draft, path, base, origins[("extends",)], (*seen, os.path.realpath(path)))
-    draft.origins[()] = where
+            _extend(draft, path, base, data.origins["extends"], (*seen, os.path.realpath(path)))
     for key, value in data.items():
         write = draft.replace if key in EXPANSION_KEYS else draft.overlay
-        write((key,), value, origins[(key,)])
-    draft.origins.update(origins)
+        write((key,), value, data.origins[key])
 
 
 def _extend(draft: Draft, path: Path, base: Any, where: str, seen: tuple[str, ...]) -> None:
@@ -152,30 +149,31 @@ def _text_of(path: Path) -> str:
     raise ScenarioError(Fault(str(path), "", text))
 
 
-def _compose(text: str, where: str) -> yaml.Node | None:
-    """Return the tree of a YAML text, its keys unique and all of them text."""
+def _parsed(text: str, where: str) -> tuple[yaml.Node | None, Any]:
+    """Return the tree of a YAML text, and what it says: mappings as drafts, keys unique."""
     try:
         root = yaml.compose(text, Loader=Loader)
-        if root is not None and _n_values(root, {}) > MOST_VALUES:
-            text = f"has more than {MOST_VALUES:,} values, those that *names repeat included"
-            raise ScenarioError(Fault(where, "", text))
-        faults = [] if root is None else list(_prepared(root, (), where, ()))
+        faults = [] if root is None else list(_faults_of(root, where))
+        loader = _Loader("")
+        loader.name = where
+        data = None if root is None or faults else loader.construct_document(root)
     except yaml.YAMLError as fault:
         raise ScenarioError(_yaml_fault(where, fault)) from None
     except RecursionError:
         raise ScenarioError(Fault(where, "", "is nested too deeply")) from None
-    if faults:
-        raise ScenarioError(*faults)
-    return root
-
-
-def _construct(root: yaml.Node, where: str) -> Any:
-    try:
-        return Loader("").construct_document(root)
-    except yaml.YAMLError as fault:
-        raise ScenarioError(_yaml_fault(where, fault)) from None
     except ValueError as fault:  # such as the integer 0x_
         raise ScenarioError(Fault(where, "", f"is not YAML: {fault}")) from None
+    if faults:
+        raise ScenarioError(*faults)
+    return root, data
+
+
+def _faults_of(root: yaml.Node, where: str) -> Iterator[Fault]:
+    if _n_values(root, {}) > MOST_VALUES:
+        text = f"has more than {MOST_VALUES:,} values, those that *names repeat included"
+        yield Fault(where, "", text)
+    else:
+        yield from _prepared(root, (), where, ())
 
 
 def _no_such_file(path: Path) -> str:
@@ -201,14 +199,6 @@ def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:
     elif begun and mark and begun.line != mark.line:
         problem = f"{problem.splitlines()[0]} (it begins in line {begun.line + 1})"
     return Fault(line, "", f"is not YAML: {problem.splitlines()[0]}")
-
-
-def _origins(node: yaml.Node, key: Key, where: str) -> Iterator[tuple[Key, str]]:
-    if isinstance(node, yaml.MappingNode):
-        for name, value in node.value:
-            inner = (*key, str(name.value))
-            yield inner, _line(where, name.start_mark)
-            yield from _origins(value, inner, where)
 
 
 def _n_values(node: yaml.Node, known: dict[int, int]) -> int:
@@ -273,8 +263,7 @@ def _parse_setting(text: str) -> tuple[Key, Any]:
     if not separator or not name.strip():
         raise ScenarioError(Fault("--set", text, "needs KEY=VALUE, such as rounds=10"))
     try:
-        root = _compose(value, "--set")
-        data = None if root is None else _construct(root, "--set")
+        _, data = _parsed(value, "--set")
     except ScenarioError as error:
         told = (Fault("--set", f.key or name, f"the value {f.text}") for f in error.faults)
         raise ScenarioError(*told) from None

@@ -2,7 +2,8 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
 AnyScenario = Scenario | CentralizedScenario
 """The kinds of scenario; ``kind`` picks the class, and without it a scenario is federated."""
 S = TypeVar("S", bound=AnyScenario)
+Swept = tuple[str | None, Any, str]
+"""A swept key's value: its name, if it has one, the value itself, and where it was written."""
 
 
 def load_files(
@@ -111,7 +114,9 @@ def load_scenarios(
     for key, value in parsed:
         if key[0] in EXPANSION_KEYS:
             draft.replace(key, value, "--set")
-    variants, sweep = _taken(draft, "variants") or {"default": {}}, _taken(draft, "sweep")
+    variants, sweep = _taken(draft, "variants"), _taken(draft, "sweep")
+    if not variants:
+        variants.replace(("default",), None, draft.origin(("variants",)))
     given = [(key, value) for key, value in parsed if key[0] not in EXPANSION_KEYS]
     plain = _set_in_base(draft, variants, sweep, given)
 
@@ -119,12 +124,12 @@ def load_scenarios(
     faults: list[Fault] = []
     unused = [key for key, _ in plain]
     points = _sweep_points(draft, sweep)
-    for (name, overrides), point in itertools.product(variants.items(), points):
+    for name, point in itertools.product(variants, points):
         try:
-            run = _one_run(draft, name, overrides, plain, point)
-            if not _is_of(run.data.get("variant", "default"), asked):
+            run = _one_run(draft, variants, name, plain, point)
+            if not _is_of(run.get("variant", "default"), asked):
                 continue
-            unused = [key for key in unused if run.origins.get(key) != "--set"]
+            unused = [key for key in unused if not run.has(key) or run.origin(key) != "--set"]
             scenarios.append(_build(run))
         except ScenarioError as error:
             faults += error.faults
@@ -135,7 +140,7 @@ def load_scenarios(
         text = "is in no run: variants, a sweep or a later --set put something else in its place"
         faults += [Fault("--set", ".".join(key), text) for key in unused]
     faults += _repeated_runs(scenarios, draft.origin(("sweep",)))
-    faults += _other_engines(scenarios, draft)
+    faults += _other_engines(scenarios, sweep.origins, draft.origin(("variants",)))
     if len({type(scenario) for scenario in scenarios}) > 1:
         text = "federated and centralized runs need a file each"
         faults.append(Fault(draft.origin(("variants",)), "kind", text))
@@ -145,7 +150,7 @@ def load_scenarios(
 
 
 def _set_in_base(
-    draft: Draft, variants: dict[str, Any], sweep: dict[str, Any], settings: list[tuple[Key, Any]]
+    draft: Draft, variants: Draft, sweep: Draft, settings: list[tuple[Key, Any]]
 ) -> list[tuple[Key, Any]]:
     """Lay settings of the command line over the base, and over sweeps of the same keys, in place.
 
@@ -153,14 +158,14 @@ def _set_in_base(
         The settings; in place of a mapping that is merged, a setting for each key in it.
     """
     plain = [inner for key, value in settings for inner in _inside(key, value)]
-    overlaid = [_overlaid(draft, name, overrides) for name, overrides in variants.items()]
-    swept_here = [key for key in sweep if draft.origin(("sweep", key)) == "--set"]
+    overlaid = [_overlaid(draft, variants, name) for name in variants]
+    swept_here = [key for key in sweep if sweep.origins[key] == "--set"]
     for key, value in (*settings, *plain):
         if (dotted := ".".join(key)) in swept_here:
             text = f"is set, and swept by sweep.{dotted}, at once: leave one out"
             raise ScenarioError(Fault("--set", dotted, text))
         if dotted in sweep:
-            sweep[dotted], draft.origins["sweep", dotted] = [value], "--set"
+            sweep.replace((dotted,), [value], "--set")
     for key, value in plain:
         # A parameter of a method that only variants name is not the base's.
         if draft.has(key) or not any(variant.has(key) for variant in overlaid):
@@ -185,13 +190,13 @@ def _inside(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
 
 def _one_run(
     base: Draft,
+    variants: Draft,
     variant: str,
-    overrides: Any,
     settings: list[tuple[Key, Any]],
-    sweep_point: dict[str, tuple[str | None, Any]],
+    point: dict[str, Swept],
 ) -> Draft:
     """Return the base with a variant, settings of the command line and swept values laid over."""
-    draft = _overlaid(base, variant, overrides)
+    draft = _overlaid(base, variants, variant)
 
     def set_inside(changed: Draft, outer: Key) -> None:
         for key, value in settings:
@@ -200,31 +205,28 @@ def _one_run(
 
     set_inside(draft, ())
     suffix = ""
-    for dotted, (name, value) in sweep_point.items():
+    for dotted, (name, value, where) in point.items():
         swept, alone = tuple(dotted.split(".")), Draft()  # alone: for the run's name
         for changed in (draft, alone):
-            changed.overlay(swept, value, base.origin(("sweep", dotted)))
+            changed.overlay(swept, value, where)
             set_inside(changed, swept)
         if dotted != "seed":
-            label = _label(alone.at(swept)) if name is None else name
-            suffix += f",{swept[-1]}={label}"
+            suffix += f",{swept[-1]}={_label(alone) if name is None else name}"
     if variant != "default" or suffix:
-        where = base.origin(("variants", variant))
-        draft.replace(("variant",), (variant + suffix).removeprefix("default,"), where)
+        own = (variant + suffix).removeprefix("default,")
+        draft.replace(("variant",), own, variants.origins[variant])
     return draft
 
 
 def _build(draft: Draft) -> AnyScenario:
     """Return the typed scenario of one run."""
-    _locate_own_code(draft, draft.data, ())
-    _locate_initial_model(draft)
     model = _class_of(draft)
 
     def fault(key: Sequence[str | int], text: str) -> Fault:
         return Fault(draft.origin(key), ".".join(map(str, key)), text)
 
     try:
-        scenario = model.model_validate(draft.data)
+        scenario = model.model_validate(_located(draft))
     except ValidationError as error:
         found = describe(error.errors(), model)
         raise ScenarioError(*(fault(key, text) for key, text in found)) from None
@@ -233,40 +235,41 @@ def _build(draft: Draft) -> AnyScenario:
     return scenario
 
 
-def _locate_own_code(draft: Draft, node: Any, key: tuple[str | int, ...]) -> None:
-    """Make a user's files relative to the YAML file that names them, or on the command line to the
-    current folder, in place."""
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    place = "path" if isinstance(node, dict) and node.get("kind") == "flower" else "kind"
-    for name, value in list(items):
-        if isinstance(value, dict | list):
-            _locate_own_code(draft, value, (*key, name))
-        elif is_own(value) and name == place:
-            folder = _folder_of(draft, (*key, name))
-            if value.rpartition(":")[0].endswith(".py"):
-                node[name] = str(folder / value)
-            else:
-                look_beside(folder, value)
+def _located(draft: Draft) -> dict[str, Any]:
+    """Return plain data that name a user's files, and a trained model, from the current folder."""
+    data = _plain(draft)
+    match data.get("init"):
+        case str(path):
+            data["init"] = str(_folder_of(draft, "init") / path)
+        case {"path": str(path)}:
+            data["init"]["path"] = str(_folder_of(draft["init"], "path") / path)
+    return data
 
 
-def _locate_initial_model(draft: Draft) -> None:
-    """Make the path of a trained model relative to where it was written, in place."""
-    given = draft.data.get("init")
-    if isinstance(given, str):
-        draft.data["init"] = str(_folder_of(draft, ("init",)) / given)
-    elif isinstance(given, dict) and isinstance(given.get("path"), str):
-        given["path"] = str(_folder_of(draft, ("init", "path")) / given["path"])
+def _plain(value: Any) -> Any:
+    """Return plain data, a user's functions located."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if not isinstance(value, Draft):
+        return value
+    plain = {name: _plain(inner) for name, inner in value.items()}
+    place = "path" if value.get("kind") == "flower" else "kind"
+    if is_own(own := value.get(place)):
+        folder = _folder_of(value, place)
+        if own.rpartition(":")[0].endswith(".py"):
+            plain[place] = str(folder / own)
+        else:
+            look_beside(folder, own)
+    return plain
 
 
-def _folder_of(draft: Draft, key: Sequence[str | int]) -> Path:
+def _folder_of(around: Draft, key: str) -> Path:
     """Return the folder of the file that a key was written in; the current one for ``--set``."""
-    origin = draft.origin(key)
-    file = origin.rpartition(":")[0] or draft.origin(())  # without the line
-    return Path() if origin == "--set" else Path(file).parent
+    return Path(around.origins[key].rpartition(":")[0]).parent  # without the line
 
 
 def _class_of(draft: Draft) -> type[AnyScenario]:
-    kind = draft.data.get("kind")
+    kind = draft.get("kind")
     if kind == "centralized":
         return CentralizedScenario
     if kind is not None:
@@ -275,36 +278,35 @@ def _class_of(draft: Draft) -> type[AnyScenario]:
     return Scenario
 
 
-def _overlaid(base: Draft, variant: str, overrides: Any) -> Draft:
+def _overlaid(base: Draft, variants: Draft, name: str) -> Draft:
     """Return the base with a variant's keys laid over it."""
-    where = base.origin(("variants", variant))
-    if overrides is not None and not isinstance(overrides, dict):
-        raise ScenarioError(
-            Fault(where, f"variants.{variant}", "needs a mapping of keys to values")
-        )
-    draft = base.copy()
-    for dotted, value in (overrides or {}).items():
-        key, where = tuple(dotted.split(".")), base.origin(("variants", variant, dotted))
+    overrides = Draft() if variants[name] is None else variants[name]
+    if not isinstance(overrides, Draft):
+        text = "needs a mapping of keys to values"
+        raise ScenarioError(Fault(variants.origins[name], f"variants.{name}", text))
+    draft = deepcopy(base)
+    for dotted, value in overrides.items():
+        key, where = tuple(dotted.split(".")), overrides.origins[dotted]
         if key[0] in EXPANSION_KEYS:
             text = "is a whole file's: give it at the top"
-            raise ScenarioError(Fault(where, f"variants.{variant}.{key[0]}", text))
+            raise ScenarioError(Fault(where, f"variants.{name}.{key[0]}", text))
         draft.overlay(key, value, where)
     return draft
 
 
-def _taken(draft: Draft, key: str) -> dict[str, Any]:
+def _taken(draft: Draft, key: str) -> Draft:
     """Take the mapping of variants, or of swept values, out of a draft."""
-    value = draft.data.pop(key, None)
-    if value is not None and not isinstance(value, dict):
+    value = draft.pop(key, None)
+    if value is not None and not isinstance(value, Draft):
         text = f"needs a mapping (key: value), got {short(value)}"
         raise ScenarioError(Fault(draft.origin((key,)), key, text))
-    return dict(value or {})
+    return Draft() if value is None else value
 
 
-def _sweep_points(draft: Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[str | None, Any]]]:
-    """Return every combination of swept keys' values, each value with its name if it has one."""
+def _sweep_points(draft: Draft, sweep: Draft) -> list[dict[str, Swept]]:
+    """Return every combination of swept keys' values."""
     for key, values in sweep.items():
-        where, dotted = draft.origin(("sweep", key)), f"sweep.{key}"
+        where, dotted = sweep.origins[key], f"sweep.{key}"
         if not isinstance(values, list | dict) or not values:
             text = f"needs a list of values, or a mapping of names to values, got {short(values)}"
             raise ScenarioError(Fault(where, dotted, text))
@@ -323,9 +325,11 @@ def _sweep_points(draft: Draft, sweep: dict[str, Any]) -> list[dict[str, tuple[s
         if unfit and key != "seed":  # which is in no variant's name
             text = f"needs names of letters, digits and . _ = , -, got {unfit[0]!r}"
             raise ScenarioError(Fault(where, dotted, text))
-    named = [
-        list(values.items()) if isinstance(values, dict) else [(None, v) for v in values]
-        for values in sweep.values()
+    named: list[list[Swept]] = [
+        [(name, value, values.origins[name]) for name, value in values.items()]
+        if isinstance(values, Draft)
+        else [(None, value, sweep.origins[key]) for value in values]
+        for key, values in sweep.items()
     ]
     return [dict(zip(sweep, point, strict=True)) for point in itertools.product(*named)]
 
@@ -363,14 +367,15 @@ def _label(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value))
 
 
-def _other_engines(scenarios: Sequence[AnyScenario], draft: Draft) -> Iterator[Fault]:
+def _other_engines(
+    scenarios: Sequence[AnyScenario], swept: Mapping[str, str], otherwise: str
+) -> Iterator[Fault]:
     """Yield a fault for each key of the engine, which all runs of a command share, that differs."""
     engines = [dict(scenario.engine) for scenario in scenarios]
     for key in engines[0] if engines else ():
         values = list(dict.fromkeys(engine[key] for engine in engines))
         if len(values) > 1:
-            swept = draft.origin(("sweep", f"engine.{key}"))
-            where = swept if swept != draft.origin(()) else draft.origin(("variants",))
+            where = swept.get(f"engine.{key}", swept.get("engine", otherwise))
             text = (
                 f"all runs of a command share one engine, got {', '.join(map(str, values))}: "
                 "name it once, outside variants and sweep"

@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args
+from typing import Annotated, Any, ClassVar, TypeGuard, TypeVar, Union, get_args
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ S = TypeVar("S", bound=BaseModel)
 PATH = r"^[^:\s][^:]*:[A-Za-z_]\w*$"
 
 
-def is_own(kind: object) -> bool:
+def is_own(kind: object) -> TypeGuard[str]:
     """Whether a kind says where a user's function is, and is no name of ours."""
     return isinstance(kind, str) and ":" in kind
 

@@ -502,6 +502,29 @@ def test_a_fault_in_a_variant_names_the_variant_s_line(faults_of):
     ]
 
 
+def test_a_fault_inside_a_list_or_a_variant_s_mapping_names_the_key_s_own_line(faults_of):
+    text = """\
+attackers:
+  - count: 1
+    attack:
+      kind: sign_flip
+      scale: 0
+variants:
+  worse:
+    training:
+      momentum: 2
+sweep:
+  rounds:
+    few: 1
+    none: 0
+"""
+    assert sorted(faults_of(GOOD + text)) == [
+        "wrong.yaml:13: attackers.0.attack.scale: needs > 0.0, got 0",
+        "wrong.yaml:17: training.momentum: needs < 1.0, got 2",
+        "wrong.yaml:21: rounds: needs > 0, got 0",
+    ]
+
+
 def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
     (tmp_path / "base.yaml").write_text(with_change("rounds: 6", "rounds: 0"))
     assert faults_of("extends: base.yaml\n") == ["base.yaml:2: rounds: needs > 0, got 0"]

@@ -463,6 +463,15 @@ def test_code_in_a_list_is_the_users_too(tmp_path):
     assert [hasattr(module, "whole") for module in users_modules(scenario)] == [True]
 
 
+def test_code_that_a_file_names_once_and_repeats_by_an_alias_is_found(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def whole(rows): ...\n")
+    steps = "  pre_aggregation: [&mine {kind: 'mine.py:whole'}, *mine]\n"
+    (tmp_path / "own.yaml").write_text(SCENARIO.replace("KIND", "kind: mean") + steps)
+    monkeypatch.chdir(tmp_path.parent)
+    (scenario,) = load_scenarios(Path(tmp_path.name) / "own.yaml")
+    assert [own.kind for own in own_specs(scenario)] == ["mine.py:whole"] * 2
+
+
 def test_a_users_module_of_a_library_s_name_hides_none(tmp_path):
     (tmp_path / "random.py").write_text(RULE)
     scenario = load(tmp_path, GOOD.replace("mine.py", "random.py"))
