@@ -366,7 +366,8 @@ def show(
         text = "is centralized, and show draws what clients hold: leave it out, or use validate"
         _refuse("kind", text, scenario)
     federation = checked_federation(one, DatasetCache(data_dir))
-    strips = specimens(federation, one.attackers_by_poison, columns, one.evaluation.max_examples)
+    attackers = {name: one.attackers_with(name) for name in one.named_poisons}
+    strips = specimens(federation, attackers, columns, one.evaluation.max_examples)
     if not strips:
         text = "hold nothing to show: there is no honest client and no poison"
         _refuse("clients", text, scenario)

@@ -150,7 +150,7 @@ def is_attacked(scenario: Scenario) -> bool:
     """Whether anybody sends or trains on anything else than an honest client would."""
     return any(
         kind.schedule.first != "never"
-        and (kind.attack.kind != "none" or (kind.poison and kind.poison.kind != "none"))
+        and (kind.attack.kind != "none" or kind.poison.kind != "none")
         for kind in scenario.attacker_kinds
     )
 

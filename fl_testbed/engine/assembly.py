@@ -106,10 +106,7 @@ def build_client_app(
         memory.device,
         cache_bytes(memory.device),
     ).get
-    kind_of = {client: kind for ids, kind in scenario.attackers_by_id for client in ids}
-
-    poison_of = {c: name for name, ids in scenario.attackers_by_poison.items() for c in ids}
-
+    kind_of = {client: kind for kind in scenario.attacker_kinds for client in kind.clients}
     settings_in = lru_cache(maxsize=1)(scenario.training_in)  # the same for all of a round
 
     def work_of(client: int, round_: int, learnt: Learnt = NOTHING) -> Work:
@@ -120,7 +117,7 @@ def build_client_app(
         keeps_received = training_attack is not None and training_attack.needs_previous
         if not kind.schedule.build().is_active(round_):
             return Work(shard_of(client), settings, keeps_received=keeps_received)
-        if poison_of.get(client) in learnt:  # of this round alone
+        if kind.poison_name in learnt:  # of this round alone
             shard = federation.shard(client, learnt).to(memory.device)
         else:
             shard = shard_of(client, clean=False)

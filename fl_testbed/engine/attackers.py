@@ -33,7 +33,7 @@ def wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
     """Return what attackers must be dealt. Where they want different kinds of examples, those who
     do not want what the first of them wants get whatever comes."""
     kinds = [kind for kind in scenario.attacker_kinds if kind.count]
-    wants = [kind.poison and kind.poison.wanted(dataset.train.labels) for kind in kinds]
+    wants = [kind.poison.wanted(dataset.train.labels) for kind in kinds]
     masks = [want[0] for want in wants if want is not None]
     if not masks:
         return None
@@ -60,17 +60,14 @@ class AttackersPoison:
 
     def __init__(self, scenario: Scenario, federation: Federation) -> None:
         self._scenario, self._federation = scenario, federation
-        clients = scenario.attackers_by_poison
-        self._own = {
-            client: (name, place)
-            for name, ids in clients.items()
-            for place, client in enumerate(ids)
-        }
+        self._own: dict[int, tuple[str, int]] = {}
         self._plans: dict[str, Plan] = {}
         for name, poison in scenario.named_poisons.items():
-            plan = poison.build(_scene(clients[name], scenario, federation))
+            clients = scenario.attackers_with(name)
+            plan = poison.build(_scene(clients, scenario, federation))
             if plan is not None:
                 self._plans[name] = plan
+                self._own |= {client: (name, place) for place, client in enumerate(clients)}
 
     def __call__(
         self, shard: Shard, client: int, rng: np.random.Generator, learnt: Learnt
@@ -119,13 +116,12 @@ class AttackersPoison:
         return learnt
 
     def _first_active(self, poison: str, round_: int, there: AbstractSet[int]) -> int | None:
-        own = there & set(self._scenario.attackers_by_poison[poison])
         active = (
-            ids
-            for ids, kind in self._scenario.attackers_by_id
-            if kind.schedule.build().is_active(round_)
+            kind.clients
+            for kind in self._scenario.attacker_kinds
+            if kind.poison_name == poison and kind.schedule.build().is_active(round_)
         )
-        return next((client for ids in active for client in ids if client in own), None)
+        return next((client for ids in active for client in ids if client in there), None)
 
 
 def _scene(attackers: Sequence[int], scenario: Scenario, federation: Federation) -> Scene:
@@ -166,14 +162,14 @@ def with_attackers(
     """
     kinds = [
         Attackers(
-            clients=ids,
+            clients=kind.clients,
             attack=attack,
             knowledge=kind.attack.seen,
             schedule=kind.schedule.build(),
             samples_everybody=kind.attack.samples_everybody,
         )
-        for ids, kind in scenario.attackers_by_id
-        if ids and (attack := kind.attack.build()) is not None
+        for kind in scenario.attacker_kinds
+        if kind.clients and (attack := kind.attack.build()) is not None
     ]
     if not kinds:
         return grid

@@ -130,10 +130,10 @@ def checked_federation(
         if isinstance(scenario.strategy, StrategySpec):
             rule = scenario.strategy.aggregation
             rule.check_layers(layers_of(model), federation.dataset.n_classes)
-        for ids, _ in scenario.attackers_by_id if poison else ():
-            for attacker in ids[:1]:
+        for kind in scenario.attacker_kinds if poison else ():
+            for attacker in kind.clients[:1]:
                 federation.shard(attacker)  # a trigger may not fit, or examples be missing
-        nobodys = not all(scenario.attackers_by_poison.values())
+        nobodys = not all(map(scenario.attackers_with, scenario.named_poisons))
         if poison and nobodys and federation.poison is not None:  # its success is measured too
             federation.poison.goals(federation.majority(test_set(scenario, federation)))
         return federation

@@ -133,11 +133,11 @@ def _untrained_pieces(folder: Path, scenario: Scenario, restart: float) -> dict[
             continue
         clients = after_round(answered(read_table(folder / "clients.csv")), restart)
         attacked: set[int] = set()
-        for ids, kind in scenario.attackers_by_id:
-            own = clients[clients["client"].isin(ids)]
+        for kind in scenario.attacker_kinds:
+            own = clients[clients["client"].isin(kind.clients)]
             is_active = own["round"].map(kind.schedule.build().is_active).astype(bool)
             attacked.update(own["client"][is_active])
-        n, places = poison.n_pieces, enumerate(scenario.attackers_by_poison[name])
+        n, places = poison.n_pieces, enumerate(scenario.attackers_with(name))
         trained = {place % n for place, client in places if client in attacked}
         if 0 < len(trained) < n:
             untrained[name] = sorted(set(range(n)) - trained)

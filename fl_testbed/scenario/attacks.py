@@ -22,7 +22,7 @@ from clients.attacks.perturbation import Direction
 from clients.reporting import Claim
 from clients.training import LocalTraining, State, StepHook
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors
-from fl_testbed.scenario.poisons import AnyPoisonSpec
+from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
 from fl_testbed.scenario.spec import (
     ClientCount,
     Contradiction,
@@ -405,11 +405,23 @@ class AttackersSpec(Spec):
     reported_loss: Claim = "honest"  # low: a tenth of it; high: ten times it
     schedule: ScheduleSpec = ScheduleSpec()
 
+
+class AttackerKind(AttackersSpec):
+    """Attackers of one kind as a run has them: known by their ids, their poison by its name."""
+
+    poison: AnyPoisonSpec = NoPoisonSpec()  # pyright: ignore[reportIncompatibleVariableOverride]
+    poison_name: str  # what results call it; empty for none
+    first: NonNegativeInt  # of their client ids
+
+    @property
+    def clients(self) -> range:
+        """Their ids."""
+        return range(self.first, self.first + self.count)
+
     @property
     def ever_attacks(self) -> bool:
         """Whether they do anything in any round that an honest client would not."""
-        means = (self.poison, self.training_attack, self.attack)
-        armed = any(own is not None and own.kind != "none" for own in means)
+        armed = {self.poison.kind, self.training_attack.kind, self.attack.kind} != {"none"}
         lies = self.reported_loss != "honest" or self.training != AttackerTrainingSpec()
         return self.schedule.first != "never" and (armed or lies)
 
@@ -422,7 +434,7 @@ class AttackersSpec(Spec):
                 "needs 2 or more, got 1; raise the count or let them be omniscient"
             )
             yield "attack.knowledge", text
-        if attack.needs_twin and self.poison and self.poison.kind == "none" and self.count:
+        if attack.needs_twin and self.poison.kind == "none" and self.count:
             yield "attack", f"{attack.kind} hides a poison: give the attackers one"
         if isinstance(attack, AlieSpec) and attack.z == "quantile" and 2 * self.count >= n_clients:
             text = (

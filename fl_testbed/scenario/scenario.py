@@ -11,6 +11,7 @@ from clients.training import LocalTraining
 from fl_testbed.scenario.attacks import (
     AnyAttackSpec,
     AnyTrainingAttackSpec,
+    AttackerKind,
     AttackersSpec,
     NoAttackSpec,
     NoTrainingAttackSpec,
@@ -110,46 +111,33 @@ class Scenario(WholeScenario):
         return self.sampling.count(len(self.clients.population))
 
     @property
-    def attacker_kinds(self) -> list[AttackersSpec]:
-        """The kinds of attackers, in the order of their client ids, each with its own poison."""
-        if not self.attackers:
-            own = {key: getattr(self, key) for key in ("poison", *OF_ONE_KIND)}
-            return [AttackersSpec(count=self.clients.poisoned, **own)]
-        return [
-            kind.model_copy(update={"poison": self.poison}) if kind.poison is None else kind
-            for kind in self.attackers
-        ]
-
-    @property
-    def attackers_by_id(self) -> list[tuple[range, AttackersSpec]]:
-        """The client ids of each kind of attackers."""
-        by_id, start = [], len(self.clients.population) - self.clients.poisoned
-        for kind in self.attacker_kinds:
-            by_id.append((range(start, start + kind.count), kind))
-            start += kind.count
-        return by_id
+    def attacker_kinds(self) -> list[AttackerKind]:
+        """The kinds of attackers, in the order of their client ids."""
+        same = {key: getattr(self, key) for key in OF_ONE_KIND}
+        listed = self.attackers or [AttackersSpec(count=self.clients.poisoned, **same)]
+        first = len(self.clients.population) - self.clients.poisoned
+        named: dict[str, AnyPoisonSpec] = {"": NoPoisonSpec()}
+        kinds: list[AttackerKind] = []
+        for own in listed:
+            poison = own.poison or self.poison
+            if poison not in named.values():
+                like = sum(other.kind == poison.kind for other in named.values())
+                named[f"{poison.kind}.{like + 1}" if like else poison.kind] = poison
+            name = next(name for name, other in named.items() if other == poison)
+            known = {"poison": poison, "poison_name": name, "first": first}
+            kinds.append(AttackerKind(**dict(own) | known))
+            first += own.count
+        return kinds
 
     @property
     def named_poisons(self) -> dict[str, AnyPoisonSpec]:
         """The poisons that differ, by what results call them, whether or not anybody attacks."""
-        named: dict[str, AnyPoisonSpec] = {}
-        for kind in self.attacker_kinds:
-            poison = kind.poison
-            if poison is None or poison.kind == "none" or poison in named.values():
-                continue
-            like = sum(other.kind == poison.kind for other in named.values())
-            named[f"{poison.kind}.{like + 1}" if like else poison.kind] = poison
-        return named
+        return {kind.poison_name: kind.poison for kind in self.attacker_kinds if kind.poison_name}
 
-    @property
-    def attackers_by_poison(self) -> dict[str, list[int]]:
-        """The client ids of the attackers with each poison, by its name."""
-        return {
-            name: [
-                client for ids, kind in self.attackers_by_id if kind.poison == own for client in ids
-            ]
-            for name, own in self.named_poisons.items()
-        }
+    def attackers_with(self, poison: str) -> list[int]:
+        """Return the client ids of the attackers with a poison, by its name."""
+        kinds = [kind for kind in self.attacker_kinds if kind.poison_name == poison]
+        return [client for kind in kinds for client in kind.clients]
 
     @property
     def _restarts_after(self) -> int:

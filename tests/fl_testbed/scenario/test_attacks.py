@@ -75,8 +75,8 @@ def test_every_attack_that_can_be_named_runs(kind, knowledge):
 
 
 def test_one_kind_of_attackers_is_written_in_short(load):
-    ((ids, kind),) = load("attack: {kind: sign_flip}\nschedule: {every: 2}\n").attackers_by_id
-    assert ids == range(12, 16)
+    (kind,) = load("attack: {kind: sign_flip}\nschedule: {every: 2}\n").attacker_kinds
+    assert kind.clients == range(12, 16)
     assert (kind.count, kind.attack.kind, kind.schedule.every) == (4, "sign_flip", 2)
 
 
@@ -89,8 +89,8 @@ attackers:
   - {count: 3, attack: {kind: alie, z: 1.5}, training: {lr: 0.01}}
 """
     )
-    (first, flips), (others, hides) = scenario.attackers_by_id
-    assert (first, others) == (range(12, 13), range(13, 16))
+    flips, hides = scenario.attacker_kinds
+    assert (flips.clients, hides.clients) == (range(12, 13), range(13, 16))
     assert (flips.poison.kind, hides.poison.kind) == ("none", "dirty_label_backdoor")
     honest = scenario.training.build()
     assert flips.training.build(honest) == honest

@@ -107,7 +107,8 @@ def test_poisons_that_differ_have_names_that_differ(load):
     counted = ", ".join(f"{{count: 1, poison: {poison}}}" for poison in kinds)
     scenario = load(f"attackers: [{counted}]\n")
     first = len(scenario.clients.population) - 4
-    assert scenario.attackers_by_poison == {
+    named = {name: scenario.attackers_with(name) for name in scenario.named_poisons}
+    assert named == {
         "dirty_label_backdoor": [first, first + 2],
         "dirty_label_backdoor.2": [first + 1],
     }
@@ -117,7 +118,7 @@ def test_a_poison_is_measured_where_nobody_attacks(load):
     flip = "poison: {kind: label_flip}\n"
     assert list(load(flip, "clients.poisoned=0").named_poisons) == ["label_flip"]
     never = load(flip + "schedule: {first: never}\n")
-    (_, kind), *_ = never.attackers_by_id
+    (kind,) = never.attacker_kinds
     assert not any(kind.schedule.build().is_active(round_) for round_ in range(1, 7))
 
 
