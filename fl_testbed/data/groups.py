@@ -67,6 +67,11 @@ class OwnGroups:
     minority: frozenset[int]
     """Which groups are minorities."""
 
+    @property
+    def is_minority(self) -> np.ndarray:
+        """Marks of the groups that are minorities, shape (groups,)."""
+        return np.isin(np.arange(len(self.names)), list(self.minority))
+
     def dress(self, examples: Examples, rows: np.ndarray, minority: np.ndarray) -> GroupedExamples:
         """Return some training examples; whether their holder is of the minority is no matter."""
         groups = self.held_groups(rows, minority)

@@ -21,6 +21,10 @@ from fl_testbed.data.groups import OwnGroups
 from fl_testbed.data.population import Population
 from strategies.randomness import Purpose, generator
 
+MAJORITY, MINORITY = Role.HONEST_MAJORITY, Role.HONEST_MINORITY
+KINDS = {MAJORITY: "majority", MINORITY: "minority"}
+"""The kinds of data, each an honest role's; attackers hold one of them."""
+
 
 class Draws(IntEnum):
     """What of a federation's partition random numbers are for. Never renumber."""
@@ -171,13 +175,14 @@ class Division:
     examples_each: int | None
     """None: all examples are dealt."""
     groups: OwnGroups | None = None
-    """The examples' own groups; None where the holder decides on the group."""
+    """The examples' own groups, if some are minorities; None where groups do not decide who holds
+    what."""
     concentration: float = 1.0
     """How far the minority keeps to its own clients: 1 wholly, 0 the same mix everywhere."""
     minority_mix: dict[int, float] | None = None
     """Shares of groups in a minority client's data; by default the minority groups' own."""
-    attackers_hold: Role = Role.HONEST_MAJORITY
-    """Which honest clients' kind of data attackers hold."""
+    attackers_hold: Role = MAJORITY
+    """Which kind of data."""
     wanted: Wanted | None = None
     """What attackers need in order to poison."""
     n_server: int = 0
@@ -187,12 +192,20 @@ class Division:
     by_natural_client: bool = False
     """Whether all examples of a natural client go to the minority, or all to the majority."""
 
+    def kind(self, role: Role) -> Role:
+        """Return which kind of data a role's clients hold."""
+        return self.attackers_hold if role is Role.POISONED else role
+
+    def holders(self, kind: Role | None) -> np.ndarray:
+        """Return the ids of the clients that hold a kind of data; without one, of all clients."""
+        roles = [role for role in Role if kind in (None, self.kind(role))]
+        return np.concatenate([self.population.clients(role) for role in roles]).astype(np.int64)
+
     def minority_share(self, role: Role) -> float:
         """Return the share of a role's examples that its clients see in the minority's style."""
         majority, minority = self.population.honest_majority, self.population.honest_minority
         spread = minority / max(1, majority + minority)
-        kind = self.attackers_hold if role is Role.POISONED else role
-        own = 1.0 if kind is Role.HONEST_MINORITY else 0.0
+        own = 1.0 if self.kind(role) is MINORITY else 0.0
         return self.concentration * own + (1 - self.concentration) * spread
 
 
@@ -222,16 +235,16 @@ def disjoint_shards(
     validation, server, order = _held_out(division, order)
     population = division.population
     shares: list[tuple[np.ndarray, Shares]] = []
-    for clients, rows, spare in _pools(division, order, natural_clients):
+    for kind, rows, spare in _pools(division, order, natural_clients):
+        clients = division.holders(kind)
         if not len(clients):
             continue
-        n_attackers = len(np.intersect1d(clients, np.array(population.clients(Role.POISONED))))
         pool = Pool(
             rows,
             labels,
             len(clients),
             division.examples_each,
-            n_attackers,
+            population.poisoned if kind in (None, division.attackers_hold) else 0,
             division.wanted,
             spare,
             natural_clients,
@@ -239,11 +252,9 @@ def disjoint_shards(
         try:
             shares.append((clients, deal(pool, rng)))
         except DataError as fault:
-            if len(clients) == len(population):
+            if kind is None or len(clients) == len(population):
                 raise
-            of_minority = np.isin(clients, np.array(population.clients(Role.HONEST_MINORITY))).any()
-            who = "minority" if of_minority else "majority"
-            raise DataError(f"data of the {who}: {fault}") from None
+            raise DataError(f"data of the {KINDS[kind]}: {fault}") from None
     return _joined(shares, len(population), server, validation)
 
 
@@ -299,14 +310,14 @@ def overlapping_shards(
 
 def _strata(division: Division, order: np.ndarray) -> dict[Role, Strata]:
     groups = division.groups
-    if groups is None or not groups.minority:
+    if groups is None:
         return dict.fromkeys(Role, Strata((order,), np.ones(1)))
     codes = groups.train[order]
     sizes = np.bincount(codes, minlength=len(groups.names))
     mixes = _mixes(division, groups, sizes)
     strata: dict[Role, Strata] = {}
     for role in Role:
-        mix = mixes[division.attackers_hold if role is Role.POISONED else role]
+        mix = mixes[division.kind(role)]
         held = np.flatnonzero(mix)
         if not len(held):  # nobody has this role
             held = np.flatnonzero(sizes)
@@ -332,9 +343,9 @@ def _held_out(division: Division, order: np.ndarray) -> tuple[np.ndarray, np.nda
         )
     validation, order = order[:n_validation], order[n_validation:]
     groups = division.groups
-    if groups is None or not groups.minority or n_server == 0:
+    if groups is None or n_server == 0:
         return validation, order[:n_server], order[n_server:]
-    is_minority = np.isin(groups.train[order], list(groups.minority))
+    is_minority = groups.is_minority[groups.train[order]]
     n_minority = division.n_server_minority
     minority, majority = np.flatnonzero(is_minority), np.flatnonzero(~is_minority)
     if n_minority > len(minority) or n_server - n_minority > len(majority):
@@ -348,35 +359,25 @@ def _held_out(division: Division, order: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _pools(
     division: Division, order: np.ndarray, natural_clients: np.ndarray | None
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Return clients, the rows they are dealt, and rows that only their attackers may have."""
-    population, groups = division.population, division.groups
-    everybody = np.arange(len(population))
-    if groups is None or not groups.minority:
-        return [(everybody, order, None)]
-    ids = {role: np.array(population.clients(role), dtype=np.int64) for role in Role}
-    majority, minority = Role.HONEST_MAJORITY, Role.HONEST_MINORITY
-    clients = {kind: ids[kind] for kind in (majority, minority)}
-    theirs = clients[division.attackers_hold]
-    clients[division.attackers_hold] = np.concatenate([theirs, ids[Role.POISONED]])
+) -> list[tuple[Role | None, np.ndarray, np.ndarray | None]]:
+    """Return for each kind of data the rows that its clients are dealt, and rows that only their
+    attackers may have; without a kind, those of everybody."""
+    groups = division.groups
+    if groups is None:
+        return [(None, order, None)]
     codes = groups.train[order]
     if division.by_natural_client and natural_clients is not None:
         inverse = np.unique(natural_clients[order], return_inverse=True)[1]
-        n_minority = np.bincount(inverse, np.isin(codes, list(groups.minority)))
+        n_minority = np.bincount(inverse, groups.is_minority[codes])
         in_minority = (n_minority / np.bincount(inverse) >= 0.5)[inverse]
-        return [
-            (clients[majority], order[~in_minority], None),
-            (clients[minority], order[in_minority], None),
-        ]
-    sizes = np.bincount(codes, minlength=len(groups.names))
-    counts = _pool_counts(division, groups, sizes, {k: len(c) for k, c in clients.items()})
+        return [(MAJORITY, order[~in_minority], None), (MINORITY, order[in_minority], None)]
+    counts = _pool_counts(division, groups, np.bincount(codes, minlength=len(groups.names)))
     rank = _rank_within(codes, len(groups.names))
-    to_majority = rank < counts[majority][codes]
-    claimed = rank < (counts[majority] + counts[minority])[codes]
-    rows = {majority: order[to_majority], minority: order[claimed & ~to_majority]}
+    to_majority = rank < counts[MAJORITY][codes]
+    claimed = rank < (counts[MAJORITY] + counts[MINORITY])[codes]
     held_by_attackers = np.flatnonzero(counts[division.attackers_hold])
     spare = order[~claimed & np.isin(codes, held_by_attackers)]
-    return [(clients[kind], rows[kind], spare) for kind in (majority, minority)]
+    return [(MAJORITY, order[to_majority], spare), (MINORITY, order[claimed & ~to_majority], spare)]
 
 
 def _rank_within(codes: np.ndarray, n_codes: int) -> np.ndarray:
@@ -390,45 +391,37 @@ def _rank_within(codes: np.ndarray, n_codes: int) -> np.ndarray:
 
 def _mixes(division: Division, groups: OwnGroups, sizes: np.ndarray) -> dict[Role, np.ndarray]:
     """Return the shares of groups in the data of majority and of minority clients."""
-    is_minority = np.isin(np.arange(len(sizes)), list(groups.minority))
-    majority, minority = np.where(is_minority, 0, sizes), np.where(is_minority, sizes, 0)
-    if division.minority_mix is not None:
-        minority = np.array([division.minority_mix.get(g, 0.0) for g in range(len(sizes))])
-    n_majority, n_minority = (
-        division.population.honest_majority,
-        division.population.honest_minority,
-    )
-    for who, n, weights in (("majority", n_majority, majority), ("minority", n_minority, minority)):
-        if n and not weights.sum():
-            raise DataError(f"there is no example of a {who} group for {n} {who} clients")
     own = {
-        Role.HONEST_MAJORITY: majority / max(majority.sum(), 1e-300),
-        Role.HONEST_MINORITY: minority / max(minority.sum(), 1e-300),
+        MAJORITY: np.where(groups.is_minority, 0, sizes),
+        MINORITY: np.where(groups.is_minority, sizes, 0),
     }
-    n_honest = max(1, n_majority + n_minority)
-    overall = (
-        n_majority * own[Role.HONEST_MAJORITY] + n_minority * own[Role.HONEST_MINORITY]
-    ) / n_honest
+    if division.minority_mix is not None:
+        own[MINORITY] = np.array([division.minority_mix.get(g, 0.0) for g in range(len(sizes))])
+    n_honest = {kind: len(division.population.clients(kind)) for kind in KINDS}
+    for kind, who in KINDS.items():
+        if (n := n_honest[kind]) and not own[kind].sum():
+            raise DataError(f"there is no example of a {who} group for {n} {who} clients")
+    own = {kind: weights / max(weights.sum(), 1e-300) for kind, weights in own.items()}
+    overall = sum(n * own[kind] for kind, n in n_honest.items()) / max(1, sum(n_honest.values()))
     c = division.concentration
     return {kind: c * mix + (1 - c) * overall for kind, mix in own.items()}
 
 
 def _pool_counts(
-    division: Division, groups: OwnGroups, sizes: np.ndarray, n_clients: dict[Role, int]
+    division: Division, groups: OwnGroups, sizes: np.ndarray
 ) -> dict[Role, np.ndarray]:
     """Return how many examples of each group majority and minority clients are dealt together."""
-    majority, minority = Role.HONEST_MAJORITY, Role.HONEST_MINORITY
+    n_clients = {kind: len(division.holders(kind)) for kind in KINDS}
     if division.examples_each is None:
-        is_minority = np.isin(np.arange(len(sizes)), list(groups.minority))
-        share = n_clients[minority] / sum(n_clients.values())
+        share = n_clients[MINORITY] / sum(n_clients.values())
         c = division.concentration if 0 < share < 1 else 0.0  # else one kind is dealt everything
-        to_minority = np.rint(sizes * (c * is_minority + (1 - c) * share)).astype(np.int64)
-        return {majority: sizes - to_minority, minority: to_minority}
+        to_minority = np.rint(sizes * (c * groups.is_minority + (1 - c) * share)).astype(np.int64)
+        return {MAJORITY: sizes - to_minority, MINORITY: to_minority}
     mixes = _mixes(division, groups, sizes)
     counts = {
         kind: apportioned(n * division.examples_each, mixes[kind]) for kind, n in n_clients.items()
     }
-    needed = counts[majority] + counts[minority]
+    needed = counts[MAJORITY] + counts[MINORITY]
     for name, n, there in zip(groups.names, needed, sizes, strict=True):
         if n > there:
             raise DataError(
@@ -445,8 +438,6 @@ def _joined(
     validation: np.ndarray,
 ) -> DisjointShards:
     """Put what several pools' clients were dealt into the order of client ids."""
-    if len(shares) == 1:
-        return DisjointShards(*shares[0][1], server, validation)
     sizes = np.zeros(n_clients, dtype=np.int64)
     for clients, (_, starts) in shares:
         sizes[clients] = np.diff(starts)

@@ -71,7 +71,7 @@ def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
     return Division(
         population=population,
         examples_each=clients.examples_each,
-        groups=groups if isinstance(groups, OwnGroups) else None,
+        groups=groups if isinstance(groups, OwnGroups) and groups.minority else None,
         concentration=clients.minority_concentration,
         minority_mix=minority_mix,
         attackers_hold=Role.HONEST_MAJORITY if hold == "majority" else Role.HONEST_MINORITY,

@@ -13,6 +13,7 @@ from fl_testbed.data import DataError, Population
 from fl_testbed.data.dealing import Wanted, dirichlet, iid, natural
 from fl_testbed.data.groups import OwnGroups
 from fl_testbed.data.partition import (
+    MINORITY,
     DisjointShards,
     Division,
     OverlappingShards,
@@ -60,6 +61,9 @@ def test_where_data_is_short_it_is_told_whose():
     division = Division(Population(2, 3, 0), 10, GROUPS, by_natural_client=True)
     with pytest.raises(DataError, match="data of the minority: 0 clients have 10 examples or more"):
         share_out(division, deal=natural, writers=WRITERS)  # each has more of the majority's
+    theirs = replace(division, population=Population(2, 0, 1), attackers_hold=MINORITY)
+    with pytest.raises(DataError, match="data of the minority: 0 clients have 10 examples or more"):
+        share_out(theirs, deal=natural, writers=WRITERS)
 
 
 @given(division=divisions(), seed=seeds)
