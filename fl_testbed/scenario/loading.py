@@ -115,6 +115,9 @@ def load_scenarios(
         if key[0] in EXPANSION_KEYS:
             draft.replace(key, value, "--set")
     variants, sweep = _taken(draft, "variants"), _taken(draft, "sweep")
+    if unfit := [name for name in variants if UNFIT.search(name)]:  # once, not for each swept value
+        text = "needs a name of letters, digits and . _ = , -"
+        raise ScenarioError(*(Fault(variants.origins[n], f"variants.{n}", text) for n in unfit))
     if not variants:
         variants.replace(("default",), None, draft.origin(("variants",)))
     given = [(key, value) for key, value in parsed if key[0] not in EXPANSION_KEYS]

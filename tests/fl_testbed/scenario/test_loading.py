@@ -206,6 +206,12 @@ class TestSweep:
             load(BASE + f"sweep: {sweep}\n")
         assert len(lines_of(error)) == 1
 
+    def test_a_variants_name_is_refused_once(self, load):
+        fault = r"scenario.yaml:9: variants.a\+b: needs a name of letters, digits and . _ = , -"
+        with pytest.raises(ScenarioError, match=fault) as error:
+            load(BASE + "variants: {a+b: {}}\nsweep: {seed: [0, 1], training.lr: [0.1, 0.2]}\n")
+        assert len(lines_of(error)) == 1
+
 
 class TestSettings:
     def test_values_are_yaml(self, load):
