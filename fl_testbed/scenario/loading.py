@@ -18,6 +18,7 @@ from fl_testbed.scenario.faults import (
     models_in,
     short,
     unknown_key,
+    unknown_kind,
 )
 from fl_testbed.scenario.own_code import is_own
 from fl_testbed.scenario.places import parts_of
@@ -270,7 +271,7 @@ def _class_of(draft: Draft) -> type[AnyScenario]:
     if kind == "centralized":
         return CentralizedScenario
     if kind is not None:
-        text = f"unknown kind {kind!r}: centralized, or leave it out for a federated scenario"
+        text = f"{unknown_kind(str(kind), (), Scenario)} (at the top: centralized, or leave it out)"
         raise ScenarioError(Fault(draft.origin(("kind",)), "kind", text))
     return Scenario
 
