@@ -253,7 +253,7 @@ def _resolve(
                 continue
         if not choices and isinstance(part, str):
             continue  # names one of the types that a plain value may have
-        if choices:
+        if choices and isinstance(part, str):  # an item's owner is its list's
             owner = choices[0]
         path.append(part)
         if place < len(loc) - 1 and isinstance(part, str):
@@ -263,7 +263,8 @@ def _resolve(
 
 
 def _kinds(owner: type[BaseModel] | None, path: Path) -> list[str]:
-    field = owner.model_fields.get(str(path[-1])) if owner is not None and path else None
+    names = [part for part in path if isinstance(part, str)]
+    field = owner.model_fields.get(names[-1]) if owner is not None and names else None
     models = models_in(field.annotation) if field else []
     if not all("kind" in model.model_fields for model in models):
         return []  # one may be meant that needs none

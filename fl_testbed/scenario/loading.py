@@ -28,6 +28,7 @@ from fl_testbed.scenario.users_code import look_beside
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
 AnyScenario = Scenario | CentralizedScenario
 """The kinds of scenario; ``kind`` picks the class, and without it a scenario is federated."""
+OF_POOLED_DATA = CentralizedScenario.model_fields.keys() - Scenario.model_fields.keys() - {"kind"}
 S = TypeVar("S", bound=AnyScenario)
 
 
@@ -273,6 +274,10 @@ def _class_of(draft: Draft) -> type[AnyScenario]:
     if kind is not None:
         text = f"{unknown_kind(str(kind), (), Scenario)} (at the top: centralized, or leave it out)"
         raise ScenarioError(Fault(draft.origin(("kind",)), "kind", text))
+    pooled = draft.data.keys() & OF_POOLED_DATA
+    if pooled and "strategy" not in draft.data:
+        text = f"is missing: {min(pooled)} is of pooled data, kind: centralized"
+        raise ScenarioError(Fault(draft.origin(()), "kind", text))
     return Scenario
 
 

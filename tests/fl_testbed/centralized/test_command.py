@@ -154,6 +154,14 @@ CHANGES = {
         SCENARIO.replace("kind: loss_filter", "kind: los_filter"),
         "scenario.yaml:21: stages.0.kind: unknown kind 'los_filter', did you mean 'loss_filter'?",
     ),
+    "no kind": (
+        SCENARIO.replace("kind: centralized", ""),
+        "scenario.yaml: kind: is missing: attacker is of pooled data, kind: centralized",
+    ),
+    "a name where a kind belongs in a list": (
+        SCENARIO + "  short: {stages: [jtt]}\n",
+        "stages.0: needs a mapping, such as {kind: jtt}, got 'jtt'",
+    ),
     "another kind of scenario": (
         SCENARIO.replace("kind: centralized", "kind: central"),
         "scenario.yaml:2: kind: unknown kind 'central' (at the top: centralized, or leave it out)",
