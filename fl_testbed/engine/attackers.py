@@ -32,7 +32,7 @@ from strategies.shapes import CPU
 def wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
     """Return what attackers must be dealt. Where they want different kinds of examples, those who
     do not want what the first of them wants get whatever comes."""
-    kinds = [kind for kind in scenario.attacker_kinds if kind.count]
+    kinds = [kind for kind in scenario.attacker_kinds if kind.size]
     wants = [kind.poison and kind.poison.wanted(dataset.train.labels) for kind in kinds]
     masks = [want[0] for want in wants if want is not None]
     if not masks:
@@ -40,7 +40,7 @@ def wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
     shares = [
         want[1] if want is not None and np.array_equal(want[0], masks[0]) else 0.0 for want in wants
     ]
-    fractions = np.repeat(shares, [kind.count for kind in kinds])
+    fractions = np.repeat(shares, [kind.size for kind in kinds])
     # Who else holds the rare class is what an edge case is about.
     spares_honest = any(isinstance(kind.poison, EdgeCaseBackdoorSpec) for kind in kinds)
     return Wanted(masks[0], fractions, spares_honest)

@@ -48,12 +48,12 @@ def server_memory(
 
 def n_looked_at(scenario: Scenario) -> int:
     """Return how many updates of d numbers attackers keep copies of in a round."""
-    kinds = [kind for kind in scenario.attacker_kinds if kind.count]
-    twins = sum(kind.count for kind in kinds if kind.attack.needs_twin)
+    kinds = [kind for kind in scenario.attacker_kinds if kind.size]
+    twins = sum(kind.size for kind in kinds if kind.attack.needs_twin)
     knowledge = {kind.attack.seen for kind in kinds}
     if Knowledge.OMNISCIENT in knowledge:
         return scenario.n_sampled + twins
-    colluding = sum(kind.count for kind in kinds if kind.attack.seen is Knowledge.COLLUDING)
+    colluding = sum(kind.size for kind in kinds if kind.attack.seen is Knowledge.COLLUDING)
     return min(colluding, scenario.n_sampled) + twins
 
 

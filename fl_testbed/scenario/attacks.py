@@ -397,13 +397,18 @@ class ScheduleSpec(Spec):
 class AttackersSpec(Spec):
     """Attackers of one kind."""
 
-    count: ClientCount  # of clients.poisoned, in the order of their ids
+    count: ClientCount | None = None  # by id, of clients.poisoned; none: all that others leave
     poison: AnyPoisonSpec | None = None  # the scenario's by default
     training: AttackerTrainingSpec = AttackerTrainingSpec()
     training_attack: AnyTrainingAttackSpec = NoTrainingAttackSpec()  # what they do while they train
     attack: AnyAttackSpec = NoAttackSpec()  # what they send
     reported_loss: Claim = "honest"  # low: a tenth of it; high: ten times it
     schedule: ScheduleSpec = ScheduleSpec()
+
+    @property
+    def size(self) -> int:
+        """How many they are, of one of a scenario's ``attacker_kinds``."""
+        return self.count or 0
 
     @property
     def ever_attacks(self) -> bool:
@@ -416,17 +421,17 @@ class AttackersSpec(Spec):
     def contradictions(self, n_clients: int, n_honest: int, rounds: int) -> Iterator[Contradiction]:
         """Yield what no single key shows, as (key, text), for a scenario of that size."""
         attack = self.attack
-        if self.count == 1 and attack.seen is Knowledge.COLLUDING and attack.needs_spread:
+        if self.size == 1 and attack.seen is Knowledge.COLLUDING and attack.needs_spread:
             text = (
                 f"colluding attackers learn from each other how updates differ: {attack.kind} "
                 "needs 2 or more, got 1; raise the count or let them be omniscient"
             )
             yield "attack.knowledge", text
-        if attack.needs_twin and self.poison and self.poison.kind == "none" and self.count:
+        if attack.needs_twin and self.poison and self.poison.kind == "none" and self.size:
             yield "attack", f"{attack.kind} hides a poison: give the attackers one"
-        if isinstance(attack, AlieSpec) and attack.z == "quantile" and 2 * self.count >= n_clients:
+        if isinstance(attack, AlieSpec) and attack.z == "quantile" and 2 * self.size >= n_clients:
             text = (
-                f"alie derives z for a minority of attackers, got {self.count} of {n_clients}: "
+                f"alie derives z for a minority of attackers, got {self.size} of {n_clients}: "
                 "give z, or lower the count"
             )
             yield "attack.z", text
@@ -440,7 +445,7 @@ class AttackersSpec(Spec):
             for key, field in type(attack).model_fields.items():
                 if key in OF_THE_OMNISCIENT and getattr(attack, key) != field.default:
                     yield f"attack.{key}", text
-        if isinstance(attack, MimicSpec) and (attack.client or 0) >= n_honest and self.count:
+        if isinstance(attack, MimicSpec) and (attack.client or 0) >= n_honest and self.size:
             known = f"from 0 to {n_honest - 1}, got {attack.client}" if n_honest else "got none"
             yield "attack.client", f"needs an honest client, {known}"
         yield from inside("schedule", self.schedule.contradictions(rounds))

@@ -111,12 +111,19 @@ class Scenario(WholeScenario):
 
     @property
     def attacker_kinds(self) -> list[AttackersSpec]:
-        """The kinds of attackers, in the order of their client ids, each with its own poison."""
+        """The kinds of attackers, in the order of their client ids, each with its own poison and
+        count."""
         if not self.attackers:
             own = {key: getattr(self, key) for key in ("poison", *OF_ONE_KIND)}
             return [AttackersSpec(count=self.clients.poisoned, **own)]
+        left = self.clients.poisoned - sum(kind.size for kind in self.attackers)
         return [
-            kind.model_copy(update={"poison": self.poison}) if kind.poison is None else kind
+            kind.model_copy(
+                update={
+                    "poison": self.poison if kind.poison is None else kind.poison,
+                    "count": left if kind.count is None else kind.count,
+                }
+            )
             for kind in self.attackers
         ]
 
@@ -125,8 +132,8 @@ class Scenario(WholeScenario):
         """The client ids of each kind of attackers."""
         by_id, start = [], len(self.clients.population) - self.clients.poisoned
         for kind in self.attacker_kinds:
-            by_id.append((range(start, start + kind.count), kind))
-            start += kind.count
+            by_id.append((range(start, start + kind.size), kind))
+            start += kind.size
         return by_id
 
     @property
@@ -282,11 +289,11 @@ class Scenario(WholeScenario):
 
     def _attacker_contradictions(self) -> Iterator[Contradiction]:
         counts = [kind.count for kind in self.attackers]
-        if self.attackers and sum(counts) != self.clients.poisoned:
-            text = (
-                f"the counts sum to {sum(counts)}, clients.poisoned is {self.clients.poisoned}: "
-                "they must be equal"
-            )
+        total, poisoned = sum(kind.size for kind in self.attackers), self.clients.poisoned
+        if counts.count(None) > 1:
+            yield "attackers", "at most one kind takes those that others leave: give others a count"
+        elif total > poisoned or (counts and None not in counts and total < poisoned):
+            text = f"the counts sum to {total}, clients.poisoned is {poisoned}: they must be equal"
             yield "attackers", text
         for key in OF_ONE_KIND:
             if self.attackers and getattr(self, key) != type(self).model_fields[key].default:
@@ -344,7 +351,7 @@ class Scenario(WholeScenario):
 
     def _poison_contradictions(self) -> Iterator[Contradiction]:
         for key, poison in self._poisons_by_key().items():
-            n_attackers = sum(kind.count for kind in self.attacker_kinds if kind.poison == poison)
+            n_attackers = sum(kind.size for kind in self.attacker_kinds if kind.poison == poison)
             found = poison.contradictions(self.clients, self.dataset.minority, n_attackers)
             yield from inside(key, found)
         rarities = {
