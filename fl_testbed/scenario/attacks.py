@@ -397,7 +397,7 @@ class ScheduleSpec(Spec):
 class AttackersSpec(Spec):
     """Attackers of one kind."""
 
-    count: ClientCount  # of clients.poisoned, in the order of their ids
+    count: ClientCount | None = None  # by id, of clients.poisoned; none: all that others leave
     poison: AnyPoisonSpec | None = None  # the scenario's by default
     training: AttackerTrainingSpec = AttackerTrainingSpec()
     training_attack: AnyTrainingAttackSpec = NoTrainingAttackSpec()  # what they do while they train
@@ -409,6 +409,7 @@ class AttackersSpec(Spec):
 class AttackerKind(AttackersSpec):
     """Attackers of one kind as a run has them: known by their ids, their poison by its name."""
 
+    count: NonNegativeInt  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
     poison: AnyPoisonSpec = NoPoisonSpec()  # pyright: ignore[reportIncompatibleVariableOverride]
     poison_name: str  # what results call it; empty for none
     first: NonNegativeInt  # of their client ids

@@ -119,7 +119,7 @@ def _text(
             if context["tag"].endswith(".py"):
                 return f"needs the function's name too, {context['tag']}:name"
             tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
-            return f"unknown kind {context['tag']!r}{_suggestion(context['tag'], tags)}"
+            return unknown_kind(context["tag"], tags, root)
         case "union_tag_not_found" | "model_type" | "model_attributes_type" if kinds:
             if error["input"] in kinds:
                 return f"needs a mapping, such as {{kind: {error['input']}}}, got {given}"
@@ -158,7 +158,11 @@ def unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel]
     if inner and outer in known:
         return f"unknown key: dots are for variants, sweep and --set, write {outer}: {{{inner}: …}}"
     around = tuple(part for part in path[:-1] if isinstance(part, str))
-    places = _places(name, root)
+    places = [
+        place
+        for place in _places(name, root)
+        if len(place) <= len(path) or place[: len(around)] == around
+    ]
     is_users = owner is not None and issubclass(owner, OwnSpec)
     if is_users and (name,) not in places and not _close(name, known):
         return f"unknown key: arguments of a function of yours stand in args: {{{name}: …}}"
@@ -169,17 +173,34 @@ def unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel]
     return f"unknown key{_suggestion(name, known)}"
 
 
+def unknown_kind(kind: str, known: Sequence[str], root: type[BaseModel]) -> str:
+    """Say that there is no such kind, and which, or which key that has it, may be meant."""
+    if not _alike(kind, known) and (places := _places(kind, root, of_kind=True)):
+        return f"unknown kind {kind!r} here, known under {' or '.join(map('.'.join, places))}"
+    return f"unknown kind {kind!r}{_suggestion(kind, known)}"
+
+
 def _known(owner: type[BaseModel] | None, root: type[BaseModel]) -> list[str]:
     """Return the keys of a mapping; the outermost is the file's."""
     own = list(owner.model_fields) if owner is not None else []
     return [*own, *EXPANSION_KEYS] if owner is root else own
 
 
-def _places(name: str, root: type[BaseModel]) -> list[tuple[str, ...]]:
-    """Return where a scenario has a key of that name, as far out as there is any."""
+def _places(name: str, root: type[BaseModel], *, of_kind: bool = False) -> list[tuple[str, ...]]:
+    """Return where a scenario has a key of that name, or of that kind, as far out as there is
+    any."""
     level: list[tuple[tuple[str, ...], type[BaseModel]]] = [((), root)]
     for _ in range(DEPTH):
-        found = [(*path, name) for path, model in level if name in model.model_fields]
+        found = [
+            (*path, key)
+            for path, model in level
+            for key, field in model.model_fields.items()
+            if (
+                any(name in kinds_of(m) for m in models_in(field.annotation))
+                if of_kind
+                else name == key
+            )
+        ]
         if found:
             return list(dict.fromkeys(found)) if name != "kind" else []
         level = [
@@ -195,9 +216,15 @@ def _close(name: str, known: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(name, list(known), n=1)
 
 
-def _suggestion(name: str, known: Sequence[str]) -> str:
+def _alike(name: str, known: Sequence[str]) -> list[str]:
+    if (name := name.lower()) in known:
+        return [name]
     longer = [other for other in known if set(name.split("_")) < set(other.split("_"))]
-    if close := longer or _close(name, known):
+    return longer or _close(name, known)
+
+
+def _suggestion(name: str, known: Sequence[str]) -> str:
+    if close := _alike(name, known):
         return f", did you mean {' or '.join(map(repr, close))}?"
     return f", known: {', '.join(known)}" if known else ""
 
@@ -226,7 +253,7 @@ def _resolve(
                 continue
         if not choices and isinstance(part, str):
             continue  # names one of the types that a plain value may have
-        if choices:
+        if choices and isinstance(part, str):  # an item's owner is its list's
             owner = choices[0]
         path.append(part)
         if place < len(loc) - 1 and isinstance(part, str):
@@ -236,7 +263,8 @@ def _resolve(
 
 
 def _kinds(owner: type[BaseModel] | None, path: Path) -> list[str]:
-    field = owner.model_fields.get(str(path[-1])) if owner is not None and path else None
+    names = [part for part in path if isinstance(part, str)]
+    field = owner.model_fields.get(names[-1]) if owner is not None and names else None
     models = models_in(field.annotation) if field else []
     if not all("kind" in model.model_fields for model in models):
         return []  # one may be meant that needs none

@@ -19,6 +19,7 @@ from fl_testbed.scenario.faults import (
     models_in,
     short,
     unknown_key,
+    unknown_kind,
 )
 from fl_testbed.scenario.own_code import is_own
 from fl_testbed.scenario.places import parts_of
@@ -28,6 +29,7 @@ from fl_testbed.scenario.users_code import look_beside
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
 AnyScenario = Scenario | CentralizedScenario
 """The kinds of scenario; ``kind`` picks the class, and without it a scenario is federated."""
+OF_POOLED_DATA = CentralizedScenario.model_fields.keys() - Scenario.model_fields.keys() - {"kind"}
 S = TypeVar("S", bound=AnyScenario)
 Swept = tuple[str | None, Any, str]
 """A swept key's value: its name, if it has one, the value itself, and where it was written."""
@@ -276,8 +278,12 @@ def _class_of(draft: Draft) -> type[AnyScenario]:
     if kind == "centralized":
         return CentralizedScenario
     if kind is not None:
-        text = f"unknown kind {kind!r}: centralized, or leave it out for a federated scenario"
+        text = f"{unknown_kind(str(kind), (), Scenario)} (at the top: centralized, or leave it out)"
         raise ScenarioError(Fault(draft.origin(("kind",)), "kind", text))
+    pooled = draft.keys() & OF_POOLED_DATA
+    if pooled and "strategy" not in draft:
+        text = f"is missing: {min(pooled)} is of pooled data, kind: centralized"
+        raise ScenarioError(Fault(draft.origin(()), "kind", text))
     return Scenario
 
 

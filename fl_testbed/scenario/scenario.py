@@ -115,6 +115,7 @@ class Scenario(WholeScenario):
         """The kinds of attackers, in the order of their client ids."""
         same = {key: getattr(self, key) for key in OF_ONE_KIND}
         listed = self.attackers or [AttackersSpec(count=self.clients.poisoned, **same)]
+        left = self.clients.poisoned - sum(own.count or 0 for own in listed)
         first = len(self.clients.population) - self.clients.poisoned
         named: dict[str, AnyPoisonSpec] = {"": NoPoisonSpec()}
         kinds: list[AttackerKind] = []
@@ -124,9 +125,10 @@ class Scenario(WholeScenario):
                 like = sum(other.kind == poison.kind for other in named.values())
                 named[f"{poison.kind}.{like + 1}" if like else poison.kind] = poison
             name = next(name for name, other in named.items() if other == poison)
-            known = {"poison": poison, "poison_name": name, "first": first}
+            count = max(0, left) if own.count is None else own.count
+            known = {"count": count, "poison": poison, "poison_name": name, "first": first}
             kinds.append(AttackerKind(**dict(own) | known))
-            first += own.count
+            first += count
         return kinds
 
     @property
@@ -270,11 +272,11 @@ class Scenario(WholeScenario):
 
     def _attacker_contradictions(self) -> Iterator[Contradiction]:
         counts = [kind.count for kind in self.attackers]
-        if self.attackers and sum(counts) != self.clients.poisoned:
-            text = (
-                f"the counts sum to {sum(counts)}, clients.poisoned is {self.clients.poisoned}: "
-                "they must be equal"
-            )
+        total, poisoned = sum(kind.count or 0 for kind in self.attackers), self.clients.poisoned
+        if counts.count(None) > 1:
+            yield "attackers", "at most one kind takes those that others leave: give others a count"
+        elif total > poisoned or (counts and None not in counts and total < poisoned):
+            text = f"the counts sum to {total}, clients.poisoned is {poisoned}: they must be equal"
             yield "attackers", text
         for key in OF_ONE_KIND:
             if self.attackers and getattr(self, key) != type(self).model_fields[key].default:

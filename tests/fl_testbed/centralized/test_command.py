@@ -154,9 +154,17 @@ CHANGES = {
         SCENARIO.replace("kind: loss_filter", "kind: los_filter"),
         "scenario.yaml:21: stages.0.kind: unknown kind 'los_filter', did you mean 'loss_filter'?",
     ),
+    "no kind": (
+        SCENARIO.replace("kind: centralized", ""),
+        "scenario.yaml: kind: is missing: attacker is of pooled data, kind: centralized",
+    ),
+    "a name where a kind belongs in a list": (
+        SCENARIO + "  short: {stages: [jtt]}\n",
+        "stages.0: needs a mapping, such as {kind: jtt}, got 'jtt'",
+    ),
     "another kind of scenario": (
         SCENARIO.replace("kind: centralized", "kind: central"),
-        "scenario.yaml:2: kind: unknown kind 'central': centralized, or leave it out",
+        "scenario.yaml:2: kind: unknown kind 'central' (at the top: centralized, or leave it out)",
     ),
     "a model of one's own that cannot be built": (
         SCENARIO.replace("{kind: mlp, hidden: [8]}", "{kind: 'model.py:build'}"),

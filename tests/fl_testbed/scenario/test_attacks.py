@@ -86,7 +86,7 @@ def test_several_kinds_share_out_the_attackers_in_order(load):
 poison: {kind: dirty_label_backdoor, trigger: {kind: patch, size: 2}, target: 3}
 attackers:
   - {count: 1, attack: {kind: sign_flip}, poison: {kind: none}}
-  - {count: 3, attack: {kind: alie, z: 1.5}, training: {lr: 0.01}}
+  - {attack: {kind: alie, z: 1.5}, training: {lr: 0.01}}  # all others
 """
     )
     flips, hides = scenario.attacker_kinds
@@ -120,6 +120,10 @@ attackers:
         (
             "attackers:\n  - {count: 1}\n  - {count: 2}\n",
             "attackers: the counts sum to 3, clients.poisoned is 4: they must be equal",
+        ),
+        (
+            "attackers:\n  - {count: 1}\n  - {}\n  - {}\n",
+            "attackers: at most one kind takes those that others leave: give others a count",
         ),
         (
             "attackers:\n  - {count: 3}\n  - {count: 2}\n",

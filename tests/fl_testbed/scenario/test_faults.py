@@ -110,6 +110,12 @@ def with_change(old: str, new: str) -> str:
         ),
         pytest.param(
             "rounds: 6",
+            "rounds: 6\nschedule: {start: 2}",
+            "wrong.yaml:3: schedule.start: unknown key, known: first, last, every",
+            id="a key that is known deeper in another mapping",
+        ),
+        pytest.param(
+            "rounds: 6",
             "rounds: 6\ntraining.cohort: 3",
             "wrong.yaml:3: training.cohort: unknown key: dots are for variants, sweep and --set, "
             "write training: {cohort: …}",
@@ -213,6 +219,19 @@ def with_change(old: str, new: str) -> str:
             "digit",
             "wrong.yaml:3: dataset.kind: unknown kind 'digit', did you mean 'digits'?",
             id="a typo in a kind",
+        ),
+        pytest.param(
+            "digits",
+            "MNIST",
+            "wrong.yaml:3: dataset.kind: unknown kind 'MNIST', did you mean 'mnist'?",
+            id="a kind in capitals",
+        ),
+        pytest.param(
+            "krum, n_malicious: 1",
+            "jtt, factor: 5",
+            "wrong.yaml:8: strategy.aggregation.kind: unknown kind 'jtt' here, known under "
+            "strategy.reweighting",
+            id="a kind that belongs elsewhere",
         ),
         pytest.param(
             "krum, n_malicious: 1",
