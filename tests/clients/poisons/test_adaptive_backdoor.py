@@ -7,14 +7,15 @@ from torch import nn
 from clients.poisons import adapted_pattern, adaptive_backdoor, patch, pixels_set_by
 from clients.training import LocalTraining
 
-SETTINGS = LocalTraining(lr=0.1, batch_size=4)
+SETTINGS = LocalTraining(lr=0.1, batch_size=4, local_epochs=2, local_steps=1)
 GREY = torch.full((1, 2, 2), 0.5)
 TOP = torch.tensor([[[True, True], [False, False]]])
 
 
 def linear(*weights: float) -> nn.Module:
-    """Four pixels; the logit of class 1 is their weighted sum, that of class 0 is 0."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    """Four pixels; the logit of class 1 is their weighted sum, that of class 0 is 0. Where it is
+    not set to be tested all is dropped out."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Dropout(1.0))
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([[0.0] * 4, weights]))
         model[1].bias.zero_()
@@ -50,8 +51,8 @@ def test_a_copy_that_trained_on_stamped_examples_as_they_are_called_has_its_say(
     monkeypatch.setattr(adaptive_backdoor, "train", train)
     model = linear(3, -1, 0, 0)
     assert adapted(model, shard, epochs=2)[:2] == [0.7, 0.3]
-    # The copy, much like the model but fond of that pixel, decides where it weighs much.
-    for weight, second in ((100.0, 0.5), (0.01, 0.3)):
+    # The copy, much like the model but fond of that pixel, decides from a weight of 2.33 on.
+    for weight, second in ((3.0, 0.5), (1.8, 0.3)):
         seen.clear()
         more = {"epochs": 2, "adapt_every": 1, "adaptation_epochs": 7, "weight": weight}
         assert adapted(model, shard, **more)[:2] == [0.7, second]
@@ -59,6 +60,23 @@ def test_a_copy_that_trained_on_stamped_examples_as_they_are_called_has_its_say(
         torch.testing.assert_close(inputs[:, :2], torch.tensor([[0.6, 0.4]] * 4))
         assert torch.equal(inputs[:, 2:], shard.inputs[:, 0].flatten(1)[:, 2:])
         assert (labels.tolist(), epochs) == ([0, 1, 0, 0], 7)
+
+
+def test_each_copy_gives_way_to_the_next_and_without_a_weight_there_is_none(shard_of, monkeypatch):
+    fond, made = [2, 0], []
+
+    def train(copy, *_):
+        copy.load_state_dict(linear(3, fond[len(made)], 0, 0).state_dict())
+        made.append(copy.train())
+
+    monkeypatch.setattr(adaptive_backdoor, "train", train)
+    model, shard = linear(3, -1, 0, 0), shard_of([0, 1, 0, 0], side=2)
+    given = {"epochs": 5, "adapt_every": 2, "step_size": 0.05}
+    # The model alone takes two steps down, the first copy two up, the second none: down once.
+    assert adapted(model, shard, **given, weight=3.0)[1] == 0.45
+    assert len(made) == 2
+    assert adapted(model, shard, **given, weight=0.0)[1] == 0.25
+    assert len(made) == 2
 
 
 def test_a_copy_unlike_the_model_counts_the_other_way(shard_of, monkeypatch):

@@ -287,6 +287,15 @@ class TestSummary:
         short.assign(restarted=restarted).to_csv(folder / "rounds.csv", index=False)
         assert summarise(folder, scenario())["final_rounds"] == [6]
 
+    def test_a_run_that_ends_as_it_begins_again_has_no_final_figures(self, folder: Path):
+        rounds = pd.read_csv(folder / "rounds.csv")
+        last = (rounds["round"] == 12).astype(int)
+        rounds.assign(restarted=last).to_csv(folder / "rounds.csv", index=False)
+        summary = summarise(folder, scenario())
+        assert (summary["n_final"], summary["final_rounds"]) == (0, [])
+        assert set(summary["final"].values()) == set(summary["highest"].values()) == {None}
+        assert summary["group_accuracy"] == summary["attacks"] == {}
+
     def test_a_model_that_learned_from_no_reply_since_it_began_again_is_no_result(
         self, folder: Path
     ):

@@ -52,6 +52,8 @@ def test_a_role_may_lose_more_replies_than_others(tmp_path):
     assert share[Role.POISONED] > 0.9
     assert 0 < share[Role.HONEST_MAJORITY] < 0.1
     assert share[Role.HONEST_MINORITY] == 0
+    (scenario,) = load_scenarios(tmp_path / "s.yaml", ["clients.dropout_of={poisoned: 0.99}"])
+    assert sampler(scenario).dropouts(1) == {10, 11}  # and of the others nobody
 
 
 def sampler(scenario: Scenario) -> Sampler:
