@@ -208,6 +208,42 @@ def test_a_run_goes_on_with_the_data_that_it_began_on_alone(tmp_path: Path, monk
     assert "resumed" not in (folder / "events.log").read_text()
 
 
+@pytest.mark.parametrize(("told", "answers"), [("begin", ()), ("round", (None, None, None))])
+def test_a_run_that_is_cut_off_goes_on_from_its_checkpoint_and_without_one_begins_again(
+    undisturbed: Path, tmp_path: Path, told: str, answers: tuple[None, ...]
+) -> None:
+    path = write_scenario(tmp_path, SCENARIO + VARIANTS)
+    options, progress = Options(tmp_path, None, "", resume=True), MagicMock()
+    getattr(progress, told).side_effect = (*answers, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):  # with a checkpoint of round 0 and rows up to round 3
+        launch(load_scenarios(path, ["engine.checkpoint_every=15"])[:1], options, progress)
+    assert launch(load_scenarios(path)[:1], options, MagicMock()) == []
+    assert_same_results(undisturbed / "small/mean", tmp_path / "small/mean")
+    events = (tmp_path / "small/mean/seed-0/events.log").read_text()
+    assert ("resumed after round 0" in events) == (told == "round")
+
+
+def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_path: Path) -> None:
+    (scenario,) = load_scenarios(write_scenario(tmp_path))
+    progress, out = MagicMock(), tmp_path / "out"
+    both, done = ("--resume", "--set", "sweep.seed=[0, 1]"), []
+
+    def meanwhile(scenario: AnyScenario, round_: int, evaluation: object) -> None:
+        if round_ == 2:
+            done.append(run("run", "scenario.yaml", "--out", "out", *both, cwd=tmp_path))
+
+    progress.round.side_effect = meanwhile
+    assert launch([scenario], Options(out, None, ""), progress) == []
+    (second,) = done
+    assert second.returncode == 1
+    assert (out / "small/default/seed-1/summary.json").exists()
+    assert not (out / "small/default/seed-0/failure.json").exists()
+    by = f"is being written by another command (process {os.getpid()}): let it finish, or stop it"
+    assert f"out/small/default/seed-0: {by}" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert not RunFolder(out / "small/default/seed-0").taken()  # nobody holds it any more
+
+
 def test_what_is_done_is_not_checked_again(tmp_path: Path, monkeypatch) -> None:
     scenarios = load_scenarios(write_scenario(tmp_path), ["rounds=1", "sweep.seed=[0, 1]"])
     options, seeds = Options(tmp_path / "out", None, ""), []
