@@ -68,6 +68,10 @@ class TestLifting:
         lift = Lift(doubles(0, 0, 0.75, 0.25), {})
         told = oracle(lifting="ideal").corrected(lift, CLIENTS, doubles(0, 0, 0.5, 0.5))
         torch.testing.assert_close(told.weights, doubles(0, 0, 0.6, 0.4))
+        # One of the majority counts: it gets 0.8 of its prior, attackers keep 1.6 times theirs.
+        lift, prior = Lift(doubles(0.6, 0, 0, 0.4), {}), doubles(0.75, 0, 0, 0.25)
+        told = oracle(lifting="worst_case").corrected(lift, CLIENTS, prior)
+        torch.testing.assert_close(told.weights, lift.weights)
 
     def test_each_of_the_target_keeps_its_own_ratio(self):
         told = Oracle({4, MINORITY}, {ATTACKER}, lifting="ideal")

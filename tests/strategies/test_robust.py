@@ -829,12 +829,13 @@ def test_a_confidence_is_needed_only_where_somebody_goes_by_it():
         assert statuses(strategy) == statuses_
 
 
-def test_no_confidence_is_larger_than_1():
+def test_a_confidence_is_one_from_0_to_1():
     strategy = strategy_of(reweight=partial(agnostic, step_size=1.0))
-    messages = asked(strategy, [1, 2])
-    claims = [{"received_loss": 1.0, "received_confidence": p} for p in (1.0, 1.5)]
+    messages = asked(strategy, range(4))
+    claims = [{"received_loss": 1.0, "received_confidence": p} for p in (1.0, 1.5, 0.0, -0.5)]
     strategy.aggregate_train(1, [moved(m, 1.0, **c) for m, c in zip(messages, claims, strict=True)])
-    assert statuses(strategy) == ["ok", "rejected: needs a confidence from 0 to 1, got 1.5"]
+    rejected = "rejected: needs a confidence from 0 to 1, got "
+    assert statuses(strategy) == ["ok", f"{rejected}1.5", "ok", f"{rejected}-0.5"]
 
 
 def test_outputs_are_asked_of_whole_models_on_the_same_inputs():

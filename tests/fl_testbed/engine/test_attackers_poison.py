@@ -15,7 +15,7 @@ from fl_testbed.engine.evaluation import Evaluator
 from fl_testbed.engine.models import build_model
 from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.catalogue import CATALOGUE
-from fl_testbed.scenario.poisons import GradientMatchingSpec
+from fl_testbed.scenario.poisons import AdaptiveBackdoorSpec, GradientMatchingSpec
 from strategies.shapes import CPU
 
 PATCH = {"kind": "patch", "size": [1, 2], "at": [0, 0]}
@@ -250,6 +250,35 @@ def test_the_first_attacker_there_learns_for_all_that_have_its_poison():
         ).all()
 
 
+def test_who_learns_trains_as_the_round_does_on_clean_examples_and_each_poison_by_itself(
+    monkeypatch,
+):
+    told = []
+
+    def learn(pattern, model, shard, settings, rng, **_):
+        assert not shard.is_poisoned.any()
+        told.append((settings.lr, rng.random()))
+        return pattern + 1
+
+    monkeypatch.setattr(AdaptiveBackdoorSpec, "function", staticmethod(learn))
+    poisons = [POISONS["adaptive"] | {"target": target} for target in (0, 1)]
+    keys = {
+        "attackers": [{"count": n, "poison": own} for n, own in zip((1, 2), poisons, strict=True)],
+        "training": {"lr": 0.1, "lr_decay": 0.5, "batch_size": 5},
+    }
+    made, federation = scenario(**keys), build(**keys)
+    received = build_model(made, federation.dataset).state_dict()
+    assert federation.poison is not None
+    learnt = federation.poison.learn(1, [6, 7], received, NOTHING, CPU)
+    learnt = federation.poison.learn(2, [6, 7], received, learnt, CPU)
+    assert [value.max() for value in learnt.values()] == [3, 3]  # from white, in two rounds
+    assert [lr for lr, _ in told] == [0.1, 0.1, 0.05, 0.05]
+    assert len({chance for _, chance in told}) == 4
+    lost = scenario(**keys, clients={"dropout_of": {"poisoned": 0.99}})
+    list(federated.records(federation.dataset, lost, -1, None))
+    assert len(told) == 4  # whose reply is lost has learnt nothing
+
+
 def test_kinds_of_attackers_get_the_examples_that_their_own_poison_needs():
     kinds = [
         {"count": 1, "poison": {"kind": "label_flip"}},
@@ -290,10 +319,13 @@ def test_an_edge_case_says_which_honest_clients_hold_the_rare_examples(held_by, 
 
 
 def test_an_edge_case_takes_nothing_from_honest_clients():
-    with_attack, without = build(POISONS["edge case"]), build()
-    for client in range(6):
-        rows = (fed.partition.client_rows(client) for fed in (with_attack, without))
-        assert np.array_equal(*rows)
+    without = build()
+    flip = [{"count": 1, "poison": {"kind": "label_flip"}}]
+    for n, others in ((3, []), (2, flip)):
+        with_attack = build(attackers=[{"count": n, "poison": POISONS["edge case"]}, *others])
+        for client in range(6):
+            rows = (fed.partition.client_rows(client) for fed in (with_attack, without))
+            assert np.array_equal(*rows)
 
 
 def test_the_server_holds_no_rare_example_that_nobody_holds():
