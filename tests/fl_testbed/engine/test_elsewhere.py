@@ -45,11 +45,23 @@ def by_rule(kind: str, **parameters) -> dict[str, object]:
 MULTI_KRUM = by_rule("multi_krum", n_malicious=2)
 MIXED = {"pre_aggregation": [{"kind": "nearest_neighbour_mixing", "n_malicious": 2}]}
 JTT = {"kind": "jtt", "n_flagged": 3, "factor": 5, "warm_up_rounds": 1}
+KINDS = {
+    "attacks": [
+        {"count": 1, "attack": {"kind": "gaussian", "std": 0.1}},
+        {"count": 2, "attack": {"kind": "alie", "knowledge": "colluding"}},
+        {"count": 1, "attack": {"kind": "min_max"}},
+    ],
+    "poisons": [
+        {"count": 1, "poison": ADAPTIVE},
+        {"count": 2, "poison": BACKDOOR, "attack": {"kind": "model_replacement"}},  # clean twins
+        {"count": 1, "poison": BACKDOOR, "attack": {"kind": "minority_mimic"}},
+        {"count": 1, "poison": BACKDOOR, "training_attack": {"kind": "pgd", "radius": 0.5}},
+        {"count": 1, "poison": BACKDOOR, "training_attack": {"kind": "neurotoxin"}},
+    ],
+}
 SCENARIOS = {
-    "mean": scenario(),
     "one_by_one": scenario(training={"lr": 0.1, "batch_size": 10, "cohort": 1}),
     "convolutions": scenario(model={"kind": "cnn"}),
-    "multi_krum": scenario(MULTI_KRUM),
     "fltrust": scenario(by_rule("fltrust")),
     "sampled": scenario(by_rule("fldetector", window=1), sampling={"fraction": 0.6}, rounds=3),
     "deepsight": scenario(by_rule("deepsight")),
@@ -58,15 +70,9 @@ SCENARIOS = {
     "lifted": scenario({"reweighting": JTT, "order": "lift_then_filter"} | MULTI_KRUM),
     "ideal": scenario(MULTI_KRUM | {"oracle": {"removing": "ideal"}}),
     "shielded": scenario(MULTI_KRUM | {"oracle": {"removing": "shielded"}} | MIXED),
-    "blind": scenario(attack={"kind": "gaussian", "std": 0.1}),
-    "colluding": scenario(attack={"kind": "alie", "knowledge": "colluding"}),
-    "omniscient": scenario(attack={"kind": "min_max"}),
     "forewarned": scenario(by_rule("flame"), attack={"kind": "tailored"}),
-    "clean_twin": scenario(attack={"kind": "model_replacement"}, poison=BACKDOOR),
-    "adaptive": scenario(poison=ADAPTIVE),
-    "mimic": scenario(attack={"kind": "minority_mimic"}, poison=BACKDOOR),
-    "pgd": scenario(training_attack={"kind": "pgd", "radius": 0.5}, poison=BACKDOOR),
-    "neurotoxin": scenario(training_attack={"kind": "neurotoxin"}, poison=BACKDOOR),
+    "attacks": scenario(attackers=KINDS["attacks"], clients=COUNTS | {"poisoned": 4}),
+    "poisons": scenario(attackers=KINDS["poisons"], clients=COUNTS | {"poisoned": 6}),
     "personal": scenario(local_method={"kind": "ditto", "pull": 1.0}),
     "group_dro": scenario(local_method={"kind": "example_group_dro", "step_size": 0.1}),
     "worker_momentum": scenario(local_method={"kind": "worker_momentum"}),
@@ -103,7 +109,7 @@ def test_runs_end_as_on_the_cpu(name, request):
     with (device := request.getfixturevalue("elsewhere")):
         clients = clients_of(SCENARIOS[name])
     pd.testing.assert_frame_equal(clients, expected, rtol=1e-2, atol=1e-4)
-    if name in ("blind", "omniscient", "colluding", "forewarned"):
+    if name in ("attacks", "forewarned"):
         # No update comes to the host, though attackers look at them: one step each.
         assert n_updates_read(device.reads) == N_ROUNDS
 

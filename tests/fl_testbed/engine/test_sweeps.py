@@ -68,6 +68,7 @@ def test_one_failure_ends_no_other_run(undisturbed: Path, tmp_path: Path) -> Non
     said = succeed("run", "scenario.yaml", "--out", "out", "--resume", cwd=tmp_path)
     assert said.count("done before") == 2
     assert_same_results(undisturbed, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("failure.json"))
     assert "failed" not in succeed("compare", "out", cwd=tmp_path)
 
 
@@ -169,20 +170,28 @@ def test_a_run_that_is_done_goes_on_to_more_rounds(tmp_path: Path) -> None:
     jtt = "strategy.reweighting={kind: jtt, n_flagged: 2, factor: 2, warm_up_rounds: 1}"
 
     def runs(out: str, rounds: int, *, resume: bool = False) -> None:
-        scenarios = load_scenarios(path, [f"rounds={rounds}", jtt])
-        launch(scenarios, Options(tmp_path / out, None, "", resume), MagicMock())
+        scenarios = load_scenarios(path, [f"rounds={rounds}", jtt, "engine.checkpoint_every=4"])
+        summary, progress = tmp_path / out / "small/default/seed-0/summary.json", MagicMock()
+        progress.round.side_effect = lambda *_: done.append(summary.exists())
+        assert launch(scenarios, Options(tmp_path / out, None, "", resume), progress) == []
 
+    done: list[bool] = []
     runs("out", 2)
     with pytest.raises(ScenarioError, match="holds a run of fewer rounds: add --resume to go on"):
         runs("out", 3)
     runs("out", 3, resume=True)
+    assert done == [False] * 4  # else a run cut off now would count as done
     runs("whole", 3)
     assert_same_results(tmp_path / "whole", tmp_path / "out")
     (tmp_path / "out/small/default/seed-0" / CHECKPOINT).unlink()
     with pytest.raises(ScenarioError, match="in rounds and keeps nothing to go on from: add --red"):
         runs("out", 4, resume=True)
     (last_unasked,) = load_scenarios(path, ["rounds=4", "evaluation.every=3"])
-    assert not last_unasked.may_be_longer  # it would not be evaluated there
+    folder, longer = run_folder(tmp_path, last_unasked), ["rounds=6", "evaluation.every=3"]
+    folder.write("scenario.yaml", last_unasked.to_yaml())
+    folder.write(CHECKPOINT, "")
+    with pytest.raises(ScenarioError, match="another scenario, which differs in rounds: add --red"):
+        check_folders(load_scenarios(path, longer), Options(tmp_path, None, "", True))
 
 
 def test_a_run_goes_on_with_the_data_that_it_began_on_alone(tmp_path: Path, monkeypatch) -> None:
