@@ -203,14 +203,14 @@ def test_who_never_attacks_is_no_attacker_in_a_comparison(keys, n_poisoned):
 class TestSummary:
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
-        """Twelve rounds, every second evaluated; a restart after round 3, a skipped round 5."""
+        """Twelve rounds, every second evaluated; a restart after round 3, skipped rounds 1 and 5."""
         folder = RunFolder(tmp_path)
         folder.start(COLUMNS)
         for r in range(13):
             x = r / 100 if r % 2 == 0 else math.nan
             loss = math.inf if r == 12 else x
             figures = (x, x / 4, x / 2, 1 - x, loss, x / 10, x / 5)
-            skipped = "too few" if r == 5 else ""
+            skipped = "too few" if r in (1, 5) else ""
             usable, unusable = 2 * (r != 5), int(r in (2, 7))
             folder.append(
                 "rounds.csv", [(r, *figures, usable, unusable, r == 3, skipped, math.nan)]
@@ -240,7 +240,7 @@ class TestSummary:
         assert summary["is_minority"] == {"b": False, "a": True}
         backdoor = summary["attacks"]["backdoor"]
         assert backdoor["attack_success_rate"] == pytest.approx(0.92)
-        assert (summary["skipped_rounds"], summary["unusable_replies"]) == (1, 2)
+        assert (summary["skipped_rounds"], summary["unusable_replies"]) == (2, 2)
 
     def test_the_final_figures_can_be_those_of_fewer_evaluations(self, folder: Path):
         summary = summarise(folder, scenario(evaluation={"n_final": 2}))
@@ -271,6 +271,10 @@ class TestSummary:
         clients.to_csv(folder / "clients.csv", index=False)
         missing = summarise(folder, scenario(poison=poison))["untrained_pieces"]
         assert missing == {"distributed_backdoor": [0]}  # client 8's
+        clients.replace({"client": {9: 10}}).to_csv(folder / "clients.csv", index=False)
+        three = {"honest_majority": 6, "honest_minority": 2, "poisoned": 3, "examples_each": 20}
+        missing = summarise(folder, scenario(poison=poison, clients=three))["untrained_pieces"]
+        assert missing == {"distributed_backdoor": [1]}  # client 10 has 8's
         honest = scenario(poison=poison, schedule={"last": 3})  # before the restart
         assert "untrained_pieces" not in summarise(folder, honest)
         clients.assign(status="failed: dropped out").to_csv(folder / "clients.csv", index=False)
@@ -283,6 +287,7 @@ class TestSummary:
         summary = summarise(folder, scenario())
         assert summary["final_rounds"] == [2, 4, 6]
         assert summary["final"]["accuracy"] == pytest.approx(0.04)
+        assert summary["highest"]["attack_success_rate"] == pytest.approx(0.96)
         restarted = (short["round"] == 4).astype(int)
         short.assign(restarted=restarted).to_csv(folder / "rounds.csv", index=False)
         assert summarise(folder, scenario())["final_rounds"] == [6]
@@ -353,9 +358,22 @@ class TestSummary:
         assert summary["suppression"][MINORITY]["retention"] is None
 
     def test_nothing_counts_that_came_before_a_restart(self, folder: Path):
-        suppression = summarise(folder, scenario())["suppression"]
-        assert suppression[MINORITY]["retention"] == suppression[MINORITY]["weight_ratio"] == 1.0
+        held = [(0, MAJORITY, "plain", 20), (1, MINORITY, "faded", 20)]
+        holdings = pd.DataFrame(held, columns=list(COLUMNS["holdings.csv"]))
+        holdings.to_csv(folder / "holdings.csv", index=False)
+        clients = pd.read_csv(folder / "clients.csv")
+        clients["lift"] = clients["lift"].where(clients["round"] > 3, 0.25)
+        asked = (clients["client"] == 1) | (clients["round"] > 1)
+        clients[asked].to_csv(folder / "clients.csv", index=False)
+
+        def of_minority(summary) -> list[float]:
+            own = summary["suppression"][MINORITY]
+            lift, weight = summary["lifting"]["ratio"][MINORITY], summary["group_weight_ratio"]
+            heard = own["retention"], own["weight_ratio"], weight["faded"]
+            return pytest.approx([*heard, lift, own["participation"]])
+
+        assert of_minority(summarise(folder, scenario())) == [1, 1, 1, 1, 1 / 2 / 0.2]
         rounds = pd.read_csv(folder / "rounds.csv")
         rounds.assign(restarted=0).to_csv(folder / "rounds.csv", index=False)
-        whole = summarise(folder, scenario())["suppression"][MINORITY]
-        assert whole["retention"] == whole["weight_ratio"] == 0.75
+        whole = of_minority(summarise(folder, scenario()))
+        assert whole == [0.75, 0.75, 0.75, 0.875, 12 / 23 / 0.2]
