@@ -196,13 +196,14 @@ class TestWorkerMomentum:
         model.still = nn.Parameter(torch.zeros(1))
         model.frozen = nn.Parameter(torch.zeros(1), requires_grad=False)
         received = {"bias": torch.ones(2), "still": torch.ones(1), "frozen": torch.ones(1)}
-        for update, sent in ((2.0, 2.0), (torch.nan, torch.nan), (4.0, 2.5)):
+        lost = torch.tensor([torch.nan, 2.0])
+        for update, sent in ((2.0, 2.0), (lost, lost), (4.0, 2.5)):
             lesson, own = (
                 method.lesson(LocalRound(model, shard([1]), 1, memory, RNG)),
                 dict(received),
             )
             own["bias"] = own["bias"] + update
             lesson.revise(received, own)
-            torch.testing.assert_close(own["bias"], torch.full((2,), 1 + sent), equal_nan=True)
+            torch.testing.assert_close(own["bias"], torch.ones(2) + sent, equal_nan=True)
             memory = lesson.kept()
             assert set(memory) == {"bias", "still"}

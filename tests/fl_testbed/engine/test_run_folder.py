@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from fl_testbed.engine.run_folder import Record, RunFolder
+from fl_testbed.engine.run_folder import CHECKPOINT, Record, RunFolder
 
 COLUMNS = {"rounds.csv": ("round", "loss")}
 
@@ -66,18 +67,21 @@ def test_a_run_that_is_done_has_its_rows_on_the_disk(tmp_path: Path, monkeypatch
     assert dict(synced)["rounds.csv"] == (tmp_path / "rounds.csv").stat().st_size
 
 
-@pytest.mark.parametrize(("n", "kept"), [(12, True), (13, False)])
+@pytest.mark.parametrize(
+    ("n", "may_go_on", "kept"), [(12, True, True), (13, True, False), (12, False, False)]
+)
 def test_a_run_that_is_done_keeps_what_more_rounds_need_if_it_is_not_large(
-    tmp_path: Path, n: int, kept: bool
+    tmp_path: Path, n: int, may_go_on: bool, kept: bool
 ) -> None:
     state = {"arrays/w": torch.ones(2), "client/0": torch.zeros(n)}
     folder = RunFolder(tmp_path)
     folder.start(COLUMNS)
     folder.record(Record(2, {"rounds.csv": [(2, 2.5)]}, state, None))
     folder.close()
-    folder.finish(state, {}, may_go_on=True)
+    folder.finish(state, {}, may_go_on=may_go_on)
     assert folder.has_checkpoint == kept
     if kept:
+        assert list(load_file(tmp_path / CHECKPOINT)) == ["client/0"]  # the model is kept once
         round_, again = folder.resume(COLUMNS)
         assert round_ == 2
         assert {name: len(tensor) for name, tensor in again.items()} == {
