@@ -203,7 +203,7 @@ def test_who_never_attacks_is_no_attacker_in_a_comparison(keys, n_poisoned):
 class TestSummary:
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
-        """Twelve rounds, every second evaluated; a restart after round 3, skipped rounds 1 and 5."""
+        """Twelve rounds, every second evaluated; a restart after round 3, 1 and 5 skipped."""
         folder = RunFolder(tmp_path)
         folder.start(COLUMNS)
         for r in range(13):
