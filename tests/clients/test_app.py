@@ -8,7 +8,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from torch import nn
 
-from clients.app import CLEAN_ARRAYS, ShardClientApp, Work
+from clients.app import CLEAN_ARRAYS, LAST_RECEIVED, ShardClientApp, Work
 from clients.attacks import Neurotoxin, ProjectedDescent
 from clients.local import Ditto, ExampleGroupDro, ExampleJtt, Lesson, WorkerMomentum
 from clients.reporting import report_of
@@ -225,6 +225,8 @@ def test_an_attacker_remembers_the_model_of_its_last_round():
     used(message(2, server_round=1, model_seed=5), node)
     reply = arrays_of(used(message(2, server_round=2, model_seed=9), node))
     last, received = build_model(5).state_dict(), build_model(9).state_dict()
+    told = node.state.array_records[LAST_RECEIVED]
+    assert all(np.array_equal(told[name].numpy(), received[name]) for name in received)
     moved = torch.cat([(received[name] - last[name]).abs().flatten() for name in received])
     stood = [torch.from_numpy(reply[name]) == received[name] for name in received]
     kept = torch.cat([mask.flatten() for mask in stood])

@@ -19,6 +19,7 @@ from clients.training import (
     LocalTraining,
     State,
     batches,
+    classes_in,
     parameters_in,
     train,
     train_cohort,
@@ -126,6 +127,11 @@ def test_optimizers_are_torchs_and_do_without_its_compiler(
     train(ours, shard, settings, generators(1)[0])
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_an_example_with_one_output_that_is_no_number_is_called_nothing():
+    logits = torch.tensor([[0.0, torch.nan, 1.0], [0.0, torch.inf, 1.0]])
+    assert classes_in(logits).tolist() == [-1, 1]
 
 
 class TestBatches:

@@ -73,7 +73,7 @@ def test_each_copy_gives_way_to_the_next_and_without_a_weight_there_is_none(shar
     model, shard = linear(3, -1, 0, 0), shard_of([0, 1, 0, 0], side=2)
     given = {"epochs": 5, "adapt_every": 2, "step_size": 0.05}
     # The model alone takes two steps down, the first copy two up, the second none: down once.
-    assert adapted(model, shard, **given, weight=3.0)[1] == 0.45
+    assert adapted(model, shard, **given, weight=9.0)[1] == 0.45
     assert len(made) == 2
     assert adapted(model, shard, **given, weight=0.0)[1] == 0.25
     assert len(made) == 2
