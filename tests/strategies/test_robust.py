@@ -366,6 +366,8 @@ def test_a_claim_that_is_no_count_is_rejected(claim):
     strategy.aggregate_train(1, [moved(a, 1.0), moved(b, 1.0, num_examples=claim)])
     assert statuses(strategy)[1].startswith("rejected: needs num-examples >= 0")
     assert weights(strategy) == [1.0, 0.0]
+    assert strategy.ledger is not None
+    assert [entry.prior_weight for entry in strategy.ledger.clients] == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("claim", [-5, math.nan, math.inf, 10**400])
