@@ -18,6 +18,7 @@ from fl_testbed.engine.memory import server_memory
 from fl_testbed.engine.models import build_model
 from fl_testbed.engine.rounds import COLUMNS
 from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.run_writer import data_of
 from fl_testbed.engine.summary import described, summarise
 from fl_testbed.scenario import Scenario
 
@@ -63,7 +64,9 @@ class TestRun:
         dataset = {"kind": "csv", "file": "people.csv", "minority": minority, **columns}
         clients = {"honest_majority": 6, "honest_minority": 2, "poisoned": 1, "examples_each": 5}
         made = scenario(dataset=dataset, clients=clients, poison={"kind": "none"}, rounds=1)
-        first, second = federated.records(load_dataset(made, tmp_path), made, -1, None)
+        data = load_dataset(made, tmp_path)
+        assert "seed" not in data_of(made, data)["of"]  # it draws no test set: they are all seeds'
+        first, second = federated.records(data, made, -1, None)
         assert [note for note in first.notes if "no test example" in note] == [
             "no test example of farm (minority), class 2: "
             "worst group and accuracy are those of the others"
