@@ -60,6 +60,7 @@ def test_piped_long_runs_are_heard_of_once_a_minute(
         (2, 1.0, "last round: accuracy 50.0  ASR 50.0  0."),
         (1, 1.0, "accuracy"),
         (1, math.nan, "accuracy 50.0  ASR 50.0  diverged: loss nan"),
+        (1, math.inf, "accuracy 50.0  ASR 50.0  diverged: loss inf"),
     ],
 )
 def test_figures_of_the_last_round_are_said_to_be_its_own_where_there_are_more(

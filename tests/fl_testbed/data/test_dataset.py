@@ -99,10 +99,12 @@ def test_a_fingerprint_is_that_of_all_examples_in_their_order():
         replace(whole, train=turned),
         replace(whole, test=turned),
         replace(whole, attributes={"size": ("m", "s", "l")}),
+        replace(whole, classes=whole.classes[::-1]),
         *(
             replace(whole, train=replace(part, **changed))
             for changed in (
                 {"inputs": part.inputs.astype(np.int32)},
+                {"inputs": part.inputs[:, None]},
                 {"labels": part.labels[::-1]},
                 {"attributes": {"size": part.attributes["size"] * 0}},
                 {"clients": None},

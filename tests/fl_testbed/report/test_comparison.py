@@ -154,6 +154,8 @@ def test_a_model_that_diverged_is_marked_and_best_in_nothing(tmp_path: Path) -> 
         for seed, loss in enumerate(losses):
             write_run(tmp_path / "one", name, seed, figures(0.5, 0.5, rate) | {"final.loss": loss})
     write_run(tmp_path / "one", "krum", 0, figures(0.5, 0.5, 0.2))  # which says nothing of a loss
+    untested = dict.fromkeys((*figures(0.0), "final.loss"))  # it began again at the end
+    write_run(tmp_path / "one", "krum", 1, untested)
     comparison = compare(find_runs([tmp_path]))
     assert comparison.best[ATTACK_SUCCESS.key] == ["median"]
     table = grids(comparison)[0]
