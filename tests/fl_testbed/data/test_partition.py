@@ -341,6 +341,12 @@ class TestOverlapping:
         division = Division(Population(1, 1, 0), 121, GROUPS)
         with pytest.raises(DataError, match="a client cannot hold 121 of 120 examples"):
             overlapping_shards(division, None, LABELS, 0)
+        threes = Wanted(LABELS == 3, 1.0)
+        assert overlapping_shards(
+            Division(Population(1, 0, 1), 120, wanted=threes), None, LABELS, 0
+        )
+        with pytest.raises(DataError, match="hold 121 of 600 examples, 121 of 120 to poison"):
+            overlapping_shards(Division(Population(1, 0, 1), 121, wanted=threes), None, LABELS, 0)
 
     def test_a_hundred_thousand_clients_are_shared_out_without_being_drawn(self):
         population = Population(90_000, 9_000, 1_000)
