@@ -323,8 +323,9 @@ class TestOverlapping:
         assert np.mean(largest) > 15
         assert len({np.bincount(LABELS[shards.client_rows(c)]).argmax() for c in range(9)}) > 1
 
-    def test_expected_counts_are_near_those_of_the_shards(self):
-        division = Division(Population(300, 60, 40), 10, GROUPS, concentration=0.5)
+    @pytest.mark.parametrize("groups", [GROUPS, None])
+    def test_expected_counts_are_near_those_of_the_shards(self, groups):
+        division = Division(Population(300, 60, 40), 10, groups, concentration=0.5)
         shards = overlapping_shards(division, None, LABELS, 0)
         for clients in (range(300), range(300, 360), range(360, 400)):
             counts = shards.counts(CODES, 4, clients)

@@ -310,8 +310,9 @@ class TestReplies:
         assert received == {4: approx(updates(4)), 5: approx(updates(5))}
         assert not attack.told
 
-    def test_queries_and_evaluation_pass(self):
+    def test_queries_evaluation_and_a_round_that_asks_nobody_pass(self):
         grid = grid_of(kind(Watcher()))
+        assert not one_round(grid, clients=[])
         content = RecordDict({"arrays": record_of(START)})
         (reply,) = grid.send_and_receive([Message(content, 4, "evaluate")])
         arrays = reply.content.array_records["arrays"]
