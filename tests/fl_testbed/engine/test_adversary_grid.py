@@ -203,6 +203,13 @@ class TestKnowledge:
         for name in ("clean", "seen"):
             assert attack.told[0][name].tolist() == [approx([-c, 0, 0]) for c in ATTACKERS]
 
+    def test_whose_clean_twin_cannot_be_used_takes_no_part(self):
+        attack, lost = Watcher(), {4: np.nan}
+        changed = {c: content_of(updates(c), clean=[-c, 0, lost.get(c, 0)]) for c in ATTACKERS}
+        received = one_round(grid_of(kind(attack, Knowledge.COLLUDING), changed=changed))
+        assert received[4] == approx(updates(4))
+        assert attack.told[0]["clean"].tolist() == [approx([-c, 0, 0]) for c in (5, 6)]
+
     def test_the_rules_own_assumption_is_told_where_it_has_one(self):
         attack = Watcher()
         one_round(grid_of(kind(attack), n_assumed=lambda n: n // 3))
