@@ -161,6 +161,7 @@ class TestKnowledge:
         one_round(grid_of(kind(attack, Knowledge.COLLUDING)))
         for name in ("own", "seen", "sample", "clean"):
             assert attack.told[0][name].tolist() == [approx(updates(c)) for c in ATTACKERS]
+        assert attack.told[0]["is_minority"].all()  # whom they pose as
 
     def test_the_blind_see_their_own_update_alone(self):
         attack = Watcher()
@@ -297,19 +298,15 @@ class TestReplies:
         assert attack.told[0]["own"].tolist() == [approx(updates(6))]
         if knowledge is Knowledge.OMNISCIENT:
             assert attack.told[0]["seen"].tolist() == [approx(updates(c)) for c in (2, 3)]
-        changed[6] = odd
-        replies = grid.send_and_receive(
-            [
-                Message(
-                    RecordDict(
-                        {"arrays": record_of(START), "config": ConfigRecord({"server-round": 1})}
-                    ),
-                    6,
-                    "train",
-                )
-            ]
-        )
-        assert list(next(iter(replies)).content.array_records["arrays"]) == ["w"]
+        twice = content_of(updates(6))
+        twice["more"] = arrays_of(updates(6))
+        config = ConfigRecord({"server-round": 1})
+        content = RecordDict({"arrays": record_of(START), "config": config})
+        for changed[6], names in ((odd, ["w"]), (twice, ["w", "b"])):
+            (reply,) = grid.send_and_receive([Message(content, 6, "train")])
+            arrays = reply.content.array_records["arrays"]
+            assert list(arrays) == names
+        assert np.array_equal(arrays["w"].numpy(), arrays_of(updates(6))["w"].numpy())
 
     def test_without_anybody_to_learn_from_attackers_send_what_they_have(self):
         attack = Watcher()
