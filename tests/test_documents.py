@@ -10,6 +10,8 @@ import yaml
 
 from clients.shard import Role
 from experiments import pages
+from experiments.oil_and_water_federated import runs
+from experiments.oil_and_water_federated.tuning import table as tuning
 from fl_testbed.engine.rounds import COLUMNS
 from fl_testbed.report.columns import SECTIONS
 from fl_testbed.report.statistics import estimate
@@ -63,6 +65,13 @@ def test_rules_are_counted_as_the_results_have_them():
     }
     pages_of = {place: (place / "README.md").read_text(encoding="utf-8") for place in said}
     assert [place for place, words in said.items() if not re.search(words, pages_of[place])] == []
+
+
+def test_constants_that_are_tried_again_are_those_that_the_results_choose():
+    rows = tuning.by_federation(runs.HERE)
+    best = {tuning.name_of(own) for name in rows for own in tuning.best(rows[name]).values()}
+    text = (tuning.HERE / "chosen.yaml").read_text(encoding="utf-8")
+    assert {*yaml.safe_load(text)["variants"]} == best
 
 
 def test_every_column_of_a_runs_files_is_explained():

@@ -1,6 +1,6 @@
 """Runs questions and writes what came out: results, tables in the pages, figures.
 
-    python -m experiments.oil_and_water_federated.run                  # all seven
+    python -m experiments.oil_and_water_federated.run                  # all eight
     python -m experiments.oil_and_water_federated.run defences
 
 Runs that are done are kept, unfinished ones go on. ``--quick`` runs one seed of what the figures
@@ -24,8 +24,11 @@ QUESTIONS = (
     "concentration",
     "minority_mimic",
     "sensitivity",
+    "tuning",
 )
 """Each is a folder; later ones show results of earlier ones too."""
+NOT_QUICK = {"tuning"}
+"""What is chosen on some seeds and tried on others cannot be shown by one."""
 IN_TABLES_ALONE = {
     "defences": {"no_attack", "min_max", "minority_mimic"},
     "reweightings": {"no_attack", "afl", "drfa", "tilted", "q_fedavg"},
@@ -43,9 +46,12 @@ def main() -> None:
     unknown = {*arguments.questions} - {*QUESTIONS}
     if unknown:
         parser.error(f"unknown question {', '.join(sorted(unknown))}: {', '.join(QUESTIONS)}")
+    if arguments.quick and NOT_QUICK & {*arguments.questions}:
+        parser.error(f"no quick look at {', '.join(NOT_QUICK)}: one seed does not show it")
     out = arguments.out / "quick" if arguments.quick else arguments.out
     results = out / "results" if arguments.quick else runs.HERE
-    questions = [q for q in QUESTIONS if q in arguments.questions] or QUESTIONS
+    asked = arguments.questions or {*QUESTIONS} - (NOT_QUICK if arguments.quick else set())
+    questions = [q for q in QUESTIONS if q in asked]
     try:
         files = [file for question in questions for file in runs.scenario_files(question)]
         only = in_figures if arguments.quick else None
