@@ -157,7 +157,7 @@ def build_strategy(
         buffers: Names of the model's arrays that are no parameters.
         device: Where the server computes.
     """
-    spec = scenario.strategy
+    spec = scenario.told_strategy
     if isinstance(spec, FlowerStrategySpec):
         return Observed(
             spec.build(),

@@ -178,7 +178,7 @@ def with_attackers(
     surroundings = Surroundings(
         attackers=population.clients(Role.POISONED),
         minority=population.clients(Role.HONEST_MINORITY),
-        n_assumed=scenario.strategy.n_assumed,
+        n_assumed=scenario.told_strategy.n_assumed,
         rule=known_rule(scenario) if knows_rule else None,
         seed=scenario.seed,
     )
@@ -187,7 +187,7 @@ def with_attackers(
 
 def known_rule(scenario: Scenario) -> Rule:
     """Return pre-aggregations and rule, for attackers who know them, on plain updates."""
-    spec, n_sampled = scenario.strategy, scenario.n_sampled
+    spec, n_sampled = scenario.told_strategy, scenario.n_sampled
     assert isinstance(spec, StrategySpec)  # others cannot be foreseen
     mixers = spec.build_pre_aggregation(n_sampled)
     pipeline = Pipeline(spec.aggregation.build(n_sampled), pre_aggregate=mixers)

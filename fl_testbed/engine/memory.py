@@ -28,7 +28,7 @@ def server_memory(
     """
     model = outlined_model(scenario, dataset)
     d = sum(p.numel() for p in model.parameters())
-    spec, n = scenario.strategy, scenario.n_sampled
+    spec, n = scenario.told_strategy, scenario.n_sampled
     if isinstance(spec, FlowerStrategySpec):  # the updates, and its own copy of the replies
         return d, 8 * n * d + 4 * d * n_looked_at(scenario)
     lift = spec.reweighting.build(scenario.training.build(), lambda: torch.empty(0, 0))

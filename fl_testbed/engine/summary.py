@@ -97,7 +97,7 @@ def described(scenario: Scenario) -> dict[str, Any]:
         "seed": scenario.seed,
         "rounds": scenario.rounds,
         "oracle": scenario.is_oracle,
-        "n_poisoned": sum(kind.count for kind in scenario.attacker_kinds if kind.ever_attacks),
+        "n_poisoned": scenario.n_attacking,
     }
 
 

@@ -25,6 +25,8 @@ def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
     headings = ("seeds", "rounds", "clients", "sampled", "parameters", *sizes)
     right = (Column(heading, justify="right", overflow="fold") for heading in headings)
     table = Table(Column("variant", overflow="fold"), *right, title_justify="left")
+    if any(scenario.strategy.asks_how_many for scenario in scenarios):
+        table.add_column("told by oracle", justify="right", overflow="fold")
     for variant, own in by_variant(scenarios).items():
         first = own[0]
         n_parameters, memory = server_memory(first, datasets.get(first))
@@ -36,6 +38,7 @@ def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
             *(f"{count:,}" for count in counts),
             f"{memory / 2**20:,.1f} MiB",
             f"{recorded / 2**20:,.1f} MiB" if recorded else "–",
+            *([] if first.n_told is None else [f"{first.n_told:,}"]),
         )
     return table
 

@@ -128,7 +128,7 @@ def factors(folder: Path) -> dict[str, str]:
         there = scenario.get("clients", {}).get("poisoned", 0) > 0
         kinds = (scenario.get("attackers") or [scenario]) if there else []
         attacks = dict.fromkeys(_attack({**scenario, **kind}) for kind in kinds)
-        defence = " + ".join(_short(step["kind"]) for step in steps)
+        defence = " + ".join(map(_step, steps))
         lift = _kind(strategy, "reweighting") or "none"
         told = strategy.get("oracle", {})
         return {
@@ -141,6 +141,12 @@ def factors(folder: Path) -> dict[str, str]:
 def _corrected(method: str, by: str | None) -> str:
     """Say also what an oracle makes of a method."""
     return method if by in (None, "standard") else f"{method} ({by})"
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    """Return a rule or step by its kind, and whether it is told how many clients attack."""
+    told = step.get("args", step).get("n_malicious") == "oracle"
+    return _corrected(_short(step["kind"]), "oracle" if told else None)
 
 
 def _attack(attackers: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ INTRODUCTION = """\
 What the server can do with the updates of a round. This page is made from the docstrings by `make docs`; a test compares the two.
 
 n is the number of clients in the round, d that of parameters, and f, `n_malicious`, how many clients a rule *assumes* to be
-malicious: a count, or a fraction of the round's sample below 1, rounded down. An update is local minus global parameters. The prior
+malicious: a count, a fraction of the round's sample below 1, rounded down, or `oracle`, how many attack. An update is local minus global parameters. The prior
 is a client's weight before the rule has its say: equal, or by examples (`weight_by`), or what a reweighting made of it.
 
 Every rule is given updates, whatever its paper was written for. Gradients, which Krum, Bulyan, the medians, trimmed means, DnC, SignGuard

@@ -36,7 +36,7 @@ reads the first line of the files in `configs/` completes keys and underlines ty
 
 * A key that is not here is an error, with its file and line. *Needed* means that there is no default.
 * `kind` picks the method; its other keys stand beside it. A kind with a colon is code of your own: [extending](extending.md).
-* `n_malicious` is a number of clients, or below 1 a fraction of the round's sample, rounded down. *As there*: the defaults in the table that the link leads to.
+* `n_malicious` is a number of clients, or below 1 a fraction of the round's sample, rounded down. With `oracle` the rule is told how many ever attack: of all, or their share of the sample, rounded down; `num_malicious_nodes` of Flower's strategies takes it too. *As there*: the defaults in the table that the link leads to.
 * **`variants`** are named changes to the base, written as a mapping (`strategy: {aggregation: …}`, which goes into what is there) or with dotted keys (`strategy.aggregation: …`). A mapping that names a `kind` replaces the old one.
 * **`sweep`** has lists of values by dotted key, or names with values, which keep the names of variants short (`attack: {none: {kind: none}, mine: {kind: "my_attack.py:forge"}}`); every
   variant runs with every combination.
@@ -71,7 +71,11 @@ PARTS = (
     Part("training", TrainingSpec),
     Part("server_data", ServerDataSpec),
     Part("strategy", StrategySpec, STRATEGIES),
-    Part("strategy.oracle", OracleSpec, "Every table marks runs with an oracle by †."),
+    Part(
+        "strategy.oracle",
+        OracleSpec,
+        "Another oracle is `n_malicious: oracle`. Every table marks runs with an oracle by †.",
+    ),
     Part(
         "strategy, of Flower's",
         FlowerStrategySpec,

@@ -2,12 +2,13 @@
 
 import inspect
 import logging
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from fl_testbed.scenario.own_code import PATH, ByKind, OwnSpec
 from fl_testbed.scenario.reweightings import NoReweightingSpec
+from fl_testbed.scenario.spec import ORACLE
 from fl_testbed.scenario.strategy import StrategySpec
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.memory import can_go_on
@@ -46,6 +47,15 @@ class FlowerStrategySpec(OwnSpec):
     def can_resume(self) -> bool:
         """Whether it can say what it carries from round to round, and take it up again."""
         return can_go_on(self.build())
+
+    @property
+    def asks_how_many(self) -> bool:
+        """Whether it is told how many clients attack."""
+        return self.args.get("num_malicious_nodes") == ORACLE
+
+    def told(self, n_attackers: int) -> Self:
+        """Return it with that number of attackers to assume."""
+        return self.model_copy(update={"args": self.args | {"num_malicious_nodes": n_attackers}})
 
     def n_assumed(self, n: int) -> int | None:
         """Return how many malicious clients it assumes, where its arguments say so."""

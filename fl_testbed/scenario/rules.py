@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fl_testbed.scenario.own_code import BY_KIND, Guarded, OwnSpec, flaw_of_tensors, flaw_of_weights
-from fl_testbed.scenario.spec import CountOrFraction, Fraction, FunctionSpec, count_of
+from fl_testbed.scenario.spec import ORACLE, AssumedCount, Fraction, FunctionSpec, count_of
 from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers
 from strategies.aggregation import Aggregate
@@ -26,6 +26,19 @@ ALONG = 0.99  # cosine of an update with the weighted sum that is to explain it
 
 class RowsSpec(FunctionSpec):
     """A method on the updates of a round, one in each row: a rule or a pre-aggregation."""
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it asks how many clients attack."""
+        return self.arguments().get("n_malicious") == ORACLE
+
+    def told(self, n_attackers: int) -> Self:
+        """Return it with that number for n_malicious if it asks for it."""
+        if not self.is_oracle:
+            return self
+        number = {"n_malicious": n_attackers}
+        own = {"args": self.args | number} if isinstance(self, OwnSpec) else number
+        return self.model_copy(update=own)
 
     def parameters(self, n: int) -> dict[str, Any]:
         """Return the arguments for samples of n clients, of which n_malicious may be a fraction."""
@@ -49,7 +62,7 @@ class RowsSpec(FunctionSpec):
 class AssumesMalicious(RowsSpec):
     """A method that is told how many clients may be malicious."""
 
-    n_malicious: CountOrFraction  # what the defence assumes; a fraction is of the sample
+    n_malicious: AssumedCount  # count, fraction of the sample, or oracle: how many attack
 
 
 class RuleSpec(RowsSpec):

@@ -35,6 +35,7 @@ from fl_testbed.scenario.parts import (
 from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoPoisonSpec
 from fl_testbed.scenario.reweightings import JTTSpec, QFedAvgSpec
 from fl_testbed.scenario.spec import Contradiction, Seconds, Spec, Threads, WholeScenario, inside
+from fl_testbed.scenario.strategy import StrategySpec
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
 
@@ -111,6 +112,37 @@ class Scenario(WholeScenario):
         return self.sampling.count(len(self.clients.population))
 
     @property
+    def n_attacking(self) -> int:
+        """Attackers that ever do anything that an honest client would not."""
+        return sum(kind.count for kind in self.attacker_kinds if kind.ever_attacks)
+
+    @property
+    def n_told(self) -> int | None:
+        """How many attackers an oracle tells the strategy of; None if it does not ask.
+
+        As many as attack where everybody takes part, else their share of a sample, rounded down.
+
+        Raises:
+            TooFewClientsError: If that is less than one.
+        """
+        if not self.strategy.asks_how_many:
+            return None
+        drawn, of = self.n_sampled, len(self.clients.population)
+        if self.sampling.attackers is not None:
+            drawn, of = self.sampling.attackers, self.clients.poisoned
+        total = self.n_attacking * drawn
+        if 0 < total < of:
+            text = f"{self.n_attacking} of {of} attack, of a sample of {drawn} less than one"
+            raise TooFewClientsError(f"n_malicious: {text}: name a count in place of oracle")
+        return total // max(1, of)
+
+    @property
+    def told_strategy(self) -> StrategySpec | FlowerStrategySpec:
+        """The strategy, told how many clients attack where it asks."""
+        told = self.n_told
+        return self.strategy if told is None else self.strategy.told(told)
+
+    @property
     def attacker_kinds(self) -> list[AttackerKind]:
         """The kinds of attackers, in the order of their client ids."""
         same = {key: getattr(self, key) for key in OF_ONE_KIND}
@@ -161,7 +193,7 @@ class Scenario(WholeScenario):
         attacks = [kind.training_attack.build() for kind in self.attacker_kinds]
         remembers = any(a and a.needs_previous for a in attacks)
         remembers |= self.local_method is not None and self.local_method.remembers
-        return self.strategy.can_resume and not (remembers and self.engine.kind == "flower")
+        return self.told_strategy.can_resume and not (remembers and self.engine.kind == "flower")
 
     @property
     def may_be_longer(self) -> bool:
@@ -179,7 +211,7 @@ class Scenario(WholeScenario):
     def is_oracle(self) -> bool:
         """Whether the strategy or clients are told the truth: marked in every table."""
         told = self.local_method is not None and self.local_method.is_oracle
-        return told or self.strategy.is_oracle
+        return told or self.strategy.is_oracle or self.strategy.asks_how_many
 
     def contradictions(self) -> Iterator[Contradiction]:
         """Yield what no single key shows, as (key, text)."""
@@ -188,7 +220,7 @@ class Scenario(WholeScenario):
             yield "clients", "needs at least one client"
             return
         try:
-            self.strategy.check(self.n_sampled)
+            self._check_bounds(self.n_sampled)
         except TooFewClientsError as fault:
             yield "strategy.aggregation", str(fault)
         except OwnCodeError as fault:
@@ -214,6 +246,16 @@ class Scenario(WholeScenario):
         if self.dataset.n_classes is not None:
             yield from self.class_contradictions(self.dataset.n_classes)
 
+    def _check_bounds(self, n: int) -> None:
+        """Raise TooFewClientsError if the strategy cannot work on n clients."""
+        told = self.n_told
+        try:
+            self.told_strategy.check(n)
+        except TooFewClientsError as fault:
+            if told is None:
+                raise
+            raise TooFewClientsError(f"{fault} (oracle says {told})") from None
+
     def _strategy_contradictions(self, n_clients: int) -> Iterator[Contradiction]:
         if isinstance(self.strategy, FlowerStrategySpec):
             return  # it has no parts
@@ -231,7 +273,7 @@ class Scenario(WholeScenario):
             yield "strategy.oracle.lifting", text
         if oracle.removing == "shielded" and self.n_sampled == n_clients:
             try:
-                self.strategy.check(n_clients - self.clients.honest_minority)
+                self._check_bounds(n_clients - self.clients.honest_minority)
             except TooFewClientsError as fault:
                 yield "strategy.oracle.removing", f"{fault} (of all clients but the minority's)"
         if isinstance(lift, JTTSpec):

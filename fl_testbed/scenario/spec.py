@@ -72,14 +72,19 @@ def _count_or_fraction(value: float) -> float:
     return value
 
 
-def _as_written(value: float) -> int | float:
-    return value if 0 < value < 1 else int(value)  # 5, not 5.0
+def _as_written(value: float | str) -> int | float | str:
+    if isinstance(value, str) or 0 < value < 1:
+        return value
+    return int(value)  # 5, not 5.0
 
 
-CountOrFraction = Annotated[
-    float, Field(ge=0), AfterValidator(_count_or_fraction), PlainSerializer(_as_written)
+ORACLE = "oracle"
+AssumedCount = Annotated[
+    Annotated[float, Field(ge=0), AfterValidator(_count_or_fraction)] | Literal["oracle"],
+    PlainSerializer(_as_written),
 ]
-"""A number of clients: a count, or a fraction below 1 of the round's sample, rounded down."""
+"""A number of clients: a count, or a fraction below 1 of the round's sample, rounded down; or
+``oracle``, how many of them attack."""
 
 Threads = Annotated[int, Field(ge=1, le=1024)]
 """Threads of one process. Libraries end a process that asks for more than a system has."""

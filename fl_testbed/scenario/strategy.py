@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Set
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat
 
@@ -59,8 +59,18 @@ class StrategySpec(Spec):
 
     @property
     def is_oracle(self) -> bool:
-        """Whether any part of it is told the truth about clients."""
+        """Whether any part of it is told who is who."""
         return self.oracle.is_told or self.reweighting.is_oracle
+
+    @property
+    def asks_how_many(self) -> bool:
+        """Whether its rule, or a step before it, is told how many clients attack."""
+        return any(part.is_oracle for part in (*self.pre_aggregation, self.aggregation))
+
+    def told(self, n_attackers: int) -> Self:
+        """Return it with that number wherever ``n_malicious`` is ``oracle``."""
+        parts = [part.told(n_attackers) for part in (*self.pre_aggregation, self.aggregation)]
+        return self.model_copy(update={"pre_aggregation": parts[:-1], "aggregation": parts[-1]})
 
     @property
     def rule_name(self) -> str:

@@ -311,10 +311,11 @@ def test_attackers_train_on_their_own_terms_in_their_rounds_alone(monkeypatch):
     assert other[1:] == (made.training.build(), None, None, False, "honest")
 
 
-def test_attackers_are_told_who_is_who_and_what_the_rule_assumes(monkeypatch):
+@pytest.mark.parametrize(("given", "assumed"), [(3, 3), ("oracle", 2)])
+def test_attackers_are_told_who_is_who_and_what_the_rule_assumes(given, assumed, monkeypatch):
     made = scenario(
         **ATTACKED,
-        strategy={"aggregation": {"kind": "multi_krum", "n_malicious": 3}},
+        strategy={"aggregation": {"kind": "multi_krum", "n_malicious": given}},
     )
     monkeypatch.setattr(attackers, "AdversaryGrid", lambda grid, *told: told[:2])
     app = assembly.build_client_app(made, build(**ATTACKED))
@@ -323,12 +324,18 @@ def test_attackers_are_told_who_is_who_and_what_the_rule_assumes(monkeypatch):
     assert (mimics.schedule.first, flippers.schedule.first) == (2, 1)
     assert (mimics.knowledge, flippers.knowledge) == ("omniscient", "blind")
     assert (around.minority, around.attackers) == (range(6, 8), range(8, 10))
-    assert around.n_assumed(10) == 3
+    assert around.n_assumed(10) == assumed
+    strategy = assembly.build_strategy(made, build(**ATTACKED), frozenset())
+    assert strategy.pipeline.aggregate.keywords["n_malicious"] == assumed
 
 
-def test_attackers_foresee_that_a_rule_with_too_few_updates_moves_nothing():
+@pytest.mark.parametrize("given", [2, "oracle"])
+def test_attackers_foresee_that_a_rule_with_too_few_updates_moves_nothing(given):
     rule = attackers.known_rule(
-        scenario(strategy={"aggregation": {"kind": "krum", "n_malicious": 2}})
+        scenario(
+            attack={"kind": "sign_flip"},
+            strategy={"aggregation": {"kind": "krum", "n_malicious": given}},
+        )
     )
     told = {"round_": 1, "received": torch.zeros(3), "layers": {}, "rng": np.random.default_rng(0)}
     assert rule(torch.ones(7, 3), **told).tolist() == [1.0, 1.0, 1.0]

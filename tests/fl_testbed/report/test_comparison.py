@@ -829,10 +829,11 @@ def test_a_heat_map_sets_a_method_that_an_oracle_corrects_apart(
     assert (found["defence"], found["reweighting"]) == (defence, lift)
 
 
-def test_a_heat_map_names_the_steps_before_a_rule(tmp_path: Path) -> None:
-    steps = "pre_aggregation: [{kind: bucketing}], aggregation: {kind: krum}"
+def test_a_heat_map_names_the_steps_before_a_rule_and_who_is_told(tmp_path: Path) -> None:
+    rule = "{kind: krum, n_malicious: oracle}"
+    steps = f"pre_aggregation: [{{kind: bucketing}}], aggregation: {rule}"
     (tmp_path / "scenario.yaml").write_text(f"strategy: {{{steps}}}")
-    assert factors(tmp_path)["defence"] == "bucketing + krum"
+    assert factors(tmp_path)["defence"] == "bucketing + krum (oracle)"
 
 
 def test_a_heat_map_calls_a_flower_strategy_by_its_class(tmp_path: Path) -> None:

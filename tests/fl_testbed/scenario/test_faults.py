@@ -205,7 +205,7 @@ def with_change(old: str, new: str) -> str:
             "n_malicious: 1",
             "n_malicious: 2.5",
             "wrong.yaml:8: strategy.aggregation.n_malicious: needs a count (0, 1, 2, ...) or a "
-            "fraction of the sample below 1, got 2.5",
+            "fraction of the sample below 1 or 'oracle', got 2.5",
             id="neither a count nor a fraction",
         ),
         pytest.param(
@@ -517,7 +517,7 @@ def test_a_list_where_one_value_would_do_is_judged_as_a_list(faults_of, patch, f
 def test_a_fault_in_a_variant_names_the_variant_s_line(faults_of):
     variant = "variants:\n  worse:\n    strategy.aggregation: {kind: krum, n_malicious: -1}\n"
     assert faults_of(GOOD + variant) == [
-        "wrong.yaml:11: strategy.aggregation.n_malicious: needs >= 0.0, got -1"
+        "wrong.yaml:11: strategy.aggregation.n_malicious: needs >= 0.0 or 'oracle', got -1"
     ]
 
 

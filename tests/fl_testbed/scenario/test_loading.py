@@ -270,7 +270,7 @@ class TestSettings:
         with pytest.raises(ScenarioError) as error:
             load(text, "strategy.aggregation.n_malicious=-1")
         (fault,) = lines_of(error)
-        assert fault == "--set: strategy.aggregation.n_malicious: needs >= 0.0, got -1"
+        assert fault == "--set: strategy.aggregation.n_malicious: needs >= 0.0 or 'oracle', got -1"
 
     @pytest.mark.parametrize(
         ("expansion", "setting"),
@@ -334,7 +334,7 @@ class TestSettings:
     def test_a_fault_in_a_replaced_mapping_is_the_command_line_s_and_not_the_file_s(self, load):
         with pytest.raises(ScenarioError) as error:
             load(BASE, "strategy.aggregation={kind: krum, n_malicious: -1}")
-        expected = "--set: strategy.aggregation.n_malicious: needs >= 0.0, got -1"
+        expected = "--set: strategy.aggregation.n_malicious: needs >= 0.0 or 'oracle', got -1"
         assert lines_of(error) == [expected]
 
 
