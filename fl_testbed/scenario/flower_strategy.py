@@ -61,7 +61,7 @@ class FlowerStrategySpec(OwnSpec):
         """Return how many malicious clients it assumes, where its arguments say so."""
         return self.args.get("num_malicious_nodes")
 
-    def check(self, n: int) -> None:
+    def check(self, n: int, n_judged: int | None = None) -> None:
         """Build it once, to see that it can be.
 
         Raises:

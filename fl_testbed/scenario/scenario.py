@@ -220,7 +220,7 @@ class Scenario(WholeScenario):
             yield "clients", "needs at least one client"
             return
         try:
-            self._check_bounds(self.n_sampled)
+            self._check_bounds()
         except TooFewClientsError as fault:
             yield "strategy.aggregation", str(fault)
         except OwnCodeError as fault:
@@ -246,11 +246,11 @@ class Scenario(WholeScenario):
         if self.dataset.n_classes is not None:
             yield from self.class_contradictions(self.dataset.n_classes)
 
-    def _check_bounds(self, n: int) -> None:
-        """Raise TooFewClientsError if the strategy cannot work on n clients."""
+    def _check_bounds(self, n_judged: int | None = None) -> None:
+        """Raise TooFewClientsError if the strategy cannot work on a sample, or so many of it."""
         told = self.n_told
         try:
-            self.told_strategy.check(n)
+            self.told_strategy.check(self.n_sampled, n_judged)
         except TooFewClientsError as fault:
             if told is None:
                 raise

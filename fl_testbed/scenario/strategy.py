@@ -103,9 +103,10 @@ class StrategySpec(Spec):
         unforeseen |= {"evaluate", "reference", "respond"}
         return not self._asked & unforeseen
 
-    def check(self, n: int) -> None:
-        """Raise TooFewClientsError if a step cannot work on what a sample of n clients leaves."""
-        rows = n
+    def check(self, n: int, n_judged: int | None = None) -> None:
+        """Raise TooFewClientsError if a step cannot work on what a sample of n clients leaves, or
+        on as many of them as are judged."""
+        rows = n if n_judged is None else n_judged
         for step in self.pre_aggregation:
             step.check(rows, n)
             rows = step.n_rows(rows)

@@ -581,7 +581,7 @@ def test_a_fault_in_the_base_names_the_base(faults_of, tmp_path):
         ),
         (
             "{kind: krum, n_malicious: 1}",
-            "{kind: krum, n_malicious: 2}\n  oracle: {removing: shielded}",
+            "{kind: krum, n_malicious: 0.25}\n  oracle: {removing: shielded}",  # of all
             "strategy.oracle.removing",
         ),
         (
