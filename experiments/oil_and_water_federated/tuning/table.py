@@ -10,6 +10,7 @@ from experiments import pages
 from experiments.oil_and_water_federated import runs
 from experiments.oil_and_water_federated.combinations.table import SAFE, goal, panel, reached
 from fl_testbed.report.figures.style import GROUP_COLOURS, house_style
+from fl_testbed.report.statistics import estimate
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -65,6 +66,13 @@ def both(rows: pd.DataFrame, own: pd.DataFrame) -> bool:
     return reached(own, fair(rows, own))
 
 
+def clearly(rows: pd.DataFrame, own: pd.DataFrame) -> bool:
+    """Return whether the 95 % intervals of worst group and ASR lie within the goals."""
+    worst, success = (estimate(own[c].to_numpy()) for c in ("worst_group", "attack_success"))
+    lowest, highest = worst.mean - worst.half_width, success.mean + success.half_width
+    return bool(lowest >= fair(rows, own) and highest <= SAFE)
+
+
 def best(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
     """Return the runs of each lift with each rule whose constants miss both goals by least: points
     of worst group and of ASR together. Of several that reach both, the fairest."""
@@ -117,23 +125,28 @@ def counted(name: str, rows: dict[str, pd.DataFrame]) -> dict[str, int]:
     tried = [own for _, own in settings(searched(here))]
     chosen = [*best(here).values()]
     kept = [own for own in chosen if both(here, again(here, own))]
-    anyway = [own for own in kept if fair_unattacked(here, own)]
-    lied_to = [own for own in anyway if both(here, again(here, own, "high_loss"))]
-    on_other = [own for own in anyway if both(there, again(there, own))]
     usual = [own for own in tried if has_usual_constants(own)]
+    asked = {
+        "the worst group where nobody attacks": lambda own: fair_unattacked(here, own),
+        "both on the other dataset": lambda own: both(there, again(there, own)),
+        "both where attackers report ten times their loss": lambda own: both(
+            here, again(here, own, "high_loss")
+        ),
+    }
     return {
-        "constants tried": len(tried),
-        "of which reach both on the three seeds": sum(both(here, own) for own in tried),
+        "settings tried": len(tried),
+        "settings that reach both on the three seeds": sum(both(here, own) for own in tried),
         "lifts with a rule or none": len(chosen),
-        "of which reach both on the three seeds with the other pages' constants": sum(
+        "both on the three seeds, with the other pages' constants": sum(
             both(here, own) for own in usual
         ),
-        "with the best": sum(both(here, own) for own in chosen),
-        "with the best, on five new seeds": len(kept),
-        "and the worst group where nobody attacks": len(anyway),
-        "and both on the other dataset": len(on_other),
-        "or both where attackers report ten times their loss": len(lied_to),
-        "all of these": sum(own is other for own in lied_to for other in on_other),
+        "both on the three seeds, with the best": sum(both(here, own) for own in chosen),
+        "both on five new seeds": len(kept),
+        "of these, clearly": sum(clearly(here, again(here, own)) for own in kept),
+        **{f"of these, {text}": sum(map(holds, kept)) for text, holds in asked.items()},
+        "of these, all of the last three": sum(
+            all(holds(own) for holds in asked.values()) for own in kept
+        ),
     }
 
 
