@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments import pages
 from experiments.oil_and_water_federated import runs
-from experiments.oil_and_water_federated.combinations.table import SAFE, goal, panel, reached
+from experiments.oil_and_water_federated.combinations.table import FAIR, SAFE, panel, reached
 from fl_testbed.report.figures.style import GROUP_COLOURS, house_style
 from fl_testbed.report.statistics import estimate
 
@@ -58,7 +58,7 @@ def fair(rows: pd.DataFrame, own: pd.DataFrame) -> float:
     """Return the worst group that runs should reach: the ideal lift's on their seeds, less 5."""
     point = "no_attack" if (own["point"] == "no_attack").all() else "backdoor"
     ideal = pages.where(rows, variant="jtt_ideal", point=point)
-    return goal(ideal[ideal["seed"].isin(own["seed"])].assign(lift="jtt_ideal"))[0]
+    return ideal.loc[ideal["seed"].isin(own["seed"]), "worst_group"].mean() - FAIR
 
 
 def both(rows: pd.DataFrame, own: pd.DataFrame) -> bool:
