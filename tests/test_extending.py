@@ -43,6 +43,15 @@ def test_all_examples_run_together_and_in_a_notebook(tmp_path, monkeypatch):
     assert (flower["weight_residual"][1:] < 1e-4).all()
 
 
+def test_a_backdoor_lives_until_it_wins_for_the_last_time(tmp_path):
+    (tmp_path / "my_figure.py").write_text(FILES["my_figure.py"])
+    lifespan = runpy.run_path(str(tmp_path / "my_figure.py"))["lifespan"]
+    success = {31: 0.9, 32: 0.4, 33: 0.6, 34: None, 35: 0.1}
+    rounds = pd.DataFrame({"round": success.keys(), "attack_success_rate": success.values()})
+    assert [lifespan(rounds, last) for last in (30, 32, 34)] == [3, 1, 0]
+    assert lifespan(rounds.assign(attack_success_rate=0.2)) == 0
+
+
 def test_the_rules_work_where_the_updates_are(tmp_path):
     (tmp_path / "my_rule.py").write_text(FILES["my_rule.py"])
     rules = runpy.run_path(str(tmp_path / "my_rule.py"))
