@@ -166,7 +166,10 @@ def unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel]
     is_users = owner is not None and issubclass(owner, OwnSpec)
     if is_users and (name,) not in places and not _close(name, known):
         return f"unknown key: arguments of a function of yours stand in args: {{{name}: …}}"
-    is_of_another_kind = any(place[:-1] == around for place in places)
+    has_kinds = owner is not None and "kind" in owner.model_fields  # in a list of attackers too
+    is_of_another_kind = has_kinds and any(
+        around[1 - len(place) :] == place[:-1] for place in places
+    )
     if places and not is_of_another_kind and (len(path) == 1 or not _close(name, known)):
         named = [".".join(place) if len(place) > 1 else f"{name} at the top" for place in places]
         return f"unknown key here, known as {' or '.join(named)}"

@@ -278,7 +278,9 @@ def _class_of(draft: Draft) -> type[AnyScenario]:
     if kind == "centralized":
         return CentralizedScenario
     if kind is not None:
-        text = f"{unknown_kind(str(kind), (), Scenario)} (at the top: centralized, or leave it out)"
+        text = (
+            f"{unknown_kind(str(kind), (), Scenario)}; at the top: centralized, none if federated"
+        )
         raise ScenarioError(Fault(draft.origin(("kind",)), "kind", text))
     pooled = draft.keys() & OF_POOLED_DATA
     if pooled and "strategy" not in draft:

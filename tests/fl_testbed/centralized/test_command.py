@@ -164,7 +164,7 @@ CHANGES = {
     ),
     "another kind of scenario": (
         SCENARIO.replace("kind: centralized", "kind: central"),
-        "scenario.yaml:2: kind: unknown kind 'central' (at the top: centralized, or leave it out)",
+        "scenario.yaml:2: kind: unknown kind 'central'; at the top: centralized, none if federated",
     ),
     "a model of one's own that cannot be built": (
         SCENARIO.replace("{kind: mlp, hidden: [8]}", "{kind: 'model.py:build'}"),

@@ -96,6 +96,12 @@ def with_change(old: str, new: str) -> str:
             id="a key of another kind in a list",
         ),
         pytest.param(
+            "rounds: 6",
+            "rounds: 6\nattackers: [{poison: {kind: label_flip, source: 3}}]",
+            "wrong.yaml:3: attackers.0.poison.source: unknown key, known: kind, relabel, fraction",
+            id="a key of another kind among attackers",
+        ),
+        pytest.param(
             "poisoned: 1",
             "poisoned: 1, fraction: 0.5",
             "wrong.yaml:5: clients.fraction: unknown key here, known as sampling.fraction or "
