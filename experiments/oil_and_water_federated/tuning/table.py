@@ -122,7 +122,8 @@ def counts(rows: dict[str, pd.DataFrame]) -> list[list[str]]:
 def counted(name: str, rows: dict[str, pd.DataFrame]) -> dict[str, int]:
     """Return how many settings, and how many lifts with rules, reach both goals."""
     here, there = rows[name], elsewhere(name, rows)[1]
-    tried = [own for _, own in settings(searched(here))]
+    search = searched(here)
+    tried, wanted = [own for _, own in settings(search)], fair(here, search)
     chosen = [*best(here).values()]
     kept = [own for own in chosen if both(here, again(here, own))]
     usual = [own for own in tried if has_usual_constants(own)]
@@ -135,7 +136,7 @@ def counted(name: str, rows: dict[str, pd.DataFrame]) -> dict[str, int]:
     }
     return {
         "settings tried": len(tried),
-        "settings that reach both on the three seeds": sum(both(here, own) for own in tried),
+        "settings that reach both on the three seeds": sum(reached(own, wanted) for own in tried),
         "lifts with a rule or none": len(chosen),
         "both on the three seeds, with the other pages' constants": sum(
             both(here, own) for own in usual
