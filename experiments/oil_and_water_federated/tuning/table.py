@@ -133,6 +133,9 @@ def counted(name: str, rows: dict[str, pd.DataFrame]) -> dict[str, int]:
         "both where attackers report ten times their loss": lambda own: both(
             here, again(here, own, "high_loss")
         ),
+        "both where they stand where the minority stands": lambda own: both(
+            here, again(here, own, "minority_mimic")
+        ),
     }
     return {
         "settings tried": len(tried),
@@ -145,7 +148,7 @@ def counted(name: str, rows: dict[str, pd.DataFrame]) -> dict[str, int]:
         "both on five new seeds": len(kept),
         "of these, clearly": sum(clearly(here, again(here, own)) for own in kept),
         **{f"of these, {text}": sum(map(holds, kept)) for text, holds in asked.items()},
-        "of these, all of the last three": sum(
+        "of these, all of the last four": sum(
             all(holds(own) for holds in asked.values()) for own in kept
         ),
     }
@@ -172,7 +175,7 @@ def has_usual_constants(setting: pd.DataFrame) -> bool:
 
 def of_best(name: str, rows: dict[str, pd.DataFrame]) -> list[list[str]]:
     """Return what the best of each lift with each rule came to: on the seeds it was chosen on, on
-    new ones, where nobody attacks, where attackers lie, and on the other federation."""
+    new ones, where nobody attacks, under other attackers, and on the other federation."""
     here, (other, there) = rows[name], elsewhere(name, rows)
     lines = []
     for (lift, rule), setting in best(here).items():
@@ -189,6 +192,7 @@ def of_best(name: str, rows: dict[str, pd.DataFrame]) -> list[list[str]]:
                 "highest ASR": pages.mean_pm(attacked["attack_success_highest"]),
                 "nobody attacks": pages.bold(unattacked, fair_unattacked(here, setting)),
                 "ten times the loss": outcome(here, again(here, setting, "high_loss")),
+                "minority-mimic": outcome(here, again(here, setting, "minority_mimic")),
                 f"on {runs.FEDERATIONS[other]}": outcome(there, again(there, setting)),
             }
         )
