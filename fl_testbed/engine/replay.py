@@ -11,7 +11,7 @@ from fl_testbed.engine.errors import TakenError
 from fl_testbed.engine.recorded_updates import replayed
 from fl_testbed.engine.rounds import COLUMNS, client_row, holding_rows
 from fl_testbed.engine.run_folder import UPDATES, RunFolder
-from fl_testbed.engine.run_writer import Options, check_folders, refuse, run_folder
+from fl_testbed.engine.run_writer import Options, check_folders, other_data, refuse, run_folder
 from fl_testbed.engine.summary import described, heard_and_lifted
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.faults import EXPANSION_KEYS
@@ -130,6 +130,10 @@ def _replayable(folder: Path, own: AnyScenario, scenario: AnyScenario) -> Scenar
 
 def _replay_one(source: Path, scenario: Scenario, out: Path, datasets: DatasetCache) -> None:
     federation = checked_federation(scenario, datasets, poison=False)
+    now = federation.dataset.fingerprint
+    if (then := other_data(RunFolder(source), federation.dataset)) is not None:
+        text = f"is a run on other data (fingerprint {then}, now {now}): replay it on those"
+        raise ScenarioError(Fault(str(source), "", text))
     folder = run_folder(out, scenario)
     try:
         folder.claim()

@@ -318,7 +318,8 @@ class Scenario(WholeScenario):
         if counts.count(None) > 1:
             yield "attackers", "at most one kind takes those that others leave: give others a count"
         elif total > poisoned or (counts and None not in counts and total < poisoned):
-            text = f"the counts sum to {total}, clients.poisoned is {poisoned}: they must be equal"
+            wanted = "it must not be less" if None in counts else "they must be equal"
+            text = f"the counts sum to {total}, clients.poisoned is {poisoned}: {wanted}"
             yield "attackers", text
         for key in OF_ONE_KIND:
             if self.attackers and getattr(self, key) != type(self).model_fields[key].default:

@@ -254,6 +254,18 @@ def test_a_record_that_is_not_whole_is_named(recorded: Path, tmp_path: Path) -> 
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_run_on_other_data_is_refused(recorded: Path, tmp_path: Path) -> None:
+    copytree(recorded / "small" / "mean", tmp_path / "mean")
+    file = tmp_path / "mean" / "seed-0" / "environment.json"
+    environment = json.loads(file.read_text("utf-8"))
+    environment["data"]["fingerprint"] = "another"
+    file.write_text(json.dumps(environment), encoding="utf-8")
+    done = run("replay", "mean", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mean/seed-0: is a run on other data (fingerprint another, now ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_rule_that_hears_nobody_is_said_to_have_moved_nothing(
     recorded: Path, tmp_path: Path
 ) -> None:
