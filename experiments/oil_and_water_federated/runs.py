@@ -55,6 +55,7 @@ NAMES = {
     "alignins": "AlignIns",
     "jtt": "JTT",
     "jtt_told_2": "JTT told 2",
+    "jtt_told_4": "JTT, told 4",
     "fedmgda_plus_told_2": "FedMGDA+ told 2",
     "jtt_ideal": "JTT, ideal †",
     "jtt_worst_case": "JTT, worst case †",

@@ -23,8 +23,8 @@ SETTINGS = {
 }
 """One thing is other than on the other pages."""
 IDEAL = "jtt_ideal"
-MARKERS = "os^DvpX*"
-COLOURS = (*GROUP_COLOURS[:6], INK)  # the seventh is pale
+MARKERS = "os^DdvpX*"
+COLOURS = (*GROUP_COLOURS[:6], INK, "#8C6D31")  # the seventh is pale
 
 
 def tables(results: Path = runs.HERE) -> dict[str, str]:
