@@ -103,12 +103,10 @@ def _on_other_data(
         folder = run_folder(options.out, scenario)
         if not goes_on(folder, scenario, options):
             continue
-        dataset = datasets.get(scenario)
-        if there := other_data(folder, dataset):
+        if there := other_data(folder, datasets.get(scenario)):
             text = (
-                f"holds a run on other data (fingerprint {there}, now {dataset.fingerprint}): go "
-                f"on with those, add {options.switch.format('redo')} to run it again on these, or "
-                "choose another --out"
+                f"holds {there}: go on with those, add {options.switch.format('redo')} to run it "
+                "again on these, or choose another --out"
             )
             faults.setdefault(text, []).append(folder.path)
     if not options.redo:

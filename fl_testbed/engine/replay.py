@@ -130,10 +130,8 @@ def _replayable(folder: Path, own: AnyScenario, scenario: AnyScenario) -> Scenar
 
 def _replay_one(source: Path, scenario: Scenario, out: Path, datasets: DatasetCache) -> None:
     federation = checked_federation(scenario, datasets, poison=False)
-    now = federation.dataset.fingerprint
-    if (then := other_data(RunFolder(source), federation.dataset)) is not None:
-        text = f"is a run on other data (fingerprint {then}, now {now}): replay it on those"
-        raise ScenarioError(Fault(str(source), "", text))
+    if there := other_data(RunFolder(source), federation.dataset):
+        raise ScenarioError(Fault(str(source), "", f"is {there}: replay it on those"))
     folder = run_folder(out, scenario)
     try:
         folder.claim()

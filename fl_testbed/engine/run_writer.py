@@ -209,12 +209,14 @@ def data_of(scenario: AnyScenario, dataset: Dataset) -> dict[str, Any]:
 
 
 def other_data(folder: RunFolder, dataset: Dataset) -> str | None:
-    """Return the fingerprint of the data that a folder's run is on, where they are others."""
+    """Say that a folder's run is on other data than these; None if it is not, or does not say."""
     try:
         there = json.loads(folder.read(ENVIRONMENT) or "{}")["data"]["fingerprint"]
     except (ValueError, LookupError, TypeError):  # an earlier version's, or somebody's own file
         return None
-    return None if there == dataset.fingerprint else str(there)
+    if there == dataset.fingerprint:
+        return None
+    return f"a run on other data (fingerprint {there}, now {dataset.fingerprint})"
 
 
 def _begins(there: str, scenario: AnyScenario) -> bool:

@@ -22,7 +22,7 @@ from fl_testbed.report.columns import (
     shown_group,
     with_groups,
 )
-from fl_testbed.report.results import RunResult, Status, data_of
+from fl_testbed.report.results import RunResult, Status, noted_data
 from fl_testbed.report.statistics import NO_VALUE, Estimate, estimate, pareto_optimal
 from fl_testbed.scenario import Fault, ScenarioError
 from fl_testbed.scenario.naming import named
@@ -221,7 +221,7 @@ def _on_other_data(by_label: Mapping[str, Sequence[RunResult]]) -> list[str]:
     got: dict[str, dict[str, list[str]]] = {}
     for label, runs in by_label.items():
         for run in runs:
-            if run.figures and (data := data_of(run.folder)):
+            if run.figures and (data := noted_data(run.folder)):
                 asked, fingerprint = data
                 names = got.setdefault(asked, {}).setdefault(fingerprint, [])
                 names.append(f"{label} seed {run.seed}")

@@ -14,7 +14,7 @@ from fl_testbed.report.comparison import Comparison, compare
 from fl_testbed.report.figures.style import INK, save, write_whole
 from fl_testbed.report.formats import grids, notes_with
 from fl_testbed.report.gallery import pictures
-from fl_testbed.report.results import RunResult, Status, data_of, read_json, scenario_in
+from fl_testbed.report.results import RunResult, Status, noted_data, read_json, scenario_in
 from fl_testbed.scenario.leaves import leaves
 from fl_testbed.scenario.places import PLAN
 
@@ -147,7 +147,7 @@ def _environments(runs: Sequence[RunResult]) -> Iterator[tuple[str, str]]:
             if isinstance(value, dict):
                 value = ", ".join(f"{name} {version}" for name, version in value.items())
             found.setdefault(key, {})[str(value)] = None
-        if data := data_of(run.folder):
+        if data := noted_data(run.folder):
             found.setdefault("fingerprint of the data", {})[data[1]] = None
     for key, values in found.items():
         yield key, " / ".join(values)

@@ -84,7 +84,7 @@ def scenario_in(folder: Path) -> dict[str, Any]:
         return dict(yaml.load(path.read_bytes(), LOADER) or {})
 
 
-def data_of(folder: Path) -> tuple[str, str] | None:
+def noted_data(folder: Path) -> tuple[str, str] | None:
     """Return what data a run asked for, and the fingerprint of those it got; None if it does not
     say, as one of an earlier version."""
     path = folder / "environment.json"

@@ -22,7 +22,7 @@ from clients.attacks.perturbation import Direction
 from clients.reporting import Claim
 from clients.training import LocalTraining, State, StepHook
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors
-from fl_testbed.scenario.poisons import AnyPoisonSpec, NoPoisonSpec
+from fl_testbed.scenario.poisons import AnyPoisonSpec
 from fl_testbed.scenario.spec import (
     ClientCount,
     Contradiction,
@@ -409,8 +409,9 @@ class AttackersSpec(Spec):
 class AttackerKind(AttackersSpec):
     """Attackers of one kind as a run has them: known by their ids, their poison by its name."""
 
+    # Known here, where a list of attackers may leave both out: never None.
     count: NonNegativeInt  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
-    poison: AnyPoisonSpec = NoPoisonSpec()  # pyright: ignore[reportIncompatibleVariableOverride]
+    poison: AnyPoisonSpec  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
     poison_name: str  # what results call it; empty for none
     first: NonNegativeInt  # of their client ids
 

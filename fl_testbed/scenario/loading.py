@@ -23,7 +23,7 @@ from fl_testbed.scenario.faults import (
 )
 from fl_testbed.scenario.own_code import is_own
 from fl_testbed.scenario.places import parts_of
-from fl_testbed.scenario.scenario import Scenario
+from fl_testbed.scenario.scenario import NAME, Scenario
 from fl_testbed.scenario.users_code import look_beside
 
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
@@ -117,8 +117,8 @@ def load_scenarios(
         if key[0] in EXPANSION_KEYS:
             draft.replace(key, value, "--set")
     variants, sweep = _taken(draft, "variants"), _taken(draft, "sweep")
-    if unfit := [name for name in variants if UNFIT.search(name)]:  # once, not for each swept value
-        text = "needs a name of letters, digits and . _ = , -"
+    if unfit := [name for name in variants if not re.fullmatch(NAME, name)]:  # not in every run
+        text = "needs a name of letters, digits and . _ = , - with a letter or digit first"
         raise ScenarioError(*(Fault(variants.origins[n], f"variants.{n}", text) for n in unfit))
     if not variants:
         variants.replace(("default",), None, draft.origin(("variants",)))

@@ -39,7 +39,8 @@ from fl_testbed.scenario.strategy import StrategySpec
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$", max_length=255)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=255)]
 """A name that can be a folder's."""
 OF_ONE_KIND = ("training_attack", "attack", "reported_loss", "schedule")
 """Keys that ``attackers`` gives for each kind of attackers, where there are several."""

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments import pages
 from experiments.oil_and_water_federated import runs
-from experiments.oil_and_water_federated.combinations.table import FAIR, SAFE, panel, reached
+from experiments.oil_and_water_federated.combinations.table import FAIR, IDEAL, SAFE, panel, reached
 from fl_testbed.report.figures.style import GROUP_COLOURS, house_style
 from fl_testbed.report.statistics import estimate
 
@@ -34,7 +34,7 @@ FLAGGING = {"jtt": "their own losses", "jtt_high_loss": "ten times their losses"
 def tables(results: Path = runs.HERE) -> dict[str, str]:
     """Return the tables of the page: what comes of the best constants, and of JTT's flags."""
     rows = by_federation(results)
-    found = {"counts": counts(rows), "flags": of_flags(runs.kept("tuning", results))}
+    found = {"counts": counts(rows), "flags": of_flags(pd.concat(rows.values()))}
     found |= {name: of_best(name, rows) for name in rows}
     return {name: pages.markdown(lines) for name, lines in found.items()}
 
@@ -57,7 +57,7 @@ def searched(rows: pd.DataFrame) -> pd.DataFrame:
 def fair(rows: pd.DataFrame, own: pd.DataFrame) -> float:
     """Return the worst group that runs should reach: the ideal lift's on their seeds, less 5."""
     point = "no_attack" if (own["point"] == "no_attack").all() else "backdoor"
-    ideal = pages.where(rows, variant="jtt_ideal", point=point)
+    ideal = pages.where(rows, variant=IDEAL, point=point)
     return ideal.loc[ideal["seed"].isin(own["seed"]), "worst_group"].mean() - FAIR
 
 

@@ -10,7 +10,7 @@ from fl_testbed.scenario.rules import AdaptiveClippingSpec, CafSpec
 NONE_OF_TWO = "[{count: 2, schedule: {first: never}}, {attack: {kind: sign_flip}}]"
 FLIP = "attack={kind: sign_flip}"
 TOLD = "strategy={aggregation: {kind: krum, n_malicious: oracle}}"
-OWN = "def own(updates, n_malicious):\n    raise NotImplementedError\n"
+OWN = "def own(updates, n_malicious):\n    raise NotImplementedError\n"  # nobody calls it
 
 
 @pytest.mark.parametrize(
