@@ -26,6 +26,7 @@ def tables(results: Path = runs.HERE) -> dict[str, str]:
     rows = runs.kept("defences", results)
     return {
         "by_federation": pages.markdown(by_federation(rows)),
+        "success": pages.markdown(success(rows)),
         "by_attack": pages.markdown(by_attack(rows)),
         "contributions": pages.markdown(contributions(rows)),
     }
@@ -50,6 +51,18 @@ def by_federation(rows: pd.DataFrame) -> list[list[str]]:
             return f"{level}, ASR {pages.mean(chosen['attack_success'])}"
         weight = pages.mean(chosen["weight_minority"], 2)
         return f"{runs.gained(chosen, undefended)} ({weight})"
+
+    return pages.crossed("rule", runs.named(ordered(rows)), runs.federations(there), cell)
+
+
+def success(rows: pd.DataFrame) -> list[list[str]]:
+    """Return the backdoor's success under each rule, in the end / at its highest."""
+    there = pages.where(rows, point=BASE)
+
+    def cell(rule: str, name: str) -> str:
+        own = pages.where(there, variant=rule, federation=name)
+        last, most = own["attack_success"], own["attack_success_highest"]
+        return f"{pages.mean(last)} / {pages.mean_pm(most)}"
 
     return pages.crossed("rule", runs.named(ordered(rows)), runs.federations(there), cell)
 
