@@ -366,7 +366,8 @@ def _exchanged(
 ) -> Shares:
     """Exchange examples so that attackers hold what they want; nobody's number changes.
 
-    They come from what nobody holds, then from honest clients, who get others in return.
+    They come from what nobody holds, then from honest clients, who get others in return, and last
+    from attackers who hold more than they need.
     """
     if pool.wanted is None or pool.n_attackers == 0:
         return shares
@@ -382,18 +383,26 @@ def _exchanged(
     held = np.add.reduceat(np.append(fits[:n_dealt], False), bounds[:-1])  # shards are not empty
     wanted = pool.wanted.counts(sizes)
     missing = np.maximum(0, wanted - held)
+    if wanted.sum() > fits.sum():
+        raise _too_few_to_poison(pool.n_attackers, wanted, int(fits.sum()))
+
+    def by_attacker(places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sort places; say whose each is, and how many of its attacker's come before it."""
+        owner = np.searchsorted(bounds, places, side="right") - 1
+        order = np.argsort(owner, kind="stable")
+        places, owner = places[order], owner[order]
+        return places, owner, np.arange(len(owner)) - np.searchsorted(owner, owner)
+
     free = n_dealt + np.flatnonzero(fits[n_dealt:])
     honest = np.flatnonzero(fits[:first])
-    donors = np.concatenate([rng.permutation(free), rng.permutation(honest)])
-    if missing.sum() > len(donors):
-        raise _too_few_to_poison(pool.n_attackers, wanted, int(fits.sum()))
+    useful, owner, place = by_attacker(first + np.flatnonzero(fits[first:n_dealt]))
+    surplus = useful[place >= wanted[owner]]
+    donors = np.concatenate([rng.permutation(free), rng.permutation(honest), surplus])
     useless = first + np.flatnonzero(~fits[first:n_dealt])
     if is_by_class:  # then a shard's first examples are all of its first classes
         useless = rng.permutation(useless)
-    owner = np.searchsorted(bounds, useless, side="right") - 1
-    order = np.argsort(owner, kind="stable")
-    useless, owner = useless[order], owner[order]
-    given = useless[np.arange(len(owner)) - np.searchsorted(owner, owner) < missing[owner]]
+    useless, owner, place = by_attacker(useless)
+    given = useless[place < missing[owner]]
     taken = donors[: len(given)]
     rows[given], rows[taken] = rows[taken], rows[given]
     return Shares(rows[:n_dealt], shares.starts)

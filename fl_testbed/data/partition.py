@@ -188,6 +188,8 @@ class Division:
     n_server: int = 0
     n_server_minority: int = 0
     """How many of the server's examples are of minority groups, if examples have groups."""
+    server_bias: tuple[int, float] | None = None
+    """A class and its share of the server's examples; by default each has what chance gives it."""
     n_validation: int = 0
     by_natural_client: bool = False
     """Whether all examples of a natural client go to the minority, or all to the majority."""
@@ -232,7 +234,7 @@ def disjoint_shards(
         DataError: If there are too few examples of some kind.
     """
     order = rng.permutation(len(labels))
-    validation, server, order = _held_out(division, order)
+    validation, server, order = _held_out(division, labels, order)
     population = division.population
     shares: list[tuple[np.ndarray, Shares]] = []
     for kind, rows, spare in _pools(division, order, natural_clients):
@@ -273,7 +275,7 @@ def overlapping_shards(
         DataError: If there are fewer examples than a shard holds.
     """
     order = generator(seed, Purpose.PARTITION, Draws.SHARDS).permutation(len(labels))
-    validation, server, order = _held_out(division, order)
+    validation, server, order = _held_out(division, labels, order)
     each = division.examples_each
     if each is None:
         raise DataError("clients.overlap needs clients.examples_each")
@@ -332,7 +334,9 @@ def _by_class(strata: Strata, labels: np.ndarray) -> tuple[tuple[np.ndarray, ...
     )
 
 
-def _held_out(division: Division, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _held_out(
+    division: Division, labels: np.ndarray, order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the validation rows, the server's, and the rest, each in order."""
     n_validation, n_server = division.n_validation, division.n_server
     if n_validation + n_server > len(order):
@@ -343,18 +347,39 @@ def _held_out(division: Division, order: np.ndarray) -> tuple[np.ndarray, np.nda
         )
     validation, order = order[:n_validation], order[n_validation:]
     groups = division.groups
-    if groups is None or n_server == 0:
-        return validation, order[:n_server], order[n_server:]
-    is_minority = groups.is_minority[groups.train[order]]
-    n_minority = division.n_server_minority
-    minority, majority = np.flatnonzero(is_minority), np.flatnonzero(~is_minority)
-    if n_minority > len(minority) or n_server - n_minority > len(majority):
-        raise DataError(
-            f"the server cannot keep {n_minority} of {len(minority):,} minority examples and "
-            f"{n_server - n_minority} of {len(majority):,} others: lower server_data.n_examples"
-        )
-    kept = np.concatenate([minority[:n_minority], majority[: n_server - n_minority]])
+    kinds = [("", np.arange(len(order)), n_server)]
+    if groups is not None and n_server:
+        n_minority = division.n_server_minority
+        is_minority = groups.is_minority[groups.train[order]]
+        kinds = [
+            ("minority ", np.flatnonzero(is_minority), n_minority),
+            ("majority ", np.flatnonzero(~is_minority), n_server - n_minority),
+        ]
+    bias = division.server_bias
+    parts = [rows[_kept(labels[order[rows]], n, bias, kind)] for kind, rows, n in kinds]
+    kept = np.concatenate(parts)
     return validation, order[kept], np.delete(order, kept)
+
+
+def _kept(labels: np.ndarray, n: int, bias: tuple[int, float] | None, kind: str) -> np.ndarray:
+    """Return which n of some examples in random order the server keeps: the first, of a class as
+    many as its share."""
+    parts, otherwise = [(np.arange(len(labels)), n, "examples")], ""
+    if bias is not None:
+        label, share = bias
+        of_class, n_of_class = labels == label, round(share * n)
+        parts = [
+            (np.flatnonzero(of_class), n_of_class, f"examples of class {label}"),
+            (np.flatnonzero(~of_class), n - n_of_class, "examples of other classes"),
+        ]
+        otherwise = " or change server_data.bias"
+    for rows, wanted, what in parts:
+        if wanted > len(rows):
+            raise DataError(
+                f"the server cannot keep {wanted} of {len(rows):,} {kind}{what}: lower "
+                f"server_data.n_examples{otherwise}"
+            )
+    return np.sort(np.concatenate([rows[:wanted] for rows, wanted, _ in parts]))
 
 
 def _pools(

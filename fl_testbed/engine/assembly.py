@@ -78,6 +78,7 @@ def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
         wanted=wanted(scenario, dataset),
         n_server=server.n_examples,
         n_server_minority=round(server.minority_fraction * server.n_examples),
+        server_bias=server.bias and (server.bias.label, server.bias.share),
         n_validation=scenario.evaluation.n_validation,
         by_natural_client=scenario.partition.by_natural_client,
     )

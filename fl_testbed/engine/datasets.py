@@ -57,6 +57,10 @@ class DatasetCache:
         self._loaded[key] = dataset
         return dataset
 
+    def kept(self, scenario: AnyScenario) -> Dataset | None:
+        """Return the scenario's dataset if it is among those that are kept."""
+        return self._loaded.get(scenario.dataset.identity(scenario.seed))
+
 
 def by_dataset(scenarios: Sequence[S]) -> list[S]:
     """Return scenarios so that those of one dataset, of which few are kept, follow each other."""

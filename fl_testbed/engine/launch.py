@@ -1,7 +1,7 @@
 """Runs a list of scenarios and keeps what each did in its folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fl_testbed.data import Dataset
@@ -72,9 +72,11 @@ def launch(
     if n_changed:
         progress.note(f"runs that give way to changed ones: {n_changed}")
     unfinished = set(map(id, left))
-    for scenario in scenarios:
-        if id(scenario) not in unfinished:
-            progress.end(scenario, "done before")
+    done = [scenario for scenario in scenarios if id(scenario) not in unfinished]
+    for text in _done_on_other_data(done, options, datasets):
+        progress.note(text)
+    for scenario in done:
+        progress.end(scenario, "done before")
     if not left:
         return []
     writers = [RunWriter(scenario, options, progress, kind) for scenario in left]
@@ -112,6 +114,19 @@ def _on_other_data(
     if not options.redo:
         refuse(faults)
     return sum(map(len, faults.values()))
+
+
+def _done_on_other_data(
+    done: Sequence[AnyScenario], options: Options, datasets: DatasetCache
+) -> Iterator[str]:
+    """Say which done runs are on other data than those left, as far as these are in memory."""
+    found: dict[str, list[str]] = {}
+    for scenario in done:
+        folder, dataset = run_folder(options.out, scenario), datasets.kept(scenario)
+        if dataset is not None and (there := other_data(folder, dataset)):
+            found.setdefault(there, []).append(str(folder.path))
+    for there, paths in found.items():
+        yield f"{named(paths, 1)}: done before, {there}; remove the folder to run it on these"
 
 
 def _run(

@@ -21,6 +21,7 @@ from fl_testbed.scenario.parts import (
     EvaluationSpec,
     RecordUpdatesSpec,
     SamplingSpec,
+    ServerBiasSpec,
     ServerDataSpec,
     TrainingSpec,
 )
@@ -70,6 +71,12 @@ PARTS = (
     Part("sampling", SamplingSpec, "A function of yours may select: [extending](extending.md)."),
     Part("training", TrainingSpec),
     Part("server_data", ServerDataSpec),
+    Part(
+        "server_data.bias",
+        ServerBiasSpec,
+        "What FLTrust's authors call bias probability is the share of class 1; of ten equal "
+        "classes 0.1 is no bias.",
+    ),
     Part("strategy", StrategySpec, STRATEGIES),
     Part(
         "strategy.oracle",

@@ -92,11 +92,20 @@ class TrainingSpec(Spec):
         return LocalTraining(**given)
 
 
+class ServerBiasSpec(Spec):
+    """How large a share of the server's data one class has; the others share the rest as in all
+    data."""
+
+    label: NonNegativeInt  # the class, by its number
+    share: Fraction  # 0: the server has none of the class, 1: nothing else
+
+
 class ServerDataSpec(Spec):
     """Training examples that the server keeps for itself, for rules that need some."""
 
     n_examples: NonNegativeInt = 0  # drawn from the training set; no client holds them
     minority_fraction: Fraction = 0.0  # share of them of the minority
+    bias: ServerBiasSpec | None = None  # none: as many of each class as it comes
 
 
 class RecordUpdatesSpec(Spec):

@@ -18,7 +18,14 @@ from fl_testbed.data import DataError, Dataset, Goal, GroupedExamples, Groups
 from fl_testbed.scenario.minorities import MinoritySpec
 from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_shard
 from fl_testbed.scenario.partitions import ClientsSpec
-from fl_testbed.scenario.spec import Contradiction, Fraction, FunctionSpec, NoneSpec, Spec
+from fl_testbed.scenario.spec import (
+    Contradiction,
+    Fraction,
+    FunctionSpec,
+    NoneSpec,
+    Spec,
+    unknown_classes,
+)
 from fl_testbed.scenario.triggers import AnyTriggerSpec, PatchSpec, as_minority
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
@@ -126,9 +133,7 @@ class PoisonSpec(FunctionSpec):
 
     def unknown_classes(self, n_classes: int) -> Iterator[Contradiction]:
         """Yield which of its classes the dataset lacks."""
-        for key, label in self.classes().items():
-            if label >= n_classes:
-                yield key, f"needs a class from 0 to {n_classes - 1}, got {label}"
+        return unknown_classes(self.classes(), n_classes)
 
 
 class NoPoisonSpec(NoneSpec, PoisonSpec):

@@ -34,7 +34,15 @@ from fl_testbed.scenario.parts import (
 )
 from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoPoisonSpec
 from fl_testbed.scenario.reweightings import JTTSpec, QFedAvgSpec
-from fl_testbed.scenario.spec import Contradiction, Seconds, Spec, Threads, WholeScenario, inside
+from fl_testbed.scenario.spec import (
+    Contradiction,
+    Seconds,
+    Spec,
+    Threads,
+    WholeScenario,
+    inside,
+    unknown_classes,
+)
 from fl_testbed.scenario.strategy import StrategySpec
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
@@ -398,6 +406,8 @@ class Scenario(WholeScenario):
         return by_key
 
     def class_contradictions(self, n_classes: int) -> Iterator[Contradiction]:
-        """Yield where poisons name a class that the dataset lacks, as (key, text)."""
+        """Yield where a key names a class that the dataset lacks, as (key, text)."""
         for key, poison in self._poisons_by_key().items():
             yield from inside(key, poison.unknown_classes(n_classes))
+        if (bias := self.server_data.bias) is not None:
+            yield from unknown_classes({"server_data.bias.label": bias.label}, n_classes)

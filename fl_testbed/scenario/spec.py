@@ -1,7 +1,7 @@
 """What every mapping of a scenario has in common."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -62,6 +62,13 @@ Contradiction = tuple[str, str]
 def inside(key: str, found: Iterable[Contradiction]) -> Iterator[Contradiction]:
     """Return what was found in a mapping with the keys that the mapping around it has."""
     return ((f"{key}.{inner}", text) for inner, text in found)
+
+
+def unknown_classes(named: Mapping[str, int], n_classes: int) -> Iterator[Contradiction]:
+    """Yield which of the classes that keys name a dataset lacks, as (key, text)."""
+    for key, label in named.items():
+        if label >= n_classes:
+            yield key, f"needs a class from 0 to {n_classes - 1}, got {label}"
 
 
 def _count_or_fraction(value: float) -> float:

@@ -121,6 +121,13 @@ class TestExchange:
         assert sorted(np.concatenate(after)) == list(range(N_TRAIN))
 
 
+def test_attackers_who_hold_more_than_they_need_give_to_those_who_lack():
+    labels = np.repeat(np.arange(2), 8)  # one of two attackers is dealt all of one class
+    pool = Pool(np.arange(16), labels, 2, None, 2, Wanted(labels == 1, 0.5))
+    dealt = shards(pathological(pool, np.random.default_rng(0), shards_per_client=1))
+    assert [labels[shard].sum() for shard in dealt] == [4, 4]
+
+
 @every_dealer
 @given(pool=pools(), seed=seeds)
 def test_the_same_numbers_deal_the_same_shards(name, pool, seed):

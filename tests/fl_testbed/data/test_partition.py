@@ -53,6 +53,7 @@ def divisions(draw) -> Division:
         attackers_hold=draw(st.sampled_from([Role.HONEST_MAJORITY, Role.HONEST_MINORITY])),
         n_server=draw(st.integers(0, 40)),
         n_server_minority=0,
+        server_bias=draw(st.sampled_from([None, (3, 0.5)])),
         n_validation=draw(st.integers(0, 40)),
     )
 
@@ -200,6 +201,37 @@ class TestServer:
         division = Division(Population(1, 0, 0), 1, GROUPS, n_server=130, n_server_minority=121)
         with pytest.raises(DataError, match="cannot keep 121 of 120 minority examples"):
             share_out(division)
+
+    @pytest.mark.parametrize(
+        ("share", "expected"), [(0.0, [0, 0]), (0.6, [6, 24]), (1.0, [10, 40])]
+    )
+    def test_as_many_are_of_a_class_as_asked_for_of_the_minority_s_too(self, share, expected):
+        division = Division(
+            Population(3, 1, 0), 10, n_server=50, n_server_minority=10, server_bias=(3, share)
+        )
+        of_class = LABELS[share_out(division).server] == 3
+        assert of_class.sum() == sum(expected)
+        server = share_out(replace(division, groups=GROUPS)).server
+        of_class = LABELS[server] == 3
+        assert [of_class[:10].sum(), of_class[10:].sum()] == expected
+        assert share == 1 or set(LABELS[server[~of_class]]) == {0, 1, 2, 4}
+
+    def test_where_the_minority_is_a_style_its_examples_are_of_all_classes(self):
+        division = Division(Population(3, 1, 0), 10, n_server=50, server_bias=(3, 0.5))
+        first = LABELS[share_out(division).server[:10]]  # the server sees the first in that style
+        assert 0 < (first == 3).sum() < 10
+
+    def test_where_a_class_is_too_rare_for_its_share_both_are_named(self):
+        division = Division(Population(1, 0, 0), 1, n_server=130, server_bias=(3, 1.0))
+        fault = (
+            "the server cannot keep 130 of 120 examples of class 3: lower server_data.n_examples "
+            "or change server_data.bias"
+        )
+        with pytest.raises(DataError, match=fault):
+            share_out(division)
+        own = OwnGroups(("a", "b"), (LABELS == 3).astype(int), CODES[:0], frozenset({1}))
+        with pytest.raises(DataError, match="keep 65 of 0 majority examples of class 3"):
+            share_out(replace(division, groups=own, server_bias=(3, 0.5)))
 
 
 class TestAttackers:

@@ -157,6 +157,10 @@ def test_every_partition_gives_every_client_examples(partition, minority):
             "poison.target needs a class from 0 to 2, got 3",
         ),
         (
+            {"server_data": {"n_examples": 20, "bias": {"label": 3, "share": 0.5}}},
+            "server_data.bias.label needs a class from 0 to 2, got 3",
+        ),
+        (
             {"evaluation": {"n_validation": 395, "split": "validation"}},
             "10 clients with 10 examples each need 100 training examples, there are 5: lower "
             "clients.examples_each or the number of clients",

@@ -198,8 +198,8 @@ def test_a_run_goes_on_with_the_data_that_it_began_on_alone(tmp_path: Path, monk
     path, progress = write_scenario(tmp_path), MagicMock()
     folder = tmp_path / "out/small/default/seed-0"
 
-    def runs(rounds: int, **how: bool) -> None:
-        scenarios = load_scenarios(path, [f"rounds={rounds}"])
+    def runs(rounds: int, *more: str, **how: bool) -> None:
+        scenarios = load_scenarios(path, [f"rounds={rounds}", *more])
         launch(scenarios, Options(tmp_path / "out", None, "", **how), progress)
 
     runs(1)
@@ -207,6 +207,9 @@ def test_a_run_goes_on_with_the_data_that_it_began_on_alone(tmp_path: Path, monk
     assert (data["train"], data["test"], data["of"]) == (1397, 400, {"kind": "digits", "seed": 0})
     monkeypatch.setattr(Dataset, "fingerprint", "another")
     runs(1, resume=True)  # what is done is done
+    runs(1, "variants={default: {}, median: {strategy.aggregation: {kind: coordinate_median}}}")
+    told = f"{folder}: done before, a run on other data (fingerprint {data['fingerprint']}, now"
+    assert [told in text for (text,), _ in progress.note.call_args_list] == [False, True, False]
     begun_on = (
         rf"holds a run on other data \(fingerprint {data['fingerprint']}, now another\): go on"
     )

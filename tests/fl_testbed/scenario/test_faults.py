@@ -696,6 +696,11 @@ def test_a_backdoor_between_impossible_classes_is_refused(faults_of, classes, fa
     assert faults_of(GOOD + BACKDOOR.replace("target: 3", classes)) == [f"wrong.yaml:9: {fault}"]
 
 
+def test_server_data_biased_to_a_class_that_there_is_not_are_refused(faults_of):
+    (fault,) = faults_of(GOOD + "server_data: {n_examples: 10, bias: {label: 10, share: 0.5}}\n")
+    assert fault == "wrong.yaml:9: server_data.bias.label: needs a class from 0 to 9, got 10"
+
+
 def test_the_bound_of_a_rule_is_that_of_the_sample_and_not_of_the_population(faults_of):
     (fault,) = faults_of(GOOD + "sampling: {fraction: 0.5}\n")
     assert "needs n >= 2f + 3 clients, got n=4 and f=1" in fault
