@@ -75,9 +75,9 @@ class Row:
 
     @property
     def swept(self) -> dict[str, str]:
-        """The swept values of its point, by key."""
-        parts = (part.partition("=") for part in parts_of(self.point))
-        return {key: value for key, _, value in parts if key not in ("", "name")}
+        """Its swept values by key, rules and lifts among them."""
+        parts = (part.partition("=") for part in parts_of(self.runs[0].variant))
+        return {key: value for key, sign, value in parts if sign}
 
     @property
     def competes(self) -> bool:
@@ -352,7 +352,9 @@ def _repeated(by_label: Mapping[str, Sequence[RunResult]]) -> Iterator[Fault]:
         first: dict[int, RunResult] = {}
         for run in runs:
             if (other := first.setdefault(run.seed, run)) is not run:
-                text = f"is {label} with seed {run.seed}, as {other.folder} is: name one of the two"
+                text = (
+                    f"is {label} with seed {run.seed}, as {other.folder} is: leave one of them out"
+                )
                 yield Fault(str(run.folder), "", text)
 
 

@@ -369,10 +369,10 @@ def _latex(text: str) -> str:
 
 def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
     values: dict[str, Any] = {"name": row.runs[0].name, "variant": row.runs[0].variant}
-    if comparison.has_points:  # a table of methods by attacks is one pivot away
+    if comparison.has_points:
         values["method"] = row.method
-        keys = dict.fromkeys(key for other in comparison.rows for key in other.swept)
-        values |= {f"swept.{key}": row.swept.get(key, "") for key in keys}
+    keys = dict.fromkeys(key for other in comparison.rows for key in other.swept)
+    values |= {f"swept.{key}": row.swept.get(key, "") for key in keys}  # one pivot from a table
     values |= {f"n_{status}": row.counts[status] for status in Status}
     values |= {
         "oracle": int(row.is_oracle),

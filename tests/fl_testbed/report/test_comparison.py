@@ -111,7 +111,7 @@ def test_for_a_damaged_plan_nobody_is_told_to_remove_the_sweep(sweep: Path, cont
 def test_a_copy_of_a_run_is_no_second_seed(sweep: Path) -> None:
     copytree(sweep / "mean" / "seed-0", sweep.parent / "copy" / "mean" / "seed-0")
     runs = find_runs([sweep, sweep.parent / "copy"])
-    with pytest.raises(ScenarioError, match=r"copy/mean/seed-0: is mean with seed 0, as .*: name"):
+    with pytest.raises(ScenarioError, match=r"copy/mean/seed-0: is mean with seed 0, as .*: leave"):
         compare(runs)
 
 
@@ -600,6 +600,8 @@ def test_a_group_that_is_a_minority_in_all_runs_is_marked_as_one(tmp_path: Path)
     )
     headings = grids(compare(find_runs([tmp_path / "sweep"])))[1].headings
     assert headings == ["a %", "b %", "c (minority) %"]
+    runs = [run.figures for run in find_runs([tmp_path / "sweep"])]
+    assert columns_named(["c"], runs) == columns_named(["c (minority)"], runs)
 
 
 def test_a_group_that_not_every_run_tests_is_named_below_the_table(tmp_path: Path) -> None:
@@ -692,6 +694,9 @@ def test_csv_has_a_column_for_each_key_of_the_swept_values(tmp_path: Path) -> No
     for variant in variants:
         write_run(tmp_path / "sweep", variant, 0, figures(0.5))
     rows = list(csv.DictReader(io.StringIO(comma_separated(compare(find_runs([tmp_path]))))))
+    write_run(tmp_path / "rules", "aggregation=krum,reweighting=jtt", 0, figures(0.5))
+    (row,) = csv.DictReader(io.StringIO(comma_separated(compare(find_runs([tmp_path / "rules"])))))
+    assert (row["swept.aggregation"], row["swept.reweighting"]) == ("krum", "jtt")
     keys = ("method", "swept.attack", "swept.shift")
     found = {row["variant"]: tuple(row[key] for key in keys) for row in rows}
     assert found == {
