@@ -49,6 +49,9 @@ def load_csv(
     inputs = [column for column in rows.columns if column not in no_inputs]
     if not inputs:
         raise DataError(f"{path}: has no column left that is an input")
+    if "" in inputs:
+        text = "has a column without a name, as pandas writes the index: to_csv(index=False), or"
+        raise DataError(f"{path}: {text} leave_out: ['']")
     texts = [
         column
         for column in inputs

@@ -257,6 +257,7 @@ class TestCsv:
             ("99", "-1", {"logarithmic": ["dose"]}, "line 6: dose needs numbers > -1 for log"),
             ("", "", {"leave_out": ["city"]}, "has no column 'city': it has age, ward, dose"),
             ("dose", "age", {}, "has 2 columns 'age'"),
+            ("dose", "", {}, "has a column without a name, as pandas writes the index: to_csv(ind"),
             ("test", "dev", {}, "line 4: part needs one of train, test, got 'dev'"),
             (
                 "",
