@@ -296,6 +296,9 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
             "not all are on the same data, though of the same dataset: others than the rest have "
             f"{named(comparison.on_other_data, N_NAMED)} (fingerprints are in environment.json)"
         )
+    if comparison.of_unlike_seeds:
+        unlike = named(comparison.of_unlike_seeds, N_NAMED)
+        yield f"seeds of one variant differ in more than the seed: {unlike}"
     if any(not math.isnan(e.half_width) for row in rows for e in row.estimates.values()):
         yield "mean ± 95 % interval over seeds (Student's t)"
     if any(row.is_pareto for row in rows):

@@ -115,6 +115,16 @@ def test_a_copy_of_a_run_is_no_second_seed(sweep: Path) -> None:
         compare(runs)
 
 
+def test_seeds_that_differ_in_more_than_the_seed_are_named(tmp_path: Path) -> None:
+    for seed, rounds in enumerate((30, 40, 40)):
+        folder = write_run(tmp_path / "sweep", "mean", seed, figures(0.5))
+        (folder / "scenario.yaml").write_text(f"seed: {seed}\nrounds: {rounds}\n")
+        notes = grids(compare(find_runs([tmp_path])))[-1].notes
+        assert ("seeds of one variant differ in more than the seed: mean in rounds" in notes) == (
+            seed > 0
+        )
+
+
 def test_failed_runs_are_shown_and_leave_the_means_alone(sweep: Path) -> None:
     comparison = compare(find_runs([sweep]))
     assert row_of(comparison, "krum").estimates[ACCURACY.key].n == 1
