@@ -42,6 +42,8 @@ def load_csv(
         DataError: If the file is missing or broken, or a column's values do not fit.
     """
     remedy = "it is yours to make: see docs/datasets.md"
+    if Path(file).is_file():
+        remedy = "the one in the current folder is read with --data-dir ."
     (path,) = find_files(f"csv {file}", (file,), data_dir, (".",), remedy)
     rows = read_table(path)
     rows.check_columns([*meanings.columns, *leave_out, *categories, *logarithmic])

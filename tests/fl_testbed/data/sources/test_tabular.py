@@ -273,6 +273,11 @@ class TestCsv:
             self.load(path, options=options)
         assert str(error.value).startswith(f"{path}: {fault}")
 
+    def test_a_table_that_lies_where_one_is_needs_to_be_told_of(self, path, monkeypatch):
+        monkeypatch.chdir(path.parent)
+        with pytest.raises(DataError, match=r"set FL_TESTBED_DATA; the one in the current folder "):
+            load_csv(None, np.random.default_rng(0), path.name, Meanings())
+
     def test_names_of_rows_are_no_category(self, path):
         rows = ["name,cured"] + [f"p{i},{i % 2}" for i in range(101)]
         path.write_text("\n".join(rows))
