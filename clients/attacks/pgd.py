@@ -1,10 +1,10 @@
 """Projected gradient descent (PGD): poison, but never leave a ball round the received model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from clients.attacks.training_attack import floating
 from clients.training import State, StepHook
 
 
@@ -32,15 +32,17 @@ class ProjectedDescent:
         """Whether the radius is relative to the last move of the global model."""
         return self.relative
 
-    def hook(self, received: State, previous: State | None) -> StepHook:
+    def hook(
+        self, received: State, previous: State | None, clean_gradient: Callable[[], State]
+    ) -> StepHook:
         """Return the projection."""
-        radius = self.radius
-        if self.relative:
-            radius = torch.inf
-            if previous is not None:
-                radius = self.radius * distance(floating(received), previous)
+        radius = torch.inf if self.relative and previous is None else self.radius
 
         def project(parameters: State, step: int, is_last: bool) -> None:
+            nonlocal radius
+            if step == 1 and self.relative and previous is not None:
+                # Of parameters alone: running means and variances may move far more.
+                radius *= distance({name: received[name] for name in parameters}, previous)
             if is_last or (self.every is not None and step % self.every == 0):
                 project_onto_ball(parameters, received, radius)
 
