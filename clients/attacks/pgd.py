@@ -1,6 +1,6 @@
 """Projected gradient descent (PGD): poison, but never leave a ball round the received model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -36,15 +36,18 @@ class ProjectedDescent:
         self, received: State, previous: State | None, clean_gradient: Callable[[], State]
     ) -> StepHook:
         """Return the projection."""
-        radius = torch.inf if self.relative and previous is None else self.radius
+
+        def bound(names: Iterable[str]) -> float:
+            if not self.relative:
+                return self.radius
+            if previous is None:
+                return torch.inf
+            # Of parameters alone: running means and variances may move far more.
+            return self.radius * distance({name: received[name] for name in names}, previous)
 
         def project(parameters: State, step: int, is_last: bool) -> None:
-            nonlocal radius
-            if step == 1 and self.relative and previous is not None:
-                # Of parameters alone: running means and variances may move far more.
-                radius *= distance({name: received[name] for name in parameters}, previous)
             if is_last or (self.every is not None and step % self.every == 0):
-                project_onto_ball(parameters, received, radius)
+                project_onto_ball(parameters, received, bound(parameters))
 
         return project
 
