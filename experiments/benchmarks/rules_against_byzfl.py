@@ -366,6 +366,7 @@ def every_rule() -> dict[str, Round]:
         ),
         "dnc": stateless(rules.dnc, rng=rng, n_malicious=F),
         "sign_guard": stateless(rules.sign_guard, rng=rng),
+        "rflbat": stateless(rules.rflbat, rng=rng),
         "robust_learning_rate": stateless(rules.robust_learning_rate, threshold=8),
         "fltrust": stateless(rules.fltrust, reference=torch.ones(D)),
         "centred_clipping": lambda updates, memory: rules.centred_clipping(updates, memory, 10.0),

@@ -46,6 +46,7 @@ NAMES = {
     "deepsight": "DeepSight",
     "dnc": "DnC",
     "sign_guard": "SignGuard",
+    "rflbat": "RFLBAT",
     "robust_learning_rate": "robust learning rate",
     "error_rate_rejection": "ERR",
     "loss_rejection": "LFR",

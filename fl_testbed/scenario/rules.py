@@ -274,6 +274,15 @@ class SignGuardSpec(RuleSpec):
     function = staticmethod(rules.sign_guard)
 
 
+class RflbatSpec(RuleSpec):
+    """RFLBAT: outliers and the least alike cluster among two principal components."""
+
+    kind: Literal["rflbat"]
+    first_limit: Annotated[float, Field(ge=1)] = 10.0
+    second_limit: Annotated[float, Field(ge=1)] = 4.0
+    function = staticmethod(rules.rflbat)
+
+
 class RobustLearningRateSpec(RuleSpec):
     """Flip the step of coordinates on whose sign too few clients agree."""
 
@@ -408,6 +417,7 @@ AnyRuleSpec = Annotated[
     | DeepSightSpec
     | DnCSpec
     | SignGuardSpec
+    | RflbatSpec
     | RobustLearningRateSpec
     | ErrorRateRejectionSpec
     | LossRejectionSpec

@@ -25,6 +25,7 @@ from strategies.aggregation.negative_impact import (
     union_rejection,
 )
 from strategies.aggregation.norm_clipping import norm_clipping
+from strategies.aggregation.rflbat import rflbat
 from strategies.aggregation.robust_learning_rate import robust_learning_rate
 from strategies.aggregation.sign_guard import sign_guard
 from strategies.aggregation.traits import Bound, Traits
@@ -60,6 +61,7 @@ __all__ = [
     "minimum_diameter",
     "multi_krum",
     "norm_clipping",
+    "rflbat",
     "robust_learning_rate",
     "sign_guard",
     "trimmed_mean",
