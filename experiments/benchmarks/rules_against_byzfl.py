@@ -364,6 +364,7 @@ def every_rule() -> dict[str, Round]:
             respond=lambda update, n_inputs: torch.zeros(n_inputs, 10),
             layers={"weight": slice(D - 850, D - 10), "bias": slice(D - 10, D)},
         ),
+        "flare": stateless(rules.flare, represent=lambda update: update[:200].view(20, 10)),
         "dnc": stateless(rules.dnc, rng=rng, n_malicious=F),
         "sign_guard": stateless(rules.sign_guard, rng=rng),
         "rflbat": stateless(rules.rflbat, rng=rng),

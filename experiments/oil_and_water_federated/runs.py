@@ -44,6 +44,7 @@ NAMES = {
     "foolsgold": "FoolsGold",
     "flame": "FLAME",
     "deepsight": "DeepSight",
+    "flare": "FLARE",
     "dnc": "DnC",
     "sign_guard": "SignGuard",
     "rflbat": "RFLBAT",

@@ -250,6 +250,14 @@ class DeepSightSpec(RuleSpec):
         output_layer(layers, n_classes)
 
 
+class FlareSpec(RuleSpec):
+    """FLARE: trust by how alike models' last hidden layers see the server's data."""
+
+    kind: Literal["flare"]
+    temperature: PositiveFloat = 1.0
+    function = staticmethod(rules.flare)
+
+
 class DnCSpec(RuleSpec, AssumesMalicious):
     """DnC: a spectral filter on random coordinates, repeated."""
 
@@ -415,6 +423,7 @@ AnyRuleSpec = Annotated[
     | FoolsGoldSpec
     | FlameSpec
     | DeepSightSpec
+    | FlareSpec
     | DnCSpec
     | SignGuardSpec
     | RflbatSpec

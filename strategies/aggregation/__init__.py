@@ -9,6 +9,7 @@ from strategies.aggregation.coordinate_median import coordinate_median
 from strategies.aggregation.deepsight import deepsight
 from strategies.aggregation.dnc import dnc
 from strategies.aggregation.flame import flame
+from strategies.aggregation.flare import flare
 from strategies.aggregation.fldetector import fldetector
 from strategies.aggregation.fltrust import fltrust
 from strategies.aggregation.foolsgold import foolsgold
@@ -47,6 +48,7 @@ __all__ = [
     "dnc",
     "error_rate_rejection",
     "flame",
+    "flare",
     "fldetector",
     "fltrust",
     "foolsgold",
