@@ -183,6 +183,7 @@ def build_strategy(
         server_update=server.train,
         server_evaluate=server.evaluate,
         server_respond=server.respond,
+        server_represent=server.represent,
         seed=scenario.seed,
         on_too_few=spec.on_too_few,
         device=device,

@@ -399,5 +399,12 @@ def test_the_server_asks_models_of_the_same_random_inputs_all_round():
     torch.testing.assert_close(first, model(torch.from_numpy(drawn)).detach())
 
 
+def test_representations_are_what_the_output_layer_is_given_on_the_server_s_data():
+    made = scenario(server_data={"n_examples": 20})
+    federation, model = build_federation(made, DATASET), build_model(made, DATASET)
+    given = ServerData(made, federation).represent(ArrayRecord(model.state_dict()))
+    torch.testing.assert_close(given, model[:-1](federation.server_shard().inputs).detach())
+
+
 def same_arrays(one: ArrayRecord, other: ArrayRecord) -> bool:
     return all(np.array_equal(one[name].numpy(), other[name].numpy()) for name in one)
