@@ -16,7 +16,7 @@ from clients.local import Lesson, LocalMethod, LocalRound
 from clients.reporting import Claim, claimed, report_of
 from clients.shard import Shard
 from clients.trainer import Job, Trained, Trainer, device_of, moved
-from clients.training import LocalTraining, State, StepHook
+from clients.training import LocalTraining, State, StepHook, gradient_of
 from strategies.flower_arrays import Layout, flat_record, packed, record_of, state_dict_of
 from strategies.randomness import Purpose, generator
 
@@ -63,7 +63,7 @@ class ShardClientApp(ClientApp):
     It evaluates nothing: a server of Flower's needs ``fraction_evaluate=0``.
 
     Args:
-        shard_of: Returns a client's shard.
+        shard_of: Returns a client's shard, an attacker's as it was before any poison.
         build_model: Returns the model; called once.
         settings: How to train.
         seed: The scenario's seed.
@@ -151,7 +151,7 @@ class ShardClientApp(ClientApp):
         work = work or Work(self._shard_of(client), self._settings)
         lesson = self._lesson(work, received, round_, context)
         make_rng = partial(generator, self._seed, Purpose.TRAINING, round_, client)
-        hook = _hook_maker(work, context)
+        hook = self._hook_maker(work, context)
         jobs = {ARRAYS: Job(lesson.shard, work.settings, make_rng, hook, lesson.objective)}
         if work.twin is not None:  # in the same order, so that the data alone make the difference
             jobs[CLEAN_ARRAYS] = Job(work.twin, work.settings, make_rng)
@@ -162,6 +162,25 @@ class ShardClientApp(ClientApp):
                 lesson.shard, work.settings, make_rng, objective=lesson.personal, start=start
             )
         return _Plan(work, jobs, received, lesson)
+
+    def _hook_maker(self, work: Work, context: Context) -> Callable[[State], StepHook] | None:
+        if (attack := work.training_attack) is None:
+            return None
+        last = context.state.array_records.get(LAST_RECEIVED)
+        previous = state_dict_of(last) if last is not None else None
+        client, size = _client(context), work.settings.batch_size
+
+        def make_hook(received: State) -> StepHook:
+            device = device_of(received)
+            there = None if previous is None else moved(previous, device)
+
+            def clean_gradient() -> State:
+                shard = self._shard_of(client).to(device)
+                return gradient_of(self._trainer.model, received, shard, size)
+
+            return attack.hook(received, there, clean_gradient)
+
+        return make_hook
 
     def _lesson(self, work: Work, received: State, round_: int, context: Context) -> Lesson:
         if self._local is None:
@@ -226,19 +245,6 @@ class ShardClientApp(ClientApp):
             arrays = {name: value.cpu().numpy() for name, value in memory.items()}
             context.state[LOCAL_MEMORY] = record_of(arrays)
         return Message(content, reply_to=message)
-
-
-def _hook_maker(work: Work, context: Context) -> Callable[[State], StepHook] | None:
-    if (attack := work.training_attack) is None:
-        return None
-    last = context.state.array_records.get(LAST_RECEIVED)
-    previous = state_dict_of(last) if last is not None else None
-
-    def make_hook(received: State) -> StepHook:
-        there = None if previous is None else moved(previous, device_of(received))
-        return attack.hook(received, there)
-
-    return make_hook
 
 
 def identify(message: Message, context: Context) -> Message:

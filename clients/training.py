@@ -159,6 +159,25 @@ def train(
     return total / len(order)
 
 
+def gradient_of(model: nn.Module, start: State, shard: Shard, batch_size: int) -> State:
+    """Return the gradient of the summed loss on a shard, so many examples at a time.
+
+    The model is as it is tested: it draws nothing, and no buffer moves.
+    """
+    model.eval()
+    like = trainable(model, start)
+    parameters = {name: value.detach().requires_grad_() for name, value in like.items()}
+    total = {name: torch.zeros_like(value) for name, value in like.items()}
+    rows = zip(shard.inputs.split(batch_size), shard.labels.split(batch_size), strict=True)
+    for inputs, labels in rows:
+        logits = functional_call(model, {**start, **parameters}, (inputs,))
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        parts = torch.autograd.grad(loss, list(parameters.values()))
+        for value, part in zip(total.values(), parts, strict=True):
+            value += part
+    return total
+
+
 @contextmanager
 def own_draws(device: torch.device, rng: np.random.Generator) -> Iterator[None]:
     """Let a model draw from a client's own generator, and not from the process's.

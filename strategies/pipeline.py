@@ -48,6 +48,9 @@ class RoundFacts:
     respond: Callable[[Float[Tensor, " d"], int], Float[Tensor, "m classes"]]
     """Outputs (logits), where the updates are, of the model that an update would give on so many
     random inputs: the same inputs in every call of a round."""
+    represent: Callable[[Float[Tensor, " d"]], Float[Tensor, "m width"]]
+    """What the output layer is given, where the updates are, in the model that an update would give
+    on the server's own data."""
     rng: np.random.Generator
     """The round's random numbers: the reweighting draws first, then pre-aggregations, in their
     order, then the rule."""
@@ -63,7 +66,9 @@ class RoundFacts:
             "losses": torch.full((n,), torch.nan, dtype=torch.float64),
             "confidences": torch.full((n,), torch.nan, dtype=torch.float64),
             "layers": {},
-            **dict.fromkeys(("received", "reference", "evaluate", "respond"), _unknown),
+            **dict.fromkeys(
+                ("received", "reference", "evaluate", "respond", "represent"), _unknown
+            ),
         }
         return cls(**{**unknown, **known}, rng=rng)
 

@@ -63,6 +63,8 @@ class RobustFedAvg(FedAvg):
             ``evaluate`` and for measured losses.
         server_respond: Returns the outputs (logits) of the given arrays on so many random inputs,
             the same ones for all calls of the given round; needed by rules that name ``respond``.
+        server_represent: Returns what the output layer of the given arrays is given on the server's
+            own data; needed by rules that name ``represent``.
         seed: Seed of rules and pre-aggregations that draw random numbers: those of a round depend
             on it and on the round alone.
         device: Where the matrix of updates is, and the server step computes. Replies of clients in
@@ -94,6 +96,7 @@ class RobustFedAvg(FedAvg):
         losses: Literal["reported", "measured"] = "reported",
         server_evaluate: Callable[[ArrayRecord], tuple[float, float, float]] | None = None,
         server_respond: Callable[[ArrayRecord, int, int], Tensor] | None = None,
+        server_represent: Callable[[ArrayRecord], Tensor] | None = None,
         seed: int = 0,
         on_too_few: Literal["skip_round", "stop"] = "skip_round",
         device: torch.device | str = "cpu",
@@ -108,6 +111,7 @@ class RobustFedAvg(FedAvg):
             "reference": ("server_update", server_update),
             "evaluate": ("server_evaluate", server_evaluate),
             "respond": ("server_respond", server_respond),
+            "represent": ("server_represent", server_represent),
         }
         for fact, (argument, function) in given.items():
             if function is None and self.pipeline.rule_asks(fact):
@@ -123,6 +127,7 @@ class RobustFedAvg(FedAvg):
         self.server_update = server_update
         self.server_evaluate = server_evaluate
         self.server_respond = server_respond
+        self.server_represent = server_represent
         self.seed = seed
         self.on_too_few = on_too_few
         self.averages_metrics = averages_metrics
@@ -353,6 +358,7 @@ class RobustFedAvg(FedAvg):
             respond=lambda update, n_inputs: self._respond(
                 _moved(start, update), n_inputs, ledger.round_
             ),
+            represent=lambda update: self._represent(_moved(start, update)),
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
         )
         memory = {  # what the rule remembers belongs beside the updates, a lift's on the host
@@ -398,6 +404,11 @@ class RobustFedAvg(FedAvg):
         assert self.server_respond is not None
         arrays = self._layout.read_flat(flat, self._arrays)
         return self.server_respond(arrays, n_inputs, server_round).to(self.device)
+
+    def _represent(self, flat: np.ndarray) -> Tensor:
+        assert self.server_represent is not None
+        arrays = self._layout.read_flat(flat, self._arrays)
+        return self.server_represent(arrays).to(self.device)
 
     def _metrics(self, ledger: RoundLedger, reports: dict[int, RecordDict]) -> MetricRecord:
         """Count usable replies, and average what they report."""

@@ -14,7 +14,7 @@ class Move(NamedTuple):
 
     update: Float[Tensor, " d"]
     """What it adds to the global model, in parameter units."""
-    memory: Memory
+    memory: Memory = {}  # noqa: RUF012 (nobody writes into it)
     """What the optimizer wants to be given back in the next round."""
 
 

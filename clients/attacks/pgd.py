@@ -1,10 +1,10 @@
 """Projected gradient descent (PGD): poison, but never leave a ball round the received model."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 
-from clients.attacks.training_attack import floating
 from clients.training import State, StepHook
 
 
@@ -32,17 +32,22 @@ class ProjectedDescent:
         """Whether the radius is relative to the last move of the global model."""
         return self.relative
 
-    def hook(self, received: State, previous: State | None) -> StepHook:
+    def hook(
+        self, received: State, previous: State | None, clean_gradient: Callable[[], State]
+    ) -> StepHook:
         """Return the projection."""
-        radius = self.radius
-        if self.relative:
-            radius = torch.inf
-            if previous is not None:
-                radius = self.radius * distance(floating(received), previous)
+
+        def bound(names: Iterable[str]) -> float:
+            if not self.relative:
+                return self.radius
+            if previous is None:
+                return torch.inf
+            # Of parameters alone: running means and variances may move far more.
+            return self.radius * distance({name: received[name] for name in names}, previous)
 
         def project(parameters: State, step: int, is_last: bool) -> None:
             if is_last or (self.every is not None and step % self.every == 0):
-                project_onto_ball(parameters, received, radius)
+                project_onto_ball(parameters, received, bound(parameters))
 
         return project
 

@@ -1,5 +1,6 @@
 """Attacks that act while an attacker trains: step hooks that hold its parameters to a set."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from clients.training import State, StepHook
@@ -13,16 +14,15 @@ class TrainingAttack(Protocol):
         """Whether it asks for the model that the attacker received the last time."""
         ...
 
-    def hook(self, received: State, previous: State | None) -> StepHook:
+    def hook(
+        self, received: State, previous: State | None, clean_gradient: Callable[[], State]
+    ) -> StepHook:
         """Return what is run after each step of training from ``received``.
 
         Args:
-            received: The parameters that training starts from.
+            received: The parameters and buffers that training starts from.
             previous: Those of the last round in which the attacker was asked; None in its first.
+            clean_gradient: Returns the loss's gradient at ``received`` on the attacker's data as
+                they were before any poison.
         """
         ...
-
-
-def floating(state: State) -> State:
-    """Return a model's parameters without counters and other integers."""
-    return {name: value for name, value in state.items() if value.is_floating_point()}

@@ -256,7 +256,9 @@ def disjoint_shards(
         except DataError as fault:
             if kind is None or len(clients) == len(population):
                 raise
-            raise DataError(f"data of the {KINDS[kind]}: {fault}") from None
+            whose = "; a natural client is of the minority if at least half of its examples are"
+            text = f"data of the {KINDS[kind]}: {fault}{whose * division.by_natural_client}"
+            raise DataError(text) from None
     return _joined(shares, len(population), server, validation)
 
 

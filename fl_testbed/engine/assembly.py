@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import lru_cache, partial
 
+import numpy as np
 import torch
 
 from clients.app import ShardClientApp, Work
@@ -56,10 +57,12 @@ def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
     clients, population = scenario.clients, scenario.clients.population
     for key, text in scenario.class_contradictions(dataset.n_classes):
         raise DataError(f"{key} {text}")
-    if population.honest_minority and not groups.minority:
+    if population.honest_minority and isinstance(groups, OwnGroups) and not groups.minority:
+        sizes = np.bincount(groups.train, minlength=len(groups.names))
+        there = "; ".join(f"{name} ({n:,})" for name, n in zip(groups.names, sizes, strict=True))
         raise DataError(
-            f"no group of {dataset.name} is so small that it is a minority: name some in "
-            "dataset.minority.groups, or set clients.honest_minority to 0"
+            f"no group of {dataset.name} is so small that it is a minority, of {there}: name some "
+            "in dataset.minority.groups, or set clients.honest_minority to 0"
         )
     minority_mix = None
     if clients.minority_mix is not None:
@@ -180,6 +183,7 @@ def build_strategy(
         server_update=server.train,
         server_evaluate=server.evaluate,
         server_respond=server.respond,
+        server_represent=server.represent,
         seed=scenario.seed,
         on_too_few=spec.on_too_few,
         device=device,

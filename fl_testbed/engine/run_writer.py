@@ -229,13 +229,14 @@ def _begins(there: str, scenario: AnyScenario) -> bool:
 
 
 def _apart(there: str, wanted: dict[str, Any]) -> str:
-    """Name the first keys in which two scenarios differ; of own code that was changed, its hash."""
+    """Name the first keys in which two scenarios differ; of own code that was changed, its file."""
     other = dict(leaves(wanted))
     try:
         one = dict(leaves(yaml.safe_load(there)))
     except yaml.YAMLError:  # somebody's own file
         return ""
     keys = [key for key in other | one if one.get(key, "") != other.get(key, "")]
+    keys = [re.sub(r"(.+)\.sha256$", r"the file of \1", key) for key in keys]
     return f", which differs in {named(keys, N_NAMED)}" if keys else ""
 
 

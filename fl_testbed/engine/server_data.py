@@ -48,6 +48,15 @@ class ServerData:
         """Return the outputs on random inputs of [0, 1), those of a round: this needs no data."""
         return logits_of(self._load(arrays), self._random_inputs(n_inputs, server_round))
 
+    def represent(self, arrays: ArrayRecord) -> Tensor:
+        """Return what the output layer, the module declared last, is given on the server's data."""
+        model, given = self._load(arrays), []
+        *_, last = (name for name, _ in model.named_parameters())
+        output = model.get_submodule(last.rpartition(".")[0])
+        with output.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].flatten(1))):
+            logits_of(model, self._shard.inputs)
+        return torch.cat(given)
+
     @cached_property
     def _shard(self) -> Shard:
         return self._federation.server_shard().to(self._device)

@@ -91,6 +91,7 @@ def _why_nobody(rounds: pd.DataFrame, clients: pd.DataFrame) -> str:
 
 def described(scenario: Scenario) -> dict[str, Any]:
     """Return what a summary says of a scenario."""
+    share = scenario.attacking_share
     return {
         "name": scenario.name,
         "variant": scenario.variant,
@@ -98,6 +99,7 @@ def described(scenario: Scenario) -> dict[str, Any]:
         "rounds": scenario.rounds,
         "oracle": scenario.is_oracle,
         "n_poisoned": scenario.n_attacking,
+        **({"attacking_share": share} if 0 < share < 1 else {}),
     }
 
 

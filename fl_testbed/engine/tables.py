@@ -16,7 +16,7 @@ from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.loading import by_variant
 from fl_testbed.scenario.naming import named
 
-N_CLASSES = 20  # at most, that are named
+N_CLASSES = N_COLUMNS = 20  # at most, that are named
 
 
 def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
@@ -57,7 +57,7 @@ def group_table(scenario: Scenario, dataset: Dataset) -> Table:
         title=f"examples by group and holder ({scenario.variant}, seed {scenario.seed})",
         title_justify="left",
         caption=f"share: of the honest clients' examples{_numbered(dataset.classes)}\n"
-        f"fingerprint of the data: {dataset.fingerprint}",
+        f"{_inputs(list(dataset.features))}fingerprint of the data: {dataset.fingerprint}",
         caption_justify="left",
     )
     for group, name in enumerate(federation.group_names):
@@ -83,3 +83,8 @@ def _numbered(classes: Sequence[str]) -> str:
     """Return the numbers by which poisons call classes, where they have names."""
     numbered = [f"{number} {name}" for number, name in enumerate(classes) if name != str(number)]
     return f"\nclasses: {named(numbered, N_CLASSES)}" * bool(numbered)
+
+
+def _inputs(columns: Sequence[str]) -> str:
+    """Return the columns of a table that are inputs: a row's number may be among them."""
+    return f"inputs: {named(columns, N_COLUMNS)}\n" * bool(columns)

@@ -150,7 +150,12 @@ def columns_named(
         UnknownColumnError: If there is no such column.
     """
     known = [c for columns in with_groups(SECTIONS, runs).values() for c in columns]
-    by_name = {name: column for column in reversed(known) for name in (column.key, column.title)}
+    mark = shown_name("", is_minority=True)
+    by_name = {
+        name: column
+        for column in reversed(known)
+        for name in (column.title.removesuffix(mark), column.key, column.title)
+    }
     for name in names:
         if name not in by_name:
             titles = {column.title.lower(): column.title for column in known}

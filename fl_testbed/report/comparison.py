@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +23,10 @@ from fl_testbed.report.columns import (
     shown_group,
     with_groups,
 )
-from fl_testbed.report.results import RunResult, Status, noted_data
+from fl_testbed.report.results import RunResult, Status, noted_data, scenario_in
 from fl_testbed.report.statistics import NO_VALUE, Estimate, estimate, pareto_optimal
 from fl_testbed.scenario import Fault, ScenarioError
+from fl_testbed.scenario.leaves import leaves
 from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.parts import N_FINAL
 from fl_testbed.scenario.places import parts_of
@@ -33,6 +35,7 @@ from fl_testbed.scenario.strategy import StrategySpec
 METHODS = {"strategy", *StrategySpec.model_fields, "local_method", "stages"}
 """Swept keys that belong to a method. Others, such as the attack, are what methods meet."""
 FEW_PAIRS = 30  # one more or less moves such a share by 3 points and more
+N_KEYS = 3  # at most, that are named
 UNNAMED = "default"
 """The variant of a file that names none."""
 
@@ -66,6 +69,8 @@ class Row:
     is_unattacked: bool = False
     """Nobody attacks it, where others are attacked: never marked as best."""
     is_pareto: bool = False
+    attacks_at_times: bool = False
+    """Whether attackers are honest in some rounds, or some of them in all."""
     has_few_pairs: bool = False
     """Whether in some run separability is a share of fewer than ``FEW_PAIRS`` pairs."""
     estimates: dict[str, Estimate] = field(default_factory=dict)
@@ -75,9 +80,9 @@ class Row:
 
     @property
     def swept(self) -> dict[str, str]:
-        """The swept values of its point, by key."""
-        parts = (part.partition("=") for part in parts_of(self.point))
-        return {key: value for key, _, value in parts if key not in ("", "name")}
+        """Its swept values by key, rules and lifts among them."""
+        parts = (part.partition("=") for part in parts_of(self.runs[0].variant))
+        return {key: value for key, sign, value in parts if sign}
 
     @property
     def competes(self) -> bool:
@@ -108,6 +113,8 @@ class Comparison:
     another."""
     on_other_data: list[str] = field(default_factory=list)
     """Runs that asked for the same data as most others, and got other ones: a copy that differs."""
+    of_unlike_seeds: list[str] = field(default_factory=list)
+    """Variants whose finished runs differ in more than the seed, and in what."""
     nobody_attacks: bool = False
     """No finished run has attackers: then attack success says nothing."""
     evaluations: str = f"{N_FINAL} evaluations"
@@ -199,8 +206,11 @@ def compare(
         column.key: [label for own in rivals for label in _best(own, column)] for column in columns
     }
     untested, last = list(_untested(figures)), _evaluations(figures)
-    others, title = _on_other_data(by_label), " and ".join(names)
-    return Comparison(title, shown, rows, best, baseline, untested, others, nobody_attacks, last)
+    others, unlike = _on_other_data(by_label), list(_of_unlike_seeds(by_label))
+    title = " and ".join(names)
+    return Comparison(
+        title, shown, rows, best, baseline, untested, others, unlike, nobody_attacks, last
+    )
 
 
 def _evaluations(runs: Sequence[Mapping[str, float]]) -> str:
@@ -231,6 +241,22 @@ def _on_other_data(by_label: Mapping[str, Sequence[RunResult]]) -> list[str]:
         for own in sorted(found.values(), key=len, reverse=True)[1:]
         for name in own
     ]
+
+
+def _of_unlike_seeds(by_label: Mapping[str, Sequence[RunResult]]) -> Iterator[str]:
+    """Yield a variant of which some seeds were given more rounds, say, and in what they differ."""
+    for label, runs in by_label.items():
+        paths = [run.folder / "scenario.yaml" for run in runs if run.figures]
+        without_seed = {
+            re.sub(rb"(?m)^seed: \d+$", b"", path.read_bytes()): path.parent
+            for path in paths
+            if path.exists()
+        }
+        if len(without_seed) > 1:
+            found = [dict(leaves(scenario_in(folder))) for folder in without_seed.values()]
+            keys = dict.fromkeys(key for own in found for key in own if key != "seed")
+            apart = [key for key in keys if len({repr(own.get(key)) for own in found}) > 1]
+            yield f"{label} in {named(apart, N_KEYS)}"
 
 
 def _untested(runs: Sequence[Mapping[str, float]]) -> Iterator[str]:
@@ -312,6 +338,7 @@ def _row(label: str, place: _Place, runs: list[RunResult], keys: Sequence[str]) 
         n_skipped=int(sum(run.figures.get("skipped_rounds", 0) for run in runs)),
         n_diverged=sum(_has_diverged(run.figures) for run in runs),
         is_oracle=any(run.figures.get("oracle", 0) > 0 for run in runs),
+        attacks_at_times=any("attacking_share" in run.figures for run in runs),
         has_few_pairs=any(0 < run.figures.get(PAIRS, 0) < FEW_PAIRS for run in runs),
         estimates={key: estimate(_values(runs, key)) for key in keys},
     )
@@ -352,7 +379,9 @@ def _repeated(by_label: Mapping[str, Sequence[RunResult]]) -> Iterator[Fault]:
         first: dict[int, RunResult] = {}
         for run in runs:
             if (other := first.setdefault(run.seed, run)) is not run:
-                text = f"is {label} with seed {run.seed}, as {other.folder} is: name one of the two"
+                text = (
+                    f"is {label} with seed {run.seed}, as {other.folder} is: leave one of them out"
+                )
                 yield Fault(str(run.folder), "", text)
 
 

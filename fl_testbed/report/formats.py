@@ -296,6 +296,14 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
             "not all are on the same data, though of the same dataset: others than the rest have "
             f"{named(comparison.on_other_data, N_NAMED)} (fingerprints are in environment.json)"
         )
+    at_times = [row.label for row in rows if row.attacks_at_times]
+    heard = any(c.key.startswith(("suppression.", "lifting.")) for c in comparison.columns)
+    if at_times and heard:
+        text = "figures of the poisoned count rounds in which they are honest"
+        yield f"{text}: {named(at_times, N_NAMED)}"
+    if comparison.of_unlike_seeds:
+        unlike = named(comparison.of_unlike_seeds, N_NAMED)
+        yield f"seeds of one variant differ in more than the seed: {unlike}"
     if any(not math.isnan(e.half_width) for row in rows for e in row.estimates.values()):
         yield "mean ± 95 % interval over seeds (Student's t)"
     if any(row.is_pareto for row in rows):
@@ -369,10 +377,10 @@ def _latex(text: str) -> str:
 
 def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
     values: dict[str, Any] = {"name": row.runs[0].name, "variant": row.runs[0].variant}
-    if comparison.has_points:  # a table of methods by attacks is one pivot away
+    if comparison.has_points:
         values["method"] = row.method
-        keys = dict.fromkeys(key for other in comparison.rows for key in other.swept)
-        values |= {f"swept.{key}": row.swept.get(key, "") for key in keys}
+    keys = dict.fromkeys(key for other in comparison.rows for key in other.swept)
+    values |= {f"swept.{key}": row.swept.get(key, "") for key in keys}  # one pivot from a table
     values |= {f"n_{status}": row.counts[status] for status in Status}
     values |= {
         "oracle": int(row.is_oracle),

@@ -58,7 +58,7 @@ class Part(NamedTuple):
 
 STRATEGIES = (
     "Rules, steps before them and reweightings, with parameters, bounds and papers: "
-    "[rules.md](rules.md). `fltrust`, `error_rate_rejection`, `loss_rejection` and "
+    "[rules.md](rules.md). `flare`, `fltrust`, `error_rate_rejection`, `loss_rejection` and "
     "`union_rejection` need `server_data`, and so does `losses: measured`. With `order: "
     "filter_then_lift` the rule judges plain updates, and those it keeps are averaged by lifted "
     "weights; with `lift_then_filter` it judges updates that are scaled by the lift first. Before "

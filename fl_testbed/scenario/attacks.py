@@ -1,6 +1,6 @@
 """The attackers of a scenario: what they send, how they train, when, and what they know."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
@@ -301,7 +301,7 @@ class PgdSpec(FunctionSpec):
 
 
 class NeurotoxinSpec(FunctionSpec):
-    """Neurotoxin: keep out of the coordinates that the global model's last move used most."""
+    """Neurotoxin: keep out of the coordinates that honest clients write most."""
 
     kind: Literal["neurotoxin"]
     share: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of all coordinates, kept as received
@@ -327,7 +327,9 @@ class OwnTrainingAttackSpec(OwnSpec):
         """Whether it asks for the model that the attacker received the last time."""
         return self.names("previous")
 
-    def hook(self, received: State, previous: State | None) -> StepHook:
+    def hook(
+        self, received: State, previous: State | None, clean_gradient: Callable[[], State]
+    ) -> StepHook:
         """Return the function, for one training."""
         models = {"received": received, "previous": previous}
         told: dict[str, Any] = {  # copies, for other clients train from the same tensors

@@ -250,6 +250,14 @@ class DeepSightSpec(RuleSpec):
         output_layer(layers, n_classes)
 
 
+class FlareSpec(RuleSpec):
+    """FLARE: trust by how alike models' last hidden layers see the server's data."""
+
+    kind: Literal["flare"]
+    temperature: PositiveFloat = 1.0
+    function = staticmethod(rules.flare)
+
+
 class DnCSpec(RuleSpec, AssumesMalicious):
     """DnC: a spectral filter on random coordinates, repeated."""
 
@@ -272,6 +280,15 @@ class SignGuardSpec(RuleSpec):
     upper: PositiveFloat = 3.0
     sign_fraction: Fraction = 0.1
     function = staticmethod(rules.sign_guard)
+
+
+class RflbatSpec(RuleSpec):
+    """RFLBAT: outliers and the least alike cluster among two principal components."""
+
+    kind: Literal["rflbat"]
+    first_limit: Annotated[float, Field(ge=1)] = 10.0
+    second_limit: Annotated[float, Field(ge=1)] = 4.0
+    function = staticmethod(rules.rflbat)
 
 
 class RobustLearningRateSpec(RuleSpec):
@@ -406,8 +423,10 @@ AnyRuleSpec = Annotated[
     | FoolsGoldSpec
     | FlameSpec
     | DeepSightSpec
+    | FlareSpec
     | DnCSpec
     | SignGuardSpec
+    | RflbatSpec
     | RobustLearningRateSpec
     | ErrorRateRejectionSpec
     | LossRejectionSpec

@@ -85,7 +85,7 @@ class StrategySpec(Spec):
     @property
     def needs_server_data(self) -> bool:
         """Whether the rule trains or judges models on the server's own data."""
-        return bool(self._asked & {"reference", "evaluate"})
+        return bool(self._asked & {"reference", "evaluate", "represent"})
 
     def n_assumed(self, n: int) -> int | None:
         """Return how many malicious clients the rule assumes in a sample of n, if it assumes."""
@@ -100,7 +100,7 @@ class StrategySpec(Spec):
     def can_be_foreseen(self) -> bool:
         """Whether the rule looks at nothing but the updates of the round and the received model."""
         unforeseen = {"clients", "confidences", "losses", "memory"}
-        unforeseen |= {"evaluate", "reference", "respond"}
+        unforeseen |= {"evaluate", "reference", "represent", "respond"}
         return not self._asked & unforeseen
 
     def check(self, n: int, n_judged: int | None = None) -> None:

@@ -9,6 +9,7 @@ from strategies.aggregation.coordinate_median import coordinate_median
 from strategies.aggregation.deepsight import deepsight
 from strategies.aggregation.dnc import dnc
 from strategies.aggregation.flame import flame
+from strategies.aggregation.flare import flare
 from strategies.aggregation.fldetector import fldetector
 from strategies.aggregation.fltrust import fltrust
 from strategies.aggregation.foolsgold import foolsgold
@@ -25,6 +26,7 @@ from strategies.aggregation.negative_impact import (
     union_rejection,
 )
 from strategies.aggregation.norm_clipping import norm_clipping
+from strategies.aggregation.rflbat import rflbat
 from strategies.aggregation.robust_learning_rate import robust_learning_rate
 from strategies.aggregation.sign_guard import sign_guard
 from strategies.aggregation.traits import Bound, Traits
@@ -46,6 +48,7 @@ __all__ = [
     "dnc",
     "error_rate_rejection",
     "flame",
+    "flare",
     "fldetector",
     "fltrust",
     "foolsgold",
@@ -60,6 +63,7 @@ __all__ = [
     "minimum_diameter",
     "multi_krum",
     "norm_clipping",
+    "rflbat",
     "robust_learning_rate",
     "sign_guard",
     "trimmed_mean",

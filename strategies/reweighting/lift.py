@@ -12,7 +12,7 @@ class Lift(NamedTuple):
 
     weights: Float[Tensor, " n"]
     """Each client's weight before the defence has its say: >= 0, sum 1."""
-    memory: Memory
+    memory: Memory = {}  # noqa: RUF012 (nobody writes into it)
     """What the method wants to be given back in the next round."""
     step: float = 1.0
     """Multiplies the aggregated update."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from torch import nn
 
@@ -223,15 +224,25 @@ def test_a_clean_twin_comes_along_trained_as_its_attacker_trains():
 def test_an_attacker_remembers_the_model_of_its_last_round():
     node, used = context(2), attacking()
     used(message(2, server_round=1, model_seed=5), node)
-    reply = arrays_of(used(message(2, server_round=2, model_seed=9), node))
-    last, received = build_model(5).state_dict(), build_model(9).state_dict()
-    told = node.state.array_records[LAST_RECEIVED]
+    used(message(2, server_round=2, model_seed=9), node)
+    told, received = node.state.array_records[LAST_RECEIVED], build_model(9).state_dict()
     assert all(np.array_equal(told[name].numpy(), received[name]) for name in received)
-    moved = torch.cat([(received[name] - last[name]).abs().flatten() for name in received])
-    stood = [torch.from_numpy(reply[name]) == received[name] for name in received]
+
+
+def test_what_honest_clients_write_is_learnt_on_clean_data():
+    def work(client: int, server_round: int, learnt: object) -> Work:
+        return Work(shard_of(0), SETTINGS, Neurotoxin(share=0.4))  # poisoned: another's shard
+
+    poisoned = ShardClientApp(shard_of, build_model, SETTINGS, SEED, work_of=work)
+    reply = arrays_of(poisoned(message(2, model_seed=9), context(2)))
+    start = build_model(9).state_dict()
+    model, own = build_model(9), shard_of(2)
+    F.cross_entropy(model(own.inputs), own.labels).backward()
+    stood = [torch.from_numpy(reply[name]) == value for name, value in start.items()]
     kept = torch.cat([mask.flatten() for mask in stood])
+    size = torch.cat([p.grad.abs().flatten() for p in model.parameters() if p.grad is not None])
     assert int(kept.sum()) == 6
-    assert moved[kept].min() > moved[~kept].max()
+    assert size[kept].min() > size[~kept].max()
 
 
 def test_attackers_in_a_cohort_answer_as_they_would_one_by_one():

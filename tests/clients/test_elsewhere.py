@@ -49,7 +49,7 @@ def test_a_cohort_trains_where_its_data_are_and_the_host_never_waits(settings: L
 
 def test_this_would_show_a_number_that_the_host_waits_for():
     received = model().state_dict()
-    hook = ProjectedDescent(radius=1.0).hook(received, None)  # looks at its own length
+    hook = ProjectedDescent(radius=1.0).hook(received, None, dict)  # looks at its own length
     rngs = [np.random.default_rng(0)]
     with pytest.raises(RuntimeError, match="no data"):
         train_cohort(model(), received, [shard(7)], SETTINGS["sgd"], rngs, [hook])

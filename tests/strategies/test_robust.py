@@ -19,6 +19,7 @@ from strategies.aggregation import (
     centred_clipping,
     coordinate_median,
     deepsight,
+    flare,
     fltrust,
     foolsgold,
     k_loss,
@@ -580,6 +581,7 @@ def test_the_servers_own_update_is_the_reference():
         (partial(loss_rejection, n_malicious=1), "reported", "server_evaluate"),
         (partial(k_loss, n_malicious=1), "measured", "server_evaluate"),
         (deepsight, "reported", "server_respond"),
+        (flare, "reported", "server_represent"),
     ],
 )
 def test_a_rule_that_needs_the_server_s_help_says_what_to_pass(rule, losses, argument):
@@ -850,6 +852,19 @@ def test_outputs_are_asked_of_whole_models_on_the_same_inputs():
         return mean(updates)._replace(suspicion=seen)
 
     strategy = strategy_of(rule, server_respond=respond)
+    one_round(strategy, 7, (0.0, 2.0))
+    assert strategy.ledger is not None
+    assert [entry.suspicion for entry in strategy.ledger.clients] == [3.0, 5.0]
+
+
+def test_representations_are_asked_of_whole_models():
+    def rule(updates, represent):
+        seen = torch.stack([represent(update).mean() for update in updates])
+        return mean(updates)._replace(suspicion=seen)
+
+    strategy = strategy_of(
+        rule, server_represent=lambda arrays: torch.from_numpy(arrays["bias"].numpy())
+    )
     one_round(strategy, 7, (0.0, 2.0))
     assert strategy.ledger is not None
     assert [entry.suspicion for entry in strategy.ledger.clients] == [3.0, 5.0]

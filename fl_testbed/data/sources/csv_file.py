@@ -42,6 +42,8 @@ def load_csv(
         DataError: If the file is missing or broken, or a column's values do not fit.
     """
     remedy = "it is yours to make: see docs/datasets.md"
+    if Path(file).is_file():
+        remedy = "the one in the current folder is read with --data-dir ."
     (path,) = find_files(f"csv {file}", (file,), data_dir, (".",), remedy)
     rows = read_table(path)
     rows.check_columns([*meanings.columns, *leave_out, *categories, *logarithmic])
@@ -49,6 +51,9 @@ def load_csv(
     inputs = [column for column in rows.columns if column not in no_inputs]
     if not inputs:
         raise DataError(f"{path}: has no column left that is an input")
+    if "" in inputs:
+        text = "has a column without a name, as pandas writes the index: to_csv(index=False), or"
+        raise DataError(f"{path}: {text} leave_out: ['']")
     texts = [
         column
         for column in inputs

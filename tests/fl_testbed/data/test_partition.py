@@ -63,7 +63,7 @@ def test_where_data_is_short_it_is_told_whose():
     with pytest.raises(DataError, match="data of the minority: 0 clients have 10 examples or more"):
         share_out(division, deal=natural, writers=WRITERS)  # each has more of the majority's
     theirs = replace(division, population=Population(2, 0, 1), attackers_hold=MINORITY)
-    with pytest.raises(DataError, match="data of the minority: 0 clients have 10 examples or more"):
+    with pytest.raises(DataError, match="clients; a natural client is of the minority if at least"):
         share_out(theirs, deal=natural, writers=WRITERS)
 
 

@@ -49,7 +49,7 @@ attackers:
   - {count: 1, attack: {kind: mimic, warm_up_rounds: 2}}
   - count: 1
     attack: {kind: gaussian, std: 0.01, convention: add}
-    training_attack: {kind: neurotoxin, share: 0.2}
+    training_attack: {kind: pgd, radius: 2.0, relative: true}
     training: {local_epochs: 2}
   - {count: 2, attack: {kind: minority_mimic}, schedule: {first: 2, every: 2}}
 variants:

@@ -138,8 +138,8 @@ def test_every_partition_gives_every_client_examples(partition, minority):
     [
         (
             {"minority": {"kind": "attributes", "by": ["sex"]}},
-            "no group of people is so small that it is a minority: name some in "
-            "dataset.minority.groups, or set clients.honest_minority to 0",
+            "no group of people is so small that it is a minority, of man (226); woman (174): name "
+            "some in dataset.minority.groups, or set clients.honest_minority to 0",
         ),
         (
             {"minority": BY_SEX, "clients": {"minority_mix": {"women": 1.0}}},
@@ -397,6 +397,13 @@ def test_the_server_asks_models_of_the_same_random_inputs_all_round():
     assert not torch.equal(server.respond(start, 7, 2), first)
     drawn = generator(made.seed, Purpose.PROBE, 1).random((7, *DATASET.input_shape), np.float32)
     torch.testing.assert_close(first, model(torch.from_numpy(drawn)).detach())
+
+
+def test_representations_are_what_the_output_layer_is_given_on_the_server_s_data():
+    made = scenario(server_data={"n_examples": 20})
+    federation, model = build_federation(made, DATASET), build_model(made, DATASET)
+    given = ServerData(made, federation).represent(ArrayRecord(model.state_dict()))
+    torch.testing.assert_close(given, model[:-1](federation.server_shard().inputs).detach())
 
 
 def same_arrays(one: ArrayRecord, other: ArrayRecord) -> bool:

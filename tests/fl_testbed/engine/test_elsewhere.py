@@ -76,7 +76,7 @@ SCENARIOS = {
     "poisons": scenario(attackers=KINDS["poisons"], clients=COUNTS | {"poisoned": 7}),
     "personal": scenario(local_method={"kind": "ditto", "pull": 1.0}),
     "group_dro": scenario(local_method={"kind": "example_group_dro", "step_size": 0.1}),
-    "worker_momentum": scenario(local_method={"kind": "worker_momentum"}),
+    "worker_momentum": scenario(by_rule("flare"), local_method={"kind": "worker_momentum"}),
 }
 
 

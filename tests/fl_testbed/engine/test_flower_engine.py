@@ -85,7 +85,7 @@ def test_the_reason_why_an_app_cannot_be_built_is_told(tmp_path: Path) -> None:
         ("rounds=2", False),
         ("local_method={kind: example_jtt, n_copies: 2, warm_up_rounds: 1}", True),
         ("local_method={kind: fedprox, pull: 0.1}", False),
-        ("training_attack={kind: neurotoxin}", True),
+        ("training_attack={kind: pgd, radius: 1.0, relative: true}", True),
         ("training_attack={kind: pgd, radius: 1.0}", False),
     ],
 )

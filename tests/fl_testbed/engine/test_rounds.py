@@ -203,6 +203,13 @@ def test_who_never_attacks_is_no_attacker_in_a_comparison(keys, n_poisoned):
     assert described(scenario(**keys))["n_poisoned"] == n_poisoned
 
 
+def test_a_summary_says_how_much_of_their_rounds_attackers_attack_in():
+    assert "attacking_share" not in described(scenario())
+    kinds = [{"count": 1, "schedule": {"first": "never"}}, {"count": 1, "schedule": {"every": 2}}]
+    told = described(scenario(rounds=4, attackers=kinds))
+    assert told["attacking_share"] == 1 / 4  # of one of two, in rounds 1 and 3
+
+
 class TestSummary:
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:

@@ -111,8 +111,31 @@ def test_for_a_damaged_plan_nobody_is_told_to_remove_the_sweep(sweep: Path, cont
 def test_a_copy_of_a_run_is_no_second_seed(sweep: Path) -> None:
     copytree(sweep / "mean" / "seed-0", sweep.parent / "copy" / "mean" / "seed-0")
     runs = find_runs([sweep, sweep.parent / "copy"])
-    with pytest.raises(ScenarioError, match=r"copy/mean/seed-0: is mean with seed 0, as .*: name"):
+    with pytest.raises(ScenarioError, match=r"copy/mean/seed-0: is mean with seed 0, as .*: leave"):
         compare(runs)
+
+
+def test_attackers_that_are_honest_in_some_rounds_are_named_beside_whom_rules_heard(
+    tmp_path: Path,
+) -> None:
+    heard = {"suppression.poisoned.weight_ratio": 0.9}
+    write_run(tmp_path / "sweep", "burst", 0, figures(0.5) | heard, attacking_share=0.3)
+    write_run(tmp_path / "sweep", "mean", 0, figures(0.5) | heard)
+    runs = find_runs([tmp_path])
+    text = "figures of the poisoned count rounds in which they are honest: burst"
+    assert text in grids(compare(runs))[-1].notes
+    accuracy = columns_named(["accuracy"], [run.figures for run in runs])
+    assert text not in grids(compare(runs, sections=accuracy))[-1].notes
+
+
+def test_seeds_that_differ_in_more_than_the_seed_are_named(tmp_path: Path) -> None:
+    for seed, rounds in enumerate((30, 40, 40)):
+        folder = write_run(tmp_path / "sweep", "mean", seed, figures(0.5))
+        (folder / "scenario.yaml").write_text(f"seed: {seed}\nrounds: {rounds}\n")
+        notes = grids(compare(find_runs([tmp_path])))[-1].notes
+        assert ("seeds of one variant differ in more than the seed: mean in rounds" in notes) == (
+            seed > 0
+        )
 
 
 def test_failed_runs_are_shown_and_leave_the_means_alone(sweep: Path) -> None:
@@ -600,6 +623,8 @@ def test_a_group_that_is_a_minority_in_all_runs_is_marked_as_one(tmp_path: Path)
     )
     headings = grids(compare(find_runs([tmp_path / "sweep"])))[1].headings
     assert headings == ["a %", "b %", "c (minority) %"]
+    runs = [run.figures for run in find_runs([tmp_path / "sweep"])]
+    assert columns_named(["c"], runs) == columns_named(["c (minority)"], runs)
 
 
 def test_a_group_that_not_every_run_tests_is_named_below_the_table(tmp_path: Path) -> None:
@@ -692,6 +717,9 @@ def test_csv_has_a_column_for_each_key_of_the_swept_values(tmp_path: Path) -> No
     for variant in variants:
         write_run(tmp_path / "sweep", variant, 0, figures(0.5))
     rows = list(csv.DictReader(io.StringIO(comma_separated(compare(find_runs([tmp_path]))))))
+    write_run(tmp_path / "rules", "aggregation=krum,reweighting=jtt", 0, figures(0.5))
+    (row,) = csv.DictReader(io.StringIO(comma_separated(compare(find_runs([tmp_path / "rules"])))))
+    assert (row["swept.aggregation"], row["swept.reweighting"]) == ("krum", "jtt")
     keys = ("method", "swept.attack", "swept.shift")
     found = {row["variant"]: tuple(row[key] for key in keys) for row in rows}
     assert found == {

@@ -259,7 +259,7 @@ def test_a_training_attack_of_ones_own_acts_after_each_step_and_on_nobody_else(t
     assert attack.needs_previous
     received, own = {"a": torch.zeros(2)}, torch.ones(2)
     for _ in range(2):  # a training begins with nothing in scratch
-        hook = attack.hook(received, None)
+        hook = attack.hook(received, None, dict)
         for step in (1, 2):
             hook({"a": own}, step, step == 2)
     assert own.tolist() == [221, 221]
@@ -274,6 +274,6 @@ def test_a_training_attack_of_ones_own_acts_after_each_step_and_on_nobody_else(t
     ],
 )
 def test_what_a_training_attack_would_change_for_nobody_is_refused(tmp_path, body, fault):
-    hook = own_training_attack(tmp_path, body).hook({"a": torch.zeros(2)}, None)
+    hook = own_training_attack(tmp_path, body).hook({"a": torch.zeros(2)}, None, dict)
     with pytest.raises(OwnCodeError, match=fault):
         hook({"a": torch.ones(2)}, 1, True)

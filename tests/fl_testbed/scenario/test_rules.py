@@ -35,6 +35,7 @@ def one_round(strategy: StrategySpec, n: int = N) -> torch.Tensor:
         reference=lambda: torch.ones(D),
         evaluate=lambda update: (0.5, float(update.norm())),
         respond=lambda update, n_inputs: torch.zeros(n_inputs, 2),
+        represent=lambda update: update[None],
         rng=generator(0, Purpose.AGGREGATION, 1),
     )
     mixers = strategy.build_pre_aggregation(n)

@@ -27,6 +27,7 @@ from strategies.aggregation import (
     dnc,
     error_rate_rejection,
     flame,
+    flare,
     fldetector,
     fltrust,
     foolsgold,
@@ -41,6 +42,7 @@ from strategies.aggregation import (
     minimum_diameter,
     multi_krum,
     norm_clipping,
+    rflbat,
     robust_learning_rate,
     sign_guard,
     trimmed_mean,
@@ -66,6 +68,7 @@ RULES: dict[str, Callable[..., Aggregate]] = {
     "error_rate_rejection": partial(error_rate_rejection, n_malicious=F),
     "flame": partial(flame, noise_factor=0.0),
     "flame_of_updates": partial(flame, noise_factor=0.0, received=None),
+    "flare": flare,
     "fldetector": fldetector,
     "fltrust": fltrust,
     "foolsgold": foolsgold,
@@ -81,6 +84,7 @@ RULES: dict[str, Callable[..., Aggregate]] = {
     "multi_krum": partial(multi_krum, n_malicious=F),
     "norm_clipping": norm_clipping,
     "norm_clipping_fixed": partial(norm_clipping, max_norm=1.5),
+    "rflbat": rflbat,
     "robust_learning_rate": partial(robust_learning_rate, threshold=4),
     "sign_guard": partial(sign_guard, sign_fraction=1.0),
     "trimmed_mean": partial(trimmed_mean, n_malicious=F),
@@ -97,12 +101,14 @@ NOT_TRANSLATION_EQUIVARIANT = {
     "error_rate_rejection": "the server's validation set stays where it is",
     "flame": FROM_THE_ORIGIN,
     "flame_of_updates": FROM_THE_ORIGIN,
+    "flare": "the server's data stay where they are",
     "fltrust": FROM_THE_ORIGIN,
     "foolsgold": FROM_THE_ORIGIN,
     "k_norm": FROM_THE_ORIGIN,
     "loss_rejection": "the server's validation set stays where it is",
     "norm_clipping": FROM_THE_ORIGIN,
     "norm_clipping_fixed": FROM_THE_ORIGIN,
+    "rflbat": FROM_THE_ORIGIN,
     "robust_learning_rate": "signs are taken from the origin",
     "sign_guard": FROM_THE_ORIGIN,
     "union_rejection": "the server's validation set stays where it is",
@@ -115,6 +121,7 @@ NOT_SCALE_EQUIVARIANT = {
     "deepsight_without_bias": "the received model stays as it is",
     "error_rate_rejection": "the server's validation set stays where it is",
     "flame": "the received model stays as it is",
+    "flare": "the server's data stay where they are",
     "fltrust": "the result has the size of the server's own update",
     "loss_rejection": "the server's validation set stays where it is",
     "norm_clipping_fixed": IN_PARAMETER_UNITS,
@@ -139,6 +146,7 @@ NOT_ROBUST = {
     "loss_rejection": "of two opposite attackers each makes up for the other",
     "union_rejection": "attackers cover for each other, as for either measure alone",
     "dnc": "an attacker can hide at the mean that another has dragged away",
+    "flare": "nobody's weight is 0",
     "fldetector": "it averages all until its window is full",
     "foolsgold": "a lone attacker of any size keeps its weight",
     "k_loss": "an attacker that reports the right loss is the only one heard",
@@ -196,6 +204,9 @@ def round_facts(
         inputs = torch.rand(n_inputs, 3, generator=torch.Generator().manual_seed(seed))
         return inputs.to(update) @ (reference + update)[:6].view(2, 3).T
 
+    def represent(update: torch.Tensor) -> torch.Tensor:
+        return respond(update, 4)
+
     return round_of(
         n,
         clients=clients,
@@ -206,6 +217,7 @@ def round_facts(
         reference=lambda: reference,
         evaluate=evaluate,
         respond=respond,
+        represent=represent,
         rng=np.random.default_rng(seed),
     )
 

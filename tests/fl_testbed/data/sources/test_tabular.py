@@ -257,6 +257,7 @@ class TestCsv:
             ("99", "-1", {"logarithmic": ["dose"]}, "line 6: dose needs numbers > -1 for log"),
             ("", "", {"leave_out": ["city"]}, "has no column 'city': it has age, ward, dose"),
             ("dose", "age", {}, "has 2 columns 'age'"),
+            ("dose", "", {}, "has a column without a name, as pandas writes the index: to_csv(ind"),
             ("test", "dev", {}, "line 4: part needs one of train, test, got 'dev'"),
             (
                 "",
@@ -271,6 +272,11 @@ class TestCsv:
         with pytest.raises(DataError) as error:
             self.load(path, options=options)
         assert str(error.value).startswith(f"{path}: {fault}")
+
+    def test_a_table_that_lies_where_one_is_needs_to_be_told_of(self, path, monkeypatch):
+        monkeypatch.chdir(path.parent)
+        with pytest.raises(DataError, match=r"set FL_TESTBED_DATA; the one in the current folder "):
+            load_csv(None, np.random.default_rng(0), path.name, Meanings())
 
     def test_names_of_rows_are_no_category(self, path):
         rows = ["name,cured"] + [f"p{i},{i % 2}" for i in range(101)]
