@@ -17,6 +17,7 @@ from fl_testbed.report.statistics import NO_VALUE
 
 FRONT = "#009E73"
 CLOSE = 4.0  # percent points: variants nearer than this share a label
+N_SPANS = 4  # at most in a label: it is to fit into a plane
 
 WHOLE, PART = 4.6, 3.0  # inches that a plane by itself, and one of several, is wide
 # In percent points of a plane by itself:
@@ -33,7 +34,7 @@ class Point(NamedTuple):
     y: float
     """The worst group's accuracy."""
     y_half: float
-    number: str
+    number: int
     row: Row
 
 
@@ -72,13 +73,13 @@ def tension_plane(comparison: Comparison) -> Figure | None:
 def _planes(comparison: Comparison) -> dict[str, list[Point]]:
     """Return the points of each swept point's plane."""
     planes: dict[str, list[Point]] = {}
-    numbers: dict[str, str] = {}
+    numbers: dict[str, int] = {}
     for row in comparison.rows:
         x, y = (row.estimates.get(c.key, NO_VALUE) for c in (ATTACK_SUCCESS, WORST_GROUP))
         if not (x.n and y.n):
             continue
         values = (100 * x.mean, 100 * x.half_width, 100 * y.mean, 100 * y.half_width)
-        number = numbers.setdefault(row.method, str(len(numbers) + 1))
+        number = numbers.setdefault(row.method, len(numbers) + 1)
         planes.setdefault(row.point, []).append(Point(*values, number, row))
     return planes
 
@@ -156,15 +157,30 @@ def _covered(
 
 def _joined(points: list[Point], close: float) -> list[tuple[float, float, str]]:
     """Give points that lie on each other one common label."""
-    joined: list[tuple[float, float, str]] = []
-    for x, _, y, _, label, _ in points:
-        for place, (other_x, other_y, other) in enumerate(joined):
+    joined: list[tuple[float, float, list[int]]] = []
+    for x, _, y, _, number, _ in points:
+        for place, (other_x, other_y, numbers) in enumerate(joined):
             if abs(x - other_x) < close and abs(y - other_y) < close:
-                joined[place] = (max(x, other_x), (y + other_y) / 2, f"{other}, {label}")
+                joined[place] = (max(x, other_x), (y + other_y) / 2, [*numbers, number])
                 break
         else:
-            joined.append((x, y, label))
-    return joined
+            joined.append((x, y, [number]))
+    return [(x, y, _listed(numbers)) for x, y, numbers in joined]
+
+
+def _listed(numbers: list[int]) -> str:
+    """Return numbers in a label: those that follow each other by the first and the last, and of
+    more than there is room for the first."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    parts = [
+        f"{span[0]}–{span[-1]}" if len(span) > 2 else ", ".join(map(str, span)) for span in spans
+    ]
+    return ", ".join(parts[:N_SPANS]) + ", …" * (len(parts) > N_SPANS)
 
 
 def _key(
@@ -186,7 +202,8 @@ def _key(
             for n, row in rows.items()
         }
     lines: list[tuple[str, str, str] | None] = [
-        (number, marked_label(row), FRONT if row.is_pareto else INK) for number, row in rows.items()
+        (str(number), marked_label(row), FRONT if row.is_pareto else INK)
+        for number, row in rows.items()
     ]
     notes = ["★ fair and safe", *marks_explained([point.row for point in points])]
     if any(not math.isnan(point.x_half) for point in points):

@@ -378,6 +378,21 @@ def test_labels_of_points_in_a_pile_do_not_cover_each_other(tmp_path: Path) -> N
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
+def test_of_many_points_in_one_place_the_label_fits_into_the_plane(tmp_path: Path) -> None:
+    for number in range(1, 31):
+        worst = 0.8 if number % 5 == 4 else 0.2
+        write_run(tmp_path / "pile", f"v{number:02}", 0, figures(0.5, worst, 0.3))
+    plane = tension_plane(compare(find_runs([tmp_path])))
+    assert plane is not None
+    FigureCanvasAgg(plane).draw()
+    axes, labels = plane.axes[0], plane.axes[0].texts
+    assert {text.get_text() for text in labels} == {"1–3, 5–8, 10–13, 15–18, …", "4, 9, 14, 19, …"}
+    outer = axes.get_window_extent()
+    assert all(
+        outer.contains(*corner) for t in labels for corner in t.get_window_extent().corners()
+    )
+
+
 @pytest.mark.parametrize("order", [("1", "never"), ("never", "1")])
 def test_the_key_of_several_planes_does_not_depend_on_their_order(
     order: tuple[str, str], tmp_path: Path
