@@ -55,12 +55,13 @@ def test_rules_are_counted_as_the_results_have_them():
     aucs = there.groupby(["point", "variant"])["auc_suspicion"].mean().unstack("point")
     misled = (aucs["backdoor"] < 0.5).sum()
     falls = (aucs["minority_mimic"] < aucs["backdoor"]).sum()
-    cost = f"{costly['fashion_mnist']} of 24 rules cost .*on Fashion-MNIST and {costly['adult']} on"
+    n_rules = len(lost.columns)
+    cost = f"{costly['fashion_mnist']} of {n_rules} rules cost .*on Fashion-MNIST and {costly['adult']} on"
     said = {
         ROOT: cost,
         folder / "defences": cost,
-        folder / "separability": f" {misled} of 24 rules",
-        folder / "minority_mimic": f" {falls} of 24 rules",
+        folder / "separability": f" {misled} of {n_rules} rules",
+        folder / "minority_mimic": f" {falls} of {n_rules} rules",
         ROOT / "experiments" / "oil_and_water": f" {falls - 1} more rules",
     }
     pages_of = {place: (place / "README.md").read_text(encoding="utf-8") for place in said}
