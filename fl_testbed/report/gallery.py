@@ -102,10 +102,7 @@ def _heat_maps(
     if comparison.has_points:  # then they have names, which tables and other figures go by
         table[methods] = table["name"]
         table["attack"] = table["attack"].where(table["swept"] == "none", table["swept"])
-    for down, across in (
-        (methods, "attack"),
-        ("defence", "reweighting"),
-    ):
+    for down, across in ((methods, "attack"), ("defence", "reweighting")):
         n_rows, n_columns = table[down].nunique(), table[across].nunique()
         is_grid = not table.duplicated([down, across]).any()  # a variant to a cell
         if is_grid and min(n_rows, n_columns) > 1 and len(table) >= FILLED * n_rows * n_columns:
