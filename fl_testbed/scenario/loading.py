@@ -7,7 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from fl_testbed.scenario.centralized import CentralizedScenario
 from fl_testbed.scenario.draft import Draft, Key, parse_settings
@@ -24,6 +24,7 @@ from fl_testbed.scenario.faults import (
 from fl_testbed.scenario.own_code import is_own
 from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.scenario import NAME, Scenario
+from fl_testbed.scenario.spec import Spec
 from fl_testbed.scenario.users_code import look_beside
 
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
@@ -345,7 +346,7 @@ def _sweep_points(draft: Draft, sweep: Draft) -> list[dict[str, Swept]]:
     return [dict(zip(sweep, point, strict=True)) for point in itertools.product(*named)]
 
 
-def _nested(values: list[Any] | dict[str, Any], models: Sequence[type[BaseModel]]) -> str | None:
+def _nested(values: list[Any] | dict[str, Any], models: Sequence[type[Spec]]) -> str | None:
     """Return a key of one of the models for which swept values are given inside of another's."""
     known = {name for model in models for name in model.model_fields}
     named = values.items() if isinstance(values, dict) else ()
