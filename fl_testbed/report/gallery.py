@@ -48,8 +48,7 @@ class Picture(NamedTuple):
 
 def pictures(comparison: Comparison) -> Iterator[Picture]:
     """Yield the figures of finished runs, those of the whole sweep first."""
-    plane = tension_plane(comparison)
-    if plane is not None:
+    if (plane := tension_plane(comparison)) is not None:
         yield Picture(
             "tension",
             "The tension",
@@ -57,8 +56,7 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
             "amplifies attackers lies to the right. Bars: 95 % intervals over seeds.",
             plane,
         )
-    bars = suppression_bars(comparison)
-    if bars is not None:
+    if (bars := suppression_bars(comparison)) is not None:
         yield Picture(
             "suppression",
             "Who was heard",

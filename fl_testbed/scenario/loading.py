@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -355,13 +356,10 @@ def _nested(values: list[Any] | dict[str, Any], models: Sequence[type[Spec]]) ->
 
 def _repeated_runs(scenarios: Sequence[AnyScenario], where: str) -> Iterator[Fault]:
     """Yield a fault for each run that would write into the folder of another."""
-    seen: set[tuple[str, int]] = set()
-    for scenario in scenarios:
-        run = (scenario.variant, scenario.seed)
-        if run in seen:
-            text = f"gives variant {scenario.variant} with seed {scenario.seed} twice"
-            yield Fault(where, "sweep", f"{text}: their values must tell them apart")
-        seen.add(run)
+    runs = Counter((scenario.variant, scenario.seed) for scenario in scenarios)
+    for variant, seed in (run for run, n in runs.items() if n > 1):
+        text = f"gives variant {variant} with seed {seed} twice: their values must tell them apart"
+        yield Fault(where, "sweep", text)
 
 
 def label_of_settings(settings: Sequence[str]) -> str:
