@@ -56,25 +56,27 @@ class Row:
     """How many runs have each status."""
     reasons: list[str]
     """Why runs failed, and which seeds."""
-    groups: frozenset[tuple[str, float]] = frozenset()
+    groups: frozenset[tuple[str, float]]
     """Whom it is tested on, and who of them is a minority: others are not better or worse."""
-    n_rounds: int = 0
+    n_rounds: int
     """Of all its finished runs together."""
-    n_skipped: int = 0
+    n_skipped: int
     """How many of these moved nothing."""
-    n_diverged: int = 0
+    n_diverged: int
     """In how many of its finished runs the model's loss is not finite: never marked as best."""
-    is_oracle: bool = False
+    is_oracle: bool
     """Told the truth about clients: never marked as best."""
+    attacks_at_times: bool
+    """Whether attackers are honest in some rounds, or some of them in all."""
+    has_few_pairs: bool
+    """Whether in some run separability is a share of fewer than ``FEW_PAIRS`` pairs."""
+    estimates: dict[str, Estimate]
+    """By the columns' keys."""
+
+    # What others decide:
     is_unattacked: bool = False
     """Nobody attacks it, where others are attacked: never marked as best."""
     is_pareto: bool = False
-    attacks_at_times: bool = False
-    """Whether attackers are honest in some rounds, or some of them in all."""
-    has_few_pairs: bool = False
-    """Whether in some run separability is a share of fewer than ``FEW_PAIRS`` pairs."""
-    estimates: dict[str, Estimate] = field(default_factory=dict)
-    """By the columns' keys."""
     differences: dict[str, Estimate] = field(default_factory=dict)
     """To the baseline, over the seeds that both have; none where there is no other."""
 
@@ -107,17 +109,17 @@ class Comparison:
     best: dict[str, list[str]]
     """Labels of the best rows of each point, by column key; none where no competitor beats
     another."""
-    baseline: str | None = None
-    untested: list[str] = field(default_factory=list)
+    baseline: str | None
+    untested: list[str]
     """A sentence for each group that some runs have no test example of: there the worst group is
     another."""
-    on_other_data: list[str] = field(default_factory=list)
+    on_other_data: list[str]
     """Runs that asked for the same data as most others, and got other ones: a copy that differs."""
-    of_unlike_seeds: list[str] = field(default_factory=list)
+    of_unlike_seeds: list[str]
     """Variants whose finished runs differ in more than the seed, and in what."""
-    nobody_attacks: bool = False
+    nobody_attacks: bool
     """No finished run has attackers: then attack success says nothing."""
-    evaluations: str = f"{N_FINAL} evaluations"
+    evaluations: str
     """What final figures are means of."""
 
     @property
@@ -205,11 +207,17 @@ def compare(
     best = {
         column.key: [label for own in rivals for label in _best(own, column)] for column in columns
     }
-    untested, last = list(_untested(figures)), _evaluations(figures)
-    others, unlike = _on_other_data(by_label), list(_of_unlike_seeds(by_label))
-    title = " and ".join(names)
     return Comparison(
-        title, shown, rows, best, baseline, untested, others, unlike, nobody_attacks, last
+        title=" and ".join(names),
+        sections=shown,
+        rows=rows,
+        best=best,
+        baseline=baseline,
+        untested=list(_untested(figures)),
+        on_other_data=_on_other_data(by_label),
+        of_unlike_seeds=list(_of_unlike_seeds(by_label)),
+        nobody_attacks=nobody_attacks,
+        evaluations=_evaluations(figures),
     )
 
 
@@ -356,22 +364,20 @@ def _references(baseline: str | None, places: Mapping[str, _Place]) -> dict[str,
     """
     if baseline is None:
         return {}
-    if baseline in places:
-        return {label: baseline for label in places if label != baseline}
     there = {place.point: label for label, place in places.items() if place.method == baseline}
-    if not there:  # then at all swept values, such as a lift, and not at what methods meet alone
+    if baseline in places:
+        found = dict.fromkeys(places, baseline)
+    elif there:
+        found = {label: there[at.point] for label, at in places.items() if at.point in there}
+    else:  # at all swept values, such as a lift, and not at what methods meet alone
         alike = {label: ",".join([baseline, *parts_of(label)[1:]]) for label in places}
-        if found := {label: other for label, other in alike.items() if other in places}:
-            return {label: other for label, other in found.items() if label != other}
+        found = {label: other for label, other in alike.items() if other in places}
+    if not found:
         known = list(dict.fromkeys([*(place.method for place in places.values()), *places]))
         near = difflib.get_close_matches(baseline, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {named(known, 20)}"
         raise UnknownVariantError(f"there is no variant {baseline!r}: {hint}")
-    return {
-        label: there[place.point]
-        for label, place in places.items()
-        if place.point in there and label != there[place.point]
-    }
+    return {label: other for label, other in found.items() if label != other}
 
 
 def _repeated(by_label: Mapping[str, Sequence[RunResult]]) -> Iterator[Fault]:
@@ -394,8 +400,8 @@ def _differences(
 ) -> dict[str, Estimate]:
     """Return the mean differences over the seeds that both have."""
     others = {run.seed: run for run in baseline}
-    pairs = [(run, others[run.seed]) for run in runs if run.seed in others]
-    own, theirs = [run for run, _ in pairs], [other for _, other in pairs]
+    own = [run for run in runs if run.seed in others]
+    theirs = [others[run.seed] for run in own]
     return {key: estimate(_values(own, key) - _values(theirs, key)) for key in keys}
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,13 @@ from fl_testbed.scenario.places import REPLAY
 
 NOTHING = "–"
 PARETO, ORACLE, UNATTACKED, DIVERGED, MARK = "◆", "†", "‡", "×", "*"
+MEANINGS = {
+    PARETO: "Pareto-optimal",
+    ORACLE: "oracle",
+    UNATTACKED: "nobody attacks",
+    DIVERGED: "diverged",
+}
+"""Of the marks behind a variant's name."""
 N_NAMED = 3  # variants in a note that may be of many
 MOST_COLUMNS = 16  # of a table in a terminal; more would be a letter wide
 LEAST_DIFFERENCE = 1e-6  # weights are float32: a smaller difference is none
@@ -46,14 +53,13 @@ class Grid:
     cells: list[list[Cell]]
     points: list[str]
     """Of each variant: where the point changes, a line is drawn."""
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
     @property
-    def ends(self) -> list[bool]:
-        """Whether each row is the last before a line."""
-        return [*(point != after for point, after in pairwise(self.points)), False][
-            : len(self.points)
-        ]
+    def rows(self) -> list[tuple[str, list[Cell], bool]]:
+        """Each variant's label, its cells, and whether a line is drawn below."""
+        ends = [here != below for here, below in pairwise([*self.points, *self.points[-1:]])]
+        return list(zip(self.labels, self.cells, ends, strict=True))
 
 
 def grids(comparison: Comparison) -> list[Grid]:
@@ -81,14 +87,11 @@ def grids(comparison: Comparison) -> list[Grid]:
 def terminal(comparison: Comparison) -> Group:
     """Return the tables for a terminal; what is marked is bold as well."""
     # Notes stand below the table, not in its caption: a narrow table would break them.
-    parts = [
-        (
-            _rich(grid) if len(grid.headings) <= MOST_COLUMNS else _left_out(grid),
-            Text("\n".join([*grid.notes, ""])),
-        )
-        for grid in grids(comparison)
-    ]
-    return Group(*(part for both in parts for part in both))
+    parts: list[Table | Text] = []
+    for grid in grids(comparison):
+        parts.append(_rich(grid) if len(grid.headings) <= MOST_COLUMNS else _left_out(grid))
+        parts.append(Text("\n".join([*grid.notes, ""])))
+    return Group(*parts)
 
 
 def markdown(comparison: Comparison) -> str:
@@ -98,7 +101,7 @@ def markdown(comparison: Comparison) -> str:
         lines += [f"**{grid.title}**", ""]
         lines.append(_markdown_row(["variant", *grid.headings]))
         lines.append("|---" + "|--:" * len(grid.headings) + "|")
-        for label, cells in zip(grid.labels, grid.cells, strict=True):
+        for label, cells, _ in grid.rows:
             texts = [f"**{cell.text}**" if cell.is_marked else cell.text for cell in cells]
             lines.append(_markdown_row([label, *texts]))
         lines += ["", *(f"{note}  " for note in notes_with(grid, "bold")), ""]
@@ -138,13 +141,12 @@ def latex(comparison: Comparison) -> str:
             if any(parts[half] for parts in halves):
                 lines.append(" & ".join(_latex(parts[half]) for parts in halves) + r" \\")
         lines.append(r"\midrule")
-        for label, cells, ends in zip(grid.labels, grid.cells, grid.ends, strict=True):
-            signed = [_latex(cell.text.replace("-", "−")) for cell in cells]  # a minus, no hyphen
-            texts = [
-                rf"\textbf{{{text}}}" if cell.is_marked else text
-                for cell, text in zip(cells, signed, strict=True)
-            ]
-            lines.append(" & ".join([_latex(label), *texts]) + r" \\")
+        for label, cells, ends in grid.rows:
+            texts = [_latex(label)]
+            for cell in cells:
+                text = _latex(cell.text.replace("-", "−"))  # a minus, no hyphen
+                texts.append(rf"\textbf{{{text}}}" if cell.is_marked else text)
+            lines.append(" & ".join(texts) + r" \\")
             lines += [r"\midrule"] * ends
         lines += [r"\bottomrule", r"\end{tabular}"]
         lines += [f"% {note}" for note in [grid.title, *notes_with(grid, "bold")]]
@@ -166,17 +168,18 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 """What is written as text; the terminal's tables are rich's."""
 
 
-def value_text(mean: float, half_width: float, column: Column, *, signed: bool = False) -> str:
-    """Return a mean with its interval, in the column's unit."""
-    if math.isnan(mean):
+def value_text(value: Estimate, column: Column, n: int, *, signed: bool = False) -> str:
+    """Return a mean with its interval in the column's unit, and the number of its seeds where that
+    is not n."""
+    if math.isnan(value.mean):
         return NOTHING
     sign = "+" if signed else ""
-    text = f"{mean * column.scale:{sign}.{column.digits}f}"
+    text = f"{value.mean * column.scale:{sign}.{column.digits}f}"
     if float(text) == 0:
         text = text.lstrip("+-")
-    if math.isnan(half_width):
-        return text
-    return f"{text} ± {half_width * column.scale:.{column.digits}f}"
+    if not math.isnan(value.half_width):
+        text += f" ± {value.half_width * column.scale:.{column.digits}f}"
+    return text if value.n == n else f"{text} (n={value.n})"
 
 
 def runs_text(row: Row) -> str:
@@ -191,26 +194,25 @@ def runs_text(row: Row) -> str:
     return ", ".join(parts)
 
 
+def _marks(row: Row) -> list[str]:
+    marks = {
+        PARETO: row.is_pareto,
+        ORACLE: row.is_oracle,
+        UNATTACKED: row.is_unattacked,
+        DIVERGED: row.n_diverged,
+    }
+    return [mark for mark, is_so in marks.items() if is_so]
+
+
 def marked_label(row: Row) -> str:
     """Return a variant's name with its marks."""
-    marks = (
-        (row.is_pareto, PARETO),
-        (row.is_oracle, ORACLE),
-        (row.is_unattacked, UNATTACKED),
-        (row.n_diverged, DIVERGED),
-    )
-    return " ".join([row.label, *(mark for is_so, mark in marks if is_so)])
+    return " ".join([row.label, *_marks(row)])
 
 
 def marks_explained(rows: Sequence[Row]) -> list[str]:
     """Return what the marks of these variants mean, in a word or two, for a figure."""
-    meanings = {
-        f"{PARETO} Pareto-optimal": any(row.is_pareto for row in rows),
-        f"{ORACLE} oracle": any(row.is_oracle for row in rows),
-        f"{UNATTACKED} nobody attacks": any(row.is_unattacked for row in rows),
-        f"{DIVERGED} diverged": any(row.n_diverged for row in rows),
-    }
-    return [meaning for meaning, is_there in meanings.items() if is_there]
+    there = {mark for row in rows for mark in _marks(row)}
+    return [f"{mark} {meaning}" for mark, meaning in MEANINGS.items() if mark in there]
 
 
 def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds: bool) -> Grid:
@@ -226,17 +228,17 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
     grid = Grid(
         f"{comparison.title}: {title}",
         [*(["seeds"] if with_seeds else []), *(column.heading for column in columns)],
-        [marked_label(row) for row in rows],
-        [],
-        [row.point for row in rows],
-        explained(columns, comparison.evaluations),
+        labels=[marked_label(row) for row in rows],
+        cells=[],
+        points=[row.point for row in rows],
+        notes=explained(columns, comparison.evaluations),
     )
     for row in rows:
         done = row.counts[Status.DONE]
         cells = [Cell(runs_text(row), value=done)] if with_seeds else []
         for column in columns:
             value = row.estimates[column.key]
-            text = _text(value, column, done)
+            text = value_text(value, column, done)
             cells.append(Cell(text, row.label in comparison.best[column.key], value.mean))
         grid.cells.append(cells)
     few = [row.label for row in rows if row.has_few_pairs]
@@ -258,10 +260,10 @@ def _difference_grid(comparison: Comparison, title: str, columns: list[Column]) 
     grid = Grid(
         f"{comparison.title}: {title}, difference to {comparison.baseline}",
         ["pairs", *(column.heading for column in columns)],
-        [marked_label(row) for row in others],
-        [],
-        [row.point for row in others],
-        [
+        labels=[marked_label(row) for row in others],
+        cells=[],
+        points=[row.point for row in others],
+        notes=[
             f"differences are taken seed by seed, in points where the unit is %; {MARK} the 95 % "
             "interval leaves out 0 (not corrected for the number of comparisons)"
         ],
@@ -271,17 +273,11 @@ def _difference_grid(comparison: Comparison, title: str, columns: list[Column]) 
         cells = [Cell(str(n), value=n)]
         for column in columns:
             change = row.differences[column.key]
-            text = _text(change, column, n, signed=True)
+            text = value_text(change, column, n, signed=True)
             is_marked = abs(change.mean) > max(change.half_width, LEAST_DIFFERENCE)
             cells.append(Cell(text, is_marked, change.mean))
         grid.cells.append(cells)
     return grid
-
-
-def _text(value: Estimate, column: Column, n: int, *, signed: bool = False) -> str:
-    """Return a cell's text, with the number of seeds where that is not the row's."""
-    text = value_text(value.mean, value.half_width, column, signed=signed)
-    return text if value.n in (0, n) else f"{text} (n={value.n})"
 
 
 def _general_notes(comparison: Comparison) -> Iterator[str]:
@@ -348,15 +344,12 @@ def _left_out(grid: Grid) -> Text:
 
 
 def _rich(grid: Grid) -> Table:
-    table = Table(
-        title=Text(grid.title),
-        title_justify="left",
-    )
+    table = Table(title=Text(grid.title), title_justify="left")
     table.add_column("variant", overflow="fold")
     some_marked = [any(row[i].is_marked for row in grid.cells) for i in range(len(grid.headings))]
     for heading, marked in zip(grid.headings, some_marked, strict=True):
         table.add_column(Text(_wrapped(heading) + " " * marked), justify="right", overflow="fold")
-    for label, cells, ends in zip(grid.labels, grid.cells, grid.ends, strict=True):
+    for label, cells, ends in grid.rows:
         texts = []
         for cell, marked in zip(cells, some_marked, strict=True):
             mark = (MARK if cell.is_marked else " ") if marked else ""

@@ -48,8 +48,7 @@ class Picture(NamedTuple):
 
 def pictures(comparison: Comparison) -> Iterator[Picture]:
     """Yield the figures of finished runs, those of the whole sweep first."""
-    plane = tension_plane(comparison)
-    if plane is not None:
+    if (plane := tension_plane(comparison)) is not None:
         yield Picture(
             "tension",
             "The tension",
@@ -57,8 +56,7 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
             "amplifies attackers lies to the right. Bars: 95 % intervals over seeds.",
             plane,
         )
-    bars = suppression_bars(comparison)
-    if bars is not None:
+    if (bars := suppression_bars(comparison)) is not None:
         yield Picture(
             "suppression",
             "Who was heard",
@@ -102,10 +100,7 @@ def _heat_maps(
     if comparison.has_points:  # then they have names, which tables and other figures go by
         table[methods] = table["name"]
         table["attack"] = table["attack"].where(table["swept"] == "none", table["swept"])
-    for down, across in (
-        (methods, "attack"),
-        ("defence", "reweighting"),
-    ):
+    for down, across in ((methods, "attack"), ("defence", "reweighting")):
         n_rows, n_columns = table[down].nunique(), table[across].nunique()
         is_grid = not table.duplicated([down, across]).any()  # a variant to a cell
         if is_grid and min(n_rows, n_columns) > 1 and len(table) >= FILLED * n_rows * n_columns:

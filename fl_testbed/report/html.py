@@ -65,15 +65,8 @@ def _page(
         n_variants=len(comparison.rows),
         counts=", ".join(f"{counts[status]} {status}" for status in Status if counts[status]),
         failed=comparison.failed,
-        grids=[
-            {
-                "title": grid.title,
-                "headings": grid.headings,
-                "notes": notes_with(grid, "green"),
-                "rows": list(zip(grid.labels, grid.cells, grid.ends, strict=True)),
-            }
-            for grid in grids(comparison)
-        ],
+        grids=grids(comparison),
+        notes_with=notes_with,
         pictures=shown,
         command=_command(folder, first),
         first_variant=first.variant if first else "–",

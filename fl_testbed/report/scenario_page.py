@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel
-
 from fl_testbed.scenario import CentralizedScenario, Scenario
 from fl_testbed.scenario import centralized as pooled
 from fl_testbed.scenario.attacks import AttackersSpec, AttackerTrainingSpec, ScheduleSpec
@@ -51,7 +49,7 @@ class Part(NamedTuple):
     """A mapping with fixed keys, or the kinds that there are of one."""
 
     heading: str
-    what: type[BaseModel] | str
+    what: type[Spec] | str
     """The class, or a name in the catalogue."""
     preface: str = ""
 
@@ -170,9 +168,8 @@ def _section(part: Part) -> str:
     lines = [f"## {part.heading}\n"]
     if not isinstance(part.what, str):
         what = (part.what.__doc__ or "").split("\n\n")[0]
-        lines.append(" ".join([*what.split(), *part.preface.split()]) + "\n")
-        lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
-        return "\n".join([*lines, *_rows(part.what), ""])
+        lines.append(" ".join([*what.split(), *part.preface.split()]))
+        return "\n".join([*lines, *_table(part.what), ""])
     preface = _default_minorities() if part.what == "minorities" else part.preface
     lines += [preface + "\n"] if preface else []
     for kind, spec in _kinds(part).items():
@@ -180,9 +177,7 @@ def _section(part: Part) -> str:
         what = " ".join((spec.__doc__ or "").split())
         source = sections(function).get("References", "") if function else ""
         lines.append(f"**`{kind}`**: {what}" + (f" *{source.rstrip('.')}.*" if source else ""))
-        if rows := _rows(spec, function):
-            lines += ["", "| key | value | default | meaning |", "|---|---|---|---|", *rows]
-        lines.append("")
+        lines += [*_table(spec, function), ""]
     return "\n".join(lines)
 
 
@@ -195,19 +190,18 @@ def _default_minorities() -> str:
     return f"By default {usual}, for these datasets another: {'; '.join(others)}."
 
 
-def _rows(model: type[BaseModel], function: Callable[..., object] | None = None) -> list[str]:
-    definition = DEFINITIONS[model.__name__]
+def _table(model: type[Spec], function: Callable[..., object] | None = None) -> list[str]:
+    """Return what a mapping's keys mean, below an empty line; nothing if it has none."""
     said = entries(function, "Args") | entries(function, "Attributes") if function else {}
-    keys = [key for key in definition["properties"] if key in model.model_fields]
     rows = []
-    for key in keys:
-        node = definition["properties"][key]
-        if "const" in node or (key in ("minority", "long_tail") and "dataset" in model.__module__):
+    for key, node in DEFINITIONS[model.__name__]["properties"].items():
+        is_everyones = key in ("minority", "long_tail") and "dataset" in model.__module__
+        if key not in model.model_fields or "const" in node or is_everyones:
             continue
         meaning = node.get("description") or said.get(key) or _nested(node)
         cells = (f"`{key}`", _value(node), _default(model, key), meaning)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return rows
+    return ["", "| key | value | default | meaning |", "|---|---|---|---|", *rows] if rows else []
 
 
 def _nested(node: Schema) -> str:
@@ -217,7 +211,7 @@ def _nested(node: Schema) -> str:
     return re.match(r".*?\.(?= |$)|.*", what)[0]  # pyright: ignore[reportOptionalSubscript]
 
 
-def _default(model: type[BaseModel], key: str) -> str:
+def _default(model: type[Spec], key: str) -> str:
     field = model.model_fields[key]
     if field.is_required():
         return "needed"

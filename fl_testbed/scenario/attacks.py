@@ -1,6 +1,7 @@
 """The attackers of a scenario: what they send, how they train, when, and what they know."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
@@ -373,7 +374,7 @@ class AttackerTrainingSpec(Spec):
         own = self.model_dump(exclude_none=True)
         if self.local_epochs is not None:  # then honest clients' steps are not theirs
             own.setdefault("local_steps", None)
-        return LocalTraining(**{**vars(honest), **own})
+        return replace(honest, **own)
 
 
 class ScheduleSpec(Spec):

@@ -21,8 +21,7 @@ from strategies.aggregation.traits import traits_of
 
 def _kinds(tagged_union: object) -> dict[str, type[Spec]]:
     """Return the kinds that are ours."""
-    members = [member for member in models_in(tagged_union) if issubclass(member, Spec)]
-    return {kind: member for member in members for kind in kinds_of(member)}
+    return {kind: spec for spec in models_in(tagged_union) for kind in kinds_of(spec)}
 
 
 CATALOGUE: dict[str, dict[str, type[Spec]]] = {

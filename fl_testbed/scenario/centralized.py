@@ -115,8 +115,8 @@ class PooledTrainingSpec(Spec):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of sgd
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # the optimizer's own
 
-    def build(self, epochs: int | None = None) -> LocalTraining:
-        """Return the settings of a training, perhaps of another length."""
+    def build(self, epochs: int | None) -> LocalTraining:
+        """Return the settings of a training, of another length where one is given."""
         settings = self.model_dump(exclude={"epochs"})
         return LocalTraining(**settings, local_epochs=epochs or self.epochs)
 

@@ -190,7 +190,7 @@ class FemnistSpec(DatasetSpec):
     function = staticmethod(sources.load_femnist)
 
 
-class OwnTableSpec(DatasetSpec):
+class TableSpec(DatasetSpec):
     """What every dataset answers whose examples a table of the user's describes."""
 
     label: str = "label"  # its column of labels
@@ -220,11 +220,11 @@ class OwnTableSpec(DatasetSpec):
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of what reads the files: what columns mean in one."""
         given = super().arguments()
-        meanings = {key: given.pop(key) for key in OwnTableSpec.model_fields if key in given}
+        meanings = {key: given.pop(key) for key in TableSpec.model_fields if key in given}
         return given | {"meanings": sources.Meanings(**meanings)}
 
 
-class ImageFolderSpec(OwnTableSpec):
+class ImageFolderSpec(TableSpec):
     """A folder of images of one's own, with a CSV of label, attributes and client."""
 
     kind: Literal["image_folder"]
@@ -236,7 +236,7 @@ class ImageFolderSpec(OwnTableSpec):
     function = staticmethod(sources.load_image_folder)
 
 
-class CsvSpec(OwnTableSpec):
+class CsvSpec(TableSpec):
     """A table of one's own: a CSV file of inputs, label, attributes and client."""
 
     kind: Literal["csv"]

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from fl_testbed.scenario.own_code import OURS, OWN, OwnSpec
+from fl_testbed.scenario.spec import Spec
 
 EXPANSION_KEYS = ("extends", "variants", "sweep")
 """Keys of a file, which no run has."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 DEPTH = 3  # mappings in mappings in which a misplaced key is looked for
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,6 @@ NEEDED = {
     "model_attributes_type": "a mapping (key: value)",
     "union_tag_not_found": "a mapping (key: value)",
     "finite_number": "a finite number",
-}
-BOUNDS = {
     "greater_than": "> {gt}",
     "greater_than_equal": ">= {ge}",
     "less_than": "< {lt}",
@@ -70,19 +68,19 @@ BOUNDS = {
     "string_too_long": "at most {max_length} characters",
     "string_pattern_mismatch": "letters, digits and . _ = , - with a letter or digit first",
 }
-
+"""By the types of pydantic's errors, with what it says of each in braces."""
 
 ONE_VALUE = ("int_type", "float_type", "string_type", "bool_type")
 """Types of errors where one value is needed, and a list of them may have been given."""
 
 
-def describe(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> list[tuple[Path, str]]:
+def describe(errors: Sequence[ErrorDetails], model: type[Spec]) -> list[tuple[KeyPath, str]]:
     """Turn pydantic's errors into paths of keys and texts, one for each fault."""
     resolved = [(error, *_resolve(error["loc"], model)) for error in errors]
     lists = {path for error, path, _ in resolved if error["type"] in ("too_short", "too_long")}
     lists |= {path[:-1] for _, path, _ in resolved if path and isinstance(path[-1], int)}
-    texts: dict[Path, list[str]] = {}
-    mistyped: set[Path] = set()
+    texts: dict[KeyPath, list[str]] = {}
+    mistyped: set[KeyPath] = set()
     for error, path, owner in resolved:
         if error["type"] in ONE_VALUE and path in lists:
             continue  # a list may stand there, and what is wrong with this one is told
@@ -104,9 +102,7 @@ def describe(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> list[tup
     ]
 
 
-def _text(
-    error: ErrorDetails, path: Path, owner: type[BaseModel] | None, root: type[BaseModel]
-) -> str:
+def _text(error: ErrorDetails, path: KeyPath, owner: type[Spec] | None, root: type[Spec]) -> str:
     context = error.get("ctx", {})
     given = short(error["input"])
     kinds = _kinds(owner, path)
@@ -118,18 +114,15 @@ def _text(
         case "union_tag_invalid":
             if context["tag"].endswith(".py"):
                 return f"needs the function's name too, {context['tag']}:name"
-            tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
-            return unknown_kind(context["tag"], tags, root)
+            return unknown_kind(context["tag"], kinds, root)
         case "union_tag_not_found" | "model_type" | "model_attributes_type" if kinds:
             if error["input"] in kinds:
                 return f"needs a mapping, such as {{kind: {error['input']}}}, got {given}"
             return f"needs a mapping with a kind ({', '.join(kinds)}), got {given}"
         case "value_error":
             return str(context["error"])
-        case kind if kind in BOUNDS:
-            return f"needs {BOUNDS[kind].format(**context)}, got {given}"
         case kind:
-            needed = NEEDED.get(kind, error["msg"])
+            needed = NEEDED[kind].format(**context) if kind in NEEDED else error["msg"]
             return f"needs {needed}, got {given}{_swept(kind, error['input'], path)}"
 
 
@@ -141,16 +134,15 @@ def _alternatives(texts: Sequence[str]) -> str:
     return f"needs {' or '.join(needs)}, got {texts[0].partition(', got ')[2]}"
 
 
-def _swept(kind: str, value: Any, path: Path) -> str:
+def _swept(kind: str, value: Any, path: KeyPath) -> str:
     """Return where a list belongs that stands where there is room for one value."""
-    if kind not in ONE_VALUE:
-        return ""
-    if not isinstance(value, list) or not all(isinstance(key, str) for key in path):
+    has_room = kind in ONE_VALUE and all(isinstance(key, str) for key in path)
+    if not has_room or not isinstance(value, list):
         return ""
     return f": several values are swept, under sweep.{'.'.join(map(str, path))}"
 
 
-def unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel]) -> str:
+def unknown_key(path: KeyPath, owner: type[Spec] | None, root: type[Spec]) -> str:
     """Say that a mapping has no such key, and which may be meant."""
     known = _known(owner, root)
     name = str(path[-1])
@@ -176,42 +168,36 @@ def unknown_key(path: Path, owner: type[BaseModel] | None, root: type[BaseModel]
     return f"unknown key{_suggestion(name, known)}"
 
 
-def unknown_kind(kind: str, known: Sequence[str], root: type[BaseModel]) -> str:
+def unknown_kind(kind: str, known: Sequence[str], root: type[Spec]) -> str:
     """Say that there is no such kind, and which, or which key that has it, may be meant."""
     if not _alike(kind, known) and (places := _places(kind, root, of_kind=True)):
         return f"unknown kind {kind!r} here, known under {' or '.join(map('.'.join, places))}"
     return f"unknown kind {kind!r}{_suggestion(kind, known)}"
 
 
-def _known(owner: type[BaseModel] | None, root: type[BaseModel]) -> list[str]:
+def _known(owner: type[Spec] | None, root: type[Spec]) -> list[str]:
     """Return the keys of a mapping; the outermost is the file's."""
     own = list(owner.model_fields) if owner is not None else []
     return [*own, *EXPANSION_KEYS] if owner is root else own
 
 
-def _places(name: str, root: type[BaseModel], *, of_kind: bool = False) -> list[tuple[str, ...]]:
+def _places(name: str, root: type[Spec], *, of_kind: bool = False) -> list[tuple[str, ...]]:
     """Return where a scenario has a key of that name, or of that kind, as far out as there is
     any."""
-    level: list[tuple[tuple[str, ...], type[BaseModel]]] = [((), root)]
+    level: list[tuple[tuple[str, ...], type[Spec]]] = [((), root)]
     for _ in range(DEPTH):
-        found = [
-            (*path, key)
+        fields = [
+            ((*path, key), models_in(field.annotation))
             for path, model in level
             for key, field in model.model_fields.items()
-            if (
-                any(name in kinds_of(m) for m in models_in(field.annotation))
-                if of_kind
-                else name == key
-            )
         ]
+        level = [(path, model) for path, models in fields for model in models]
+        if of_kind:
+            found = [path for path, model in level if name in kinds_of(model)]
+        else:
+            found = [path for path, _ in fields if path[-1] == name]
         if found:
             return list(dict.fromkeys(found)) if name != "kind" else []
-        level = [
-            ((*path, key), inner)
-            for path, model in level
-            for key, field in model.model_fields.items()
-            for inner in models_in(field.annotation)
-        ]
     return []
 
 
@@ -238,13 +224,11 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _resolve(
-    loc: Sequence[str | int], model: type[BaseModel]
-) -> tuple[Path, type[BaseModel] | None]:
+def _resolve(loc: Sequence[str | int], model: type[Spec]) -> tuple[KeyPath, type[Spec] | None]:
     """Drop what is no key from pydantic's location; return also the owner of the last key."""
     path: list[str | int] = []
-    owner: type[BaseModel] | None = model
-    choices: list[type[BaseModel]] = [model]
+    owner: type[Spec] | None = model
+    choices: list[type[Spec]] = [model]
     for place, part in enumerate(loc):
         if part in (OURS, OWN):
             choices = [c for c in choices if issubclass(c, OwnSpec) == (part == OWN)]
@@ -265,7 +249,7 @@ def _resolve(
     return tuple(path), owner
 
 
-def _kinds(owner: type[BaseModel] | None, path: Path) -> list[str]:
+def _kinds(owner: type[Spec] | None, path: KeyPath) -> list[str]:
     names = [part for part in path if isinstance(part, str)]
     field = owner.model_fields.get(names[-1]) if owner is not None and names else None
     models = models_in(field.annotation) if field else []
@@ -274,14 +258,14 @@ def _kinds(owner: type[BaseModel] | None, path: Path) -> list[str]:
     return [tag for model in models for tag in kinds_of(model)]
 
 
-def kinds_of(model: type[BaseModel]) -> tuple[str, ...]:
+def kinds_of(model: type[Spec]) -> tuple[str, ...]:
     """Return the kinds that pick a mapping's class; none if anything may."""
     field = model.model_fields.get("kind")
     return get_args(field.annotation) if field is not None else ()
 
 
-def models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[Spec]]:
     """Return the classes that a type is made of."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
         return [annotation]
     return [model for part in get_args(annotation) for model in models_in(part)]

@@ -7,12 +7,12 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from fl_testbed.scenario.centralized import CentralizedScenario
 from fl_testbed.scenario.faults import models_in
 from fl_testbed.scenario.scenario import Scenario
+from fl_testbed.scenario.spec import Spec
 
 Schema = dict[str, Any]
 REF = "#/$defs/"
@@ -56,12 +56,12 @@ def scenario_schema() -> Schema:
     }
 
 
-def _incomplete(model: type[BaseModel]) -> Schema:
+def _incomplete(model: type[Spec]) -> Schema:
     needs_others = [{"required": [key]} for key in ("extends", "variants", "sweep")]
     return {"$ref": REF + model.__name__ + PARTIAL, "anyOf": needs_others}
 
 
-def _make_file(model: type[BaseModel], definitions: Schema) -> None:
+def _make_file(model: type[Spec], definitions: Schema) -> None:
     """Give a scenario the keys that only files have."""
     keys = "|".join(model.model_fields)
     parts = definitions[model.__name__ + PARTIAL]
@@ -129,7 +129,7 @@ def _partial(node: Any, definitions: Schema) -> Any:
     }
 
 
-def every_model(models: tuple[type[BaseModel], ...]) -> Iterator[type[BaseModel]]:
+def every_model(models: tuple[type[Spec], ...]) -> Iterator[type[Spec]]:
     """Yield some models and all that their fields are made of, each once."""
     waiting, seen = list(models), set()
     while waiting:
@@ -141,19 +141,17 @@ def every_model(models: tuple[type[BaseModel], ...]) -> Iterator[type[BaseModel]
                 waiting += models_in(field.annotation)
 
 
-def _add_comments(model: type[BaseModel], definitions: Schema) -> None:
+def _add_comments(model: type[Spec], definitions: Schema) -> None:
     """Describe keys by the comments beside them."""
+    properties = definitions.get(model.__name__, {}).get("properties", {})
     for own in model.__mro__:
-        if not issubclass(own, BaseModel) or own is BaseModel:
-            continue
-        for key, comment in _comments(own):
-            described = definitions.get(model.__name__, {}).get("properties", {}).get(key)
-            if described is not None and not comment.startswith(("pyright", "noqa")):
+        for key, comment in _comments(own) if issubclass(own, Spec) else ():
+            if key in properties and not comment.startswith(("pyright", "noqa")):
                 text = re.split(r"  # (?:noqa|pyright)", comment)[0]
-                described.setdefault("description", text)
+                properties[key].setdefault("description", text)
 
 
 @cache  # many inherit the same: to find a class's source Python parses its whole file
-def _comments(model: type[BaseModel]) -> list[tuple[str, str]]:
+def _comments(model: type[Spec]) -> list[tuple[str, str]]:
     """Return the keys of a class's own that have a comment, and it."""
     return COMMENT.findall(inspect.getsource(model))

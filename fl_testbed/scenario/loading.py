@@ -2,12 +2,13 @@
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from fl_testbed.scenario.centralized import CentralizedScenario
 from fl_testbed.scenario.draft import Draft, Key, parse_settings
@@ -24,6 +25,7 @@ from fl_testbed.scenario.faults import (
 from fl_testbed.scenario.own_code import is_own
 from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.scenario import NAME, Scenario
+from fl_testbed.scenario.spec import Spec
 from fl_testbed.scenario.users_code import look_beside
 
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
@@ -345,7 +347,7 @@ def _sweep_points(draft: Draft, sweep: Draft) -> list[dict[str, Swept]]:
     return [dict(zip(sweep, point, strict=True)) for point in itertools.product(*named)]
 
 
-def _nested(values: list[Any] | dict[str, Any], models: Sequence[type[BaseModel]]) -> str | None:
+def _nested(values: list[Any] | dict[str, Any], models: Sequence[type[Spec]]) -> str | None:
     """Return a key of one of the models for which swept values are given inside of another's."""
     known = {name for model in models for name in model.model_fields}
     named = values.items() if isinstance(values, dict) else ()
@@ -354,13 +356,10 @@ def _nested(values: list[Any] | dict[str, Any], models: Sequence[type[BaseModel]
 
 def _repeated_runs(scenarios: Sequence[AnyScenario], where: str) -> Iterator[Fault]:
     """Yield a fault for each run that would write into the folder of another."""
-    seen: set[tuple[str, int]] = set()
-    for scenario in scenarios:
-        run = (scenario.variant, scenario.seed)
-        if run in seen:
-            text = f"gives variant {scenario.variant} with seed {scenario.seed} twice"
-            yield Fault(where, "sweep", f"{text}: their values must tell them apart")
-        seen.add(run)
+    runs = Counter((scenario.variant, scenario.seed) for scenario in scenarios)
+    for variant, seed in (run for run, n in runs.items() if n > 1):
+        text = f"gives variant {variant} with seed {seed} twice: their values must tell them apart"
+        yield Fault(where, "sweep", text)
 
 
 def label_of_settings(settings: Sequence[str]) -> str:

@@ -16,7 +16,6 @@ from typing import Annotated, Any, ClassVar, TypeGuard, TypeVar, Union, get_args
 import numpy as np
 import torch
 from pydantic import (
-    BaseModel,
     Discriminator,
     Field,
     GetCoreSchemaHandler,
@@ -27,13 +26,13 @@ from pydantic_core import CoreSchema
 
 from clients.shard import Shard
 from fl_testbed.data import DataError
-from fl_testbed.scenario.spec import FunctionSpec
+from fl_testbed.scenario.spec import FunctionSpec, Spec
 from fl_testbed.scenario.users_code import OwnCode, OwnCodeError, load
 from strategies.aggregation import TooFewClientsError
 from strategies.aggregation.traits import traits_of
 
 OURS, OWN = "(ours)", "(own)"
-S = TypeVar("S", bound=BaseModel)
+S = TypeVar("S", bound=Spec)
 PATH = r"^[^:\s][^:]*:[A-Za-z_]\w*$"
 
 
@@ -195,9 +194,9 @@ class OwnSpec(FunctionSpec):
         """The function and where it comes from."""
         return self._code
 
-    def names(self, *facts: str) -> bool:
-        """Whether the function has a parameter for one of these facts."""
-        return any(fact in self._code.parameters for fact in facts)
+    def names(self, fact: str) -> bool:
+        """Whether the function has a parameter for a fact."""
+        return fact in self._code.parameters
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Return what is wrong with what the function returned for some arguments, or nothing."""
@@ -284,7 +283,7 @@ def own_specs(spec: object) -> Iterator[OwnSpec]:
     """Yield the user's own parts of a scenario."""
     if isinstance(spec, OwnSpec):
         yield spec
-    if isinstance(spec, BaseModel):
+    if isinstance(spec, Spec):
         for name in type(spec).model_fields:
             yield from own_specs(getattr(spec, name))
     elif isinstance(spec, list):
@@ -292,7 +291,7 @@ def own_specs(spec: object) -> Iterator[OwnSpec]:
             yield from own_specs(item)
 
 
-def users_modules(spec: BaseModel) -> list[types.ModuleType]:
+def users_modules(spec: Spec) -> list[types.ModuleType]:
     """Return the modules that workers need by value to run a scenario."""
     names = dict.fromkeys(own.code.module for own in own_specs(spec) if own.code.module)
     return [sys.modules[name] for name in names]

@@ -22,11 +22,8 @@ class ReweightingSpec(FunctionSpec):
 
     is_oracle: ClassVar[bool] = False
     """Whether it is told the truth about clients."""
-
-    @property
-    def changes_step(self) -> bool:
-        """Whether it says how far the model moves, beside whom it lifts."""
-        return False
+    changes_step: ClassVar[bool] = False
+    """Whether it says how far the model moves, beside whom it lifts."""
 
     def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
         """Return the reweighting, its arguments bound."""
@@ -73,7 +70,7 @@ class QFedAvgSpec(ReweightingSpec):
     function = staticmethod(reweighting.q_fedavg)
 
     @property
-    def changes_step(self) -> bool:
+    def changes_step(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the step is the paper's."""
         return self.own_step
 
@@ -98,11 +95,7 @@ class FedMGDAPlusSpec(ReweightingSpec):
     epsilon: Annotated[float, Field(ge=0, le=1)]
     length: PositiveFloat | None = None
     function = staticmethod(reweighting.fedmgda_plus)
-
-    @property
-    def changes_step(self) -> bool:
-        """It does."""
-        return True
+    changes_step = True
 
 
 class GroupDroSpec(ReweightingSpec):

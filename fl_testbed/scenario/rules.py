@@ -1,7 +1,6 @@
 """Aggregation rules and pre-aggregations as a scenario names them: parameters here, maths there."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -28,13 +27,13 @@ class RowsSpec(FunctionSpec):
     """A method on the updates of a round, one in each row: a rule or a pre-aggregation."""
 
     @property
-    def is_oracle(self) -> bool:
-        """Whether it asks how many clients attack."""
+    def asks_how_many(self) -> bool:
+        """Whether it is told how many clients attack."""
         return self.arguments().get("n_malicious") == ORACLE
 
     def told(self, n_attackers: int) -> Self:
         """Return it with that number for n_malicious if it asks for it."""
-        if not self.is_oracle:
+        if not self.asks_how_many:
             return self
         number = {"n_malicious": n_attackers}
         own = {"args": self.args | number} if isinstance(self, OwnSpec) else number
@@ -55,8 +54,7 @@ class RowsSpec(FunctionSpec):
 
     def build(self, n: int) -> Callable[..., Any]:
         """Return the function for samples of n clients, its arguments bound."""
-        given = self.parameters(n)
-        return partial(self.function, **given) if given else self.function
+        return self.bind(**self.parameters(n))
 
 
 class AssumesMalicious(RowsSpec):

@@ -65,7 +65,7 @@ class StrategySpec(Spec):
     @property
     def asks_how_many(self) -> bool:
         """Whether its rule, or a step before it, is told how many clients attack."""
-        return any(part.is_oracle for part in (*self.pre_aggregation, self.aggregation))
+        return any(part.asks_how_many for part in (*self.pre_aggregation, self.aggregation))
 
     def told(self, n_attackers: int) -> Self:
         """Return it with that number wherever ``n_malicious`` is ``oracle``."""

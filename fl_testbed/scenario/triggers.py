@@ -151,9 +151,6 @@ class FeaturesSpec(TriggerSpec):
         return partial(poisons.set_features, values=inputs)
 
 
-N_AXES_OF_IMAGES = 4  # as (n, channels, height, width)
-
-
 class OwnTriggerSpec(OwnSpec, TriggerSpec):
     """A trigger of one's own, file.py:name or package.module:name."""
 
@@ -170,7 +167,8 @@ class OwnTriggerSpec(OwnSpec, TriggerSpec):
         if given != shape:
             return f"must return inputs of shape {shape}, returned {given}"
         low, high = (result.min().item(), result.max().item()) if result.numel() else (0, 1)
-        if len(shape) == N_AXES_OF_IMAGES and not -1e-6 <= low <= high <= 1 + 1e-6:
+        is_image = len(shape) == 4
+        if is_image and not -1e-6 <= low <= high <= 1 + 1e-6:
             return f"must return images in [0, 1], returned {low:.3g} to {high:.3g}"
         return ""
 

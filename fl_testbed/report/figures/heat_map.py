@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from fl_testbed.report.columns import ATTACK_SUCCESS, WORST_GROUP, Column
 from fl_testbed.report.figures.style import house_style
 
-SHOWN = ((WORST_GROUP, "viridis"), (ATTACK_SUCCESS, "viridis_r"))  # light is good in both
+SHOWN = {WORST_GROUP: "viridis", ATTACK_SUCCESS: "viridis_r"}  # light is good in both
 
 
 def heat_map(cells: pd.DataFrame, rows: str, columns: str) -> Figure:
@@ -23,7 +23,7 @@ def heat_map(cells: pd.DataFrame, rows: str, columns: str) -> Figure:
     """
     tables = {
         column: _table(cells, rows, columns, column)
-        for column, _ in SHOWN
+        for column in SHOWN
         if column.key in cells and cells[column.key].notna().any()
     }
     n_rows, n_columns = next(iter(tables.values())).shape
@@ -32,7 +32,7 @@ def heat_map(cells: pd.DataFrame, rows: str, columns: str) -> Figure:
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
         for panel, (column, table) in zip(axes, tables.items(), strict=True):
-            _draw(panel, table * column.scale, dict(SHOWN)[column])
+            _draw(panel, table * column.scale, SHOWN[column])
             panel.set_title(column.heading)
             panel.set_xlabel(columns)
         axes[0].set_ylabel(rows)

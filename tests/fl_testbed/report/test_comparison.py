@@ -41,6 +41,7 @@ from fl_testbed.report.figures.weights_over_rounds import weights_over_rounds
 from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
 from fl_testbed.report.gallery import factors, pictures
 from fl_testbed.report.results import Status, find_runs
+from fl_testbed.report.statistics import Estimate
 from fl_testbed.scenario import ScenarioError
 
 
@@ -347,7 +348,7 @@ def test_rules_are_compared_at_each_swept_value_by_itself(attacked: Path) -> Non
     assert comparison.best[ATTACK_SUCCESS.key] == [labels[1], labels[3]]
     assert all(row.is_pareto for row in comparison.rows)
     (table,) = grids(comparison)
-    assert table.ends == [False, True, False, False]
+    assert [ends for *_, ends in table.rows] == [False, True, False, False]
     assert "* best of the column in each block" in table.notes
     assert any("no other in its block is as good" in note for note in table.notes)
     assert latex(comparison).count(r"\midrule") == 2  # one below the heading
@@ -778,8 +779,8 @@ def test_a_group_may_be_called_what_parts_the_cells_of_a_table(tmp_path: Path) -
 def test_a_value_that_rounds_to_nothing_has_no_sign(tmp_path: Path) -> None:
     from fl_testbed.report.formats import value_text
 
-    assert value_text(-0.0001, math.nan, ACCURACY, signed=True) == "0.0"
-    assert value_text(0.123, 0.01, ACCURACY, signed=True) == "+12.3 ± 1.0"
+    assert value_text(Estimate(-0.0001, math.nan, 1), ACCURACY, 1, signed=True) == "0.0"
+    assert value_text(Estimate(0.123, 0.01, 2), ACCURACY, 2, signed=True) == "+12.3 ± 1.0"
 
 
 def test_a_heat_map_is_drawn_of_a_grid_and_never_averages_variants(tmp_path: Path) -> None:
