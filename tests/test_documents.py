@@ -56,7 +56,8 @@ def test_rules_are_counted_as_the_results_have_them():
     misled = (aucs["backdoor"] < 0.5).sum()
     falls = (aucs["minority_mimic"] < aucs["backdoor"]).sum()
     n_rules = len(lost.columns)
-    cost = f"{costly['fashion_mnist']} of {n_rules} rules cost .*on Fashion-MNIST and {costly['adult']} on"
+    fashion, adult = (costly[name] for name in ("fashion_mnist", "adult"))
+    cost = f"{fashion} of {n_rules} rules cost .*on Fashion-MNIST and {adult} on"
     said = {
         ROOT: cost,
         folder / "defences": cost,

@@ -14,7 +14,7 @@ from fl_testbed.engine.models import layers_of, outlined_model
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError
 from fl_testbed.scenario.initial_model import InitialModelError
 from fl_testbed.scenario.naming import named
-from fl_testbed.scenario.own_code import fresh_code
+from fl_testbed.scenario.own_specs import fresh_code
 from fl_testbed.scenario.strategy import StrategySpec
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation.layers import OutputLayerError

@@ -32,7 +32,7 @@ from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import AnyScenario, Scenario
-from fl_testbed.scenario.own_code import users_modules
+from fl_testbed.scenario.own_specs import users_modules
 
 REGISTRATION_TIMEOUT_S = 300.0  # the first nodes to answer import torch
 PULL_INTERVAL_S = 0.1  # between two looks at what nodes have answered

@@ -24,7 +24,7 @@ from fl_testbed.engine.run_writer import (
 )
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.naming import named
-from fl_testbed.scenario.own_code import fresh_code
+from fl_testbed.scenario.own_specs import fresh_code
 from fl_testbed.scenario.places import PLAN, place_of_run
 
 N_NAMED = 3  # variants of earlier commands in a note

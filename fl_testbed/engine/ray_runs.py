@@ -24,7 +24,7 @@ from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_folder import Record, State
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.scenario import AnyScenario, EngineSpec, Scenario
-from fl_testbed.scenario.own_code import fresh_code, users_modules
+from fl_testbed.scenario.own_specs import fresh_code, users_modules
 
 BACKPRESSURE = 4  # rounds a worker may be ahead of the writer
 ATTEMPTS = 3  # before a run whose worker dies each time is given up

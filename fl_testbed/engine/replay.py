@@ -16,7 +16,7 @@ from fl_testbed.engine.summary import described, heard_and_lifted
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.faults import EXPANSION_KEYS
 from fl_testbed.scenario.loading import label_of_settings
-from fl_testbed.scenario.own_code import fresh_code
+from fl_testbed.scenario.own_specs import fresh_code
 from fl_testbed.scenario.places import REPLAY
 from strategies.aggregation import TooFewClientsError
 

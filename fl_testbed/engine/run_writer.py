@@ -27,7 +27,7 @@ from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.initial_model import COPY
 from fl_testbed.scenario.leaves import leaves
 from fl_testbed.scenario.naming import named
-from fl_testbed.scenario.own_code import own_specs
+from fl_testbed.scenario.own_specs import own_specs
 from fl_testbed.scenario.places import place_of_run
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError

@@ -12,7 +12,7 @@ from fl_testbed.metrics import read_table
 from fl_testbed.report.columns import OWN
 from fl_testbed.report.results import RunResult
 from fl_testbed.scenario import Fault, ScenarioError
-from fl_testbed.scenario.own_code import Guarded
+from fl_testbed.scenario.own_specs import Guarded
 from fl_testbed.scenario.users_code import OwnCode, load
 
 

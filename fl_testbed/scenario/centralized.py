@@ -15,7 +15,7 @@ from clients.training import LocalTraining
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.initial_model import Init
 from fl_testbed.scenario.models import AnyModelSpec
-from fl_testbed.scenario.own_code import BY_KIND
+from fl_testbed.scenario.own_specs import BY_KIND
 from fl_testbed.scenario.poisons import (
     CleanLabelBackdoorSpec,
     DirtyLabelBackdoorSpec,

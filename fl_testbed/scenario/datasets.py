@@ -29,7 +29,7 @@ from fl_testbed.scenario.minorities import (
     InvertedSpec,
     NoMinoritySpec,
 )
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_inputs, flaw_of_tensors
+from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_inputs, flaw_of_tensors
 from fl_testbed.scenario.spec import Fraction, FunctionSpec, Spec
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic_core import ErrorDetails
 
-from fl_testbed.scenario.own_code import OURS, OWN, OwnSpec
+from fl_testbed.scenario.own_specs import OURS, OWN, OwnSpec
 from fl_testbed.scenario.spec import Spec
 
 EXPANSION_KEYS = ("extends", "variants", "sweep")

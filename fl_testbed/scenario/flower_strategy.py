@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from fl_testbed.scenario.own_code import PATH, ByKind, OwnSpec
+from fl_testbed.scenario.own_specs import PATH, ByKind, OwnSpec
 from fl_testbed.scenario.reweightings import NoReweightingSpec
 from fl_testbed.scenario.spec import ORACLE
 from fl_testbed.scenario.strategy import StrategySpec

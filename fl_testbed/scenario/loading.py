@@ -22,7 +22,7 @@ from fl_testbed.scenario.faults import (
     unknown_key,
     unknown_kind,
 )
-from fl_testbed.scenario.own_code import is_own
+from fl_testbed.scenario.own_specs import is_own
 from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.scenario import NAME, Scenario
 from fl_testbed.scenario.spec import Spec

@@ -15,7 +15,7 @@ from clients.local import (
     WorkerMomentum,
 )
 from clients.training import Objective
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_shard, flaw_of_tensors
+from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_shard, flaw_of_tensors
 from fl_testbed.scenario.spec import FunctionSpec
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fl_testbed.data import Examples, Population, dealing
 from fl_testbed.data.dealing import Dealer, Pool
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec
+from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec
 from fl_testbed.scenario.spec import ClientCount, Fraction, FunctionSpec, Spec
 
 RoleName = Literal["honest_majority", "honest_minority", "poisoned"]

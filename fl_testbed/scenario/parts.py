@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, Posi
 
 from clients.training import LocalTraining
 from fl_testbed.scenario.faults import short
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec
+from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec
 from fl_testbed.scenario.spec import Contradiction, Fraction, Spec, share_of
 
 

@@ -16,7 +16,7 @@ from clients.shard import Shard
 from clients.training import LocalTraining, logits_of
 from fl_testbed.data import DataError, Dataset, Goal, GroupedExamples, Groups
 from fl_testbed.scenario.minorities import MinoritySpec
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_shard
+from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_shard
 from fl_testbed.scenario.partitions import ClientsSpec
 from fl_testbed.scenario.spec import (
     Contradiction,

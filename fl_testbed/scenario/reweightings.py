@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from clients.training import LocalTraining
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors, flaw_of_weights
+from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_tensors, flaw_of_weights
 from fl_testbed.scenario.spec import FunctionSpec, NoneSpec
 from strategies import reweighting
 from strategies.pipeline import Pipeline

@@ -6,7 +6,13 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from fl_testbed.scenario.own_code import BY_KIND, Guarded, OwnSpec, flaw_of_tensors, flaw_of_weights
+from fl_testbed.scenario.own_specs import (
+    BY_KIND,
+    Guarded,
+    OwnSpec,
+    flaw_of_tensors,
+    flaw_of_weights,
+)
 from fl_testbed.scenario.spec import ORACLE, AssumedCount, Fraction, FunctionSpec, count_of
 from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers

@@ -22,7 +22,7 @@ from fl_testbed.scenario.flower_strategy import AnyStrategySpec, FlowerStrategyS
 from fl_testbed.scenario.initial_model import Init
 from fl_testbed.scenario.local_methods import AnyLocalMethodSpec, ExampleJttSpec
 from fl_testbed.scenario.models import AnyModelSpec
-from fl_testbed.scenario.own_code import own_specs
+from fl_testbed.scenario.own_specs import own_specs
 from fl_testbed.scenario.partitions import AnyPartitionSpec, ClientsSpec, IidSpec
 from fl_testbed.scenario.parts import (
     AnySamplingSpec,

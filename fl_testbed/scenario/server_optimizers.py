@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec, flaw_of_tensors
+from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_tensors
 from fl_testbed.scenario.spec import FunctionSpec
 from strategies import server_optimizers as optimizers
 from strategies.server_optimizers import OPTIMIZER_FACTS, Move

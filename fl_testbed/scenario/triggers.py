@@ -12,7 +12,7 @@ from clients.poisons import Corner, Trigger
 from fl_testbed.data import DataError, Dataset, Groups
 from fl_testbed.data.groups import StyleGroups
 from fl_testbed.data.styles import Style
-from fl_testbed.scenario.own_code import BY_KIND, OwnSpec
+from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec
 from fl_testbed.scenario.spec import Fraction, FunctionSpec
 from strategies.shapes import Tensor
 

@@ -16,7 +16,7 @@ from pretended_device import ELSEWHERE, PretendedDevice
 from clients.local import LocalRound
 from clients.shard import Role, Shard
 from fl_testbed.scenario import Scenario, ScenarioError, load_scenarios
-from fl_testbed.scenario.own_code import own_specs, users_modules
+from fl_testbed.scenario.own_specs import own_specs, users_modules
 from fl_testbed.scenario.users_code import OwnCodeError, described, digest_of
 from strategies.aggregation import Aggregate, TooFewClientsError
 from strategies.pipeline import Pipeline
