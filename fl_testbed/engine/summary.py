@@ -91,7 +91,6 @@ def _why_nobody(rounds: pd.DataFrame, clients: pd.DataFrame) -> str:
 
 def described(scenario: Scenario) -> dict[str, Any]:
     """Return what a summary says of a scenario."""
-    share = scenario.attacking_share
     return {
         "name": scenario.name,
         "variant": scenario.variant,
@@ -99,7 +98,6 @@ def described(scenario: Scenario) -> dict[str, Any]:
         "rounds": scenario.rounds,
         "oracle": scenario.is_oracle,
         "n_poisoned": scenario.n_attacking,
-        **({"attacking_share": share} if 0 < share < 1 else {}),
     }
 
 
@@ -114,7 +112,11 @@ def heard_and_lifted(folder: Path, scenario: Scenario, restart: float) -> dict[s
     clients, holdings = (read_table(folder / f"{name}.csv") for name in ("clients", "holdings"))
     kept = after_round(clients, restart)
     rng = generator(scenario.seed, Purpose.BOOTSTRAP)
-    heard = suppression(kept, rng, selects=scenario.strategy.selects)
+    judged = clients
+    if scenario.n_attacking:  # else attackers' places, to compare with runs that are attacked
+        idle = (clients["role"] == Role.POISONED.value) & ~_attacks(clients, scenario)
+        judged = clients.assign(role=clients["role"].mask(idle))  # of no role while honest
+    heard = suppression(after_round(judged, restart), rng, selects=scenario.strategy.selects)
     population = scenario.clients.population
     counts = {role.value: len(population.clients(role)) for role in Role}
     for role, asked in participation(kept, counts).items():
@@ -122,8 +124,18 @@ def heard_and_lifted(folder: Path, scenario: Scenario, restart: float) -> dict[s
     return {
         "suppression": heard,
         "group_weight_ratio": weight_by_group(kept, holdings),
-        "lifting": lifting(clients, restart),
+        "lifting": lifting(judged, restart),
     }
+
+
+def _attacks(clients: pd.DataFrame, scenario: Scenario) -> pd.Series:
+    """Return which rows of ``clients.csv`` are of an attacker in a round in which it attacks."""
+    attacks = pd.Series(False, clients.index)
+    for kind in scenario.attacker_kinds:
+        if kind.ever_attacks:
+            is_active = clients["round"].map(kind.schedule.build().is_active).astype(bool)
+            attacks |= clients["client"].isin(kind.clients) & is_active
+    return attacks
 
 
 def _untrained_pieces(folder: Path, scenario: Scenario, restart: float) -> dict[str, Any]:
@@ -134,11 +146,7 @@ def _untrained_pieces(folder: Path, scenario: Scenario, restart: float) -> dict[
         if not isinstance(poison, DistributedBackdoorSpec):
             continue
         clients = after_round(answered(read_table(folder / "clients.csv")), restart)
-        attacked: set[int] = set()
-        for kind in scenario.attacker_kinds:
-            own = clients[clients["client"].isin(kind.clients)]
-            is_active = own["round"].map(kind.schedule.build().is_active).astype(bool)
-            attacked.update(own["client"][is_active])
+        attacked = set(clients["client"][_attacks(clients, scenario)])
         n, places = poison.n_pieces, enumerate(scenario.attackers_with(name))
         trained = {place % n for place, client in places if client in attacked}
         if 0 < len(trained) < n:

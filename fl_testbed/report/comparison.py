@@ -66,8 +66,6 @@ class Row:
     """In how many of its finished runs the model's loss is not finite: never marked as best."""
     is_oracle: bool
     """Told the truth about clients: never marked as best."""
-    attacks_at_times: bool
-    """Whether attackers are honest in some rounds, or some of them in all."""
     has_few_pairs: bool
     """Whether in some run separability is a share of fewer than ``FEW_PAIRS`` pairs."""
     estimates: dict[str, Estimate]
@@ -346,7 +344,6 @@ def _row(label: str, place: _Place, runs: list[RunResult], keys: Sequence[str]) 
         n_skipped=int(sum(run.figures.get("skipped_rounds", 0) for run in runs)),
         n_diverged=sum(_has_diverged(run.figures) for run in runs),
         is_oracle=any(run.figures.get("oracle", 0) > 0 for run in runs),
-        attacks_at_times=any("attacking_share" in run.figures for run in runs),
         has_few_pairs=any(0 < run.figures.get(PAIRS, 0) < FEW_PAIRS for run in runs),
         estimates={key: estimate(_values(runs, key)) for key in keys},
     )

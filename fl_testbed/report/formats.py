@@ -292,11 +292,6 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
             "not all are on the same data, though of the same dataset: others than the rest have "
             f"{named(comparison.on_other_data, N_NAMED)} (fingerprints are in environment.json)"
         )
-    at_times = [row.label for row in rows if row.attacks_at_times]
-    heard = any(c.key.startswith(("suppression.", "lifting.")) for c in comparison.columns)
-    if at_times and heard:
-        text = "figures of the poisoned count rounds in which they are honest"
-        yield f"{text}: {named(at_times, N_NAMED)}"
     if comparison.of_unlike_seeds:
         unlike = named(comparison.of_unlike_seeds, N_NAMED)
         yield f"seeds of one variant differ in more than the seed: {unlike}"

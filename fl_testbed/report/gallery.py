@@ -206,7 +206,8 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
         "scores",
         "Whom the rule suspects",
         "Where honest minorities and attackers stand in the rule's own order of suspicion, all "
-        "seeds and rounds but those before a restart; AUC 0.5: it cannot tell them apart.",
+        "seeds and rounds but those before a restart; AUC 0.5: it cannot tell them apart. The AUC "
+        "leaves out rounds in which an attacker is honest.",
         {
             label: ranks
             for label, tables in histories.items()

@@ -126,15 +126,6 @@ class Scenario(WholeScenario):
         return sum(kind.count for kind in self.attacker_kinds if kind.ever_attacks)
 
     @property
-    def attacking_share(self) -> float:
-        """In how much of their rounds attackers attack, those who never do among them."""
-        rounds, active = range(1, self.rounds + 1), 0
-        for kind in self.attacker_kinds:
-            if kind.ever_attacks:
-                active += kind.count * sum(map(kind.schedule.build().is_active, rounds))
-        return active / max(1, self.rounds * self.clients.poisoned)
-
-    @property
     def n_told(self) -> int | None:
         """How many attackers an oracle tells the strategy of; None if it does not ask.
 

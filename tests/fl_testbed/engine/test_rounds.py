@@ -203,13 +203,6 @@ def test_who_never_attacks_is_no_attacker_in_a_comparison(keys, n_poisoned):
     assert described(scenario(**keys))["n_poisoned"] == n_poisoned
 
 
-def test_a_summary_says_how_much_of_their_rounds_attackers_attack_in():
-    assert "attacking_share" not in described(scenario())
-    kinds = [{"count": 1, "schedule": {"first": "never"}}, {"count": 1, "schedule": {"every": 2}}]
-    told = described(scenario(rounds=4, attackers=kinds))
-    assert told["attacking_share"] == 1 / 4  # of one of two, in rounds 1 and 3
-
-
 class TestSummary:
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
@@ -270,6 +263,24 @@ class TestSummary:
         # In turn with 6, 2 and 2 clients: half of the appearances each, and none.
         assert asked == pytest.approx({MAJORITY: 5 / 6, MINORITY: 2.5, POISONED: 0})
         assert suppression[MINORITY]["appearances"] == 9  # after the restart
+
+    def test_attackers_count_while_they_attack_and_everywhere_where_nobody_does(self, folder: Path):
+        rows = pd.read_csv(folder / "clients.csv").replace({"client": {0: 8}})
+        rows = rows.replace({"role": {MAJORITY: POISONED}}).assign(suspicion=0.5)
+        attacks = (rows["client"] == 8) & (rows["round"] % 2 == 0)
+        rows.loc[attacks, ["weight", "suspicion"]] = 0.1, 1.0
+        other = rows[rows["client"] == 8].assign(client=9)
+        pd.concat([rows, other]).to_csv(folder / "clients.csv", index=False)
+        never = {"count": 1, "schedule": {"first": "never"}}
+        at_times = scenario(attackers=[{"count": 1, "schedule": {"first": 2, "every": 2}}, never])
+        heard = summarise(folder, at_times)["suppression"]
+        assert heard[POISONED]["appearances"] == 5  # rounds 4 to 12, the restart was after 3
+        assert heard[POISONED]["weight_ratio"] == pytest.approx(0.2)
+        assert (heard["separability"], heard["separability_pairs"]) == (1, 5)
+        assert heard[POISONED]["participation"] == pytest.approx(2 / 3 * 5)
+        nobody = summarise(folder, scenario(schedule={"first": "never"}))["suppression"]
+        assert nobody[POISONED]["appearances"] == 18
+        assert nobody["separability"] == pytest.approx((5 + 4 / 2) / 9)
 
     def test_pieces_of_a_trigger_that_nobody_trained_on_are_named(self, folder: Path):
         poison = {"kind": "distributed_backdoor", "trigger": PATCH, "target": 3, "n_pieces": 2}
@@ -338,7 +349,7 @@ class TestSummary:
         clients = pd.read_csv(folder / "clients.csv")
         lower = (clients["role"] == MAJORITY) & (clients["round"] <= 3)  # 3 of 12 rounds
         clients["believed_loss"] = clients["believed_loss"].where(~lower, 0.1)
-        clients["role"] = clients["role"].replace(MAJORITY, "poisoned")
+        clients = clients.replace({"client": {0: 8}, "role": {MAJORITY: POISONED}})
         clients.to_csv(folder / "clients.csv", index=False)
         assert summarise(folder, scenario())["lifting"]["auc_by_loss"] == 0.75 * 0.5
 

@@ -116,19 +116,6 @@ def test_a_copy_of_a_run_is_no_second_seed(sweep: Path) -> None:
         compare(runs)
 
 
-def test_attackers_that_are_honest_in_some_rounds_are_named_beside_whom_rules_heard(
-    tmp_path: Path,
-) -> None:
-    heard = {"suppression.poisoned.weight_ratio": 0.9}
-    write_run(tmp_path / "sweep", "burst", 0, figures(0.5) | heard, attacking_share=0.3)
-    write_run(tmp_path / "sweep", "mean", 0, figures(0.5) | heard)
-    runs = find_runs([tmp_path])
-    text = "figures of the poisoned count rounds in which they are honest: burst"
-    assert text in grids(compare(runs))[-1].notes
-    accuracy = columns_named(["accuracy"], [run.figures for run in runs])
-    assert text not in grids(compare(runs, sections=accuracy))[-1].notes
-
-
 def test_seeds_that_differ_in_more_than_the_seed_are_named(tmp_path: Path) -> None:
     for seed, rounds in enumerate((30, 40, 40)):
         folder = write_run(tmp_path / "sweep", "mean", seed, figures(0.5))
