@@ -15,6 +15,7 @@ from fl_testbed.report.figures.style import (
     panels,
     role_name,
     rounds_below,
+    whole_numbers,
 )
 
 MOST = 3.0  # times the fair share: what lies above looks the same
@@ -65,6 +66,7 @@ def heard_map(maps: Mapping[str, Map]) -> Figure:
         most = max(len(roles) for _, _, roles in maps.values())
         axes[0].set(xlim=(left - 1.6 * width, right), ylim=(most - 0.5, -0.5))  # all share them
         rounds_below(figure, axes)
+        axes[0].yaxis.set_major_locator(whole_numbers())
         figure.supylabel("client", fontsize=9)
         bar = figure.colorbar(axes[0].images[0], ax=axes, shrink=0.8, extend="max", pad=0.01)
         bar.set_label("weight over fair share")

@@ -1,6 +1,7 @@
 """How all figures look: colours that all kinds of colour vision, and grey prints, tell apart."""
 
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ INK = "#222222"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 PANEL_WIDTH = 2.9  # inches
 TITLE_WIDTH = 26  # characters above a panel
+TITLE_LINE = 0.16  # inches; each below the first makes panels higher
+CHARACTER = 0.075  # inches of a legend's text, in the mean
+HANDLE = 0.65  # inches of a legend's line and the space around it
+LEGEND_LINE = 0.22  # inches
+LEAST_PANELS = 2  # that a figure is wide enough for: its legend and axis labels need the room
 SIDE_BY_SIDE = 3  # panels, at most
 FAINT = "#888888"
 """Seen on white and on black."""
@@ -52,6 +58,7 @@ SETTINGS: dict[Any, Any] = {
     "legend.frameon": False,
     "pdf.fonttype": 42,  # TrueType: publishers refuse the default, Type 3
     "savefig.dpi": 150,
+    "text.parse_math": False,  # a group may be called $5 to $9
     "svg.fonttype": "none",  # text stays text: small files, and readers can search it
     "svg.hashsalt": "fl-testbed",  # the same figure is the same file
     "text.color": INK,
@@ -84,27 +91,43 @@ def panels(titles: Iterable[str], height: float = 1.9) -> tuple[Figure, list[Axe
     n = len(titles)
     columns = min(SIDE_BY_SIDE, n)
     rows = math.ceil(n / columns)
-    figure = Figure(figsize=(PANEL_WIDTH * columns, height * rows + 0.5), layout="constrained")
+    lines = [in_lines(title, TITLE_WIDTH) for title in titles]
+    height += TITLE_LINE * max(title.count("\n") for title in lines)
+    size = (PANEL_WIDTH * max(LEAST_PANELS, columns), height * rows + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for unused in axes.flat[n:]:
         unused.set_visible(False)
     for shown in axes.flat[max(0, n - columns) : n]:
         shown.tick_params(labelbottom=True)
-    for panel, title in zip(axes.flat, titles, strict=False):
-        panel.set_title(in_lines(title, TITLE_WIDTH))
+    for panel, title in zip(axes.flat, lines, strict=False):
+        panel.set_title(title)
     return figure, list(axes.flat[:n])
 
 
 def in_lines(label: str, width: int) -> str:
-    """Break a label into lines of so many characters, after spaces and commas where it has any."""
-    lines = textwrap.wrap(label.replace(",", ", "), width, break_on_hyphens=False)
-    return "\n".join(lines).replace(", ", ",")
+    """Break a label into lines of so many characters, after spaces and commas where it has any,
+    and what is longer than a line after other signs."""
+    lines = [""]
+    for phrase in re.findall(r"[^ ,]*[ ,]*", label):
+        is_long = len(phrase.rstrip()) > width
+        for part in re.findall(r".+?(?:[=_]|\.(?!\d)|$)", phrase) if is_long else [phrase]:
+            if len(lines[-1] + part.rstrip()) <= width:
+                lines[-1] += part
+            else:
+                lines += textwrap.wrap(part, width, drop_whitespace=False)
+    return "\n".join(line.rstrip() for line in lines if line)
 
 
 def rounds_below(figure: Figure, axes: Sequence[Axes]) -> None:
     """Let rounds run from left to right in panels that share their axes: there are whole ones."""
     figure.supxlabel("round", fontsize=9)
-    axes[0].xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
+    axes[0].xaxis.set_major_locator(whole_numbers())
+
+
+def whole_numbers() -> MaxNLocator:
+    """Return what places an axis's ticks where only whole numbers are, be it one alone."""
+    return MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1)
 
 
 def legend_of_panels(
@@ -115,8 +138,22 @@ def legend_of_panels(
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    width = figure.get_figwidth()
+    labels = [in_lines(label, int((width - HANDLE) / CHARACTER)) for label in handles]
+    columns = next((n for n in range(columns, 1, -1) if _legend_width(labels, n) <= width), 1)
+    n_below = max(0, math.ceil(len(labels) / columns) - 1)
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * n_below)
     place = "outside upper right"
-    figure.legend(handles.values(), handles, loc=place, ncols=columns, title=title)
+    figure.legend(handles.values(), labels, loc=place, ncols=columns, title=title)
+
+
+def _legend_width(labels: Sequence[str], columns: int) -> float:
+    per_column = math.ceil(len(labels) / columns)
+    longest = [
+        max(map(len, labels[start : start + per_column]))
+        for start in range(0, len(labels), per_column or 1)
+    ]
+    return sum(HANDLE + CHARACTER * characters for characters in longest)
 
 
 def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg")) -> list[Path]:

@@ -11,18 +11,27 @@ from matplotlib.figure import Figure
 
 from fl_testbed.report.columns import ATTACK_SUCCESS, WORST_GROUP
 from fl_testbed.report.comparison import Comparison, Row
-from fl_testbed.report.figures.style import FAINT, INK, house_style
+from fl_testbed.report.figures.style import (
+    FAINT,
+    INK,
+    TITLE_LINE,
+    TITLE_WIDTH,
+    house_style,
+    in_lines,
+)
 from fl_testbed.report.formats import UNATTACKED, marked_label, marks_explained
 from fl_testbed.report.statistics import NO_VALUE
 
 FRONT = "#009E73"
 CLOSE = 4.0  # percent points: variants nearer than this share a label
 N_SPANS = 4  # at most in a label: it is to fit into a plane
+KEY_WIDTH = 48  # characters of a name in the key; what is longer goes on below
 
 WHOLE, PART = 4.6, 3.0  # inches that a plane by itself, and one of several, is wide
 # In percent points of a plane by itself:
 CHARACTER, LINE = 2.0, 4.4  # how wide a character of a label is, and how high a label
 GAP = 1.8  # between a point and its label, which stands off the bars through the point
+FAR = 4.5  # the same where others are in the way
 
 
 class Point(NamedTuple):
@@ -49,23 +58,23 @@ def tension_plane(comparison: Comparison) -> Figure | None:
         return None
     n_columns = min(3, len(planes))
     n_rows = -(-len(planes) // n_columns)
+    titles = [in_lines(at, TITLE_WIDTH) for at in planes]
     side, title = (WHOLE, 0.0) if len(planes) == 1 else (PART, 0.4)
+    title += TITLE_LINE * max(text.count("\n") for text in titles)
     drawn = [point for points in planes.values() for point in points]
-    methods = {point.row.method for point in drawn}
-    key_width = max(2.9, 0.6 + 0.085 * max(map(len, methods)))
+    lines = _key(drawn, comparison.has_points, n_missing=len(comparison.rows) - len(drawn))
+    key_width = max(2.9, 0.6 + 0.085 * max(len(line[1]) for line in lines if line))
     with house_style():
-        height = max(n_rows * (side + title), 0.9 + 0.2 * len(methods))
+        height = max(n_rows * (side + title), 0.2 * len(lines))
         figure = Figure(figsize=(n_columns * side + key_width, height), layout="constrained")
         ratios = (*[side] * n_columns, key_width)
         grid = figure.add_gridspec(n_rows, n_columns + 1, width_ratios=ratios)
-        for place, (at, points) in enumerate(planes.items()):
+        for place, (at, points) in enumerate(zip(titles, planes.values(), strict=True)):
             axes = figure.add_subplot(grid[divmod(place, n_columns)])
             _draw(axes, points, WHOLE / side)
             if at:
                 nobody_attacks = all(point.row.is_unattacked for point in points)
                 axes.set_title(f"{at} {UNATTACKED}" if nobody_attacks else at)
-        n_missing = len(comparison.rows) - len(drawn)
-        lines = _key(drawn, comparison.has_points, n_missing)
         _write(figure.add_subplot(grid[:, -1]), lines, min(0.25 / height, 1 / (len(lines) + 1)))
     return figure
 
@@ -114,7 +123,7 @@ def _draw(axes: Axes, points: list[Point], enlarged: float) -> None:
         )
     for x, y, label in _placed(points, enlarged):
         axes.text(x, y, label, ha="center", va="center", fontweight="bold", zorder=4)
-    axes.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal")
+    axes.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal", anchor="N")
     axes.set_xlabel("attack success rate, %    ← safe")
     axes.set_ylabel("worst-group accuracy, %    fair →")
     axes.grid(alpha=0.25)
@@ -132,11 +141,12 @@ def _placed(points: list[Point], enlarged: float) -> list[tuple[float, float, st
     labels = []
     for x, y, label in _joined(points, CLOSE * enlarged):
         width, height = enlarged * CHARACTER * len(label) / 2, enlarged * LINE / 2
-        places = [
-            (x + across * (enlarged * GAP + width), y + up * (enlarged * GAP + height))
-            for across, up in ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0))
-        ]
-        best = min(places, key=lambda at: _covered((*at, width, height), taken))
+        costs = {}
+        for gap in (GAP, FAR):
+            for across, up in ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0)):
+                at = (x + across * (enlarged * gap + width), y + up * (enlarged * gap + height))
+                costs[at] = _covered((*at, width, height), taken) + width * gap
+        best = min(costs, key=costs.__getitem__)
         taken.append((*best, width, height))
         labels.append((*best, label))
     return labels
@@ -201,10 +211,11 @@ def _key(
             )
             for n, row in rows.items()
         }
-    lines: list[tuple[str, str, str] | None] = [
-        (str(number), marked_label(row), FRONT if row.is_pareto else INK)
-        for number, row in rows.items()
-    ]
+    lines: list[tuple[str, str, str] | None] = []
+    for number, row in rows.items():
+        colour = FRONT if row.is_pareto else INK
+        first, *others = in_lines(marked_label(row), KEY_WIDTH).split("\n")
+        lines += [(str(number), first, colour), *((" ", text, colour) for text in others)]
     notes = ["★ fair and safe", *marks_explained([point.row for point in points])]
     if any(not math.isnan(point.x_half) for point in points):
         notes.append("bars: 95 % intervals over seeds")

@@ -33,6 +33,8 @@ def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
                 if by_seed.isna().all(axis=None):
                     continue
                 mean = by_seed.mean(axis=1)
+                gap = mean.isna()  # of a value between two of them a line shows nothing
+                alone = ~gap & gap.shift(1, fill_value=True) & gap.shift(-1, fill_value=True)
                 panel.plot(
                     mean.index,
                     mean,
@@ -42,6 +44,7 @@ def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
                     label=role_name(role),
                     zorder=3,
                 )
+                panel.plot(mean[alone], ".", color=ROLE_COLOURS[role], zorder=3)
                 if by_seed.shape[1] > 1:
                     low, high = by_seed.min(axis=1), by_seed.max(axis=1)
                     panel.fill_between(
