@@ -175,7 +175,7 @@ def run(
         own = (run_folder(out, s).path for s in scenarios if s.name == name)
         comparison = compare(find_runs(own))
         console.print()
-        console.print(terminal(comparison))
+        console.print(terminal(comparison, console.width))
         plane = tension_plane(comparison)
         if plane is not None:
             save(plane, folder / "tension", (".png",))
@@ -217,7 +217,8 @@ def compare_(
     except UnknownVariantError as fault:
         _refuse("--baseline", str(fault))
     if form == "table":
-        make_console().print(terminal(comparison))
+        console = make_console()
+        console.print(terminal(comparison, console.width))
     else:
         print(FORMATS[form](comparison), end="")
 
@@ -246,7 +247,7 @@ def replay_(
     options = Options(out, data_dir, "", redo=redo)
     replays = replay([run.folder for run in done], settings or [], options)
     found = [*done, *find_runs(folder for folder, _ in replays)]
-    console.print(terminal(compare(found, sections=HEARD)))
+    console.print(terminal(compare(found, sections=HEARD), console.width))
     n_same = sum(same for _, same in replays)
     if n_same or not settings:  # of another rule nobody expects it
         console.print(

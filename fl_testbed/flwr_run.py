@@ -104,7 +104,8 @@ def main(grid: Grid, context: Context) -> None:
 
     with RunProgress(console, scenarios) as progress:
         failed = launch(scenarios, options, progress, compute=compute)
-    console.print(terminal(compare(find_runs(run_folder(out, s).path for s in scenarios))))
+    comparison = compare(find_runs(run_folder(out, s).path for s in scenarios))
+    console.print(terminal(comparison, console.width))
     console.print(f"runs: {out / scenarios[0].name}", soft_wrap=True)
     if failed:
         raise RuntimeError("\n".join(failed))

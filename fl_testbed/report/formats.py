@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -29,6 +29,7 @@ MEANINGS = {
 """Of the marks behind a variant's name."""
 N_NAMED = 3  # variants in a note that may be of many
 MOST_COLUMNS = 16  # of a table in a terminal; more would be a letter wide
+EDGE = 4  # letters of a table's lines and spaces beside a column, and one to spare
 LEAST_DIFFERENCE = 1e-6  # weights are float32: a smaller difference is none
 
 
@@ -84,14 +85,37 @@ def grids(comparison: Comparison) -> list[Grid]:
     return tables
 
 
-def terminal(comparison: Comparison) -> Group:
-    """Return the tables for a terminal; what is marked is bold as well."""
+def terminal(comparison: Comparison, width: int) -> Group:
+    """Return the tables for a terminal of some width; what is marked is bold as well."""
     # Notes stand below the table, not in its caption: a narrow table would break them.
     parts: list[Table | Text] = []
     for grid in grids(comparison):
-        parts.append(_rich(grid) if len(grid.headings) <= MOST_COLUMNS else _left_out(grid))
+        if len(grid.headings) > MOST_COLUMNS:
+            parts.append(_left_out(grid))
+        else:
+            parts += map(_rich, _side_by_side(grid, width))
         parts.append(Text("\n".join([*grid.notes, ""])))
     return Group(*parts)
+
+
+def _side_by_side(grid: Grid, width: int) -> Iterator[Grid]:
+    """Yield a table in parts of so many columns as fit into a width beside the variants."""
+    labels = min(width // 2, max(map(len, ["variant", *grid.labels])))
+    start, room = 0, width - labels - EDGE
+    for at, heading in enumerate(grid.headings):
+        texts = [*heading.split(), *(f"{row[at].text}{MARK}" for row in grid.cells)]
+        taken = EDGE + max(map(len, texts))
+        if taken > room and at > start:
+            yield _columns(grid, start, at)
+            start, room = at, width - labels - EDGE
+        room -= taken
+    yield _columns(grid, start, len(grid.headings))
+
+
+def _columns(grid: Grid, start: int, end: int) -> Grid:
+    cells = [row[start:end] for row in grid.cells]
+    title = grid.title + " (continued)" * (start > 0)
+    return replace(grid, title=title, headings=grid.headings[start:end], cells=cells)
 
 
 def markdown(comparison: Comparison) -> str:

@@ -65,13 +65,16 @@ def tension_plane(comparison: Comparison) -> Figure | None:
     lines = _key(drawn, comparison.has_points, n_missing=len(comparison.rows) - len(drawn))
     key_width = max(2.9, 0.6 + 0.085 * max(len(line[1]) for line in lines if line))
     with house_style():
-        height = max(n_rows * (side + title), 0.2 * len(lines))
+        of_planes, of_key = n_rows * (side + title), 0.2 * len(lines)
+        height = max(of_planes, of_key)
         figure = Figure(figsize=(n_columns * side + key_width, height), layout="constrained")
         ratios = (*[side] * n_columns, key_width)
         grid = figure.add_gridspec(n_rows, n_columns + 1, width_ratios=ratios)
         for place, (at, points) in enumerate(zip(titles, planes.values(), strict=True)):
             axes = figure.add_subplot(grid[divmod(place, n_columns)])
             _draw(axes, points, WHOLE / side)
+            if of_key > of_planes:
+                axes.set_anchor("N")  # beside the key's first names
             if at:
                 nobody_attacks = all(point.row.is_unattacked for point in points)
                 axes.set_title(f"{at} {UNATTACKED}" if nobody_attacks else at)
@@ -123,7 +126,7 @@ def _draw(axes: Axes, points: list[Point], enlarged: float) -> None:
         )
     for x, y, label in _placed(points, enlarged):
         axes.text(x, y, label, ha="center", va="center", fontweight="bold", zorder=4)
-    axes.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal", anchor="N")
+    axes.set(xlim=(-4, 104), ylim=(-4, 104), aspect="equal")
     axes.set_xlabel("attack success rate, %    ← safe")
     axes.set_ylabel("worst-group accuracy, %    fair →")
     axes.grid(alpha=0.25)
