@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fl_testbed.report.columns import ATTACK_SUCCESS, WORST_GROUP, Column
-from fl_testbed.report.figures.style import house_style
+from fl_testbed.report.figures.style import TITLE_LINE, house_style, in_lines
 
 SHOWN = {WORST_GROUP: "viridis", ATTACK_SUCCESS: "viridis_r"}  # light is good in both
+LABEL_WIDTH = 22  # characters in a line
 
 
 def heat_map(cells: pd.DataFrame, rows: str, columns: str) -> Figure:
@@ -28,7 +29,9 @@ def heat_map(cells: pd.DataFrame, rows: str, columns: str) -> Figure:
     }
     n_rows, n_columns = next(iter(tables.values())).shape
     with house_style():
-        size = (len(tables) * (1.9 + 0.62 * n_columns), 1.5 + 0.34 * n_rows)
+        below = max(in_lines(name, LABEL_WIDTH).count("\n") for name in cells[columns])
+        height = 1.5 + 0.34 * n_rows + TITLE_LINE * below
+        size = (len(tables) * (1.9 + 0.62 * n_columns), height)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
         for panel, (column, table) in zip(axes, tables.items(), strict=True):
@@ -49,8 +52,9 @@ def _draw(axes: Axes, table: pd.DataFrame, colours: str) -> None:
     colour_map = matplotlib.colormaps[colours].with_extremes(bad="#BBBBBB")
     values = table.to_numpy()
     axes.imshow(values, colour_map, vmin=0, vmax=100, aspect="auto")
-    axes.set_xticks(range(table.shape[1]), list(table.columns), rotation=35, ha="right")
-    axes.set_yticks(range(table.shape[0]), list(table.index))
+    down, across = ([in_lines(name, LABEL_WIDTH) for name in axis] for axis in table.axes)
+    axes.set_xticks(range(len(across)), across, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(down)), down)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(values):

@@ -1,7 +1,10 @@
 """What figures say stays inside them, however long names are."""
 
+import pandas as pd
 import pytest
 
+from fl_testbed.report.columns import WORST_GROUP
+from fl_testbed.report.figures.heat_map import heat_map
 from fl_testbed.report.figures.style import house_style, in_lines, legend_of_panels, panels
 
 LONG = "Female, aged 20 to 29 years, income above the median of the state (minority)"
@@ -30,3 +33,14 @@ def test_a_legend_is_no_wider_than_its_figure(names: list[str]) -> None:
         figure.draw_without_rendering()
     assert figure.legends[0].get_window_extent().x0 >= 0
     assert axes.get_window_extent().height > 60  # and leaves the panel its room
+
+
+def test_long_names_leave_a_heat_map_its_cells() -> None:
+    names = ["none", "an_attack_of_ones_own_that_has_a_very_long_name"]
+    cells = pd.DataFrame([{"rule": rule, "attack": attack} for rule in names for attack in names])
+    cells[WORST_GROUP.key] = 0.5
+    figure = heat_map(cells, "rule", "attack")
+    figure.draw_without_rendering()
+    panel = figure.axes[0].get_window_extent()
+    assert panel.height > 0.3 * figure.dpi * len(names)
+    assert panel.width > 0.5 * figure.dpi * len(names)
