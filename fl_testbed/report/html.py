@@ -78,8 +78,8 @@ def _page(
 
 
 def _breakable(label: str) -> Markup:
-    """Let a narrow column break a variant's name between its words."""
-    return Markup(re.sub(r"([,=_.])", r"\1<wbr>", str(escape(label))))
+    """Let a narrow column break a variant's name between its words, and no number."""
+    return Markup(re.sub(r"([,=_]|\.(?!\d))", r"\1<wbr>", str(escape(label))))
 
 
 def _inline(svg: str, name: str) -> str:
@@ -139,7 +139,7 @@ def _environments(runs: Sequence[RunResult]) -> Iterator[tuple[str, str]]:
                 value = ", ".join(value) or "none"
             if isinstance(value, dict):
                 value = ", ".join(f"{name} {version}" for name, version in value.items())
-            found.setdefault(key, {})[str(value)] = None
+            found.setdefault(key, {})["unknown" if value is None else str(value)] = None
         if data := noted_data(run.folder):
             found.setdefault("fingerprint of the data", {})[data[1]] = None
     for key, values in found.items():

@@ -141,6 +141,15 @@ def test_a_hash_of_code_is_told_only_where_there_is_another_to_compare_it_with(
     assert "sha256: &#34;bbb&#34;" in differences("mine", "edited")
 
 
+def test_a_number_is_never_broken_and_what_nobody_knows_is_no_value(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "sweep", "a_b,lr=0.1", 0)
+    (run / "environment.json").write_text('{"commit": null}')  # of an installed package
+    page = write_report(tmp_path, find_runs([tmp_path])).read_text()
+    assert "a_<wbr>b,<wbr>lr=<wbr>0.1<" in page
+    assert "unknown" in page
+    assert "None" not in page
+
+
 @pytest.fixture
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
