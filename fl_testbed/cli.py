@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 N_TOLD = 3  # failures after the tables, which have all of them
-KEPT = "rounds are kept up to the last checkpoint, --resume goes on from there"
+KEPT = "rounds are kept up to the last checkpoint, --resume goes on from there where a run can"
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -4,7 +4,7 @@ import gc
 import math
 import random
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from pathlib import Path
@@ -42,6 +42,8 @@ class Observed(Strategy):
             done without it: n more aggregations in a round.
         seed: Seeds, for each round, the global generators that the strategy may draw from. By
             default they are left alone.
+        buffers: Names of the model's arrays that are no parameters, as :class:`RobustFedAvg` takes
+            them. The strategy gets them; who was heard is measured without.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class Observed(Strategy):
         weight_by: Literal["clients", "examples"] = "examples",
         leave_one_out: bool = False,
         seed: int | None = None,
+        buffers: Collection[str] = (),
     ) -> None:
         self.strategy, self.weight_by, self.leave_one_out = strategy, weight_by, leave_one_out
         self.seed = seed
         self.ledger: RoundLedger | None = None
         """The last round's ledger."""
-        self._arrays = ArrayRecord()
+        self._buffers = frozenset(buffers)
+        self._arrays, self._layout = ArrayRecord(), Layout.of({})
         self._asked: list[int] = []
         self._unasked = ""
 
@@ -68,6 +72,10 @@ class Observed(Strategy):
         An exception in it is the round's outcome: nobody is asked, the ledger will say why.
         """
         self._arrays, self._unasked = arrays, ""
+        layout = Layout.of(arrays, self._buffers)
+        # Averaged by Flower's strategies, a batch counter comes back as floats: still no parameter.
+        self._buffers |= set(layout.names) - set(layout.pieces)
+        self._layout = Layout.of(arrays, self._buffers)
         self._seed(server_round)
         messages: list[Message] = []
         try:
@@ -163,7 +171,7 @@ class Observed(Strategy):
     ) -> tuple[np.ndarray, Tensor, list[ClientEntry]]:
         """Copy the updates, which a strategy may write into; return the global parameters, the
         matrix, and the entry of each of its rows."""
-        layout = Layout.of(self._arrays)
+        layout = self._layout
         start = layout.flattened(self._arrays)
         entries = {client: ClientEntry(client, NO_REPLY) for client in self._asked}
         ledger.clients = list(entries.values())
@@ -192,7 +200,7 @@ class Observed(Strategy):
             entry.status = OK
             measured.append(entry)
         ledger.set_priors(self.weight_by)
-        return start, matrix[: len(measured)], measured
+        return start, matrix[: len(measured), : layout.n_parameters], measured
 
     def _infer(
         self, ledger: RoundLedger, updates: Tensor, measured: list[ClientEntry], step: Tensor
@@ -235,7 +243,8 @@ class Observed(Strategy):
         torch.manual_seed(third)
 
     def _step(self, arrays: ArrayRecord, start: np.ndarray) -> Tensor:
-        return torch.from_numpy(Layout.of(self._arrays).flattened(arrays) - start)
+        d = self._layout.n_parameters
+        return torch.from_numpy((self._layout.flattened(arrays) - start)[:d])
 
 
 def _distance(step: Tensor, other: Tensor) -> float:

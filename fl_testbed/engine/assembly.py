@@ -168,6 +168,7 @@ def build_strategy(
             weight_by=spec.weight_by,
             leave_one_out=spec.leave_one_out,
             seed=scenario.seed,
+            buffers=buffers,
         )
     server = ServerData(scenario, federation, device)
     return RobustFedAvg(

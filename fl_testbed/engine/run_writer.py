@@ -35,6 +35,7 @@ from strategies.aggregation import TooFewClientsError
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
 ENVIRONMENT = "environment.json"
 N_NAMED = 3  # keys in which a scenario differs from the one before
+NO_STATE = "its strategy has no state_dict, or Flower's engine keeps what its clients remember"
 
 
 class Progress(Protocol):
@@ -149,12 +150,13 @@ def check_folders(
             left.append(scenario)
         elif there != scenario.to_yaml():
             left.append(scenario)
-            is_shorter = _begins(there, scenario)
-            if is_shorter and folder.has_checkpoint and not (options.resume or options.redo):
+            shorter = _of_fewer_rounds(there, scenario)
+            is_begun = shorter is not None and shorter.may_be_longer
+            if is_begun and folder.has_checkpoint and not (options.resume or options.redo):
                 text = f"holds a run of fewer rounds: add {resume} to go on after them"
             elif not (options.redo or goes_on(folder, scenario, options)):
                 apart = _apart(there, scenario.identity())
-                lost = " and keeps nothing to go on from" if is_shorter else ""
+                lost = "" if shorter is None else f" and {_why_lost(shorter)}"
                 text = (
                     f"holds a run of another scenario{apart}{lost}: add {redo} to run it "
                     "again in its place, or choose another --out"
@@ -165,9 +167,8 @@ def check_folders(
                 continue
             if not scenario.can_resume and not options.redo:
                 text = (
-                    "holds an unfinished run, which cannot go on in the middle: its strategy has "
-                    "no state_dict, or Flower's engine keeps what its clients remember. Add "
-                    f"{redo} to run it again"
+                    f"holds an unfinished run, which cannot go on in the middle: {NO_STATE}. "
+                    f"Add {redo} to run it again"
                 )
             elif scenario.can_resume and not options.resume:
                 text = f"holds an unfinished run: add {resume} to go on, or remove the folder"
@@ -221,11 +222,26 @@ def other_data(folder: RunFolder, dataset: Dataset) -> str | None:
 
 def _begins(there: str, scenario: AnyScenario) -> bool:
     """Whether a scenario differs from another in that it has fewer rounds, and in no figure."""
+    shorter = _of_fewer_rounds(there, scenario)
+    return shorter is not None and shorter.may_be_longer
+
+
+def _why_lost(shorter: AnyScenario) -> str:
+    """Say why a run of fewer rounds is not gone on with."""
+    if not shorter.can_resume:
+        return f"cannot go on, as {NO_STATE}"
+    if not shorter.may_be_longer:
+        return "cannot go on, as its last round was evaluated only because it was the last"
+    return "keeps nothing to go on from"
+
+
+def _of_fewer_rounds(there: str, scenario: AnyScenario) -> AnyScenario | None:
+    """Return the same scenario of fewer rounds, if that is what is there."""
     found = re.search(r"^rounds: (\d+)$", there, re.MULTILINE)
     if found is None or int(found[1]) >= scenario.rounds:
-        return False
+        return None
     shorter = scenario.model_copy(update={"rounds": int(found[1])})
-    return shorter.may_be_longer and shorter.to_yaml() == there
+    return shorter if shorter.to_yaml() == there else None
 
 
 def _apart(there: str, wanted: dict[str, Any]) -> str:

@@ -440,6 +440,23 @@ def test_of_a_watched_reply_without_arrays_it_is_said_that_there_are_none():
     assert told == ["ok", "unmeasured: needs one ArrayRecord, got 0"]
 
 
+def test_who_was_heard_is_measured_without_buffers_and_counters():
+    start = {"count": np.array(7), "mean": np.zeros(1, np.float32), "weight": np.zeros(2)}
+    watched = Observed(FedAvg(min_train_nodes=1, min_available_nodes=1), buffers=["mean"])
+    for round_ in (1, 2):
+        sent = [{"count": np.array(99), "mean": [900.0], "weight": row} for row in np.eye(2)]
+        replies = [
+            reply(message, {name: np.asarray(values) for name, values in arrays.items()})
+            for message, arrays in zip(asked(watched, [1, 2], round_, start), sent, strict=True)
+        ]
+        result, _ = watched.aggregate_train(round_, replies)
+        assert parameters(result) == {"count": 99.0, "mean": [900.0], "weight": [0.5, 0.5]}
+        start["count"] = np.array(99.0)  # averaged, it is a float
+        assert watched.ledger is not None
+        assert [entry.update_norm for entry in watched.ledger.clients] == [1.0, 1.0]
+        assert watched.ledger.residual < 1e-6
+
+
 @pytest.mark.parametrize("rejected", [0, 10])
 def test_clients_that_claim_no_examples_count_equally(rejected):
     strategy = strategy_of(weight_by="examples")

@@ -186,12 +186,19 @@ def test_a_run_that_is_done_goes_on_to_more_rounds(tmp_path: Path) -> None:
     (tmp_path / "out/small/default/seed-0" / CHECKPOINT).unlink()
     with pytest.raises(ScenarioError, match="in rounds and keeps nothing to go on from: add --red"):
         runs("out", 4, resume=True)
-    (last_unasked,) = load_scenarios(path, ["rounds=4", "evaluation.every=3"])
-    folder, longer = run_folder(tmp_path, last_unasked), ["rounds=6", "evaluation.every=3"]
-    folder.write("scenario.yaml", last_unasked.to_yaml())
-    folder.write(CHECKPOINT, "")
-    with pytest.raises(ScenarioError, match="another scenario, which differs in rounds: add --red"):
-        check_folders(load_scenarios(path, longer), Options(tmp_path, None, "", True))
+    flower = "strategy={kind: flower, path: 'flwr.serverapp.strategy:FedAvg'}"
+    for keys, why in (
+        (["evaluation.every=3"], "its last round was evaluated"),
+        ([flower], "its strategy has no state_dict"),
+    ):
+        (shorter,) = load_scenarios(path, ["rounds=4", *keys])
+        folder = run_folder(tmp_path, shorter)
+        folder.write("scenario.yaml", shorter.to_yaml())
+        folder.write(CHECKPOINT, "")
+        with pytest.raises(ScenarioError, match=f"in rounds and cannot go on, as {why}"):
+            check_folders(
+                load_scenarios(path, ["rounds=6", *keys]), Options(tmp_path, None, "", True)
+            )
 
 
 def test_a_run_goes_on_with_the_data_that_it_began_on_alone(tmp_path: Path, monkeypatch) -> None:
