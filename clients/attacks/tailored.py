@@ -32,7 +32,9 @@ def tailored(
         defence: Gives the server's update if every attacker sent the given one.
         direction: p, the way from the honest mean μ: -μ / ‖μ‖ (``unit_vector``), -sign(μ)
             (``sign``), or a standard deviation, σ (``std``) or -σ (``minus_std``).
-        n_evaluations: How often the defence is asked; ByzFL asks 20 times.
+        n_evaluations: How often the defence is asked; ByzFL asks 20 times. The search climbs from
+            one factor, and may end on the lower of two peaks: against CAF, in one round of 16 at a
+            third of the largest effect.
 
     References:
         Shejwalkar and Houmansadr, Manipulating the Byzantine, NDSS 2021, section IV-C (their

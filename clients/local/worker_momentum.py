@@ -17,7 +17,8 @@ class WorkerMomentum:
     how far updates are apart. A client that sits out a round keeps its m until the next one, as it
     does where its training ends in no numbers; and it does not notice where a server begins again
     (JTT): m goes on. With one local step a round, u is -lr times a gradient, as in the paper; with
-    more it is FedAvg's update.
+    more it is FedAvg's update. Where lr decays, m holds steps of the rates of their own rounds: the
+    papers average gradients, and multiply them all by this round's.
 
     References:
         Karimireddy et al., Learning from History for Byzantine Robust Optimization, ICML 2021,

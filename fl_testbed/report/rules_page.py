@@ -24,7 +24,8 @@ is a client's weight before the rule has its say: equal, or by examples (`weight
 
 Every rule is given updates, whatever its paper was written for. Gradients, which Krum, Bulyan, the medians, trimmed means, DnC, SignGuard
 and FLDetector are for, are updates of one local step (`training.local_steps: 1`) times -1 / lr. The momentum that workers send to centred
-clipping, bucketing, nearest-neighbour mixing, ARC and CAF takes `local_method: {kind: worker_momentum}`.
+clipping, bucketing, nearest-neighbour mixing, ARC and CAF takes `local_method: {kind: worker_momentum}`. It averages updates: where
+`training.lr_decay` is below 1, each has the lr of its own round, and momentum of gradients would give all of them this round's.
 
 A rule returns the combined *update*; *weights*, each client's share in it, >= 0, which sum to 1, or are all 0 where the rule moves
 nothing; and *suspicion*, its own score, higher where it trusts less. Fewer clients than a rule needs (TooFewClientsError) skip the

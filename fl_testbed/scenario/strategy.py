@@ -12,6 +12,7 @@ from fl_testbed.scenario.reweightings import AnyReweightingSpec, NoReweightingSp
 from fl_testbed.scenario.rules import AnyRuleSpec, AnyStepSpec
 from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
 from fl_testbed.scenario.spec import Contradiction, Spec
+from strategies.aggregation import TooFewClientsError
 from strategies.aggregation.traits import traits_of
 from strategies.oracle import Lifting, Oracle, Removing
 from strategies.pre_aggregation import PreAggregator
@@ -106,11 +107,17 @@ class StrategySpec(Spec):
     def check(self, n: int, n_judged: int | None = None) -> None:
         """Raise TooFewClientsError if a step cannot work on what a sample of n clients leaves, or
         on as many of them as are judged."""
-        rows = n if n_judged is None else n_judged
-        for step in self.pre_aggregation:
-            step.check(rows, n)
-            rows = step.n_rows(rows)
-        self.aggregation.check(rows, n)
+        rows = judged = n if n_judged is None else n_judged
+        try:
+            for step in self.pre_aggregation:
+                step.check(rows, n)
+                rows = step.n_rows(rows)
+            self.aggregation.check(rows, n)
+        except TooFewClientsError as fault:
+            if rows == judged:
+                raise
+            text = f"{fault} (n counts rows: the steps before make {rows} of {judged} clients)"
+            raise TooFewClientsError(text) from None
 
     def contradictions(self) -> Iterator[Contradiction]:
         """Yield where its parts do not go together, as (key, text)."""

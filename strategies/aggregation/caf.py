@@ -32,7 +32,9 @@ def caf(
         suspicion: 1 - c of that mean.
 
     Bound:
-        n >= 2f + 1, else TooFewClientsError: the filter might run out of weight.
+        n >= 2f + 1, else TooFewClientsError: the filter might run out of weight. Where the first
+        fading takes 2f or more off Σ c, the plain mean is the only one noted: with 5 attackers of
+        25 (ALIE, z = 1.5) in all of 60 rounds where it was told 1, 2 or 3, in 37 where told 5.
 
     Ties:
         Of two means of equal spread the earlier is kept.

@@ -27,10 +27,10 @@ def flare(
 
     A model's representations are what its output layer is given, for each of the server's own
     examples. How far two models are apart is the unbiased squared maximum mean discrepancy of
-    theirs, with the kernel exp(-‖x - y‖² / width). Each client names the ⌊n / 2⌋ nearest others,
-    and who is named c times is trusted exp(c / (τ · mean c)): whom nobody names still has e⁻¹ of
-    the weight of a client named as often as the mean. Clients whose data are unlike those of most
-    are named by few, whoever they are.
+    theirs, with the kernel exp(-‖x - y‖² / width) and the layer's width. Each client names the
+    ⌊n / 2⌋ nearest others, and who is named c times is trusted exp(c / (τ · mean c)): whom nobody
+    names still has e⁻¹ of the weight of a client named as often as the mean, where τ is 1. Clients
+    whose data are unlike those of most are named by few, whoever they are.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).

@@ -58,7 +58,8 @@ def rflbat(
         block and layer. Both begin k-means at random, here it begins at Ward's clusters and nothing
         hangs on the order of clients. For the gap statistic both scale the components to [0, 1],
         add up distances in place of squares and draw 5 references, not 20; 3DFed's adds for each
-        client the distance of one in its cluster, and newer BackFed always makes two clusters.
+        client the distance of one in its cluster and tests with s(k) for s(k + 1), and newer
+        BackFed always makes two clusters.
 
     References:
         Wang et al., RFLBAT: A Robust Federated Learning Algorithm against Backdoor Attack,

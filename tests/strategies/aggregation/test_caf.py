@@ -36,6 +36,12 @@ def test_the_tightest_mean_is_kept_and_not_the_last():
     torch.testing.assert_close(result.weights, torch.full((6,), 1 / 6).double())
 
 
+def test_where_the_first_fading_takes_2f_off_it_is_the_mean():
+    updates = torch.tensor([[0.0], [0.0], [0.0], [0.0], [9.0], [9.0]])  # c: 3/4, four times, and 0
+    assert caf(updates, n_malicious=1).update.tolist() == [3.0]
+    assert caf(updates, n_malicious=2).update.tolist() == [0.0]
+
+
 def test_with_nobody_to_suspect_it_is_the_mean():
     updates = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(caf(updates, n_malicious=0).update, mean(updates).update)
