@@ -11,8 +11,8 @@ from torch import nn
 from clients.device_memory import DeviceMemory, HostMemory, is_out_of_memory
 from clients.shard import Shard
 from clients.training import (
-    DrawsError,
     LocalTraining,
+    NoCohortError,
     Objective,
     State,
     StepHook,
@@ -72,8 +72,8 @@ class Trainer:
     The first time, a cohort of one and one of two clients are probed, those with most examples.
     Memory grows by the difference with every client, so this says how many fit into
     ``SHARE_OF_FREE`` of what is free. Where that turns out to be too many, cohorts are halved, and
-    stay so. A model that draws random numbers while it trains is trained one by one: what it draws
-    is its client's own then, whatever the cohort.
+    stay so. A model that draws random numbers while it trains, or keeps running means of its data,
+    is trained one by one: these are its client's own then, whatever the cohort.
 
     Args:
         model: Gives the forward pass; moved to the device.
@@ -96,7 +96,7 @@ class Trainer:
         self.model = model.to(memory.device)
         self._own = self.model.state_dict()
         self._note, self._probed = note, largest == 1
-        self._draws = False
+        self._fits_cohort = True
         self._stays_on_device = stays_on_device
 
     @property
@@ -134,12 +134,14 @@ class Trainer:
         """
         try:
             return self._together(received, jobs)
-        except DrawsError:
-            self._go_one_by_one()
+        except NoCohortError as reason:
+            self._go_one_by_one(str(reason))
             return self._together(received, jobs)
 
     def _together(self, received: State, jobs: Sequence[Job]) -> list[Trained]:
-        alone = [place for place, job in enumerate(jobs) if self._draws or not job.fits_cohort]
+        alone = [
+            place for place, job in enumerate(jobs) if not (self._fits_cohort and job.fits_cohort)
+        ]
         results: dict[int, Trained] = {}
         for place, done in zip(
             alone, self.one_by_one(received, [jobs[p] for p in alone]), strict=True
@@ -171,8 +173,8 @@ class Trainer:
         ]
         try:
             one, two = self._peak_of(received, probes[:1]), self._peak_of(received, probes)
-        except DrawsError:
-            self._go_one_by_one()
+        except NoCohortError as reason:
+            self._go_one_by_one(str(reason))
             return
         if one is None or two is None:
             self._shrink(2)
@@ -244,9 +246,9 @@ class Trainer:
         self.memory.release()
         return None
 
-    def _go_one_by_one(self) -> None:
-        self.size, self._draws = 1, True
-        self._note("the model draws random numbers while it trains: clients train one by one")
+    def _go_one_by_one(self, reason: str) -> None:
+        self.size, self._fits_cohort = 1, False
+        self._note(reason)
 
     def _shrink(self, tried: int) -> None:
         if tried > 1:

@@ -40,9 +40,16 @@ def _without_compiler(kind: _Kind) -> _Kind:
 _SGD, _Adam = _without_compiler(torch.optim.SGD), _without_compiler(torch.optim.Adam)
 
 
-class DrawsError(RuntimeError):
-    """A model that draws random numbers while it trains cannot be one of a cohort: what it draws
-    would depend on who else is in it."""
+class NoCohortError(RuntimeError):
+    """A model cannot be one of a cohort: what it draws while it trains would depend on who else is
+    in it, or what it keeps of its data, as BatchNorm does, would be everybody's."""
+
+
+NO_COHORT = {
+    "randomness error mode": "the model draws random numbers while it trains",
+    "running_mean or running_var": "the model keeps running means of its data (BatchNorm)",
+}
+"""Why not, by words in what ``vmap`` says of it."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +273,7 @@ def train_cohort(
         client's mean loss over all examples seen.
 
     Raises:
-        DrawsError: If the model draws from torch's global generators.
+        NoCohortError: If the model draws from torch's global generators, or keeps running means.
     """
     model.train()
     like = trainable(model, start)
@@ -277,7 +284,8 @@ def train_cohort(
     labels = torch.cat([shard.labels for shard in shards])
     matrix = torch.cat([value.detach().flatten() for value in like.values()])
     matrix = matrix.repeat(len(shards), 1)
-    fixed = {name: value for name, value in start.items() if name not in like}
+    # Copies: a model that counts its batches does so before it is refused.
+    fixed = {name: value.clone() for name, value in start.items() if name not in like}
 
     def loss_of(parameters: State, x: Tensor, y: Tensor, present: Tensor) -> Tensor:
         logits = functional_call(model, {**parameters, **fixed}, (x,))
@@ -296,7 +304,7 @@ def train_cohort(
             active, optimizer = _narrowed(active, optimizer, n_active, settings)
             n_before = n_active
         batch, weights = rows[:n_active, step], present[:n_active, step]
-        with convolutions, _drawing_nothing():
+        with convolutions, _each_by_itself():
             losses = losses_of(active, inputs[batch], labels[batch], weights)
         gradients = torch.autograd.grad(losses.sum(), list(active.values()))
         for parameter, gradient in zip(active.values(), gradients, strict=True):
@@ -313,14 +321,15 @@ def train_cohort(
 
 
 @contextmanager
-def _drawing_nothing() -> Iterator[None]:
-    """Tell by its type what ``vmap`` tells of a random number in words alone."""
+def _each_by_itself() -> Iterator[None]:
+    """Tell by its type what ``vmap`` tells in words alone."""
     try:
         yield
     except RuntimeError as fault:
-        if "randomness error mode" not in str(fault):
-            raise
-        raise DrawsError("the model draws random numbers: train clients one by one") from fault
+        for words, reason in NO_COHORT.items():
+            if words in str(fault):
+                raise NoCohortError(f"{reason}: clients train one by one") from fault
+        raise
 
 
 def trainable(model: nn.Module, start: State) -> State:

@@ -1,5 +1,6 @@
 """Cohorts as large as memory allows."""
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -185,19 +186,29 @@ def test_jobs_of_other_settings_are_cohorts_of_their_own():
     same(together(trainer, jobs), alone)
 
 
-def test_a_model_that_draws_trains_one_by_one_whatever_the_cohort():
-    def dropping(memory: DeviceMemory, largest: int) -> tuple[Trainer, list[str]]:
-        notes: list[str] = []
-        return Trainer(model().insert(1, nn.Dropout(0.5)), memory, largest, notes.append), notes
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (nn.Dropout(0.5), "the model draws random numbers while it trains"),
+        (nn.BatchNorm1d(4), "the model keeps running means of its data (BatchNorm)"),
+    ],
+)
+def test_a_model_that_fits_no_cohort_trains_one_by_one_whatever_the_cohort(layer, reason):
+    jobs = [JOBS[2], JOBS[6], JOBS[7]]  # without a batch of one, which BatchNorm refuses
 
-    received = dropping(HostMemory(), 1)[0].model.state_dict()
-    text = "the model draws random numbers while it trains: clients train one by one"
-    alone = dropping(HostMemory(), 1)[0].together(received, JOBS)
+    def made(memory: DeviceMemory, largest: int) -> tuple[Trainer, list[str]]:
+        notes: list[str] = []
+        with_layer = model().insert(1, copy.deepcopy(layer))
+        return Trainer(with_layer, memory, largest, notes.append), notes
+
+    received = made(HostMemory(), 1)[0].model.state_dict()
+    received = {name: value.clone() for name, value in received.items()}
+    alone = made(HostMemory(), 1)[0].together(received, jobs)
     for memory in (HostMemory(), Measured(2**40, [1_000, 1_500])):
-        trainer, notes = dropping(memory, 8)
-        trainer.probe(received, JOBS)
+        trainer, notes = made(memory, 8)
+        trainer.probe(received, jobs)
         for _ in range(2):
-            for one, other in zip(trainer.together(received, JOBS), alone, strict=True):
+            for one, other in zip(trainer.together(received, jobs), alone, strict=True):
                 assert one.loss == other.loss
                 assert all(torch.equal(v, other.state[name]) for name, v in one.state.items())
-        assert (trainer.size, notes) == (1, [text])
+        assert (trainer.size, notes) == (1, [f"{reason}: clients train one by one"])

@@ -15,8 +15,8 @@ from torch import nn
 from clients.reporting import report_of
 from clients.shard import Role, Shard
 from clients.training import (
-    DrawsError,
     LocalTraining,
+    NoCohortError,
     State,
     batches,
     classes_in,
@@ -214,7 +214,7 @@ class TestCohort:
         model.insert(1, layer)
         model.eval()
         before = torch.get_rng_state()
-        with pytest.raises(DrawsError, match="train clients one by one"):
+        with pytest.raises(NoCohortError, match=r"random numbers .* clients train one by one"):
             as_cohort(model, [random_shard(7, 0), random_shard(12, 1)], SETTINGS["sgd"])
         assert torch.equal(torch.get_rng_state(), before)
 
