@@ -328,11 +328,11 @@ class RobustFedAvg(FedAvg):
             loss = number_in(metrics, "received-loss", math.nan)
             confidence = number_in(metrics, "received-confidence", math.nan)
         if not 0 <= loss <= LARGEST_LOSS:
-            whose = "updated" if self.losses == "measured" else "received"
-            raise UnusableReplyError(f"needs a loss >= 0 of the {whose} model, got {loss}")
+            what = "a loss of the updated model" if self.losses == "measured" else "received-loss"
+            raise UnusableReplyError(f"needs {what} >= 0, got {loss}")
         unknown = math.isnan(confidence) and not self.pipeline.needs_confidences
         if not (unknown or 0 <= confidence <= 1):
-            raise UnusableReplyError(f"needs a confidence from 0 to 1, got {confidence}")
+            raise UnusableReplyError(f"needs received-confidence from 0 to 1, got {confidence}")
         entry.believed_loss, entry.believed_confidence = loss, confidence
 
     def _server_step(self, start: np.ndarray, ledger: RoundLedger, usable: list[int]) -> ServerStep:

@@ -509,7 +509,7 @@ def test_a_missing_or_absurd_loss_is_rejected_where_losses_are_needed(loss):
     a, b = messages
     claim = {} if loss is None else {"received_loss": loss}
     strategy.aggregate_train(1, [moved(a, 1, received_loss=1.0), moved(b, 1, **claim)])
-    assert statuses(strategy)[1].startswith("rejected: needs a loss")
+    assert statuses(strategy)[1].startswith("rejected: needs received-loss")
 
 
 def test_too_few_usable_replies_skip_the_round_and_say_so():
@@ -841,7 +841,7 @@ def test_measured_losses_are_those_of_each_client_s_updated_model():
 def test_a_confidence_is_needed_only_where_somebody_goes_by_it():
     flags = {"warm_up_rounds": 1, "n_flagged": 1, "factor": 5.0, "flag_by": "confidence"}
     for rule, statuses_ in (
-        (partial(jtt, **flags), ["rejected: needs a confidence from 0 to 1, got nan"] * 2),
+        (partial(jtt, **flags), ["rejected: needs received-confidence from 0 to 1, got nan"] * 2),
         (partial(agnostic, step_size=1.0), ["ok", "ok"]),
     ):
         strategy = strategy_of(reweight=rule)
@@ -855,7 +855,7 @@ def test_a_confidence_is_one_from_0_to_1():
     messages = asked(strategy, range(4))
     claims = [{"received_loss": 1.0, "received_confidence": p} for p in (1.0, 1.5, 0.0, -0.5)]
     strategy.aggregate_train(1, [moved(m, 1.0, **c) for m, c in zip(messages, claims, strict=True)])
-    rejected = "rejected: needs a confidence from 0 to 1, got "
+    rejected = "rejected: needs received-confidence from 0 to 1, got "
     assert statuses(strategy) == ["ok", f"{rejected}1.5", "ok", f"{rejected}-0.5"]
 
 
