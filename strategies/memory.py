@@ -8,6 +8,8 @@ from strategies.shapes import Bool, Float, Int, Tensor
 
 Memory = dict[str, Tensor]
 """Named tensors, so that any checkpoint can hold them."""
+NO_MEMORY: Memory = {}
+"""Of whatever carries nothing over; nobody writes into a memory that was returned."""
 
 
 def client_ids(node_ids: Iterable[int]) -> Int[Tensor, " n"]:

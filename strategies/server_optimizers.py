@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from strategies.memory import Memory
+from strategies.memory import NO_MEMORY, Memory
 from strategies.shapes import Float, Tensor
 
 
@@ -14,7 +14,7 @@ class Move(NamedTuple):
 
     update: Float[Tensor, " d"]
     """What it adds to the global model, in parameter units."""
-    memory: Memory = {}  # noqa: RUF012 (nobody writes into it)
+    memory: Memory = NO_MEMORY
     """What the optimizer wants to be given back in the next round."""
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from strategies.memory import Memory
+from strategies.memory import NO_MEMORY, Memory
 from strategies.shapes import Float, Tensor
 
 
@@ -26,7 +26,7 @@ class Forged(NamedTuple):
 
     updates: Float[Tensor, "f d"]
     """Local minus global parameters, one row per attacker; equal rows may share memory."""
-    memory: Memory = {}  # noqa: RUF012 (nobody writes into it)
+    memory: Memory = NO_MEMORY
     """What an attack that names ``memory`` wants to be given back in its next round."""
 
 

@@ -1,7 +1,8 @@
 """Projected gradient descent (PGD): poison, but never leave a ball round the received model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -37,7 +38,8 @@ class ProjectedDescent:
     ) -> StepHook:
         """Return the projection."""
 
-        def bound(names: Iterable[str]) -> float:
+        @cache  # the same in all steps of a training, and a GPU makes the host wait for it
+        def bound(names: tuple[str, ...]) -> float:
             if not self.relative:
                 return self.radius
             if previous is None:
@@ -47,7 +49,7 @@ class ProjectedDescent:
 
         def project(parameters: State, step: int, is_last: bool) -> None:
             if is_last or (self.every is not None and step % self.every == 0):
-                project_onto_ball(parameters, received, bound(parameters))
+                project_onto_ball(parameters, received, bound(tuple(parameters)))
 
         return project
 

@@ -150,13 +150,12 @@ def check_folders(
             left.append(scenario)
         elif there != scenario.to_yaml():
             left.append(scenario)
-            shorter = _of_fewer_rounds(there, scenario)
-            is_begun = shorter is not None and shorter.may_be_longer
+            is_begun = _begins(there, scenario)
             if is_begun and folder.has_checkpoint and not (options.resume or options.redo):
                 text = f"holds a run of fewer rounds: add {resume} to go on after them"
             elif not (options.redo or goes_on(folder, scenario, options)):
                 apart = _apart(there, scenario.identity())
-                lost = "" if shorter is None else f" and {_why_lost(shorter)}"
+                lost = _why_lost(there, scenario)
                 text = (
                     f"holds a run of another scenario{apart}{lost}: add {redo} to run it "
                     "again in its place, or choose another --out"
@@ -226,13 +225,16 @@ def _begins(there: str, scenario: AnyScenario) -> bool:
     return shorter is not None and shorter.may_be_longer
 
 
-def _why_lost(shorter: AnyScenario) -> str:
-    """Say why a run of fewer rounds is not gone on with."""
+def _why_lost(there: str, scenario: AnyScenario) -> str:
+    """Say why what is there is not gone on with, if it is a run of fewer rounds."""
+    shorter = _of_fewer_rounds(there, scenario)
+    if shorter is None:
+        return ""
     if not shorter.can_resume:
-        return f"cannot go on, as {NO_STATE}"
+        return f" and cannot go on, as {NO_STATE}"
     if not shorter.may_be_longer:
-        return "cannot go on, as its last round was evaluated only because it was the last"
-    return "keeps nothing to go on from"
+        return " and cannot go on, as its last round was evaluated only because it was the last"
+    return " and keeps nothing to go on from"
 
 
 def _of_fewer_rounds(there: str, scenario: AnyScenario) -> AnyScenario | None:

@@ -16,7 +16,7 @@ from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.loading import by_variant
 from fl_testbed.scenario.naming import named
 
-N_CLASSES = N_COLUMNS = 20  # at most, that are named
+N_NAMED = 20  # classes or columns, at most
 
 
 def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
@@ -82,9 +82,9 @@ def _range(sizes: np.ndarray) -> str:
 def _numbered(classes: Sequence[str]) -> str:
     """Return the numbers by which poisons call classes, where they have names."""
     numbered = [f"{number} {name}" for number, name in enumerate(classes) if name != str(number)]
-    return f"\nclasses: {named(numbered, N_CLASSES)}" * bool(numbered)
+    return f"\nclasses: {named(numbered, N_NAMED)}" * bool(numbered)
 
 
 def _inputs(columns: Sequence[str]) -> str:
     """Return the columns of a table that are inputs: a row's number may be among them."""
-    return f"inputs: {named(columns, N_COLUMNS)}\n" * bool(columns)
+    return f"inputs: {named(columns, N_NAMED)}\n" * bool(columns)

@@ -14,6 +14,7 @@ from fl_testbed.scenario.centralized import CentralizedScenario
 from fl_testbed.scenario.draft import Draft, Key, parse_settings
 from fl_testbed.scenario.faults import (
     EXPANSION_KEYS,
+    NEEDED,
     Fault,
     ScenarioError,
     describe,
@@ -120,7 +121,7 @@ def load_scenarios(
             draft.replace(key, value, "--set")
     variants, sweep = _taken(draft, "variants"), _taken(draft, "sweep")
     if unfit := [name for name in variants if not re.fullmatch(NAME, name)]:  # not in every run
-        text = "needs a name of letters, digits and . _ = , - with a letter or digit first"
+        text = f"needs a name of {NEEDED['string_pattern_mismatch']}"
         raise ScenarioError(*(Fault(variants.origins[n], f"variants.{n}", text) for n in unfit))
     if not variants:
         variants.replace(("default",), None, draft.origin(("variants",)))

@@ -22,8 +22,11 @@ class ReweightingSpec(FunctionSpec):
 
     is_oracle: ClassVar[bool] = False
     """Whether it is told the truth about clients."""
-    changes_step: ClassVar[bool] = False
-    """Whether it says how far the model moves, beside whom it lifts."""
+
+    @property
+    def changes_step(self) -> bool:
+        """Whether it says how far the model moves, beside whom it lifts."""
+        return False
 
     def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
         """Return the reweighting, its arguments bound."""
@@ -70,7 +73,7 @@ class QFedAvgSpec(ReweightingSpec):
     function = staticmethod(reweighting.q_fedavg)
 
     @property
-    def changes_step(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def changes_step(self) -> bool:
         """Whether the step is the paper's."""
         return self.own_step
 
@@ -95,7 +98,11 @@ class FedMGDAPlusSpec(ReweightingSpec):
     epsilon: Annotated[float, Field(ge=0, le=1)]
     length: PositiveFloat | None = None
     function = staticmethod(reweighting.fedmgda_plus)
-    changes_step = True
+
+    @property
+    def changes_step(self) -> bool:
+        """It does."""
+        return True
 
 
 class GroupDroSpec(ReweightingSpec):

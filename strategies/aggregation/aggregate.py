@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from strategies.aggregation.blocks import column_blocks, each_block, one_torch_thread
-from strategies.memory import Memory
+from strategies.memory import NO_MEMORY, Memory
 from strategies.shapes import Bool, Float, Int, Tensor
 
 SUM_WIDTH = 65_536  # columns added up at a time: two float64 copies of them stay in the cache
@@ -32,7 +32,7 @@ class Aggregate(NamedTuple):
     coordinates sum to less where in some of them nobody survives whose prior is above 0."""
     suspicion: Float[Tensor, " n"]
     """The rule's own score: higher means less trusted; constant where a rule has none."""
-    memory: Memory = {}  # noqa: RUF012 (nobody writes into it)
+    memory: Memory = NO_MEMORY
     """What a rule that names ``memory`` wants to be given back in the next round."""
     multipliers: Float[Tensor, " n"] | None = None
     """What the update multiplies each row by, where that is not its weight."""

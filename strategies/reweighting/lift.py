@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from strategies.memory import Memory
+from strategies.memory import NO_MEMORY, Memory
 from strategies.shapes import Float, Tensor
 
 
@@ -12,7 +12,7 @@ class Lift(NamedTuple):
 
     weights: Float[Tensor, " n"]
     """Each client's weight before the defence has its say: >= 0, sum 1."""
-    memory: Memory = {}  # noqa: RUF012 (nobody writes into it)
+    memory: Memory = NO_MEMORY
     """What the method wants to be given back in the next round."""
     step: float = 1.0
     """Multiplies the aggregated update."""
