@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -185,7 +186,7 @@ class AdversaryGrid(ClientGrid):
         self, asked: "_Round", place: int, attacker: int, source: int
     ) -> dict[str, Any]:
         """Return what even blind attackers know; ``source`` is whose random numbers they use."""
-        n_attackers = sum(c in self._kinds[place].clients for c in asked.starts)
+        n_attackers = asked.n_among(self._kinds[place].clients)
         n_assumed = self._around.n_assumed(len(asked.starts))
         return {
             "n_clients": len(asked.starts),
@@ -257,6 +258,10 @@ class _Round:
         flat = {id(arrays): self._flat(arrays) for arrays in self._arrays.values()}
         self.starts = {client: flat[id(arrays)] for client, arrays in self._arrays.items()}
         """What each client received, parameters before buffers."""
+        asked = self.starts.keys()
+        # Once for all of a kind: attackers who are blind ask one by one.
+        self.n_among = cache(lambda clients: len(asked & clients))
+        """How many of some clients were asked."""
 
     def update_of(self, reply: Message) -> Tensor | None:
         """Return a reply's update; None if there is none that the server could use."""
