@@ -164,17 +164,24 @@ def _short(kind: object) -> str:
 
 def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> Iterator[Picture]:
     federated = [label for label in done if (done[label][0].folder / "clients.csv").exists()]
-    histories = {label: [client_history(run.folder) for run in done[label]] for label in federated}
     found = {row.label: row.estimates.get(SEPARABILITY.key, NO_VALUE) for row in comparison.rows}
     areas = {label: area.mean for label, area in found.items() if area.n}
+    weights, ranks, heard = {}, {}, {}
+    for label in federated:  # one variant's tables in memory at a time
+        tables = [client_history(run.folder) for run in done[label]]
+        weights[label] = [weight_ratios_by_round(clients) for clients in tables]
+        if len(tables[0]):  # else nobody ever answered
+            heard[label] = heard_by_round(tables[0])
+        if label in areas:
+            pairs = zip(done[label], tables, strict=True)
+            ranks[label] = pd.concat(
+                suspicion_ranks(after_restart(run.folder, clients)) for run, clients in pairs
+            )
     yield from _paged(
         "weights",
         "Weight over rounds",
         "Each role's weight over its fair share; bands from the least to the greatest seed.",
-        {
-            label: [weight_ratios_by_round(clients) for clients in tables]
-            for label, tables in histories.items()
-        },
+        weights,
         weights_over_rounds,
     )
     yield from _paged(
@@ -208,28 +215,14 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
         "Where honest minorities and attackers stand in the rule's own order of suspicion, all "
         "seeds and rounds but those before a restart; AUC 0.5: it cannot tell them apart. The AUC "
         "leaves out rounds in which an attacker is honest.",
-        {
-            label: ranks
-            for label, tables in histories.items()
-            if label in areas
-            and len(
-                ranks := pd.concat(
-                    suspicion_ranks(after_restart(run.folder, clients))
-                    for run, clients in zip(done[label], tables, strict=True)
-                )
-            )
-        },
+        {label: own for label, own in ranks.items() if len(own)},
         lambda page: score_distributions(page, areas),
     )
     yield from _paged(
         "heard",
         "Who was heard when",
         "The first seed of each variant, a row for each client that was ever sampled.",
-        {
-            label: heard_by_round(tables[0])
-            for label, tables in histories.items()
-            if len(tables[0])  # else nobody ever answered
-        },
+        heard,
         heard_map,
     )
 
