@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def check_same(wanted: Mapping[str, str | None]) -> None:
         raise OtherInstallationError("; ".join(apart))
 
 
+@cache  # a sweep's runs ask one by one
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
