@@ -15,7 +15,7 @@ RUNS = {
 }
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the page, from the result files."""
     replay = [["", *(ratio.title for ratio in WEIGHT_RATIOS)]]
     for row in pd.read_csv(PAGE.parent / "comparing" / "replay.csv").to_dict("records"):
@@ -36,4 +36,4 @@ def tables() -> dict[str, str]:
             f"{found['200 runs', 'report.html opened']:.1f} s",
         ],
     ]
-    return {"replay": pages.markdown(replay), "size": pages.markdown(size)}
+    return {"replay": replay, "size": size}

@@ -40,7 +40,7 @@ ROUNDS = {
 }
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the page, from the result file."""
     found = latest("cohort_agreement")
     steps = [["largest difference of any parameter", *MODELS.values()]]
@@ -59,5 +59,4 @@ def tables() -> dict[str, str]:
         alone, together = (found[setting, f"{w}, per round"] for w in rounds[0][1:3])
         ratio = found[setting, "one by one / cohorts"]
         rounds.append([name, f"{alone:.2f}", f"{together:.2f}", f"{ratio:.1f}"])
-    made = {"agreement": steps, "whole_runs": runs, "rounds": rounds}
-    return {name: pages.markdown(rows) for name, rows in made.items()}
+    return {"agreement": steps, "whole_runs": runs, "rounds": rounds}

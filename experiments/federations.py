@@ -49,14 +49,14 @@ PAGES = {
 }
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the table of the page, from the scenario files."""
     rows = [
         {"page": f"[{name}]({address}): [{Path(file).stem}](../{file})"} | _of(file)
         for address, (name, files) in PAGES.items()
         for file in files
     ]
-    return {"federations": pages.markdown(pages.records(rows))}
+    return {"federations": pages.records(rows)}
 
 
 def _of(file: str) -> dict[str, str]:

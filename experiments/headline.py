@@ -29,7 +29,7 @@ METHODS = {
 """Lift and defence."""
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the table of the page."""
     told = pages.where(runs.kept("sensitivity", runs.HERE), point="base", variant="jtt_told_4")
     rows = pd.concat([methods(runs.HERE), told.assign(lift=told["variant"], defence="mean")])
@@ -41,4 +41,4 @@ def tables() -> dict[str, str]:
         return runs.weights(own) if at[1] == "weights" else pages.mean_pm(own[at[1]])
 
     columns = runs.in_each(rows, heads, runs.SUFFERING)
-    return {"headline": pages.markdown(pages.crossed("", METHODS, columns, cell))}
+    return {"headline": pages.crossed("", METHODS, columns, cell)}

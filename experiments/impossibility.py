@@ -17,7 +17,7 @@ FIGURES = {
 }
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the table of the page, from the result file."""
     means = pd.read_csv(HERE / "oil_and_water" / "results" / "separation.csv")
     rows = [["poison", "", "epoch 1", *(str(epoch) for epoch in EPOCHS[1:])]]
@@ -27,4 +27,4 @@ def tables() -> dict[str, str]:
             values = own[columns].to_numpy()
             cells = (" / ".join(pages.number(v, 2) for v in row) for row in values)
             rows.append([name, figure, *cells])
-    return {"separation": pages.markdown(rows)}
+    return {"separation": rows}

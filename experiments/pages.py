@@ -5,7 +5,7 @@
     <!-- end: NAME -->
 
 A script whose result files a page shows has its path as ``PAGE`` and a function ``tables`` that
-returns the tables by name, as Markdown, from files in the repository alone. ``python -m
+returns the tables' rows by name, from files in the repository alone. ``python -m
 experiments.pages`` writes the tables of all scripts into their pages, without running anything.
 """
 
@@ -13,7 +13,7 @@ import argparse
 import importlib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -24,12 +24,14 @@ import pandas as pd
 from fl_testbed.report.statistics import estimate
 
 R, C = TypeVar("R"), TypeVar("C")
+Rows = list[list[str]]
+"""A table's cells, of which the first row is the heading."""
 HERE = Path(__file__).parent
 MARK = re.compile(r"<!-- (table|end): (\S+) -->")
 MARKED = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL)
 
 
-def filled(page: str, tables: Mapping[str, str]) -> str:
+def filled(page: str, tables: Mapping[str, Rows]) -> str:
     """Return a page's text with every table between the marks of its name.
 
     Raises:
@@ -42,10 +44,10 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
             "each table needs <!-- table: NAME --> and <!-- end: NAME -->, once and in this order, "
             f"got tables {sorted(tables)} and marks {MARK.findall(page)}"
         )
-    return MARKED.sub(lambda found: found[1] + tables[found[2]] + found[4], page)
+    return MARKED.sub(lambda found: found[1] + markdown(tables[found[2]]) + found[4], page)
 
 
-def write(page: Path, tables: Mapping[str, str]) -> None:
+def write(page: Path, tables: Mapping[str, Rows]) -> None:
     """Write tables into a page."""
     page.write_text(filled(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
@@ -72,13 +74,18 @@ def keep(file: Path, rows: pd.DataFrame, digits: str = ".4g") -> None:
     rows.to_csv(file, index=False, float_format=f"%{digits}", lineterminator="\n")
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as Markdown; the first row is its heading."""
+def markdown(rows: Rows) -> str:
+    """Return a table as Markdown."""
     ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "".join(f"| {' | '.join(row)} |\n" for row in ruled)
 
 
-def records(rows: Iterable[Mapping[str, str]]) -> list[list[str]]:
+def titled(tables: Mapping[str, Rows]) -> str:
+    """Return tables as Markdown, one below the other under their names."""
+    return "\n".join(f"{name}\n\n{markdown(rows)}" for name, rows in tables.items())
+
+
+def records(rows: Iterable[Mapping[str, str]]) -> Rows:
     """Return a table of rows that say each what stands below which heading, all the same."""
     first, *others = rows
     return [[*first], *([*row.values()] for row in (first, *others))]
@@ -86,7 +93,7 @@ def records(rows: Iterable[Mapping[str, str]]) -> list[list[str]]:
 
 def crossed(
     corner: str, rows: Mapping[R, str], columns: Mapping[C, str], cell: Callable[[R, C], str]
-) -> list[list[str]]:
+) -> Rows:
     """Return a table with the names of two keys along its sides, and a cell for each pair."""
     lines = [[name, *(cell(row, column) for column in columns)] for row, name in rows.items()]
     return [[corner, *columns.values()], *lines]

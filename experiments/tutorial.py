@@ -12,7 +12,7 @@ from fl_testbed.report.columns import WEIGHT_RATIOS
 PAGE = Path(__file__).parents[1] / "docs" / "tutorial" / "README.md"
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the page, from the result files."""
     rows = [["variant", "worst group %", "ASR %", *(ratio.title for ratio in WEIGHT_RATIOS)]]
     for row in pd.read_csv(PAGE.parent / "results.csv").to_dict("records"):
@@ -23,7 +23,7 @@ def tables() -> dict[str, str]:
         ]
         ratios = [pages.number(row[f"{ratio.key}.mean"], 2) for ratio in WEIGHT_RATIOS]
         rows.append([name, *shares, *ratios])
-    return {"results": pages.markdown(rows), "beside_others": pages.markdown(beside_others())}
+    return {"results": rows, "beside_others": beside_others()}
 
 
 def beside_others() -> list[list[str]]:

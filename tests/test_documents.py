@@ -118,8 +118,8 @@ def test_tables_with_figures_lie_between_marks(page):
 
 
 def test_a_table_is_written_between_its_marks():
-    page = "a\n<!-- table: b -->\n| old |\n<!-- end: b -->\nc\n"
-    assert pages.filled(page, {"b": "| new |\n"}) == page.replace("old", "new")
+    page = "a\n<!-- table: b -->\n| old |\n| --- |\n<!-- end: b -->\nc\n"
+    assert pages.filled(page, {"b": [["new"]]}) == page.replace("old", "new")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_table_is_written_between_its_marks():
 )
 def test_marks_that_are_not_those_of_the_tables_are_an_error(page):
     with pytest.raises(ValueError, match="each table needs"):
-        pages.filled(page, {"b": ""})
+        pages.filled(page, {"b": [["new"]]})
 
 
 def test_cells_have_a_minus_sign_and_a_dash_for_nothing():

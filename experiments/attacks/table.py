@@ -254,7 +254,7 @@ def of_triggers(scenarios: Iterable[Scenario], out: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the README, from the result files."""
     against_mean, adaptive, compared = (
         pd.read_csv(RESULTS / f"{name}.csv").to_dict("records")
@@ -265,14 +265,13 @@ def tables() -> dict[str, str]:
     stronger = {variant: row for (name, variant), row in named.items() if name == STRONGER}
     cells = {(row["variant"], row["rule"]): row for row in adaptive}
     leads = {(row["attack"], row["rule"]): row for row in compared if row["made_for_it"]}
-    made = {
+    return {
         "updates": updates(variants, {**variants, **stronger}),
         "poisons": poisons(variants),
         "learnt": by_trigger(pd.read_csv(RESULTS / "learnt.csv")),
         "adaptive": by_rule(cells, leads),
         "leads": by_rule_leads(leads),
     }
-    return {name: pages.markdown(rows) for name, rows in made.items()}
 
 
 def layout(text: str) -> list[list[str]]:

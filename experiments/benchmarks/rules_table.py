@@ -11,15 +11,16 @@ SETTING = ", 100 x 1000000, f=20"  # of all but what a table's row says
 SMALL = 0.2  # of the matrix: rules that need less share a row
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the three tables of the page."""
     rules, partitions = latest("rules_against_byzfl", CSV), latest("partitions")
     return {
-        "seconds": pages.markdown(_seconds(rules)),
-        "memory": pages.markdown(_memory(rules)),
-        "partitions": pages.markdown(
-            [["setting", "seconds"], *([s, f"{v:.2g}"] for (s, _), v in partitions.items())]
-        ),
+        "seconds": _seconds(rules),
+        "memory": _memory(rules),
+        "partitions": [
+            ["setting", "seconds"],
+            *([s, f"{v:.2g}"] for (s, _), v in partitions.items()),
+        ],
     }
 
 

@@ -14,9 +14,9 @@ SGD = {"pfl: 20 of 100 clients x 60": "20 of 100 clients", "CNN: 200 clients x 6
 GROWTH = [(n, 100_000) for n in (100, 200, 500, 1_000, 2_000)] + [(100, 10_000), (100, 1_000_000)]
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the page, from the result files."""
-    return {of.__name__: pages.markdown(of()) for of in (flower, memory, sgd, growth, gpu)}
+    return {of.__name__: of() for of in (flower, memory, sgd, growth, gpu)}
 
 
 def flower() -> list[list[str]]:

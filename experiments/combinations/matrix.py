@@ -84,17 +84,14 @@ def reaches_both(worst: pd.DataFrame, success: pd.DataFrame, goal: float) -> pd.
     return both
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the README, from the result files."""
     results, inside = (pd.read_csv(HERE / f"{n}.csv") for n in ("results", "inside_clients"))
     cells = {poison: cells_of(results, poison) for poison in POISONS}
     goals = {poison: worst.loc["jtt_ideal", "mean"] for poison, (worst, _) in cells.items()}
     cells["inside_clients"] = cells_of(inside, "inside_clients")
     goals["inside_clients"] = goals["backdoor"]
-    return {
-        name: pages.markdown(rows_of(*pair, reaches_both(*pair, goals[name])))
-        for name, pair in cells.items()
-    }
+    return {name: rows_of(*pair, reaches_both(*pair, goals[name])) for name, pair in cells.items()}
 
 
 def rows_of(worst: pd.DataFrame, success: pd.DataFrame, both: pd.DataFrame) -> list[list[str]]:

@@ -55,14 +55,14 @@ def row_of(run: RunResult) -> dict[str, object]:
     }
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the README, from the result file."""
     results = pd.read_csv(RESULTS)
     parts = {name: results[results["scenario"].isin(names)] for name, names in TABLES.items()}
     made = {name: by_strategy(part) for name, part in parts.items()}
     for row in made["server_data"]:
         del row["scenario"]  # all are of one
-    return {name: pages.markdown(pages.records(rows)) for name, rows in made.items()}
+    return {name: pages.records(rows) for name, rows in made.items()}
 
 
 def by_strategy(results: pd.DataFrame) -> list[dict[str, str]]:

@@ -86,15 +86,14 @@ def measured(name: str, out: Path) -> pd.DataFrame:
     return table.dropna(axis="columns", how="all")
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the README, from the result files."""
     read = {name: read_table(HERE / f"{name}.csv") for name in FILES}
     found = {
         name: by_setting(table) if name.endswith("_attackers") else by_method(table)
         for name, table in read.items()
     }
-    found["highest"] = highest({name: read[name] for name in DATASETS})
-    return {name: pages.markdown(lines) for name, lines in found.items()}
+    return found | {"highest": highest({name: read[name] for name in DATASETS})}
 
 
 def by_method(table: pd.DataFrame) -> list[list[str]]:

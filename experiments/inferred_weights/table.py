@@ -33,14 +33,14 @@ def weight_ratio(clients: pd.DataFrame, role: Role) -> float:
     return own["weight"].sum() / own["prior_weight"].sum()
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the table of the README, from the result file."""
     heading = ["ours", "watched", "unexplained", "largest deviation", "mean deviation"]
     heading += ["minority's weight ratio: exact", "inferred", "attacker's: exact", "inferred"]
     rows = [heading]
     for row in pd.read_csv(RESULTS).itertuples(index=False):
         rows.append([f"`{cell}`" if isinstance(cell, str) else f"{cell:.2g}" for cell in row])
-    return {"weights": pages.markdown(rows)}
+    return {"weights": rows}
 
 
 def main() -> None:

@@ -80,7 +80,7 @@ def measured(runs: dict[tuple[str, int], RunResult]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the README, from the result files."""
     results = {name: pd.read_csv(RESULTS / f"{name}.csv") for name in POINTS}
     lifted = pages.records(row for name in POINTS for row in gaps(name, results[name]))
@@ -90,8 +90,7 @@ def tables() -> dict[str, str]:
         unlifted = "mean_long" if "mean_long" in rates else "mean"
         shown = rates[[unlifted, "jtt", "agnostic", "jtt_ideal"]]
         equal.append([POINTS[name], *map(pages.number, shown)])
-    made = {"lifted": lifted, "equal": equal, "controls": controls()}
-    return {name: pages.markdown(rows) for name, rows in made.items()}
+    return {"lifted": lifted, "equal": equal, "controls": controls()}
 
 
 def gaps(name: str, table: pd.DataFrame) -> Iterator[dict[str, str]]:

@@ -152,13 +152,13 @@ def client_aucs(file: Path) -> dict[str, float | None]:
     return {figure: pairwise_auc(clients, column) for figure, column in columns.items()}
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the README, from the result files."""
     lifting, defence, adult, combination, poisons, clients = (
         kept(name) for name in ("lifting", "defence", "adult", "combination", "poisons", "clients")
     )
     ideal = {key: runs for key, runs in lifting.items() if key[1] == "jtt_ideal"}
-    made = {
+    return {
         "lifting": lifted(lifting),
         "defence": defended(defence),
         "adult": on_adult(adult),
@@ -166,7 +166,6 @@ def tables() -> dict[str, str]:
         "poisons": other_poisons(poisons),
         "clients": over_clients(clients),
     }
-    return {name: pages.markdown(rows) for name, rows in made.items()}
 
 
 def kept(name: str) -> Runs:

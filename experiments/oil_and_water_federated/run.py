@@ -81,7 +81,7 @@ def write(question: str, out: Path, results: Path) -> None:
     if results == runs.HERE:
         pages.write(table.PAGE, table.tables())
     else:
-        text = "\n".join(f"{name}\n\n{table}" for name, table in table.tables(results).items())
+        text = pages.titled(table.tables(results))
         (results / question / "tables.md").write_text(text, encoding="utf-8")
     save(table.figure(results), results / question / "figure", (".png",))
     print(f"{question}: {results / question}", flush=True)

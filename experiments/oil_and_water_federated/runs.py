@@ -263,10 +263,10 @@ def compared(base: pd.DataFrame, varied: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_federation(
-    rows: pd.DataFrame, table: Callable[[pd.DataFrame], list[list[str]]]
-) -> dict[str, str]:
-    """Return a table for each federation, as Markdown."""
-    return {n: pages.markdown(table(pages.where(rows, federation=n))) for n in present(rows)}
+    rows: pd.DataFrame, table: Callable[[pd.DataFrame], pages.Rows]
+) -> dict[str, pages.Rows]:
+    """Return a table for each federation."""
+    return {n: table(pages.where(rows, federation=n)) for n in present(rows)}
 
 
 def outcome(own: pd.DataFrame) -> str:

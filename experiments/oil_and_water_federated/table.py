@@ -20,10 +20,9 @@ INPUTS = {
 }
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the page, from scenarios and result files."""
-    found = {"federations": federations(), "methods": methods(), "runs": n_runs()}
-    return {name: pages.markdown(rows) for name, rows in found.items()}
+    return {"federations": federations(), "methods": methods(), "runs": n_runs()}
 
 
 def federations() -> list[list[str]]:

@@ -86,8 +86,7 @@ def main() -> None:
     }
     for title, lines in tables.items():
         _show(title, lines)
-    parts = [f"{title}\n\n{pages.markdown(lines)}" for title, lines in tables.items()]
-    (out / "tables.md").write_text("\n".join([*parts, NOTE]), encoding="utf-8")
+    (out / "tables.md").write_text(f"{pages.titled(tables)}\n{NOTE}", encoding="utf-8")
     save(figure(rows, others), out / "figure", (".png",))
     print(f"{NOTE}\ntables, figure, results: {out}")
     if failures:

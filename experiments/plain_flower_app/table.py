@@ -40,7 +40,7 @@ def measured(strategy: str) -> dict[str, object]:
     return row | {f"weight {i}": weight for i, weight in enumerate(weights.split())}
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the table of the README, from the result file."""
     rows = [["`strategy`", "accuracy", "weights of the two with wrong labels"]]
     rows[0] += ["of the other eight", "unexplained"]
@@ -58,7 +58,7 @@ def tables() -> dict[str, str]:
                 "weights are exact" if exact else pages.number(row["unexplained"], 3),
             ]
         )
-    return {"strategies": pages.markdown(rows)}
+    return {"strategies": rows}
 
 
 def main() -> None:

@@ -118,15 +118,14 @@ def long_tail(name: str, out: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the README, from the result files."""
     flanders, long_tail, single = (pd.read_csv(HERE / f"{name}.csv") for name in FILES)
-    made = {
+    return {
         "flanders": beside_flanders(flanders),
         "long_tail": beside_long_tail(long_tail),
         "single_gradients": by_class(single, long_tail),
     }
-    return {name: pages.markdown(rows) for name, rows in made.items()}
 
 
 def beside_flanders(runs: pd.DataFrame) -> list[list[str]]:

@@ -45,10 +45,10 @@ def measured(name: str, out: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def tables() -> dict[str, str]:
+def tables() -> dict[str, pages.Rows]:
     """Return the tables of the README, from the result files."""
     files = {name: RESULTS / f"{name}.csv" for name in ("fashion", "adult")}
-    return {name: pages.markdown(costs(pd.read_csv(file))) for name, file in files.items()}
+    return {name: costs(pd.read_csv(file)) for name, file in files.items()}
 
 
 def costs(table: pd.DataFrame) -> list[list[str]]:

@@ -60,14 +60,12 @@ LOST_AGAIN = 30.0
 """Points of attack success above the final ones, at which an attack counts as lost again."""
 
 
-def tables(results: Path = runs.HERE) -> dict[str, str]:
+def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page: one per federation, and how sure their verdicts are."""
     rows = plane(results)
-    sure = {"verdicts": pages.markdown(verdicts(rows)), "open": pages.markdown(undecided(rows))}
-    controls = {"unattacked": of_unattacked(results), "told_two": of_told_two(results)}
-    controls["over_time"] = over_time(rows)
-    found = {name: pages.markdown(lines) for name, lines in controls.items()}
-    return runs.by_federation(rows, of) | sure | found
+    found = runs.by_federation(rows, of) | {"verdicts": verdicts(rows), "open": undecided(rows)}
+    found |= {"unattacked": of_unattacked(results), "told_two": of_told_two(results)}
+    return found | {"over_time": over_time(rows)}
 
 
 def plane(results: Path) -> pd.DataFrame:

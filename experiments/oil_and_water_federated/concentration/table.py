@@ -15,7 +15,7 @@ SHARES = (1.0, 0.5, 0.0)
 LIFTS = ("agnostic", "jtt")
 
 
-def tables(results: Path = runs.HERE) -> dict[str, str]:
+def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page, one per federation."""
     return runs.by_federation(concentrated(results), of)
 

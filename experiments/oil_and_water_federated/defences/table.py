@@ -21,14 +21,14 @@ ATTACKS = {
 BASE = "backdoor"
 
 
-def tables(results: Path = runs.HERE) -> dict[str, str]:
+def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page; rules that cost the worst group most come first."""
     rows = runs.kept("defences", results)
     return {
-        "by_federation": pages.markdown(by_federation(rows)),
-        "success": pages.markdown(success(rows)),
-        "by_attack": pages.markdown(by_attack(rows)),
-        "contributions": pages.markdown(contributions(rows)),
+        "by_federation": by_federation(rows),
+        "success": success(rows),
+        "by_attack": by_attack(rows),
+        "contributions": contributions(rows),
     }
 
 

@@ -28,10 +28,10 @@ MARKERS = "os^DpvX"  # of the methods in the figure
 WEIGHTS = {Role.HONEST_MINORITY: "weight_minority", Role.POISONED: "weight_poisoned"}
 
 
-def tables(results: Path = runs.HERE) -> dict[str, str]:
+def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page."""
     found = runs.by_federation(against(results), of)
-    return found | {"rules": pages.markdown(rules(runs.kept("defences", results)))}
+    return found | {"rules": rules(runs.kept("defences", results))}
 
 
 def against(results: Path) -> pd.DataFrame:

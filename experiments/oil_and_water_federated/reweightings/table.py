@@ -16,13 +16,13 @@ GUIDED = ("jtt", "agnostic")
 """Those that an oracle guided as well."""
 
 
-def tables(results: Path = runs.HERE) -> dict[str, str]:
+def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page."""
     rows = runs.kept("reweightings", results)
     return {
-        "amplified": pages.markdown(amplified(rows)),
-        "gaps": pages.markdown(gaps(rows)),
-        "controls": pages.markdown(controls(rows)),
+        "amplified": amplified(rows),
+        "gaps": gaps(rows),
+        "controls": controls(rows),
     }
 
 

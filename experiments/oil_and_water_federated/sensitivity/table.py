@@ -27,10 +27,10 @@ MARKERS = "os^DdvpX*"
 COLOURS = (*GROUP_COLOURS[:6], INK, "#8C6D31")  # the seventh is pale
 
 
-def tables(results: Path = runs.HERE) -> dict[str, str]:
+def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page: one per federation, and ASR at its highest."""
     rows = runs.kept("sensitivity", results)
-    return runs.by_federation(rows, of) | {"highest": pages.markdown(highest(rows))}
+    return runs.by_federation(rows, of) | {"highest": highest(rows)}
 
 
 def of(rows: pd.DataFrame) -> list[list[str]]:

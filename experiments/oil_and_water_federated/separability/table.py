@@ -20,13 +20,13 @@ SETTINGS = {
 CLIENT_SCORES = {"auc_loss": "training loss", "auc_norm": "norm of the update"}
 
 
-def tables(results: Path = runs.HERE) -> dict[str, str]:
+def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page."""
     scores = by_setting(results)
     return {
-        "everywhere": pages.markdown(everywhere(results)),
-        "settings": pages.markdown(of_settings(scores)),
-        "assumed": pages.markdown(of_assumed(assumed(results))),
+        "everywhere": everywhere(results),
+        "settings": of_settings(scores),
+        "assumed": of_assumed(assumed(results)),
     }
 
 

@@ -31,12 +31,11 @@ FLAGGING = {"jtt": "their own losses", "jtt_high_loss": "ten times their losses"
 """JTT alone, by what attackers report."""
 
 
-def tables(results: Path = runs.HERE) -> dict[str, str]:
+def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page: what comes of the best constants, and of JTT's flags."""
     rows = by_federation(results)
     found = {"counts": counts(rows), "flags": of_flags(pd.concat(rows.values()))}
-    found |= {name: of_best(name, rows) for name in rows}
-    return {name: pages.markdown(lines) for name, lines in found.items()}
+    return found | {name: of_best(name, rows) for name in rows}
 
 
 def by_federation(results: Path) -> dict[str, pd.DataFrame]:
