@@ -6,7 +6,6 @@ from strategies.aggregation.aggregate import normalised, norms_of
 from strategies.aggregation.distances import gram_in_float64
 from strategies.aggregation.norm_clipping import median_of
 from strategies.aggregation.traits import Traits
-from strategies.memory import Memory
 from strategies.reweighting.lift import Lift
 from strategies.reweighting.min_norm import min_norm_mixture
 from strategies.shapes import Float, Tensor
@@ -19,7 +18,6 @@ LEAST = 1e-30  # a length whose reciprocal float32 holds
 def fedmgda_plus(
     updates: Float[Tensor, "n d"],
     prior: Float[Tensor, " n"],
-    memory: Memory,
     epsilon: float,
     length: float | None = None,
 ) -> Lift:
@@ -34,7 +32,6 @@ def fedmgda_plus(
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         prior: Weights before any lift, shape (n,), sum 1; 0 stays 0.
-        memory: Passed through; the method keeps nothing.
         epsilon: ε, in [0, 1]: 0 keeps the prior, 1 looks for the shortest of all mixtures.
         length: η, in parameter units; by default the median ‖uᵢ‖ of the round (midway between the
             two middle ones for even n).
@@ -74,4 +71,4 @@ def fedmgda_plus(
     shares[heard] = min_norm_mixture(gram[heard][:, heard], prior[heard], epsilon)
     weights = shares / lengths
     step = (median if length is None else length) * weights.sum()
-    return Lift(normalised(weights), memory, step=step.item(), lengths=lengths)
+    return Lift(normalised(weights), step=step.item(), lengths=lengths)

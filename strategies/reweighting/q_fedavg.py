@@ -1,7 +1,6 @@
 """q-FedAvg: fairness by raising the loss to a power."""
 
 from strategies.aggregation.aggregate import normalised, norms_of
-from strategies.memory import Memory
 from strategies.reweighting.lift import Lift
 from strategies.shapes import Float, Tensor
 
@@ -10,7 +9,6 @@ def q_fedavg(
     losses: Float[Tensor, " n"],
     updates: Float[Tensor, "n d"],
     prior: Float[Tensor, " n"],
-    memory: Memory,
     q: float,
     lipschitz: float,
     own_step: bool = True,
@@ -25,7 +23,6 @@ def q_fedavg(
         losses: Mean loss F_k of the received model on each client's data, shape (n,), >= 0.
         updates: Local minus global parameters, one row per client, shape (n, d).
         prior: Weights p_k before any lift, shape (n,), sum 1.
-        memory: Passed through; the method keeps nothing.
         q: The fairness exponent, >= 0.
         lipschitz: The constant L.
         own_step: Whether to take the paper's step, which shrinks as q grows; its weights alone
@@ -55,8 +52,8 @@ def q_fedavg(
     largest = losses[prior > 0].max()
     powered = prior * (losses / largest).clamp(max=1) ** q
     if not own_step:
-        return Lift(normalised(powered), memory)
+        return Lift(normalised(powered))
     squares = (norms_of(updates) ** 2).to(losses.device)
     curvature = powered * (q * lipschitz**2 * squares / losses + lipschitz)
     step = lipschitz * powered.sum() / curvature.sum()
-    return Lift(normalised(powered), memory, step=step.item())
+    return Lift(normalised(powered), step=step.item())

@@ -51,14 +51,14 @@ def test_weights_go_towards_the_shortest_mixture_as_far_as_epsilon_lets_them(ord
     # The shortest mixture of (1, 0) and (0, 1) has weights 1/2.
     step = moved(AXES, order, doubles(0.8, 0.2), epsilon=0.1, length=2.0)
     torch.testing.assert_close(step, torch.tensor([1.4, 0.6]))
-    lift = fedmgda_plus(AXES, doubles(0.8, 0.2), {}, epsilon=0.1, length=2.0)
+    lift = fedmgda_plus(AXES, doubles(0.8, 0.2), epsilon=0.1, length=2.0)
     torch.testing.assert_close(lift.weights, doubles(0.7 / 3, 0.3 / 4) / (0.7 / 3 + 0.3 / 4))
     assert lift.step == pytest.approx(2 * (0.7 / 3 + 0.3 / 4))
 
 
 def test_what_lies_between_others_is_not_heard():
     between = torch.cat([AXES, torch.tensor([[5.0, 5.0]])])
-    lift = fedmgda_plus(between, equal(3), {}, epsilon=1.0)
+    lift = fedmgda_plus(between, equal(3), epsilon=1.0)
     torch.testing.assert_close(lift.weights, doubles(4 / 7, 3 / 7, 0))
 
 
@@ -79,7 +79,7 @@ def test_with_epsilon_of_one_the_step_goes_along_with_every_update():
 def test_whoever_agrees_with_nobody_is_lifted_honest_or_not():
     together = torch.tensor([1.0, 0, 0]) + 0.1 * scattered(6, 3)
     updates = torch.cat([together, torch.tensor([[0.0, 1, 0], [0, 0, -1]])])
-    lift = fedmgda_plus(updates, equal(8), {}, epsilon=0.1)
+    lift = fedmgda_plus(updates, equal(8), epsilon=0.1)
     shares = lift.weights * updates.norm(dim=1)
     torch.testing.assert_close((shares / shares.sum())[6:], doubles(0.225, 0.225))
 
@@ -101,7 +101,7 @@ def test_a_longer_update_is_not_heard_more():
 @pytest.mark.parametrize("lifting", ["ideal", "worst_case"])
 def test_an_oracle_corrects_weights_of_directions(lifting):
     updates = scattered(7, 30)  # client 0 is an attacker, client 1 a minority
-    lift = fedmgda_plus(updates, equal(7), {}, epsilon=0.1, length=2.0)
+    lift = fedmgda_plus(updates, equal(7), epsilon=0.1, length=2.0)
     shares = lift.weights * updates.norm(dim=1)
     shares = shares / shares.sum()
     own = 1 if lifting == "ideal" else 0
@@ -123,10 +123,10 @@ def test_an_oracle_corrects_weights_of_directions(lifting):
 def test_copies_share_alike_and_order_is_irrelevant(n, d):
     updates = scattered(n, d)
     updates[[2, 5]] = updates[7].clone()
-    lift = fedmgda_plus(updates, equal(n), {}, epsilon=0.3)
+    lift = fedmgda_plus(updates, equal(n), epsilon=0.3)
     assert lift.weights[2] == lift.weights[5] == lift.weights[7]
     order = torch.randperm(n, generator=torch.Generator().manual_seed(1))
-    permuted = fedmgda_plus(updates[order], equal(n), {}, epsilon=0.3)
+    permuted = fedmgda_plus(updates[order], equal(n), epsilon=0.3)
     torch.testing.assert_close(permuted.weights, lift.weights[order])
     assert permuted.step == pytest.approx(lift.step)
 
@@ -156,8 +156,8 @@ def test_a_short_update_is_lengthened_tenfold_at_most():
 def test_a_client_of_prior_zero_does_not_count():
     updates = scattered(5, 20)
     prior = doubles(0.25, 0.25, 0, 0.25, 0.25)
-    lift = fedmgda_plus(updates, prior, {}, epsilon=0.1)
-    others = fedmgda_plus(updates[prior > 0], equal(4), {}, epsilon=0.1)
+    lift = fedmgda_plus(updates, prior, epsilon=0.1)
+    others = fedmgda_plus(updates[prior > 0], equal(4), epsilon=0.1)
     assert lift.weights[2] == 0
     torch.testing.assert_close(lift.weights[prior > 0], others.weights)
     assert lift.step == pytest.approx(others.step)
@@ -217,7 +217,7 @@ def test_memory_is_that_of_five_matrices_of_pairs():
     assert pipeline.compares_pairs
     updates = scattered(n, 40)
     with CountedTensors() as count:
-        fedmgda_plus(updates, equal(n), {}, epsilon=0.1)
+        fedmgda_plus(updates, equal(n), epsilon=0.1)
     assert 8 * n**2 < count.peak < 8 * (5 * n**2 + 60 * n)
 
 
@@ -225,9 +225,9 @@ def test_a_gpu_says_the_same_and_is_waited_for_as_often_for_many_clients():
     reads = []
     for n in (8, 30):
         updates = scattered(n, 20)
-        here = fedmgda_plus(updates, equal(n), {}, epsilon=0.1)
+        here = fedmgda_plus(updates, equal(n), epsilon=0.1)
         with PretendedDevice() as device:
-            there = fedmgda_plus(updates.to(ELSEWHERE), equal(n), {}, epsilon=0.1)
+            there = fedmgda_plus(updates.to(ELSEWHERE), equal(n), epsilon=0.1)
             reads.append(len(device.reads))
         torch.testing.assert_close(there.weights, here.weights)
         assert there.step == pytest.approx(here.step)
