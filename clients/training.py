@@ -208,6 +208,22 @@ def logits_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor,
     return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)])
 
 
+def output_layer(model: nn.Module) -> nn.Module:
+    """Return a model's output layer: the module whose parameters are declared last."""
+    *_, last = (name for name, _ in model.named_parameters())
+    return model.get_submodule(last.rpartition(".")[0])
+
+
+def last_hidden(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n features"]:
+    """Return what a model's output layer is given as it is tested."""
+    seen: list[Tensor] = []
+    with output_layer(model).register_forward_pre_hook(
+        lambda layer, given: seen.append(given[0].flatten(1))
+    ):
+        logits_of(model, inputs)
+    return torch.cat(seen)
+
+
 def classes_in(logits: Float[Tensor, "n classes"]) -> Int[Tensor, " n"]:
     """Return what a model calls each example; -1, no class, where its outputs are no numbers.
 

@@ -92,22 +92,6 @@ def pick_by_size(
     return int(by_size[{"largest": 0, "median": len(by_size) // 2, "smallest": -1}[size]])
 
 
-def last_layer(model: nn.Module) -> nn.Linear:
-    """Return a model's last linear layer."""
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-
-
-@torch.no_grad()
-def last_hidden(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n features"]:
-    """Return what a model's last linear layer is given."""
-    seen: list[Tensor] = []
-    hook = last_layer(model).register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    model.eval()
-    model(inputs)
-    hook.remove()
-    return seen[0]
-
-
 @torch.no_grad()
 def wrong_class(
     model: nn.Module,

@@ -19,7 +19,7 @@ def smaller_activation_cluster(
     """Split each class in two by k-means and mark the smaller part, if it is small enough.
 
     Args:
-        features: What the last layer is given.
+        features: What the output layer is given.
         labels: The given labels.
         kept: Which examples are clustered.
         max_share: A part larger than this share of its class is not marked (0.35 in ART).

@@ -4,10 +4,10 @@ import warnings
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_samples
 from sklearn.mixture import GaussianMixture
-from torch import nn
 
 from strategies.shapes import Bool, Float, Int, Tensor
 
@@ -15,16 +15,17 @@ SILHOUETTE_EXAMPLES = 800  # drawn from a class: silhouettes need all distances
 
 
 def hardness(
-    features: Float[Tensor, "n features"], last: nn.Linear, labels: Int[Tensor, " n"]
+    features: Float[Tensor, "n features"],
+    weights: Float[Tensor, "classes features"],
+    labels: Int[Tensor, " n"],
 ) -> Float[Tensor, "n 1"]:
-    """Project features on the direction in which the last layer tells two classes apart.
+    """Project features on the direction in which the output layer's weights tell classes apart.
 
     With two classes the direction is w₁ - w₀, of unit length; with more, it is for each example
     the weights of its own class less the mean of the others' (ours: the release has two).
     """
-    weights = last.weight.detach()
     others = (weights.sum(dim=0) - weights) / (len(weights) - 1)
-    directions = nn.functional.normalize(weights - others, dim=1)
+    directions = F.normalize(weights - others, dim=1)
     if len(weights) == 2:
         return (features @ directions[1])[:, None]
     return (features * directions[labels]).sum(dim=1, keepdim=True)

@@ -39,7 +39,7 @@ def spectre_scores(
     """Return each example's QUE score within its class, after robust whitening.
 
     Args:
-        features: What the last layer is given.
+        features: What the output layer is given.
         labels: The given labels.
         kept: Which examples are scored; the others score 0.
         fraction: The assumed share ε of poisons in a class: the covariance is estimated on the

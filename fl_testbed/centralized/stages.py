@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from clients.poisons import last_layer
-from clients.training import logits_of
+from clients.training import logits_of, output_layer
 from fl_testbed.centralized.activation_clustering import smaller_activation_cluster
 from fl_testbed.centralized.balancing import balanced
 from fl_testbed.centralized.epic import gradient_proxies, isolated
@@ -143,7 +142,8 @@ def _jtt(stage: specs.JTTStageSpec, plan: Plan, place: Workplace) -> Finding:
 def _george(stage: specs.GeorgeStageSpec, plan: Plan, place: Workplace) -> Finding:
     trained, pool = place.train(plan, stage.epochs), place.pool
     features = features_of(trained.model, pool.inputs)
-    points = hardness(features, last_layer(trained.model), pool.labels)
+    weights = output_layer(trained.model).get_parameter("weight").detach()
+    points = hardness(features, weights, pool.labels)
     clusters = clusters_within_classes(
         points, pool.labels, plan.kept, stage.max_clusters, place.rng
     )

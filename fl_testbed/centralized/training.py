@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clients.poisons import last_hidden
-from clients.training import EVALUATION_BATCH, LocalTraining, confidences_in, logits_of, own_draws
+from clients.training import LocalTraining, confidences_in, last_hidden, logits_of, own_draws
 from fl_testbed.centralized.plan import Plan
 from fl_testbed.centralized.pool import Pool
 from fl_testbed.data import DataError
@@ -71,12 +70,12 @@ def fit(
 
 
 def features_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n features"]:
-    """Return what a model's last layer is given.
+    """Return what a model's output layer is given.
 
     Raises:
         DataError: If that is not finite.
     """
-    features = torch.cat([last_hidden(model, part) for part in inputs.split(EVALUATION_BATCH)])
+    features = last_hidden(model, inputs)
     if not features.isfinite().all():
         raise DataError("a stage's own model diverged, its features say nothing: lower training.lr")
     return features

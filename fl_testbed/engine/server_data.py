@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
 from clients.shard import Shard
-from clients.training import classes_in, logits_of, train
+from clients.training import classes_in, last_hidden, logits_of, train
 from fl_testbed.data import Federation
 from fl_testbed.engine.models import build_model
 from fl_testbed.scenario import Scenario
@@ -49,13 +49,8 @@ class ServerData:
         return logits_of(self._load(arrays), self._random_inputs(n_inputs, server_round))
 
     def represent(self, arrays: ArrayRecord) -> Tensor:
-        """Return what the output layer, the module declared last, is given on the server's data."""
-        model, given = self._load(arrays), []
-        *_, last = (name for name, _ in model.named_parameters())
-        output = model.get_submodule(last.rpartition(".")[0])
-        with output.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].flatten(1))):
-            logits_of(model, self._shard.inputs)
-        return torch.cat(given)
+        """Return what the output layer is given on the server's data."""
+        return last_hidden(self._load(arrays), self._shard.inputs)
 
     @cached_property
     def _shard(self) -> Shard:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from clients import poisons
 from clients.poisons import Harden, HeldBy, Relabel, Trigger, is_source
 from clients.shard import Shard
-from clients.training import LocalTraining, logits_of
+from clients.training import LocalTraining, last_hidden, logits_of
 from fl_testbed.data import DataError, Dataset, Goal, GroupedExamples, Groups
 from fl_testbed.scenario.minorities import MinoritySpec
 from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_shard
@@ -515,7 +515,7 @@ class SubpopulationSpec(PoisonSpec):
         def features(inputs: Tensor) -> Tensor:
             if self.features == "inputs":
                 return inputs.flatten(1)
-            return poisons.last_hidden(model, inputs)
+            return last_hidden(model, inputs)
 
         seen = features(held.inputs)
         clusters = poisons.find_subpopulations(seen, self.n_clusters, scene.rng(), self.n_axes)

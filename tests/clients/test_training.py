@@ -20,6 +20,7 @@ from clients.training import (
     State,
     batches,
     classes_in,
+    last_hidden,
     parameters_in,
     train,
     train_cohort,
@@ -289,3 +290,12 @@ class TestCohort:
         assert "1.weight" not in trained
         for name, values in trained.items():
             torch.testing.assert_close(values, expected[name], rtol=0, atol=1e-10)
+
+
+def test_what_the_output_layer_is_given_is_told_and_no_hook_is_left():
+    torch.manual_seed(0)
+    hidden = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU())
+    model = nn.Sequential(hidden, nn.Linear(3, 2))
+    images = torch.rand(5, 1, 2, 2)
+    torch.testing.assert_close(last_hidden(model, images), hidden(images))
+    assert not model[1]._forward_pre_hooks  # a hook left behind would collect for ever

@@ -5,7 +5,6 @@ from torch import nn
 
 from clients.poisons import (
     find_subpopulations,
-    last_hidden,
     pick_by_size,
     subpopulation_attack,
     wrong_class,
@@ -63,15 +62,6 @@ class TestClusters:
 def test_a_cluster_is_picked_by_its_size(size, cluster):
     # Sizes: 4 has three members, 1 has two, 6 one; 0, 2, 3 and 5 have none and do not count.
     assert pick_by_size(torch.tensor([4, 1, 6, 4, 1, 4]), size) == cluster
-
-
-def test_features_are_what_the_last_layer_is_given():
-    torch.manual_seed(0)
-    hidden = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU())
-    model = nn.Sequential(hidden, nn.Linear(3, 2))
-    images = torch.rand(5, 1, 2, 2)
-    torch.testing.assert_close(last_hidden(model, images), hidden(images))
-    assert not model[1]._forward_pre_hooks  # a hook left behind would collect for ever
 
 
 @pytest.mark.parametrize(("choice", "label"), [("least_likely", 2), ("runner_up", 1)])

@@ -101,10 +101,9 @@ def test_balanced_parts_have_the_same_sum_of_the_weights_that_a_lift_or_a_filter
 
 class TestGeorge:
     def test_hardness_is_the_projection_on_the_difference_of_two_classes_weights(self):
-        last = nn.Linear(2, 2)
-        last.weight.data = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+        weights = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
         features = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-        found = hardness(features, last, torch.tensor([0, 1]))
+        found = hardness(features, weights, torch.tensor([0, 1]))
         assert found.squeeze(1).tolist() == pytest.approx([0.6, 0.8])
 
     def test_well_separated_clusters_of_each_class_are_found(self):
