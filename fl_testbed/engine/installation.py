@@ -12,7 +12,7 @@ import fl_testbed
 import strategies
 
 PACKAGES = (
-    *("fl-testbed", "flwr", "ray", "torch", "torchvision", "numpy"),
+    *("fl-testbed", "flwr", "ray", "torch", "numpy"),
     *("scipy", "scikit-learn"),  # some rules are theirs
 )
 CODE = "code of this repository"
