@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from fl_testbed.data.groups import shown_name
 from fl_testbed.engine.models import build_model
 from fl_testbed.metrics import (
     AttackSuccess,
-    ClientSpread,
     GroupAccuracy,
     attack_success,
     client_accuracies,
@@ -28,6 +28,18 @@ from fl_testbed.metrics import (
 from fl_testbed.scenario import Scenario
 from strategies.flower_arrays import state_dict_of
 from strategies.shapes import CPU
+
+
+class Figures(NamedTuple):
+    """What an evaluation comes to, in the order of the columns of ``rounds.csv``."""
+
+    accuracy: float = math.nan
+    test_accuracy: float = math.nan
+    worst_group_accuracy: float = math.nan
+    attack_success_rate: float = math.nan
+    loss: float = math.nan
+    client_accuracy_variance: float = math.nan
+    worst_clients_accuracy: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,17 @@ class Evaluation:
     """The accuracy that each of the honest clients that are judged can expect on what it holds."""
 
     @property
-    def client_spread(self) -> ClientSpread:
-        """How accuracy spreads over these clients."""
-        return spread(np.array(list(self.by_client.values())))
+    def figures(self) -> Figures:
+        """All that is a single number."""
+        groups = self.groups
+        return Figures(
+            groups.accuracy,
+            groups.test_accuracy,
+            groups.worst,
+            self.attack_success_rate,
+            self.loss,
+            *spread(np.array(list(self.by_client.values()))),
+        )
 
     @property
     def attack_success_rate(self) -> float:

@@ -1,6 +1,5 @@
 """The round loop of one run, and the rows that it leaves in the tables."""
 
-import math
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 
@@ -11,7 +10,7 @@ from fl_testbed.data import Federation
 from fl_testbed.data.federation import NOTHING, Learnt
 from fl_testbed.engine.assembly import build_strategy
 from fl_testbed.engine.attackers import with_attackers
-from fl_testbed.engine.evaluation import Evaluation, Evaluator
+from fl_testbed.engine.evaluation import Evaluation, Evaluator, Figures
 from fl_testbed.engine.grid import DROPPED_OUT, ClientGrid
 from fl_testbed.engine.models import buffers_of, build_model
 from fl_testbed.engine.placement import server_device
@@ -25,20 +24,10 @@ from strategies.ledger import OK, ClientEntry, RoundLedger
 from strategies.observed import Observed
 from strategies.robust import RobustFedAvg
 
-FIGURES = (
-    "accuracy",
-    "test_accuracy",
-    "worst_group_accuracy",
-    "attack_success_rate",
-    "loss",
-    "client_accuracy_variance",
-    "worst_clients_accuracy",
-)
-"""What an evaluation finds, in the order of the columns of ``rounds.csv``."""
 COLUMNS: dict[str, tuple[str, ...]] = {
     "rounds.csv": (
         "round",
-        *FIGURES,
+        *Figures._fields,
         "n_usable",
         "n_unusable",
         "restarted",
@@ -212,12 +201,9 @@ class Run:
         ledger = self._strategy.ledger or RoundLedger(round_)
         evaluated = ("groups.csv", "attacks.csv", "accuracies.csv", "personal.csv")
         tables: dict[str, list[Row]] = {name: [] for name in evaluated}
-        figures = (math.nan,) * len(FIGURES)
+        figures = Figures()
         if evaluation is not None:
-            groups = evaluation.groups
-            accuracies = (groups.accuracy, groups.test_accuracy, groups.worst)
-            rate, loss = evaluation.attack_success_rate, evaluation.loss
-            figures = (*accuracies, rate, loss, *evaluation.client_spread)
+            figures, groups = evaluation.figures, evaluation.groups
             names, minority = self._federation.group_names, self._federation.groups.minority
             rows = zip(names, groups.n_examples, groups.accuracies, strict=True)
             tables["groups.csv"] = [

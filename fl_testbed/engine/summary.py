@@ -7,7 +7,7 @@ import pandas as pd
 
 from clients.shard import Role
 from fl_testbed.engine.errors import NobodyHeardError
-from fl_testbed.engine.rounds import FIGURES
+from fl_testbed.engine.evaluation import Figures
 from fl_testbed.metrics import (
     after_round,
     answered,
@@ -53,7 +53,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     highest = tested_rounds["attack_success_rate"].rolling(max(len(final), 1)).mean().max()
     tested = groups[groups["round"].isin(evaluated)]
     by_group = tested.groupby("group", sort=False)["accuracy"]
-    means = {name: final[name].mean() for name in FIGURES} | minority_and_majority(tested)
+    means = {name: final[name].mean() for name in Figures._fields} | minority_and_majority(tested)
     means["loss"] = final["loss"].mean(skipna=False)  # one that is no number is no smaller one
     by_poison = attacks[attacks["round"].isin(evaluated)].groupby("poison", sort=False)
     success = by_poison[["attack_success_rate", "flip_rate", "accuracy"]].mean()

@@ -167,7 +167,7 @@ class TestEvaluation:
             held = zip(shard.groups.tolist(), shard.labels.tolist(), strict=True)
             accuracies.append(np.mean([right[kind] for kind in held]))
         assert found.by_client == pytest.approx(dict(zip((0, 2, 4, 6), accuracies, strict=True)))
-        assert found.client_spread == pytest.approx((np.var(accuracies), min(accuracies)))
+        assert found.figures[-2:] == pytest.approx((np.var(accuracies), min(accuracies)))
         shown = (test.groups == 0) & (test.labels != 3)
         stamped = test.inputs[shown].clone()
         stamped[:, :, -2:, -2:] = 1
