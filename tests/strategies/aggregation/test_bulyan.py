@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from strategies.aggregation import TooFewClientsError, bulyan
+from strategies.aggregation import bulyan
 
 # Krum never selects 50 or -60. Around the median 2 the nearest are 1, and 0 or 4 equally far.
 UPDATES = torch.tensor([[0.0], [1.0], [2.0], [4.0], [8.0], [50.0], [-60.0]])
@@ -44,8 +44,3 @@ def test_one_wild_coordinate_of_an_otherwise_close_update_is_cut():
     updates = 0.01 * torch.randn(11, 500, generator=torch.Generator().manual_seed(0))
     updates[0, 7] = 0.3  # too little to be far from anybody
     assert bulyan(updates, n_malicious=2).update[7].abs() < 0.02
-
-
-def test_needs_four_f_plus_three_clients():
-    with pytest.raises(TooFewClientsError, match="n=7 and f=2: sample at least 11 clients"):
-        bulyan(UPDATES, n_malicious=2)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.aggregation import TooFewClientsError, caf, mean
+from strategies.aggregation import caf, mean
 
 
 def test_fades_out_who_stands_out_and_keeps_the_tightest_mean():
@@ -52,11 +52,6 @@ def test_the_prior_multiplies_the_confidence():
     result = caf(updates, 1, prior=torch.tensor([0.4, 0.0, 0.3, 0.2, 0.1]))
     expected = torch.tensor([0.4 * 12, 0, 0.3 * 16, 0.2 * 15, 0]).double()
     torch.testing.assert_close(result.weights, expected / expected.sum(), rtol=1e-6, atol=1e-9)
-
-
-def test_a_majority_must_be_honest():
-    with pytest.raises(TooFewClientsError, match="n=4 and f=2: sample at least 5 clients"):
-        caf(torch.ones(4, 1), n_malicious=2)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -17,6 +17,7 @@ from clients.device_memory import CountedTensors
 from strategies import aggregation
 from strategies.aggregation import (
     Aggregate,
+    TooFewClientsError,
     alignins,
     blocks,
     bulyan,
@@ -335,6 +336,16 @@ def test_no_more_clients_are_needed_than_the_bound_says(name, seed, size, f, tog
     rule = partial(getattr(aggregation, name), n_malicious=f)
     update = rule(torch.cat([attack, honest])).update
     assert torch.linalg.vector_norm(update - honest.mean(dim=0)).item() < 4 * reach_of(honest)
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if traits_of(rule).bound])
+def test_one_client_fewer_than_the_bound_says_is_refused(name):
+    rule, bound = RULES[name], traits_of(RULES[name]).bound
+    assert bound is not None
+    n = bound.per_malicious * F + bound.more
+    aggregate(name, gaussian_updates(0, n))
+    with pytest.raises(TooFewClientsError, match=f"^{getattr(rule, 'func', rule).__name__} needs"):
+        aggregate(name, gaussian_updates(0, n - 1))
 
 
 def reach_of(honest: torch.Tensor) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pretended_device import ELSEWHERE, PretendedDevice
 
-from strategies.aggregation import TooFewClientsError, blocks
+from strategies.aggregation import blocks
 from strategies.pre_aggregation import adaptive_clipping, clipping
 
 UPDATES = torch.tensor([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0], [0.0, 2.0], [0.0, 50.0]])
@@ -24,11 +24,6 @@ def test_adaptive_clipping_shortens_the_longest_to_the_longest_of_the_others():
     torch.testing.assert_close(rows.norm(dim=1), torch.tensor([5.0, 1.0, 10.0, 2.0, 10.0]))
     rows, _ = adaptive_clipping(UPDATES, n_malicious=2)
     torch.testing.assert_close(rows.norm(dim=1), torch.tensor([5.0, 1.0, 5.0, 2.0, 5.0]))
-
-
-def test_adaptive_clipping_needs_an_honest_majority():
-    with pytest.raises(TooFewClientsError, match="n=5 and f=3: sample at least 7 clients"):
-        adaptive_clipping(UPDATES, n_malicious=3)
 
 
 def test_adaptive_clipping_without_attackers_changes_nothing():

@@ -1,9 +1,7 @@
 import numpy as np
-import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from strategies.aggregation import TooFewClientsError
 from strategies.pre_aggregation import nearest_neighbour_mixing
 
 LINE = torch.tensor([[0.0], [1.0], [4.0], [10.0]])
@@ -40,11 +38,6 @@ def test_honest_rows_do_not_mix_with_giants():
     updates = torch.cat([LINE / 10, torch.tensor([[3e38]])])
     rows, _ = nearest_neighbour_mixing(updates, n_malicious=1)
     assert rows[:4].abs().max() <= 1
-
-
-def test_the_neighbours_must_not_be_mostly_malicious():
-    with pytest.raises(TooFewClientsError, match="n=4 and f=2: sample at least 5 clients"):
-        nearest_neighbour_mixing(LINE, n_malicious=2)
 
 
 def test_neighbours_agree_with_scikit_learn():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from clients.device_memory import CountedTensors
 from strategies.aggregation import (
     Aggregate,
+    TooFewClientsError,
     bulyan,
     caf,
     coordinate_median,
@@ -136,6 +137,13 @@ def test_rows_are_what_the_mixing_says_and_nobody_is_counted_twice(name, seed, s
     if name in AVERAGES:
         assert_close(totals, torch.ones(len(rows)))
     assert (mixing.sum(dim=0) > 0).all()  # no client is lost
+
+
+@pytest.mark.parametrize("name", ["adaptive_clipping", "nearest_neighbour_mixing"])
+def test_one_client_fewer_than_the_bound_says_is_refused(name):
+    mixed(name, gaussian_updates(0, 2 * F + 1))
+    with pytest.raises(TooFewClientsError, match=f"^{name} needs n >= 2f"):
+        mixed(name, gaussian_updates(0, 2 * F))
 
 
 @every_step(but=MOVES_WHAT_ALL_AGREE_ON)
