@@ -1,4 +1,4 @@
-"""A cohort trains as its clients would one by one, for every kind of model and optimizer."""
+"""A cohort trains as its clients would one by one, for networks with convolutions too."""
 
 import copy
 from functools import partial
@@ -10,11 +10,11 @@ from torch import nn
 
 from clients.shard import Role, Shard
 from clients.training import LocalTraining, train, train_cohort
-from fl_testbed.models import cnn, mlp, resnet18
+from fl_testbed.models import cnn, lenet, resnet18
 
 SHAPE, N_CLASSES = (1, 8, 8), 3
 MODELS = {
-    "mlp": partial(mlp, SHAPE, N_CLASSES, [6]),
+    "lenet": partial(lenet, SHAPE, N_CLASSES),
     "cnn": partial(cnn, SHAPE, N_CLASSES, [3, 4], 6),
     "resnet-18 with GroupNorm": partial(resnet18, SHAPE, N_CLASSES, 8),
 }

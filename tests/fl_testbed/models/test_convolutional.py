@@ -1,7 +1,6 @@
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call, vmap
 
 from fl_testbed.models import cnn, lenet, resnet18, resnet50
 
@@ -63,26 +62,6 @@ class TestEveryModel:
         # BatchNorm's would, and defences would see it.
         model, images = build(shape).train(), torch.rand(3, *shape)
         torch.testing.assert_close(model(images)[:1], model(images[:1]), rtol=1e-3, atol=1e-5)
-
-    def test_the_seed_decides_the_weights(self, build, shape):
-        models = []
-        for seed in (3, 3, 4):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                models.append(torch.cat([p.flatten() for p in build(shape).parameters()]))
-        assert torch.equal(models[0], models[1])
-        assert not torch.equal(models[0], models[2])
-
-
-def test_a_cohort_can_train_them_all():
-    shape = (1, 8, 8)
-    for model in (lenet(shape, 5), cnn(shape, 5, [4], 6), resnet18(shape, 5, width=8)):
-        stacked = {name: torch.stack([p, p]) for name, p in model.named_parameters()}
-        images = torch.rand(2, 3, *shape)
-        together = vmap(lambda p, x, m=model: functional_call(m, p, (x,)), randomness="different")(
-            stacked, images
-        )
-        torch.testing.assert_close(together[1], model(images[1]), rtol=1e-3, atol=1e-5)
 
 
 def test_too_many_poolings_are_refused():
