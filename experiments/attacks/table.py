@@ -12,15 +12,16 @@ to ``results/``, in percent and points, and the tables of the README.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from experiments import pages
+from fl_testbed.report.results import finished_runs
 from fl_testbed.report.statistics import estimate
 from fl_testbed.scenario import Scenario, load_scenarios
-from fl_testbed.scenario.places import place_of_run
 
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE / "README.md", HERE / "results"
@@ -41,12 +42,13 @@ KNOWS = {
 }
 """The attacks that were made for a rule. The others fit themselves to honest updates alone."""
 FIGURES = {
-    "accuracy": ("final", "accuracy"),
-    "worst_group": ("final", "worst_group_accuracy"),
-    "success_rate": ("attack", "attack_success_rate"),
-    "flip_rate": ("attack", "flip_rate"),
-    "goal_accuracy": ("attack", "accuracy"),
+    "accuracy": "final.accuracy",
+    "worst_group": "final.worst_group_accuracy",
+    "success_rate": "attacks.{poison}.attack_success_rate",
+    "flip_rate": "attacks.{poison}.flip_rate",
+    "goal_accuracy": "attacks.{poison}.accuracy",
 }
+"""Figures, and where in ``summary.json`` they are; those of attacks are the first poison's."""
 
 
 UPDATES = """
@@ -165,13 +167,8 @@ def aim_of(scenario: Scenario) -> str:
 def measured(scenarios: Iterable[Scenario], out: Path) -> pd.DataFrame:
     """Read finished runs, one row each; figures in percent."""
     rows = []
-    for scenario in scenarios:
-        folder = place_of_run(out / scenario.name, scenario.variant, scenario.seed)
-        if not (folder / "summary.json").exists():
-            print(f"not there: {folder}")
-            continue
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        summary["attack"] = next(iter(summary["attacks"].values()), {})
+    for scenario, run in finished_runs(scenarios, out):
+        poison = next(iter(scenario.named_poisons), "")
         row = {
             "scenario": scenario.name,
             "variant": scenario.variant.partition(",")[0],
@@ -182,9 +179,8 @@ def measured(scenarios: Iterable[Scenario], out: Path) -> pd.DataFrame:
             "attacked": is_attacked(scenario),
             "aim": aim_of(scenario),
         }
-        for name, (part, key) in FIGURES.items():
-            value = summary[part].get(key)
-            row[name] = float("nan") if value is None else 100 * value
+        for name, key in FIGURES.items():
+            row[name] = 100 * run.figures.get(key.format(poison=poison), math.nan)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -244,9 +240,8 @@ def against_the_best_plain(runs: pd.DataFrame) -> pd.DataFrame:
 def of_triggers(scenarios: Iterable[Scenario], out: Path) -> pd.DataFrame:
     """Read what a trigger wins while attackers attack and in the last round, a row for each run."""
     rows = []
-    for scenario in scenarios:
-        folder = place_of_run(out / scenario.name, scenario.variant, scenario.seed)
-        rates = pd.read_csv(folder / "attacks.csv").set_index("round")["attack_success_rate"]
+    for scenario, run in finished_runs(scenarios, out):
+        rates = pd.read_csv(run.folder / "attacks.csv").set_index("round")["attack_success_rate"]
         row = {"trigger": scenario.variant.partition(",")[0]}
         row |= {"rule": scenario.strategy.aggregation.kind, "seed": scenario.seed}
         ends = {"attacked": scenario.schedule.last, "later": scenario.rounds}

@@ -52,7 +52,7 @@ def measured(out: Path, poisons: Iterable[str]) -> pd.DataFrame:
     """Return one row per finished run of the scenarios, which are named for their poisons."""
     rows = []
     for poison in poisons:
-        for run in finished_runs(load_scenarios(HERE / f"{poison}.yaml"), out):
+        for _, run in finished_runs(load_scenarios(HERE / f"{poison}.yaml"), out):
             lift, _, rule = run.variant.partition(",aggregation=")
             row = {"poison": poison, "lift": lift, "defence": rule, "seed": run.seed}
             row |= {name: 100 * run.figures[f"final.{name}"] for name in (WORST, ASR)}

@@ -73,7 +73,7 @@ def measured(name: str, out: Path) -> pd.DataFrame:
     """Return one row per finished run, in the scenarios' order; shares in percent."""
     scenarios = [s for file in FILES[name] for s in load_scenarios(HERE / f"{file}.yaml")]
     rows = []
-    for run in finished_runs(scenarios, out):
+    for _, run in finished_runs(scenarios, out):
         method, setting = runs.placed(run.variant)
         if method in SETTINGS:  # strategies are swept, and the variants are what they meet
             method, setting = setting, method

@@ -50,7 +50,7 @@ FIGURES = (
 
 def runs_of(scenarios: list[Scenario], out: Path) -> dict[tuple[str, int], RunResult]:
     """Return the finished runs by variant and seed."""
-    return {(run.variant, run.seed): run for run in finished_runs(scenarios, out)}
+    return {(run.variant, run.seed): run for _, run in finished_runs(scenarios, out)}
 
 
 def measured(runs: dict[tuple[str, int], RunResult]) -> pd.DataFrame:

@@ -122,7 +122,7 @@ Runs = dict[tuple[str, str], pd.DataFrame]
 def runs_of(name: str, out: Path) -> pd.DataFrame:
     """Return one row per finished run, figures that no run has left out."""
     rows = []
-    for run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
+    for _, run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
         figures = run.figures
         if (run.folder / "clients.csv").exists():
             figures = figures | last_round(run.folder) | client_aucs(run.folder / "clients.csv")
@@ -281,7 +281,7 @@ def _kept(runs: pd.DataFrame, *whom: str) -> str:
 def epochs_of(name: str, out: Path, method: str) -> pd.DataFrame:
     """Return how well scores tell poisons from the minority, by epoch, for one method."""
     parts = []
-    for run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
+    for _, run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
         own, _, swept = run.variant.partition(",")
         if own == method:
             epochs = pd.read_csv(run.folder / "epochs.csv")

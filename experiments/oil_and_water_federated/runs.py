@@ -152,7 +152,7 @@ def measured(files: Iterable[Path], out: Path) -> pd.DataFrame:
         scenarios = load_scenarios(file)
         if not (out / scenarios[0].name).exists():  # left out of a quick look
             continue
-        for run in finished_runs(scenarios, out):
+        for _, run in finished_runs(scenarios, out):
             variant, point = placed(run.variant)
             federation = federation_of(file) or ""
             named_for = file.stem.removeprefix(federation).removeprefix("_")

@@ -11,14 +11,13 @@ and writes the tables of the README. FLANDERS reports the best accuracy from the
 attackers begin, of one run; bold is what is more than 0.1 apart.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from experiments import pages
-from fl_testbed.engine.run_writer import run_folder
-from fl_testbed.scenario import Scenario, load_scenarios
+from fl_testbed.report.results import finished_runs
+from fl_testbed.scenario import load_scenarios
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -69,20 +68,12 @@ ATTACKS = {
 }
 
 
-def finished(name: str, out: Path) -> Iterator[tuple[Scenario, Path]]:
-    """Yield the runs of a scenario that are done."""
-    for scenario in load_scenarios(HERE / f"{name}.yaml"):
-        folder = run_folder(out, scenario).path
-        if (folder / "summary.json").exists():
-            yield scenario, folder
-
-
 def flanders(out: Path) -> pd.DataFrame:
     """Return one row per run: rule, attack, the best accuracies and what was published."""
     rows = []
     for name in ("flanders_fashion_mnist_no_attack", "flanders_fashion_mnist"):
-        for scenario, folder in finished(name, out):
-            groups = pd.read_csv(folder / "groups.csv")
+        for scenario, run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
+            groups = pd.read_csv(run.folder / "groups.csv")
             later = groups[groups["round"] >= FIRST_ROUND].groupby("group")["accuracy"]
             rule = scenario.strategy.aggregation.kind
             attack = scenario.variant.split(",")[0] if scenario.clients.poisoned else "none"
@@ -103,9 +94,9 @@ def flanders(out: Path) -> pd.DataFrame:
 def long_tail(name: str, out: Path) -> pd.DataFrame:
     """Return one row per run of a scenario: rule, partition and the last accuracy."""
     rows = []
-    for scenario, folder in finished(name, out):
+    for scenario, run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
         rule, partition = scenario.strategy.aggregation.kind, scenario.partition.kind
-        rounds = pd.read_csv(folder / "rounds.csv").dropna(subset=["accuracy"])
+        rounds = pd.read_csv(run.folder / "rounds.csv").dropna(subset=["accuracy"])
         rows.append(
             {
                 "rule": rule,

@@ -39,7 +39,7 @@ NAMED = {
 def measured(name: str, out: Path) -> pd.DataFrame:
     """Return one row per finished run, in the scenario's order."""
     rows = []
-    for run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
+    for _, run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
         figures = {key: run.figures.get(key, np.nan) for key in (WORST, ASR, *RATIOS)}
         rows.append({"variant": run.variant, "seed": run.seed, **figures})
     return pd.DataFrame(rows)

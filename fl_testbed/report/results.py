@@ -64,17 +64,19 @@ def find_runs(paths: Iterable[Path]) -> list[RunResult]:
     return list(found.values())
 
 
-def finished_runs(scenarios: Iterable[AnyScenario], out: Path) -> Iterator[RunResult]:
-    """Yield the runs of scenarios that are done, in the scenarios' order.
+def finished_runs(
+    scenarios: Iterable[AnyScenario], out: Path
+) -> Iterator[tuple[AnyScenario, RunResult]]:
+    """Yield the scenarios whose runs are done, in their order, each with its run.
 
     Args:
         scenarios: What a file expands to.
         out: The folder of all runs.
     """
-    keys = [(scenario.name, scenario.variant, scenario.seed) for scenario in scenarios]
-    runs = find_runs(out / name for name in dict.fromkeys(name for name, _, _ in keys))
+    asked = {(scenario.name, scenario.variant, scenario.seed): scenario for scenario in scenarios}
+    runs = find_runs(out / name for name in dict.fromkeys(name for name, _, _ in asked))
     done = {(run.name, run.variant, run.seed): run for run in runs if run.figures}
-    yield from (done[key] for key in keys if key in done)
+    yield from ((scenario, done[key]) for key, scenario in asked.items() if key in done)
 
 
 def scenario_in(folder: Path) -> dict[str, Any]:
