@@ -3,6 +3,7 @@
 import torch
 
 from strategies.memory import Memory
+from strategies.reweighting.agnostic import exponentiated_gradient
 from strategies.reweighting.lift import Lift
 from strategies.shapes import Float, Int, Tensor
 
@@ -61,9 +62,9 @@ def group_dro(
     group_losses = within.T @ losses
     sizes = counts.to(losses).sum(dim=0)
     q = memory.get(WEIGHTS, torch.full_like(sizes, 1 / len(sizes)))
-    gain = step_size * (group_losses + adjustment / sizes[present].sqrt())
+    harder = group_losses + adjustment / sizes[present].sqrt()
     mass = q[present].sum()  # groups that nobody holds this round keep their weight
-    stepped = torch.softmax(q[present].clamp(min=LEAST).log() + gain, dim=0)
+    stepped = exponentiated_gradient(q[present].clamp(min=LEAST), harder, step_size)
     q = q.clone()
     q[present] = mass * stepped
     return Lift(within @ stepped, {**memory, WEIGHTS: q})
