@@ -391,7 +391,7 @@ def test_a_wrong_file_is_refused_with_one_line(faults_of, old, new, fault):
         (b"- a\n- b\n", "wrong.yaml:1: needs a mapping (key: value), got a list"),
         (b"small\n", "wrong.yaml:1: needs a mapping (key: value), got a single value"),
         (b"name: \xff\n", "wrong.yaml: is not UTF-8 text (byte 6): save it as UTF-8"),
-        (b"a: " + b"[" * 5000 + b"]" * 5000, "wrong.yaml: is nested too deeply"),
+        (b"a:\n" + b"- " * 1000, "wrong.yaml: is nested too deeply"),
         (
             b"a: &a [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n"
             + b"".join(
