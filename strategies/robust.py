@@ -124,10 +124,7 @@ class RobustFedAvg(FedAvg):
         self.losses = losses
         self.n_examples = n_examples
         self.weight_by = weight_by
-        self.server_update = server_update
-        self.server_evaluate = server_evaluate
-        self.server_respond = server_respond
-        self.server_represent = server_represent
+        self._server: dict[str, Any] = {fact: function for fact, (_, function) in given.items()}
         self.seed = seed
         self.on_too_few = on_too_few
         self.averages_metrics = averages_metrics
@@ -323,7 +320,8 @@ class RobustFedAvg(FedAvg):
     ) -> None:
         """Note a client's loss and confidence, as it reports them or as the server measures."""
         if self.losses == "measured":
-            _, loss, confidence = self._evaluate(start + self._matrix[row].cpu().numpy())
+            model = self._layout.read_flat(start + self._matrix[row].cpu().numpy(), self._arrays)
+            _, loss, confidence = self._server["evaluate"](model)
         else:
             loss = number_in(metrics, "received-loss", math.nan)
             confidence = number_in(metrics, "received-confidence", math.nan)
@@ -345,6 +343,10 @@ class RobustFedAvg(FedAvg):
                 self._matrix[kept] = self._matrix[row]
         entries = [ledger.clients[row] for row in usable]
         d = self._layout.n_parameters
+
+        def model_of(update: Tensor) -> ArrayRecord:
+            return self._layout.read_flat(_moved(start, update), self._arrays)
+
         facts = RoundFacts(
             round_=ledger.round_,
             clients=client_ids([entry.client for entry in entries]),
@@ -354,11 +356,11 @@ class RobustFedAvg(FedAvg):
             received=lambda: torch.from_numpy(start[:d]).to(self.device),
             layers=self._layout.layers,
             reference=lambda: self._reference(ledger.round_, start),
-            evaluate=lambda update: self._evaluate(_moved(start, update))[:2],
-            respond=lambda update, n_inputs: self._respond(
-                _moved(start, update), n_inputs, ledger.round_
-            ),
-            represent=lambda update: self._represent(_moved(start, update)),
+            evaluate=lambda update: self._server["evaluate"](model_of(update))[:2],
+            respond=lambda update, n_inputs: self._server["respond"](
+                model_of(update), n_inputs, ledger.round_
+            ).to(self.device),
+            represent=lambda update: self._server["represent"](model_of(update)).to(self.device),
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
         )
         memory = {  # what the rule remembers belongs beside the updates, a lift's on the host
@@ -391,24 +393,9 @@ class RobustFedAvg(FedAvg):
             entry.weight, entry.contribution, entry.suspicion, entry.lift = figures
 
     def _reference(self, server_round: int, start: np.ndarray) -> Tensor:
-        assert self.server_update is not None  # else the rule was refused
-        trained = self.server_update(self._arrays, server_round)
+        trained = self._server["reference"](self._arrays, server_round)
         update = torch.from_numpy(self._layout.flattened(trained) - start)
         return update[: self._layout.n_parameters].to(self.device)
-
-    def _evaluate(self, flat: np.ndarray) -> tuple[float, float, float]:
-        assert self.server_evaluate is not None
-        return self.server_evaluate(self._layout.read_flat(flat, self._arrays))
-
-    def _respond(self, flat: np.ndarray, n_inputs: int, server_round: int) -> Tensor:
-        assert self.server_respond is not None
-        arrays = self._layout.read_flat(flat, self._arrays)
-        return self.server_respond(arrays, n_inputs, server_round).to(self.device)
-
-    def _represent(self, flat: np.ndarray) -> Tensor:
-        assert self.server_represent is not None
-        arrays = self._layout.read_flat(flat, self._arrays)
-        return self.server_represent(arrays).to(self.device)
 
     def _metrics(self, ledger: RoundLedger, reports: dict[int, RecordDict]) -> MetricRecord:
         """Count usable replies, and average what they report."""

@@ -218,9 +218,9 @@ class Run:
                 for client, accuracy in evaluation.by_client.items()
             ]
             tables["personal.csv"] = [
-                self._personal_row(round_, client, kept.array_records[PERSONAL])
+                (round_, client, self._role(client), *self._evaluate.of_client(client, model))
                 for client, kept in sorted(self._grid.states.items())
-                if PERSONAL in kept.array_records
+                if (model := kept.array_records.get(PERSONAL)) is not None
             ]
         if round_ == 0:
             tables["holdings.csv"] = holding_rows(self._federation)
@@ -231,9 +231,6 @@ class Run:
             client_row(self._federation, round_, entry) for entry in ledger.clients
         ]
         return tables
-
-    def _personal_row(self, round_: int, client: int, arrays: ArrayRecord) -> Row:
-        return (round_, client, self._role(client), *self._evaluate.of_client(client, arrays))
 
     def _role(self, client: int) -> str:
         return self._federation.population.role(client).value
