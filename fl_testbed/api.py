@@ -153,7 +153,7 @@ def run(
         resume,
         redo,
         switch="{}=True",
-        is_part=only is not None,
+        is_part=only is not None or "seed" in changes,
     )
     failures: list[str] = []
     if scenarios:

@@ -162,7 +162,9 @@ def run(
     console = make_console()
     trackers = start_trackers(tracker or [], out)
     command = shlex.join(["fl-testbed", *sys.argv[1:]])
-    options = Options(out, data_dir, command, resume, redo, trackers, is_part=bool(variant))
+    one_seed = any(setting.startswith("seed=") for setting in settings or [])
+    is_part = bool(variant) or one_seed
+    options = Options(out, data_dir, command, resume, redo, trackers, is_part=is_part)
     with RunProgress(console, scenarios) as progress:
         try:
             failures = launch(scenarios, options, progress, kind_of(scenarios))

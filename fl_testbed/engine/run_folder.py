@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from shutil import rmtree
 from typing import IO, Any, NamedTuple, Protocol, TextIO
 
@@ -31,8 +32,10 @@ ARRAYS = "arrays/"
 MOST_KEPT = 6  # times the model: the server's memory as a rule, and not what all clients remember
 FAILURE = "failure.json"
 UPDATES = "updates"
+TURNS = ".lock"
+"""In a sweep's folder, for commands that write there to take turns."""
 WRITER = "written by process "
-"""In ``events.log``, before the number of the process that writes the run from there on."""
+"""In ``events.log``, before the process that writes the run from there on, and its machine."""
 SYNCING = ThreadPoolExecutor(16)  # threads that wait for the disk
 
 
@@ -99,7 +102,7 @@ class RunFolder:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             claim.close()
-            begun = re.findall(rf"{WRITER}(\d+)\n", self.read("events.log") or "")
+            begun = re.findall(rf"{WRITER}(.+)\n", self.read("events.log") or "")
             which = f" (process {begun[-1]})" if begun else ""
             text = f"is being written by another command{which}: let it finish, or stop it"
             raise TakenError(text) from None
@@ -131,13 +134,11 @@ class RunFolder:
     def alone(self) -> Iterator[None]:
         """Let others that do the same wait for their turn: jobs may start together."""
         self.path.mkdir(parents=True, exist_ok=True)
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
+        # NFS has no locks between machines on a folder, nor on a file that is open to be read.
+        with (self.path / TURNS).open("a") as turns:
             with suppress(OSError):  # a file system without locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
+                fcntl.flock(turns, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(folder)
 
     def read(self, name: str) -> str | None:
         """Return a file's text, or None if it is not there."""
@@ -154,7 +155,9 @@ class RunFolder:
         """Write a file whole or not at all, and not before others last that it counts on."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.partial")
+        # One process has a run's folder to itself; in a sweep's, several may write at once.
+        own = "" if self._claim else f".{token_hex(4)}"
+        partial = target.with_name(f"{target.name}{own}.partial")
         with partial.open("wb") as file:
             file.write(content)
             _sync(file, *counted_on)

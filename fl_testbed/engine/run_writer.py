@@ -284,7 +284,7 @@ class RunWriter:
         """
         folder, scenario = self.folder, self.scenario
         self._take()
-        folder.log(f"{WRITER}{os.getpid()}")
+        folder.log(f"{WRITER}{os.getpid()} on {platform.node()}")
         columns, own = self.kind.columns(scenario), scenario.to_yaml()
         is_same = other_data(folder, dataset) is None
         if is_same and goes_on(folder, scenario, self._options):

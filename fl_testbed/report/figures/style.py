@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import matplotlib
@@ -173,8 +174,11 @@ def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg"))
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Write a file whole or leave what is there, as on a full disk."""
-    partial = file.with_name(f"{file.name}.partial")
+    """Write a file whole or leave what is there, as on a full disk.
+
+    Jobs of one sweep may do so at the same time, each in a file of its own.
+    """
+    partial = file.with_name(f"{file.name}.{token_hex(4)}.partial")
     try:
         partial.write_bytes(content)
         partial.replace(file)

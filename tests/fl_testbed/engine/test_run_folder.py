@@ -3,11 +3,13 @@
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from fl_testbed.engine import run_folder
 from fl_testbed.engine.run_folder import CHECKPOINT, Record, RunFolder
 
 COLUMNS = {"rounds.csv": ("round", "loss")}
@@ -57,6 +59,7 @@ def test_a_run_that_is_done_has_its_rows_on_the_disk(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "fsync", noting)
     folder = RunFolder(tmp_path)
+    folder.claim()
     folder.start(COLUMNS)
     folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
     assert ("rounds.csv", (tmp_path / "rounds.csv").stat().st_size) in synced  # as it counts on
@@ -65,6 +68,23 @@ def test_a_run_that_is_done_has_its_rows_on_the_disk(tmp_path: Path, monkeypatch
     names = [name for name, _ in synced]
     assert names.index("rounds.csv") < names.index("summary.json.partial")
     assert dict(synced)["rounds.csv"] == (tmp_path / "rounds.csv").stat().st_size
+
+
+def test_what_jobs_of_a_sweep_write_at_once_is_one_job_s_and_whole(
+    tmp_path: Path, monkeypatch
+) -> None:
+    sync = run_folder._sync
+
+    def meanwhile(*files: Any) -> None:  # on another machine, where a file system has no locks
+        monkeypatch.setattr(run_folder, "_sync", sync)
+        RunFolder(tmp_path).write("sweep.json", "a longer plan")
+        sync(*files)
+
+    monkeypatch.setattr(run_folder, "_sync", meanwhile)
+    RunFolder(tmp_path).write("sweep.json", "a plan")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [
+        ("sweep.json", "a plan")
+    ]
 
 
 @pytest.mark.parametrize(

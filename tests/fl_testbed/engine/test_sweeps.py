@@ -4,6 +4,7 @@ import errno
 import gc
 import json
 import os
+import platform
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -257,7 +258,8 @@ def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_p
     assert second.returncode == 1
     assert (out / "small/default/seed-1/summary.json").exists()
     assert not (out / "small/default/seed-0/failure.json").exists()
-    by = f"is being written by another command (process {os.getpid()}): let it finish, or stop it"
+    who = f"process {os.getpid()} on {platform.node()}"
+    by = f"is being written by another command ({who}): let it finish, or stop it"
     assert f"out/small/default/seed-0: {by}" in second.stderr
     assert "Traceback" not in second.stderr
     assert not RunFolder(out / "small/default/seed-0").taken()  # nobody holds it any more
