@@ -27,7 +27,11 @@ from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.flower_internals import quiet_flower
 from fl_testbed.engine.grid import CLIENT_FAILED, ClientGrid
-from fl_testbed.engine.local_ray import refuse_second_cluster, sigterm_interrupts
+from fl_testbed.engine.local_ray import (
+    cores_allotted,
+    refuse_second_cluster,
+    sigterm_interrupts,
+)
 from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.engine.threads import limit_threads
@@ -208,7 +212,7 @@ def run_on_flower(
         "include_dashboard": False,
         "log_to_driver": False,
         "logging_level": logging.ERROR,
-        "num_cpus": scenario.engine.n_workers,  # each client takes one
+        "num_cpus": scenario.engine.n_workers or cores_allotted(),  # each client takes one
     }
     for module in users_modules(scenario):
         cloudpickle.register_pickle_by_value(module)

@@ -32,6 +32,15 @@ def keep_others_out() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", token)
 
 
+def cores_allotted() -> int | None:
+    """Return how many of this machine's cores a scheduler lets this process use; None where it may
+    use all: Ray counts the machine's, or those of a container, but not these."""
+    if not hasattr(os, "sched_getaffinity"):  # macOS, Windows
+        return None
+    allotted = len(os.sched_getaffinity(0))
+    return None if allotted == os.cpu_count() else allotted
+
+
 def refuse_second_cluster() -> None:
     """Leave a cluster alone that a notebook has of its own: a process knows one at a time.
 

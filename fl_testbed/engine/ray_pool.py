@@ -20,7 +20,12 @@ from clients.device_memory import release_gpus
 from fl_testbed.engine.client_work import Task, cohort_size, run_chunk
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.installation import check_same, installation
-from fl_testbed.engine.local_ray import ctrl_c_waits, keep_others_out, sigterm_interrupts
+from fl_testbed.engine.local_ray import (
+    cores_allotted,
+    ctrl_c_waits,
+    keep_others_out,
+    sigterm_interrupts,
+)
 from fl_testbed.engine.placement import share_memory
 from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot, SlotWriter
 from fl_testbed.engine.threads import keep_freed_memory, limit_threads
@@ -58,14 +63,17 @@ def _one_line(address: str) -> Iterator[None]:
     """Say in one line what is amiss where Ray does not start, or a cluster cannot be joined."""
     try:
         yield
-    except (ConnectionError, RuntimeError, RayError) as fault:
+    except Exception as fault:  # Ray's own, of no narrower class where it is not up in time
         reason = " ".join(str(fault).split()).split(". ")[0]
         text = (
             f"cannot join the Ray cluster at {address} ({reason}): this machine has to be a node "
             "of it, with the same Ray and Python, and with its token in RAY_AUTH_TOKEN"
         )
         if address == "local":
-            text = f"Ray does not start here ({reason}): has it memory, and room in /tmp, /dev/shm?"
+            text = (
+                f"Ray does not start here ({reason}): has it memory, room in /tmp and /dev/shm, "
+                "and a short TMPDIR (RAY_TMPDIR=/tmp takes its place)?"
+            )
         raise PoolError(text) from None
 
 
@@ -173,7 +181,8 @@ class RayPool:
         if address == "local":
             keep_others_out()
         _check_answers(address)
-        local = {"num_cpus": n_workers, "include_dashboard": False} if address == "local" else {}
+        n_cores = n_workers or cores_allotted()
+        local = {"num_cpus": n_cores, "include_dashboard": False} if address == "local" else {}
         with sigterm_interrupts(), ctrl_c_waits(), _one_line(address):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
         self._wanted = None if address == "local" else installation()

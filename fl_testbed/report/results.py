@@ -19,7 +19,8 @@ from fl_testbed.scenario.places import PLAN, place_of_run
 
 SEED_FOLDER = re.compile(r"seed-(\d+)")
 LEFT_BY_RUNS = {"events.log", "summary.json"}
-"""One of these lies beside a run's ``scenario.yaml``, and not beside one that is to be run."""
+"""One of these lies beside a run's ``scenario.yaml``, and not beside one that is to be run; or
+beside ``failure.json`` alone, where it failed before it began."""
 RUN_AGAIN = "remove the file, then run the scenario again"
 RUN_ANEW = "remove its folder, then run the scenario again"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, in C
@@ -99,7 +100,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     """Yield run folders, of sweeps first those that they planned, some of them again."""
     with os.scandir(folder) as entries:
         names = {entry.name: entry.is_dir() for entry in entries}
-    if "scenario.yaml" in names and LEFT_BY_RUNS & names.keys():
+    if {"scenario.yaml", "failure.json"} & names.keys() and LEFT_BY_RUNS & names.keys():
         yield folder
         return
     if PLAN in names:

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from fl_testbed.engine import local_ray
-from fl_testbed.engine.local_ray import ctrl_c_waits, keep_others_out, sigterm_interrupts
+from fl_testbed.engine.local_ray import (
+    cores_allotted,
+    ctrl_c_waits,
+    keep_others_out,
+    sigterm_interrupts,
+)
 
 
 @pytest.fixture
@@ -103,3 +108,13 @@ def test_a_sigterm_is_a_ctrl_c_whatever_ray_makes_of_it(
     with pytest.raises(error):
         start()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system allots no cores")
+def test_a_cluster_takes_no_more_cores_than_a_scheduler_allots() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert cores_allotted() == (1 if os.cpu_count() != 1 else None)
+    finally:
+        os.sched_setaffinity(0, before)

@@ -79,6 +79,13 @@ def test_every_planned_run_is_there_in_the_plans_order(sweep: Path) -> None:
     ]
 
 
+def test_a_run_that_failed_before_it_began_is_found_by_its_folder_too(sweep: Path) -> None:
+    failed = sweep / "krum" / "seed-1"
+    (failed / "scenario.yaml").unlink()
+    assert find_runs([failed]) == [run for run in find_runs([sweep]) if run.folder == failed]
+    assert find_runs([failed])[0].status is Status.FAILED
+
+
 def test_runs_that_no_plan_has_come_after_those_planned(sweep: Path) -> None:
     write_run(sweep, "a", 0, figures(0.5))
     assert find_runs([sweep])[-1].variant == "a"
