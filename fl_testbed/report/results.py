@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -62,7 +62,18 @@ def find_runs(paths: Iterable[Path]) -> list[RunResult]:
             place = folder.resolve()
             if place not in found:
                 found[place] = _run(folder)
-    return list(found.values())
+    return list(_once_planned(found.values()))
+
+
+def _once_planned(runs: Collection[RunResult]) -> Iterator[RunResult]:
+    """Leave out runs that were only planned in one place and are in another, as where several
+    machines had a part of a sweep each."""
+    there = {(run.name, run.variant, run.seed) for run in runs if run.status is not Status.WAITING}
+    for run in runs:
+        key = (run.name, run.variant, run.seed)
+        if run.status is not Status.WAITING or key not in there:
+            there.add(key)
+            yield run
 
 
 def finished_runs(

@@ -86,6 +86,15 @@ def test_a_run_that_failed_before_it_began_is_found_by_its_folder_too(sweep: Pat
     assert find_runs([failed])[0].status is Status.FAILED
 
 
+def test_what_one_machine_planned_and_another_ran_is_one_run(tmp_path: Path) -> None:
+    for machine, seed in (("a", 0), ("b", 1)):
+        sweep = tmp_path / machine / "tension"
+        write_run(sweep, "mean", seed, figures(0.9))
+        write_plan(sweep, *(("mean", planned) for planned in range(3)))
+    found = [(run.seed, run.status) for run in find_runs([tmp_path])]
+    assert sorted(found) == [(0, Status.DONE), (1, Status.DONE), (2, Status.WAITING)]
+
+
 def test_runs_that_no_plan_has_come_after_those_planned(sweep: Path) -> None:
     write_run(sweep, "a", 0, figures(0.5))
     assert find_runs([sweep])[-1].variant == "a"
