@@ -29,6 +29,7 @@ from fl_testbed.engine.flower_internals import quiet_flower
 from fl_testbed.engine.grid import CLIENT_FAILED, ClientGrid
 from fl_testbed.engine.local_ray import (
     cores_allotted,
+    refuse_other_code,
     refuse_second_cluster,
     sigterm_interrupts,
 )
@@ -206,6 +207,7 @@ def run_on_flower(
             faults.append(fault)
 
     refuse_second_cluster()
+    refuse_other_code()
     quiet_flower()
     ray_arguments: dict[str, Any] = {
         "address": "local",  # else it joins whatever cluster it finds, dead ones too

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import FrameType
 
 from fl_testbed.engine.errors import PoolError
+from fl_testbed.scenario.users_code import OUR_PACKAGES
 
 
 def keep_others_out() -> None:
@@ -52,6 +54,23 @@ def refuse_second_cluster() -> None:
     if ray.is_initialized():
         text = "this process uses a Ray cluster already: call ray.shutdown() first, or run inline"
         raise PoolError(text)
+
+
+def refuse_other_code() -> None:
+    """Refuse a folder with a package of ours or of the same name: Ray lets workers look there
+    first, and they would run that one, the command what is installed.
+
+    Raises:
+        PoolError: If the current folder has one.
+    """
+    for name in OUR_PACKAGES:
+        found = PathFinder.find_spec(name, [os.getcwd()])
+        ours = str(sys.modules[name].__file__)
+        if found and found.origin and not os.path.samefile(found.origin, ours):
+            raise PoolError(
+                f"Ray's workers would run {found.origin} in place of {ours}: start in another "
+                "folder, or run inline"
+            )
 
 
 @contextmanager

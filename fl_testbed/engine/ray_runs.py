@@ -15,7 +15,7 @@ from rich.text import Text
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_client_app, build_federation
 from fl_testbed.engine.datasets import DatasetCache
-from fl_testbed.engine.local_ray import refuse_second_cluster
+from fl_testbed.engine.local_ray import refuse_other_code, refuse_second_cluster
 from fl_testbed.engine.memory import fits_side_by_side
 from fl_testbed.engine.placement import check_device, largest_cohort, training_memory
 from fl_testbed.engine.ray_grid import RayGrid
@@ -36,6 +36,7 @@ def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: Eng
         for module in users_modules(writer.scenario):
             cloudpickle.register_pickle_by_value(module)
     refuse_second_cluster()
+    refuse_other_code()
     try:
         pool = RayPool(engine.n_workers, engine.ray_address, gpus=engine.device != "cpu")
         check_device(writers[0].scenario, pool.n_gpus)

@@ -456,13 +456,13 @@ def _processor() -> str:
 
 
 @cache
-def _commit() -> str | None:
+def _commit(checkout: Path = Path(__file__).parents[2]) -> str | None:
     """Return the commit of the code, as it was when a process first asked: that is what runs."""
     git = shutil.which("git")
-    if git is None:
+    if git is None or not (checkout / ".git").exists():  # installed, maybe in somebody's repository
         return None
     result = subprocess.run(
-        [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
+        [git, "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"],
         capture_output=True,
         text=True,
         check=False,

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from fl_testbed.engine import local_ray
+from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.local_ray import (
     cores_allotted,
     ctrl_c_waits,
     keep_others_out,
+    refuse_other_code,
     sigterm_interrupts,
 )
 
@@ -59,6 +61,18 @@ def test_ray_is_told_to_ask_for_a_token_unless_it_has_begun_not_to(
     monkeypatch.delitem(sys.modules, "ray")
     keep_others_out()
     assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_another_package_of_our_name_where_the_command_starts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_other_code()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clients").mkdir()
+    refuse_other_code()
+    (tmp_path / "clients" / "__init__.py").touch()
+    with pytest.raises(PoolError, match=r"would run \S*/clients/__init__.py in place of"):
+        refuse_other_code()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import math
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from fl_testbed.engine import run_folder
 from fl_testbed.engine.run_folder import CHECKPOINT, Record, RunFolder
+from fl_testbed.engine.run_writer import _commit
 
 COLUMNS = {"rounds.csv": ("round", "loss")}
 
@@ -135,3 +137,10 @@ def test_a_cell_has_nine_digits_and_nothing_where_there_is_no_number(tmp_path: P
     folder.close()
     rows = 'number,text\n0.666666667,"a, b"\n,\n1.23456789e+11,x\n7,y\n'
     assert (tmp_path / "table.csv").read_text() == rows
+
+
+def test_what_is_installed_has_no_commit_be_it_in_somebodys_repository(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *args, **named: pytest.fail("git was asked"))
+    assert _commit(tmp_path) is None
