@@ -135,8 +135,10 @@ class ClientTimeout(BaseException):
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Interrupt Python code after some seconds; possible in a process's main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
+    """Interrupt Python code after some seconds; possible in a process's main thread alone, and not
+    on Windows."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not (in_main and hasattr(signal, "SIGALRM")):
         yield
         return
 

@@ -1,7 +1,6 @@
 """A run's folder: plain files that any tool can open, written so that a kill loses no round."""
 
 import csv
-import fcntl
 import json
 import math
 import os
@@ -98,16 +97,12 @@ class RunFolder:
             return False
         self.path.mkdir(parents=True, exist_ok=True)
         claim = (self.path / "events.log").open("a", encoding="utf-8")
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(claim):
             claim.close()
             begun = re.findall(rf"{WRITER}(.+)\n", self.read("events.log") or "")
             which = f" (process {begun[-1]})" if begun else ""
             text = f"is being written by another command{which}: let it finish, or stop it"
-            raise TakenError(text) from None
-        except OSError:
-            pass  # a file system without locks
+            raise TakenError(text)
         self._claim = claim
         return True
 
@@ -136,8 +131,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         # NFS has no locks between machines on a folder, nor on a file that is open to be read.
         with (self.path / TURNS).open("a") as turns:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(turns, fcntl.LOCK_EX)
+            _locked(turns, waits=True)
             yield
 
     def read(self, name: str) -> str | None:
@@ -279,6 +273,22 @@ class RunFolder:
             opened = [tables.enter_context(table) for table in self._tables.values()]
             self._tables = {}
             _sync(*opened)
+
+
+def _locked(file: TextIO, *, waits: bool = False) -> bool:
+    """Lock a file until it is closed; False if another process has it.
+
+    Windows and some file systems have no such locks: everybody gets them there.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
 
 
 def _sync(*files: IO[Any]) -> None:

@@ -2,7 +2,9 @@
 
 import math
 import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from fl_testbed.engine import run_folder
+from fl_testbed.engine.client_work import attempt
 from fl_testbed.engine.run_folder import CHECKPOINT, Record, RunFolder
 from fl_testbed.engine.run_writer import _commit
 
@@ -144,3 +147,13 @@ def test_what_is_installed_has_no_commit_be_it_in_somebodys_repository(
 ) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *args, **named: pytest.fail("git was asked"))
     assert _commit(tmp_path) is None
+
+
+def test_windows_has_neither_locks_nor_an_alarm(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.delattr(signal, "SIGALRM")
+    folder = RunFolder(tmp_path)
+    with folder.alone():
+        assert folder.claim()
+    folder.release()
+    assert attempt(lambda: "done", 0.1) == "done"
