@@ -147,6 +147,11 @@ def _load_from_file(path: Path, name: str) -> OwnCode:
 
 def _load_from_package(where: str, name: str) -> OwnCode:
     package = _package_of(where)
+    if package == "__main__":
+        raise ValueError(
+            "a function of a notebook's cell or of a script has no file that others could have: "
+            "write it to one (in a notebook with %%writefile my_rule.py) and name my_rule.py:name"
+        )
     if package in sys.stdlib_module_names:
         raise ValueError(
             f"{where} is Python's own, and nothing in it is a rule, an attack or a model: name a "

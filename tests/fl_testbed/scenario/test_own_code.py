@@ -215,6 +215,12 @@ def test_two_files_of_one_name_are_refused(tmp_path):
             "function of yours or of an installed package",
         ),
         (
+            "kind: '__main__:first_only'",
+            RULE,
+            "a function of a notebook's cell or of a script has no file that others could have: "
+            "write it to one (in a notebook with %%writefile my_rule.py) and name my_rule.py:name",
+        ),
+        (
             "kind: 'mime.rules:first_only'",
             RULE,
             "there is no module 'mime' beside the scenario, and none is installed; a file is named "
