@@ -4,11 +4,13 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 import pandas as pd
 import yaml
+from matplotlib.figure import Figure
 
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.engine.errors import PoolError
@@ -19,7 +21,8 @@ from fl_testbed.engine.threads import threads_given_back
 from fl_testbed.kinds import kind_of
 from fl_testbed.metrics import read_table
 from fl_testbed.report.comparison import UnknownVariantError, compare
-from fl_testbed.report.formats import comma_separated
+from fl_testbed.report.formats import comma_separated, markdown
+from fl_testbed.report.gallery import pictures
 from fl_testbed.report.results import RunResult, Status, find_runs
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError, load_files
 from fl_testbed.scenario.faults import short
@@ -43,6 +46,7 @@ def __dir__() -> list[str]:
 
 
 PathLike = str | Path
+P = ParamSpec("P")
 
 
 class RunFailedError(RuntimeError):
@@ -59,6 +63,17 @@ class Results:
     def __repr__(self) -> str:
         """Show no more than a notebook has room for below a cell."""
         return f"Results({len(self.runs)} runs)"
+
+    def _repr_markdown_(self) -> str | None:
+        """Show the tables that the command prints, where a notebook's cell ends with results."""
+        return markdown(compare(self.runs)) if self.runs else None
+
+    def pictures(self) -> dict[str, Figure]:
+        """Return the report's figures by name: ``suppression``, ``weights``, ``groups``, …
+
+        One as a cell's last value is shown below it, after ``%matplotlib inline``.
+        """
+        return {picture.name: picture.figure for picture in pictures(compare(self.runs))}
 
     def compare(self, baseline: str | None = None) -> pd.DataFrame:
         """Return one row per variant: means over seeds, and half the width of 95 % intervals.
@@ -111,7 +126,25 @@ class Results:
         return pd.concat(parts, ignore_index=True)
 
 
-@threads_given_back()
+def _called_from_a_notebook(function: Callable[P, Results]) -> Callable[P, Results]:
+    """Give threads back afterwards, and leave out our frames of what a user did: a notebook shows
+    each with its lines, 200 of an interrupted run."""
+
+    @wraps(function)
+    def called(*arguments: P.args, **named: P.kwargs) -> Results:
+        try:
+            with threads_given_back():
+                return function(*arguments, **named)
+        except (ScenarioError, PoolError) as fault:
+            raise fault.with_traceback(None) from None
+        except KeyboardInterrupt:
+            text = "what is done is kept, and with resume=True unfinished runs go on"
+            raise KeyboardInterrupt(text) from None
+
+    return called
+
+
+@_called_from_a_notebook
 def run(
     scenario: PathLike | Sequence[PathLike],
     settings: Mapping[str, Any] | None = None,
@@ -121,6 +154,7 @@ def run(
     engine: Literal["inline", "ray", "flower"] | None = None,
     resume: bool = False,
     redo: bool = False,
+    variants: Sequence[str] = (),
     only: Callable[[AnyScenario], bool] | None = None,
 ) -> Results:
     """Run all variants and seeds of a scenario; those that are done already are not run again.
@@ -133,6 +167,7 @@ def run(
         engine: Where clients run; the scenario's choice by default.
         resume: Go on with unfinished runs, or to more rounds.
         redo: Run again what has changed, scenario or code, in place of what was there.
+        variants: Names of those to run; all by default.
         only: Says of each run, by its scenario, whether it is wanted; all are by default.
 
     Raises:
@@ -143,7 +178,9 @@ def run(
     changes = dict(settings or {}) | ({} if engine is None else {"engine.kind": engine})
     texts = [f"{key}={_as_yaml(key, value)}" for key, value in changes.items()]
     files = [scenario] if isinstance(scenario, str | Path) else scenario
-    scenarios = [s for s in load_files([*map(Path, files)], texts) if only is None or only(s)]
+    asked = [variants] if isinstance(variants, str) else variants
+    loaded = load_files([*map(Path, files)], texts, asked)
+    scenarios = [s for s in loaded if only is None or only(s)]
     named = ", ".join(map(str, files))
     command = f"fl_testbed.api.run({named!r}, {dict(settings or {})!r})"
     options = Options(
@@ -153,7 +190,7 @@ def run(
         resume,
         redo,
         switch="{}=True",
-        is_part=only is not None or "seed" in changes,
+        is_part=bool(asked) or only is not None or "seed" in changes,
     )
     failures: list[str] = []
     if scenarios:
@@ -164,7 +201,7 @@ def run(
     return Results(find_runs(run_folder(Path(out), item).path for item in scenarios))
 
 
-@threads_given_back()
+@_called_from_a_notebook
 def replay(
     *folders: PathLike,
     settings: Mapping[str, Any] | None = None,
@@ -200,7 +237,10 @@ def _as_yaml(key: str, value: object) -> str:
     try:
         return yaml.dump(value, Dumper=Dumper, sort_keys=False)  # variants keep their order
     except yaml.YAMLError:
-        text = f"needs numbers, text, lists and mappings of Python's own, got {short(value)}"
+        text = (
+            f"needs numbers, text, lists and mappings of Python's own, got {short(value)}"
+            "; code is named by its file, my_rule.py:name"
+        )
         raise ScenarioError(Fault("settings", key, text)) from None
 
 

@@ -37,6 +37,8 @@ def test_of_several_files_only_those_runs_that_are_wanted(files, tmp_path):
     nothing = api.run(files, out=out, only=lambda run: False)
     assert nothing.runs == []
     assert nothing.compare().empty
+    assert nothing._repr_markdown_() is None
+    assert "**small and other: who was heard**" in str(done._repr_markdown_())
 
 
 def test_variants_among_the_settings_keep_their_order(files):
@@ -49,8 +51,9 @@ def test_variants_among_the_settings_keep_their_order(files):
 def test_a_setting_that_yaml_does_not_have_is_a_fault(files):
     with pytest.raises(
         api.ScenarioError, match=r"settings: training\.lr: needs numbers, .* got np"
-    ):
+    ) as caught:
         api.run(files[0], {"training.lr": np.float64(0.1)})
+    assert len(caught.traceback) == 2  # a notebook shows each frame with its lines
 
 
 def test_an_unfinished_run_says_how_a_notebook_goes_on_with_it(files, tmp_path):
@@ -97,7 +100,7 @@ def test_a_ctrl_c_while_ray_starts_leaves_no_cluster_in_the_way_of_the_next_run(
     monkeypatch.setattr(ray_runs, "RayPool", interrupted)
     monkeypatch.setattr(flower_engine, "run_simulation", interrupted)
     monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="with resume=True unfinished runs go on"):
         api.run(files, out=tmp_path / "runs", engine=engine)
     assert ended
 
