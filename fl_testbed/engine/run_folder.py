@@ -189,9 +189,9 @@ class RunFolder:
         try:
             with safe_open(self.path / CHECKPOINT, framework="pt") as file:
                 position = json.loads(file.metadata()["position"])
-            state = load_file(self.path / CHECKPOINT)
+            state = _tensors_of(self.path / CHECKPOINT)
             if not any(name.startswith(ARRAYS) for name in state):  # the run was done
-                model = load_file(self.path / MODEL)
+                model = _tensors_of(self.path / MODEL)
                 state |= {f"{ARRAYS}{name}": tensor for name, tensor in model.items()}
         except (SafetensorError, ValueError, LookupError, TypeError) as fault:
             text = f"is no whole checkpoint ({fault})"
@@ -296,6 +296,11 @@ def _sync(*files: IO[Any]) -> None:
     for file in files:
         file.flush()
     list(SYNCING.map(os.fsync, [file.fileno() for file in files]))
+
+
+def _tensors_of(file: Path) -> State:
+    """Return a file's tensors, copied: Windows replaces no file that is mapped into memory."""
+    return {name: tensor.clone() for name, tensor in load_file(file).items()}
 
 
 def _cannot_resume(path: Path, why: str) -> ValueError:
