@@ -12,6 +12,7 @@ from clients.shard import Role
 from experiments import pages
 from experiments.oil_and_water_federated import runs
 from experiments.oil_and_water_federated.tuning import table as tuning
+from experiments.oil_and_water_federated.weights import table as weights
 from fl_testbed.engine.rounds import COLUMNS
 from fl_testbed.report.columns import SECTIONS
 from fl_testbed.report.statistics import estimate
@@ -67,6 +68,13 @@ def test_rules_are_counted_as_the_results_have_them():
     }
     pages_of = {place: (place / "README.md").read_text(encoding="utf-8") for place in said}
     assert [place for place, words in said.items() if not re.search(words, pages_of[place])] == []
+
+
+def test_a_weight_explains_as_much_as_the_results_say():
+    *_, coordinate, others = weights.counts(weights.everything(runs.HERE))
+    near, far = ([f"{float(line[at]):.0f}" for at in (1, 3)] for line in (others, coordinate))
+    said = f"on average {near[0]} point from .* and {near[1]} on Adult.* cost {far[0]} and {far[1]}"
+    assert re.search(said, weights.PAGE.read_text(encoding="utf-8"))
 
 
 def test_constants_that_are_tried_again_are_those_that_the_results_choose():

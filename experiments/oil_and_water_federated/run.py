@@ -1,6 +1,6 @@
 """Runs questions and writes what came out: results, tables in the pages, figures.
 
-    python -m experiments.oil_and_water_federated.run                  # all eight
+    python -m experiments.oil_and_water_federated.run                  # all nine
     python -m experiments.oil_and_water_federated.run defences
 
 Runs that are done are kept, unfinished ones go on. ``--quick`` runs one seed of what the figures
@@ -25,6 +25,7 @@ QUESTIONS = (
     "minority_mimic",
     "sensitivity",
     "tuning",
+    "weights",
 )
 """Each is a folder; later ones show results of earlier ones too."""
 NOT_QUICK = {"tuning"}

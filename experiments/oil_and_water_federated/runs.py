@@ -194,9 +194,10 @@ def _by_third(folder: Path, clients: pd.DataFrame) -> dict[str, float]:
         by_role = own.groupby("role")[["weight", "prior_weight", "length"]]
         sums, means = by_role.sum(), by_role.mean()
         figures[f"attack_success_{place}"] = 100 * success.mean()
-        figures[f"weight_poisoned_{place}"] = (sums["weight"] / sums["prior_weight"])["poisoned"]
-        figures[f"length_minority_{place}"] = means["length"]["honest_minority"]
-        figures[f"length_poisoned_{place}"] = means["length"]["poisoned"]
+        weights = sums["weight"] / sums["prior_weight"]
+        figures[f"weight_poisoned_{place}"] = weights.get("poisoned", np.nan)
+        figures[f"length_minority_{place}"] = means["length"].get("honest_minority", np.nan)
+        figures[f"length_poisoned_{place}"] = means["length"].get("poisoned", np.nan)
     return figures
 
 
