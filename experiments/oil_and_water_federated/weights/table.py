@@ -1,6 +1,5 @@
 """Is it the weight that does it? The mean at a chosen weight of a role, beside rules and lifts."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -57,21 +56,20 @@ def curve(rows: pd.DataFrame, side: str) -> pd.DataFrame:
 def at(doses: pd.DataFrame, own: pd.DataFrame, x: str, y: str) -> pd.Series:
     """Return by seed what the mean gets where its figure x is that of a method's run: between the
     two nearest that were tried on the seed, in proportion."""
-    found = {}
-    for seed, value in own.set_index("seed")[x].items():
-        there = pages.where(doses, seed=seed).sort_values(x)
-        found[seed] = np.interp(value, there[x], there[y])
-    return pd.Series(found)
+    by_x = doses.sort_values(x)[["seed", x, y]].to_numpy()
+    lines = {seed: by_x[by_x[:, 0] == seed, 1:].T for seed in np.unique(by_x[:, 0])}
+    values = zip(own["seed"], own[x], strict=True)
+    return pd.Series({seed: np.interp(value, *lines[seed]) for seed, value in values}, dtype=float)
 
 
-def gaps(rows: pd.DataFrame, name: str, methods: Iterable[str], measure: str) -> dict[str, tuple]:
+def gaps(rows: pd.DataFrame, name: str, measure: str) -> dict[str, tuple]:
     """Return each rule's runs, and what the mean leaves the worst group at the same measure of the
     minority, by seed."""
     there = pages.where(rows, federation=name)
-    of_mean = curve(there, "minority")
-    owns = {method: pages.where(there, variant=method) for method in methods}
-    x = f"{measure}_minority"
-    return {method: (own, at(of_mean, own, x, "worst_group")) for method, own in owns.items()}
+    of_mean, x = curve(there, "minority"), f"{measure}_minority"
+    own_rules = rules(there)
+    owns = {str(rule): own for rule, own in there.groupby("variant") if rule in own_rules}
+    return {rule: (own, at(of_mean, own, x, "worst_group")) for rule, own in owns.items()}
 
 
 def rules(rows: pd.DataFrame) -> list[str]:
@@ -121,7 +119,7 @@ def counts(rows: pd.DataFrame) -> list[list[str]]:
     found = {
         (name, measure): {
             rule: (own.set_index("seed")["worst_group"] - expected).mean()
-            for rule, (own, expected) in gaps(rows, name, rules(rows), measure).items()
+            for rule, (own, expected) in gaps(rows, name, measure).items()
         }
         for name in runs.federations(rows)
         for measure in MEASURES
@@ -145,7 +143,7 @@ def counts(rows: pd.DataFrame) -> list[list[str]]:
 
 def explained(rows: pd.DataFrame) -> list[list[str]]:
     """Return each rule's worst group beside the mean's with the minority at the same weight."""
-    found = {name: gaps(rows, name, rules(rows), "weight") for name in runs.federations(rows)}
+    found = {name: gaps(rows, name, "weight") for name in runs.federations(rows)}
 
     def cell(rule: str, key: tuple[str, str]) -> str:
         own, expected = found[key[0]][rule]
