@@ -29,16 +29,21 @@ METHODS = {
 """Lift and defence."""
 
 
+def rows() -> pd.DataFrame:
+    """Return every run of lifts and rules against the own backdoor, JTT with four flags too."""
+    told = pages.where(runs.kept("sensitivity", runs.HERE), point="base", variant="jtt_told_4")
+    return pd.concat([methods(runs.HERE), told.assign(lift=told["variant"], defence="mean")])
+
+
 def tables() -> dict[str, pages.Rows]:
     """Return the table of the page."""
-    told = pages.where(runs.kept("sensitivity", runs.HERE), point="base", variant="jtt_told_4")
-    rows = pd.concat([methods(runs.HERE), told.assign(lift=told["variant"], defence="mean")])
+    shown = rows()
     heads = {"worst_group": "worst group", "attack_success": "ASR"}
     heads["weights"] = "weight minority / attackers"
 
     def cell(method: tuple[str, str], at: tuple[str, str]) -> str:
-        own = pages.where(rows, lift=method[0], defence=method[1], federation=at[0])
+        own = pages.where(shown, lift=method[0], defence=method[1], federation=at[0])
         return runs.weights(own) if at[1] == "weights" else pages.mean_pm(own[at[1]])
 
-    columns = runs.in_each(rows, heads, runs.SUFFERING)
+    columns = runs.in_each(shown, heads, runs.SUFFERING)
     return {"headline": pages.crossed("", METHODS, columns, cell)}

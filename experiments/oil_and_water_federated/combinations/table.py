@@ -56,6 +56,8 @@ COURSES = {
     "length_minority": "of the minority's",
 }
 """Figures by third of the rounds, and their headings."""
+MARGINS = (2.0, FAIR, 10.0, 20.0)
+"""Points below the ideal lift's worst group that could have been the goal."""
 LOST_AGAIN = 30.0
 """Points of attack success above the final ones, at which an attack counts as lost again."""
 
@@ -65,7 +67,7 @@ def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     rows = plane(results)
     found = runs.by_federation(rows, of) | {"verdicts": verdicts(rows), "open": undecided(rows)}
     found |= {"unattacked": of_unattacked(results), "told_two": of_told_two(results)}
-    return found | {"over_time": over_time(rows)}
+    return found | {"margins": margins(rows), "over_time": over_time(rows)}
 
 
 def plane(results: Path) -> pd.DataFrame:
@@ -124,6 +126,21 @@ def verdicts(rows: pd.DataFrame) -> list[list[str]]:
         own = [kind for of, *_, kind in combinations if of == name]
         counts = (own.count(kind) for kind in ("in it", "outside", "open"))
         lines.append([title, str(len(own)), *map(str, counts)])
+    return lines
+
+
+def margins(rows: pd.DataFrame) -> list[list[str]]:
+    """Return how many combinations reach both goals were the worst group's nearer or further."""
+    titles, combinations = runs.federations(rows, SUFFERING), suffering(rows)
+    ideal = {name: goal(pages.where(rows, federation=name))[0] + FAIR for name in titles}
+    lines = [["points below the ideal lift's worst group", *titles.values(), "both"]]
+    for margin in MARGINS:
+        reach: dict[str, set[tuple[str, str]]] = {name: set() for name in titles}
+        for name, lift, rule, own, _ in combinations:
+            if reached(own, ideal[name] - margin):
+                reach[name].add((lift, rule))
+        counts = [*map(len, reach.values()), len(set.intersection(*reach.values()))]
+        lines.append([pages.number(margin), *map(str, counts)])
     return lines
 
 
