@@ -118,7 +118,7 @@ def suffering(rows: pd.DataFrame) -> list[tuple[str, str, str, pd.DataFrame, str
     return found
 
 
-def verdicts(rows: pd.DataFrame) -> list[list[str]]:
+def verdicts(rows: pd.DataFrame) -> pages.Rows:
     """Return how many combinations are in the corner, outside it, or cannot be told from it."""
     lines = [["", "combinations", "in the corner", "clearly outside it", "too close to call"]]
     combinations = suffering(rows)
@@ -129,7 +129,7 @@ def verdicts(rows: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
-def margins(rows: pd.DataFrame) -> list[list[str]]:
+def margins(rows: pd.DataFrame) -> pages.Rows:
     """Return how many combinations reach both goals were the worst group's nearer or further."""
     titles, combinations = runs.federations(rows, SUFFERING), suffering(rows)
     ideal = {name: goal(pages.where(rows, federation=name))[0] + FAIR for name in titles}
@@ -144,7 +144,7 @@ def margins(rows: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
-def undecided(rows: pd.DataFrame) -> list[list[str]]:
+def undecided(rows: pd.DataFrame) -> pages.Rows:
     """Return worst group / ASR by seed where intervals reach into the corner, means do not."""
     seeds = sorted(rows["seed"].unique())
     lines = [["worst group / ASR", "wanted", *(f"seed {seed}" for seed in seeds)]]
@@ -160,7 +160,7 @@ def undecided(rows: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
-def over_time(rows: pd.DataFrame) -> list[list[str]]:
+def over_time(rows: pd.DataFrame) -> pages.Rows:
     """Return attack success and attackers' weight in each third of the rounds, of what reaches both
     goals where a group suffers and of attacks that were lost again."""
     lines = [["lift, rule", "worst group", "ASR in the end", "at its highest"]]
@@ -185,7 +185,7 @@ def course(own: pd.DataFrame, column: str, digits: int) -> str:
     return " → ".join(pages.mean(own[f"{column}_{third}"], digits) for third in (1, 2, 3))
 
 
-def of(rows: pd.DataFrame) -> list[list[str]]:
+def of(rows: pd.DataFrame) -> pages.Rows:
     """Return worst group / ASR, bold where a method that is no oracle reaches both."""
     fair, _ = goal(rows)
 
@@ -203,7 +203,7 @@ def _lines(defences: Iterable[str]) -> dict[str, str]:
     return runs.named(["mean", *defences]) | {IDEAL: "mean, JTT told the minority †"}
 
 
-def of_unattacked(results: Path) -> list[list[str]]:
+def of_unattacked(results: Path) -> pages.Rows:
     """Return the worst group where nobody attacks, bold if it reaches the ideal lift's less 5."""
     rows = runs.tried(results).query("point == 'no_attack'")
     tried = rows.query("lift != 'none' and defence != 'mean'")
@@ -220,7 +220,7 @@ def of_unattacked(results: Path) -> list[list[str]]:
     return pages.crossed("defence", _lines(tried["defence"]), columns, cell)
 
 
-def of_told_two(results: Path) -> list[list[str]]:
+def of_told_two(results: Path) -> pages.Rows:
     """Return worst group / ASR, and the worst group where nobody attacks, of rules that are told
     the true number of attackers; bold where both goals are reached, attacked or not."""
     rows = runs.tried(results)

@@ -33,12 +33,11 @@ CLOSE = 5.0
 RATIO = "ratio_poisoned"
 
 
-def tables(results: Path = runs.HERE) -> dict[str, str]:
+def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page."""
     rows = everything(results)
     found = {"doses": doses(rows), "others": others(rows), "counts": counts(rows)}
-    found |= {"explained": explained(rows), "lifted": lifted(rows)}
-    return {name: pages.markdown(lines) for name, lines in found.items()}
+    return found | {"explained": explained(rows), "lifted": lifted(rows)}
 
 
 def everything(results: Path) -> pd.DataFrame:
@@ -78,7 +77,7 @@ def rules(rows: pd.DataFrame) -> list[str]:
     return [rule for rule in ordered(judged) if rule != MEAN]
 
 
-def doses(rows: pd.DataFrame) -> list[list[str]]:
+def doses(rows: pd.DataFrame) -> pages.Rows:
     """Return worst group / ASR for each weight that was tried."""
     titles = runs.federations(rows)
     heads = (f"{title}: worst group / ASR" for title in titles.values())
@@ -94,7 +93,7 @@ def doses(rows: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
-def others(rows: pd.DataFrame) -> list[list[str]]:
+def others(rows: pd.DataFrame) -> pages.Rows:
     """Return what silencing others costs, and what rules do with the minority shielded."""
     shielded = [v for v in rows["variant"].unique() if v.endswith(SHIELDED)]
     named = {MEAN: "nobody", **OTHERS}
@@ -114,7 +113,7 @@ def others(rows: pd.DataFrame) -> list[list[str]]:
     return pages.crossed("who is silenced", named, runs.in_each(rows, heads), cell)
 
 
-def counts(rows: pd.DataFrame) -> list[list[str]]:
+def counts(rows: pd.DataFrame) -> pages.Rows:
     """Return how near rules come to the mean at the same weight or contribution."""
     found = {
         (name, measure): {
@@ -141,7 +140,7 @@ def counts(rows: pd.DataFrame) -> list[list[str]]:
     return pages.crossed("worst group, against the mean's", lines, columns, cell)
 
 
-def explained(rows: pd.DataFrame) -> list[list[str]]:
+def explained(rows: pd.DataFrame) -> pages.Rows:
     """Return each rule's worst group beside the mean's with the minority at the same weight."""
     found = {name: gaps(rows, name, "weight") for name in runs.federations(rows)}
 
@@ -157,7 +156,7 @@ def explained(rows: pd.DataFrame) -> list[list[str]]:
     return pages.crossed("rule", runs.named(rules(rows)), runs.in_each(rows, heads), cell)
 
 
-def lifted(rows: pd.DataFrame) -> list[list[str]]:
+def lifted(rows: pd.DataFrame) -> pages.Rows:
     """Return each lift's ASR beside the mean's with attackers at the same ratio to the majority."""
 
     def cell(lift: str, key: tuple[str, str]) -> str:
