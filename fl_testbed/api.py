@@ -55,7 +55,7 @@ class RunFailedError(RuntimeError):
 
 @dataclass(frozen=True, repr=False)
 class Results:
-    """What runs left behind."""
+    """What runs left behind; below a notebook's cell, the tables that the command prints."""
 
     runs: list[RunResult]
     """The runs, one for each variant and seed, with their folders and how far they are."""
@@ -161,7 +161,8 @@ def run(
 
     Args:
         scenario: The YAML file, or several whose runs go side by side.
-        settings: Changes of any keys, by dotted key, as ``--set`` makes them.
+        settings: Changes of any keys, as ``--set`` makes them: ``{"training.lr": 0.2}``. Files of
+            one's own code are found from the current folder.
         out: Where run folders go.
         data_dir: The folder of datasets; ``FL_TESTBED_DATA`` of the environment by default.
         engine: Where clients run; the scenario's choice by default.
