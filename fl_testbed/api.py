@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -66,7 +67,9 @@ class Results:
 
     def _repr_markdown_(self) -> str | None:
         """Show the tables that the command prints, where a notebook's cell ends with results."""
-        return markdown(compare(self.runs)) if self.runs else None
+        with suppress(ScenarioError):  # of runs that are twice the same, no table can be made
+            return markdown(compare(self.runs)) if self.runs else None
+        return None
 
     def pictures(self) -> dict[str, Figure]:
         """Return the report's figures by name: ``suppression``, ``weights``, ``groups``, …

@@ -38,6 +38,8 @@ def test_of_several_files_only_those_runs_that_are_wanted(files, tmp_path):
     assert nothing.runs == []
     assert nothing.compare().empty
     assert nothing._repr_markdown_() is None
+    copy = done.runs[0]._replace(folder=tmp_path)
+    assert api.Results([*done.runs, copy])._repr_markdown_() is None
     assert "**small and other: who was heard**" in str(done._repr_markdown_())
 
 
