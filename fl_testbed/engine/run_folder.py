@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,12 +100,28 @@ class RunFolder:
         claim = (self.path / "events.log").open("a", encoding="utf-8")
         if not _locked(claim):
             claim.close()
-            begun = re.findall(rf"{WRITER}(.+)\n", self.read("events.log") or "")
-            which = f" (process {begun[-1]})" if begun else ""
-            text = f"is being written by another command{which}: let it finish, or stop it"
-            raise TakenError(text)
+            raise _taken_by(self._writer())
         self._claim = claim
         return True
+
+    def sign(self) -> None:
+        """Note that this process writes the run from here on."""
+        self.log(f"{WRITER}{_this_process()}")
+
+    def check_own(self) -> None:
+        """Look again whether the run is this process's: on some disks of several machines locks are
+        of one machine alone, on others there are none.
+
+        Raises:
+            TakenError: If another one has signed it since.
+        """
+        writer = self._writer()
+        if writer not in (None, _this_process()):
+            raise _taken_by(writer)
+
+    def _writer(self) -> str | None:
+        begun = re.findall(rf"{WRITER}(.+)\n", self.read("events.log") or "")
+        return begun[-1] if begun else None
 
     def taken(self) -> str | None:
         """Return the fault that another process writes this run, if one does."""
@@ -273,6 +290,15 @@ class RunFolder:
             opened = [tables.enter_context(table) for table in self._tables.values()]
             self._tables = {}
             _sync(*opened)
+
+
+def _this_process() -> str:
+    return f"{os.getpid()} on {platform.node()}"
+
+
+def _taken_by(writer: str | None) -> TakenError:
+    which = f" (process {writer})" if writer else ""
+    return TakenError(f"is being written by another command{which}: let it finish, or stop it")
 
 
 def _locked(file: TextIO, *, waits: bool = False) -> bool:

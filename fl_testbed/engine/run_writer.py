@@ -23,7 +23,7 @@ from fl_testbed.engine.datasets import DatasetCache
 from fl_testbed.engine.errors import NobodyHeardError, PoolError, TakenError, TrackerError
 from fl_testbed.engine.installation import versions
 from fl_testbed.engine.placement import gpus
-from fl_testbed.engine.run_folder import WRITER, Evaluated, Record, RunFolder, State
+from fl_testbed.engine.run_folder import Evaluated, Record, RunFolder, State
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.initial_model import COPY
 from fl_testbed.scenario.leaves import leaves
@@ -284,7 +284,6 @@ class RunWriter:
         """
         folder, scenario = self.folder, self.scenario
         self._take()
-        folder.log(f"{WRITER}{os.getpid()} on {platform.node()}")
         columns, own = self.kind.columns(scenario), scenario.to_yaml()
         is_same = other_data(folder, dataset) is None
         if is_same and goes_on(folder, scenario, self._options):
@@ -325,6 +324,7 @@ class RunWriter:
             raise TakenError(error.faults[0].text) from None
         if not left:
             raise TakenError
+        self.folder.sign()
 
     @contextmanager
     def survived(self) -> Iterator[None]:
@@ -357,6 +357,7 @@ class RunWriter:
         # It may be this folder that cannot be written, or another command's since it was looked at.
         with suppress(OSError, TakenError):
             self._take()
+            self.folder.check_own()
             self.folder.fail(reason, traceback_text)
         self.folder.release()
         for tracker in self._trackers:
@@ -372,7 +373,12 @@ class RunWriter:
         self.finish()
 
     def record(self, record: Record) -> None:
-        """Write one record."""
+        """Write one record.
+
+        Raises:
+            TakenError: If another command writes this run by now.
+        """
+        self.folder.check_own()
         if self._trackers:
             columns = self.kind.columns(self.scenario)
             tables = {
@@ -410,7 +416,12 @@ class RunWriter:
             self.folder.write_json(ENVIRONMENT, self._environment)
 
     def finish(self) -> None:
-        """Write the final model and the summary."""
+        """Write the final model and the summary.
+
+        Raises:
+            TakenError: If another command writes this run by now.
+        """
+        self.folder.check_own()
         state, self._state = self._state, None  # a sweep has thousands of these
         assert state is not None
         self.folder.close()

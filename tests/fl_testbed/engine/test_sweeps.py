@@ -265,6 +265,24 @@ def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_p
     assert not RunFolder(out / "small/default/seed-0").taken()  # nobody holds it any more
 
 
+def test_a_run_that_another_machine_has_begun_where_locks_do_not_reach_is_left_to_it(
+    tmp_path: Path,
+) -> None:
+    (scenario,) = load_scenarios(write_scenario(tmp_path))
+    options, progress = Options(tmp_path / "out", None, ""), MagicMock()
+    theirs = run_folder(options.out, scenario)
+
+    def meanwhile(scenario: AnyScenario, round_: int, evaluation: object) -> None:
+        if round_ == 1:
+            theirs.log(f"{WRITER}12 on elsewhere")
+
+    progress.round.side_effect = meanwhile
+    (failure,) = launch([scenario], options, progress)
+    assert "by another command (process 12 on elsewhere)" in failure
+    assert not {path.name for path in theirs.path.iterdir()} & {"summary.json", "failure.json"}
+    assert (theirs.path / "timings.csv").read_text().count("\n") == 1 + 2  # of rounds 0 and 1
+
+
 def test_what_is_done_is_not_checked_again(tmp_path: Path, monkeypatch) -> None:
     scenarios = load_scenarios(write_scenario(tmp_path), ["rounds=1", "sweep.seed=[0, 1]"])
     options, seeds = Options(tmp_path / "out", None, ""), []
