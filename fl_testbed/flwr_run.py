@@ -25,7 +25,7 @@ from fl_testbed.engine.run_writer import Options, RunWriter, run_folder
 from fl_testbed.report.comparison import compare
 from fl_testbed.report.formats import terminal
 from fl_testbed.report.results import find_runs
-from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
+from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
 
 STILL_S = 10.0  # without a new node, before all that will come are there
 APP = Path(__file__).parents[1]  # where Flower has put the copy that runs
@@ -97,7 +97,7 @@ def main(grid: Grid, context: Context) -> None:
     options = Options(out, data_dir, "flwr run", resume, redo, switch=switch)
     console = make_console()
 
-    def compute(writer: RunWriter, scenario: AnyScenario, dataset: Dataset) -> None:
+    def compute(writer: RunWriter, scenario: Scenario, dataset: Dataset) -> None:
         assert isinstance(writer.scenario, Scenario)
         label = {"run": ConfigRecord({"place": scenarios.index(writer.scenario)})}
         run_on_nodes(writer, scenario, dataset, grid, label)

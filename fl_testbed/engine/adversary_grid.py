@@ -175,7 +175,7 @@ class AdversaryGrid(ClientGrid):
         kept = self._memories[place].items()
         known["memory"] = {name: value.to(self._device) for name, value in kept}
         if self._around.rule is not None:
-            known["defence"] = self._foreseen(asked, board, rows)
+            known["defence"] = self._foreseen(self._around.rule, asked, board, rows)
         forged = self._attack(place, rows, known)
         # Copies: it may be their own rows, which the next line overwrites.
         self._memories[place] = {name: value.clone() for name, value in forged.memory.items()}
@@ -200,12 +200,10 @@ class AdversaryGrid(ClientGrid):
         }
 
     def _foreseen(
-        self, asked: "_Round", board: "_Board", rows: Tensor
+        self, rule: Rule, asked: "_Round", board: "_Board", rows: Tensor
     ) -> Callable[[Tensor], Tensor]:
         """Return what the server would do if these attackers all sent a given update."""
-        rule = self._around.rule
         everyone = board.rows(list(board.places))[:, : asked.n_parameters]
-        assert rule is not None
         known = {
             "round_": asked.round_,
             "received": next(iter(asked.starts.values()))[: asked.n_parameters],

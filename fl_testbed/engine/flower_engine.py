@@ -36,7 +36,7 @@ from fl_testbed.engine.local_ray import (
 from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.engine.threads import limit_threads
-from fl_testbed.scenario import AnyScenario, Scenario
+from fl_testbed.scenario import Scenario
 from fl_testbed.scenario.own_specs import users_modules
 
 REGISTRATION_TIMEOUT_S = 300.0  # the first nodes to answer import torch
@@ -174,14 +174,13 @@ class FlowerGrid(ClientGrid):
 
 def run_on_nodes(
     writer: RunWriter,
-    scenario: AnyScenario,
+    scenario: Scenario,
     dataset: Dataset,
     grid: Grid,
     label: dict[str, ConfigRecord] | None = None,
     stopped: Event | None = None,
 ) -> None:
     """Run one scenario on the nodes that a ServerApp is given; the rest as for the grid."""
-    assert isinstance(scenario, Scenario)
     federation = build_federation(scenario, dataset)
     timeout_s = scenario.engine.client_timeout_s
     clients = FlowerGrid(grid, len(federation.population), timeout_s, label, stopped)
@@ -189,10 +188,9 @@ def run_on_nodes(
 
 
 def run_on_flower(
-    writer: RunWriter, scenario: AnyScenario, dataset: Dataset, data_dir: Path | None
+    writer: RunWriter, scenario: Scenario, dataset: Dataset, data_dir: Path | None
 ) -> None:
     """Run one scenario on Flower's simulation engine."""
-    assert isinstance(scenario, Scenario)
     server = ServerApp()
     faults: list[BaseException] = []
     stopped, threads = Event(), list[Thread]()

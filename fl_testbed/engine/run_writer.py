@@ -437,7 +437,7 @@ class RunWriter:
         self._progress.end(self.scenario, "done")
 
 
-Compute = Callable[[RunWriter, AnyScenario, Dataset], None]
+Compute = Callable[[RunWriter, Any, Dataset], None]
 """Computes a run and writes it: the writer's scenario, with its own code run anew."""
 
 
