@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -35,18 +35,18 @@ Learnt = Mapping[str, Tensor]
 NOTHING: Learnt = MappingProxyType({})
 
 
-class Poison(Protocol):
-    """What attackers do to their data, and what they are after with it."""
+class Poison:
+    """What attackers do to their data, and what they are after with it: nothing by default."""
 
     def __call__(
         self, shard: Shard, client: int, rng: np.random.Generator, learnt: Learnt
     ) -> Shard:
         """Turn the clean shard of an attacker into what it trains on."""
-        ...
+        return shard
 
     def goals(self, test: GroupedExamples, learnt: Learnt = NOTHING) -> Mapping[str, Goal]:
         """Return by name what shows whether it worked, on the majority's test examples."""
-        ...
+        return {}
 
     def learn(
         self,
@@ -57,7 +57,7 @@ class Poison(Protocol):
         device: torch.device,
     ) -> Learnt:
         """Return what attackers have learnt once clients have received a round's model."""
-        ...
+        return learnt
 
 
 Restyle = Callable[[Tensor, Tensor, Role], Tensor]
@@ -73,7 +73,7 @@ class Federation:
     groups: Groups
     division: Division
     partition: Partition
-    poison: Poison | None
+    poison: Poison
     seed: int
     restyle: Restyle | None = None
     """Where attackers decide who holds what in the minority's style."""
@@ -91,7 +91,7 @@ class Federation:
     def shard(self, client: int, learnt: Learnt = NOTHING) -> Shard:
         """Return what a client trains on, once attackers have learnt something."""
         shard = self.clean_shard(client)
-        if shard.role is Role.POISONED and self.poison is not None:
+        if shard.role is Role.POISONED:
             rng = generator(self.seed, Purpose.POISON, client)
             shard = self.poison(shard, client, rng, learnt)
         return shard

@@ -53,9 +53,7 @@ def specimens(
             rows = torch.linspace(0, len(labels) - 1, min(n, len(labels))).long().tolist()
             chosen = [Specimen(inputs[row], classes[labels[row]]) for row in rows]
             strips.append(Strip(role.value.replace("_", " "), chosen))
-    goals = {}
-    if federation.poison is not None:
-        goals = federation.poison.goals(federation.majority(federation.test_set(tested)))
+    goals = federation.poison.goals(federation.majority(federation.test_set(tested)))
     for name, clients in attackers.items():
         strips += _poisoned(federation, name, clients, n)
         if name in goals:

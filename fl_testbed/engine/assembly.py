@@ -10,7 +10,7 @@ from clients.app import ShardClientApp, Work
 from clients.device_memory import DeviceMemory, HostMemory
 from clients.shard import Role
 from fl_testbed.data import DataError, Dataset, Federation, Groups
-from fl_testbed.data.federation import NOTHING, Learnt
+from fl_testbed.data.federation import NOTHING, Learnt, Poison
 from fl_testbed.data.groups import OwnGroups, group_index
 from fl_testbed.data.partition import Division, Draws, disjoint_shards, overlapping_shards
 from fl_testbed.engine.attackers import AttackersPoison, restyle, wanted
@@ -46,7 +46,7 @@ def build_federation(scenario: Scenario, dataset: Dataset) -> Federation:
         groups=groups,
         division=division,
         partition=shares,
-        poison=None,
+        poison=Poison(),
         seed=scenario.seed,
         restyle=restyle(scenario),
     )

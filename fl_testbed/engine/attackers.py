@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from clients.poisons import rare_examples
 from clients.shard import Role, Shard, pooled
-from clients.training import State, train
+from clients.training import train
 from fl_testbed.data import Dataset, Federation, Goal, GroupedExamples
 from fl_testbed.data.dealing import Wanted
-from fl_testbed.data.federation import NOTHING, Learnt, Restyle
+from fl_testbed.data.federation import NOTHING, Learnt, Poison, Restyle
 from fl_testbed.engine.adversary_grid import AdversaryGrid, Attackers, Rule, Surroundings
 from fl_testbed.engine.evaluation import test_set
 from fl_testbed.engine.grid import ClientGrid
@@ -55,7 +55,7 @@ def restyle(scenario: Scenario) -> Restyle | None:
     return None
 
 
-class AttackersPoison:
+class AttackersPoison(Poison):
     """The poisons of all kinds of attackers, each made from what its attackers know."""
 
     def __init__(self, scenario: Scenario, federation: Federation) -> None:
@@ -91,7 +91,7 @@ class AttackersPoison:
         self,
         round_: int,
         clients: Sequence[int],
-        received: State,
+        received: Mapping[str, Tensor],
         learnt: Learnt,
         device: torch.device,
     ) -> Learnt:

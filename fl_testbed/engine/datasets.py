@@ -138,7 +138,7 @@ def checked_federation(
             for attacker in kind.clients[:1]:
                 federation.shard(attacker)  # a trigger may not fit, or examples be missing
         nobodys = not all(map(scenario.attackers_with, scenario.named_poisons))
-        if poison and nobodys and federation.poison is not None:  # its success is measured too
+        if poison and nobodys:  # its success is measured too
             federation.poison.goals(federation.majority(test_set(scenario, federation)))
         return federation
 

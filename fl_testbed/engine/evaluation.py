@@ -115,8 +115,6 @@ class Evaluator:
         return groups + [f"class {label}" for label in classes]
 
     def _goals_after(self, learnt: Learnt) -> Mapping[str, Goal]:
-        if self._federation.poison is None:
-            return {}
         goals = self._federation.poison.goals(self._federation.majority(self._test), learnt)
         return {name: _shown_on(self._device, goal) for name, goal in goals.items()}
 

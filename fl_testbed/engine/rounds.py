@@ -165,8 +165,6 @@ class Run:
     def _learn(self, round_: int, messages: Sequence[Message]) -> None:
         """Let attackers learn from the model in the messages, and tell them all: no strategy sees
         it."""
-        if self._federation.poison is None:
-            return
         there = [client for client in self._grid.sample if client not in self._grid.dropouts]
         received = state_dict_of(self._arrays)
         self._learnt = self._federation.poison.learn(

@@ -7,6 +7,7 @@ import torch
 from clients.shard import HONEST, Role, Shard
 from fl_testbed.data import Dataset, Examples, Federation, Population
 from fl_testbed.data.dealing import iid, natural
+from fl_testbed.data.federation import Poison
 from fl_testbed.data.groups import Groups, StyleGroups, groups_by
 from fl_testbed.data.partition import Division, disjoint_shards, overlapping_shards
 from fl_testbed.data.styles import inverted
@@ -66,7 +67,7 @@ def assert_same(first: Shard, second: Shard) -> None:
 
 class TestShards:
     def test_each_holds_its_rows_of_the_training_set_with_their_labels(self):
-        fed = federation(poison=None)
+        fed = federation(poison=Poison())
         for client in range(len(POPULATION)):
             shard = fed.shard(client)
             assert values_of(shard) == set(fed.partition.client_rows(client).tolist())
@@ -88,7 +89,7 @@ class TestShards:
         assert fed.dataset.test.labels.any()
 
     def test_only_the_minority_s_images_are_inverted(self):
-        fed = federation(poison=None)
+        fed = federation(poison=Poison())
         for client in range(len(POPULATION)):
             shard = fed.shard(client)
             images = fed.dataset.train.unit_inputs(fed.partition.client_rows(client))
@@ -105,7 +106,7 @@ class TestShards:
         assert poisoned == [False] * 5 + [True]
 
     def test_attackers_without_a_poison_hold_clean_majority_data(self):
-        shard = federation(poison=None).shard(5)
+        shard = federation(poison=Poison()).shard(5)
         assert shard.role is Role.POISONED
         assert not shard.is_poisoned.any()
         assert (shard.groups == MAJORITY).all()
@@ -115,13 +116,13 @@ class TestShards:
         assert not torch.equal(fed.shard(4).inputs, fed.shard(5).inputs)
 
     def test_attackers_may_hold_the_minority_s_data(self):
-        shard = federation(poison=None, attackers_hold=Role.HONEST_MINORITY).shard(5)
+        shard = federation(poison=Poison(), attackers_hold=Role.HONEST_MINORITY).shard(5)
         assert (shard.groups == MINORITY).all()
-        held = federation(None, groups=HALVES, attackers_hold=Role.HONEST_MINORITY).shard(5)
+        held = federation(Poison(), groups=HALVES, attackers_hold=Role.HONEST_MINORITY).shard(5)
         assert (held.labels >= 5).all()
 
     def test_an_example_s_own_group_is_the_shard_s(self):
-        fed = federation(poison=None, groups=HALVES)
+        fed = federation(poison=Poison(), groups=HALVES)
         for client in range(len(POPULATION)):
             shard = fed.shard(client)
             assert torch.equal(shard.groups, shard.labels // 5)
@@ -135,7 +136,7 @@ class TestSpread:
     @pytest.mark.parametrize("concentration", [0.0, 0.25, 0.5, 1.0])
     def test_minority_style_is_spread_as_far_as_the_knob_says(self, concentration):
         population = Population(6, 2, 2)
-        fed = federation(None, population=population, n_server=0, concentration=concentration)
+        fed = federation(Poison(), population=population, n_server=0, concentration=concentration)
         held = [int(fed.shard(client).groups.sum()) for client in range(10)]
         # 8 honest clients hold 8 of 32 examples in minority style, whoever holds them.
         assert sum(held[:8]) == 8
@@ -144,7 +145,7 @@ class TestSpread:
         assert fed.group_counts(*HONEST).tolist() == [24, 8]
 
     def test_any_of_a_client_s_examples_may_be_the_restyled_ones(self):
-        fed = federation(None, population=Population(6, 2, 2), n_server=0, concentration=0.0)
+        fed = federation(Poison(), population=Population(6, 2, 2), n_server=0, concentration=0.0)
         marks = np.array([fed.shard(client).groups.numpy() for client in range(10)])
         assert (marks.sum(axis=1) == 1).all()
         assert (marks.sum(axis=0) > 0).sum() >= 3
@@ -152,7 +153,7 @@ class TestSpread:
 
 class TestServerData:
     def test_no_client_holds_any_of_it(self):
-        fed = federation(poison=None)
+        fed = federation(poison=Poison())
         held = set().union(*(values_of(fed.shard(client)) for client in range(len(POPULATION))))
         server = values_of(fed.server_shard())
         assert len(server) == N_SERVER
@@ -187,7 +188,7 @@ class TestTestSet:
 
 class TestValidation:
     def test_it_is_held_by_nobody_and_grouped_as_the_test_set_is(self):
-        fed = federation(poison=None, n_validation=3)
+        fed = federation(poison=Poison(), n_validation=3)
         held = set().union(*(values_of(fed.shard(client)) for client in range(len(POPULATION))))
         validation = fed.validation_set()
         assert validation.groups.tolist() == [MAJORITY] * 3 + [MINORITY] * 3
@@ -244,7 +245,7 @@ def test_a_natural_clients_own_tests_are_by_it_and_in_the_style_that_it_sees(gro
     who = Division(population, None, n_validation=20, by_natural_client=True)
     rng, clients = np.random.default_rng(0), dataset.train.clients
     partition = disjoint_shards(who, natural, dataset.train.labels, clients, rng)
-    fed = Federation(dataset, groups, who, partition, None, 0)
+    fed = Federation(dataset, groups, who, partition, Poison(), 0)
     for client in range(n_clients):
         (writer,) = set((fed.clean_shard(client).labels // 2).tolist())
         for split, test in (("test", fed.test_set(5)), ("validation", fed.validation_set())):
@@ -258,7 +259,7 @@ def test_a_natural_clients_own_tests_are_by_it_and_in_the_style_that_it_sees(gro
 def test_overlapping_shards_are_made_on_demand():
     who = Division(Population(90_000, 9_000, 1_000), EACH, concentration=0.5)
     partition = overlapping_shards(who, None, DATASET.train.labels, seed=0)
-    fed = Federation(DATASET, STYLES, who, partition, None, 0)
+    fed = Federation(DATASET, STYLES, who, partition, Poison(), 0)
     assert len(fed.shard(99_999).labels) == EACH
     assert fed.group_counts(*HONEST).sum() == 99_000 * EACH
     assert fed.shard(95_000).groups.sum() in (2, 3)
@@ -268,7 +269,7 @@ def test_holdings_of_overlapping_shards_are_what_each_client_drew():
     # By expected numbers, a half of each group, a client with one example would hold none.
     who = Division(POPULATION, 1, groups=HALVES, concentration=0.0)
     partition = overlapping_shards(who, None, DATASET.train.labels, seed=0)
-    fed = Federation(DATASET, HALVES, who, partition, None, 0)
+    fed = Federation(DATASET, HALVES, who, partition, Poison(), 0)
     drawn = [fed.clean_shard(client).groups.item() for client in range(len(POPULATION))]
     assert fed.holdings().argmax(dim=1).tolist() == drawn
     assert fed.holdings().sum(dim=1).tolist() == [1] * len(POPULATION)

@@ -4,6 +4,7 @@ import torch
 from clients.shard import Role, Shard
 from fl_testbed.data import Dataset, Examples, Federation, Goal, Population
 from fl_testbed.data.dealing import iid
+from fl_testbed.data.federation import Poison
 from fl_testbed.data.groups import StyleGroups
 from fl_testbed.data.partition import Division, disjoint_shards
 from fl_testbed.data.specimens import specimens
@@ -62,7 +63,7 @@ def test_examples_are_of_several_clients_of_a_role():
     division = Division(Population(1, 2, 0), 4)
     groups = StyleGroups(("plain", "inverted"), inverted)
     shares = disjoint_shards(division, iid, EXAMPLES.labels, None, np.random.default_rng(0))
-    federation = Federation(DATASET, groups, division, shares, None, seed=0)
+    federation = Federation(DATASET, groups, division, shares, Poison(), seed=0)
     _, minority = specimens(federation, {}, 2, None)
     assert minority.specimens[0].input == federation.shard(1).inputs[0]
     assert minority.specimens[1].input == federation.shard(2).inputs[3]

@@ -76,7 +76,6 @@ def build(poison=None, clients=None, **keys) -> Federation:
 
 
 def goals(federation: Federation) -> dict[str, Goal]:
-    assert federation.poison is not None
     return dict(federation.poison.goals(federation.majority(federation.test_set(200))))
 
 
@@ -268,7 +267,6 @@ def test_who_learns_trains_as_the_round_does_on_clean_examples_and_each_poison_b
     }
     made, federation = scenario(**keys), build(**keys)
     received = build_model(made, federation.dataset).state_dict()
-    assert federation.poison is not None
     learnt = federation.poison.learn(1, [6, 7], received, NOTHING, CPU)
     learnt = federation.poison.learn(2, [6, 7], received, learnt, CPU)
     assert [value.max() for value in learnt.values()] == [3, 3]  # from white, in two rounds
