@@ -1,7 +1,6 @@
 """TensorBoard and MLflow hold what the run folder holds, also after a run was interrupted."""
 
 import fcntl
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from fl_testbed.engine.errors import TrackerError
 from fl_testbed.engine.launch import launch
-from fl_testbed.engine.run_folder import Record, RunFolder
+from fl_testbed.engine.run_folder import TURNS, Record, RunFolder
 from fl_testbed.engine.run_writer import Options, StartTracker
 from fl_testbed.report.histories import client_history, weight_ratios_by_round
 from fl_testbed.scenario import AnyScenario, ScenarioError, load_scenarios
@@ -127,11 +126,9 @@ def test_commands_that_start_together_make_one_database_with_one_experiment(
     by_name = client.get_experiment_by_name
 
     def making(**settings: str):
-        folder = os.open(tmp_path, os.O_RDONLY)
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.close(folder)
-        locked.append(folder)
+        with (tmp_path / TURNS).open("a") as turns, pytest.raises(BlockingIOError):
+            fcntl.flock(turns, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked.append(turns)
         return client(**settings)
 
     monkeypatch.setattr("fl_testbed.trackers.mlflow.MlflowClient", making)
@@ -189,7 +186,7 @@ def test_a_database_that_cannot_be_made_leaves_none_half_made(
     monkeypatch.setattr(mlflow, "MlflowClient", fill_up)
     with pytest.raises(ScenarioError, match=r"--tracker mlflow: .*disk is full$"):
         start_trackers(["mlflow"], tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert [left.name for left in tmp_path.iterdir()] == [TURNS]
 
 
 def test_one_that_is_not_installed_says_how_to_get_it(
