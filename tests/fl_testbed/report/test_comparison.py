@@ -40,9 +40,11 @@ from fl_testbed.report.figures.tension import tension_plane
 from fl_testbed.report.figures.weights_over_rounds import weights_over_rounds
 from fl_testbed.report.formats import comma_separated, grids, latex, markdown, terminal
 from fl_testbed.report.gallery import factors, pictures
-from fl_testbed.report.results import Status, find_runs
+from fl_testbed.report.results import Status, find_runs, finished_runs
 from fl_testbed.report.statistics import Estimate
-from fl_testbed.scenario import ScenarioError
+from fl_testbed.scenario import ScenarioError, load_scenarios
+
+QUICKSTART = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
 
 
 def figures(accuracy: float, worst: float | None = 0.5, rate: float | None = 0.1) -> dict:
@@ -84,6 +86,16 @@ def test_a_run_that_failed_before_it_began_is_found_by_its_folder_too(sweep: Pat
     (failed / "scenario.yaml").unlink()
     assert find_runs([failed]) == [run for run in find_runs([sweep]) if run.folder == failed]
     assert find_runs([failed])[0].status is Status.FAILED
+
+
+def test_done_runs_come_in_the_order_of_the_scenarios_each_with_its_own(tmp_path: Path) -> None:
+    for variant in ("mean", "multi_krum", "of_no_scenario"):
+        write_run(tmp_path / "quickstart", variant, 0, figures(0.5))
+    write_run(tmp_path / "quickstart", "jtt", 0)  # unfinished
+    scenarios = load_scenarios(QUICKSTART)[::-1]
+    pairs = list(finished_runs(scenarios, tmp_path))
+    assert [run.variant for _, run in pairs] == ["multi_krum", "mean"]
+    assert all(scenario.variant == run.variant for scenario, run in pairs)
 
 
 def test_what_one_machine_planned_and_another_ran_is_one_run(tmp_path: Path) -> None:
