@@ -1,5 +1,6 @@
 """The Flower ``ClientApp`` around a shard and local training."""
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -17,7 +18,14 @@ from clients.reporting import Claim, claimed, report_of
 from clients.shard import Shard
 from clients.trainer import Job, Trained, Trainer, device_of, moved
 from clients.training import LocalTraining, State, StepHook, gradient_of
-from strategies.flower_arrays import Layout, flat_record, packed, record_of, state_dict_of
+from strategies.flower_arrays import (
+    Layout,
+    flat_record,
+    packed,
+    record_of,
+    records_in,
+    state_dict_of,
+)
 from strategies.randomness import Purpose, generator
 
 ARRAYS = "arrays"
@@ -107,7 +115,9 @@ class ShardClientApp(ClientApp):
         self._layout = Layout.of(ArrayRecord())
         self._work_of = work_of
         self._local = local
-        self.train()(self._train)
+        # Its own method would make a cycle: shards would stay until Python looks for garbage.
+        itself = weakref.proxy(self)
+        self.train()(lambda message, context: itself._train(message, context))
         self.query()(identify)
 
     @property
@@ -145,7 +155,7 @@ class ShardClientApp(ClientApp):
         """Return the models to train: the one to send, and where there are any, its clean twin
         and the client's own."""
         client, round_ = _client(context), round_of(message)
-        told = message.content.array_records.get(LEARNT)
+        told = _arrays_in(message.content, LEARNT)
         learnt = {} if told is None else state_dict_of(told)
         work = self._work_of(client, round_, learnt)
         work = work or Work(self._shard_of(client), self._settings)
@@ -156,7 +166,7 @@ class ShardClientApp(ClientApp):
         if work.twin is not None:  # in the same order, so that the data alone make the difference
             jobs[CLEAN_ARRAYS] = Job(work.twin, work.settings, make_rng)
         if lesson.personal is not None:
-            own = context.state.array_records.get(PERSONAL)
+            own = _arrays_in(context.state, PERSONAL)
             start = None if own is None else state_dict_of(own)
             jobs[PERSONAL] = Job(
                 lesson.shard, work.settings, make_rng, objective=lesson.personal, start=start
@@ -166,7 +176,7 @@ class ShardClientApp(ClientApp):
     def _hook_maker(self, work: Work, context: Context) -> Callable[[State], StepHook] | None:
         if (attack := work.training_attack) is None:
             return None
-        last = context.state.array_records.get(LAST_RECEIVED)
+        last = _arrays_in(context.state, LAST_RECEIVED)
         previous = state_dict_of(last) if last is not None else None
         client, size = _client(context), work.settings.batch_size
 
@@ -185,7 +195,7 @@ class ShardClientApp(ClientApp):
     def _lesson(self, work: Work, received: State, round_: int, context: Context) -> Lesson:
         if self._local is None:
             return Lesson(work.shard)
-        record = context.state.array_records.get(LOCAL_MEMORY)
+        record = _arrays_in(context.state, LOCAL_MEMORY)
         memory = {} if record is None else state_dict_of(record)
         model = self._trainer.holding(received).eval()  # lest it draws
         shard = work.shard.to(self._trainer.device)
@@ -251,6 +261,10 @@ def identify(message: Message, context: Context) -> Message:
     """Tell a server which partition this node holds: Flower's own engine does not know."""
     metrics = MetricRecord({"partition-id": _client(context)})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+
+def _arrays_in(content: RecordDict, name: str) -> ArrayRecord | None:
+    return records_in(content, ArrayRecord).get(name)
 
 
 def _client(context: Context) -> int:

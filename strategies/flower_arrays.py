@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+
+R = TypeVar("R", ArrayRecord, MetricRecord)
 
 
 class ArrayView(Array):
@@ -113,13 +115,22 @@ class UnusableReplyError(ValueError):
     """A client's reply that the server cannot use; the text says why."""
 
 
+def records_in(content: RecordDict, kind: type[R]) -> dict[str, R]:
+    """Return a content's records of one kind by name.
+
+    Flower's own properties for this (``array_records``) make cycles that keep the content, arrays
+    and all, until Python looks for garbage.
+    """
+    return {name: record for name, record in content.items() if isinstance(record, kind)}
+
+
 def only_arrays(content: RecordDict) -> ArrayRecord:
     """Return a reply's arrays.
 
     Raises:
         UnusableReplyError: If it has none, or several records of them.
     """
-    arrays = list(content.array_records.values())
+    arrays = list(records_in(content, ArrayRecord).values())
     if len(arrays) != 1:
         raise UnusableReplyError(f"needs one ArrayRecord, got {len(arrays)}")
     return arrays[0]

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from flwr.app import MetricRecord, RecordDict
 
-from strategies.flower_arrays import UnusableReplyError
+from strategies.flower_arrays import UnusableReplyError, records_in
 
 LARGEST_COUNT = 2**53  # a claim beyond it is no count of examples
 LARGEST_LOSS = float(np.finfo(np.float32).max)  # so that sums and products of losses stay finite
@@ -14,7 +14,7 @@ LARGEST_LOSS = float(np.finfo(np.float32).max)  # so that sums and products of l
 
 def metrics_in(content: RecordDict) -> MetricRecord:
     """Return a reply's metrics: the first record of them, an empty one if it has none."""
-    return next(iter(content.metric_records.values()), MetricRecord())
+    return next(iter(records_in(content, MetricRecord).values()), MetricRecord())
 
 
 def number_in(metrics: MetricRecord, key: str, default: float) -> float:
@@ -46,9 +46,10 @@ def alike(reports: Sequence[RecordDict], weight: str) -> list[int]:
 
 def _form_of(content: RecordDict, weight: str) -> Hashable:
     """Return which numbers, and how many of each, a client reports; None if they are of no use."""
-    if len(content.metric_records) != 1:
+    records = records_in(content, MetricRecord)
+    if len(records) != 1:
         return None
-    ((name, metrics),) = content.metric_records.items()
+    ((name, metrics),) = records.items()
     figures = [
         x for value in metrics.values() for x in (value if isinstance(value, list) else [value])
     ]

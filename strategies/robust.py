@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from strategies.aggregation.aggregate import Aggregator, TooFewClientsError, weighted_sum
-from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays
+from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays, records_in
 from strategies.ledger import NO_REPLY, OK, ClientEntry, RoundLedger
 from strategies.memory import Memory, client_ids
 from strategies.oracle import Oracle
@@ -275,7 +275,7 @@ class RobustFedAvg(FedAvg):
                 with _told(entry):
                     read[row] = entry, self._read(reply, row, entry, rows)
                     if self.averages_metrics:
-                        reports[place] = RecordDict({**reply.content.metric_records})
+                        reports[place] = RecordDict({**records_in(reply.content, MetricRecord)})
             del reply  # its arrays lie in memory that the next ones need
             if self._sum is None:
                 continue

@@ -14,7 +14,7 @@ from clients.app import CLEAN_ARRAYS, round_of
 from clients.attacks import FACTS, Attack, Forged, Knowledge, Schedule
 from fl_testbed.engine.client_work import Outcome, Task
 from fl_testbed.engine.grid import ClientGrid
-from strategies.flower_arrays import Layout, UnusableReplyError
+from strategies.flower_arrays import Layout, UnusableReplyError, records_in
 from strategies.memory import Memory
 from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
@@ -110,8 +110,9 @@ class AdversaryGrid(ClientGrid):
             client = reply.metadata.src_node_id
             place = kind_of.get(client)
             clean = None
-            if not reply.has_error() and CLEAN_ARRAYS in reply.content.array_records:
-                clean = reply.content.array_records[CLEAN_ARRAYS]
+            if not reply.has_error():
+                clean = records_in(reply.content, ArrayRecord).get(CLEAN_ARRAYS)
+            if clean is not None:
                 del reply.content[CLEAN_ARRAYS]
             if place is not None and self._kinds[place].knowledge is Knowledge.BLIND:
                 reply = self._blindly(asked, place, reply)
@@ -263,7 +264,7 @@ class _Round:
 
     def update_of(self, reply: Message) -> Tensor | None:
         """Return a reply's update; None if there is none that the server could use."""
-        if reply.has_error() or len(reply.content.array_records) != 1:
+        if reply.has_error() or len(records_in(reply.content, ArrayRecord)) != 1:
             return None
         return self._update(_arrays_of(reply)[1], reply.metadata.src_node_id)
 
@@ -307,7 +308,7 @@ class _Round:
 
 
 def _arrays_of(message: Message) -> tuple[str, ArrayRecord]:
-    return next(iter(message.content.array_records.items()))
+    return next(iter(records_in(message.content, ArrayRecord).items()))
 
 
 class _Board:

@@ -30,6 +30,7 @@ from strategies.flower_arrays import (
     UnusableReplyError,
     only_arrays,
     record_of,
+    records_in,
     state_dict_of,
 )
 from strategies.ledger import ClientEntry, RoundLedger
@@ -98,7 +99,7 @@ class Recorder:
             halves, kept["exponent"] = halved(row - self._flat)
         self._rows[client] = halves
         sent = restored(self._flat, halves, kept["exponent"])
-        name = next(iter(reply.content.array_records))
+        name = next(iter(records_in(reply.content, ArrayRecord)))
         reply.content[name] = self._layout.read_flat(sent, self._start)
         return reply
 

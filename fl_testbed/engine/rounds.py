@@ -19,7 +19,7 @@ from fl_testbed.engine.run_folder import ARRAYS, Record, Row, State
 from fl_testbed.engine.sampling import Sampler
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
-from strategies.flower_arrays import Layout, in_types_of, state_dict_of
+from strategies.flower_arrays import Layout, in_types_of, records_in, state_dict_of
 from strategies.ledger import OK, ClientEntry, RoundLedger
 from strategies.observed import Observed
 from strategies.robust import RobustFedAvg
@@ -218,7 +218,7 @@ class Run:
             tables["personal.csv"] = [
                 (round_, client, self._role(client), *self._evaluate.of_client(client, model))
                 for client, kept in sorted(self._grid.states.items())
-                if (model := kept.array_records.get(PERSONAL)) is not None
+                if (model := records_in(kept, ArrayRecord).get(PERSONAL)) is not None
             ]
         if round_ == 0:
             tables["holdings.csv"] = holding_rows(self._federation)

@@ -1,5 +1,6 @@
 """What a run notes of its rounds, how models are judged, and what a summary makes of the tables."""
 
+import gc
 import math
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, RecordDict
 
+from clients.app import ShardClientApp
+from fl_testbed.data import Federation
 from fl_testbed.engine import federated
 from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.datasets import load_dataset
@@ -88,6 +91,21 @@ class TestRun:
             seen |= {row[1] for row in record.tables["clients.csv"]}
             assert [row[1] for row in record.tables["personal.csv"]] == sorted(seen)
         assert len(seen) > 5
+
+    def test_nothing_that_a_run_held_waits_for_python_to_look_for_garbage(self):
+        made = scenario(local_method={"kind": "ditto"}, attack={"kind": "alie"}, rounds=2)
+        data = load_dataset(made, None)
+        gc.freeze()
+        gc.disable()
+        try:
+            for _ in federated.records(data, made, -1, None):
+                pass
+            left = {type(thing) for thing in gc.get_objects()}
+        finally:
+            gc.enable()
+            gc.unfreeze()
+        large = (ShardClientApp, Federation, RecordDict, ArrayRecord)
+        assert not [kind for kind in left if issubclass(kind, large)]
 
     def test_a_mean_that_keeps_no_updates_needs_less_memory_and_knows_no_contributions(self):
         strategy = {"aggregation": {"kind": "mean"}}
