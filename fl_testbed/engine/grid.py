@@ -38,6 +38,7 @@ class ClientGrid(Grid):
         self._noted: set[str] = set()
         self.states: dict[int, RecordDict] = {}
         self._new_states: dict[int, RecordDict] = {}
+        self._packed: dict[int, Tensor] = {}  # states as bytes: most stay as they are in a round
         self._outbox: dict[str, Message] = {}
         self._n_pushed = count()
         self._run = empty_run()
@@ -82,20 +83,24 @@ class ClientGrid(Grid):
     def end_round(self) -> None:
         """Commit what clients kept in this round."""
         self.states.update(self._new_states)
+        for client in self._new_states:
+            self._packed.pop(client, None)
         self._new_states = {}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what clients keep, as bytes by client id."""
-        return {
-            str(client): torch.frombuffer(bytearray(to_bytes(record)), dtype=torch.uint8)
-            for client, record in self.states.items()
-        }
+        for client, record in self.states.items():
+            if record and client not in self._packed:
+                content = bytearray(to_bytes(record))
+                self._packed[client] = torch.frombuffer(content, dtype=torch.uint8)
+        return {str(client): content for client, content in self._packed.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take up what :meth:`state_dict` returned."""
         self.states = {
             int(client): from_bytes(content.numpy().tobytes()) for client, content in state.items()
         }
+        self._packed = {}
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the round's sample."""

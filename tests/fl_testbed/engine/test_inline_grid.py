@@ -59,6 +59,9 @@ def test_what_a_failing_client_put_into_its_state_is_void(cohort: int) -> None:
         before_and_after.append(counts(grid))
         grid.end_round()
         before_and_after.append(counts(grid))
+        resumed = InlineGrid(ClientApp(), client_timeout_s=60.0)
+        resumed.load_state_dict(grid.state_dict())
+        assert counts(resumed) == counts(grid)
     assert before_and_after == [{}, {0: 1, 1: 1, 2: 1}, {0: 1, 1: 1, 2: 1}, {0: 2, 1: 1, 2: 2}]
 
 
@@ -75,9 +78,11 @@ def test_a_client_may_forget_all_it_kept() -> None:
     app.train()(forget)
     grid = InlineGrid(app, client_timeout_s=60.0)
     grid.states = {0: RecordDict({"kept": ConfigRecord({"n": 1})})}
+    assert grid.state_dict()
     list(grid.send_and_receive([grid.create_message(RecordDict(), "train", 0, "1")]))
     grid.end_round()
     assert not grid.states[0]
+    assert not grid.state_dict()
 
 
 @pytest.mark.parametrize("sent", [record_of, lambda arrays: ArrayRecord([*arrays.values()])])
