@@ -14,6 +14,7 @@ from commands import SCENARIO, patches, run, succeed
 from typer.testing import CliRunner
 
 from fl_testbed import __main__, cli
+from fl_testbed.engine.run_writer import Options
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 
 FAULTS = {
@@ -116,6 +117,25 @@ def test_a_command_may_run_some_variants(options, said: str, tmp_path: Path, mon
     sweep = "\nvariants: {aa: {}, b: {}, 'b,c': {}}\nsweep: {training.lr: [0.1, 0.2]}\n"
     (tmp_path / "scenario.yaml").write_text(SCENARIO + sweep)
     assert run("run", "scenario.yaml", *options, cwd=tmp_path).stderr == f"{said}\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_part"),
+    [
+        (["--set", "rounds=1"], False),
+        (["--set", "seed=1"], True),
+        (["--variant", "default"], True),
+    ],
+)
+def test_a_command_for_one_seed_or_variant_is_a_part_of_a_sweep(
+    settings: list[str], is_part: bool, tmp_path: Path, monkeypatch
+) -> None:
+    def chosen(scenarios: list[Scenario], options: Options, *_: object) -> None:
+        raise ScenarioError(Fault("", "", str(options.is_part)))
+
+    monkeypatch.setattr("fl_testbed.engine.launch.launch", chosen)
+    (tmp_path / "scenario.yaml").write_text(SCENARIO)
+    assert run("run", "scenario.yaml", *settings, cwd=tmp_path).stderr == f"{is_part}\n"
 
 
 def test_clients_that_hold_nothing_to_show_are_a_fault(tmp_path: Path) -> None:
@@ -223,6 +243,7 @@ def test_ctrl_c_when_all_is_done_ends_without_a_traceback() -> None:
     text = """
 import atexit, os, signal
 from fl_testbed import __main__, cli
+from fl_testbed.engine.run_writer import Options
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
 cli.main = lambda: None
 atexit.register(os.kill, os.getpid(), signal.SIGINT)
