@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from math import inf, prod
 
-import psutil
 import torch
 
 from clients.attacks import Knowledge
 from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache, by_dataset
+from fl_testbed.engine.free_memory import free_memory
 from fl_testbed.engine.models import buffers_of, outlined_model
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
 from fl_testbed.scenario.flower_strategy import FlowerStrategySpec
@@ -63,7 +63,7 @@ def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
     Raises:
         ScenarioError: With a fault for each of them.
     """
-    available = psutil.virtual_memory().available
+    available = free_memory()
     faults: list[Fault] = []
     for scenario in _one_of_each_variant(scenarios):
         d, needed = server_memory(scenario, datasets.get(scenario))
@@ -85,7 +85,7 @@ def fits_side_by_side(
     """Whether that many runs fit into free memory at once."""
     each = _one_of_each_variant(scenarios)
     largest = max(server_memory(scenario, datasets.get(scenario))[1] for scenario in each)
-    return n_workers * largest < SHARE_OF_FREE * psutil.virtual_memory().available / 2
+    return n_workers * largest < SHARE_OF_FREE * free_memory() / 2
 
 
 def _one_of_each_variant(scenarios: Sequence[Scenario]) -> list[Scenario]:

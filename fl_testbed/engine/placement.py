@@ -2,11 +2,11 @@
 
 import os
 
-import psutil
 import torch
 
 from clients.device_memory import CudaMemory, DeviceMemory, HostMemory
 from fl_testbed.data import Dataset
+from fl_testbed.engine.free_memory import free_memory
 from fl_testbed.engine.memory import server_memory
 from fl_testbed.scenario import AnyScenario, EngineSpec, Fault, Scenario, ScenarioError
 from strategies.shapes import CPU
@@ -55,7 +55,7 @@ def training_memory(engine: EngineSpec) -> DeviceMemory:
     device = device_of(engine)
     if device.type == "cuda":
         return CudaMemory(device, 1 / _n_sharing, limit)
-    return HostMemory(lambda: psutil.virtual_memory().available // _n_sharing, limit)
+    return HostMemory(lambda: free_memory() // _n_sharing, limit)
 
 
 def largest_cohort(scenario: Scenario, device: torch.device, n_workers: int = 1) -> int:
