@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import PathFinder
-from pathlib import Path
 from types import FrameType
 
 from fl_testbed.engine.errors import PoolError
@@ -122,4 +121,5 @@ def ctrl_c_waits() -> Iterator[None]:
 def _own_token() -> str | None:
     """Return this process's token, unless the user has one: the same each time, as Ray reads it
     once, though somebody else's Ray may write one in the meantime."""
-    return None if (Path.home() / ".ray" / "auth_token").exists() else secrets.token_hex(32)
+    theirs = os.path.expanduser("~/.ray/auth_token")  # a container's user may have no home at all
+    return None if os.path.exists(theirs) else secrets.token_hex(32)

@@ -43,7 +43,7 @@ def write_report(
         svg = Markup(_inline(drawing.read_text(encoding="utf-8"), picture.name))
         shown.append({"title": picture.title, "caption": picture.caption, "svg": svg})
     page = folder / "report.html"
-    write_whole(page, _page(comparison, runs, shown, folder).encode())
+    write_whole(page, _page(comparison, runs, shown, folder).encode(errors="replace"))
     return page
 
 

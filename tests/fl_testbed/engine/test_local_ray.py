@@ -38,6 +38,13 @@ def test_a_users_own_token_stays_in_use(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("asked_anew")
+def test_a_user_without_a_home_has_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    keep_others_out()
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+@pytest.mark.usefixtures("asked_anew")
 def test_all_clusters_of_a_process_have_the_token_that_ray_has_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
