@@ -43,7 +43,11 @@ def tables() -> dict[str, pages.Rows]:
 
     def cell(method: tuple[str, str], at: tuple[str, str]) -> str:
         own = pages.where(shown, lift=method[0], defence=method[1], federation=at[0])
-        return runs.weights(own) if at[1] == "weights" else pages.mean_pm(own[at[1]])
+        if at[1] == "weights":
+            return runs.weights(own)
+        # An interval of an ASR with two peaks would reach beyond what there can be.
+        of = pages.mean_range if at[1] == "attack_success" else pages.mean_pm
+        return of(own[at[1]])
 
     columns = runs.in_each(shown, heads, runs.SUFFERING)
     return {"headline": pages.crossed("", METHODS, columns, cell)}

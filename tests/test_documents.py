@@ -11,6 +11,7 @@ import yaml
 from clients.shard import Role
 from experiments import pages
 from experiments.oil_and_water_federated import runs
+from experiments.oil_and_water_federated.seeds import table as seeds
 from experiments.oil_and_water_federated.tuning import table as tuning
 from experiments.oil_and_water_federated.weights import table as weights
 from fl_testbed.engine.rounds import COLUMNS
@@ -75,6 +76,23 @@ def test_a_weight_explains_as_much_as_the_results_say():
     near, far = ([f"{float(line[at]):.0f}" for at in (1, 3)] for line in (others, coordinate))
     said = f"on average {near[0]} point from .* and {near[1]} on Adult.* cost {far[0]} and {far[1]}"
     assert re.search(said, weights.PAGE.read_text(encoding="utf-8"))
+
+
+def test_new_seeds_are_counted_as_the_results_have_them():
+    rows = seeds.new_seeds(runs.HERE)
+    fashion = rows[rows["federation"] == "fashion_mnist"].groupby(["variant", "point"])
+    both, low = fashion["both"].sum(), fashion["worst_group"].agg(lambda own: (own < 5).sum())
+    first = both["agnostic_multi_krum", ""]
+    others = (
+        both["fedmgda_plus_norm_clipping", ""],
+        both["fedmgda_plus_geometric_median", "combinations"],
+    )
+    lost = low["agnostic_multi_krum", "unattacked"]
+    top = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"in {first} of 20 new seeds" in top
+    assert f"below 5 in {lost} of 20 seeds" in top
+    said = f"both in {first}, {others[0]} and {others[1]} seeds of 20"
+    assert said in seeds.PAGE.read_text(encoding="utf-8")
 
 
 def test_constants_that_are_tried_again_are_those_that_the_results_choose():

@@ -1,6 +1,6 @@
 """Runs questions and writes what came out: results, tables in the pages, figures.
 
-    python -m experiments.oil_and_water_federated.run                  # all nine
+    python -m experiments.oil_and_water_federated.run                  # all ten
     python -m experiments.oil_and_water_federated.run defences
 
 Runs that are done are kept, unfinished ones go on. ``--quick`` runs one seed of what the figures
@@ -26,10 +26,11 @@ QUESTIONS = (
     "sensitivity",
     "tuning",
     "weights",
+    "seeds",
 )
 """Each is a folder; later ones show results of earlier ones too."""
-NOT_QUICK = {"tuning"}
-"""What is chosen on some seeds and tried on others cannot be shown by one."""
+NOT_QUICK = {"tuning", "seeds"}
+"""What is said of several seeds cannot be shown by one."""
 IN_TABLES_ALONE = {
     "defences": {"no_attack", "min_max", "minority_mimic"},
     "reweightings": {"no_attack", "afl", "drfa", "tilted", "q_fedavg"},
@@ -48,7 +49,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown question {', '.join(sorted(unknown))}: {', '.join(QUESTIONS)}")
     if arguments.quick and NOT_QUICK & {*arguments.questions}:
-        parser.error(f"no quick look at {', '.join(NOT_QUICK)}: one seed does not show it")
+        parser.error(f"no quick look at {', '.join(sorted(NOT_QUICK))}: one seed does not show it")
     out = arguments.out / "quick" if arguments.quick else arguments.out
     results = out / "results" if arguments.quick else runs.HERE
     asked = arguments.questions or {*QUESTIONS} - (NOT_QUICK if arguments.quick else set())

@@ -31,6 +31,7 @@ NAMES = {
     "none": "no lift",
     "krum": "Krum",
     "multi_krum": "Multi-Krum",
+    "multi_krum_told_2": "Multi-Krum, told 2",
     "bulyan": "Bulyan",
     "coordinate_median": "coordinate median",
     "trimmed_mean": "trimmed mean",

@@ -88,5 +88,5 @@ def n_runs() -> list[list[str]]:
     counts = {question: len(runs.kept(question, runs.HERE)) for question in QUESTIONS}
     files = (HERE.parent / "escapes").glob("*.csv")
     lines = [["question", "runs"], *([name, f"{n:,}"] for name, n in counts.items())]
-    lines.append(["all nine", f"{sum(counts.values()):,}"])
+    lines.append(["all ten", f"{sum(counts.values()):,}"])
     return [*lines, ["escapes", f"{sum(len(pd.read_csv(file)) for file in files):,}"]]
