@@ -14,10 +14,11 @@ import yaml
 from matplotlib.figure import Figure
 
 from fl_testbed.console import RunProgress, make_console
+from fl_testbed.engine.earlier_runs import run_folder
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.launch import launch
+from fl_testbed.engine.options import Options
 from fl_testbed.engine.replay import replay as replay_runs
-from fl_testbed.engine.run_writer import Options, run_folder
 from fl_testbed.engine.threads import threads_given_back
 from fl_testbed.kinds import kind_of
 from fl_testbed.metrics import read_table

@@ -143,8 +143,9 @@ def run(
 ) -> None:
     """Run all variants and seeds of scenarios, then compare them."""
     with _loading():
+        from fl_testbed.engine.earlier_runs import run_folder
         from fl_testbed.engine.launch import launch
-        from fl_testbed.engine.run_writer import Options, run_folder
+        from fl_testbed.engine.options import Options
         from fl_testbed.kinds import kind_of
         from fl_testbed.report.comparison import compare
         from fl_testbed.report.figures.style import save
@@ -235,8 +236,8 @@ def replay_(
 ) -> None:
     """Apply another strategy to the very updates that runs recorded: whom would it have heard?"""
     with _loading():
+        from fl_testbed.engine.options import Options
         from fl_testbed.engine.replay import replay
-        from fl_testbed.engine.run_writer import Options
         from fl_testbed.report.columns import HEARD
         from fl_testbed.report.comparison import compare
         from fl_testbed.report.formats import terminal

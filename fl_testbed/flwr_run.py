@@ -19,9 +19,11 @@ from flwr.serverapp import Grid, ServerApp
 from clients.app import identify
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.data import Dataset
+from fl_testbed.engine.earlier_runs import run_folder
 from fl_testbed.engine.flower_engine import answer, run_on_nodes
 from fl_testbed.engine.launch import launch
-from fl_testbed.engine.run_writer import Options, RunWriter, run_folder
+from fl_testbed.engine.options import Options
+from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.report.comparison import compare
 from fl_testbed.report.formats import terminal
 from fl_testbed.report.results import find_runs

@@ -7,21 +7,12 @@ from pathlib import Path
 from fl_testbed.data import Dataset
 from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, by_dataset
+from fl_testbed.engine.earlier_runs import check_folders, goes_on, other_data, refuse, run_folder
 from fl_testbed.engine.local_ray import keep_others_out
+from fl_testbed.engine.options import Options, Progress
 from fl_testbed.engine.placement import check_device, gpus
 from fl_testbed.engine.run_folder import RunFolder
-from fl_testbed.engine.run_writer import (
-    Compute,
-    Kind,
-    Options,
-    Progress,
-    RunWriter,
-    check_folders,
-    goes_on,
-    other_data,
-    refuse,
-    run_folder,
-)
+from fl_testbed.engine.run_writer import Compute, Kind, RunWriter
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.own_specs import fresh_code

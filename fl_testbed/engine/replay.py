@@ -7,11 +7,12 @@ from pathlib import Path
 
 from fl_testbed.data import DataError, Federation
 from fl_testbed.engine.datasets import DatasetCache, checked_federation
+from fl_testbed.engine.earlier_runs import check_folders, other_data, refuse, run_folder
 from fl_testbed.engine.errors import TakenError
+from fl_testbed.engine.options import Options
 from fl_testbed.engine.recorded_updates import replayed
 from fl_testbed.engine.rounds import COLUMNS, client_row, holding_rows
 from fl_testbed.engine.run_folder import UPDATES, RunFolder
-from fl_testbed.engine.run_writer import Options, check_folders, other_data, refuse, run_folder
 from fl_testbed.engine.summary import described, heard_and_lifted
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.faults import EXPANSION_KEYS

@@ -1,98 +1,28 @@
 """One run of a command: what it leaves in its folder, and whoever is told of it."""
 
 import errno
-import json
-import os
-import platform
-import re
-import shutil
-import subprocess
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
-import yaml
 
 from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache
+from fl_testbed.engine.earlier_runs import check_folders, goes_on, other_data, run_folder
+from fl_testbed.engine.environment import ENVIRONMENT, data_of, environment
 from fl_testbed.engine.errors import NobodyHeardError, PoolError, TakenError, TrackerError
-from fl_testbed.engine.installation import versions
-from fl_testbed.engine.placement import gpus
-from fl_testbed.engine.run_folder import Evaluated, Record, RunFolder, State
-from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
+from fl_testbed.engine.options import Options, Progress, Tracker
+from fl_testbed.engine.run_folder import Record, State
+from fl_testbed.scenario import AnyScenario, ScenarioError
 from fl_testbed.scenario.initial_model import COPY
-from fl_testbed.scenario.leaves import leaves
-from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.own_specs import own_specs
-from fl_testbed.scenario.places import place_of_run
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
-ENVIRONMENT = "environment.json"
-N_NAMED = 3  # keys in which a scenario differs from the one before
-NO_STATE = "its strategy has no state_dict, or Flower's engine keeps what its clients remember"
-
-
-class Progress(Protocol):
-    """Whoever wants to be told how the runs go."""
-
-    def begin(self, scenario: AnyScenario, first_round: int) -> None:
-        """Be told that a run begins."""
-
-    def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluated | None) -> None:
-        """Be told that a round is done."""
-
-    def note(self, text: str) -> None:
-        """Be told of a decision of the engine; the same one may come from every run."""
-
-    def end(self, scenario: AnyScenario, outcome: str) -> None:
-        """Be told that a run is done."""
-
-
-class Tracker(Protocol):
-    """One run, as a program for experiments is told of it. Nothing is ever read back from there.
-
-    Each of these may raise a TrackerError: the run goes on without the tracker.
-    """
-
-    def round(self, round_: int, tables: Mapping[str, pd.DataFrame], /) -> None:
-        """Be told a round's rows of the run folder's tables, by file name, before they are written.
-
-        A run that was killed may tell its last round again, the same, when it goes on.
-        """
-
-    def done(self, summary: Mapping[str, Any], /) -> None:
-        """Be told the summary."""
-
-    def failed(self, reason: str, /) -> None:
-        """Be told why there is no summary."""
-
-
-StartTracker = Callable[[AnyScenario, Path, int], Tracker]
-"""Makes a tracker from a run's scenario, its folder, and the last round done, -1 if none."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run: nothing here changes a result."""
-
-    out: Path
-    data_dir: Path | None
-    command: str
-    resume: bool = False
-    redo: bool = False
-    """Whether a run of another scenario, or one that cannot go on, makes room for a new one."""
-    trackers: Sequence[StartTracker] = ()
-    switch: str = "--{}"
-    """How whoever gave the command writes ``resume`` or ``redo``."""
-    is_part: bool = False
-    """Whether some runs of a sweep were left out by name: they stay planned."""
 
 
 class Kind(Protocol):
@@ -120,143 +50,6 @@ class Kind(Protocol):
     def summarise(self, folder: Path, scenario: Any, /) -> dict[str, Any]:
         """Return the summary of a run, from its tables alone."""
         ...
-
-
-def run_folder(out: Path, scenario: AnyScenario) -> RunFolder:
-    """Return the folder of a run."""
-    return RunFolder(place_of_run(out / scenario.name, scenario.variant, scenario.seed))
-
-
-def check_folders(
-    scenarios: Sequence[AnyScenario], options: Options, *, claimed: bool = False
-) -> list[AnyScenario]:
-    """Return the scenarios that are still to run, in order; their folders may be claimed by now.
-
-    Raises:
-        ScenarioError: If there can be no such folder, or it holds another scenario's run, or an
-            unfinished one, and the options do not say what to do with it.
-    """
-    left: list[AnyScenario] = []
-    faults: dict[str, list[Path]] = {}
-    resume, redo = map(options.switch.format, ("resume", "redo"))
-    for scenario in scenarios:
-        folder = run_folder(options.out, scenario)
-        file = next((p for p in (folder.path, *folder.path.parents) if p.is_file()), None)
-        if file is not None:
-            text = "is a file where a folder is needed: choose another --out, or move it away"
-            faults.setdefault(text, []).append(file)
-            continue
-        text, there = None, folder.read("scenario.yaml")
-        if there is None:
-            left.append(scenario)
-        elif there != scenario.to_yaml():
-            left.append(scenario)
-            is_begun = _begins(there, scenario)
-            if is_begun and folder.has_checkpoint and not (options.resume or options.redo):
-                text = f"holds a run of fewer rounds: add {resume} to go on after them"
-            elif not (options.redo or goes_on(folder, scenario, options)):
-                apart = _apart(there, scenario.identity())
-                lost = _why_lost(there, scenario)
-                text = (
-                    f"holds a run of another scenario{apart}{lost}: add {redo} to run it "
-                    "again in its place, or choose another --out"
-                )
-        elif folder.read("summary.json") is None:
-            left.append(scenario)
-            if not folder.has_checkpoint:
-                continue
-            if not scenario.can_resume and not options.redo:
-                text = (
-                    f"holds an unfinished run, which cannot go on in the middle: {NO_STATE}. "
-                    f"Add {redo} to run it again"
-                )
-            elif scenario.can_resume and not options.resume:
-                text = f"holds an unfinished run: add {resume} to go on, or remove the folder"
-        if text is not None:  # neither of which shall be done while it goes on
-            taken = None if claimed else folder.taken()
-            faults.setdefault(taken or text, []).append(folder.path)
-    refuse(faults)
-    return left
-
-
-def refuse(faults: Mapping[str, Sequence[Path]]) -> None:
-    """Raise ScenarioError if there are faults: of those that many runs have, the first is named."""
-    told = []
-    for text, paths in faults.items():
-        others = len(set(paths)) - 1
-        more = f" (and {others} more run{'s' * (others > 1)})" * (others > 0)
-        told.append(Fault(f"{paths[0]}{more}", "", text))
-    if told:
-        raise ScenarioError(*told)
-
-
-def goes_on(folder: RunFolder, scenario: AnyScenario, options: Options) -> bool:
-    """Whether what a folder holds is gone on with: this run, or the same of fewer rounds."""
-    asked = options.resume and scenario.can_resume and folder.has_checkpoint
-    there = folder.read("scenario.yaml") or ""
-    return asked and (there == scenario.to_yaml() or _begins(there, scenario))
-
-
-def data_of(scenario: AnyScenario, dataset: Dataset) -> dict[str, Any]:
-    """Return what a run's ``environment.json`` says of its data, and of what it asked for."""
-    spec = scenario.dataset
-    asked = spec.model_dump(mode="json", exclude={"minority"}, exclude_none=True)
-    return {
-        "fingerprint": dataset.fingerprint,
-        "train": len(dataset.train),
-        "test": len(dataset.test),
-        "of": asked | ({"seed": scenario.seed} if spec.split_by_seed else {}),
-    }
-
-
-def other_data(folder: RunFolder, dataset: Dataset) -> str | None:
-    """Say that a folder's run is on other data than these; None if it is not, or does not say."""
-    try:
-        there = json.loads(folder.read(ENVIRONMENT) or "{}")["data"]["fingerprint"]
-    except (ValueError, LookupError, TypeError):  # an earlier version's, or somebody's own file
-        return None
-    if there == dataset.fingerprint:
-        return None
-    return f"a run on other data (fingerprint {there}, now {dataset.fingerprint})"
-
-
-def _begins(there: str, scenario: AnyScenario) -> bool:
-    """Whether a scenario differs from another in that it has fewer rounds, and in no figure."""
-    shorter = _of_fewer_rounds(there, scenario)
-    return shorter is not None and shorter.may_be_longer
-
-
-def _why_lost(there: str, scenario: AnyScenario) -> str:
-    """Say why what is there is not gone on with, if it is a run of fewer rounds."""
-    shorter = _of_fewer_rounds(there, scenario)
-    if shorter is None:
-        return ""
-    if not shorter.can_resume:
-        return f" and cannot go on, as {NO_STATE}"
-    if not shorter.may_be_longer:
-        return " and cannot go on, as its last round was evaluated only because it was the last"
-    return " and keeps nothing to go on from"
-
-
-def _of_fewer_rounds(there: str, scenario: AnyScenario) -> AnyScenario | None:
-    """Return the same scenario of fewer rounds, if that is what is there."""
-    found = re.search(r"^rounds: (\d+)$", there, re.MULTILINE)
-    if found is None or int(found[1]) >= scenario.rounds:
-        return None
-    shorter = scenario.model_copy(update={"rounds": int(found[1])})
-    return shorter if shorter.to_yaml() == there else None
-
-
-def _apart(there: str, wanted: dict[str, Any]) -> str:
-    """Name the first keys in which two scenarios differ; of own code that was changed, its file."""
-    other = dict(leaves(wanted))
-    try:
-        one = dict(leaves(yaml.safe_load(there)))
-    except yaml.YAMLError:  # somebody's own file
-        return ""
-    keys = [key for key in other | one if one.get(key, "") != other.get(key, "")]
-    keys = [re.sub(r"(.+)\.sha256$", r"the file of \1", key) for key in keys]
-    return f", which differs in {named(keys, N_NAMED)}" if keys else ""
 
 
 class RunWriter:
@@ -439,43 +232,3 @@ class RunWriter:
 
 Compute = Callable[[RunWriter, Any, Dataset], None]
 """Computes a run and writes it: the writer's scenario, with its own code run anew."""
-
-
-def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:
-    """Return what a reader needs to judge or repeat a run besides its scenario."""
-    return {
-        "command": command,
-        "engine": scenario.engine.model_dump(mode="json"),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": versions(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "gpus": gpus(),
-        "decisions": [],
-    }
-
-
-def _processor() -> str:
-    """Return the CPU's model: on another the last bits of results may differ."""
-    with suppress(OSError):  # Linux alone has it, where platform says no more than x86_64
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-@cache
-def _commit(checkout: Path = Path(__file__).parents[2]) -> str | None:
-    """Return the commit of the code, as it was when a process first asked: that is what runs."""
-    git = shutil.which("git")
-    if git is None or not (checkout / ".git").exists():  # installed, maybe in somebody's repository
-        return None
-    result = subprocess.run(
-        [git, "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return result.stdout.strip() or None

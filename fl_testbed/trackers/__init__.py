@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fl_testbed.engine.errors import TrackerError
-from fl_testbed.engine.run_writer import StartTracker
+from fl_testbed.engine.options import StartTracker
 from fl_testbed.metrics import answered
 from fl_testbed.report.histories import weight_ratios_by_round
 from fl_testbed.scenario import Fault, ScenarioError

@@ -15,8 +15,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from fl_testbed.engine.errors import TrackerError
+from fl_testbed.engine.options import StartTracker
 from fl_testbed.engine.run_folder import RunFolder
-from fl_testbed.engine.run_writer import StartTracker
 from fl_testbed.report.results import numbers
 from fl_testbed.scenario import AnyScenario
 from fl_testbed.scenario.leaves import leaves

@@ -26,7 +26,7 @@ from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.models import build_model
-from fl_testbed.engine.run_writer import Options
+from fl_testbed.engine.options import Options
 from fl_testbed.scenario import ScenarioError, load_scenarios
 
 REPOSITORY = Path(__file__).parents[2]

@@ -11,8 +11,9 @@ import pytest
 from commands import SCENARIO, assert_same_results, run, write_scenario
 from safetensors.numpy import load_file
 
+from fl_testbed.engine.earlier_runs import run_folder
 from fl_testbed.engine.launch import launch
-from fl_testbed.engine.run_writer import Options, run_folder
+from fl_testbed.engine.options import Options
 from fl_testbed.scenario import ScenarioError, load_scenarios
 
 BUILT_IN = {

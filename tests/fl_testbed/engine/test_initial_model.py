@@ -22,8 +22,8 @@ from fl_testbed.centralized import experiment
 from fl_testbed.centralized.preparation import model_of
 from fl_testbed.engine.datasets import DatasetCache
 from fl_testbed.engine.launch import launch
+from fl_testbed.engine.options import Options
 from fl_testbed.engine.run_folder import Record, RunFolder
-from fl_testbed.engine.run_writer import Options
 from fl_testbed.scenario import CentralizedScenario, ScenarioError, load_scenarios
 
 MORE = """

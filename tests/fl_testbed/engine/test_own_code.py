@@ -10,7 +10,7 @@ from commands import assert_same_results, run, run_folders, succeed
 from own_code import write_own_scenario
 
 from fl_testbed.engine.launch import launch
-from fl_testbed.engine.run_writer import Options
+from fl_testbed.engine.options import Options
 from fl_testbed.scenario import ScenarioError, load_scenarios
 from fl_testbed.scenario.users_code import OwnCodeError
 

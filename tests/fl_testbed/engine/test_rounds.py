@@ -15,13 +15,13 @@ from fl_testbed.data import Federation
 from fl_testbed.engine import federated
 from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.datasets import load_dataset
+from fl_testbed.engine.environment import data_of
 from fl_testbed.engine.errors import NobodyHeardError
 from fl_testbed.engine.evaluation import Evaluator
 from fl_testbed.engine.memory import server_memory
 from fl_testbed.engine.models import build_model
 from fl_testbed.engine.rounds import COLUMNS
 from fl_testbed.engine.run_folder import RunFolder
-from fl_testbed.engine.run_writer import data_of
 from fl_testbed.engine.summary import described, summarise
 from fl_testbed.scenario import Scenario
 

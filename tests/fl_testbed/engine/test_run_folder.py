@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from fl_testbed.engine import run_folder
 from fl_testbed.engine.client_work import attempt
+from fl_testbed.engine.environment import _commit
 from fl_testbed.engine.run_folder import CHECKPOINT, Record, RunFolder
-from fl_testbed.engine.run_writer import _commit
 
 COLUMNS = {"rounds.csv": ("round", "loss")}
 

@@ -20,9 +20,11 @@ from fl_testbed.data import DataError, Dataset, Federation
 from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, check_data, check_each, load_dataset
+from fl_testbed.engine.earlier_runs import check_folders, run_folder
 from fl_testbed.engine.launch import launch, write_plan
+from fl_testbed.engine.options import Options
 from fl_testbed.engine.run_folder import CHECKPOINT, WRITER, Record, RunFolder
-from fl_testbed.engine.run_writer import Options, RunWriter, check_folders, run_folder
+from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 
 VARIANTS = """

@@ -1,0 +1,146 @@
+"""What earlier commands left in the folders of runs, and which runs are therefore left to do."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fl_testbed.data import Dataset
+from fl_testbed.engine.environment import ENVIRONMENT
+from fl_testbed.engine.options import Options
+from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
+from fl_testbed.scenario.leaves import leaves
+from fl_testbed.scenario.naming import named
+from fl_testbed.scenario.places import place_of_run
+
+N_NAMED = 3  # keys in which a scenario differs from the one before
+NO_STATE = "its strategy has no state_dict, or Flower's engine keeps what its clients remember"
+
+
+def run_folder(out: Path, scenario: AnyScenario) -> RunFolder:
+    """Return the folder of a run."""
+    return RunFolder(place_of_run(out / scenario.name, scenario.variant, scenario.seed))
+
+
+def check_folders(
+    scenarios: Sequence[AnyScenario], options: Options, *, claimed: bool = False
+) -> list[AnyScenario]:
+    """Return the scenarios that are still to run, in order; their folders may be claimed by now.
+
+    Raises:
+        ScenarioError: If there can be no such folder, or it holds another scenario's run, or an
+            unfinished one, and the options do not say what to do with it.
+    """
+    left: list[AnyScenario] = []
+    faults: dict[str, list[Path]] = {}
+    resume, redo = map(options.switch.format, ("resume", "redo"))
+    for scenario in scenarios:
+        folder = run_folder(options.out, scenario)
+        file = next((p for p in (folder.path, *folder.path.parents) if p.is_file()), None)
+        if file is not None:
+            text = "is a file where a folder is needed: choose another --out, or move it away"
+            faults.setdefault(text, []).append(file)
+            continue
+        text, there = None, folder.read("scenario.yaml")
+        if there is None:
+            left.append(scenario)
+        elif there != scenario.to_yaml():
+            left.append(scenario)
+            is_begun = _begins(there, scenario)
+            if is_begun and folder.has_checkpoint and not (options.resume or options.redo):
+                text = f"holds a run of fewer rounds: add {resume} to go on after them"
+            elif not (options.redo or goes_on(folder, scenario, options)):
+                apart = _apart(there, scenario.identity())
+                lost = _why_lost(there, scenario)
+                text = (
+                    f"holds a run of another scenario{apart}{lost}: add {redo} to run it "
+                    "again in its place, or choose another --out"
+                )
+        elif folder.read("summary.json") is None:
+            left.append(scenario)
+            if not folder.has_checkpoint:
+                continue
+            if not scenario.can_resume and not options.redo:
+                text = (
+                    f"holds an unfinished run, which cannot go on in the middle: {NO_STATE}. "
+                    f"Add {redo} to run it again"
+                )
+            elif scenario.can_resume and not options.resume:
+                text = f"holds an unfinished run: add {resume} to go on, or remove the folder"
+        if text is not None:  # neither of which shall be done while it goes on
+            taken = None if claimed else folder.taken()
+            faults.setdefault(taken or text, []).append(folder.path)
+    refuse(faults)
+    return left
+
+
+def refuse(faults: Mapping[str, Sequence[Path]]) -> None:
+    """Raise ScenarioError if there are faults: of those that many runs have, the first is named."""
+    told = []
+    for text, paths in faults.items():
+        others = len(set(paths)) - 1
+        more = f" (and {others} more run{'s' * (others > 1)})" * (others > 0)
+        told.append(Fault(f"{paths[0]}{more}", "", text))
+    if told:
+        raise ScenarioError(*told)
+
+
+def goes_on(folder: RunFolder, scenario: AnyScenario, options: Options) -> bool:
+    """Whether what a folder holds is gone on with: this run, or the same of fewer rounds."""
+    asked = options.resume and scenario.can_resume and folder.has_checkpoint
+    there = folder.read("scenario.yaml") or ""
+    return asked and (there == scenario.to_yaml() or _begins(there, scenario))
+
+
+def other_data(folder: RunFolder, dataset: Dataset) -> str | None:
+    """Say that a folder's run is on other data than these; None if it is not, or does not say."""
+    try:
+        there = json.loads(folder.read(ENVIRONMENT) or "{}")["data"]["fingerprint"]
+    except (ValueError, LookupError, TypeError):  # an earlier version's, or somebody's own file
+        return None
+    if there == dataset.fingerprint:
+        return None
+    return f"a run on other data (fingerprint {there}, now {dataset.fingerprint})"
+
+
+def _begins(there: str, scenario: AnyScenario) -> bool:
+    """Whether a scenario differs from another in that it has fewer rounds, and in no figure."""
+    shorter = _of_fewer_rounds(there, scenario)
+    return shorter is not None and shorter.may_be_longer
+
+
+def _why_lost(there: str, scenario: AnyScenario) -> str:
+    """Say why what is there is not gone on with, if it is a run of fewer rounds."""
+    shorter = _of_fewer_rounds(there, scenario)
+    if shorter is None:
+        return ""
+    if not shorter.can_resume:
+        return f" and cannot go on, as {NO_STATE}"
+    if not shorter.may_be_longer:
+        return " and cannot go on, as its last round was evaluated only because it was the last"
+    return " and keeps nothing to go on from"
+
+
+def _of_fewer_rounds(there: str, scenario: AnyScenario) -> AnyScenario | None:
+    """Return the same scenario of fewer rounds, if that is what is there."""
+    found = re.search(r"^rounds: (\d+)$", there, re.MULTILINE)
+    if found is None or int(found[1]) >= scenario.rounds:
+        return None
+    shorter = scenario.model_copy(update={"rounds": int(found[1])})
+    return shorter if shorter.to_yaml() == there else None
+
+
+def _apart(there: str, wanted: dict[str, Any]) -> str:
+    """Name the first keys in which two scenarios differ; of own code that was changed, its file."""
+    other = dict(leaves(wanted))
+    try:
+        one = dict(leaves(yaml.safe_load(there)))
+    except yaml.YAMLError:  # somebody's own file
+        return ""
+    keys = [key for key in other | one if one.get(key, "") != other.get(key, "")]
+    keys = [re.sub(r"(.+)\.sha256$", r"the file of \1", key) for key in keys]
+    return f", which differs in {named(keys, N_NAMED)}" if keys else ""
