@@ -227,6 +227,11 @@ def run_on_flower(
                     "init_args": ray_arguments,
                 },
             )
+    except RuntimeError as fault:  # of Flower's, which says no more than that there was another
+        cause: BaseException = fault
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise cause from None
     finally:  # after a Ctrl-C the server would go on waiting for nodes that are no more
         stopped.set()
         for thread in threads:

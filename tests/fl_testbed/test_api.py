@@ -107,6 +107,15 @@ def test_a_ctrl_c_while_ray_starts_leaves_no_cluster_in_the_way_of_the_next_run(
     assert ended
 
 
+def test_what_keeps_flower_from_starting_is_told(files, tmp_path, monkeypatch):
+    def ended(**named):
+        raise RuntimeError("An error was encountered.") from OSError("path too long")
+
+    monkeypatch.setattr(flower_engine, "run_simulation", ended)
+    with pytest.raises(api.RunFailedError, match="failed: OSError: path too long"):
+        api.run(files[0], out=tmp_path / "runs", engine="flower")
+
+
 def test_groups_and_variants_may_have_the_names_of_missing_values(tmp_path):
     (tmp_path / "own.py").write_text(WITH_GLASSES)
     dataset = "{kind: 'own.py:faces', minority: {kind: attributes, by: [glasses], groups: [NA]}}"
