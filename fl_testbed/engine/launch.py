@@ -190,6 +190,6 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> list[str]:
                 notes.append(
                     f"{place} has variants of earlier commands ({named(others, N_NAMED)}): {what}"
                 )
-            runs += [run for run in there if run not in runs]
+            runs = list(dict.fromkeys([*runs, *there]))
             folder.write_json(PLAN, {"command": command, "runs": runs})
     return notes
