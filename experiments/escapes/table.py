@@ -15,7 +15,7 @@ import pandas as pd
 
 from experiments import pages
 from experiments.oil_and_water_federated import runs
-from experiments.oil_and_water_federated.combinations.table import FAIR, reached
+from experiments.oil_and_water_federated.combinations.table import FAIR, SAFE, reached
 from fl_testbed.metrics import read_table
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
@@ -30,6 +30,8 @@ FILES = {
     "fashion_attackers": ("fashion_attackers",),
     "adult_attackers": ("adult_attackers",),
     "inside_clients": ("inside_clients",),
+    "fashion_seeds": ("fashion_seeds",),
+    "adult_seeds": ("adult_seeds",),
 }
 """Result files, and the scenarios whose runs are in them."""
 SHARES = ("worst_group", "attack_success", "attack_success_highest")
@@ -89,11 +91,13 @@ def measured(name: str, out: Path) -> pd.DataFrame:
 def tables() -> dict[str, pages.Rows]:
     """Return the tables of the README, from the result files."""
     read = {name: read_table(HERE / f"{name}.csv") for name in FILES}
+    new = {name: read.pop(f"{name}_seeds") for name in DATASETS}
     found = {
         name: by_setting(table) if name.endswith("_attackers") else by_method(table)
         for name, table in read.items()
     }
-    return found | {"highest": highest({name: read[name] for name in DATASETS})}
+    found["highest"] = highest({name: read[name] for name in DATASETS})
+    return found | {"seeds": by_seed(new)}
 
 
 def by_method(table: pd.DataFrame) -> list[list[str]]:
@@ -144,6 +148,33 @@ def highest(read: Mapping[str, pd.DataFrame]) -> list[list[str]]:
         return pages.mean_pm(own["attack_success_highest"])
 
     return pages.crossed("highest ASR", {method: method for method in AT_HIGHEST}, columns, cell)
+
+
+def by_seed(read: Mapping[str, pd.DataFrame]) -> pages.Rows:
+    """Return how many of the new seeds attackers succeed in, and in how many both goals are
+    reached: that of the worst group is by the ideal lift's of the same seed."""
+    columns = {"outcome": "worst group / ASR", "highest": "highest ASR"}
+    columns |= {"won": f"seeds with ASR above {SAFE:g}", "both": "with both goals"}
+    heads = {
+        (name, key): f"{DATASETS[name]}: {text}" for name in read for key, text in columns.items()
+    }
+    first = next(iter(read.values()))
+    oracles = set(first["method"][first["oracle"]])
+
+    def cell(method: str, at: tuple[str, str]) -> str:
+        by_method = {m: own.set_index("seed") for m, own in read[at[0]].groupby("method")}
+        own = by_method[method]
+        won = own["attack_success"] > SAFE
+        fair = own["worst_group"] >= by_method["jtt_ideal"]["worst_group"] - FAIR
+        return {
+            "outcome": runs.outcome(own),
+            "highest": pages.mean_pm(own["attack_success_highest"]),
+            "won": str(won.sum()),
+            "both": str((fair & ~won).sum()),
+        }[at[1]]
+
+    methods = {m: f"{m} †" if m in oracles else m for m in first["method"]}
+    return pages.crossed("of 20 seeds", methods, heads, cell)
 
 
 def main() -> None:
