@@ -342,9 +342,11 @@ def test_no_more_clients_are_needed_than_the_bound_says(name, seed, size, f, tog
 def test_one_client_fewer_than_the_bound_says_is_refused(name):
     rule, bound = RULES[name], traits_of(RULES[name]).bound
     assert bound is not None
+    rule = getattr(rule, "func", rule)
+    assert f"{bound}, else TooFewClientsError" in " ".join(str(rule.__doc__).split())
     n = bound.per_malicious * F + bound.more
     aggregate(name, gaussian_updates(0, n))
-    with pytest.raises(TooFewClientsError, match=f"^{getattr(rule, 'func', rule).__name__} needs"):
+    with pytest.raises(TooFewClientsError, match=f"^{rule.__name__} needs"):
         aggregate(name, gaussian_updates(0, n - 1))
 
 
