@@ -243,7 +243,6 @@ def test_ctrl_c_when_all_is_done_ends_without_a_traceback() -> None:
     text = """
 import atexit, os, signal
 from fl_testbed import __main__, cli
-from fl_testbed.engine.options import Options
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
 cli.main = lambda: None
 atexit.register(os.kill, os.getpid(), signal.SIGINT)
