@@ -21,6 +21,7 @@ from fl_testbed.engine import datasets as datasets_module
 from fl_testbed.engine import federated
 from fl_testbed.engine.datasets import DatasetCache, check_data, check_each, load_dataset
 from fl_testbed.engine.earlier_runs import check_folders, run_folder
+from fl_testbed.engine.errors import TakenError
 from fl_testbed.engine.launch import launch, write_plan
 from fl_testbed.engine.options import Options
 from fl_testbed.engine.run_folder import CHECKPOINT, WRITER, Record, RunFolder
@@ -281,6 +282,11 @@ def test_a_run_that_another_machine_has_begun_where_locks_do_not_reach_is_left_t
     progress.round.side_effect = meanwhile
     (failure,) = launch([scenario], options, progress)
     assert "by another command (process 12 on elsewhere)" in failure
+    late = RunWriter(scenario, options, progress, federated)
+    late.folder.claim()
+    with pytest.raises(TakenError):
+        late.finish()
+    late.fail(ValueError(), "")
     assert not {path.name for path in theirs.path.iterdir()} & {"summary.json", "failure.json"}
     assert (theirs.path / "timings.csv").read_text().count("\n") == 1 + 2  # of rounds 0 and 1
 
