@@ -142,7 +142,7 @@ def _called_from_a_notebook(function: Callable[P, Results]) -> Callable[P, Resul
         except (ScenarioError, PoolError) as fault:
             raise fault.with_traceback(None) from None
         except KeyboardInterrupt:
-            text = "what is done is kept, and with resume=True unfinished runs go on"
+            text = "what is done is kept, and run(..., resume=True) goes on with unfinished runs"
             raise KeyboardInterrupt(text) from None
 
     return called

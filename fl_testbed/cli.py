@@ -163,7 +163,7 @@ def run(
     console = make_console()
     trackers = start_trackers(tracker or [], out)
     command = shlex.join(["fl-testbed", *sys.argv[1:]])
-    one_seed = any(setting.startswith("seed=") for setting in settings or [])
+    one_seed = any(setting.partition("=")[0].strip() == "seed" for setting in settings or [])
     is_part = bool(variant) or one_seed
     options = Options(out, data_dir, command, resume, redo, trackers, is_part=is_part)
     with RunProgress(console, scenarios) as progress:

@@ -64,4 +64,4 @@ class Options:
     switch: str = "--{}"
     """How whoever gave the command writes ``resume`` or ``redo``."""
     is_part: bool = False
-    """Whether some runs of a sweep were left out by name: they stay planned."""
+    """Whether runs of a sweep were left out, by variant or seed: they stay planned."""

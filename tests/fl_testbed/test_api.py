@@ -50,6 +50,19 @@ def test_variants_among_the_settings_keep_their_order(files):
     assert seen == ["mine", "another"]
 
 
+@pytest.mark.parametrize(
+    ("named", "is_part"),
+    [({}, False), ({"settings": {"seed": 1}}, True), ({"variants": "default"}, True)],
+)
+def test_one_seed_or_variant_is_a_part_of_a_sweep(named, is_part, files, monkeypatch):
+    def stopped(scenarios, options, *more):
+        return [f"part: {options.is_part}"]
+
+    monkeypatch.setattr(api, "launch", stopped)
+    with pytest.raises(api.RunFailedError, match=f"part: {is_part}"):
+        api.run(files[0], **named)
+
+
 def test_a_setting_that_yaml_does_not_have_is_a_fault(files):
     with pytest.raises(
         api.ScenarioError, match=r"settings: training\.lr: needs numbers, .* got np"
@@ -102,7 +115,7 @@ def test_a_ctrl_c_while_ray_starts_leaves_no_cluster_in_the_way_of_the_next_run(
     monkeypatch.setattr(ray_runs, "RayPool", interrupted)
     monkeypatch.setattr(flower_engine, "run_simulation", interrupted)
     monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
-    with pytest.raises(KeyboardInterrupt, match="with resume=True unfinished runs go on"):
+    with pytest.raises(KeyboardInterrupt, match=r"resume=True\) goes on with unfinished runs"):
         api.run(files, out=tmp_path / "runs", engine=engine)
     assert ended
 

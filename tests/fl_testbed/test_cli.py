@@ -123,7 +123,7 @@ def test_a_command_may_run_some_variants(options, said: str, tmp_path: Path, mon
     ("settings", "is_part"),
     [
         (["--set", "rounds=1"], False),
-        (["--set", "seed=1"], True),
+        (["--set", "seed = 1"], True),
         (["--variant", "default"], True),
     ],
 )
