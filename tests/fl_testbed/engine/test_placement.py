@@ -9,9 +9,10 @@ import torch
 from commands import SCENARIO, run, run_folders, succeed, write_scenario
 
 from clients import trainer
-from fl_testbed.engine.placement import largest_cohort
+from fl_testbed.engine import placement
+from fl_testbed.engine.placement import largest_cohort, training_memory
 from fl_testbed.engine.ray_pool import gpu_share
-from fl_testbed.scenario import ScenarioError, load_scenarios
+from fl_testbed.scenario import EngineSpec, ScenarioError, load_scenarios
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 COHORT = ("--set", "training.cohort=12", "--set", "rounds=2", "--set", "engine.device=cpu")
@@ -48,6 +49,13 @@ def test_running_out_of_memory_in_a_round_halves_the_cohorts(
     assert decisions(folder) == ["cpu: out of memory, cohorts of 6 instead of 12"]
     assert "cpu: out of memory, cohorts of 6 instead of 12" in said
     assert json.loads((folder / "summary.json").read_text())["unusable_replies"] == 0
+
+
+def test_cohorts_have_what_a_job_is_left_and_not_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(placement, "free_memory", lambda: 80)
+    assert training_memory(EngineSpec(device="cpu")).free() == 80
 
 
 @needs_no_gpu

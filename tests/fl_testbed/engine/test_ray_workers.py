@@ -291,20 +291,24 @@ def test_a_client_is_not_to_blame_for_the_workers_that_died_beside_its_own(
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("local", r"Ray does not start here \(timed out\): has it memory"),
-        ("head:1", r"cannot join the Ray cluster at head:1 \(timed out\): .* RAY_AUTH_TOKEN$"),
+        ("local", r"Ray does not start here \(timed out on 3\): has it memory"),
+        (
+            "head:1",
+            r"cannot join the Ray cluster at head:1 \(timed out on None\): .* RAY_AUTH_TOKEN$",
+        ),
     ],
 )
 def test_a_ray_that_does_not_begin_is_told_of_in_a_line(
     monkeypatch: pytest.MonkeyPatch, address: str, told: str
 ) -> None:
     def init(**settings: object) -> None:
-        raise RuntimeError("timed out. Ray's\nadvice")
+        raise Exception(f"timed out on {settings.get('num_cpus')}. Ray's\nadvice")
 
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray_pool, "cores_allotted", lambda: 3)
     monkeypatch.setattr(ray_pool, "_check_answers", lambda address: None)
     with pytest.raises(PoolError, match=told):
-        RayPool(1, address)
+        RayPool(address=address)
 
 
 def test_a_node_that_has_something_else_installed_is_named(

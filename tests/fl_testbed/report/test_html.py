@@ -92,11 +92,11 @@ def test_an_unfinished_sweep_has_a_report_that_says_so(sweep: Path, tmp_path: Pa
     shutil.copytree(sweep, tmp_path / "small")
     folder = tmp_path / "small" / "mean,attack=none" / "seed-1"
     (folder / "summary.json").unlink()
-    (folder / "failure.json").write_text('{"reason": "a <b> & c"}')
+    (folder / "failure.json").write_text('{"reason": "a <b> & \\udcff"}')  # a file's name
     succeed("report", "small", "--baseline", "mean,attack=sign_flip", cwd=tmp_path)
     page = (tmp_path / "small" / "report.html").read_text()
     assert "8 runs: 7 done, 1 failed" in page
-    assert "a &lt;b&gt; &amp; c" in page
+    assert "a &lt;b&gt; &amp; ?" in page
     assert "a <b>" not in page
     assert "difference to mean,attack=sign_flip" in page
 
