@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
@@ -36,6 +36,8 @@ TURNS = ".lock"
 """In a sweep's folder, for commands that write there to take turns."""
 WRITER = "written by process "
 """In ``events.log``, before the process that writes the run from there on, and its machine."""
+TOGETHER = timedelta(seconds=2)
+"""Of machines that sign a run within this time the first has it: jobs may start together."""
 SYNCING = ThreadPoolExecutor(16)  # threads that wait for the disk
 
 
@@ -105,23 +107,33 @@ class RunFolder:
         return True
 
     def sign(self) -> None:
-        """Note that this process writes the run from here on."""
+        """Note that this process writes the run from here on.
+
+        Raises:
+            TakenError: If another machine has begun it at the same time.
+        """
         self.log(f"{WRITER}{_this_process()}")
+        self.check_own()
 
     def check_own(self) -> None:
         """Look again whether the run is this process's: on some disks of several machines locks are
         of one machine alone, on others there are none.
 
         Raises:
-            TakenError: If another one has signed it since.
+            TakenError: If another one has it.
         """
         writer = self._writer()
         if writer not in (None, _this_process()):
             raise _taken_by(writer)
 
     def _writer(self) -> str | None:
-        begun = re.findall(rf"{WRITER}(.+)\n", self.read("events.log") or "")
-        return begun[-1] if begun else None
+        writer, since = "", datetime.min.replace(tzinfo=UTC)
+        signed = re.findall(rf"^(\S+) {WRITER}(.+)$", self.read("events.log") or "", re.MULTILINE)
+        for time, process in signed:
+            at = datetime.fromisoformat(time)
+            if at - since > TOGETHER or _machine(process) == _machine(writer):
+                writer, since = process, at
+        return writer or None
 
     def taken(self) -> str | None:
         """Return the fault that another process writes this run, if one does."""
@@ -294,6 +306,10 @@ class RunFolder:
 
 def _this_process() -> str:
     return f"{os.getpid()} on {platform.node()}"
+
+
+def _machine(process: str) -> str:
+    return process.partition(" on ")[2]
 
 
 def _taken_by(writer: str | None) -> TakenError:

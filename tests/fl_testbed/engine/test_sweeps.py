@@ -8,6 +8,7 @@ import platform
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from shutil import copytree
 from threading import Thread
@@ -268,9 +269,26 @@ def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_p
     assert not RunFolder(out / "small/default/seed-0").taken()  # nobody holds it any more
 
 
-def test_a_run_that_another_machine_has_begun_where_locks_do_not_reach_is_left_to_it(
+def test_of_machines_that_begin_together_where_locks_do_not_reach_the_first_has_the_run(
     tmp_path: Path,
 ) -> None:
+    (scenario,) = load_scenarios(write_scenario(tmp_path))
+    options = Options(tmp_path / "out", None, "")
+    folder = run_folder(options.out, scenario)
+    folder.log(f"{WRITER}12 on elsewhere")
+    (failure,) = launch([scenario], options, MagicMock())
+    assert "by another command (process 12 on elsewhere)" in failure
+    assert [left.name for left in folder.path.iterdir()] == ["events.log"]
+    ours = RunFolder(tmp_path / "ours")
+    ours.sign()
+    ours.log(f"{WRITER}12 on elsewhere")
+    ours.check_own()
+
+
+def test_a_run_that_another_machine_has_begun_where_locks_do_not_reach_is_left_to_it(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("fl_testbed.engine.run_folder.TOGETHER", timedelta(-1))
     (scenario,) = load_scenarios(write_scenario(tmp_path))
     options, progress = Options(tmp_path / "out", None, ""), MagicMock()
     theirs = run_folder(options.out, scenario)
@@ -344,10 +362,11 @@ def test_no_run_is_to_be_removed_or_made_again_while_another_command_writes_it(
     (begun,), wanted = load_scenarios(path), load_scenarios(path, changed)
     theirs = run_folder(options.out, begun)
     theirs.claim()
-    theirs.log(f"{WRITER}12\n{WRITER}345")
+    theirs.log(f"{WRITER}12 on ours")
+    theirs.log(f"{WRITER}345 on ours")
     theirs.write("scenario.yaml", begun.to_yaml())
     theirs.write(CHECKPOINT, "")
-    by = r"is being written by another command \(process 345\): let it finish, or stop it$"
+    by = r"is being written by another command \(process 345 on ours\): let it finish, or stop it$"
     with pytest.raises(ScenarioError, match=by):
         check_folders(wanted, options)
     theirs.release()
