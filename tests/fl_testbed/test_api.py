@@ -105,6 +105,16 @@ def test_a_cluster_that_the_notebook_has_already_is_left_alone(
 
 
 @pytest.mark.parametrize("engine", ["ray", "flower"])
+def test_other_code_that_workers_would_run_is_refused_before_ray_starts(
+    engine, files, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clients.py").touch()
+    with pytest.raises(PoolError, match=r"would run \S+clients.py in place of"):
+        api.run(files, out=tmp_path / "runs", engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["ray", "flower"])
 def test_a_ctrl_c_while_ray_starts_leaves_no_cluster_in_the_way_of_the_next_run(
     engine, files, tmp_path, monkeypatch
 ):
@@ -121,11 +131,13 @@ def test_a_ctrl_c_while_ray_starts_leaves_no_cluster_in_the_way_of_the_next_run(
 
 
 def test_what_keeps_flower_from_starting_is_told(files, tmp_path, monkeypatch):
-    def ended(**named):
-        raise RuntimeError("An error was encountered.") from OSError("path too long")
+    def ended(backend_config, **named):
+        cause = OSError(f"path too long on {backend_config['init_args']['num_cpus']} cores")
+        raise RuntimeError("An error was encountered.") from cause
 
+    monkeypatch.setattr(flower_engine, "cores_allotted", lambda: 3)
     monkeypatch.setattr(flower_engine, "run_simulation", ended)
-    with pytest.raises(api.RunFailedError, match="failed: OSError: path too long"):
+    with pytest.raises(api.RunFailedError, match="failed: OSError: path too long on 3 cores"):
         api.run(files[0], out=tmp_path / "runs", engine="flower")
 
 
