@@ -597,6 +597,8 @@ def test_variants_that_are_in_the_file_no_more_are_said_to_stay(tmp_path: Path, 
     assert write_plan(after, replace(options, is_part=True)) == []  # others are only left out
     (note,) = write_plan(after, options)
     assert "small has variants of earlier commands (median, late): compare and report" in note
+    plan = json.loads((tmp_path / "small/sweep.json").read_text())
+    assert plan["runs"][: len(after)] == [[item.variant, item.seed] for item in after]
 
 
 @pytest.mark.parametrize("torn", ["{", "[]", '{"runs": [3]}', '{"runs": [[1, "a"]]}'])
