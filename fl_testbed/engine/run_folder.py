@@ -131,7 +131,7 @@ class RunFolder:
         signed = re.findall(rf"^(\S+) {WRITER}(.+)$", self.read("events.log") or "", re.MULTILINE)
         for time, process in signed:
             at = datetime.fromisoformat(time)
-            if at - since > TOGETHER or _machine(process) == _machine(writer):
+            if abs(at - since) > TOGETHER or _machine(process) == _machine(writer):
                 writer, since = process, at
         return writer or None
 

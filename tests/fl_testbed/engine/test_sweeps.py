@@ -283,6 +283,9 @@ def test_of_machines_that_begin_together_where_locks_do_not_reach_the_first_has_
     ours.sign()
     ours.log(f"{WRITER}12 on elsewhere")
     ours.check_own()
+    ahead = RunFolder(tmp_path / "of_a_machine_whose_clock_is_ahead")
+    ahead.write("events.log", f"2999-01-01T00:00:00+00:00 {WRITER}12 on elsewhere\n")
+    ahead.sign()
 
 
 def test_a_run_that_another_machine_has_begun_where_locks_do_not_reach_is_left_to_it(
