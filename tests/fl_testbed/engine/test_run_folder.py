@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from safetensors.torch import load_file
 
 from fl_testbed.engine import run_folder
 from fl_testbed.engine.client_work import attempt
-from fl_testbed.engine.environment import _commit
 from fl_testbed.engine.run_folder import CHECKPOINT, Record, RunFolder
 
 COLUMNS = {"rounds.csv": ("round", "loss")}
@@ -141,13 +139,6 @@ def test_a_cell_has_nine_digits_and_nothing_where_there_is_no_number(tmp_path: P
     folder.close()
     rows = 'number,text\n0.666666667,"a, b"\n,\n1.23456789e+11,x\n7,y\n'
     assert (tmp_path / "table.csv").read_text() == rows
-
-
-def test_what_is_installed_has_no_commit_be_it_in_somebodys_repository(
-    tmp_path: Path, monkeypatch
-) -> None:
-    monkeypatch.setattr(subprocess, "run", lambda *args, **named: pytest.fail("git was asked"))
-    assert _commit(tmp_path) is None
 
 
 def test_windows_has_neither_locks_nor_an_alarm(tmp_path: Path, monkeypatch) -> None:
