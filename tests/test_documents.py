@@ -80,15 +80,18 @@ def test_a_weight_explains_as_much_as_the_results_say():
 
 def test_new_seeds_are_counted_as_the_results_have_them():
     rows = seeds.new_seeds(runs.HERE)
-    fashion = rows[rows["federation"] == "fashion_mnist"].groupby(["variant", "point"])
+    fashion = rows[rows["federation"] == "fashion_mnist"].groupby(["variant", "setting"])
     both, low = fashion["both"].sum(), fashion["worst_group"].agg(lambda own: (own < 5).sum())
     first = both["agnostic_multi_krum", ""]
     others = (
         both["fedmgda_plus_norm_clipping", ""],
-        both["fedmgda_plus_geometric_median", "combinations"],
+        both["fedmgda_plus_geometric_median", ""],
     )
     lost = low["agnostic_multi_krum", "unattacked"]
+    won = fashion["attack_success"].agg(lambda own: (own > seeds.SAFE).sum())["agnostic_multi_krum"]
     top = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"(in {won['mimic']} of 20 new seeds" in top
+    assert f"(in {won['four']});" in top
     assert f"in {first} of 20 new seeds" in top
     assert f"below 5 in {lost} of 20 seeds" in top
     said = f"both in {first}, {others[0]} and {others[1]} seeds of 20"

@@ -20,6 +20,16 @@ FIVES = {(low, low + 4): f"{low} to {low + 4}" for low in range(0, 25, 5)}
 """Seeds, five at a time; the first are those of the other pages."""
 FIGURES = {"worst_group": "worst group", "attack_success": "ASR"}
 UNATTACKED = "unattacked"
+SETTINGS = {
+    "": "as it is",
+    "mimic": "they stand where the minority stands",
+    "close_mimic": "half as far from it",
+    "box_mimic": "near it in each coordinate",
+    "high_loss": "they report ten times their loss",
+    "four": "they are four",
+    "epochs": "three epochs in a round",
+}
+"""Who attacks, or what is otherwise."""
 ROUNDING = 0.05
 """Points: an ASR of 0 in five seeds holds one of 0.04."""
 
@@ -27,10 +37,10 @@ ROUNDING = 0.05
 def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page."""
     rows = new_seeds(results)
-    attacked = rows[rows["point"] != UNATTACKED]
-    alone = pages.where(rows, point=UNATTACKED)
-    found = {"twenty": twenty(attacked), "fives": fives(attacked, results)}
-    return found | {"unattacked": unattacked(alone), "coverage": coverage(attacked)}
+    plain = pages.where(rows, setting="")
+    found = {"twenty": twenty(plain), "fives": fives(plain, results), "attackers": attackers(rows)}
+    alone = pages.where(rows, setting=UNATTACKED)
+    return found | {"unattacked": unattacked(alone), "coverage": coverage(plain)}
 
 
 def new_seeds(results: Path) -> pd.DataFrame:
@@ -38,9 +48,9 @@ def new_seeds(results: Path) -> pd.DataFrame:
     ideal lift's of the same seed, less the margin, and the most ASR."""
     rows = runs.kept("seeds", results)
     parts = rows["variant"].map(lift_and_rule)
-    rows = rows.assign(lift=parts.str[0], defence=parts.str[1], point=rows["point"].fillna(""))
-    keys = ["federation", "attacked", "seed"]
-    rows["attacked"] = rows["point"] != UNATTACKED
+    rows = rows.assign(lift=parts.str[0], defence=parts.str[1])
+    rows["setting"] = rows["point"].where(rows["point"].isin({*SETTINGS, UNATTACKED}), "")
+    keys = ["federation", "setting", "seed"]
     ideal = rows[rows["variant"] == IDEAL].set_index(keys)["worst_group"].rename("ideal")
     rows = rows.join(ideal, on=keys)
     rows["fair"] = rows["worst_group"] >= rows["ideal"] - FAIR
@@ -121,6 +131,22 @@ def fives(rows: pd.DataFrame, results: Path) -> pages.Rows:
     return pages.crossed("worst group / ASR, seeds", lines, titles, cell)
 
 
+def attackers(rows: pd.DataFrame) -> pages.Rows:
+    """Return how the agnostic lift with Multi-Krum fares, by who attacks and how clients train."""
+    rows = pages.where(rows, federation="fashion_mnist")
+    heads = ["of 20 seeds", "worst group", "ASR", f"seeds with more than {SAFE:g} / {WON:g}"]
+    heads += ["with both goals", "weight minority / attackers", "ideal lift †: worst group / ASR"]
+    lines = [heads]
+    for setting, name in SETTINGS.items():
+        there = pages.where(rows, setting=setting)
+        own, ideal = (pages.where(there, variant=v) for v in ("agnostic_multi_krum", IDEAL))
+        success = own["attack_success"]
+        won = " / ".join(of(own, success > least) for least in (SAFE, WON))
+        cells = [spread(own["worst_group"]), spread(success), won, of(own, own["both"])]
+        lines.append([name, *cells, runs.weights(own), runs.outcome(ideal)])
+    return lines
+
+
 def coverage(rows: pd.DataFrame) -> pages.Rows:
     """Return how many intervals over five seeds contain the mean over the twenty new ones, and how
     many reach beyond what a percentage can be."""
@@ -168,8 +194,7 @@ def unattacked(rows: pd.DataFrame) -> pages.Rows:
 
 def figure(results: Path = runs.HERE) -> Figure:
     """Draw every new seed of every method as a point: ASR across, a panel per federation."""
-    rows = new_seeds(results)
-    rows = rows[rows["attacked"]]
+    rows = pages.where(new_seeds(results), setting="")
     with house_style():
         drawing = Figure(figsize=(11, 5.5), layout="constrained")
         titles = runs.federations(rows)
