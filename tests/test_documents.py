@@ -98,6 +98,14 @@ def test_new_seeds_are_counted_as_the_results_have_them():
     assert said in seeds.PAGE.read_text(encoding="utf-8")
 
 
+def test_seeds_in_which_jtt_lets_attackers_past_fltrust_are_counted():
+    rows = pd.read_csv(ROOT / "experiments" / "escapes" / "fashion_epochs_seeds.csv")
+    won = (rows["attack_success"] > seeds.SAFE).groupby(rows["method"]).sum()
+    assert won["fltrust_balanced"] == 0
+    top = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"on top (in {won['jtt_fltrust_balanced']} of 20 new seeds)" in top
+
+
 def test_constants_that_are_tried_again_are_those_that_the_results_choose():
     rows = tuning.by_federation(runs.HERE)
     best = {tuning.name_of(own) for name in rows for own in tuning.best(rows[name]).values()}

@@ -32,6 +32,9 @@ FILES = {
     "inside_clients": ("inside_clients",),
     "fashion_seeds": ("fashion_seeds",),
     "adult_seeds": ("adult_seeds",),
+    "fashion_attackers_seeds": ("fashion_attackers_seeds",),
+    "adult_attackers_seeds": ("adult_attackers_seeds",),
+    "fashion_epochs_seeds": ("fashion_epochs_seeds",),
 }
 """Result files, and the scenarios whose runs are in them."""
 SHARES = ("worst_group", "attack_success", "attack_success_highest")
@@ -92,12 +95,15 @@ def tables() -> dict[str, pages.Rows]:
     """Return the tables of the README, from the result files."""
     read = {name: read_table(HERE / f"{name}.csv") for name in FILES}
     new = {name: read.pop(f"{name}_seeds") for name in DATASETS}
+    chosen = {name: read.pop(f"{name}_attackers_seeds") for name in DATASETS}
+    trained = {"fashion": read.pop("fashion_epochs_seeds")}
     found = {
         name: by_setting(table) if name.endswith("_attackers") else by_method(table)
         for name, table in read.items()
     }
     found["highest"] = highest({name: read[name] for name in DATASETS})
-    return found | {"seeds": by_seed(new)}
+    found |= {"seeds": by_seed(new), "epochs_seeds": by_seed(trained)}
+    return found | {"attackers_seeds": by_attacker(chosen, new)}
 
 
 def by_method(table: pd.DataFrame) -> list[list[str]]:
@@ -151,8 +157,7 @@ def highest(read: Mapping[str, pd.DataFrame]) -> list[list[str]]:
 
 
 def by_seed(read: Mapping[str, pd.DataFrame]) -> pages.Rows:
-    """Return how many of the new seeds attackers succeed in, and in how many both goals are
-    reached: that of the worst group is by the ideal lift's of the same seed."""
+    """Return how methods fare on the new seeds."""
     columns = {"outcome": "worst group / ASR", "highest": "highest ASR"}
     columns |= {"won": f"seeds with ASR above {SAFE:g}", "both": "with both goals"}
     heads = {
@@ -162,19 +167,49 @@ def by_seed(read: Mapping[str, pd.DataFrame]) -> pages.Rows:
     oracles = set(first["method"][first["oracle"]])
 
     def cell(method: str, at: tuple[str, str]) -> str:
-        by_method = {m: own.set_index("seed") for m, own in read[at[0]].groupby("method")}
-        own = by_method[method]
-        won = own["attack_success"] > SAFE
-        fair = own["worst_group"] >= by_method["jtt_ideal"]["worst_group"] - FAIR
-        return {
-            "outcome": runs.outcome(own),
-            "highest": pages.mean_pm(own["attack_success_highest"]),
-            "won": str(won.sum()),
-            "both": str((fair & ~won).sum()),
-        }[at[1]]
+        table = read[at[0]]
+        return counted(pages.where(table, method=method), ideal_of(table))[at[1]]
 
     methods = {m: f"{m} †" if m in oracles else m for m in first["method"]}
     return pages.crossed("of 20 seeds", methods, heads, cell)
+
+
+def by_attacker(read: Mapping[str, pd.DataFrame], new: Mapping[str, pd.DataFrame]) -> pages.Rows:
+    """Return how methods fare on new seeds, by attackers."""
+    columns = {"outcome": "worst group / ASR", "seeds": f"ASR above {SAFE:g} / both goals"}
+    heads = {
+        (name, method, key): f"{DATASETS[name]}, {method}: {text}"
+        for name, table in read.items()
+        for method in dict.fromkeys(table["method"])
+        for key, text in columns.items()
+    }
+
+    def cell(setting: str, at: tuple[str, str, str]) -> str:
+        own = pages.where(read[at[0]], setting=setting, method=at[1])
+        found = counted(own, ideal_of(new[at[0]]))
+        return found["outcome"] if at[2] == "outcome" else f"{found['won']} / {found['both']}"
+
+    first = next(iter(read.values()))
+    settings = {setting: SETTINGS[setting] for setting in first["setting"]}
+    return pages.crossed("of 10 seeds", settings, heads, cell)
+
+
+def ideal_of(table: pd.DataFrame) -> "pd.Series[float]":
+    """Return the ideal lift's worst group by seed."""
+    return pages.where(table, method="jtt_ideal").set_index("seed")["worst_group"]
+
+
+def counted(own: pd.DataFrame, ideal: "pd.Series[float]") -> dict[str, str]:
+    """Return what seeds come to, in how many attackers succeed, and in how many both goals are
+    reached: that of the worst group is by the ideal lift's of the same seed."""
+    won = own["attack_success"] > SAFE
+    fair = own["worst_group"] >= own["seed"].map(ideal) - FAIR
+    return {
+        "outcome": runs.outcome(own),
+        "highest": pages.mean_pm(own["attack_success_highest"]),
+        "won": str(won.sum()),
+        "both": str((fair & ~won).sum()),
+    }
 
 
 def main() -> None:
