@@ -7,11 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 import pandas as pd
 import yaml
-from matplotlib.figure import Figure
 
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.engine.earlier_runs import run_folder
@@ -24,11 +23,14 @@ from fl_testbed.kinds import kind_of
 from fl_testbed.metrics import read_table
 from fl_testbed.report.comparison import UnknownVariantError, compare
 from fl_testbed.report.formats import comma_separated, markdown
-from fl_testbed.report.gallery import pictures
 from fl_testbed.report.results import RunResult, Status, find_runs
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError, load_files
+from fl_testbed.scenario.draft import sets_seed
 from fl_testbed.scenario.faults import short
 from fl_testbed.scenario.yaml_floats import Dumper
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "PoolError",
@@ -72,11 +74,13 @@ class Results:
             return markdown(compare(self.runs)) if self.runs else None
         return None
 
-    def pictures(self) -> dict[str, Figure]:
+    def pictures(self) -> "dict[str, Figure]":
         """Return the report's figures by name: ``suppression``, ``weights``, ``groups``, …
 
         One as a cell's last value is shown below it, after ``%matplotlib inline``.
         """
+        from fl_testbed.report.gallery import pictures  # matplotlib, which few calls need
+
         return {picture.name: picture.figure for picture in pictures(compare(self.runs))}
 
     def compare(self, baseline: str | None = None) -> pd.DataFrame:
@@ -195,7 +199,7 @@ def run(
         resume,
         redo,
         switch="{}=True",
-        is_part=bool(asked) or only is not None or "seed" in changes,
+        is_part=bool(asked) or only is not None or sets_seed(texts),
     )
     failures: list[str] = []
     if scenarios:

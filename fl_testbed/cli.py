@@ -153,6 +153,7 @@ def run(
         from fl_testbed.report.formats import terminal
         from fl_testbed.report.results import find_runs
         from fl_testbed.scenario import load_files
+        from fl_testbed.scenario.draft import sets_seed
         from fl_testbed.trackers import start_trackers
 
     chosen = {"kind": engine, "workers": workers, "ray_address": ray_address}
@@ -163,8 +164,7 @@ def run(
     console = make_console()
     trackers = start_trackers(tracker or [], out)
     command = shlex.join(["fl-testbed", *sys.argv[1:]])
-    one_seed = any(setting.partition("=")[0].strip() == "seed" for setting in settings or [])
-    is_part = bool(variant) or one_seed
+    is_part = bool(variant) or sets_seed(settings or [])
     options = Options(out, data_dir, command, resume, redo, trackers, is_part=is_part)
     with RunProgress(console, scenarios) as progress:
         try:

@@ -50,6 +50,11 @@ class RunResult(NamedTuple):
     figures: dict[str, float]
     """Every number of its summary by its path with dots; null is NaN. Empty unless it is done."""
 
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells it from other runs, wherever it lies."""
+        return self.name, self.variant, self.seed
+
 
 def find_runs(paths: Iterable[Path]) -> list[RunResult]:
     """Return the runs in folders, at any depth, in the order of their sweeps' plans.
@@ -68,11 +73,10 @@ def find_runs(paths: Iterable[Path]) -> list[RunResult]:
 def _once_planned(runs: Collection[RunResult]) -> Iterator[RunResult]:
     """Leave out runs that were only planned in one place and are in another, as where several
     machines had a part of a sweep each."""
-    there = {(run.name, run.variant, run.seed) for run in runs if run.status is not Status.WAITING}
+    there = {run.key for run in runs if run.status is not Status.WAITING}
     for run in runs:
-        key = (run.name, run.variant, run.seed)
-        if run.status is not Status.WAITING or key not in there:
-            there.add(key)
+        if run.status is not Status.WAITING or run.key not in there:
+            there.add(run.key)
             yield run
 
 
@@ -87,7 +91,7 @@ def finished_runs(
     """
     asked = {(scenario.name, scenario.variant, scenario.seed): scenario for scenario in scenarios}
     runs = find_runs(out / name for name in dict.fromkeys(name for name, _, _ in asked))
-    done = {(run.name, run.variant, run.seed): run for run in runs if run.figures}
+    done = {run.key: run for run in runs if run.figures}
     yield from ((scenario, done[key]) for key, scenario in asked.items() if key in done)
 
 

@@ -258,6 +258,11 @@ def parse_settings(settings: Sequence[str]) -> list[tuple[Key, Any]]:
     return parsed
 
 
+def sets_seed(settings: Sequence[str]) -> bool:
+    """Whether ``KEY=VALUE`` texts give the seed, and so leave others of a sweep out."""
+    return any(key == ("seed",) for key, _ in parse_settings(settings))
+
+
 def _parse_setting(text: str) -> tuple[Key, Any]:
     name, separator, value = text.partition("=")
     if not separator or not name.strip():
