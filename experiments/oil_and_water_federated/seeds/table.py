@@ -7,7 +7,14 @@ from matplotlib.figure import Figure
 
 from experiments import headline, pages
 from experiments.oil_and_water_federated import runs
-from experiments.oil_and_water_federated.combinations.table import FAIR, IDEAL, SAFE, methods
+from experiments.oil_and_water_federated.combinations.table import (
+    FAIR,
+    IDEAL,
+    SAFE,
+    goal,
+    methods,
+    reached,
+)
 from fl_testbed.report.figures.style import GROUP_COLOURS, INK, house_style
 from fl_testbed.report.statistics import estimate
 
@@ -81,6 +88,11 @@ def of(own: pd.DataFrame, marked: pd.Series) -> str:
     return str(int(marked.sum())) if len(own) else "–"
 
 
+def won(own: pd.DataFrame) -> str:
+    """Return in how many of the seeds attackers succeed, and in how many the run is lost."""
+    return " / ".join(of(own, own["attack_success"] > least) for least in (SAFE, WON))
+
+
 def spread(values: pd.Series) -> str:
     """Return the mean ± half of its interval, and the lowest and highest."""
     if values.empty:
@@ -94,12 +106,9 @@ def twenty(rows: pd.DataFrame) -> pages.Rows:
 
     def cell(variant: str, at: tuple[str, str]) -> str:
         own = pages.where(rows, federation=at[0], variant=variant)
-        success = own["attack_success"]
         if at[1] in FIGURES:
-            return spread(own[at[1]]) if at[1] == "worst_group" else pages.mean_pm(success)
-        if at[1] == "both":
-            return of(own, own["both"])
-        return of(own, success > SAFE) + " / " + of(own, success > WON)
+            return spread(own[at[1]]) if at[1] == "worst_group" else pages.mean_pm(own[at[1]])
+        return of(own, own["both"]) if at[1] == "both" else won(own)
 
     heads = FIGURES | {"won": f"seeds with more than {SAFE:g} / {WON:g}", "both": "with both goals"}
     return pages.crossed("of 20 seeds", named(rows), runs.in_each(rows, heads), cell)
@@ -122,10 +131,8 @@ def fives(rows: pd.DataFrame, results: Path) -> pages.Rows:
     def cell(at: tuple[str, str, str], seeds: tuple[int, int]) -> str:
         there = every[every["seed"].between(*seeds) & (every["federation"] == at[0])]
         own = pages.where(there, lift=at[1], defence=at[2])
-        fair = pages.where(there, lift=IDEAL)["worst_group"].mean() - FAIR
-        worst, success = own[[*FIGURES]].mean()
-        text = f"{pages.number(worst)} / {pages.number(success)}"
-        return pages.bold(text, bool(worst >= fair and success <= SAFE))
+        text = " / ".join(pages.mean(own[figure]) for figure in FIGURES)
+        return pages.bold(text, reached(own, goal(there)[0]))
 
     titles = FIVES | {(5, 24): "all new ones"}
     return pages.crossed("worst group / ASR, seeds", lines, titles, cell)
@@ -140,9 +147,7 @@ def attackers(rows: pd.DataFrame) -> pages.Rows:
     for setting, name in SETTINGS.items():
         there = pages.where(rows, setting=setting)
         own, ideal = (pages.where(there, variant=v) for v in ("agnostic_multi_krum", IDEAL))
-        success = own["attack_success"]
-        won = " / ".join(of(own, success > least) for least in (SAFE, WON))
-        cells = [spread(own["worst_group"]), spread(success), won, of(own, own["both"])]
+        cells = [*(spread(own[figure]) for figure in FIGURES), won(own), of(own, own["both"])]
         lines.append([name, *cells, runs.weights(own), runs.outcome(ideal)])
     return lines
 
