@@ -210,15 +210,20 @@ class RayPool:
     def prepare(self, build: BuildApp, data: Any, torch_threads: int) -> int:
         """Build an app on every worker, and on those that start later; return its cohort size.
 
+        Workers that an earlier run has given up are asked for again.
+
         Raises:
             PoolError: If no worker comes up.
         """
+        self._failed_starts = []
         self._prepare = (build, self.share(data), torch_threads)
         starting, self._starting = self._starting.values(), {}
         self.replace_dead(self.workers)  # or those at work for a run that has failed
         everyone = [*self.workers, *starting]
         self.workers, self._slots = [], {}  # some may be lent to what nobody waits for any more
         self._starting |= {worker.prepare.remote(*self._prepare): worker for worker in everyone}
+        while len(self._starting) < self.n_workers:
+            self._start()
         self.wait_for_workers()
         return self._cohort
 

@@ -327,7 +327,7 @@ def test_a_node_that_has_something_else_installed_is_named(
         pool.join_started(timeout_s=60.0)
 
 
-def test_workers_that_never_come_up_are_given_up_and_the_reason_is_told(
+def test_workers_that_never_come_up_are_given_up_with_the_reason_and_asked_for_by_the_next_run(
     pool: RayPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken:
@@ -344,3 +344,6 @@ def test_workers_that_never_come_up_are_given_up_and_the_reason_is_told(
         pool.replace(worker)
     with pytest.raises(PoolError, match=r"3 were lost, the last of them: .*died unexpectedly"):
         pool.wait_for_workers()
+    monkeypatch.undo()
+    pool.prepare(lambda data: ClientApp(), None, 1)
+    wait_for_all(pool)
