@@ -51,6 +51,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.P
     """Two nodes of one core each; yields the address and the node without the head."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+    # A local cluster of a test before has set it, in this process.
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
