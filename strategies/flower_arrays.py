@@ -36,19 +36,24 @@ class ArrayView(Array):
     @property
     def data(self) -> bytes:  # type: ignore[override]  # a field in the base class
         """The bytes of the .npy file."""
-        return Array.from_numpy_ndarray(self.numpy()).data
+        return Array.from_numpy_ndarray(values_of(self)).data
 
     def numpy(self) -> np.ndarray:
-        """Return the array itself, or a copy of the tensor on the host."""
-        return on_host(self._values)
+        """Return a copy, as Flower's own does: whoever asks may write to it."""
+        return np.array(values_of(self))
 
     def __reduce__(self) -> tuple[Callable[..., Array], tuple[np.ndarray]]:
-        return view_of, (self.numpy(),)
+        return view_of, (values_of(self),)
 
 
 def on_host(values: np.ndarray | torch.Tensor) -> np.ndarray:
     """Return values as a numpy array: a copy of those on a device."""
     return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+
+
+def values_of(array: Array) -> np.ndarray:
+    """Return an array's numbers, which nobody may change: of a view without a copy."""
+    return on_host(array._values) if isinstance(array, ArrayView) else array.numpy()
 
 
 def view_of(values: np.ndarray) -> ArrayView:
@@ -103,7 +108,7 @@ def without_views(content: RecordDict) -> RecordDict:
 
 def plain(record: ArrayRecord) -> ArrayRecord:
     """Return a record of Flower's own arrays, with numbers of their own."""
-    return ArrayRecord({name: Array(array.numpy()) for name, array in record.items()})
+    return ArrayRecord({name: Array(values_of(array)) for name, array in record.items()})
 
 
 def _with_arrays(content: RecordDict, changed: Callable[[ArrayRecord], ArrayRecord]) -> RecordDict:
@@ -235,7 +240,7 @@ class Layout:
             array = view(record[name])
             if not isinstance(array, ArrayView):  # numpy's reader trips over forged files
                 raise UnusableReplyError(f"array {name} is not the .npy file that it claims to be")
-            values = array.numpy()
+            values = values_of(array)
             if values.shape != shape:
                 raise UnusableReplyError(
                     f"array {name} has shape {list(values.shape)}, needs {list(shape)}"
@@ -283,7 +288,7 @@ def in_types_of(like: ArrayRecord, arrays: ArrayRecord) -> ArrayRecord:
     if all(array.dtype == like[name].dtype for name, array in arrays.items()):
         return arrays
     return ArrayRecord(
-        {name: ArrayView(a.numpy().astype(like[name].dtype)) for name, a in arrays.items()}
+        {name: ArrayView(values_of(a).astype(like[name].dtype)) for name, a in arrays.items()}
     )
 
 
@@ -325,7 +330,7 @@ class FlatRecord(ArrayRecord):
     def __reduce__(self) -> tuple[Callable[..., ArrayRecord], tuple[Any, ...]]:
         layout, flat = self._flat
         if layout is None:
-            return record_of, ({name: array.numpy() for name, array in self.items()},)
+            return record_of, ({name: values_of(array) for name, array in self.items()},)
         return flat_record, (layout, on_host(flat))
 
 
@@ -356,4 +361,4 @@ def record_of(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
 
 def state_dict_of(record: ArrayRecord) -> dict[str, torch.Tensor]:
     """Return a record as a model's state dict: copies, so that training leaves the record alone."""
-    return {name: torch.tensor(array.numpy()) for name, array in record.items()}
+    return {name: torch.tensor(values_of(array)) for name, array in record.items()}

@@ -15,7 +15,7 @@ from fl_testbed.engine.flower_internals import become_server
 from fl_testbed.engine.grid import ClientGrid
 from fl_testbed.engine.ray_pool import RayPool
 from fl_testbed.engine.shared_slots import SLOT_BYTES, Replies, SharedSlots, Slot
-from strategies.flower_arrays import records_in
+from strategies.flower_arrays import records_in, values_of
 
 WAVE = 2 / 3  # of the work left is handed out in one chunk per worker
 FEWEST_CLIENTS = 3  # of average work in a chunk, which costs about 5 ms by itself
@@ -248,7 +248,7 @@ class RayGrid(ClientGrid):
 def _array_bytes(content: RecordDict) -> int:
     """Return the bytes of a message's arrays, which a reply has as well."""
     records = records_in(content, ArrayRecord).values()
-    return max(1, sum(a.numpy().nbytes for record in records for a in record.values()))
+    return max(1, sum(values_of(a).nbytes for record in records for a in record.values()))
 
 
 def _let_go(outcomes: list[Outcome]) -> Iterator[Outcome]:

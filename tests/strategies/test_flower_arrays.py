@@ -105,3 +105,11 @@ def test_what_a_layout_works_out_once_does_not_travel_with_every_reply():
     assert [place for _, place in layout.pieces.values()] == [slice(0, 4), slice(4, 6)]
     assert pickle.dumps(layout) == before
     assert pickle.loads(before) == layout
+
+
+def test_whoever_asks_for_numbers_gets_some_to_write_to():
+    values = np.frombuffer(np.ones(6, np.float32).tobytes(), np.float32)  # read-only, as Ray's are
+    record = FlatRecord(layout_of(linear()), values)
+    for array in record.to_numpy_ndarrays():
+        array += 1  # a client or evaluate_fn of Flower's may
+    assert flat(record, layout_of(linear())) == [1] * 6
