@@ -138,7 +138,10 @@ def one_group(dataset: Dataset) -> OwnGroups:
 
 
 def groups_by(
-    dataset: Dataset, by: Sequence[str], minority: Sequence[str] | None = None
+    dataset: Dataset,
+    by: Sequence[str],
+    minority: Sequence[str] | None = None,
+    merge: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> OwnGroups:
     """Group examples by one or more attributes, of which ``label`` is one.
 
@@ -148,11 +151,13 @@ def groups_by(
             order, such as ``Female, >50K``.
         minority: Names of the groups that are minorities; by default those of
             :func:`minority_groups`.
+        merge: For attributes in ``by``, values that are taken together, by their common name, such
+            as ``{"age": {"over 60": ["60-69", "more than 70"]}}``. All others stay as they are.
 
     Raises:
-        DataError: If the dataset has no such attribute or group.
+        DataError: If the dataset has no such attribute, value or group.
     """
-    values: Mapping[str, tuple[str, ...]] = {LABEL: dataset.classes, **dataset.attributes}
+    values: dict[str, tuple[str, ...]] = {LABEL: dataset.classes, **dataset.attributes}
     for name in by:
         if name not in values:
             raise DataError(
@@ -161,8 +166,12 @@ def groups_by(
             )
     if len(set(by)) < len(by):
         raise DataError(f"dataset.minority.by names an attribute twice: {', '.join(by)}")
-    names = tuple(", ".join(parts) for parts in itertools.product(*(values[name] for name in by)))
-    train, test = (_codes(part, by, values) for part in (dataset.train, dataset.test))
+    for name in set(merge or {}) - set(by):
+        raise DataError(f"dataset.minority.merge has {name!r}, which dataset.minority.by has not")
+    merged = {name: _merged(name, values[name], (merge or {}).get(name, {})) for name in by}
+    parts = itertools.product(*(dict.fromkeys(merged[name]) for name in by))
+    names = tuple(", ".join(part) for part in parts)
+    train, test = (_codes(part, merged) for part in (dataset.train, dataset.test))
     if minority is None:
         rare = minority_groups(np.bincount(train, minlength=len(names)).tolist())
     else:
@@ -181,12 +190,27 @@ def group_index(names: Sequence[str], name: str, key: str) -> int:
     return names.index(name)
 
 
-def _codes(
-    examples: Examples, by: Sequence[str], values: Mapping[str, tuple[str, ...]]
-) -> np.ndarray:
+def _merged(
+    name: str, values: Sequence[str], merge: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    """Return what each value of an attribute is called once some are taken together."""
+    into: dict[str, str] = {}
+    key = f"dataset.minority.merge.{name}"
+    for common, members in merge.items():
+        for value in members:
+            if value not in values:
+                raise DataError(f"there is no {name} {value!r}: {key} can name {'; '.join(values)}")
+            if value in into:
+                raise DataError(f"{key} names {value!r} twice")
+            into[value] = common
+    return tuple(into.get(value, value) for value in values)
+
+
+def _codes(examples: Examples, merged: Mapping[str, Sequence[str]]) -> np.ndarray:
     """Return each example's combination of values, numbered as ``itertools.product`` does."""
     codes = np.zeros(len(examples), dtype=np.int64)
-    for name in by:
+    for name, values in merged.items():
         own = examples.labels if name == LABEL else examples.attributes[name]
-        codes = codes * len(values[name]) + own
+        distinct = list(dict.fromkeys(values))
+        codes = codes * len(distinct) + np.array([distinct.index(v) for v in values])[own]
     return codes

@@ -67,12 +67,13 @@ class AttributesSpec(MinoritySpec):
 
     kind: Literal["attributes"] = "attributes"
     by: Annotated[list[str], Field(min_length=1)]  # attributes of the dataset, or label
+    merge: dict[str, dict[str, list[str]]] | None = None  # attribute -> name -> values in it
     groups: list[str] | None = None  # by default those below n / twice the number of groups
     is_style: ClassVar[bool] = False
 
     def build(self, dataset: Dataset) -> Groups:
         """Return the groups, one for each combination of values."""
-        return groups_by(dataset, self.by, self.groups)
+        return groups_by(dataset, self.by, self.groups, self.merge)
 
 
 class NoMinoritySpec(MinoritySpec):

@@ -51,6 +51,27 @@ class TestOwnGroups:
         assert turned.names[:4] == ("poor, a", "poor, b", "poor, c", "rich, a")
         assert turned.train.tolist() == [2, 0, 4, 2, 5, 0]
 
+    def test_values_that_are_merged_are_one_group(self):
+        merge = {"race": {"a or c": ["c", "a"]}}
+        groups = groups_by(DATASET, ["race", "label"], merge=merge)
+        assert groups.names == ("a or c, poor", "a or c, rich", "b, poor", "b, rich")
+        assert groups.train.tolist() == [0, 0, 3, 0, 1, 0]
+        assert groups.test.tolist() == [1, 2]
+        # n / 8 = 0.75 with two races, n / 12 with three: a merged group counts once.
+        assert groups.minority == {2}
+
+    @pytest.mark.parametrize(
+        ("merge", "fault"),
+        [
+            ({"sex": {"all": ["woman"]}}, "merge has 'sex', which dataset.minority.by has not"),
+            ({"race": {"x": ["d"]}}, "there is no race 'd': .*merge.race can name a; b; c"),
+            ({"race": {"x": ["a"], "y": ["b", "a"]}}, "merge.race names 'a' twice"),
+        ],
+    )
+    def test_what_cannot_be_merged_is_refused(self, merge, fault):
+        with pytest.raises(DataError, match=fault):
+            groups_by(DATASET, ["race"], merge=merge)
+
     def test_by_default_the_rare_groups_are_minorities(self):
         # n / 8 = 0.75: only the group without an example is below.
         assert groups_by(DATASET, ["sex", "label"]).minority == {1}
