@@ -13,7 +13,6 @@ from threading import Event, Thread, current_thread
 from time import monotonic
 from typing import Any
 
-import ray
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -27,17 +26,11 @@ from fl_testbed.engine.datasets import load_dataset
 from fl_testbed.engine.errors import PoolError
 from fl_testbed.engine.flower_internals import quiet_flower
 from fl_testbed.engine.grid import CLIENT_FAILED, ClientGrid
-from fl_testbed.engine.local_ray import (
-    cores_allotted,
-    refuse_other_code,
-    refuse_second_cluster,
-    sigterm_interrupts,
-)
+from fl_testbed.engine.local_ray import cores_allotted, ray_to_itself, sigterm_interrupts
 from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
-from fl_testbed.scenario.own_specs import users_modules
 
 REGISTRATION_TIMEOUT_S = 300.0  # the first nodes to answer import torch
 PULL_INTERVAL_S = 0.1  # between two looks at what nodes have answered
@@ -204,8 +197,6 @@ def run_on_flower(
         except BaseException as fault:
             faults.append(fault)
 
-    refuse_second_cluster()
-    refuse_other_code()
     quiet_flower()
     ray_arguments: dict[str, Any] = {
         "address": "local",  # else it joins whatever cluster it finds, dead ones too
@@ -214,10 +205,8 @@ def run_on_flower(
         "logging_level": logging.ERROR,
         "num_cpus": scenario.engine.n_workers or cores_allotted(),  # each client takes one
     }
-    for module in users_modules(scenario):
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        with sigterm_interrupts():
+    with ray_to_itself([scenario]), sigterm_interrupts():
+        try:
             run_simulation(
                 server_app=server,
                 client_app=NamedClientApp(scenario, data_dir),
@@ -227,15 +216,14 @@ def run_on_flower(
                     "init_args": ray_arguments,
                 },
             )
-    except RuntimeError as fault:  # of Flower's, which says no more than that there was another
-        cause: BaseException = fault
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise cause from None
-    finally:  # after a Ctrl-C the server would go on waiting for nodes that are no more
-        stopped.set()
-        for thread in threads:
-            thread.join()
-        ray.shutdown()  # Flower does not where it was interrupted while it started
+        except RuntimeError as fault:  # Flower's, which says no more than that there was another
+            cause: BaseException = fault
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise cause from None
+        finally:  # after a Ctrl-C the server would go on waiting for nodes that are no more
+            stopped.set()
+            for thread in threads:
+                thread.join()
     if faults:
         raise faults[0]

@@ -5,13 +5,15 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import PathFinder
 from types import FrameType
 
 from fl_testbed.engine.errors import PoolError
+from fl_testbed.scenario.own_specs import users_modules
+from fl_testbed.scenario.spec import Spec
 from fl_testbed.scenario.users_code import OUR_PACKAGES
 
 
@@ -42,17 +44,30 @@ def cores_allotted() -> int | None:
     return None if allotted == os.cpu_count() else allotted
 
 
-def refuse_second_cluster() -> None:
-    """Leave a cluster alone that a notebook has of its own: a process knows one at a time.
+@contextmanager
+def ray_to_itself(scenarios: Iterable[Spec]) -> Iterator[None]:
+    """Let a command use Ray inside, which sends the scenarios' own code by value, and end it.
+
+    It ends also where a Ctrl-C came while it started: a notebook goes on.
 
     Raises:
-        PoolError: If this process has one.
+        PoolError: If this process has a cluster already, as a notebook may: it knows one at a time.
+            Or if workers would run other code than ours.
     """
     import ray  # inline runs need no Ray
+    from ray import cloudpickle
 
     if ray.is_initialized():
         text = "this process uses a Ray cluster already: call ray.shutdown() first, or run inline"
         raise PoolError(text)
+    refuse_other_code()
+    for scenario in scenarios:
+        for module in users_modules(scenario):
+            cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def refuse_other_code() -> None:

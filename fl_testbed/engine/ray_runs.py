@@ -15,7 +15,7 @@ from rich.text import Text
 from fl_testbed.data import Dataset
 from fl_testbed.engine.assembly import build_client_app, build_federation
 from fl_testbed.engine.datasets import DatasetCache
-from fl_testbed.engine.local_ray import refuse_other_code, refuse_second_cluster
+from fl_testbed.engine.local_ray import ray_to_itself
 from fl_testbed.engine.memory import fits_side_by_side
 from fl_testbed.engine.placement import check_device, largest_cohort, training_memory
 from fl_testbed.engine.ray_grid import RayGrid
@@ -24,7 +24,7 @@ from fl_testbed.engine.rounds import Run
 from fl_testbed.engine.run_folder import Record, State
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.scenario import AnyScenario, EngineSpec, Scenario
-from fl_testbed.scenario.own_specs import fresh_code, users_modules
+from fl_testbed.scenario.own_specs import fresh_code
 
 BACKPRESSURE = 4  # rounds a worker may be ahead of the writer
 ATTEMPTS = 3  # before a run whose worker dies each time is given up
@@ -32,12 +32,7 @@ ATTEMPTS = 3  # before a run whose worker dies each time is given up
 
 def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: EngineSpec) -> None:
     """Run scenarios on Ray, which starts once for all of them."""
-    for writer in writers:
-        for module in users_modules(writer.scenario):
-            cloudpickle.register_pickle_by_value(module)
-    refuse_second_cluster()
-    refuse_other_code()
-    try:
+    with ray_to_itself(writer.scenario for writer in writers):
         pool = RayPool(engine.n_workers, engine.ray_address, gpus=engine.device != "cpu")
         check_device(writers[0].scenario, pool.n_gpus)
         if _side_by_side(writers, datasets, engine, pool.n_workers):
@@ -49,8 +44,6 @@ def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: Eng
                         _run_spread(writer, scenario, datasets.get(scenario), pool)
                     except RayTaskError as fault:  # its own text is a whole traceback
                         writer.fail(fault.cause, _remote_traceback(fault))
-    finally:  # also where a Ctrl-C came while the pool was starting: a notebook goes on
-        ray.shutdown()
 
 
 def _side_by_side(
