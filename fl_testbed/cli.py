@@ -70,6 +70,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change any key; the value is YAML."),
 ]
+Variants = Annotated[
+    list[str] | None,
+    typer.Option(help="Only this one, at all swept values; may be given several times."),
+]
 Redo = Annotated[
     bool,
     typer.Option(
@@ -114,10 +118,7 @@ def run(
         list[Path], typer.Argument(metavar="SCENARIO...", help="YAML files of scenarios.")
     ],
     settings: Settings = None,
-    variant: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this one, at all swept values; may be given several times."),
-    ] = None,
+    variant: Variants = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with unfinished runs, or to more rounds.")
@@ -307,7 +308,12 @@ def _found_runs(folders: list[Path], figures: list[str] | None = None) -> "list[
 
 
 @app.command()
-def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDir = None) -> None:
+def validate(
+    scenario: ScenarioPath,
+    settings: Settings = None,
+    variant: Variants = None,
+    data_dir: DataDir = None,
+) -> None:
     """Check a scenario and print its variants, its groups, and what a run costs in memory."""
     with _loading():
         from fl_testbed.engine.datasets import DatasetCache, check_data
@@ -320,7 +326,7 @@ def validate(scenario: ScenarioPath, settings: Settings = None, data_dir: DataDi
             load_scenarios,
         )
 
-    loaded = load_scenarios(scenario, settings or [])
+    loaded = load_scenarios(scenario, settings or [], variant or [])
     datasets = DatasetCache(data_dir)
     if federated := [item for item in loaded if isinstance(item, Scenario)]:
         from fl_testbed.engine.tables import group_table, variant_table

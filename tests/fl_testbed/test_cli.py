@@ -167,9 +167,10 @@ def test_examples_of_a_table_are_no_picture(tmp_path: Path) -> None:
 
 
 def test_validate_shows_variants_groups_and_memory(tmp_path: Path) -> None:
-    (tmp_path / "scenario.yaml").write_text(SCENARIO + "\nsweep: {seed: [3, 5]}\n")
+    swept = "\nvariants: {mine: {}, other: {rounds: -1}}\nsweep: {seed: [3, 5]}\n"
+    (tmp_path / "scenario.yaml").write_text(SCENARIO + swept)
     elsewhere = ("--set", "engine.device=cuda:99")  # a login node has no such GPU
-    said = succeed("validate", "scenario.yaml", *elsewhere, cwd=tmp_path)
+    said = succeed("validate", "scenario.yaml", "--variant=mine", *elsewhere, cwd=tmp_path)
     assert "not to be run on this machine: small: engine.device: cuda:99: there are" in said
     assert "3, 5" in said
     assert "1,210" in said  # 64 × 16 + 16 + 16 × 10 + 10 parameters
