@@ -26,7 +26,7 @@ from fl_testbed.report.formats import comma_separated, markdown
 from fl_testbed.report.results import RunResult, Status, find_runs
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError, load_files
 from fl_testbed.scenario.draft import sets_seed
-from fl_testbed.scenario.faults import short
+from fl_testbed.scenario.faults import options_called, renamed, short
 from fl_testbed.scenario.yaml_floats import Dumper
 
 if TYPE_CHECKING:
@@ -50,6 +50,16 @@ def __dir__() -> list[str]:
 
 
 PathLike = str | Path
+IN_PYTHON = {
+    "--set": "settings",
+    "--variant": "variants",
+    "--out": "out",
+    "--redo": "redo=True",
+    "--resume": "resume=True",
+    "pass --data-dir DIR": "pass data_dir=DIR",
+    "with --data-dir .": "with data_dir='.'",
+}
+"""The names of options here, for faults."""
 P = ParamSpec("P")
 
 
@@ -141,7 +151,7 @@ def _called_from_a_notebook(function: Callable[P, Results]) -> Callable[P, Resul
     @wraps(function)
     def called(*arguments: P.args, **named: P.kwargs) -> Results:
         try:
-            with threads_given_back():
+            with threads_given_back(), options_called(IN_PYTHON):
                 return function(*arguments, **named)
         except (ScenarioError, PoolError) as fault:
             raise fault.with_traceback(None) from None
@@ -198,7 +208,6 @@ def run(
         command,
         resume,
         redo,
-        switch="{}=True",
         is_part=bool(asked) or only is not None or sets_seed(texts),
     )
     failures: list[str] = []
@@ -206,7 +215,7 @@ def run(
         with RunProgress(make_console(stderr=True), scenarios) as progress:
             failures = launch(scenarios, options, progress, kind_of(scenarios))
     if failures:
-        raise RunFailedError("\n".join(failures))
+        raise RunFailedError(renamed("\n".join(failures), IN_PYTHON))
     return Results(find_runs(run_folder(Path(out), item).path for item in scenarios))
 
 
@@ -232,7 +241,7 @@ def replay(
     """
     texts = [f"{key}={_as_yaml(key, value)}" for key, value in (settings or {}).items()]
     done = [r.folder for r in load_results(*folders).runs if r.status is Status.DONE]
-    options = Options(Path(out), _data_folder(data_dir), "", redo=redo, switch="{}=True")
+    options = Options(Path(out), _data_folder(data_dir), "", redo=redo)
     replays = replay_runs(done, texts, options)
     return Results(find_runs(folder for folder, _ in replays))
 

@@ -28,8 +28,16 @@ from fl_testbed.report.comparison import compare
 from fl_testbed.report.formats import terminal
 from fl_testbed.report.results import find_runs
 from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
+from fl_testbed.scenario.faults import options_called, renamed
 
 STILL_S = 10.0  # without a new node, before all that will come are there
+IN_RUN_CONFIG = {
+    "--out": "out",
+    "--redo": "redo=true to --run-config",
+    "--resume": "resume=true to --run-config",
+    "pass --data-dir DIR": "set data-dir in --run-config",
+}
+"""The names of options here, for faults."""
 APP = Path(__file__).parents[1]  # where Flower has put the copy that runs
 
 
@@ -95,8 +103,7 @@ def main(grid: Grid, context: Context) -> None:
             raise ScenarioError(Fault(str(context.run_config["scenario"]), "clients", text))
     out = Path(str(context.run_config["out"])).absolute()
     resume, redo = (bool(context.run_config[switch]) for switch in ("resume", "redo"))
-    switch = "{}=true to --run-config"
-    options = Options(out, data_dir, "flwr run", resume, redo, switch=switch)
+    options = Options(out, data_dir, "flwr run", resume, redo)
     console = make_console()
 
     def compute(writer: RunWriter, scenario: Scenario, dataset: Dataset) -> None:
@@ -104,13 +111,13 @@ def main(grid: Grid, context: Context) -> None:
         label = {"run": ConfigRecord({"place": scenarios.index(writer.scenario)})}
         run_on_nodes(writer, scenario, dataset, grid, label)
 
-    with RunProgress(console, scenarios) as progress:
+    with RunProgress(console, scenarios) as progress, options_called(IN_RUN_CONFIG):
         failed = launch(scenarios, options, progress, compute=compute)
     comparison = compare(find_runs(run_folder(out, s).path for s in scenarios))
     console.print(terminal(comparison, console.width))
     console.print(f"runs: {out / scenarios[0].name}", soft_wrap=True)
     if failed:
-        raise RuntimeError("\n".join(failed))
+        raise RuntimeError(renamed("\n".join(failed), IN_RUN_CONFIG))
 
 
 class RunConfigClientApp(ClientApp):

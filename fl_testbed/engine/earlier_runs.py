@@ -37,7 +37,6 @@ def check_folders(
     """
     left: list[AnyScenario] = []
     faults: dict[str, list[Path]] = {}
-    resume, redo = map(options.switch.format, ("resume", "redo"))
     for scenario in scenarios:
         folder = run_folder(options.out, scenario)
         file = next((p for p in (folder.path, *folder.path.parents) if p.is_file()), None)
@@ -52,12 +51,12 @@ def check_folders(
             left.append(scenario)
             is_begun = _begins(there, scenario)
             if is_begun and folder.has_checkpoint and not (options.resume or options.redo):
-                text = f"holds a run of fewer rounds: add {resume} to go on after them"
+                text = "holds a run of fewer rounds: add --resume to go on after them"
             elif not (options.redo or goes_on(folder, scenario, options)):
                 apart = _apart(there, scenario.identity())
                 lost = _why_lost(there, scenario)
                 text = (
-                    f"holds a run of another scenario{apart}{lost}: add {redo} to run it "
+                    f"holds a run of another scenario{apart}{lost}: add --redo to run it "
                     "again in its place, or choose another --out"
                 )
         elif folder.read("summary.json") is None:
@@ -67,10 +66,10 @@ def check_folders(
             if not scenario.can_resume and not options.redo:
                 text = (
                     f"holds an unfinished run, which cannot go on in the middle: {NO_STATE}. "
-                    f"Add {redo} to run it again"
+                    "Add --redo to run it again"
                 )
             elif scenario.can_resume and not options.resume:
-                text = f"holds an unfinished run: add {resume} to go on, or remove the folder"
+                text = "holds an unfinished run: add --resume to go on, or remove the folder"
         if text is not None:  # neither of which shall be done while it goes on
             taken = None if claimed else folder.taken()
             faults.setdefault(taken or text, []).append(folder.path)

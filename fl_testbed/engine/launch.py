@@ -98,8 +98,8 @@ def _on_other_data(
             continue
         if there := other_data(folder, datasets.get(scenario)):
             text = (
-                f"holds {there}: go on with those, add {options.switch.format('redo')} to run it "
-                "again on these, or choose another --out"
+                f"holds {there}: go on with those, add --redo to run it again on these, "
+                "or choose another --out"
             )
             faults.setdefault(text, []).append(folder.path)
     if not options.redo:

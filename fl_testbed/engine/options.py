@@ -61,7 +61,5 @@ class Options:
     redo: bool = False
     """Whether a run of another scenario, or one that cannot go on, makes room for a new one."""
     trackers: Sequence[StartTracker] = ()
-    switch: str = "--{}"
-    """How whoever gave the command writes ``resume`` or ``redo``."""
     is_part: bool = False
     """Whether runs of a sweep were left out, by variant or seed: they stay planned."""

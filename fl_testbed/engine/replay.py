@@ -43,7 +43,7 @@ def replay(
     faults = []
     for folder in runs:
         if not (folder / UPDATES).is_dir():
-            text = "has recorded no updates: run it with --set record_updates=true --set name=NAME"
+            text = "has recorded no updates: run it again with record_updates=true and another name"
             if (folder / REPLAYED).exists():
                 text = "is a replay, which records no updates: name the run that it is of"
             faults.append(Fault(str(folder), "", text))
@@ -86,8 +86,8 @@ def _check_targets(replays: Sequence[tuple[Path, Scenario]], options: Options) -
         others.append(target.path)
     if others and not options.redo:
         text = (
-            f"holds a replay of another run: add {options.switch.format('redo')} to make it "
-            "again in its place, or choose another --out"
+            "holds a replay of another run: add --redo to make it again in its "
+            "place, or choose another --out"
         )
         refuse({text: others})
     return left

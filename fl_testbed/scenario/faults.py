@@ -2,8 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from typing import Any, get_args
 
 from pydantic_core import ErrorDetails
@@ -43,6 +44,22 @@ class ScenarioError(ValueError):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.faults))
+
+
+@contextmanager
+def options_called(names: Mapping[str, str]) -> Iterator[None]:
+    """Give options in faults the names that they have for whoever uses no command line."""
+    try:
+        yield
+    except ScenarioError as error:
+        told = ([renamed(part, names) for part in astuple(fault)] for fault in error.faults)
+        raise ScenarioError(*(Fault(*parts) for parts in told)) from None
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """Return a text with other names for what it calls by the names of options."""
+    options = "|".join(map(re.escape, names))
+    return re.sub(rf"(?<!\S)({options})(?![\w-])", lambda found: names[found[0]], text)
 
 
 NEEDED = {

@@ -69,7 +69,7 @@ def load_files(
         own = scenarios[0]
         first_path, (first, *_) = loaded[0]
         if own.engine != first.engine:
-            text = f"differs from {first_path}'s: run them one by one, or --set the same"
+            text = f"differs from {first_path}'s: run them one by one, or set the same for both"
             faults.append(Fault(str(path), "engine", text))
         if type(own) is not type(first):
             text = f"differs from {first_path}'s: federated and centralized runs go one by one"
@@ -145,7 +145,7 @@ def load_scenarios(
         text = f"needs one of {', '.join(variants)}, got {', '.join(asked)}"
         raise ScenarioError(Fault(str(path), "--variant", text))
     if not faults:  # else a key may be missing because of them
-        text = "is in no run: variants, a sweep or a later --set put something else in its place"
+        text = "is in no run: variants, a sweep or a later setting put something else in its place"
         faults += [Fault("--set", ".".join(key), text) for key in unused]
     faults += _repeated_runs(scenarios, draft.origin(("sweep",)))
     faults += _other_engines(scenarios, sweep.origins, draft.origin(("variants",)))

@@ -79,6 +79,21 @@ def test_an_unfinished_run_says_how_a_notebook_goes_on_with_it(files, tmp_path):
     folder.write_bytes(CHECKPOINT, b"")
     with pytest.raises(api.ScenarioError, match="unfinished run: add resume=True to go on"):
         api.run(files[0], out=out)
+    with pytest.raises(api.ScenarioError, match=r"add redo=True to run it .* another out$"):
+        api.run(files[0], {"training.lr": 0.2}, out=out)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"rounds": "many"}, "^settings: rounds: needs"),
+        ({"dataset.kind": "mnist"}, "pass data_dir=DIR or set .* fetch mnist --data-dir DIR$"),
+    ],
+)
+def test_a_fault_calls_options_as_a_notebook_does(changed, said, files, monkeypatch):
+    monkeypatch.delenv("FL_TESTBED_DATA", raising=False)
+    with pytest.raises(api.ScenarioError, match=said):
+        api.run(files[0], changed)
 
 
 WITH_GLASSES = """

@@ -296,9 +296,7 @@ def test_a_run_that_recorded_nothing_is_refused(recorded: Path, tmp_path: Path) 
     succeed("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
     done = run("replay", "out", cwd=tmp_path)
     assert done.returncode == 2
-    assert (
-        "has recorded no updates: run it with --set record_updates=true --set name" in done.stderr
-    )
+    assert "has recorded no updates: run it again with record_updates=true and" in done.stderr
     (tmp_path / "out/small/default/seed-0/summary.json").unlink()
     done = run("replay", "out", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (

@@ -285,7 +285,7 @@ class TestSettings:
             load(BASE + expansion + "\n", setting)
         key = setting.partition("=")[0]
         (fault,) = lines_of(error)
-        assert fault.startswith(f"--set: {key}: is in no run: variants, a sweep or a later --set")
+        assert fault.startswith(f"--set: {key}: is in no run: variants, a sweep or a later setting")
 
     def test_a_sweep_of_a_key_inside_a_mapping_can_be_added(self, load):
         scenarios = load(BASE, "sweep.training.lr=[0.1, 0.2]")
