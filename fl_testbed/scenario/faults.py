@@ -15,6 +15,7 @@ from fl_testbed.scenario.spec import Spec
 EXPANSION_KEYS = ("extends", "variants", "sweep")
 """Keys of a file, which no run has."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+UNKNOWN = "…"  # in an example, for what the user alone knows
 DEPTH = 3  # mappings in mappings in which a misplaced key is looked for
 KeyPath = tuple[str | int, ...]
 
@@ -127,7 +128,7 @@ def _text(error: ErrorDetails, path: KeyPath, owner: type[Spec] | None, root: ty
         case "extra_forbidden":
             return unknown_key(path, owner, root)
         case "missing":
-            return "is missing: it has no default"
+            return f"is missing: it has no default{_for_instance(owner, path)}"
         case "union_tag_invalid":
             if context["tag"].endswith(".py"):
                 return f"needs the function's name too, {context['tag']}:name"
@@ -273,6 +274,27 @@ def _kinds(owner: type[Spec] | None, path: KeyPath) -> list[str]:
     if not all("kind" in model.model_fields for model in models):
         return []  # one may be meant that needs none
     return [tag for model in models for tag in kinds_of(model)]
+
+
+def _for_instance(owner: type[Spec] | None, path: KeyPath) -> str:
+    """Return what may be written for a key that needs a mapping."""
+    field = owner.model_fields.get(str(path[-1])) if owner is not None else None
+    example = _shortest(field.annotation) if field is not None else UNKNOWN
+    return "" if example == UNKNOWN else f"; write, for instance, {path[-1]}: {example}"
+
+
+def _shortest(annotation: Any) -> str:
+    """Return the shortest mapping of a type's first class."""
+    models = models_in(annotation)
+    if not models:
+        return UNKNOWN
+    kind = next(iter(kinds_of(models[0])), UNKNOWN)
+    keys = [
+        f"{key}: {kind if key == 'kind' else _shortest(field.annotation)}"
+        for key, field in models[0].model_fields.items()
+        if key == "kind" or field.is_required()
+    ]
+    return "{" + ", ".join(keys) + "}"
 
 
 def kinds_of(model: type[Spec]) -> tuple[str, ...]:

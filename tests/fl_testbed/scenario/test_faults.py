@@ -51,6 +51,13 @@ def with_change(old: str, new: str) -> str:
             id="a key that does not exist",
         ),
         pytest.param(
+            "strategy:\n  aggregation: {kind: krum, n_malicious: 1}\n",
+            "",
+            "wrong.yaml: strategy: is missing: it has no default; write, for instance, "
+            "strategy: {aggregation: {kind: mean}}",
+            id="a mapping that is needed",
+        ),
+        pytest.param(
             "rounds",
             "ronds",
             "wrong.yaml:2: ronds: unknown key, did you mean 'rounds'?",
