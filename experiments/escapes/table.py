@@ -15,7 +15,7 @@ import pandas as pd
 
 from experiments import pages
 from experiments.oil_and_water_federated import runs
-from experiments.oil_and_water_federated.combinations.table import FAIR, SAFE, reached
+from experiments.oil_and_water_federated.combinations.table import FAIR, SAFE, judged, reached
 from fl_testbed.metrics import read_table
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
@@ -202,13 +202,12 @@ def ideal_of(table: pd.DataFrame) -> "pd.Series[float]":
 def counted(own: pd.DataFrame, ideal: "pd.Series[float]") -> dict[str, str]:
     """Return what seeds come to, in how many attackers succeed, and in how many both goals are
     reached: that of the worst group is by the ideal lift's of the same seed."""
-    won = own["attack_success"] > SAFE
-    fair = own["worst_group"] >= own["seed"].map(ideal) - FAIR
+    own = judged(own, own["seed"].map(ideal))
     return {
         "outcome": runs.outcome(own),
         "highest": pages.mean_pm(own["attack_success_highest"]),
-        "won": str(won.sum()),
-        "both": str((fair & ~won).sum()),
+        "won": str(own["won"].sum()),
+        "both": str(own["both"].sum()),
     }
 
 

@@ -95,6 +95,13 @@ def reached(own: pd.DataFrame, fair: float) -> bool:
     return bool(worst >= fair and success <= SAFE)
 
 
+def judged(own: pd.DataFrame, ideal: "pd.Series[float]") -> pd.DataFrame:
+    """Return runs with marks: ``fair``, within the margin of the ideal lift's worst group, which is
+    given for each run; ``won``, attackers succeed; ``both``, both goals are reached."""
+    fair, won = own["worst_group"] >= ideal - FAIR, own["attack_success"] > SAFE
+    return own.assign(fair=fair, won=won, both=fair & ~won)
+
+
 def verdict(own: pd.DataFrame, fair: float, safe: float) -> str:
     """Return whether a combination is in the corner, outside it, or cannot be told from it.
 

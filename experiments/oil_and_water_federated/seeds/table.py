@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from experiments import headline, pages
 from experiments.oil_and_water_federated import runs
 from experiments.oil_and_water_federated.combinations.table import (
-    FAIR,
     IDEAL,
     SAFE,
     goal,
+    judged,
     methods,
     reached,
 )
@@ -59,10 +59,7 @@ def new_seeds(results: Path) -> pd.DataFrame:
     rows["setting"] = rows["point"].where(rows["point"].isin({*SETTINGS, UNATTACKED}), "")
     keys = ["federation", "setting", "seed"]
     ideal = rows[rows["variant"] == IDEAL].set_index(keys)["worst_group"].rename("ideal")
-    rows = rows.join(ideal, on=keys)
-    rows["fair"] = rows["worst_group"] >= rows["ideal"] - FAIR
-    rows["both"] = rows["fair"] & (rows["attack_success"] <= SAFE)
-    return rows
+    return judged(rows, rows.join(ideal, on=keys)["ideal"])
 
 
 def lift_and_rule(variant: str) -> tuple[str, str]:
