@@ -16,6 +16,7 @@ from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.leaves import leaves
 from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.places import place_of_run
+from fl_testbed.scenario.yaml_floats import Loader
 
 N_NAMED = 3  # keys in which a scenario differs from the one before
 NO_STATE = "its strategy has no state_dict, or Flower's engine keeps what its clients remember"
@@ -137,8 +138,8 @@ def _apart(there: str, wanted: dict[str, Any]) -> str:
     """Name the first keys in which two scenarios differ; of own code that was changed, its file."""
     other = dict(leaves(wanted))
     try:
-        one = dict(leaves(yaml.safe_load(there)))
-    except yaml.YAMLError:  # somebody's own file
+        one = dict(leaves(yaml.load(there, Loader)))
+    except (yaml.YAMLError, RecursionError):  # somebody's own file
         return ""
     keys = [key for key in other | one if one.get(key, "") != other.get(key, "")]
     keys = [re.sub(r"(.+)\.sha256$", r"the file of \1", key) for key in keys]

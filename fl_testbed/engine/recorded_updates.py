@@ -38,6 +38,7 @@ from strategies.reports import metrics_in
 
 DType = Literal["float16", "float32"]
 ARRAYS, METRICS = "arrays", "metrics"
+REMEDY = "remove the folder to run it again"
 NO_ARRAYS = "needs one ArrayRecord, got 0"  # a strategy's complaint of what is not kept
 
 
@@ -136,9 +137,8 @@ class Recorded:
             with safe_open(file, framework="pt") as opened:
                 round_ = json.loads(opened.metadata()["round"])
             tensors = load_file(file)
-        except (SafetensorError, TypeError, KeyError) as fault:  # the two where it is another's
-            text = f"{file.name} is no recorded round ({fault}): remove the folder to run it again"
-            raise DataError(text) from None
+        except (SafetensorError, TypeError, KeyError, ValueError) as fault:  # another's, or damaged
+            raise DataError(f"{file.name} is no recorded round ({fault}): {REMEDY}") from None
         self.start = record_of({name: tensors[f"start/{name}"].numpy() for name in round_["names"]})
         self.replies = {reply["client"]: reply for reply in round_["replies"]}
         rows = iter(tensors["rows"].numpy())
@@ -194,18 +194,20 @@ def replayed(folder: Path, scenario: Scenario, federation: Federation) -> Iterat
         federation: The run's.
 
     Raises:
-        DataError: If a round's file is missing or not whole.
+        DataError: If a round's file is missing or not whole, or ``clients.csv`` is damaged.
     """
     limit_threads(scenario.torch_threads)
     grid = ReplayGrid()  # first: it makes this process Flower's server, and Flower's log quiet
     buffers = buffers_of(outlined_model(scenario, federation.dataset))
     strategy = build_strategy(scenario, federation, buffers)
-    clients = read_table(folder / "clients.csv")
+    try:
+        clients = read_table(folder / "clients.csv", {"round": int, "client": int})
+    except ValueError as fault:
+        raise DataError(f"clients.csv is not what a run writes ({fault}): {REMEDY}") from None
     for round_ in range(1, scenario.rounds + 1):
         file = folder / updates_file(round_)
         if not file.exists():
-            text = f"{file.name} is missing: remove the folder to run it again"
-            raise DataError(text)
+            raise DataError(f"{file.name} is missing: {REMEDY}")
         recorded = grid.recorded = Recorded(file)
         asked = clients.loc[clients["round"] == round_, "client"]
         grid.sample = sorted({*asked, *recorded.replies})  # some may never have answered

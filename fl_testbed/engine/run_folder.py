@@ -218,6 +218,7 @@ class RunFolder:
         try:
             with safe_open(self.path / CHECKPOINT, framework="pt") as file:
                 position = json.loads(file.metadata()["position"])
+            round_, sizes = int(position["round"]), dict(position["bytes"])
             state = _tensors_of(self.path / CHECKPOINT)
             if not any(name.startswith(ARRAYS) for name in state):  # the run was done
                 model = _tensors_of(self.path / MODEL)
@@ -226,13 +227,15 @@ class RunFolder:
             text = f"is no whole checkpoint ({fault})"
             raise _cannot_resume(self.path / CHECKPOINT, text) from None
         for name, headings in columns.items():
-            path, size = self.path / name, position["bytes"].get(name)
+            path, size = self.path / name, sizes.get(name)
             if size is None:
                 text = "is not among the tables of this run, which another version began"
                 raise _cannot_resume(path, text)
             if not path.exists():
                 raise _cannot_resume(path, "is missing, which its checkpoint counts on")
-            table = self._tables[name] = path.open("r+", encoding="utf-8", newline="")
+            table = self._tables[name] = path.open(
+                "r+", encoding="utf-8", errors="replace", newline=""
+            )
             if table.seek(0, os.SEEK_END) < size:  # a machine that went down may forget them
                 raise _cannot_resume(path, "is shorter than its checkpoint says")
             table.seek(0)
@@ -241,7 +244,7 @@ class RunFolder:
             table.truncate(size)  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
         (self.path / "summary.json").unlink(missing_ok=True)  # of fewer rounds
-        return position["round"], state
+        return round_, state
 
     @property
     def has_checkpoint(self) -> bool:

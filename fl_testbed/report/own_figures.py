@@ -10,7 +10,7 @@ import pandas as pd
 
 from fl_testbed.metrics import read_table
 from fl_testbed.report.columns import OWN
-from fl_testbed.report.results import RunResult
+from fl_testbed.report.results import RunResult, as_written
 from fl_testbed.scenario import Fault, ScenarioError
 from fl_testbed.scenario.own_specs import Guarded
 from fl_testbed.scenario.users_code import OwnCode, load
@@ -57,7 +57,8 @@ def _tables(code: OwnCode, folder: Path) -> dict[str, pd.DataFrame]:
             there = ", ".join(sorted(path.stem for path in folder.glob("*.csv")))
             text = f"{code.place}: {code.name} asks for {name!r}, and its tables are {there}"
             raise ScenarioError(Fault(str(folder), "", text))
-        tables[name] = read_table(file)
+        with as_written(file):
+            tables[name] = read_table(file)
     return tables
 
 

@@ -111,8 +111,11 @@ def noted_data(folder: Path) -> tuple[str, str] | None:
         return data and (json.dumps(data["of"], sort_keys=True), str(data["fingerprint"]))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, around: tuple[str, ...] = ()) -> Iterator[Path]:
     """Yield run folders, of sweeps first those that they planned, some of them again."""
+    place = os.path.realpath(folder)
+    if place in around:  # a link to a folder that it lies in
+        return
     with os.scandir(folder) as entries:
         names = {entry.name: entry.is_dir() for entry in entries}
     if {"scenario.yaml", "failure.json"} & names.keys() and LEFT_BY_RUNS & names.keys():
@@ -122,7 +125,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from _planned(folder)
     for name in sorted(names, key=_natural):
         if names[name]:
-            yield from _walk(folder / name)
+            yield from _walk(folder / name, (*around, place))
 
 
 def _natural(name: str) -> list[tuple[str, int]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from fl_testbed.scenario.faults import EXPANSION_KEYS, Fault, ScenarioError, short
 from fl_testbed.scenario.naming import beside
@@ -91,8 +92,10 @@ class Draft(dict[str, Any]):
 class _Loader(Loader):
     """Reads mappings, whose keys are text, as drafts."""
 
-    def construct_draft(self, node: yaml.MappingNode) -> Iterator[Draft]:
+    def construct_draft(self, node: yaml.Node) -> Iterator[Draft]:
         """Yield the draft, and fill it afterwards: its values are not read yet."""
+        if not isinstance(node, yaml.MappingNode):  # !!map of a text
+            raise ConstructorError(None, None, "this is no mapping", node.start_mark)
         draft = Draft()
         yield draft
         self.flatten_mapping(node)
@@ -161,8 +164,6 @@ def _parsed(text: str, where: str) -> tuple[yaml.Node | None, Any]:
         raise ScenarioError(_yaml_fault(where, fault)) from None
     except RecursionError:
         raise ScenarioError(Fault(where, "", "is nested too deeply")) from None
-    except ValueError as fault:  # such as the integer 0x_
-        raise ScenarioError(Fault(where, "", f"is not YAML: {fault}")) from None
     if faults:
         raise ScenarioError(*faults)
     return root, data

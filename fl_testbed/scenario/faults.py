@@ -68,6 +68,7 @@ NEEDED = {
     "int_from_float": "a whole number",
     "float_type": "a number",
     "string_type": "text (in quotes if it looks like a number)",
+    "string_unicode": "text without halves of characters",
     "bool_type": "true or false",
     "list_type": "a list",
     "dict_type": "a mapping (key: value)",

@@ -15,6 +15,8 @@ from fl_testbed.scenario.users_code import OwnCodeError
 SMALLEST = 8  # pixels of an image: below, convolutions and poolings leave nothing
 Width = Annotated[int, Field(gt=0, le=1_000_000)]
 """Units or filters of a layer."""
+StageWidth = Annotated[int, Field(ge=2, le=1_000_000)]
+"""Filters of a ResNet's first stage: of 1 a GroupNorm of the last had single numbers to norm."""
 
 
 class ModelSpec(FunctionSpec):
@@ -89,7 +91,7 @@ class ResNet18Spec(ImageModelSpec):
     """ResNet-18 for small images, with GroupNorm."""
 
     kind: Literal["resnet18"]
-    width: Width = 64  # filters of the first stage
+    width: StageWidth = 64  # filters of the first stage
     function = staticmethod(resnet18)
 
 
@@ -97,7 +99,7 @@ class ResNet50Spec(ImageModelSpec):
     """ResNet-50 for small images, with GroupNorm."""
 
     kind: Literal["resnet50"]
-    width: Width = 64  # filters of the first stage
+    width: StageWidth = 64  # filters of the first stage
     function = staticmethod(resnet50)
 
 

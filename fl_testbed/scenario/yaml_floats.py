@@ -1,14 +1,24 @@
 """YAML with the numbers of its version 1.2: for PyYAML, which keeps to 1.1, 1e-3 is text."""
 
 import re
+from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z")
 
 
 class Loader(yaml.SafeLoader):
-    """Reads 1e-3 as a number."""
+    """Reads 1e-3 as a number, and raises YAMLError for whatever is no YAML."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return what a node says."""
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, LookupError, ValueError):  # of 0x_, or !!bool maybe
+            text = f"{repr(node.value)[:60]} is no {node.tag.rpartition(':')[2]}"
+            raise ConstructorError(None, None, text, node.start_mark) from None
 
 
 class Dumper(yaml.SafeDumper):

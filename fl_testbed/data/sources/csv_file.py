@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from reprlib import repr as brief
 
 import numpy as np
 from numpy.random import Generator
@@ -91,9 +92,11 @@ def _is_category(rows: Table, column: str) -> bool:
     row = int(are_numbers.argmin())
     text, n_values = rows.columns[column][row], len(set(rows.columns[column]))
     if are_numbers.any():
-        found = f"{column} is {text!r} here and a number elsewhere: mend it"
+        found = f"{column} is {brief(text)} here and a number elsewhere: mend it"
     elif n_values > MOST_VALUES:
-        found = f"{column} has {n_values} values that are no numbers, such as {text!r}: take fewer"
+        found = (
+            f"{column} has {n_values} values that are no numbers, such as {brief(text)}: take fewer"
+        )
     else:
         return True
     raise rows.fault(row, f"{found}, or name it in categories or leave_out")

@@ -52,9 +52,10 @@ def read_images(
         for row, name in enumerate(names):
             try:
                 image = _decoded((images / name).read_bytes(), size, channels)
-            except UNREADABLE:
-                text = f"{name} is not an image that can be read: copy it again"
-                raise table.fault(row, text) from None
+            except UNREADABLE as fault:
+                text = "is not an image that can be read: copy it again"
+                text = str(fault) if isinstance(fault, DataError) else text
+                raise table.fault(row, f"{name} {text}") from None
             if pixels is None:
                 pixels = np.empty((len(names), *image.shape), dtype=np.uint8)
             elif image.shape != pixels.shape[1:]:
@@ -80,6 +81,8 @@ def _opened(archive: Path) -> zipfile.ZipFile:
 def _decoded(content: bytes, size: int | None, channels: int) -> np.ndarray:
     """Return one image as (channels, height, width)."""
     with Image.open(io.BytesIO(content)) as image:
+        if image.mode.startswith(("I", "F")):  # what is above 255 would be white
+            raise DataError(f"has more than 8 bits a pixel (mode {image.mode}): save it with 8")
         image = image.convert(MODES[channels])
         if size is not None and image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.LANCZOS)

@@ -121,7 +121,7 @@ def idx_examples(images: Path, labels: Path, n_classes: int) -> Examples:
     pixels, classes = read_idx(images, 3), read_idx(labels, 1)
     if len(pixels) != len(classes):
         raise DataError(f"{labels}: {len(classes):,} labels for {len(pixels):,} images")
-    outside = np.flatnonzero(classes >= n_classes)
+    outside = np.flatnonzero((classes < 0) | (classes >= n_classes))
     if len(outside):
         raise DataError(
             f"{labels}: row {outside[0] + 1}: needs a class from 0 to {n_classes - 1}, "

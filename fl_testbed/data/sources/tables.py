@@ -1,10 +1,11 @@
 """Tables in CSV files: read whole or refused with the line at fault, and encoded as features."""
 
 import csv
-import math
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as brief
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from fl_testbed.data.dataset import CategoryFeature, DataError, Feature, NumberF
 from fl_testbed.data.sources.files import read_text
 
 T = TypeVar("T")
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Table:
         for row, text in enumerate(self.columns[column]):
             value = parse(text)
             if value is None:
-                raise self.fault(row, f"{column} needs {needed}, got {text!r}")
+                raise self.fault(row, f"{column} needs {needed}, got {brief(text)}")
             parsed.append(value)
         return np.array(parsed, dtype=dtype)
 
@@ -145,7 +147,8 @@ def _no_column(path: Path, name: str, there: Iterable[str]) -> DataError:
 
 
 def _rows(path: Path, skip: str | None) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(read_text(path).splitlines(), skipinitialspace=True)
+    # Not splitlines, which breaks lines at a form feed too, and inside of quotes.
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
     try:
         for row in reader:
             if row and not (skip is not None and row[0].startswith(skip)):
@@ -194,8 +197,9 @@ def encode(table: Table, features: Mapping[str, Feature]) -> np.ndarray:
 
 
 def _finite(text: str) -> float | None:
+    """Return a number that inputs, which are float32, can hold; None of anything else."""
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None

@@ -244,13 +244,22 @@ def test_a_record_with_a_gap_is_refused(recorded: Path, tmp_path: Path, round_: 
     )
 
 
-def test_a_record_that_is_not_whole_is_named(recorded: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "size", "said"),
+    [
+        (updates_file(2), 1000, "round-00002.safetensors is no recorded round"),
+        ("clients.csv", 0, "clients.csv is not what a run writes"),
+    ],
+)
+def test_a_record_that_is_not_whole_is_named(
+    recorded: Path, tmp_path: Path, name: str, size: int, said: str
+) -> None:
     copytree(recorded / "small" / "mean", tmp_path / "mean")
-    file = tmp_path / "mean" / "seed-0" / updates_file(2)
-    file.write_bytes(file.read_bytes()[:1000])
+    file = tmp_path / "mean" / "seed-0" / name
+    file.write_bytes(file.read_bytes()[:size])
     done = run("replay", "mean", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("mean/seed-0: round-00002.safetensors is no recorded round")
+    assert done.stderr.startswith(f"mean/seed-0: {said}")
     assert len(done.stderr.splitlines()) == 1
 
 

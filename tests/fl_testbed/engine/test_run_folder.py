@@ -121,10 +121,26 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
     folder.close()
     checkpoint = tmp_path / "checkpoint" / "state.safetensors"
     whole = checkpoint.read_bytes()
-    for damaged in (b"", b"\0" * 200, whole[:-3], whole.replace(b"position", b"petition")):
+    for damaged in (
+        b"",
+        b"\0" * 200,
+        whole[:-3],
+        whole.replace(b"position", b"petition"),
+        whole.replace(b"round", b"sound"),
+    ):
         checkpoint.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"state.safetensors is no whole checkpoint .* remove"):
             RunFolder(tmp_path).resume(COLUMNS)
+
+
+def test_a_table_that_is_no_text_any_more_is_not_gone_on_with(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start(COLUMNS)
+    folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
+    folder.close()
+    (tmp_path / "rounds.csv").write_bytes(b"\xff" * 99)
+    with pytest.raises(ValueError, match=r"rounds.csv has other columns.* remove"):
+        RunFolder(tmp_path).resume(COLUMNS)
 
 
 def test_a_file_that_is_no_text_any_more_is_there_and_is_another(tmp_path: Path) -> None:

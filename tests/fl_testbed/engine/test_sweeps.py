@@ -391,6 +391,14 @@ def test_what_many_folders_hold_is_said_once_with_the_first_of_them(tmp_path: Pa
     assert fault.text.startswith("holds a run of another scenario, which differs in training.lr:")
 
 
+@pytest.mark.parametrize("text", ["rounds: 0x_", "[" * 10**5, "rounds: 2001-99-99"])
+def test_what_is_no_scenario_any_more_is_another(tmp_path: Path, text: str) -> None:
+    (scenario,) = load_scenarios(write_scenario(tmp_path))
+    run_folder(tmp_path, scenario).write("scenario.yaml", text)
+    with pytest.raises(ScenarioError, match="holds a run of another scenario: add --redo"):
+        check_folders([scenario], Options(tmp_path, None, ""))
+
+
 def test_a_run_that_fails_before_it_begins_leaves_a_folder_that_another_command_has(
     tmp_path: Path, monkeypatch
 ) -> None:

@@ -31,6 +31,7 @@ def runs(tmp_path: Path) -> list[RunResult]:
         folder = write_run(tmp_path / "sweep", variant, 0, {ACCURACY.key: 0.5})
         (folder / "rounds.csv").write_text(f"round,accuracy\n1,0.1\n{last},0.2\n")
     write_run(tmp_path / "sweep", "unfinished", 0)
+    (tmp_path / "sweep" / "here").symlink_to(tmp_path)  # runs are found once
     return find_runs([tmp_path])
 
 
@@ -62,3 +63,9 @@ def test_what_is_no_figure_is_told(
 ) -> None:
     with pytest.raises(error, match=told):
         with_own(runs, [f"{tmp_path}/mine.py:{name}"])
+
+
+def test_a_damaged_table_is_named(runs: list[RunResult], tmp_path: Path) -> None:
+    (runs[0].folder / "rounds.csv").write_text("")
+    with pytest.raises(ScenarioError, match=r"rounds.csv: is not what a run writes"):
+        with_own(runs, [f"{tmp_path}/mine.py:last_round"])

@@ -406,7 +406,9 @@ def test_a_wrong_file_is_refused_with_one_line(faults_of, old, new, fault):
             ),
             "wrong.yaml: has more than 1,000,000 values, those that *names repeat included",
         ),
-        (b"rounds: 0x_\n", "wrong.yaml: is not YAML: invalid literal for int() with base 16: ''"),
+        (b"name: a\nrounds: 0x_\n", "wrong.yaml:2: is not YAML: '0x_' is no int"),
+        (b"rounds: !!bool maybe\n", "wrong.yaml:1: is not YAML: 'maybe' is no bool"),
+        (b"rounds: !!map [1]\n", "wrong.yaml:1: is not YAML: this is no mapping"),
     ],
 )
 def test_a_file_that_is_no_mapping_is_refused_with_one_line(faults_of, content, fault):

@@ -10,9 +10,9 @@ from fl_testbed.data.sources.images import read_images
 from fl_testbed.data.sources.tables import read_table
 
 
-def png(values: np.ndarray) -> bytes:
+def png(values: np.ndarray, dtype: type = np.uint8) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(values.astype(np.uint8)).save(content, "PNG")
+    Image.fromarray(values.astype(dtype)).save(content, "PNG")
     return content.getvalue()
 
 
@@ -76,6 +76,10 @@ def test_they_are_scaled_and_made_grey_as_asked_for(store, table):
         (
             FILES | {"a/2.png": with_a_short_chunk(FILES["a/2.png"])},
             "line 3: a/2.png is not an image",
+        ),
+        (
+            FILES | {"a/2.png": png(GREY, np.uint16)},  # all but 0 to 255 would be white
+            "line 3: a/2.png has more than 8 bits a pixel (mode I;16): save it with 8",
         ),
         (
             FILES | {"a/2.png": png(np.zeros((4, 5)))},

@@ -82,10 +82,12 @@ class TestFashionMnist:
         plain.unlink()
         assert load_fashion_mnist(tiny.parents[1]).train.labels.tolist() == [5, 3]
 
-    def test_a_label_outside_the_classes_is_refused_with_its_row(self, tiny):
+    @pytest.mark.parametrize("label", [10, -1])
+    def test_a_label_outside_the_classes_is_refused_with_its_row(self, tiny, label):
         name = IDX_FILES[1]
-        (tiny / name).write_bytes(idx(np.array([9, 10])))
-        with pytest.raises(DataError, match=f"{name}: row 2: needs a class from 0 to 9, got 10"):
+        (tiny / name).write_bytes(idx(np.array([9, label]), kind=12))
+        text = f"{name}: row 2: needs a class from 0 to 9, got {label}"
+        with pytest.raises(DataError, match=text):
             load_fashion_mnist(tiny.parents[1])
 
     def test_labels_that_are_not_as_many_as_images_are_refused(self, tiny):
