@@ -36,6 +36,8 @@ TURNS = ".lock"
 """In a sweep's folder, for commands that write there to take turns."""
 WRITER = "written by process "
 """In ``events.log``, before the process that writes the run from there on, and its machine."""
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
+"""Not always at the begin of a line: a machine that went down may leave a torn one, or zeros."""
 TOGETHER = timedelta(seconds=2)
 """Of machines that sign a run within this time the first has it: jobs may start together."""
 SYNCING = ThreadPoolExecutor(16)  # threads that wait for the disk
@@ -128,8 +130,8 @@ class RunFolder:
 
     def _writer(self) -> str | None:
         writer, since = "", datetime.min.replace(tzinfo=UTC)
-        signed = re.findall(rf"^(\S+) {WRITER}(.+)$", self.read("events.log") or "", re.MULTILINE)
-        for time, process in signed:
+        events = self.read("events.log") or ""
+        for time, process in re.findall(rf"({TIME}) {WRITER}(.+)$", events, re.MULTILINE):
             at = datetime.fromisoformat(time)
             if abs(at - since) > TOGETHER or _machine(process) == _machine(writer):
                 writer, since = process, at

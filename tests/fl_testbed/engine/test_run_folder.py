@@ -143,6 +143,14 @@ def test_a_table_that_is_no_text_any_more_is_not_gone_on_with(tmp_path: Path) ->
         RunFolder(tmp_path).resume(COLUMNS)
 
 
+@pytest.mark.parametrize("end", ["\0\0\0", "2026-11-30T00:00:00+00:00 resu", "2026-11-3"])
+def test_a_log_that_was_torn_says_still_who_writes_the_run(tmp_path: Path, end: str) -> None:
+    (tmp_path / "events.log").write_text(
+        f"2026-11-30T00:00:00+00:00 written by process 1 on another\n{end}"
+    )
+    RunFolder(tmp_path).sign()  # no TakenError
+
+
 def test_a_file_that_is_no_text_any_more_is_there_and_is_another(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_bytes(b"name: \xff")
     assert RunFolder(tmp_path).read("scenario.yaml") not in (None, "name: ")
