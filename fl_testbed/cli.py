@@ -351,7 +351,7 @@ def validate(
             check_device(loaded[0], len(gpus()))
         except ScenarioError as error:  # it may be a login node
             text = f"not to be run on this machine: {error.faults[0]}"
-            console.print(text, markup=False, soft_wrap=True)
+            console.print(text, soft_wrap=True)
 
 
 @app.command()
@@ -495,5 +495,5 @@ def main() -> None:
 def _end(status: int, *lines: str) -> NoReturn:
     console = make_console(stderr=True)
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     raise SystemExit(status)

@@ -19,8 +19,8 @@ PIPED_WIDTH = 160  # a table is not squeezed into 80 columns where nobody sees t
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Return a console that keeps tables wide where the output is piped."""
-    console = Console(stderr=stderr, highlight=False)
+    """Return a console that shows text as it is, and keeps tables wide where it is piped."""
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     return console
@@ -89,7 +89,7 @@ class RunProgress:
         """Print a decision of the engine, the first time that it is taken."""
         if text not in self._notes:
             self._notes.add(text)
-            self._console.print(text, markup=False)
+            self._console.print(text)
 
     def end(self, scenario: AnyScenario, outcome: str) -> None:
         """Print a run's last figures: tables have means over several rounds."""
@@ -105,7 +105,7 @@ class RunProgress:
 
     def _print(self, line: str) -> None:
         self._last_line = monotonic()
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
     def _label(self, scenario: AnyScenario) -> str:
         name = f"{scenario.name}: " if self._several else ""

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 from commands import write_scenario
 from rich.console import Console
+from rich.table import Table
 
 from fl_testbed import console as console_module
-from fl_testbed.console import RunProgress
+from fl_testbed.console import RunProgress, make_console
 from fl_testbed.scenario import load_scenarios
 
 
@@ -75,3 +76,12 @@ def test_figures_of_the_last_round_are_said_to_be_its_own_where_there_are_more(
         progress.round(scenario, rounds, evaluation)
         progress.end(scenario, "done")
     assert f"seed {scenario.seed}  {figures}" in shown.getvalue()
+
+
+def test_names_of_groups_are_shown_as_they_are(capsys) -> None:
+    table = Table("[other] :key:")
+    table.add_row("[/unknown]")  # as markup, the end of what never began
+    make_console().print(table)
+    shown = capsys.readouterr().out
+    assert "[other] :key:" in shown
+    assert "[/unknown]" in shown

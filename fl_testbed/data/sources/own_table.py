@@ -1,8 +1,10 @@
 """What a table of a user's own says of each example, and which examples are for testing."""
 
+import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from reprlib import repr as brief
 
 import numpy as np
 from numpy.random import Generator
@@ -11,6 +13,7 @@ from fl_testbed.data.dataset import DataError, Examples
 from fl_testbed.data.sources.splitting import split_clients, split_rows
 from fl_testbed.data.sources.tables import Table
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SPLITS = ("train", "test")
 
 
@@ -42,9 +45,11 @@ class Meanings:
             DataError: If a row does not say: what is missing would be a class, group or client.
         """
         for name in self.columns:
-            if "" in rows.columns[name]:
-                row = rows.columns[name].index("")
-                raise rows.fault(row, f"{name} is empty: fill it in, or leave the row out")
+            for row, value in enumerate(rows.columns[name]):
+                if not value:
+                    raise rows.fault(row, f"{name} is empty: fill it in, or leave the row out")
+                if CONTROL.search(value):  # tables would be torn, terminals told what to do
+                    raise rows.fault(row, f"{name} has control characters in it: {brief(value)}")
         return {name: _in_order(set(rows.columns[name])) for name in (self.label, *self.attributes)}
 
     def examples(

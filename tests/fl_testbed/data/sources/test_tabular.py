@@ -253,6 +253,7 @@ class TestCsv:
             ("60,", ",", {}, "line 4: age is '' here and a number elsewhere: mend it, or name it"),
             ("no,", ",", {}, "line 2: cured is empty: fill it in, or leave the row out"),
             ("Ely,", ",", {}, "line 4: town is empty: fill it in, or leave the row out"),
+            ("Ely,", "\x1b[2J,", {}, r"line 4: town has control characters in it: '\x1b[2J'"),
             ("", "", {"logarithmic": ["town"]}, "line 2: town needs a number, got 'Ayr'"),
             ("99", "-1", {"logarithmic": ["dose"]}, "line 6: dose needs numbers > -1 for log"),
             ("", "", {"leave_out": ["city"]}, "has no column 'city': it has age, ward, dose"),
