@@ -1,6 +1,6 @@
 """Flower's named arrays as numpy views, and as one flat vector of parameters."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
@@ -139,6 +139,12 @@ def only_arrays(content: RecordDict) -> ArrayRecord:
     if len(arrays) != 1:
         raise UnusableReplyError(f"needs one ArrayRecord, got {len(arrays)}")
     return arrays[0]
+
+
+def batch_norm_statistics(names: Iterable[str]) -> frozenset[str]:
+    """Return those of a PyTorch model's arrays that BatchNorm keeps of its data, by their names."""
+    kept = ("running_mean", "running_var", "num_batches_tracked")
+    return frozenset(name for name in names if name.rpartition(".")[2] in kept)
 
 
 class Piece(NamedTuple):

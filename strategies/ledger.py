@@ -1,8 +1,10 @@
 """What a strategy says of a round: who was heard, and who was suspected."""
 
+import logging
 import math
 from dataclasses import dataclass, field
 
+LOG = logging.getLogger("flwr")  # where FedAvg tells of failures
 OK = "ok"
 NO_REPLY = "failed: no reply"
 NAN = math.nan
@@ -49,6 +51,11 @@ class RoundLedger:
     """Share of the step that inferred weights do not explain; NaN where weights are exact."""
     restarted: bool = False
     """Whether the next round starts from the initial model again."""
+
+    def skip(self, reason: str) -> None:
+        """Note why the round moves nothing, and tell whoever reads Flower's log."""
+        self.skipped = reason
+        LOG.warning("aggregate_train: round %d moves nothing: %s", self.round_, reason)
 
     def set_priors(self, weight_by: str) -> None:
         """Share out the prior weight among those who answered; equally, if nobody has any."""

@@ -17,9 +17,16 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from strategies.aggregation.aggregate import dot_products
-from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays, plain, without_views
+from strategies.flower_arrays import (
+    Layout,
+    UnusableReplyError,
+    batch_norm_statistics,
+    only_arrays,
+    plain,
+    without_views,
+)
 from strategies.inferred_weights import inferred_weights
-from strategies.ledger import NO_REPLY, OK, ClientEntry, RoundLedger
+from strategies.ledger import LOG, NO_REPLY, OK, ClientEntry, RoundLedger
 from strategies.memory import can_go_on
 from strategies.randomness import Purpose, generator
 from strategies.reports import metrics_in, number_in
@@ -53,13 +60,13 @@ class Observed(Strategy):
         weight_by: Literal["clients", "examples"] = "examples",
         leave_one_out: bool = False,
         seed: int | None = None,
-        buffers: Collection[str] = (),
+        buffers: Collection[str] | None = None,
     ) -> None:
         self.strategy, self.weight_by, self.leave_one_out = strategy, weight_by, leave_one_out
         self.seed = seed
         self.ledger: RoundLedger | None = None
         """The last round's ledger."""
-        self._buffers = frozenset(buffers)
+        self._buffers = None if buffers is None else frozenset(buffers)
         self._arrays, self._layout = ArrayRecord(), Layout.of({})
         self._asked: list[int] = []
         self._unasked = ""
@@ -72,6 +79,8 @@ class Observed(Strategy):
         An exception in it is the round's outcome: nobody is asked, the ledger will say why.
         """
         self._arrays, self._unasked = arrays, ""
+        if self._buffers is None:
+            self._buffers = batch_norm_statistics(arrays)
         layout = Layout.of(arrays, self._buffers)
         # Averaged by Flower's strategies, a batch counter comes back as floats: still no parameter.
         self._buffers |= set(layout.names) - set(layout.pieces)
@@ -94,8 +103,9 @@ class Observed(Strategy):
         An exception in it, or a result that is no such model, is the round's outcome: the model
         stays as it is, the ledger says why.
         """
-        ledger = self.ledger = RoundLedger(server_round, skipped=self._unasked)
+        ledger = self.ledger = RoundLedger(server_round)
         if self._unasked:
+            ledger.skip(self._unasked)
             return None, None
         answers = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
         start, updates, measured = self._read(answers, ledger)
@@ -104,13 +114,14 @@ class Observed(Strategy):
             without = self._without_each(server_round, answers, start) if self.leave_one_out else {}
             copies = _copied(answers)
             self._seed(server_round)
+            reason = "the strategy returned no model"
             try:
                 arrays, metrics = self.strategy.aggregate_train(server_round, copies)
                 step = None if arrays is None else self._step(arrays, start)
             except Exception as fault:
-                ledger.skipped = self._described(fault)
+                reason = self._described(fault)
         if step is None:
-            ledger.skipped = ledger.skipped or "the strategy returned no model"
+            ledger.skip(reason)
             for entry in measured:
                 entry.weight = 0.0
             return None, metrics
@@ -133,7 +144,8 @@ class Observed(Strategy):
         return self.strategy.aggregate_evaluate(server_round, replies)
 
     def summary(self) -> None:
-        """Pass it on."""
+        """Log which strategy is watched, and let it tell of itself."""
+        LOG.info("\t├──> Observed: %s", type(self.strategy).__name__)
         self.strategy.summary()
 
     def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:

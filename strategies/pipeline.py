@@ -322,5 +322,11 @@ def asked_facts(rule: Callable[..., Any], facts: Iterable[str], skip: int) -> fr
     return frozenset(asked)
 
 
+def described(method: Callable[..., Any]) -> str:
+    """Return a method's name and what is bound to it: ``multi_krum(n_malicious=2)``."""
+    bound = getattr(method, "keywords", {}).items()
+    return f"{_name(method)}({', '.join(f'{name}={value!r}' for name, value in bound)})"
+
+
 def _name(rule: Callable[..., Any]) -> str:
     return getattr(getattr(rule, "func", rule), "__name__", repr(rule))

@@ -1,6 +1,5 @@
 """The Flower strategy around a server step: it checks replies, aggregates, and keeps a ledger."""
 
-import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +12,24 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from strategies.aggregation.aggregate import Aggregator, TooFewClientsError, weighted_sum
-from strategies.flower_arrays import Layout, UnusableReplyError, only_arrays, records_in
-from strategies.ledger import NO_REPLY, OK, ClientEntry, RoundLedger
+from strategies.flower_arrays import (
+    Layout,
+    UnusableReplyError,
+    batch_norm_statistics,
+    only_arrays,
+    records_in,
+)
+from strategies.ledger import LOG, NO_REPLY, OK, ClientEntry, RoundLedger
 from strategies.memory import Memory, client_ids
 from strategies.oracle import Oracle
-from strategies.pipeline import Order, Pipeline, RoundFacts, ServerStep, asked_facts
+from strategies.pipeline import (
+    Order,
+    Pipeline,
+    RoundFacts,
+    ServerStep,
+    asked_facts,
+    described,
+)
 from strategies.pre_aggregation.mixed import PreAggregator
 from strategies.randomness import Purpose, generator
 from strategies.reports import LARGEST_LOSS, alike, claimed_examples, metrics_in, number_in
@@ -27,7 +39,6 @@ from strategies.server_optimizers import OPTIMIZER_FACTS, ServerOptimizer
 from strategies.shapes import CPU, Tensor
 from strategies.update_rows import DeviceRows, HostRows, UpdateRows
 
-LOG = logging.getLogger("flwr")  # where FedAvg tells of failures
 MEMORY, OPTIMIZER_MEMORY = "memory/", "optimizer/"  # what names in a checkpoint begin with
 
 
@@ -73,9 +84,9 @@ class RobustFedAvg(FedAvg):
             ``skip_round`` keeps the model as it is, ``stop`` raises.
         keep_mib: A mean of more updates than this, in MiB on a CPU, adds them up as they come and
             keeps none: then nobody's contribution is known.
-        buffers: Names of the model's arrays that are statistics and no parameters, such as
-            BatchNorm's running means. No rule sees them: they are averaged by the weights that the
-            rule gives.
+        buffers: Names of the model's arrays that are statistics and no parameters; by default those
+            that PyTorch's BatchNorm keeps, by their names. No rule sees them: they are averaged by
+            the weights that the rule gives.
         averages_metrics: Whether to average, as FedAvg does, what clients report of their training:
             whoever reads the ledger need not wait for it.
         fedavg: Arguments of Flower's FedAvg (sampling, record keys, how to average metrics).
@@ -101,7 +112,7 @@ class RobustFedAvg(FedAvg):
         on_too_few: Literal["skip_round", "stop"] = "skip_round",
         device: torch.device | str = "cpu",
         keep_mib: float = KEEP_MIB,
-        buffers: Collection[str] = (),
+        buffers: Collection[str] | None = None,
         averages_metrics: bool = True,
         **fedavg: Any,
     ) -> None:
@@ -132,7 +143,7 @@ class RobustFedAvg(FedAvg):
         self.ledger: RoundLedger | None = None
         """The last round's ledger."""
         self._initial: np.ndarray | None = None  # flat, for methods that restart
-        self._buffers = frozenset(buffers)
+        self._buffers = None if buffers is None else frozenset(buffers)
         self._arrays = ArrayRecord()
         self._layout = Layout.of(self._arrays)
         self._sampled: list[int] = []
@@ -141,10 +152,26 @@ class RobustFedAvg(FedAvg):
         self._matrix = torch.empty(0, 0)
         self._sum: RunningSum | None = None
 
+    def summary(self) -> None:
+        """Log the server step, then FedAvg's settings."""
+        methods = [
+            *(("Pre-aggregation", step) for step in self.pipeline.pre_aggregate),
+            ("Rule", self.pipeline.aggregate),
+            (f"Reweighting ({self.pipeline.order})", self.pipeline.reweight),
+            ("Server optimizer", self.optimize),
+        ]
+        for what, method in methods:
+            if method is not None:
+                LOG.info("\t├──> %s: %s", what, described(method))
+        LOG.info("\t├──> Prior weight by: %s", self.weight_by)
+        super().summary()
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Address the round's clients, in the order of their node ids."""
+        if self._buffers is None:
+            self._buffers = batch_norm_statistics(arrays)
         self._arrays, self._layout = arrays, Layout.of(arrays, self._buffers)
         if self._initial is None and self.pipeline.reweight is not None:
             self._initial = self._layout.flattened(arrays)
@@ -167,10 +194,12 @@ class RobustFedAvg(FedAvg):
         start = self._layout.flattened(self._arrays)
         reports = self._receive(replies, start, ledger)
         ledger.set_priors(self.weight_by)
+        usable = [row for row, entry in enumerate(ledger.clients) if entry.status == OK]
+        n_lost = len(ledger.clients) - len(usable)
+        LOG.info("aggregate_train: %d usable replies, %d failed or rejected", len(usable), n_lost)
         for entry in ledger.clients:
             if entry.status != OK:
                 LOG.info("\t> node %d: %s", entry.client, entry.status)
-        usable = [row for row, entry in enumerate(ledger.clients) if entry.status == OK]
         try:
             if not usable:
                 raise TooFewClientsError("no client sent a usable reply")
@@ -178,8 +207,7 @@ class RobustFedAvg(FedAvg):
         except TooFewClientsError as fault:
             if self.on_too_few == "stop":
                 raise
-            ledger.skipped = str(fault)
-            LOG.warning("aggregate_train: round %d moves nothing: %s", server_round, fault)
+            ledger.skip(str(fault))
             for row in usable:
                 ledger.clients[row].weight = 0.0
             return None, self._metrics(ledger, reports)
@@ -200,7 +228,7 @@ class RobustFedAvg(FedAvg):
     def _optimized(self, update: Tensor, ledger: RoundLedger) -> Tensor:
         """Return by how much the model moves: what the server optimizer makes of the update."""
         if not any(entry.weight > 0 for entry in ledger.clients):  # of who failed it is NaN
-            ledger.skipped = "rule and lift leave nobody any weight"
+            ledger.skip("rule and lift leave nobody any weight")
             return update
         if self.optimize is None:
             return update
@@ -217,7 +245,7 @@ class RobustFedAvg(FedAvg):
         replies = list(replies)
         failed = [reply for reply in replies if reply.has_error()]  # Flower tells of them
         answers = [reply for reply in replies if not reply.has_error()]
-        places = alike([reply.content for reply in answers], self.weighted_by_key)
+        places = self._averaged([reply.content for reply in answers], "aggregate_evaluate")
         return super().aggregate_evaluate(server_round, [answers[i] for i in places] + failed)
 
     def keeps_running_sum(self, n_clients: int, n_parameters: int) -> bool:
@@ -397,11 +425,25 @@ class RobustFedAvg(FedAvg):
         update = torch.from_numpy(self._layout.flattened(trained) - start)
         return update[: self._layout.n_parameters].to(self.device)
 
+    def _averaged(self, contents: list[RecordDict], where: str) -> list[int]:
+        """Return the places of what can be averaged, and log how many more there are."""
+        places = alike(contents, self.weighted_by_key)
+        if n_odd := len(contents) - len(places):
+            LOG.warning(
+                "%s: metrics of %d clients (of %d) are in no average: these need one MetricRecord "
+                "with the keys that most have, finite numbers, and %s > 0",
+                where,
+                n_odd,
+                len(contents),
+                self.weighted_by_key,
+            )
+        return places
+
     def _metrics(self, ledger: RoundLedger, reports: dict[int, RecordDict]) -> MetricRecord:
         """Count usable replies, and average what they report."""
         usable = [place for place, entry in enumerate(ledger.clients) if entry.status == OK]
         told = [reports[place] for place in usable if place in reports]
-        heard = [told[i] for i in alike(told, self.weighted_by_key)]
+        heard = [told[i] for i in self._averaged(told, "aggregate_train")]
         averages = self.train_metrics_aggr_fn(heard, self.weighted_by_key) if heard else {}
         counts = {"n-usable": len(usable), "n-unusable": len(ledger.clients) - len(usable)}
         return MetricRecord({**averages, **counts})

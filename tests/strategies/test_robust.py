@@ -307,8 +307,9 @@ def test_other_number_types_are_converted():
     assert result["bias"].numpy().dtype == np.float32
 
 
-def test_rules_see_no_buffers_which_follow_the_weights():
-    start = {"mean": np.zeros(1, np.float32), "weight": np.zeros(2, np.float32)}
+@pytest.mark.parametrize(("buffer", "told"), [("mean", ["mean"]), ("norm.running_mean", None)])
+def test_rules_see_no_buffers_which_follow_the_weights(buffer, told):
+    start = {buffer: np.zeros(1, np.float32), "weight": np.zeros(2, np.float32)}
     seen = {}
 
     def last_two(updates, received, layers):
@@ -316,16 +317,16 @@ def test_rules_see_no_buffers_which_follow_the_weights():
         weights = torch.tensor([0.0, 0.25, 0.75])
         return Aggregate(weights @ updates, weights, torch.zeros(3))
 
-    strategy = strategy_of(last_two, buffers=["mean"])
+    strategy = strategy_of(last_two, buffers=told)
     sent = [(900.0, [1.0, 0.0]), (4.0, [0.0, 4.0]), (8.0, [0.0, 8.0])]
     replies = [
-        reply(message, {"mean": np.float32([mean]), "weight": np.float32(weight)})
+        reply(message, {buffer: np.float32([mean]), "weight": np.float32(weight)})
         for message, (mean, weight) in zip(
             asked(strategy, range(3), start=start), sent, strict=True
         )
     ]
     result, _ = strategy.aggregate_train(1, replies)
-    assert parameters(result) == {"mean": [7.0], "weight": [0.0, 7.0]}
+    assert parameters(result) == {buffer: [7.0], "weight": [0.0, 7.0]}
     assert seen["rows"] == [weight for _, weight in sent]
     assert (seen["received"], seen["layers"]) == ([0.0, 0.0], {"weight": slice(0, 2)})
     assert strategy.ledger is not None
@@ -440,17 +441,18 @@ def test_of_a_watched_reply_without_arrays_it_is_said_that_there_are_none():
     assert told == ["ok", "unmeasured: needs one ArrayRecord, got 0"]
 
 
-def test_who_was_heard_is_measured_without_buffers_and_counters():
-    start = {"count": np.array(7), "mean": np.zeros(1, np.float32), "weight": np.zeros(2)}
-    watched = Observed(FedAvg(min_train_nodes=1, min_available_nodes=1), buffers=["mean"])
+@pytest.mark.parametrize(("buffer", "told"), [("mean", ["mean"]), ("norm.running_mean", None)])
+def test_who_was_heard_is_measured_without_buffers_and_counters(buffer, told):
+    start = {"count": np.array(7), buffer: np.zeros(1, np.float32), "weight": np.zeros(2)}
+    watched = Observed(FedAvg(min_train_nodes=1, min_available_nodes=1), buffers=told)
     for round_ in (1, 2):
-        sent = [{"count": np.array(99), "mean": [900.0], "weight": row} for row in np.eye(2)]
+        sent = [{"count": np.array(99), buffer: [900.0], "weight": row} for row in np.eye(2)]
         replies = [
             reply(message, {name: np.asarray(values) for name, values in arrays.items()})
             for message, arrays in zip(asked(watched, [1, 2], round_, start), sent, strict=True)
         ]
         result, _ = watched.aggregate_train(round_, replies)
-        assert parameters(result) == {"count": 99.0, "mean": [900.0], "weight": [0.5, 0.5]}
+        assert parameters(result) == {"count": 99.0, buffer: [900.0], "weight": [0.5, 0.5]}
         start["count"] = np.array(99.0)  # averaged, it is a float
         assert watched.ledger is not None
         assert [entry.update_norm for entry in watched.ledger.clients] == [1.0, 1.0]
@@ -679,8 +681,38 @@ def test_whoever_reads_flowers_log_sees_who_was_left_out_and_that_nothing_moved(
     with caplog.at_level("INFO", logger="flwr"):
         (message,) = asked(strategy, [7])
         strategy.aggregate_train(1, [moved(message, math.nan)])
+    assert "aggregate_train: 0 usable replies, 1 failed or rejected" in caplog.text
     assert "node 7: rejected: update is not finite" in caplog.text
     assert "round 1 moves nothing: no client sent a usable reply" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["aggregate_train", "aggregate_evaluate"])
+def test_whoever_reads_flowers_log_sees_whose_metrics_are_in_no_average(caplog, what):
+    strategy = strategy_of(weighted_by_key="n")
+    a, b = asked(strategy, [1, 2])
+    with caplog.at_level("WARNING", logger="flwr"):
+        getattr(strategy, what)(1, [moved(a, 1.0, n=5), moved(b, 1.0)])
+    (line,) = caplog.messages
+    assert line.startswith(f"{what}: metrics of 1 clients (of 2) are in no average")
+    assert "n > 0" in line
+
+
+def test_whoever_reads_flowers_log_sees_that_a_watched_strategy_failed(caplog):
+    watched = Observed(FedAvg(min_train_nodes=1, min_available_nodes=1, weighted_by_key="n"))
+    (message,) = asked(watched, [1])
+    with caplog.at_level("WARNING", logger="flwr"):
+        watched.aggregate_train(1, [moved(message, 1.0)])
+    assert "round 1 moves nothing: InconsistentMessageReplies: Missing required key" in caplog.text
+
+
+def test_flowers_log_says_what_the_server_does_before_a_run(caplog):
+    lift = partial(agnostic, step_size=0.2)
+    strategy = strategy_of(partial(krum, n_malicious=1), reweight=lift, optimize=sgd)
+    with caplog.at_level("INFO", logger="flwr"):
+        Observed(strategy).summary()
+    for said in ("Observed: RobustFedAvg", "Rule: krum(n_malicious=1)", "Server optimizer: sgd()"):
+        assert said in caplog.text
+    assert "Reweighting (filter_then_lift): agnostic(step_size=0.2)" in caplog.text
 
 
 def test_jtt_restarts_from_the_initial_model_after_its_warm_up():
