@@ -29,6 +29,7 @@ from strategies.flower_arrays import (
 from strategies.randomness import Purpose, generator
 
 ARRAYS = "arrays"
+CONFIG = frozenset({"server-round", "report-loss"})  # all of a server's config that is read here
 LEARNT = "learnt"  # what attackers have, by the name of their poison: honest clients do not look
 CLEAN_ARRAYS = "clean-arrays"  # an attacker's second reply, for its colluders alone
 LAST_RECEIVED = "last-received"

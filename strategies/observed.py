@@ -1,6 +1,7 @@
 """Any Flower strategy, watched from outside: whom it heard, though it does not say."""
 
 import gc
+import logging
 import math
 import random
 import traceback
@@ -114,10 +115,11 @@ class Observed(Strategy):
             without = self._without_each(server_round, answers, start) if self.leave_one_out else {}
             copies = _copied(answers)
             self._seed(server_round)
-            reason = "the strategy returned no model"
             try:
-                arrays, metrics = self.strategy.aggregate_train(server_round, copies)
+                with _warnings_noted() as warnings:
+                    arrays, metrics = self.strategy.aggregate_train(server_round, copies)
                 step = None if arrays is None else self._step(arrays, start)
+                reason = ": ".join(["the strategy returned no model", *warnings])
             except Exception as fault:
                 reason = self._described(fault)
         if step is None:
@@ -272,6 +274,27 @@ def _copied(replies: list[Message]) -> list[Message]:
         if reply.has_content():
             reply.content = without_views(reply.content)
     return copies
+
+
+@contextmanager
+def _warnings_noted() -> Iterator[list[str]]:
+    """Note warnings in Flower's log, shown there or not: its strategies say in no other way why
+    they return no model."""
+    noted: list[str] = []
+    level = LOG.level
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:
+            noted.append(record.getMessage())
+        return record.levelno >= level
+
+    LOG.addFilter(note)
+    LOG.setLevel(min(level, logging.WARNING))
+    try:
+        yield noted
+    finally:
+        LOG.setLevel(level)
+        LOG.removeFilter(note)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from time import perf_counter
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
-from clients.app import LEARNT, PERSONAL
+from clients.app import CONFIG, LEARNT, PERSONAL
 from fl_testbed.data import Federation
 from fl_testbed.data.federation import NOTHING, Learnt
 from fl_testbed.engine.assembly import build_strategy
@@ -94,6 +94,7 @@ class Run:
         self._arrays = ArrayRecord(model.state_dict())
         self._n_parameters = Layout.of(self._arrays).size
         self._has_complained = False
+        self._unread: set[str] = set()
 
     def rounds(self, done: int = -1, state: State | None = None) -> Iterator[Record]:
         """Yield a record for each round; round 0 is the initial model.
@@ -150,6 +151,7 @@ class Run:
         # A rule that is tried on the record later may ask for losses.
         config = ConfigRecord({} if recording is None else {"report-loss": True})
         messages = list(self._strategy.configure_train(round_, self._arrays, config, grid))
+        self._note_unread(config)
         self._learn(round_, messages)
         replies = grid.send_and_receive(messages)
         if recording is not None:
@@ -161,6 +163,17 @@ class Run:
         if arrays is not None:
             # Clients do not test it: the engine does.
             self._arrays = in_types_of(self._arrays, arrays)
+
+    def _note_unread(self, config: ConfigRecord) -> None:
+        """Say so the first time that a strategy tells clients what these do not read."""
+        if unread := set(config) - CONFIG - self._unread:
+            self._unread |= unread
+            where = f"{self._scenario.variant} seed {self._scenario.seed}"
+            keys = ", ".join(sorted(unread))
+            self._grid.notes.append(
+                f"{where}: the strategy tells clients {keys}, and ours do not read it: nothing "
+                "comes of that (what FedProx asks of clients is a local_method here)"
+            )
 
     def _learn(self, round_: int, messages: Sequence[Message]) -> None:
         """Let attackers learn from the model in the messages, and tell them all: no strategy sees

@@ -67,14 +67,17 @@ class FlowerStrategySpec(OwnSpec):
         Raises:
             OwnCodeError: If it cannot, or what it is asked for cannot.
         """
-        self.build()
+        strategy = self.build()
         share = self.args.get("fraction_evaluate", 0)
         if share:
             text = "the testbed tests models on the server's test set, its clients evaluate nothing"
             raise OwnCodeError(f"args.fraction_evaluate needs 0, got {share}: {text}")
-        for key in ("min_available_nodes", "min_train_nodes"):
-            if self.args.get(key, 0) > n:
-                raise OwnCodeError(f"args.{key} {self.args[key]} would wait for ever: {n} sampled")
+        while strategy is not None:  # of a wrapper, the strategy in it takes the sample
+            for key in ("min_available_nodes", "min_train_nodes"):
+                if (needed := getattr(strategy, key, 0)) > n:
+                    text = f"{key}={needed} would wait for ever: {n} sampled"
+                    raise OwnCodeError(f"{type(strategy).__name__} with {text}")
+            strategy = getattr(strategy, "strategy", None)
 
     def build(self) -> Any:
         """Return the strategy."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy import Bulyan, FedAvg, Strategy
 
 from fl_testbed.engine.flower_internals import become_server
 from strategies.aggregation import (
@@ -703,6 +703,15 @@ def test_whoever_reads_flowers_log_sees_that_a_watched_strategy_failed(caplog):
     with caplog.at_level("WARNING", logger="flwr"):
         watched.aggregate_train(1, [moved(message, 1.0)])
     assert "round 1 moves nothing: InconsistentMessageReplies: Missing required key" in caplog.text
+
+
+def test_why_a_watched_strategy_returns_no_model_is_what_it_told_flowers_log(caplog):
+    watched = Observed(Bulyan(num_malicious_nodes=1, min_train_nodes=1, min_available_nodes=1))
+    (message,) = asked(watched, [1])
+    watched.aggregate_train(1, [moved(message, 1.0)])
+    assert watched.ledger is not None
+    assert "returned no model: Insufficient replies" in watched.ledger.skipped
+    assert not caplog.messages  # which is quiet, as it was
 
 
 def test_flowers_log_says_what_the_server_does_before_a_run(caplog):

@@ -31,6 +31,8 @@ OURS = {
     "norm_clipping": "{aggregation: {kind: norm_clipping}}",
 }
 CLIPPING = """
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
+
 from strategies.aggregation import norm_clipping
 from strategies.robust import RobustFedAvg
 
@@ -45,6 +47,10 @@ class Mute(RobustFedAvg):
 
 def clipping(**fedavg):
     return Silent(norm_clipping, **fedavg)
+
+
+def waiting(**fedavg):
+    return DifferentialPrivacyServerSideFixedClipping(FedAvg(**fedavg), 0.1, 1.0, 12)
 
 
 def mute(**fedavg):
@@ -225,6 +231,16 @@ def test_an_exception_in_a_strategy_costs_a_round_and_says_why(tmp_path: Path) -
     assert rounds["skipped"].notna().sum() == 1
 
 
+def test_what_a_strategy_tells_clients_and_these_do_not_read_is_said_once(tmp_path: Path) -> None:
+    prox = flower("flwr.serverapp.strategy:FedProx", "{proximal_mu: 9.0}")
+    progress = MagicMock()
+    scenarios = load_scenarios(scenario(tmp_path, {"prox": prox}), ["rounds=2"])
+    launch(scenarios, Options(tmp_path / "out", None, ""), progress)
+    notes = [call.args[0] for call in progress.note.call_args_list]
+    (note,) = (note for note in notes if "proximal-mu" in note)
+    assert note.startswith("prox seed 0: the strategy tells clients proximal-mu, and ours")
+
+
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
@@ -287,6 +303,10 @@ def test_only_a_strategy_with_a_state_dict_that_it_can_take_up_can_go_on(
             "server's test set, its clients evaluate nothing",
         ),
         ("{kind: flower, args: {}}", "strategy.path: is missing"),
+        (
+            flower("mine.py:waiting", "{min_train_nodes: 99}"),
+            "strategy: FedAvg with min_train_nodes=99 would wait for ever: 12 sampled",
+        ),
     ],
 )
 def test_a_strategy_that_does_not_fit_is_refused_while_the_scenario_loads(
