@@ -154,7 +154,7 @@ def in_window(
         shares = survives[:, tied].T
         for border in (low[tied, None], high[tied, None]):
             equal = values == border
-            part = (kept == border).sum(dim=1) / equal.sum(dim=1)
-            shares = torch.where(equal, part[:, None].to(shares), shares)
+            part = (kept == border).sum(dim=1).to(shares) / equal.sum(dim=1)
+            shares = torch.where(equal, part[:, None], shares)
         survives[:, tied] = shares.T
     return survives
