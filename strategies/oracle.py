@@ -86,10 +86,9 @@ class Oracle:
         share = prior[minority].sum()
         rest = rule(~minority)
         multiplied = rest.weights if rest.multipliers is None else rest.multipliers
-        weights, suspicion = share * heard.weights, torch.full_like(prior, torch.nan)
-        multipliers = weights.clone()
-        by = scales if rest.of_directions and scales is not None else torch.ones_like(weights)
-        weights = weights * by
+        multipliers, suspicion = share * heard.weights, torch.full_like(prior, torch.nan)
+        by = scales if rest.of_directions and scales is not None else torch.ones_like(multipliers)
+        weights = multipliers * by
         # What the rule makes smaller counts for less beside the minority's.
         total = (multiplied * by[~minority]).sum()
         weights[~minority] = (1 - share) * total * rest.weights.to(weights)

@@ -23,7 +23,7 @@ def matched_to(
         reference: Scores to be like.
         count: k.
     """
-    levels = (torch.arange(count, dtype=torch.float64) + 0.5) / max(1, count)
+    levels = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     left = candidates.double().clone()
     picks = []
     for wanted in torch.quantile(reference.double(), levels).flip(0):
