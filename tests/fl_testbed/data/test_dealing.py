@@ -242,6 +242,11 @@ class TestDirichlet:
 
         assert purity(1_000) < 0.4 < purity(0.5) < purity(0.05)
 
+    def test_near_zero_a_client_that_finds_its_class_has_nothing_else(self):
+        pool = Pool(np.random.default_rng(0).permutation(N_TRAIN), LABELS, 6, 10)  # 60 of a class
+        shares = dirichlet(pool, np.random.default_rng(0), alpha=1e-4)
+        assert (class_shares(shares).max(axis=1) == 1).all()
+
     def test_shares_follow_the_distribution(self):
         # With alpha = 1 in 4 classes a share has mean 1/4 and variance 3/80; examples drawn one
         # by one add p (1 - p) / 100 on average 0.0015.
