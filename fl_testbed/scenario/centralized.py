@@ -29,7 +29,7 @@ from fl_testbed.scenario.poisons import (
     SubpopulationSpec,
     stamped,
 )
-from fl_testbed.scenario.scenario import EngineSpec, Name
+from fl_testbed.scenario.scenario import EngineSpec, Name, Variant
 from fl_testbed.scenario.spec import (
     Contradiction,
     Fraction,
@@ -134,7 +134,7 @@ class CentralizedScenario(WholeScenario):
 
     kind: Literal["centralized"]
     name: Name  # the folder of its runs
-    variant: Name = "default"  # its name in variants
+    variant: Variant = "default"  # its name in variants
     seed: NonNegativeInt = 0  # decides all random numbers
     torch_threads: Threads = 1  # the last bits of results depend on it
     dataset: AnyDatasetSpec  # needs examples with groups, or a style

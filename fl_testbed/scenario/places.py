@@ -5,6 +5,7 @@ from pathlib import Path
 
 PLAN = "sweep.json"
 """Beside the variants: which runs belong to the sweep."""
+BESIDE_VARIANTS = (PLAN, "tension.png", "report.html")
 REPLAY = "replay="
 """Begins the last part of the name of a variant that is a replay of another."""
 

@@ -32,6 +32,7 @@ from fl_testbed.scenario.parts import (
     ServerDataSpec,
     TrainingSpec,
 )
+from fl_testbed.scenario.places import BESIDE_VARIANTS
 from fl_testbed.scenario.poisons import AnyPoisonSpec, EdgeCaseBackdoorSpec, NoPoisonSpec
 from fl_testbed.scenario.reweightings import JTTSpec, QFedAvgSpec
 from fl_testbed.scenario.spec import (
@@ -50,6 +51,16 @@ from strategies.aggregation import TooFewClientsError
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=255)]
 """A name that can be a folder's."""
+
+
+def _no_file_s_name(value: str) -> str:
+    if value in BESIDE_VARIANTS:
+        raise ValueError(f"is the name of a file beside the variants, take another than {value}")
+    return value
+
+
+Variant = Annotated[Name, AfterValidator(_no_file_s_name)]
+"""The name of a folder in a sweep's."""
 OF_ONE_KIND = ("training_attack", "attack", "reported_loss", "schedule")
 """Keys that ``attackers`` gives for each kind of attackers, where there are several."""
 
@@ -91,7 +102,7 @@ class Scenario(WholeScenario):
     """One run: the whole experiment in one file."""
 
     name: Name  # the folder of its runs
-    variant: Name = "default"  # its name in variants
+    variant: Variant = "default"  # its name in variants
     seed: NonNegativeInt = 0  # decides all random numbers
     rounds: PositiveInt  # a reweighting's warm-up included
     torch_threads: Threads = 1  # the last bits of results depend on it

@@ -206,6 +206,11 @@ class TestSweep:
             load(BASE + f"sweep: {sweep}\n")
         assert len(lines_of(error)) == 1
 
+    @pytest.mark.parametrize("name", ["sweep.json", "tension.png", "report.html"])
+    def test_no_variant_is_named_as_a_file_beside_it(self, load, name):
+        with pytest.raises(ScenarioError, match=r"scenario.yaml:9: variant: is the name of a fi"):
+            load(BASE + f"variants: {{{name}: {{}}}}\n")
+
     def test_a_variants_name_is_refused_once(self, load):
         fault = r"scenario.yaml:9: variants.a\+b: needs a name of letters, digits and . _ = , -"
         with pytest.raises(ScenarioError, match=fault) as error:
