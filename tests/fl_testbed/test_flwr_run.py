@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -221,6 +222,13 @@ def test_our_strategies_run_in_a_plain_flower_app_without_the_rest_of_this_repos
     weights = [float(weight) for weight in last[1].split()]
     assert weights[:2] == [0, 0], said  # the two that train on wrong labels
     assert sum(weights) == pytest.approx(1, abs=0.05)
+
+
+def test_the_plain_app_depends_on_nothing_that_no_index_has() -> None:
+    # Flower installs what an app depends on before a run, and fails where something is not found.
+    project = tomllib.loads((PLAIN_APP / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"\W", dependency)[0] for dependency in project["dependencies"]}
+    assert names == {"flwr", "scikit", "torch"}
 
 
 class _Silent:
