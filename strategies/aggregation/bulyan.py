@@ -41,7 +41,11 @@ def bulyan(
 
     Variants:
         Of an even number the median is midway between the two middle values, where the paper takes
-        one of them. FLPoison keeps n - 2f in the second step too, which then trims nothing.
+        one of them. Flower's ``Bulyan`` and FL-Byzantine-Library select all n - 2f at once, by one
+        Multi-Krum; older Flower (``aggregate_bulyan``) as here, but for ties, of which the last
+        choice is one where f is 1 or 2. The ALIE authors' code and FedML's add up unsquared
+        distances to all but f and keep n - 4f - 1. FL-Byzantine-Library and BackFed take the
+        trimmed mean for the second step; FLPoison keeps n - 2f in it too, which then trims nothing.
         AggregaThor's and SignGuard's codes select n - 2f - 2 in the first, and put means of
         Multi-Krum in place of single updates.
 

@@ -42,9 +42,10 @@ def centred_clipping(
 
     Variants:
         τ is 100 in ByzFL and FLPoison, 10 in epfml and FedML, 5 in fedlib, 1 in
-        FL-Byzantine-Library; L is 1 in the paper, ByzFL and FLPoison, 3 in epfml, 5 in fedlib. The
-        authors' clients send momentum in place of updates, in their code as a sum: for the average
-        of ``local_method: {kind: worker_momentum}`` their τ is to be multiplied by 1 - β.
+        FL-Byzantine-Library; L is 1 in the paper, ByzFL and FLPoison, 3 in epfml, 5 in fedlib.
+        FedML begins each round at a random client's update. The authors' clients send momentum in
+        place of updates, in their code as a sum: for the average of
+        ``local_method: {kind: worker_momentum}`` their τ is to be multiplied by 1 - β.
 
     References:
         Karimireddy et al., Learning from History for Byzantine Robust Optimization, ICML 2021.

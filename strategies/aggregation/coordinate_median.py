@@ -28,7 +28,7 @@ def coordinate_median(
 
     Variants:
         ByzFL and numpy take the mean of the two middle values as well; torch.median, and with it
-        SignGuard's code, the lower one, which is off to one side.
+        BackFed, FedML and SignGuard's code, the lower one, which is off to one side.
 
     References:
         Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, ICML

@@ -60,8 +60,9 @@ def dnc(
 
     Variants:
         Blades makes 1 repeat on 10,000 coordinates, SignGuard's code 1 on 1,000, FLPoison 5 on a
-        fifth of all; c is 1 in Blades and FLPoison, 1 - 1 / n in SignGuard's code. The authors'
-        release has no DnC.
+        fifth of all; c is 1 in Blades and FLPoison, and in effect in SignGuard's code: it has
+        1 - 1 / n and rounds n - c · f down, as FLPoison does, not c · f. The authors' release has
+        no DnC.
 
     References:
         Shejwalkar and Houmansadr, Manipulating the Byzantine: Optimizing Model Poisoning Attacks

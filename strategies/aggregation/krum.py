@@ -110,7 +110,8 @@ def krum(
 
     Variants:
         fedlib, Flower and BackFed count neighbours and distances as here and in the paper. ByzFL
-        averages the squared distances to n - f - 1 neighbours, FLPoison adds up the unsquared ones.
+        averages the squared distances to n - f - 1 neighbours, FLPoison adds up the unsquared ones;
+        epfml, the code of bucketing, adds up fourth powers.
 
     References:
         Blanchard et al., Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent,

@@ -33,7 +33,8 @@ def trimmed_mean(
 
     Variants:
         f values at each end in ByzFL and Blades. Others give the trimmed share in place of f: 0.2
-        in Flower and BackFed, 0.1 in FLPoison, 0.25 at each end in FedML's example.
+        in Flower and BackFed, 0.1 in FLPoison, 0.25 at each end in FedML's example;
+        FedML's code drops the clients of fewest and of most examples, whatever their values.
 
     References:
         Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, ICML

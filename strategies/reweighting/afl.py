@@ -44,6 +44,8 @@ def afl(
     Variants:
         The code of fair_flearn steps in the same order, with η = 0.1 on Adult, and returns
         the running average of all models; here the last model counts, as for every other method.
+        Its projection ends each partial sum one entry early: its λ often sum to more than 1, up to
+        1.2 in 300 simulated runs.
         Their clients take one gradient step a round. The multiplicative step of the agnostic method
         never takes a weight to 0, this one does.
 
@@ -96,7 +98,9 @@ def drfa(
         of clients, drawn uniformly, on the average of their models after a random local step. Here
         all of the round's clients train and report the loss of the received model. The authors'
         FedTorch draws uniformly and weighs by λ, begins with η = 0.1, takes a tenth off it in every
-        round, and lifts a λ below 0.001 to that.
+        round, and lifts a λ below 0.001 to that. Paper and FedTorch multiply the losses by how many
+        clients there are for each that reports one, and project all λ; here those of the round
+        share what they had together.
 
     References:
         Deng et al., Distributionally Robust Federated Averaging, NeurIPS 2020.
