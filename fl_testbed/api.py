@@ -184,8 +184,8 @@ def run(
         out: Where run folders go.
         data_dir: The folder of datasets; ``FL_TESTBED_DATA`` of the environment by default.
         engine: Where clients run; the scenario's choice by default.
-        resume: Go on with unfinished runs, or to more rounds.
-        redo: Run again what has changed, scenario or code, in place of what was there.
+        resume: Go on with unfinished runs, or for more rounds.
+        redo: Where scenario or code has changed, run again in place of what was there.
         variants: Names of those to run; all by default.
         only: Says of each run, by its scenario, whether it is wanted; all are by default.
 
@@ -256,8 +256,8 @@ def _as_yaml(key: str, value: object) -> str:
         return yaml.dump(value, Dumper=Dumper, sort_keys=False)  # variants keep their order
     except yaml.YAMLError:
         text = (
-            f"needs numbers, text, lists and mappings of Python's own, got {short(value)}"
-            "; code is named by its file, my_rule.py:name"
+            f"needs plain Python numbers, text, lists and dicts, got {short(value)}"
+            "; name code by its file, my_rule.py:name"
         )
         raise ScenarioError(Fault("settings", key, text)) from None
 

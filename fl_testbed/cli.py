@@ -51,7 +51,8 @@ def _say_version(wanted: bool) -> None:
 @app.callback()
 def _everywhere(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which.")
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Whom does a defence silence, and whom does a lift amplify?"""
@@ -63,7 +64,7 @@ OwnFigures = Annotated[
     typer.Option(
         "--figure",
         metavar="FILE.py:NAME",
-        help="A function of yours of a run's tables, as one more column.",
+        help="A function of yours that makes one more column of a run's tables.",
     ),
 ]
 Settings = Annotated[
@@ -72,12 +73,12 @@ Settings = Annotated[
 ]
 Variants = Annotated[
     list[str] | None,
-    typer.Option(help="Only this one, at all swept values; may be given several times."),
+    typer.Option(help="Only this variant, at all swept values; may be given several times."),
 ]
 Redo = Annotated[
     bool,
     typer.Option(
-        "--redo", help="Run again what has changed, scenario or code, in place of what was there."
+        "--redo", help="Where scenario or code has changed, run again in place of what was there."
     ),
 ]
 RunFolders = Annotated[
@@ -93,7 +94,7 @@ DataDir = Annotated[
 
 
 class TrackerName(StrEnum):
-    """Programs for experiments."""
+    """Programs that show runs as they go on."""
 
     TENSORBOARD = "tensorboard"
     MLFLOW = "mlflow"
@@ -121,14 +122,14 @@ def run(
     variant: Variants = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with unfinished runs, or to more rounds.")
+        bool, typer.Option("--resume", help="Go on with unfinished runs, or for more rounds.")
     ] = False,
     redo: Redo = False,
     engine: Annotated[
         Literal["inline", "ray", "flower"] | None, typer.Option(help="Where clients run.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; of Ray unless --engine is flower.")
+        int | None, typer.Option(min=1, help="Worker processes, Ray's unless --engine is flower.")
     ] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="A running Ray cluster to join; implies --engine ray.")
@@ -138,7 +139,7 @@ def run(
     ] = False,
     tracker: Annotated[
         list[TrackerName] | None,
-        typer.Option(help="Tell a program for experiments as well, while runs go on."),
+        typer.Option(help="Show runs in this program too, as they go on."),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -202,7 +203,7 @@ def compare_(
     ] = "table",
     column: Annotated[
         list[str] | None,
-        typer.Option(help="Only this one, by its heading; may be given several times."),
+        typer.Option(help="Only the column of this heading; may be given several times."),
     ] = None,
     figure: OwnFigures = None,
 ) -> None:
@@ -358,7 +359,7 @@ def validate(
 def show(
     scenario: ScenarioPath,
     settings: Settings = None,
-    variant: Annotated[str | None, typer.Option(help="Which; the first by default.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Which one; the first by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write.")] = None,
     columns: Annotated[int, typer.Option(min=1, help="Examples of each kind.")] = 10,
     data_dir: DataDir = None,
@@ -397,7 +398,7 @@ def show(
 @app.command("list")
 def list_(
     what: Annotated[
-        str | None, typer.Argument(help="A part of it, such as rules; all by default.")
+        str | None, typer.Argument(help="One section, such as rules; all by default.")
     ] = None,
 ) -> None:
     """List all that a scenario can name, from rules to datasets, with its parameters."""

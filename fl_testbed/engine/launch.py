@@ -61,7 +61,7 @@ def launch(
             for folder, item in others
         )
     if n_changed:
-        progress.note(f"runs that give way to changed ones: {n_changed}")
+        progress.note(f"runs replaced by changed ones: {n_changed}")
     unfinished = set(map(id, left))
     done = [scenario for scenario in scenarios if id(scenario) not in unfinished]
     for text in _done_on_other_data(done, options, datasets):

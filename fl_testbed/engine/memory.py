@@ -72,7 +72,7 @@ def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
             text = (
                 f"the updates of {scenario.n_sampled:,} clients × {d:,} parameters{more} take "
                 f"{needed / 2**30:,.1f} GiB, {available / 2**30:,.1f} GiB are free: lower "
-                "sampling.fraction or take a smaller model"
+                "sampling.fraction or use a smaller model"
             )
             faults.append(Fault(scenario.name, "sampling.fraction", text))
     if faults:

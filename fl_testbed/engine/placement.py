@@ -36,7 +36,7 @@ def check_device(scenario: AnyScenario, n_gpus: int) -> None:
     if not device.startswith("cuda"):
         return
     if n_gpus <= int(device.partition(":")[2] or 0):
-        text = f"{device}: there are {n_gpus} GPUs that torch or Ray can use: take auto, or cpu"
+        text = f"{device}: there are {n_gpus} GPUs that torch or Ray can use: choose auto or cpu"
         raise ScenarioError(Fault(scenario.name, "engine.device", text))
 
 

@@ -84,7 +84,7 @@ def _why_nobody(rounds: pd.DataFrame, clients: pd.DataFrame) -> str:
         most = told.mode()[0]
         why = f"{(told == most).sum()} of {len(told)} {most}"
     return (
-        f"no reply from round {first} on was of use; in round {last}, {why}: remove the folder to "
+        f"no reply from round {first} on was usable; in round {last}, {why}: remove the folder to "
         "run it again"
     )
 

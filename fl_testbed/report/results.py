@@ -151,7 +151,7 @@ def _run(folder: Path) -> RunResult:
             return RunResult(folder, *names, seed_number, Status.DONE, "", numbers(summary))
     failure = read_json(folder / "failure.json")
     if failure is not None:
-        reason = str(failure.get("reason", "for no reason that it gives"))
+        reason = str(failure.get("reason", "no reason given"))
         return RunResult(folder, *place, Status.FAILED, reason, {})
     begun = (folder / "scenario.yaml").exists()
     return RunResult(folder, *place, Status.UNFINISHED if begun else Status.WAITING, "", {})

@@ -250,7 +250,7 @@ class CsvSpec(TableSpec):
     @classmethod
     def _no_category(cls, logarithmic: list[str], info: ValidationInfo) -> list[str]:
         if set(logarithmic) & set(info.data.get("categories", [])):
-            raise ValueError("needs columns that are no categories")
+            raise ValueError("needs columns that are not in categories")
         return logarithmic
 
     function = staticmethod(sources.load_csv)

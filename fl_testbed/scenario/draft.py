@@ -194,9 +194,9 @@ def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:
     if "'\\t'" in problem:
         return Fault(line, "", "YAML cannot be indented with tabs: use spaces")
     if "found '<block mapping start>'" in problem:
-        problem = "indented otherwise than the lines around it"
+        problem = "indented differently from the lines around it"
     elif "mapping values are not allowed" in problem:
-        problem = "a key where none can stand: see its indent, and the line before for a colon"
+        problem = "no key can stand here: check indent and the line before, or quote the text"
     elif begun and mark and begun.line != mark.line:
         problem = f"{problem.splitlines()[0]} (it begins in line {begun.line + 1})"
     return Fault(line, "", f"is not YAML: {problem.splitlines()[0]}")

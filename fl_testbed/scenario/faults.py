@@ -176,7 +176,7 @@ def unknown_key(path: KeyPath, owner: type[Spec] | None, root: type[Spec]) -> st
     ]
     is_users = owner is not None and issubclass(owner, OwnSpec)
     if is_users and (name,) not in places and not _close(name, known):
-        return f"unknown key: arguments of a function of yours stand in args: {{{name}: …}}"
+        return f"unknown key: arguments of your own function go into args: {{{name}: …}}"
     has_kinds = owner is not None and "kind" in owner.model_fields  # in a list of attackers too
     is_of_another_kind = has_kinds and any(
         around[1 - len(place) :] == place[:-1] for place in places

@@ -101,7 +101,7 @@ class Guarded:
         after = _versions(handed) if before else {}
         written = [name for name, versions in after.items() if versions != before[name]]
         if written and not wrong:
-            wrong = f"wrote to {written[0]!r}, which others read after it: take a copy, clone()"
+            wrong = f"wrote to {written[0]!r}, which others read after it: write to a copy, clone()"
         if wrong:
             raise self._code.refused(wrong)
         return result
@@ -156,7 +156,7 @@ class OwnSpec(FunctionSpec):
         try:
             parameters = list(code.parameters.values())
         except (TypeError, ValueError):
-            return "has no signature: put a function of your own around it"
+            return "has no signature: wrap it in a function of your own"
         if self.first:
             if not parameters or parameters[0].kind not in (
                 inspect.Parameter.POSITIONAL_ONLY,

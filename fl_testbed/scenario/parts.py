@@ -42,7 +42,7 @@ class OwnSamplingSpec(OwnSpec, SamplingSpec):
     def contradictions(self, n_honest: int, n_attackers: int) -> Iterator[Contradiction]:
         """Yield what no single key shows, as (key, text)."""
         if self.attackers is not None:
-            yield "attackers", f"is for samples that are drawn, {self.kind} selects: leave it out"
+            yield "attackers", f"is for drawn samples, and {self.kind} selects: leave it out"
 
     def choose(self, n_clients: int, **facts: Any) -> list[int]:
         """Return the ids that the function selects.

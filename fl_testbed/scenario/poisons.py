@@ -273,7 +273,7 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
             yield "kind", text
             return
         if self.held_by == "minority" and not clients.honest_minority:
-            text = "is minority, and clients.honest_minority is 0: take nobody, or add some"
+            text = "is minority, and clients.honest_minority is 0: set nobody, or add some"
             yield "held_by", text
         if clients.poisoned_hold == "minority" or clients.minority_concentration < 1:
             text = (

@@ -255,7 +255,7 @@ class Scenario(WholeScenario):
         yield from self._local_contradictions()
         yield from self._data_contradictions()
         if self.engine.kind == "ray" and ":" in self.engine.device:
-            text = f"{self.engine.device} is for one process, Ray shares GPUs out: take cuda"
+            text = f"{self.engine.device} is one GPU, and Ray shares out all there are: use cuda"
             yield "engine.device", text
         if self.draws_while_training and self.training.cohort not in (1, "auto"):
             text = "needs 1 with dropout: what a client's model draws would depend on its cohort"
@@ -326,7 +326,7 @@ class Scenario(WholeScenario):
             )
             yield "local_method.warm_up_rounds", text
         if local is not None and local.is_personal and self.engine.kind == "flower":
-            text = "Flower's own engine keeps personal models where nobody can test them: take ray"
+            text = "Flower's own engine keeps personal models where nobody can test them: use ray"
             yield "engine.kind", text
         if local is not None and any(kind.attack.needs_twin for kind in self.attacker_kinds):
             text = "an attacker that compares itself with its clean twin trains as everybody does"
@@ -336,14 +336,14 @@ class Scenario(WholeScenario):
         counts = [kind.count for kind in self.attackers]
         total, poisoned = sum(kind.count or 0 for kind in self.attackers), self.clients.poisoned
         if counts.count(None) > 1:
-            yield "attackers", "at most one kind takes those that others leave: give others a count"
+            yield "attackers", "only one kind may leave out its count: it gets all that are left"
         elif total > poisoned or (counts and None not in counts and total < poisoned):
             wanted = "it must not be less" if None in counts else "they must be equal"
             text = f"the counts sum to {total}, clients.poisoned is {poisoned}: {wanted}"
             yield "attackers", text
         for key in OF_ONE_KIND:
             if self.attackers and getattr(self, key) != type(self).model_fields[key].default:
-                yield key, "is for attackers of one kind, and attackers lists them: give it there"
+                yield key, "is for attackers of one kind: give it to each that attackers lists"
         n_clients = len(self.clients.population)
         n_honest = n_clients - self.clients.poisoned
         for place, kind in enumerate(self.attacker_kinds):
@@ -375,10 +375,10 @@ class Scenario(WholeScenario):
             if is_set and clients.examples_each is None:
                 yield key, "needs clients.examples_each, the size of a shard"
         if clients.minority_mix is not None and minority.is_style:
-            text = f"needs groups that examples have of themselves, not {minority.kind} images"
+            text = f"needs groups that the data themselves have, not {minority.kind} images"
             yield "clients.minority_mix", text
         if partition.by_natural_client and not minority.is_style:
-            text = "natural clients hold what they hold"
+            text = "natural clients keep their own examples: leave it out"
             if clients.minority_concentration < 1:
                 yield "clients.minority_concentration", text
             if clients.minority_mix is not None:

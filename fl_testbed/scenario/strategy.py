@@ -122,7 +122,7 @@ class StrategySpec(Spec):
     def contradictions(self) -> Iterator[Contradiction]:
         """Yield where its parts do not go together, as (key, text)."""
         if self.pre_aggregation and "clients" in self._asked:
-            text = f"{self.rule_name} remembers clients, and this mixes them: use it without any"
+            text = f"{self.rule_name} remembers clients, and these mix them: leave these out"
             yield "pre_aggregation", text
         is_heard = (
             "prior" in self._asked

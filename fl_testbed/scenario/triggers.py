@@ -200,7 +200,7 @@ def as_minority(groups: Groups) -> Trigger:
     """
     if not isinstance(groups, StyleGroups):
         raise DataError(
-            "nobody can give an example another group than its own: the poison needs a "
+            "examples here have groups of their own, which no poison can change: this one needs a "
             "dataset.minority of the kind inverted, rotated or faded"
         )
     return partial(_restyled, style=groups.style)

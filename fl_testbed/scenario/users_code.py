@@ -209,13 +209,13 @@ def _insist_on_what_runs(package: str, contents: Mapping[Path, bytes]) -> None:
     if own is not None and own not in there and there & _FOLDERS and _is_in(own, package):
         raise ValueError(
             f"there is a {package!r} beside the scenario, and that of {min(there)} has been "
-            "imported: start again, or rename one"
+            "imported: restart Python, or rename one"
         )
     known = _IMPORTED.setdefault(package, {})
     for file in {**known, **contents}:
         digest = hashlib.sha256(contents[file]).hexdigest() if file in contents else "gone"
         if known.setdefault(file, digest) != digest:
-            raise ValueError(f"{file} has changed since it was imported: start again")
+            raise ValueError(f"{file} has changed since it was imported: restart Python")
 
 
 def _insist_on_no_neighbour(

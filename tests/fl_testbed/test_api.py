@@ -65,7 +65,7 @@ def test_one_seed_or_variant_is_a_part_of_a_sweep(named, is_part, files, monkeyp
 
 def test_a_setting_that_yaml_does_not_have_is_a_fault(files):
     with pytest.raises(
-        api.ScenarioError, match=r"settings: training\.lr: needs numbers, .* got np"
+        api.ScenarioError, match=r"settings: training\.lr: needs plain Python .* got np"
     ) as caught:
         api.run(files[0], {"training.lr": np.float64(0.1)})
     assert len(caught.traceback) == 2  # a notebook shows each frame with its lines

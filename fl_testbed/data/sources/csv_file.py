@@ -92,10 +92,10 @@ def _is_category(rows: Table, column: str) -> bool:
     row = int(are_numbers.argmin())
     text, n_values = rows.columns[column][row], len(set(rows.columns[column]))
     if are_numbers.any():
-        found = f"{column} is {brief(text)} here and a number elsewhere: mend it"
+        found = f"{column} is {brief(text)} here and a number elsewhere: correct it"
     elif n_values > MOST_VALUES:
         found = (
-            f"{column} has {n_values} values that are no numbers, such as {brief(text)}: take fewer"
+            f"{column} has {n_values} values that are no numbers, such as {brief(text)}: use fewer"
         )
     else:
         return True

@@ -67,6 +67,6 @@ def test_without_a_minority_there_is_nobody_to_be_like_but_no_share_needs_nobody
             shard(), lambda inputs: inputs, 1, fraction, Confidence(), *nobody
         )
 
-    with pytest.raises(ValueError, match="no minority to be like"):
+    with pytest.raises(ValueError, match="no minority to imitate"):
         matched(0.2)
     assert not matched(0.0).is_poisoned.any()

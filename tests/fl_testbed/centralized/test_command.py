@@ -172,7 +172,7 @@ CHANGES = {
     ),
     "an engine for federations": (
         SCENARIO + "engine: {kind: flower}\n",
-        "scenario.yaml:30: engine.kind: flower runs federations",
+        "scenario.yaml:30: engine.kind: flower is for federations",
     ),
     "more clusters than examples": (
         SCENARIO.replace("n_clusters: 3", "n_clusters: 3000"),
@@ -190,7 +190,7 @@ CHANGES = {
         SCENARIO.replace("  correlation: 0.9", "  minority: {kind: inverted}").replace(
             'attacker: {groups: ["3, red"]}', "minority_fraction: 0.0"
         ),
-        "pooled, mimic: poison: the poison has no minority to be like",
+        "pooled, mimic: poison: the poison has no minority to imitate",
     ),
 }
 

@@ -202,7 +202,7 @@ def test_a_model_of_one_s_own_is_tried_once_for_runs_that_share_it(tmp_path):
 def test_a_model_that_no_memory_holds_is_refused_before_it_is_built():
     widths = [1_000_000, 1_000_000]  # 10¹² numbers
     vast = scenario(model={"kind": "mlp", "hidden": widths})
-    with pytest.raises(ScenarioError, match=r"GiB are free: .* take a smaller model"):
+    with pytest.raises(ScenarioError, match=r"GiB are free: .* use a smaller model"):
         federated.check([vast], DatasetCache(None))
 
 

@@ -75,7 +75,7 @@ def test_a_gpu_that_is_not_there_is_a_fault_of_the_scenario(tmp_path: Path) -> N
     done = run("run", "scenario.yaml", "--set", "engine.device=cuda", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "small: engine.device: cuda: there are 0 GPUs that torch or Ray can use: take auto, or cpu"
+        "small: engine.device: cuda: there are 0 GPUs that torch or Ray can use: choose auto or cpu"
     ]
 
 
@@ -83,7 +83,7 @@ def test_a_gpu_that_is_not_there_is_a_fault_of_the_scenario(tmp_path: Path) -> N
     ("setting", "text"),
     [
         ("engine.device=gpu", "needs auto, cpu, cuda, or one GPU of several such as cuda:1"),
-        ("engine={kind: ray, device: 'cuda:1'}", "cuda:1 is for one process"),
+        ("engine={kind: ray, device: 'cuda:1'}", "cuda:1 is one GPU, and Ray"),
         ("training.cohort=0", "training.cohort: needs"),
     ],
 )

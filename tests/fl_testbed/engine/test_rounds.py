@@ -348,7 +348,7 @@ class TestSummary:
         rounds.to_csv(folder / "rounds.csv", index=False)
         clients = pd.read_csv(folder / "clients.csv")
         clients.assign(status="failed: off").to_csv(folder / "clients.csv", index=False)
-        told = "no reply from round 4 on was of use; in round 12, 2 of 2 failed: off: remove"
+        told = "no reply from round 4 on was usable; in round 12, 2 of 2 failed: off: remove"
         with pytest.raises(NobodyHeardError, match=told):
             summarise(folder, scenario())
 

@@ -88,7 +88,7 @@ def test_every_sample_has_so_many_attackers(tmp_path):
             "{attackers: 1}",
             "needs 2 to 2 for a sample of 12 from 10 honest clients and 2 attackers",
         ),
-        ("{kind: 'mine.py:select', attackers: 1}", "is for samples that are drawn, mine.py:select"),
+        ("{kind: 'mine.py:select', attackers: 1}", "is for drawn samples, and mine.py:select"),
     ],
 )
 def test_attackers_that_no_sample_can_have_are_refused(tmp_path, sampling, fault):

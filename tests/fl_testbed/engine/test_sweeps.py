@@ -228,7 +228,7 @@ def test_a_run_goes_on_with_the_data_that_it_began_on_alone(tmp_path: Path, monk
     with pytest.raises(ScenarioError, match=begun_on):
         runs(2, resume=True)
     runs(2, resume=True, redo=True)
-    progress.note.assert_any_call("runs that give way to changed ones: 1")
+    progress.note.assert_any_call("runs replaced by changed ones: 1")
     assert "resumed" not in (folder / "events.log").read_text()
 
 

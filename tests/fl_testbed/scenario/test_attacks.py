@@ -123,7 +123,7 @@ attackers:
         ),
         (
             "attackers:\n  - {count: 1}\n  - {}\n  - {}\n",
-            "attackers: at most one kind takes those that others leave: give others a count",
+            "attackers: only one kind may leave out its count: it gets all that are left",
         ),
         (
             "attackers:\n  - {count: 3}\n  - {count: 2}\n",
@@ -131,7 +131,7 @@ attackers:
         ),
         (
             "attack: {kind: sign_flip}\nattackers: [{count: 4}]\n",
-            "attack: is for attackers of one kind, and attackers lists them: give it there",
+            "attack: is for attackers of one kind: give it to each that attackers lists",
         ),
         (
             "attack: {kind: minority_mimic}\n",

@@ -94,7 +94,10 @@ def test_every_key_reaches_who_reads_a_users_own_files(kind, names, keys, monkey
         ({"attributes": ["sex", "sex"]}, "needs each column once"),
         ({"attributes": ["cured"]}, "does not need the label"),
         ({"attributes": ["label"]}, "does not need the label"),
-        ({"categories": ["ward"], "logarithmic": ["ward"]}, "needs columns that are no categories"),
+        (
+            {"categories": ["ward"], "logarithmic": ["ward"]},
+            "needs columns that are not in categories",
+        ),
     ],
 )
 def test_a_users_columns_mean_one_thing_each(keys, fault):

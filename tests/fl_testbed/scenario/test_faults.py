@@ -162,7 +162,7 @@ def with_change(old: str, new: str) -> str:
         pytest.param(
             "  aggregation: {kind: krum, n_malicious: 1}",
             "  aggregation: {kind: krum, n_malicious: 1}\n   order: lift_then_filter",
-            "wrong.yaml:9: is not YAML: indented otherwise than the lines around it",
+            "wrong.yaml:9: is not YAML: indented differently from the lines around it",
             id="an indentation of its own",
         ),
         pytest.param(
@@ -311,8 +311,8 @@ def with_change(old: str, new: str) -> str:
         pytest.param(
             "name: small",
             "name: a: b",
-            "wrong.yaml:1: is not YAML: a key where none can stand: see its indent, and the line "
-            "before for a colon",
+            "wrong.yaml:1: is not YAML: no key can stand here: check indent and the line before, "
+            "or quote the text",
             id="not YAML",
         ),
         pytest.param(

@@ -146,7 +146,7 @@ def test_a_package_that_is_not_what_was_imported_is_refused(folder, file):
         change()
         with pytest.raises(ScenarioError) as error:
             load(folder, from_package(package.name))
-        text = f"{package / file} has changed since it was imported: start again"
+        text = f"{package / file} has changed since it was imported: restart Python"
         assert str(error.value).endswith(f": strategy.aggregation: {text}")
     (package / file).write_text(before)
     load(folder, from_package(package.name))
@@ -160,7 +160,7 @@ def test_two_packages_of_one_name_in_one_process_are_refused(folder):
         load(folder / "other", from_package("twice"))
     assert str(error.value).endswith(
         f"there is a 'twice' beside the scenario, and that of {folder / 'one'} has been imported: "
-        "start again, or rename one"
+        "restart Python, or rename one"
     )
     load(folder / "one", from_package("twice"))
 
@@ -276,7 +276,7 @@ def test_what_does_not_fit_is_refused_with_the_users_line(tmp_path, kind, code, 
         ("kind: mine.py", "kind: needs the function's name too, mine.py:name"),
         (
             "kind: 'mine.py:first_only', tau: 2",
-            "tau: unknown key: arguments of a function of yours stand in args: {tau: …}",
+            "tau: unknown key: arguments of your own function go into args: {tau: …}",
         ),
         (
             "kind: 'mine.py:first_only', schedule: {first: 2}",

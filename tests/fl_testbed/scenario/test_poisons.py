@@ -48,7 +48,7 @@ EDGE = "kind: edge_case_backdoor, source: 1, target: 0"
         (
             EDGE,
             "clients.honest_minority=0",
-            "poison.held_by: is minority, and clients.honest_minority is 0: take nobody, or add "
+            "poison.held_by: is minority, and clients.honest_minority is 0: set nobody, or add "
             "some",
         ),
         (

@@ -250,7 +250,12 @@ class TestCsv:
     @pytest.mark.parametrize(
         ("old", "new", "options", "fault"),
         [
-            ("60,", ",", {}, "line 4: age is '' here and a number elsewhere: mend it, or name it"),
+            (
+                "60,",
+                ",",
+                {},
+                "line 4: age is '' here and a number elsewhere: correct it, or name it",
+            ),
             ("no,", ",", {}, "line 2: cured is empty: fill it in, or leave the row out"),
             ("Ely,", ",", {}, "line 4: town is empty: fill it in, or leave the row out"),
             ("Ely,", "\x1b[2J,", {}, r"line 4: town has control characters in it: '\x1b[2J'"),
