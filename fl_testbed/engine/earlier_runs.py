@@ -45,37 +45,42 @@ def check_folders(
             text = "is a file where a folder is needed: choose another --out, or move it away"
             faults.setdefault(text, []).append(file)
             continue
-        text, there = None, folder.read("scenario.yaml")
-        if there is None:
-            left.append(scenario)
-        elif there != scenario.to_yaml():
-            left.append(scenario)
-            is_begun = _begins(there, scenario)
-            if is_begun and folder.has_checkpoint and not (options.resume or options.redo):
-                text = "holds a run of fewer rounds: add --resume to go on after them"
-            elif not (options.redo or goes_on(folder, scenario, options)):
-                apart = _apart(there, scenario.identity())
-                lost = _why_lost(there, scenario)
-                text = (
-                    f"holds a run of another scenario{apart}{lost}: add --redo to run it "
-                    "again in its place, or choose another --out"
-                )
-        elif folder.read("summary.json") is None:
-            left.append(scenario)
-            if not folder.has_checkpoint:
-                continue
-            if not scenario.can_resume and not options.redo:
-                text = (
-                    f"holds an unfinished run, which cannot go on in the middle: {NO_STATE}. "
-                    "Add --redo to run it again"
-                )
-            elif scenario.can_resume and not options.resume:
-                text = "holds an unfinished run: add --resume to go on, or remove the folder"
-        if text is not None:  # neither of which shall be done while it goes on
+        there = folder.read("scenario.yaml")
+        is_same = there is not None and there == scenario.to_yaml()
+        if is_same and folder.read("summary.json") is not None:
+            continue
+        left.append(scenario)
+        text = None if there is None else _refusal(folder, there, is_same, scenario, options)
+        if text is not None:  # to be told first that it goes on, where it does
             taken = None if claimed else folder.taken()
             faults.setdefault(taken or text, []).append(folder.path)
     refuse(faults)
     return left
+
+
+def _refusal(
+    folder: RunFolder, there: str, is_same: bool, scenario: AnyScenario, options: Options
+) -> str | None:
+    """Return why a run is not to be begun where another scenario's is, or this one unfinished, and
+    which option would have it; None if it may."""
+    if goes_on(folder, scenario, options):
+        return None
+    if is_same and not folder.has_checkpoint:
+        return None
+    if is_same and scenario.can_resume:
+        return "holds an unfinished run: add --resume to go on, or remove the folder"
+    if options.redo:
+        return None
+    if is_same:
+        text = f"holds an unfinished run, which cannot go on in the middle: {NO_STATE}"
+        return f"{text}. Add --redo to run it again"
+    if not options.resume and folder.has_checkpoint and _begins(there, scenario):
+        return "holds a run of fewer rounds: add --resume to go on after them"
+    return (
+        f"holds a run of another scenario{_apart(there, scenario.identity())}"
+        f"{_why_lost(there, scenario)}: add --redo to run it again in its place, or choose another "
+        "--out"
+    )
 
 
 def refuse(faults: Mapping[str, Sequence[Path]]) -> None:
