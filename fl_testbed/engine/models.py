@@ -15,7 +15,7 @@ def initialised(scenario: AnyScenario, dataset: Dataset, rng: np.random.Generato
     """Return the scenario's model: with random parameters, or as it was trained before.
 
     Raises:
-        InitialModelError: If the trained model that the scenario names is not such a one.
+        InitialModelError: If the trained model that the scenario names does not fit.
     """
     seed = int(rng.integers(2**63))
     with torch.random.fork_rng(devices=[]):
@@ -30,7 +30,7 @@ def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
     """Return the scenario's model as a run starts: from its seed alone, or trained before.
 
     Raises:
-        InitialModelError: If the trained model that the scenario names is not such a one.
+        InitialModelError: If the trained model that the scenario names does not fit.
     """
     model = initialised(scenario, dataset, generator(scenario.seed, Purpose.MODEL))
     return model.to(memory_format=torch.channels_last)  # as clients hold it: faster on a CPU
@@ -56,7 +56,7 @@ def outlined_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
     """Return the scenario's model, to look at its shapes: without numbers, which may not fit.
 
     Raises:
-        InitialModelError: If the trained model that the scenario names is not such a one.
+        InitialModelError: If the trained model that the scenario names does not fit.
     """
     if scenario.init is not None:
         return build_model(scenario, dataset)

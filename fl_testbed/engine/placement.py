@@ -30,7 +30,7 @@ def check_device(scenario: AnyScenario, n_gpus: int) -> None:
         n_gpus: How many GPUs there are, here or in the cluster.
 
     Raises:
-        ScenarioError: If the scenario names a GPU that there is not.
+        ScenarioError: If there is no GPU of the name that the scenario gives.
     """
     device = scenario.engine.device
     if not device.startswith("cuda"):

@@ -167,7 +167,7 @@ class MinSumSpec(AttackSpec):
     kind: Literal["min_sum"]
     knowledge: SeenBy = "omniscient"
     direction: Direction = "std"
-    bound: Literal["max", "min"] = "max"  # min: the authors' code
+    bound: Literal["max", "min"] = "max"  # min: as the authors' code has it
     search: HalvingSpec | None = None  # the exact factor by default
     function = staticmethod(attacks.min_sum)
 
@@ -177,7 +177,7 @@ class FangKrumSpec(AttackSpec):
 
     kind: Literal["fang_krum"]
     knowledge: SeenBy = "omniscient"
-    around: Literal["received", "first_reply"] = "received"  # first_reply: FLANDERS; omniscient
+    around: Literal["received", "first_reply"] = "received"  # first_reply: as FLANDERS does
     threshold: PositiveFloat = 1e-5
     function = staticmethod(attacks.fang_krum)
 
@@ -209,7 +209,7 @@ class MimicSpec(AttackSpec):
 
     kind: Literal["mimic"]
     knowledge: Literal["omniscient"] = "omniscient"
-    client: NonNegativeInt | None = None  # whom; by default the one that stands out most
+    client: NonNegativeInt | None = None  # whom to copy; by default who stands out most
     warm_up_rounds: PositiveInt = 1
     function = staticmethod(attacks.mimic)
 
@@ -380,9 +380,9 @@ class AttackerTrainingSpec(Spec):
 class ScheduleSpec(Spec):
     """In which rounds attackers attack: first, first + every, … up to last."""
 
-    first: PositiveInt | Literal["never"] = 1  # never: what the attack would do is measured only
+    first: PositiveInt | Literal["never"] = 1  # never: success is measured all the same
     last: PositiveInt | None = None  # the run's last by default
-    every: PositiveInt = 1  # of so many rounds one
+    every: PositiveInt = 1  # 1: in every round, 2: in every second one
 
     def build(self) -> Schedule:
         """Return the schedule."""
@@ -400,7 +400,7 @@ class ScheduleSpec(Spec):
 class AttackersSpec(Spec):
     """Attackers of one kind."""
 
-    count: ClientCount | None = None  # by id, of clients.poisoned; none: all that others leave
+    count: ClientCount | None = None  # of clients.poisoned; none: all that others leave
     poison: AnyPoisonSpec | None = None  # the scenario's by default
     training: AttackerTrainingSpec = AttackerTrainingSpec()
     training_attack: AnyTrainingAttackSpec = NoTrainingAttackSpec()  # what they do while they train

@@ -113,7 +113,7 @@ class PooledTrainingSpec(Spec):
     batch_size: PositiveInt  # examples in a step
     epochs: PositiveInt  # passes over the training set
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of sgd
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # the optimizer's own
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # of the optimizer
 
     def build(self, epochs: int | None) -> LocalTraining:
         """Return the settings of a training, of another length where one is given."""

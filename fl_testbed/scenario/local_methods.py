@@ -70,7 +70,7 @@ class FedProxSpec(LocalMethodSpec):
 
     function = FedProx
     kind: Literal["fedprox"]
-    pull: NonNegativeFloat  # μ; 0: training as ever
+    pull: NonNegativeFloat  # μ; 0: plain training
     remembers = False
 
 

@@ -22,13 +22,13 @@ class ClientsSpec(Spec):
     honest_majority: ClientCount  # clients; ids run through the roles in this order
     honest_minority: ClientCount  # clients that hold the minority's examples
     poisoned: ClientCount  # clients that attack
-    examples_each: PositiveInt | None = None  # none: all examples are dealt
+    examples_each: PositiveInt | None = None  # in a shard; none: all examples are dealt out
     overlap: bool = False  # whether two clients may hold the same example
     minority_concentration: Fraction = 1.0  # 1: minority data in its own clients, 0: in all alike
-    minority_mix: dict[str, NonNegativeFloat] | None = None  # groups in a minority client's data
-    poisoned_hold: Literal["majority", "minority"] = "majority"  # whose kind of data, before poison
-    dropout: Lost | None = None  # share of replies lost in a round
-    dropout_of: dict[RoleName, Lost] | None = None  # of some roles: {honest_minority: 0.5}
+    minority_mix: dict[str, NonNegativeFloat] | None = None  # shares of groups in a minority client
+    poisoned_hold: Literal["majority", "minority"] = "majority"  # whose data, before any poison
+    dropout: Lost | None = None  # chance that a client's reply is lost
+    dropout_of: dict[RoleName, Lost] | None = None  # the same by role: {honest_minority: 0.5}
 
     @property
     def population(self) -> Population:

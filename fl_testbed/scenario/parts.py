@@ -17,7 +17,7 @@ class SamplingSpec(Spec):
     """Which clients take part in a round, drawn anew for each."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of all, rounded down: 6 for 0.25 of 26
-    attackers: NonNegativeInt | None = None  # in every sample just so many; none: as it comes
+    attackers: NonNegativeInt | None = None  # in each sample exactly; none: left to chance
 
     def count(self, n_clients: int) -> int:
         """Return the size of a round's sample: at least one client."""
@@ -76,12 +76,12 @@ class TrainingSpec(Spec):
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: PositiveFloat  # learning rate of the optimizer
-    lr_decay: Annotated[float, Field(gt=0, le=1)] | None = None  # times lr, from round to round
+    lr_decay: Annotated[float, Field(gt=0, le=1)] | None = None  # factor on lr from round to round
     batch_size: PositiveInt  # examples in a step
     local_epochs: PositiveInt = 1  # passes over a client's examples in a round
-    local_steps: PositiveInt | None = None  # steps in a round in place of local_epochs
+    local_steps: PositiveInt | None = None  # steps in a round, in place of local_epochs
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of sgd
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # the optimizer's own
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # of the optimizer
     cohort: Cohort = "auto"  # most clients trained at once; > 1 is faster and changes the last bits
 
     def build(self, round_: int = 1) -> LocalTraining:
@@ -104,8 +104,8 @@ class ServerDataSpec(Spec):
     """Training examples that the server keeps for itself, for rules that need some."""
 
     n_examples: NonNegativeInt = 0  # drawn from the training set; no client holds them
-    minority_fraction: Fraction = 0.0  # share of them of the minority
-    bias: ServerBiasSpec | None = None  # none: as many of each class as it comes
+    minority_fraction: Fraction = 0.0  # share of these that is the minority's
+    bias: ServerBiasSpec | None = None  # none: classes as chance has them
 
 
 class RecordUpdatesSpec(Spec):
@@ -131,9 +131,9 @@ N_FINAL = 5  # evaluations that final figures are means of, where a scenario doe
 class EvaluationSpec(Spec):
     """When and on how much the global model is tested."""
 
-    every: PositiveInt = 1  # rounds; the last round is always tested
-    max_examples: PositiveInt | None = None  # the first of the test set, in order; all by default
+    every: PositiveInt = 1  # rounds from test to test; the last round is always tested
+    max_examples: PositiveInt | None = None  # of the test set, the first ones; all by default
     split: Literal["test", "validation"] = "test"  # validation: for choosing settings
     n_validation: NonNegativeInt = 0  # training examples that nobody trains on
-    n_final: PositiveInt | None = None  # evaluations whose mean final figures are; 5 by default
-    n_clients: NonNegativeInt = 1_000  # honest clients judged one by one: at most so many
+    n_final: PositiveInt | None = None  # last evaluations that final figures average; 5 by default
+    n_clients: NonNegativeInt = 1_000  # most honest clients that are judged one by one

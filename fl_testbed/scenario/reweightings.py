@@ -101,7 +101,7 @@ class FedMGDAPlusSpec(ReweightingSpec):
 
     @property
     def changes_step(self) -> bool:
-        """It does."""
+        """It has a step of its own."""
         return True
 
 

@@ -102,9 +102,9 @@ class Scenario(WholeScenario):
     """One run: the whole experiment in one file."""
 
     name: Name  # the folder of its runs
-    variant: Variant = "default"  # its name in variants
+    variant: Variant = "default"  # its name among variants
     seed: NonNegativeInt = 0  # decides all random numbers
-    rounds: PositiveInt  # a reweighting's warm-up included
+    rounds: PositiveInt  # how many, the warm-up of a reweighting included
     torch_threads: Threads = 1  # the last bits of results depend on it
     dataset: AnyDatasetSpec  # which examples there are, and who is a minority among them
     model: AnyModelSpec  # what is trained
@@ -113,7 +113,7 @@ class Scenario(WholeScenario):
     partition: AnyPartitionSpec = IidSpec()  # how examples are dealt to clients
     sampling: AnySamplingSpec = SamplingSpec()  # which clients take part in a round
     training: TrainingSpec
-    local_method: AnyLocalMethodSpec | None = None  # inside every client, attackers too
+    local_method: AnyLocalMethodSpec | None = None  # in every client, attackers too
     poison: AnyPoisonSpec = NoPoisonSpec()  # what attackers train on
     training_attack: AnyTrainingAttackSpec = NoTrainingAttackSpec()  # what they do while training
     attack: AnyAttackSpec = NoAttackSpec()  # what attackers send
@@ -123,7 +123,7 @@ class Scenario(WholeScenario):
     server_data: ServerDataSpec = ServerDataSpec()
     strategy: AnyStrategySpec  # what the server does
     evaluation: EvaluationSpec = EvaluationSpec()
-    record_updates: RecordUpdates = None  # true, or {dtype: float16}: what clients send, on disk
+    record_updates: RecordUpdates = None  # keep what clients send: true, or {dtype: float16}
     engine: EngineSpec = EngineSpec()
 
     @property
