@@ -46,6 +46,12 @@ def clean_gradient() -> State:
     return gradient_of(model(), model().state_dict(), shard(40, 2), SETTINGS.batch_size)
 
 
+def test_the_clean_gradient_is_that_of_the_model_as_it_is_tested():
+    drawing = nn.Sequential(*model(), nn.Dropout(0.9))
+    received, clean = model().state_dict(), shard(40, 2)
+    torch.testing.assert_close(gradient_of(drawing, received, clean, 7), clean_gradient())
+
+
 def trained(attack: TrainingAttack | None, previous: State | None = None) -> nn.Module:
     local = model()
     received = copy.deepcopy(local.state_dict())

@@ -160,10 +160,10 @@ class TestMinMaxAndMinSum:
         assert authors(lambda g: False) == 0
 
     def test_the_search_finds_the_exact_factor_where_it_is_in_reach(self):
-        seen = updates(9, 6, 3)
-        exact = min_max(seen, seen, seen, "std").updates[0]
-        searched = min_max(seen, seen, seen, "std", Halving(start=2.0, first_step=1.0)).updates[0]
-        torch.testing.assert_close(searched, exact, rtol=0, atol=1e-4)
+        seen, search = updates(9, 6, 3), Halving(start=2.0, first_step=1.0)
+        for attack in (partial(min_sum, seen, seen), partial(min_max, seen, seen, seen)):
+            exact, searched = attack("std").updates[0], attack("std", search=search).updates[0]
+            torch.testing.assert_close(searched, exact, rtol=0, atol=1e-4)
         none_fits = min_max(seen, seen, seen, "std", Halving(100.0, 1.0, otherwise=6.0)).updates[0]
         assert (none_fits - seen.mean(dim=0)).norm() > 2 * (exact - seen.mean(dim=0)).norm()
 

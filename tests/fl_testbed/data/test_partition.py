@@ -183,6 +183,8 @@ def test_a_group_without_examples_has_none_to_deal():
     drawn = overlapping_shards(division, None, LABELS, 0)  # these take others instead
     assert (CODES[drawn.client_rows(3)] == 3).all()
     assert drawn.counts(CODES, 5, range(4)).tolist() == [12, 4, 3, 11, 0]
+    nobody = replace(division, population=Population(2, 0, 0), minority_mix=None)
+    assert (CODES[overlapping_shards(nobody, None, LABELS, 0).client_rows(1)] < 4).all()
 
 
 def test_too_many_held_out_examples_are_refused():

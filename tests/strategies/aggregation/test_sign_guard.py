@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from strategies.aggregation import sign_guard
+from strategies.aggregation.sign_guard import _shares_of_signs
 
 guard = partial(sign_guard, rng=np.random.default_rng(0), sign_fraction=1.0)
 
@@ -39,6 +40,12 @@ def test_only_a_share_of_the_coordinates_is_looked_at():
     ]
     assert any(heard)  # where the one coordinate drawn is another
     assert not all(heard)
+
+
+def test_statistics_are_the_shares_of_positive_zero_and_negative_values():
+    updates = torch.tensor([[3.0, 0, -2, 1], [0, 0, 0, -1]])
+    shares = _shares_of_signs(updates, torch.arange(4))
+    assert shares.tolist() == [[0.5, 0.25, 0.25], [0, 0.75, 0.25]]
 
 
 def test_zeros_are_a_sign_of_their_own():
