@@ -44,18 +44,26 @@ RAY_SETTINGS = {
 }
 
 
-def _check_answers(address: str) -> None:
-    """Raise a PoolError where nobody answers; Ray would go on trying for a quarter of an hour."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():  # local, or auto
-        return
+def _reached(address: str) -> str:
+    """Return an address with its host as a number. Ray looks names up in ways of its own, and waits
+    without an end for one that is in /etc/hosts alone, where no DNS server answers.
+
+    Raises:
+        PoolError: If nobody answers there; Ray would go on trying for a quarter of an hour.
+    """
+    scheme = "ray://" if address.startswith("ray://") else ""
+    host, _, port = address.removeprefix(scheme).rpartition(":")
+    if not host:  # local, or auto
+        return address
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_TIMEOUT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_TIMEOUT_S) as reached:
+            number = reached.getpeername()[0]
     except (OSError, OverflowError) as fault:
         text = (
             f"no Ray cluster answers at {address} ({fault}): start its head node, or name another"
         )
         raise PoolError(text) from None
+    return f"{scheme}[{number}]:{port}" if ":" in number else f"{scheme}{number}:{port}"
 
 
 @contextmanager
@@ -180,11 +188,11 @@ class RayPool:
             os.environ.setdefault(name, value)
         if address == "local":
             keep_others_out()
-        _check_answers(address)
+        reached = _reached(address)
         n_cores = n_workers or cores_allotted()
         local = {"num_cpus": n_cores, "include_dashboard": False} if address == "local" else {}
         with sigterm_interrupts(), ctrl_c_waits(), _one_line(address):
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+            ray.init(address=reached, log_to_driver=False, logging_level=logging.ERROR, **local)
         self._wanted = None if address == "local" else installation()
         resources = ray.cluster_resources()
         self.n_gpus = int(resources.get("GPU", 0)) if gpus else 0
@@ -192,6 +200,7 @@ class RayPool:
         needs = {"num_cpus": 1, "num_gpus": gpu_share(self.n_gpus, self.n_workers)}
         self._actor: Any = ray.remote(**needs)(_Worker)  # Ray's handles are not typed
         self._starting: dict[Any, Any] = {}  # the first answer awaited -> worker
+        self._late: set[Any] = set()  # those that a run has waited for in vain: no room, as a rule
         self._prepare: tuple[Any, ...] | None = None
         self._shared: tuple[Any, Any] | None = None  # the last data and its reference
         self._cohort = 1
@@ -228,16 +237,19 @@ class RayPool:
         return self._cohort
 
     def wait_for_workers(self) -> None:
-        """Wait until a worker is ready, and a while for the others.
+        """Wait until a worker is ready, and a while for the others, for each of them once.
 
         Raises:
             PoolError: If none comes up.
         """
         deadline = monotonic() + START_TIMEOUT_S
         while self._starting and monotonic() < deadline:
+            if self.workers and self._late.issuperset(self._starting.values()):
+                break
             self.join_started(timeout_s=deadline - monotonic())
             if self.workers:
                 deadline = min(deadline, monotonic() + OTHERS_TIMEOUT_S)
+        self._late = set(self._starting.values())
         if not self.workers and self._failed_starts:
             reason = " ".join(Text.from_ansi(self._failed_starts[-1]).plain.split())
             n = len(self._failed_starts)
@@ -275,6 +287,7 @@ class RayPool:
                     self._start()
             else:
                 self._failed_starts = []
+                self._late.discard(worker)
                 self.workers.append(worker)
                 joined.append(worker)
         return joined

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -306,9 +307,25 @@ def test_a_ray_that_does_not_begin_is_told_of_in_a_line(
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray_pool, "cores_allotted", lambda: 3)
-    monkeypatch.setattr(ray_pool, "_check_answers", lambda address: None)
+    monkeypatch.setattr(ray_pool, "_reached", lambda address: address)
     with pytest.raises(PoolError, match=told):
         RayPool(address=address)
+
+
+def test_ray_is_given_a_cluster_by_number_as_it_may_not_find_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def init(address: str, **settings: object) -> None:
+        raise Exception(f"asked for {address}")
+
+    monkeypatch.setattr(ray, "init", init)
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        head.listen()
+        port = head.getsockname()[1]
+        told = rf"at localhost:{port} \(asked for 127\.0\.0\.1:{port}\)"
+        with pytest.raises(PoolError, match=told):
+            RayPool(address=f"localhost:{port}")
 
 
 def test_a_node_that_has_something_else_installed_is_named(
@@ -325,6 +342,28 @@ def test_a_node_that_has_something_else_installed_is_named(
     told = r"no worker can start on node [0-9.]+: its torch is [^;]*, the command's 1.0$"
     with pytest.raises(PoolError, match=told):
         pool.join_started(timeout_s=60.0)
+
+
+def test_a_worker_that_finds_no_room_is_waited_for_once_and_not_by_every_run(
+    pool: RayPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "n_workers", N_WORKERS + 1)
+    monkeypatch.setattr(ray_pool, "OTHERS_TIMEOUT_S", 0.5)
+    pool.prepare(adding(), None, torch_threads=1)
+    (waiting,) = pool._starting.values()
+    came: list[list[object]] = []
+    join_started = pool.join_started
+
+    def noted(timeout_s: float = 0.0) -> list[object]:
+        came.append(join_started(timeout_s))
+        return came[-1]
+
+    monkeypatch.setattr(pool, "join_started", noted)
+    prepare(pool, adding())
+    assert all(came)  # it waited for workers that came, and then no more
+    assert list(pool._starting.values()) == [waiting]
+    ray.kill(waiting)
+    pool._starting.clear()
 
 
 def test_workers_that_never_come_up_are_given_up_with_the_reason_and_asked_for_by_the_next_run(
