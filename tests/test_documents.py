@@ -98,6 +98,28 @@ def test_new_seeds_are_counted_as_the_results_have_them():
     assert said in seeds.PAGE.read_text(encoding="utf-8")
 
 
+def test_settings_on_new_seeds_are_counted_as_the_results_have_them():
+    rows = seeds.new_seeds(runs.HERE)
+    rows = rows[rows["setting"].isin(seeds.SETTINGS) & (rows["federation"] == "fashion_mnist")]
+    both = rows.groupby(["variant", "setting"])["both"].sum()["agnostic_multi_krum"]
+    old = runs.kept("sensitivity", runs.HERE).query("federation == 'fashion_mnist'")
+    alone = {}  # JTT lifts the minority alone: its weight is as under the ideal lift
+    for name, own in {"old": old.assign(setting=old["point"]), "new": rows}.items():
+        given = own.pivot(index=["setting", "seed"], columns="variant", values="weight_minority")
+        given = given[["jtt_told_4", "jtt_ideal"]].dropna()
+        lifted = given["jtt_told_4"] == given["jtt_ideal"]
+        alone[name] = f"{lifted.sum()} of {len(lifted)}"
+    top = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"with 128 units, in {both['wide']} of 20 new seeds" in top
+    assert f"in {alone['old']} runs over" in top
+    assert f"and {alone['new']} on new seeds" in top
+    page = seeds.PAGE.read_text(encoding="utf-8")
+    assert f"alone in {alone['new'].replace('of', 'of these')} runs" in page
+    n = {setting: both[setting] for setting in ("wide", "dirichlet", "epochs", "examples")}
+    said = "in {wide} seeds .* classes it does in {dirichlet}, .* in {epochs}, .* in {examples}"
+    assert re.search(said.format(**n), page)
+
+
 def test_seeds_in_which_jtt_lets_attackers_past_fltrust_are_counted():
     rows = pd.read_csv(ROOT / "experiments" / "escapes" / "fashion_epochs_seeds.csv")
     won = (rows["attack_success"] > seeds.SAFE).groupby(rows["method"]).sum()

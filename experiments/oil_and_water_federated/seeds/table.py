@@ -15,6 +15,7 @@ from experiments.oil_and_water_federated.combinations.table import (
     methods,
     reached,
 )
+from experiments.oil_and_water_federated.sensitivity import table as sensitivity
 from fl_testbed.report.figures.style import GROUP_COLOURS, INK, house_style
 from fl_testbed.report.statistics import estimate
 
@@ -27,16 +28,25 @@ FIVES = {(low, low + 4): f"{low} to {low + 4}" for low in range(0, 25, 5)}
 """Seeds, five at a time; the first are those of the other pages."""
 FIGURES = {"worst_group": "worst group", "attack_success": "ASR"}
 UNATTACKED = "unattacked"
-SETTINGS = {
+ATTACKERS = {
     "": "as it is",
     "mimic": "they stand where the minority stands",
     "close_mimic": "half as far from it",
     "box_mimic": "near it in each coordinate",
     "high_loss": "they report ten times their loss",
-    "four": "they are four",
-    "epochs": "three epochs in a round",
 }
-"""Who attacks, or what is otherwise."""
+"""What attackers do."""
+SETTINGS = {
+    {"base": "", "attackers": "four"}.get(point, point): name
+    for point, name in sensitivity.SETTINGS.items()
+}
+"""What is otherwise: what attackers do has the point of that name here."""
+IN_SETTINGS = {
+    "agnostic_multi_krum": "agnostic, Multi-Krum",
+    "jtt_told_4": "JTT, told 4",
+}
+"""What was tried in them, beside the ideal lift."""
+OTHERWISE = {*ATTACKERS, *SETTINGS, UNATTACKED}
 ROUNDING = 0.05
 """Points: an ASR of 0 in five seeds holds one of 0.04."""
 
@@ -45,7 +55,8 @@ def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page."""
     rows = new_seeds(results)
     plain = pages.where(rows, setting="")
-    found = {"twenty": twenty(plain), "fives": fives(plain, results), "attackers": attackers(rows)}
+    found = {"twenty": twenty(plain), "fives": fives(plain, results)}
+    found |= {"settings": settings(rows), "attackers": attackers(rows)}
     alone = pages.where(rows, setting=UNATTACKED)
     return found | {"unattacked": unattacked(alone), "coverage": coverage(plain)}
 
@@ -56,7 +67,7 @@ def new_seeds(results: Path) -> pd.DataFrame:
     rows = runs.kept("seeds", results)
     parts = rows["variant"].map(lift_and_rule)
     rows = rows.assign(lift=parts.str[0], defence=parts.str[1])
-    rows["setting"] = rows["point"].where(rows["point"].isin({*SETTINGS, UNATTACKED}), "")
+    rows["setting"] = rows["point"].where(rows["point"].isin(OTHERWISE), "")
     keys = ["federation", "setting", "seed"]
     ideal = rows[rows["variant"] == IDEAL].set_index(keys)["worst_group"].rename("ideal")
     return judged(rows, rows.join(ideal, on=keys)["ideal"])
@@ -135,13 +146,34 @@ def fives(rows: pd.DataFrame, results: Path) -> pages.Rows:
     return pages.crossed("worst group / ASR, seeds", lines, titles, cell)
 
 
+def settings(rows: pd.DataFrame) -> pages.Rows:
+    """Return worst group / ASR by setting, bold where their means reach both goals, and in how many
+    seeds attackers succeed and both goals are reached."""
+    lines = [["", "seeds"]]
+    for name in IN_SETTINGS.values():
+        lines[0] += [f"{name}: worst group / ASR", f"ASR above {SAFE:g} / both goals"]
+    lines[0].append("ideal lift †: worst group / ASR")
+    for (federation, setting), name in runs.in_each(rows, SETTINGS).items():
+        there = pages.where(rows, federation=federation, setting=setting)
+        if there.empty:
+            continue
+        ideal, cells = pages.where(there, variant=IDEAL), []
+        for method in IN_SETTINGS:
+            own = pages.where(there, variant=method)
+            cells.append(pages.bold(runs.outcome(own), reached(own, goal(there)[0])))
+            marks = (own["attack_success"] > SAFE, own["both"])
+            cells.append(" / ".join(of(own, marked) for marked in marks))
+        lines.append([name, str(len(ideal)), *cells, runs.outcome(ideal)])
+    return lines
+
+
 def attackers(rows: pd.DataFrame) -> pages.Rows:
-    """Return how the agnostic lift with Multi-Krum fares, by who attacks and how clients train."""
+    """Return how the agnostic lift with Multi-Krum fares, by what attackers do."""
     rows = pages.where(rows, federation="fashion_mnist")
     heads = ["of 20 seeds", "worst group", "ASR", f"seeds with more than {SAFE:g} / {WON:g}"]
     heads += ["with both goals", "weight minority / attackers", "ideal lift †: worst group / ASR"]
     lines = [heads]
-    for setting, name in SETTINGS.items():
+    for setting, name in ATTACKERS.items():
         there = pages.where(rows, setting=setting)
         own, ideal = (pages.where(there, variant=v) for v in ("agnostic_multi_krum", IDEAL))
         cells = [*(spread(own[figure]) for figure in FIGURES), won(own), of(own, own["both"])]
