@@ -52,7 +52,7 @@ def check_folders(
         left.append(scenario)
         text = None if there is None else _refusal(folder, there, is_same, scenario, options)
         if text is not None:  # to be told first that it goes on, where it does
-            taken = None if claimed else folder.taken()
+            taken = None if claimed else folder.ownership.taken()
             faults.setdefault(taken or text, []).append(folder.path)
     refuse(faults)
     return left

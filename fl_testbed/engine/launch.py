@@ -10,6 +10,7 @@ from fl_testbed.engine.datasets import DatasetCache, by_dataset
 from fl_testbed.engine.earlier_runs import check_folders, goes_on, other_data, refuse, run_folder
 from fl_testbed.engine.local_ray import keep_others_out
 from fl_testbed.engine.options import Options, Progress
+from fl_testbed.engine.ownership import in_turn
 from fl_testbed.engine.placement import check_device, gpus
 from fl_testbed.engine.run_folder import RunFolder
 from fl_testbed.engine.run_writer import Compute, Kind, RunWriter
@@ -172,7 +173,7 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> list[str]:
     for name in dict.fromkeys(scenario.name for scenario in scenarios):
         folder = RunFolder(options.out / name)
         runs = [(item.variant, item.seed) for item in scenarios if item.name == name]
-        with folder.alone():  # else one would write what it read before another wrote
+        with in_turn(folder.path):  # else one would write what it read before another wrote
             try:
                 plan = json.loads(folder.read(PLAN) or '{"runs": []}')
                 earlier = [(str(variant), int(seed)) for variant, seed in plan["runs"]]

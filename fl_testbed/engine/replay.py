@@ -135,7 +135,7 @@ def _replay_one(source: Path, scenario: Scenario, out: Path, datasets: DatasetCa
         raise ScenarioError(Fault(str(source), "", f"is {there}: replay it on those"))
     folder = run_folder(out, scenario)
     try:
-        folder.claim()
+        folder.ownership.claim()
     except TakenError as fault:
         raise ScenarioError(Fault(str(folder.path), "", str(fault))) from None
     try:

@@ -4,12 +4,9 @@ import csv
 import json
 import math
 import os
-import platform
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
@@ -19,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fl_testbed.engine.errors import TakenError
+from fl_testbed.engine.ownership import Ownership, log_event
 from fl_testbed.metrics import GroupAccuracy
 
 Row = tuple[Any, ...]
@@ -32,14 +29,6 @@ ARRAYS = "arrays/"
 MOST_KEPT = 6  # times the model: the server's memory as a rule, and not what all clients remember
 FAILURE = "failure.json"
 UPDATES = "updates"
-TURNS = ".lock"
-"""In a sweep's folder, for commands that write there to take turns."""
-WRITER = "written by process "
-"""In ``events.log``, before the process that writes the run from there on, and its machine."""
-TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
-"""Not always at the begin of a line: a machine that went down may leave a torn one, or zeros."""
-TOGETHER = timedelta(seconds=2)
-"""Of machines that sign a run within this time the first has it: jobs may start together."""
 SYNCING = ThreadPoolExecutor(16)  # threads that wait for the disk
 
 
@@ -87,83 +76,13 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tables: dict[str, TextIO] = {}
-        self._claim: TextIO | None = None
-
-    def claim(self) -> bool:
-        """Keep other processes from writing this run, until it is released or this process ends.
-
-        Returns:
-            Whether others could write it until now.
-
-        Raises:
-            TakenError: If another one writes it.
-        """
-        if self._claim is not None:
-            return False
-        self.path.mkdir(parents=True, exist_ok=True)
-        claim = (self.path / "events.log").open("a", encoding="utf-8")
-        if not _locked(claim):
-            claim.close()
-            raise _taken_by(self._writer())
-        self._claim = claim
-        return True
-
-    def sign(self) -> None:
-        """Note that this process writes the run from here on.
-
-        Raises:
-            TakenError: If another machine has begun it at the same time.
-        """
-        self.log(f"{WRITER}{_this_process()}")
-        self.check_own()
-
-    def check_own(self) -> None:
-        """Look again whether the run is this process's: on some disks of several machines locks are
-        of one machine alone, on others there are none.
-
-        Raises:
-            TakenError: If another one has it.
-        """
-        writer = self._writer()
-        if writer not in (None, _this_process()):
-            raise _taken_by(writer)
-
-    def _writer(self) -> str | None:
-        writer, since = "", datetime.min.replace(tzinfo=UTC)
-        events = self.read("events.log") or ""
-        for time, process in re.findall(rf"({TIME}) {WRITER}(.+)$", events, re.MULTILINE):
-            at = datetime.fromisoformat(time)
-            if abs(at - since) > TOGETHER or _machine(process) == _machine(writer):
-                writer, since = process, at
-        return writer or None
-
-    def taken(self) -> str | None:
-        """Return the fault that another process writes this run, if one does."""
-        try:
-            if self.claim():
-                self.release()
-        except TakenError as fault:
-            return str(fault)
-        except OSError:  # of a folder that can only be read
-            return None
-        return None
+        self.ownership = Ownership(path)
 
     def release(self) -> None:
         """Let others write this run, and close what it has left open."""
         with suppress(OSError):  # of a full disk, as its run has said
             self.close()
-        if self._claim is not None:
-            self._claim.close()
-        self._claim = None
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Let others that do the same wait for their turn: jobs may start together."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        # NFS has no locks between machines on a folder, nor on a file that is open to be read.
-        with (self.path / TURNS).open("a") as turns:
-            _locked(turns, waits=True)
-            yield
+        self.ownership.release()
 
     def read(self, name: str) -> str | None:
         """Return a file's text, or None if it is not there."""
@@ -181,7 +100,7 @@ class RunFolder:
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         # One process has a run's folder to itself; in a sweep's, several may write at once.
-        own = "" if self._claim else f".{token_hex(4)}"
+        own = "" if self.ownership.is_held else f".{token_hex(4)}"
         partial = target.with_name(f"{target.name}{own}.partial")
         with partial.open("wb") as file:
             file.write(content)
@@ -194,10 +113,7 @@ class RunFolder:
 
     def log(self, text: str) -> None:
         """Append a line to ``events.log``."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        with (self.path / "events.log").open("a", encoding="utf-8") as file:
-            file.write(f"{now} {text}\n")
+        log_event(self.path, text)
 
     def start(self, columns: Mapping[str, Sequence[str]]) -> None:
         """Begin with empty tables of the given columns."""
@@ -307,35 +223,6 @@ class RunFolder:
             opened = [tables.enter_context(table) for table in self._tables.values()]
             self._tables = {}
             _sync(*opened)
-
-
-def _this_process() -> str:
-    return f"{os.getpid()} on {platform.node()}"
-
-
-def _machine(process: str) -> str:
-    return process.partition(" on ")[2]
-
-
-def _taken_by(writer: str | None) -> TakenError:
-    which = f" (process {writer})" if writer else ""
-    return TakenError(f"is being written by another command{which}: let it finish, or stop it")
-
-
-def _locked(file: TextIO, *, waits: bool = False) -> bool:
-    """Lock a file until it is closed; False if another process has it.
-
-    Windows and some file systems have no such locks: everybody gets them there.
-    """
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        pass
-    return True
 
 
 def _sync(*files: IO[Any]) -> None:

@@ -109,7 +109,7 @@ class RunWriter:
         Raises:
             TakenError: If it is another's, or is no more to be run.
         """
-        if not self.folder.claim():
+        if not self.folder.ownership.claim():
             return
         try:
             left = check_folders([self.scenario], self._options, claimed=True)
@@ -117,7 +117,7 @@ class RunWriter:
             raise TakenError(error.faults[0].text) from None
         if not left:
             raise TakenError
-        self.folder.sign()
+        self.folder.ownership.sign()
 
     @contextmanager
     def survived(self) -> Iterator[None]:
@@ -150,7 +150,7 @@ class RunWriter:
         # It may be this folder that cannot be written, or another command's since it was looked at.
         with suppress(OSError, TakenError):
             self._take()
-            self.folder.check_own()
+            self.folder.ownership.check()
             self.folder.fail(reason, traceback_text)
         self.folder.release()
         for tracker in self._trackers:
@@ -171,7 +171,7 @@ class RunWriter:
         Raises:
             TakenError: If another command writes this run by now.
         """
-        self.folder.check_own()
+        self.folder.ownership.check()
         if self._trackers:
             columns = self.kind.columns(self.scenario)
             tables = {
@@ -214,7 +214,7 @@ class RunWriter:
         Raises:
             TakenError: If another command writes this run by now.
         """
-        self.folder.check_own()
+        self.folder.ownership.check()
         state, self._state = self._state, None  # a sweep has thousands of these
         assert state is not None
         self.folder.close()

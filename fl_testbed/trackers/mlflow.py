@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fl_testbed.engine.errors import TrackerError
 from fl_testbed.engine.options import StartTracker
-from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.ownership import in_turn
 from fl_testbed.report.results import numbers
 from fl_testbed.scenario import AnyScenario
 from fl_testbed.scenario.leaves import leaves
@@ -41,7 +41,7 @@ def connect(out: Path) -> StartTracker:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     with ExitStack() as held, _as_tracker_error():
         if not uri:
-            held.enter_context(RunFolder(out).alone())  # two cannot make one database at once
+            held.enter_context(in_turn(out))  # two cannot make one database at once
             file = (out / "mlflow.db").resolve()
             if not file.exists():  # half made, as on a full disk, no command could use it
                 held.push(lambda fault, *_: file.unlink(missing_ok=True) if fault else None)

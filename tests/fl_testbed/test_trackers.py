@@ -14,7 +14,8 @@ from sqlalchemy.exc import OperationalError
 from fl_testbed.engine.errors import TrackerError
 from fl_testbed.engine.launch import launch
 from fl_testbed.engine.options import Options, StartTracker
-from fl_testbed.engine.run_folder import TURNS, Record, RunFolder
+from fl_testbed.engine.ownership import TURNS
+from fl_testbed.engine.run_folder import Record, RunFolder
 from fl_testbed.report.histories import client_history, weight_ratios_by_round
 from fl_testbed.scenario import AnyScenario, ScenarioError, load_scenarios
 from fl_testbed.trackers import start_trackers

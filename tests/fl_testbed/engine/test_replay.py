@@ -177,7 +177,7 @@ def test_a_replay_that_another_command_is_writing_is_left_to_it(
     recorded: Path, tmp_path: Path
 ) -> None:
     first = RunFolder(tmp_path / "replays/small/mean,replay=same/seed-0")
-    first.claim()
+    first.ownership.claim()
     second = run("replay", recorded / "small" / "mean", cwd=tmp_path)
     first.release()
     assert second.returncode == 2

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from fl_testbed.engine import run_folder
 from fl_testbed.engine.client_work import attempt
+from fl_testbed.engine.ownership import Ownership, in_turn
 from fl_testbed.engine.run_folder import CHECKPOINT, Record, RunFolder
 
 COLUMNS = {"rounds.csv": ("round", "loss")}
@@ -62,7 +63,7 @@ def test_a_run_that_is_done_has_its_rows_on_the_disk(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "fsync", noting)
     folder = RunFolder(tmp_path)
-    folder.claim()
+    folder.ownership.claim()
     folder.start(COLUMNS)
     folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
     assert ("rounds.csv", (tmp_path / "rounds.csv").stat().st_size) in synced  # as it counts on
@@ -148,7 +149,7 @@ def test_a_log_that_was_torn_says_still_who_writes_the_run(tmp_path: Path, end: 
     (tmp_path / "events.log").write_text(
         f"2026-11-30T00:00:00+00:00 written by process 1 on another\n{end}"
     )
-    RunFolder(tmp_path).sign()  # no TakenError
+    Ownership(tmp_path).sign()  # no TakenError
 
 
 def test_a_file_that_is_no_text_any_more_is_there_and_is_another(tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_windows_has_neither_locks_nor_an_alarm(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setitem(sys.modules, "fcntl", None)
     monkeypatch.delattr(signal, "SIGALRM")
     folder = RunFolder(tmp_path)
-    with folder.alone():
-        assert folder.claim()
+    with in_turn(tmp_path):
+        assert folder.ownership.claim()
     folder.release()
     assert attempt(lambda: "done", 0.1) == "done"

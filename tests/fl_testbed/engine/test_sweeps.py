@@ -25,7 +25,8 @@ from fl_testbed.engine.earlier_runs import check_folders, run_folder
 from fl_testbed.engine.errors import TakenError
 from fl_testbed.engine.launch import launch, write_plan
 from fl_testbed.engine.options import Options
-from fl_testbed.engine.run_folder import CHECKPOINT, WRITER, Record, RunFolder
+from fl_testbed.engine.ownership import WRITER
+from fl_testbed.engine.run_folder import CHECKPOINT, Record, RunFolder
 from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.scenario import AnyScenario, Fault, Scenario, ScenarioError, load_scenarios
 
@@ -266,7 +267,7 @@ def test_a_second_command_on_the_same_run_stops_and_leaves_it_to_the_first(tmp_p
     by = f"is being written by another command ({who}): let it finish, or stop it"
     assert f"out/small/default/seed-0: {by}" in second.stderr
     assert "Traceback" not in second.stderr
-    assert not RunFolder(out / "small/default/seed-0").taken()  # nobody holds it any more
+    assert not RunFolder(out / "small/default/seed-0").ownership.taken()  # nobody holds it any more
 
 
 def test_of_machines_that_begin_together_where_locks_do_not_reach_the_first_has_the_run(
@@ -280,18 +281,18 @@ def test_of_machines_that_begin_together_where_locks_do_not_reach_the_first_has_
     assert "by another command (process 12 on elsewhere)" in failure
     assert [left.name for left in folder.path.iterdir()] == ["events.log"]
     ours = RunFolder(tmp_path / "ours")
-    ours.sign()
+    ours.ownership.sign()
     ours.log(f"{WRITER}12 on elsewhere")
-    ours.check_own()
+    ours.ownership.check()
     ahead = RunFolder(tmp_path / "of_a_machine_whose_clock_is_ahead")
     ahead.write("events.log", f"2999-01-01T00:00:00+00:00 {WRITER}12 on elsewhere\n")
-    ahead.sign()
+    ahead.ownership.sign()
 
 
 def test_a_run_that_another_machine_has_begun_where_locks_do_not_reach_is_left_to_it(
     tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("fl_testbed.engine.run_folder.TOGETHER", timedelta(-1))
+    monkeypatch.setattr("fl_testbed.engine.ownership.TOGETHER", timedelta(-1))
     (scenario,) = load_scenarios(write_scenario(tmp_path))
     options, progress = Options(tmp_path / "out", None, ""), MagicMock()
     theirs = run_folder(options.out, scenario)
@@ -304,7 +305,7 @@ def test_a_run_that_another_machine_has_begun_where_locks_do_not_reach_is_left_t
     (failure,) = launch([scenario], options, progress)
     assert "by another command (process 12 on elsewhere)" in failure
     late = RunWriter(scenario, options, progress, federated)
-    late.folder.claim()
+    late.folder.ownership.claim()
     with pytest.raises(TakenError):
         late.finish()
     late.fail(ValueError(), "")
@@ -364,7 +365,7 @@ def test_no_run_is_to_be_removed_or_made_again_while_another_command_writes_it(
     path, options = write_scenario(tmp_path), Options(tmp_path / "out", None, "")
     (begun,), wanted = load_scenarios(path), load_scenarios(path, changed)
     theirs = run_folder(options.out, begun)
-    theirs.claim()
+    theirs.ownership.claim()
     theirs.log(f"{WRITER}12 on ours")
     theirs.log(f"{WRITER}345 on ours")
     theirs.write("scenario.yaml", begun.to_yaml())
@@ -406,7 +407,7 @@ def test_a_run_that_fails_before_it_begins_leaves_a_folder_that_another_command_
     theirs = RunFolder(tmp_path / "out/small/default/seed-0")
 
     def meanwhile(checked, datasets):  # after the folders were looked at
-        theirs.claim()
+        theirs.ownership.claim()
         monkeypatch.setattr(DatasetCache, "get", MagicMock(side_effect=DataError("no files")))
 
     monkeypatch.setattr(federated, "check", meanwhile)
