@@ -56,10 +56,11 @@ def rflbat(
     Variants:
         3DFed's code, BackFed and this compare all parameters; for ResNets 3DFed takes the last
         block and layer. Both begin k-means at random, here it begins at Ward's clusters and nothing
-        hangs on the order of clients. For the gap statistic both scale the components to [0, 1],
-        add up distances in place of squares and draw 5 references, not 20; 3DFed's adds for each
-        client the distance of one in its cluster and tests with s(k) for s(k + 1), and newer
-        BackFed always makes two clusters.
+        hangs on the order of clients. BackFed's components are approximate (``pca_lowrank``), which
+        changed 7 of 60 choices. For the gap statistic both scale the components to [0, 1], add up
+        distances in place of squares and draw 5 references, not 20; 3DFed's adds for each client
+        the distance of one in its cluster and tests with s(k) for s(k + 1), and newer BackFed
+        always makes two clusters.
 
     References:
         Wang et al., RFLBAT: A Robust Federated Learning Algorithm against Backdoor Attack,
