@@ -390,8 +390,8 @@ class TestMinorityMimic:
 
     def test_a_minority_of_one_shows_no_spread_to_cut_the_poison_to(self):
         alone = torch.tensor([False, False, False, True])
-        sent = minority_mimic(OWN, OWN - 1, SEEN, alone, closeness=0.5).updates
-        torch.testing.assert_close(sent, (SEEN[3] + 0.5).expand(2, 2))
+        sent = minority_mimic(OWN, OWN - 2, SEEN, alone, closeness=0.5).updates
+        torch.testing.assert_close(sent, (SEEN[3] + 1).expand(2, 2))
 
     def test_without_a_minority_it_poses_as_anybody(self):
         nobody = torch.zeros(4, dtype=torch.bool)

@@ -63,6 +63,8 @@ class TestPatch:
         assert patch(BLACK, size=3, margin=1).sum() == 9
         with pytest.raises(ValueError, match="3 × 3 patch with margin 2 does not fit into 4 × 5"):
             patch(BLACK, size=3, margin=2)
+        with pytest.raises(ValueError, match="1 × 4 patch with margin 2 does not fit into 4 × 5"):
+            patch(BLACK, size=(1, 4), margin=2)
 
 
 GREY = torch.full((1, 1, 4, 8), 0.5)

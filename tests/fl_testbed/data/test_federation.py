@@ -133,7 +133,7 @@ class TestShards:
 
 
 class TestSpread:
-    @pytest.mark.parametrize("concentration", [0.0, 0.25, 0.5, 1.0])
+    @pytest.mark.parametrize("concentration", [0.0, 0.25, 0.6, 1.0])
     def test_minority_style_is_spread_as_far_as_the_knob_says(self, concentration):
         population = Population(6, 2, 2)
         fed = federation(Poison(), population=population, n_server=0, concentration=concentration)
@@ -253,7 +253,10 @@ def test_a_natural_clients_own_tests_are_by_it_and_in_the_style_that_it_sees(gro
             by_it = (test.labels // 2 == writer) & ((test.groups == MINORITY) | (groups is HALVES))
             by_it &= writer < 3  # nobody else is in the test set
             assert own.inputs.tolist() == test.where(by_it).inputs.tolist()
-    assert not len(federation().own_tests(0, "test", None))  # no natural clients
+    dealt_otherwise = replace(fed, division=replace(who, by_natural_client=False))
+    tested_on_others = replace(fed, dataset=replace(dataset, test=DATASET.test))
+    for without in (federation(), dealt_otherwise, tested_on_others):
+        assert not len(without.own_tests(0, "validation", 5))
 
 
 def test_overlapping_shards_are_made_on_demand():
