@@ -41,6 +41,7 @@ PAGES = {
             "configs/adult_by_sex_and_income.yaml",
             "configs/writers_by_population.yaml",
             "configs/fairface_by_race.yaml",
+            "configs/fairface_by_gender_and_age.yaml",
             f"{DATASETS}/writers_cnn.yaml",
             f"{DATASETS}/fairface_cnn.yaml",
         ],

@@ -2,7 +2,7 @@
 
 python -m experiments.datasets.table [--out RUNS] [SCENARIO ...]
 
-Runs the scenarios (by default the four of the first table; finished runs are not run again), then
+Runs the scenarios (by default those of the first table; finished runs are not run again), then
 writes results.csv, one row per run, and the tables of the README.
 """
 
@@ -22,6 +22,7 @@ SCENARIOS = (
     "adult_by_sex_and_income",
     "writers_by_population",
     "fairface_by_race",
+    "fairface_by_gender_and_age",
 )
 PAGE, RESULTS = HERE / "README.md", HERE / "results.csv"
 TABLES = {
@@ -37,6 +38,8 @@ NAMED = {
     "norm_clipping": "norm clipping",
     "agnostic": "agnostic",
     "jtt": "JTT",
+    "agnostic_no_attack": "agnostic, no attack",
+    "jtt_no_attack": "JTT, no attack",
     "fltrust": "FLTrust",
     "loss_rejection": "LFR",
 }

