@@ -362,7 +362,7 @@ class TestTables:
         ("name", "told"),
         [
             ("dirty label", "poison.trigger.kind patch needs images, people holds features"),
-            ("minority look", "the poison needs a dataset.minority of the kind inverted"),
+            ("minority look", "this one needs a dataset.minority of the kind inverted"),
             ("matching", "gradient_matching needs images, people holds features"),
             ("adaptive", "adaptive_backdoor needs images, people holds features"),
         ],
