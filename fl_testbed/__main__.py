@@ -1,4 +1,4 @@
-"""``fl-testbed``, and ``python -m fl_testbed``: the command line, once its libraries are there."""
+"""Entry point of ``fl-testbed`` and ``python -m fl_testbed``; the command line is imported late."""
 
 import gc
 import signal
@@ -6,9 +6,9 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; a Ctrl-C in the seconds that torch takes to load ends it as later.
+    """Run the command line; a Ctrl-C ends it cleanly even in the seconds that torch takes to load.
 
-    So does SIGTERM, with which schedulers take a machine back.
+    So does a SIGTERM, which schedulers send before they take a machine back.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -19,9 +19,9 @@ def main() -> None:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
     finally:
-        gc.freeze()  # Python looks for garbage a last time: in all of torch, for a second
+        gc.freeze()  # else Python's last garbage collection spends a second on torch
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said: no traceback any more
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a later Ctrl-C shows no traceback
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The few names for notebooks: run a scenario, and get what came of it as pandas tables."""
+"""The API for notebooks: run a scenario and get its results as pandas tables."""
 
 import io
 import os
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """Tell a notebook what to complete."""
+    """List the names that a notebook offers for completion."""
     return __all__
 
 
@@ -59,37 +59,37 @@ IN_PYTHON = {
     "pass --data-dir DIR": "pass data_dir=DIR",
     "with --data-dir .": "with data_dir='.'",
 }
-"""The names of options here, for faults."""
+"""How faults name each option of the command line when called from Python."""
 P = ParamSpec("P")
 
 
 class RunFailedError(RuntimeError):
-    """Runs failed. What was done is kept: ``run(..., resume=True)`` goes on from there."""
+    """Some runs failed. Completed work is kept: ``run(..., resume=True)`` continues from it."""
 
 
 @dataclass(frozen=True, repr=False)
 class Results:
-    """What runs left behind; below a notebook's cell, the tables that the command prints."""
+    """The results of runs; a notebook displays them as the tables that the command prints."""
 
     runs: list[RunResult]
-    """The runs, one for each variant and seed, with their folders and how far they are."""
+    """The runs, one for each variant and seed, each with its folder and status."""
 
     def __repr__(self) -> str:
-        """Show no more than a notebook has room for below a cell."""
+        """Return a short text, in place of all tables of all runs."""
         return f"Results({len(self.runs)} runs)"
 
     def _repr_markdown_(self) -> str | None:
-        """Show the tables that the command prints, where a notebook's cell ends with results."""
-        with suppress(ScenarioError):  # of runs that are twice the same, no table can be made
+        """Return the tables that the command prints, for a notebook cell that ends with results."""
+        with suppress(ScenarioError):  # a table cannot hold the same run twice
             return markdown(compare(self.runs)) if self.runs else None
         return None
 
     def pictures(self) -> "dict[str, Figure]":
         """Return the report's figures by name: ``suppression``, ``weights``, ``groups``, …
 
-        One as a cell's last value is shown below it, after ``%matplotlib inline``.
+        After ``%matplotlib inline``, a notebook shows a figure that is the last value of a cell.
         """
-        from fl_testbed.report.gallery import pictures  # matplotlib, which few calls need
+        from fl_testbed.report.gallery import pictures  # imports matplotlib, which few calls need
 
         return {picture.name: picture.figure for picture in pictures(compare(self.runs))}
 
@@ -123,10 +123,10 @@ class Results:
         return self.table("clients")
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a CSV file of the run folders, such as ``attacks``, for all runs that have it.
+        """Return one of the run folders' CSV files, such as ``attacks``, for all runs that have it.
 
         Returns:
-            Its rows, with the run's variant and seed in front of its columns.
+            Its rows, with the run's variant and seed as first columns.
 
         Raises:
             FileNotFoundError: If no run has it.
@@ -145,8 +145,8 @@ class Results:
 
 
 def _called_from_a_notebook(function: Callable[P, Results]) -> Callable[P, Results]:
-    """Give threads back afterwards, and leave out our frames of what a user did: a notebook shows
-    each with its lines, 200 of an interrupted run."""
+    """Restore thread limits afterwards, and drop our own frames from the traceback of a user's
+    error: a notebook prints each with its source, 200 lines for an interrupted run."""
 
     @wraps(function)
     def called(*arguments: P.args, **named: P.kwargs) -> Results:
@@ -179,15 +179,15 @@ def run(
 
     Args:
         scenario: The YAML file, or several whose runs go side by side.
-        settings: Changes of any keys, as ``--set`` makes them: ``{"training.lr": 0.2}``. Files of
-            one's own code are found from the current folder.
+        settings: New values of any keys, as with ``--set``: ``{"training.lr": 0.2}``. Paths of
+            your own code are relative to the current folder.
         out: Where run folders go.
         data_dir: The folder of datasets; ``FL_TESTBED_DATA`` of the environment by default.
         engine: Where clients run; the scenario's choice by default.
-        resume: Go on with unfinished runs, or for more rounds.
-        redo: Where scenario or code has changed, run again in place of what was there.
-        variants: Names of those to run; all by default.
-        only: Says of each run, by its scenario, whether it is wanted; all are by default.
+        resume: Continue unfinished runs, or finished ones for more rounds.
+        redo: Where scenario or code has changed, run again and replace the earlier run.
+        variants: Names of the variants to run; all by default.
+        only: Says, given a run's scenario, whether to run it; by default all are run.
 
     Raises:
         ScenarioError: If the scenario or a setting is wrong.
@@ -234,7 +234,7 @@ def replay(
         settings: What to change, by dotted key: keys of the strategy, or ``variants`` of it.
         out: Where replays go.
         data_dir: The folder of datasets; ``FL_TESTBED_DATA`` of the environment by default.
-        redo: Make again what has changed, in place of what was there.
+        redo: Where something has changed, make the replay again and replace the earlier one.
 
     Raises:
         ScenarioError: If a run recorded nothing, or a setting changes more than the strategy.
@@ -263,7 +263,7 @@ def _as_yaml(key: str, value: object) -> str:
 
 
 def load_results(*folders: PathLike) -> Results:
-    """Return the results of runs that were made before.
+    """Return the results of earlier runs.
 
     Args:
         folders: Run folders, or folders that hold some at any depth, such as ``runs/quickstart``.

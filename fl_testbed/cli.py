@@ -22,20 +22,20 @@ from rich.table import Table
 from fl_testbed.console import RunProgress, make_console
 from fl_testbed.engine.errors import PoolError
 
-# All else is imported by the command that needs it: it brings torch, and most of it Flower, pandas
-# and matplotlib, for which --help shall not wait.
+# Everything else is imported by the command that needs it: it loads torch, and most of it Flower,
+# pandas and matplotlib too, and --help should not wait for these.
 if TYPE_CHECKING:
     from fl_testbed.report.results import RunResult
 
 INTERRUPTED = 130
-N_TOLD = 3  # failures after the tables, which have all of them
+N_TOLD = 3  # failures repeated after the tables, which show all of them
 KEPT = "rounds are kept up to the last checkpoint, --resume goes on from there where a run can"
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    suggest_commands=False,  # click suggests them
+    suggest_commands=False,  # click suggests them already
 )
 
 data = typer.Typer(help="The files of datasets.", no_args_is_help=True, suggest_commands=False)
@@ -102,14 +102,14 @@ class TrackerName(StrEnum):
 
 @contextmanager
 def _loading() -> Iterator[None]:
-    """Import with garbage collection off, and keep it away from what was imported: torch has so
-    many objects that looking through them takes a second."""
+    """Import with garbage collection off, and exempt the imported objects from it for good: torch
+    has so many that scanning them takes a second."""
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        if not gc.get_freeze_count():  # later there may be real garbage
+        if not gc.get_freeze_count():  # the first time only: later there may be real garbage
             gc.freeze()
 
 
@@ -254,7 +254,7 @@ def replay_(
     found = [*done, *find_runs(folder for folder, _ in replays)]
     console.print(terminal(compare(found, sections=HEARD), console.width))
     n_same = sum(same for _, same in replays)
-    if n_same or not settings:  # of another rule nobody expects it
+    if n_same or not settings:  # nobody expects it of another rule
         console.print(
             f"weights as in the run itself, to the byte: {n_same} of {len(replays)} replays"
         )
@@ -296,7 +296,7 @@ def _reported(
 
 
 def _found_runs(folders: list[Path], figures: list[str] | None = None) -> "list[RunResult]":
-    from fl_testbed.report.own_figures import with_own  # loaded with what the command needed
+    from fl_testbed.report.own_figures import with_own  # the command has loaded most of it
     from fl_testbed.report.results import find_runs
 
     if missing := [folder for folder in folders if not folder.is_dir()]:
@@ -350,7 +350,7 @@ def validate(
     if loaded[0].engine.ray_address == "local":
         try:
             check_device(loaded[0], len(gpus()))
-        except ScenarioError as error:  # it may be a login node
+        except ScenarioError as error:  # this may be a cluster's login node
             text = f"not to be run on this machine: {error.faults[0]}"
             console.print(text, soft_wrap=True)
 
@@ -454,7 +454,7 @@ def fetch_(
 
 
 def _refuse(key: str, text: str, *files: Path) -> NoReturn:
-    """Refuse what was asked for: a fault for each file, or one of the command line."""
+    """Raise a ScenarioError: one fault for each file, or a single one without a file."""
     from fl_testbed.scenario import Fault, ScenarioError
 
     raise ScenarioError(*(Fault(str(file), key, text) for file in files or ("",)))
@@ -462,19 +462,19 @@ def _refuse(key: str, text: str, *files: Path) -> NoReturn:
 
 def main() -> None:
     """Run the command line and turn what went wrong into a message and an exit status."""
-    # Here, since Ray reads these when it is imported. Of a lost worker it prints paragraphs among
-    # the tables, where events.log has a line; at a SIGTERM it prints a stack and aborts.
+    # Set here because Ray reads these when it is imported. Without them it prints paragraphs about
+    # a lost worker among the tables (events.log has a line), and aborts with a stack at a SIGTERM.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     runs = sys.argv[1:2] == ["run"]  # the other commands have no rounds to keep
-    # What was changed and not begun yet is to be named again.
+    # Changed runs that have not begun yet will need --redo again.
     kept = KEPT.replace("--resume", "--resume --redo") if "--redo" in sys.argv else KEPT
-    for stream in (sys.stdout, sys.stderr):  # of a user whose encoding has no ± or †
+    for stream in (sys.stdout, sys.stderr):  # the user's encoding may lack ± or †
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         app()
-    except SystemExit as end:  # typer has made one of a Ctrl-C
+    except SystemExit as end:  # typer turns a Ctrl-C into one
         if end.code == INTERRUPTED:
             _end(INTERRUPTED, f"interrupted: {kept}" if runs else "interrupted")
         raise

@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # the engine brings Flower and pandas, which --help can do wi
     from fl_testbed.engine.run_folder import Evaluated
     from fl_testbed.scenario import AnyScenario
 
-QUIET_S = 60.0  # after so long without a line, one says how far runs are
-PIPED_WIDTH = 160  # a table is not squeezed into 80 columns where nobody sees the terminal
+QUIET_S = 60.0  # after this long without output, a line reports progress
+PIPED_WIDTH = 160  # columns for tables where output is piped, instead of 80
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -27,16 +27,16 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 class RunProgress:
-    """Tells how runs go: one bar for all rounds of all runs; piped, a line per run and minute."""
+    """Shows progress: one bar for all rounds of all runs; piped, a line per run or quiet minute."""
 
     def __init__(self, console: Console, scenarios: Sequence[AnyScenario]) -> None:
         self._console, self._n_runs, self._n_done = console, len(scenarios), 0
         n_rounds = sum(scenario.rounds for scenario in scenarios)
         self._several = len({scenario.name for scenario in scenarios}) > 1
-        self._start: float | None = None  # of the first run: Ray's own start is no part of a round
+        self._start: float | None = None  # of the first run: Ray's own startup is not counted
         self._rounds_left, self._rounds_computed = n_rounds, 0
         self._last_line = monotonic()
-        self._rounds_of: dict[str, int] = {}  # done of a run, by run: several may go side by side
+        self._rounds_of: dict[str, int] = {}  # rounds done in each run: several may go side by side
         self._began: dict[str, float] = {}
         self._figures: dict[str, str] = {}
         self._notes: set[str] = set()
@@ -60,13 +60,13 @@ class RunProgress:
 
     @property
     def has_begun(self) -> bool:
-        """Whether any run has."""
+        """Whether any run has begun."""
         return self._start is not None
 
     def begin(self, scenario: AnyScenario, first_round: int) -> None:
         """Note the start of a run; earlier rounds of a resumed one count as done.
 
-        A run that cannot go on in the middle may begin again: then its rounds are to come again.
+        A run that cannot be resumed may begin again: its rounds then count as still to do.
         """
         label = self._label(scenario)
         self._began[label] = monotonic()
@@ -119,7 +119,7 @@ class RunProgress:
         )
 
     def _time_left(self) -> str:
-        """Say how long the sweep goes on, if rounds to come take as long as those computed."""
+        """Estimate the time left, assuming that rounds to come take as long as those computed."""
         if self._start is None or not self._rounds_computed or not self._rounds_left:
             return ""
         per_round = (monotonic() - self._start) / self._rounds_computed
@@ -127,7 +127,7 @@ class RunProgress:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time as people say it."""
+    """Return a duration as readable text, such as ``2 h 5 min``."""
     if seconds < 90:
         return f"{math.ceil(seconds)} s"
     minutes = math.ceil(seconds / 60)

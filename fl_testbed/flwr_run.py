@@ -30,20 +30,20 @@ from fl_testbed.report.results import find_runs
 from fl_testbed.scenario import Fault, Scenario, ScenarioError, load_scenarios
 from fl_testbed.scenario.faults import options_called, renamed
 
-STILL_S = 10.0  # without a new node, before all that will come are there
+STILL_S = 10.0  # after this long without a new node, no more are expected
 IN_RUN_CONFIG = {
     "--out": "out",
     "--redo": "redo=true to --run-config",
     "--resume": "resume=true to --run-config",
     "pass --data-dir DIR": "set data-dir in --run-config",
 }
-"""The names of options here, for faults."""
+"""How faults name each option of the command line under ``flwr run``."""
 APP = Path(__file__).parents[1]  # where Flower has put the copy that runs
 
 
 @cache
 def scenarios_of(path: str, settings: str) -> list[Scenario]:
-    """Read the scenario that a run config names, relative to the app, for Flower's engine.
+    """Read the scenario that a run config names by its path within the app, for Flower's engine.
 
     Raises:
         ScenarioError: If something is wrong with it.
@@ -57,9 +57,9 @@ def _scenarios(context: Context) -> list[Scenario]:
     return scenarios_of(str(config["scenario"]), str(config["set"]))
 
 
-@lru_cache(maxsize=1)  # runs follow one another
+@lru_cache(maxsize=1)  # one is enough: runs follow one another
 def _scenario_of(path: str, settings: str, place: int) -> Scenario:
-    return deepcopy(scenarios_of(path, settings)[place])  # which runs its own code anew
+    return deepcopy(scenarios_of(path, settings)[place])  # which runs the user's own code anew
 
 
 def _data_dir(context: Context) -> Path | None:
@@ -68,7 +68,7 @@ def _data_dir(context: Context) -> Path | None:
 
 
 def count_nodes(grid: Grid, n_wanted: int) -> int:
-    """Return how many nodes there are, once there are enough or no more come."""
+    """Wait until there are enough nodes, or no more come, and return how many there are."""
     n_nodes, since = -1, monotonic()
     while monotonic() - since < STILL_S:
         now = len(list(grid.get_node_ids()))
@@ -85,11 +85,12 @@ server = ServerApp()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the scenario. One run's failure ends no other.
+    """Run the scenario; a run that fails does not stop the others.
 
     Raises:
-        ScenarioError: If something is wrong with it, or the federation has another size.
-        RuntimeError: If runs failed, after the others; the text says which, and why.
+        ScenarioError: If something is wrong with it, or the federation has not as many SuperNodes
+            as the scenario has clients.
+        RuntimeError: After all runs, if some failed; the text says which, and why.
     """
     scenarios, data_dir = _scenarios(context), _data_dir(context)
     for scenario in scenarios:
@@ -128,7 +129,7 @@ class RunConfigClientApp(ClientApp):
         if message.metadata.message_type == "query":
             return identify(message, context)
         run = message.content.config_records["run"]
-        if context.state.config_records.get("run") != run:  # what is there is of the run before
+        if context.state.config_records.get("run") != run:  # the state is the previous run's
             context.state = RecordDict({"run": run})
         place, config = int(run["place"]), context.run_config  # pyright: ignore[reportArgumentType]
         scenario = _scenario_of(str(config["scenario"]), str(config["set"]), place)

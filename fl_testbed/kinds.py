@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def kind_of(scenarios: Sequence[AnyScenario]) -> "Kind":
-    """Return what runs of these scenarios do: those of one file are of one kind."""
-    # Imported here: they bring Flower, and whoever only looks shall not wait for it.
+    """Return the code that runs these scenarios: those of one file are all of one kind."""
+    # Imported here: they load Flower, and commands that run nothing should not wait for it.
     if isinstance(scenarios[0], CentralizedScenario):
         from fl_testbed.centralized import experiment
 
