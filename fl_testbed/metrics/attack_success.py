@@ -6,20 +6,20 @@ import numpy as np
 
 
 class AttackSuccess(NamedTuple):
-    """How the examples fare that attackers want to be misclassified; NaN if there are none.
+    """What a model makes of the examples that attackers want misclassified; NaN if there are none.
 
-    None of it means anything without the same figure from a run without the attack.
+    No figure here means anything without the same figure from a run without the attack.
     """
 
     n_examples: int
     rate: float
-    """Share that the model calls what attackers want: the attack success rate."""
+    """The attack success rate: the share that the model gives the label that attackers want."""
     flip_rate: float
-    """The same among those that it calls rightly before the trigger: what the trigger does, without
-    what the model gets wrong anyway; NaN also where there is no trigger."""
+    """The same share among examples that are classified rightly without the trigger: the effect of
+    the trigger, without what the model gets wrong anyway; NaN also where there is no trigger."""
     accuracy: float
-    """Share that it calls rightly. The loss of it is an attack's damage, negative where the attack
-    helps."""
+    """Share that is classified rightly. By how much an attack lowers it is the attack's damage,
+    negative where the attack helps."""
 
 
 def attack_success(
@@ -28,10 +28,10 @@ def attack_success(
     """Compute the figures of one goal.
 
     Args:
-        called: What the model calls the examples as attackers show them, shape (n,).
-        labels: What they are, shape (n,); none is ``target``.
-        target: What attackers want them to be called.
-        unstamped: What the model calls them without the trigger, if there is one.
+        called: Predicted classes of the examples as attackers present them, shape (n,).
+        labels: Their true classes, shape (n,); none is ``target``.
+        target: The class that attackers want predicted.
+        unstamped: Predicted classes without the trigger, shape (n,); None if there is no trigger.
     """
     hits = called == target
     flip_rate = float("nan") if unstamped is None else _share(hits[unstamped == labels])

@@ -28,19 +28,19 @@ def client_accuracies(
 
     A cell is a kind of example: one group and class. A client's accuracy is the mean over cells
     of the accuracy on the cell's test examples, weighted by how many of its own examples are of
-    the cell. So nobody's data have to be held out, and small shards do not make figures noisy; what
-    tells clients apart within a cell is not seen. A client that has test examples of its own is
-    judged on these alone.
+    the cell. So no client's data have to be held out, and small shards do not make figures noisy,
+    but differences between clients within a cell are not seen. A client that has test examples of
+    its own is judged on these alone.
 
     Args:
         correct: Whether each test example was classified rightly, shape (n,).
         cells: The cell of each test example, shape (n,).
         holdings: Examples of each cell that each client holds, shape (clients, cells). Cells
             without test examples are left out.
-        own: Each client's own test examples, rows of the others; nobody has any by default.
+        own: Each client's own test examples, as indices into ``correct``; none by default.
 
     Returns:
-        Shape (clients,); NaN for a client that holds nothing that is tested.
+        Shape (clients,); NaN for a client none of whose cells has test examples.
     """
     n_cells = holdings.shape[1]
     tested = np.bincount(cells, minlength=n_cells)

@@ -16,7 +16,7 @@ class GroupAccuracy:
     """One per group; NaN for a group without examples."""
     accuracy: float
     """Mean over groups, each weighted by its share of the honest clients' training data: test sets
-    often hold groups in other proportions than the world that the model is trained for."""
+    often hold groups in other proportions than the data that the model is meant for."""
 
     @property
     def worst(self) -> float:
@@ -38,7 +38,7 @@ def group_accuracy(
 
     Args:
         correct: Whether each test example was classified rightly, shape (n,).
-        groups: Its group, shape (n,).
+        groups: The group of each test example, shape (n,).
         training_counts: Examples of each group in training, shape (groups,).
     """
     n_groups = len(training_counts)
@@ -56,10 +56,11 @@ def minority_and_majority(groups: pd.DataFrame) -> dict[str, float]:
     """Return the accuracy on the test examples of all minority groups, and on all others.
 
     Args:
-        groups: Rows of ``groups.csv``; where they are of several rounds, the mean over these.
+        groups: Rows of ``groups.csv``; several rounds are averaged.
 
     Returns:
-        NaN for both where there is no minority, and for one that has no test example.
+        ``minority_accuracy`` and ``majority_accuracy``: both NaN where there is no minority, one
+        NaN where it has no test examples.
     """
     tested, has_minority = groups[groups["n_examples"] > 0], bool(groups["is_minority"].any())
     is_minority = tested["is_minority"].astype(bool)

@@ -8,27 +8,28 @@ from clients.shard import Role
 from fl_testbed.metrics.suppression import pairwise_auc
 from fl_testbed.metrics.tables import ROUNDING, after_round, answered, last_restart
 
-RAISED = 1 + ROUNDING  # a lifted weight over the prior
+RAISED = 1 + ROUNDING  # times the prior: a larger weight counts as lifted
 
 
 def lifting(clients: pd.DataFrame, restart: float = float("nan")) -> dict[str, Any]:
     """Compute whom a run's reweighting lifted.
 
-    A client counts as lifted where its weight before the rule is above its prior. That is its share
-    among clients whose answer could be used: a rejected answer leaves more to the others.
+    A client counts as lifted where its weight before the rule is above its prior. The prior is its
+    share among clients whose answers were usable: a rejected answer leaves more to the others.
 
     Args:
         clients: ``clients.csv``, one row per round and sampled client.
-        restart: The last round before the model began again, NaN where it never did. The heuristic
-            is judged on all rounds, since it decides before the restart; weights on those after it.
+        restart: The last round before the model restarted, NaN if it never did. The heuristic is
+            judged on all rounds, since it decides before the restart; weights are judged on the
+            rounds after it.
 
     Returns:
         By role ``ratio``, Σ lifted weight / Σ prior; ``flagged_minority`` and ``flagged_poisoned``,
         each with ``precision`` (the role's share of lifted appearances) and ``recall`` (the lifted
         share of its appearances); and ``auc_by_loss`` and ``auc_by_confidence``: how often within a
         round an attacker looks worse than a minority client by the loss (confidence) that the
-        server went by. 0.5 means that the heuristic cannot tell them apart. Null where there is
-        nothing to compute from.
+        server used. 0.5 means that the heuristic cannot tell them apart. Null where there is
+        nothing to compute a figure from.
     """
     rows = answered(clients)
     doubts = rows.assign(doubt=-rows["believed_confidence"])

@@ -19,17 +19,17 @@ def suppression(
 
     Args:
         clients: ``clients.csv``, one row per round and sampled client. Rows without an answer
-            (``failed``) are left out, and those whose weight nobody can tell; a rejected answer
-            counts as weight 0.
+            (``failed``) and rows whose weight is unknown are left out; a rejected answer counts as
+            weight 0.
         rng: Draws the bootstrap over clients.
         selects: Whether the rule chooses clients; only then is a weight of 0 a choice.
 
     Returns:
         By role ``weight_ratio``, ``contribution_ratio``, ``retention`` and ``halved`` (see
-        docs/metrics.md), each null where the role is never heard of (contributions also where the
-        server kept a running sum, which has none), with the ``appearances`` that they rest on; and
-        across roles ``minority_false_positive_rate``, ``filter_bias`` with its 95 % interval,
-        ``separability`` with the pairs that it rests on.
+        docs/metrics.md), each null where the role never appears (contributions also where the
+        server kept a running sum, which has none), and the number of ``appearances`` behind them;
+        across roles ``minority_false_positive_rate``, ``filter_bias`` with its 95 % interval, and
+        ``separability`` with the number of pairs behind it.
     """
     rows = weighed(answered(clients))
     result: dict[str, Any] = {}
@@ -49,10 +49,10 @@ def suppression(
 
 
 def participation(clients: pd.DataFrame, n_clients: Mapping[str, int]) -> dict[str, float | None]:
-    """Return how often each role that there is was asked, over its share of all clients.
+    """Return, for each role present, its share of the clients asked over its share of all clients.
 
     Args:
-        clients: ``clients.csv``; who failed to answer was asked too.
+        clients: ``clients.csv``; clients that failed to answer were asked too.
         n_clients: How many clients there are of each role.
     """
     asked, n_all = clients["role"].value_counts(), sum(n_clients.values())
@@ -64,8 +64,8 @@ def participation(clients: pd.DataFrame, n_clients: Mapping[str, int]) -> dict[s
 
 
 def weight_by_group(clients: pd.DataFrame, holdings: pd.DataFrame) -> dict[str, float]:
-    """Return the weight ratio of each group: a client speaks for it with its share of the client's
-    examples.
+    """Return the weight ratio of each group, where a client counts towards a group by the share of
+    its examples that are of the group.
 
     Args:
         clients: ``clients.csv``, as for :func:`suppression`.
@@ -73,7 +73,7 @@ def weight_by_group(clients: pd.DataFrame, holdings: pd.DataFrame) -> dict[str, 
 
     Returns:
         By group Σ wᵢ sᵢ ∕ Σ pᵢ sᵢ over rounds and honest clients, with sᵢ the group's share of
-        client i's examples. Groups that nobody honest holds who was asked are left out.
+        client i's examples. Groups that no honest client among those asked holds are left out.
     """
     rows = weighed(answered(clients))
     heard = rows.groupby("client")[["weight", "prior_weight"]].sum()
@@ -88,7 +88,7 @@ def weight_by_group(clients: pd.DataFrame, holdings: pd.DataFrame) -> dict[str, 
 
 def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
     """Return P(positive > negative) + P(equal) / 2, the area under the ROC curve."""
-    ranks = pd.Series(np.concatenate([positive, negative])).rank().to_numpy()  # ties share theirs
+    ranks = pd.Series(np.concatenate([positive, negative])).rank().to_numpy()  # mean rank of ties
     wins = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
     return float(wins / (len(positive) * len(negative)))
 
@@ -143,7 +143,7 @@ def pairwise_auc(rows: pd.DataFrame, column: str) -> float | None:
 
     Returns:
         The AUC of poisoned against honest minority over all pairs within rounds; None where the
-        column ranks nobody, or one of the roles is missing.
+        column has no two different values, or no round has both roles.
     """
     return _auc_of_pairs(rows, column)[0]
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 NAMES = dict.fromkeys(("name", "variant", "group", "poison"), str)
 """Columns whose text may look like a number."""
-ROUNDING = 1e-7  # of a ratio of two figures, which tables hold to 9 digits
+ROUNDING = 1e-7  # tolerance of a ratio of two figures, which tables hold to 9 digits
 
 
 def read_table(source: Path | TextIO, columns: Mapping[str, type] | None = None) -> pd.DataFrame:
@@ -32,13 +32,12 @@ def read_table(source: Path | TextIO, columns: Mapping[str, type] | None = None)
 
 
 def last_restart(rounds: pd.DataFrame) -> float:
-    """Return the last round before the model began again, by ``rounds.csv``; NaN where it never
-    did."""
+    """Return the last round before the model restarted, by ``rounds.csv``; NaN if it never did."""
     return rounds.loc[rounds["restarted"] == 1, "round"].max()
 
 
 def after_round(table: pd.DataFrame, last: float) -> pd.DataFrame:
-    """Return the rows of the rounds after the last to leave out: all, where that is NaN."""
+    """Return the rows of rounds after ``last``; all of them if that is NaN."""
     return table[~(table["round"] <= last)]
 
 
@@ -48,7 +47,7 @@ def answered(clients: pd.DataFrame) -> pd.DataFrame:
 
 
 def weighed(clients: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of clients whose weight is known, as that of a rejected answer is: 0."""
+    """Return the rows of clients whose weight is known; that of a rejected answer is 0."""
     return clients[clients["weight"].notna()]
 
 
