@@ -50,12 +50,13 @@ def cnn(
 
     Args:
         input_shape: (channels, height, width).
-        n_classes: Outputs.
-        filters: Of each convolution, [32, 64] for instance.
+        n_classes: Number of outputs.
+        filters: Number of filters of each convolution, such as [32, 64].
         hidden: Units of the layer between the features and the output.
-        pooling: After each convolution, which then keeps the size of the image; or only after the
-            last, without padding. [32, 64] with ``last`` and 128 units is PyTorch's MNIST example,
-            which many papers take (without its dropout): 9,216 features of 28 × 28 images.
+        pooling: ``each``: after each convolution, which is padded to keep the image's size;
+            ``last``: only after the last, without padding. [32, 64] with ``last`` and 128 units is
+            PyTorch's MNIST example, which many papers use (without its dropout): 9,216 features
+            of 28 × 28 images.
 
     Raises:
         ValueError: If pooling leaves nothing of the image.
@@ -87,16 +88,16 @@ def _n_features(features: nn.Sequential, input_shape: Sequence[int]) -> int:
     return features(torch.zeros(1, *input_shape)).shape[1]
 
 
-GROUPS = 8  # of GroupNorm, in every layer but narrow ones
+GROUPS = 8  # of GroupNorm; 1 where it does not divide the channels
 
 
 def resnet18(input_shape: Sequence[int], n_classes: int, width: int = 64) -> nn.Sequential:
-    """Return ResNet-18 for small images: :func:`resnet` of two plain blocks a stage."""
+    """Return ResNet-18 for small images: :func:`resnet` with two plain blocks per stage."""
     return resnet(input_shape, n_classes, width, (2, 2, 2, 2), _Residual)
 
 
 def resnet50(input_shape: Sequence[int], n_classes: int, width: int = 64) -> nn.Sequential:
-    """Return ResNet-50 for small images: :func:`resnet` of 3, 4, 6 and 3 bottlenecks."""
+    """Return ResNet-50 for small images: :func:`resnet` with 3, 4, 6 and 3 bottlenecks."""
     return resnet(input_shape, n_classes, width, (3, 4, 6, 3), _Bottleneck)
 
 
@@ -115,10 +116,10 @@ def resnet(
 
     Args:
         input_shape: (channels, height, width).
-        n_classes: Outputs.
+        n_classes: Number of outputs.
         width: Filters of the first stage, 64 in the paper; the others have 2, 4 and 8 times that.
         blocks: How many blocks each stage has; every stage but the first halves the image.
-        block: Their kind.
+        block: The kind of block.
 
     References:
         He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
@@ -166,7 +167,7 @@ class _Residual(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """A 3 × 3 convolution between two of 1 × 1, of which the last widens, beside a shortcut."""
+    """A 3 × 3 convolution between two of 1 × 1, the second of which widens, beside a shortcut."""
 
     expansion = 4
 

@@ -1,4 +1,4 @@
-"""What every model does to its inputs first."""
+"""Normalisation, the first layer of models of images."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 class Normalise(nn.Module):
     """Maps images from [0, 1] to [-1, 1].
 
-    The model does it, so that groups, triggers and attacks all speak of images in [0, 1]. It
+    It is part of the model so that groups, triggers and attacks all work on images in [0, 1]. It
     matters: with inputs in [0, 1] an inverted minority is hardly learnt at all.
     """
 

@@ -17,11 +17,11 @@ def mlp(
     *,
     normalise: bool = True,
 ) -> nn.Sequential:
-    """Return ReLU layers of the given widths; no hidden layer is logistic regression.
+    """Return ReLU layers of the given widths; without any, the model is logistic regression.
 
-    Images, which have three dimensions, are normalised (unless told otherwise) and flattened;
-    features come standardised. While it trains, each hidden unit is left out of an example with
-    probability ``dropout``.
+    Images, which have three dimensions, are normalised (if ``normalise``) and flattened; rows of
+    features must be standardised already. In training, each hidden unit is dropped for each example
+    with probability ``dropout``.
     """
     sizes = [prod(input_shape), *hidden]
     is_image = len(input_shape) == 3

@@ -15,7 +15,7 @@ from fl_testbed.scenario import Fault, ScenarioError
 
 
 def start_trackers(names: Iterable[str], out: Path) -> list[StartTracker]:
-    """Return what makes trackers of runs.
+    """Connect to trackers; return, for each, the function that begins to track a run.
 
     Args:
         names: ``tensorboard``, ``mlflow``, or both.
@@ -44,9 +44,9 @@ def start_trackers(names: Iterable[str], out: Path) -> list[StartTracker]:
 
 
 def round_figures(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
-    """Return what a round's rows say in numbers: figures, accuracy by group, weight by role.
+    """Return a round's numbers by name: figures, accuracy by group, weight ratio by role.
 
-    Runs on pooled data have no rounds, and nothing to say before their summary.
+    Empty for runs on pooled data, which have no rounds: their summary holds all numbers.
     """
     if "rounds.csv" not in tables:
         return {}

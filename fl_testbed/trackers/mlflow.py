@@ -22,16 +22,16 @@ from fl_testbed.scenario import AnyScenario
 from fl_testbed.scenario.leaves import leaves
 from fl_testbed.trackers import finite, round_figures
 
-FOLDER = "fl_testbed.folder"  # the tag by which a run that goes on is found again
-MOST_PARAMS = 100  # that MLflow takes at once
+FOLDER = "fl_testbed.folder"  # the tag by which a resumed run is found again
+MOST_PARAMS = 100  # in one request: MLflow's limit
 LONGEST_PARAM = 6000  # characters
 
 
 def connect(out: Path) -> StartTracker:
-    """Return what makes trackers of runs, on the server that ``MLFLOW_TRACKING_URI`` names.
+    """Return the function that begins to track a run, on the server in ``MLFLOW_TRACKING_URI``.
 
     Args:
-        out: Where run folders go; without a server, a file ``mlflow.db`` in it takes its place.
+        out: Where run folders go; if no server is set, runs are kept in ``mlflow.db`` there.
 
     Raises:
         TrackerError: If the server does not answer.
@@ -41,9 +41,9 @@ def connect(out: Path) -> StartTracker:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     with ExitStack() as held, _as_tracker_error():
         if not uri:
-            held.enter_context(in_turn(out))  # two cannot make one database at once
+            held.enter_context(in_turn(out))  # two commands cannot create it at once
             file = (out / "mlflow.db").resolve()
-            if not file.exists():  # half made, as on a full disk, no command could use it
+            if not file.exists():  # one half made, on a full disk, would be useless
                 held.push(lambda fault, *_: file.unlink(missing_ok=True) if fault else None)
             uri = f"sqlite:///{file}"
         client = MlflowClient(tracking_uri=uri)
@@ -86,13 +86,13 @@ class MlflowRun:
         self._send(round_figures(tables), round_)
 
     def done(self, summary: Mapping[str, Any]) -> None:
-        """Send the summary's numbers, and that the run is finished."""
+        """Send the summary's numbers, and mark the run as finished."""
         values = {f"summary.{key}": value for key, value in numbers(summary).items()}
         self._send(finite(values), self._last)
         self._end("FINISHED")
 
     def failed(self, reason: str) -> None:
-        """Send that the run failed, and why."""
+        """Mark the run as failed, and say why."""
         with _as_tracker_error():
             self._client.set_tag(self._run, "fl_testbed.failure", reason)
         self._end("FAILED")
@@ -110,7 +110,7 @@ class MlflowRun:
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
-    """Return the id of a sweep's experiment, made if it is not there."""
+    """Return the id of a sweep's experiment; create it if it does not exist."""
     there = client.get_experiment_by_name(name)
     if there is None:
         try:
@@ -126,11 +126,11 @@ def _experiment(client: MlflowClient, name: str) -> str:
 def _as_tracker_error() -> Iterator[None]:
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as fault:  # the other while a database is made
+    except (MlflowException, SQLAlchemyError) as fault:  # SQLAlchemy's, from creating a database
         text, _, _ = str(fault).partition("\n[SQL: ")
         raise TrackerError(f"MLflow: {' '.join(text.split())}") from fault
 
 
 def _name(key: str) -> str:
-    """Return a name that MLflow takes."""
+    """Return a name that MLflow accepts."""
     return re.sub(r"[^\w./ -]", "_", key)

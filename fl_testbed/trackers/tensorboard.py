@@ -26,7 +26,7 @@ class TensorBoardRun:
         self._writer.add_text("scenario", f"```yaml\n{scenario.to_yaml()}```", max(done, 0))
 
     def round(self, round_: int, tables: Mapping[str, pd.DataFrame]) -> None:
-        """Write a round's figures, so that they can be seen now."""
+        """Write a round's figures to disk at once, so that TensorBoard shows them."""
         self._write(round_figures(tables), round_)
 
     def done(self, summary: Mapping[str, Any]) -> None:
