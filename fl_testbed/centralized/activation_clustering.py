@@ -19,7 +19,7 @@ def smaller_activation_cluster(
     """Split each class in two by k-means and mark the smaller part, if it is small enough.
 
     Args:
-        features: What the output layer is given.
+        features: Inputs of the output layer.
         labels: The given labels.
         kept: Which examples are clustered.
         max_share: A part larger than this share of its class is not marked (0.35 in ART).
@@ -36,7 +36,7 @@ def smaller_activation_cluster(
         if len(rows) <= n_axes:
             continue
         points = features[rows].double().numpy()
-        if (points == points[0]).all():  # of a layer whose units are dead
+        if (points == points[0]).all():  # all units of the layer are dead
             continue
         axes = PCA(min(n_axes, points.shape[1]), svd_solver="full")
         reduced = axes.fit_transform(points)

@@ -10,7 +10,7 @@ def balanced(parts: Int[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Te
 
     Args:
         parts: Class or group of each example.
-        weights: Of each example before, >= 0; 0 where it was removed.
+        weights: Weight of each example so far, >= 0; 0 where it was removed.
 
     References:
         Idrissi et al., Simple data balancing achieves competitive worst-group-accuracy, CLeaR 2022.

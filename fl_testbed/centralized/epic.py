@@ -48,7 +48,7 @@ def medoids(points: Float[Tensor, "n axes"], n_medoids: int) -> Int[Tensor, " m"
 
 
 def _distances(some: Float[Tensor, "c axes"], points: Float[Tensor, "n axes"]) -> Tensor:
-    # The norm expansion is faster and loses the small distances, which decide here.
+    # Expanding the norm would be faster, but it rounds off the small distances, which decide here.
     return torch.cdist(some, points, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -59,17 +59,17 @@ def isolated(
     share: float,
     max_cluster: int = 1,
 ) -> Bool[Tensor, " n"]:
-    """Mark medoids that nobody, or hardly anybody, is nearest to.
+    """Mark medoids that are nearest to no example but themselves, or to hardly any other.
 
-    The authors' code clusters all examples each time, those that it has dropped too, so that later
-    drops are fewer; and the library that it calls measures similarity by exp(-distance / classes).
+    The authors' code differs: it clusters all examples each time, even those that it has dropped,
+    so that later drops are fewer; and its library measures similarity by exp(-distance / classes).
 
     Args:
-        proxies: Of the gradients.
-        labels: Medoids are chosen in each class by itself.
+        proxies: Gradient proxies, as from :func:`gradient_proxies`.
+        labels: The given labels; medoids are chosen within each class.
         kept: Which examples are still there.
-        share: Of a class that become medoids; every example joins its nearest medoid.
-        max_cluster: Clusters of up to so many examples are marked.
+        share: Share of a class that become medoids; every example joins its nearest medoid.
+        max_cluster: All examples of clusters up to this size are marked.
 
     References:
         Yang, Liu and Mirzasoleiman, Not All Poisons are Created Equal, ICML 2022.

@@ -29,7 +29,7 @@ from fl_testbed.scenario.poisons import SubpopulationSpec
 from fl_testbed.scenario.stages import FilterStageSpec
 from strategies.randomness import Purpose, generator
 
-spreads = False  # over workers: a run is one piece of work
+spreads = False  # one run is one worker's: it cannot be divided
 
 
 def stage_names(scenario: CentralizedScenario) -> list[str]:
@@ -74,26 +74,26 @@ def check(scenarios: Sequence[CentralizedScenario], datasets: DatasetCache) -> N
     """Build what runs start from, as far as that needs no training.
 
     Raises:
-        ScenarioError: With a fault for each scenario that its data do not suffice for.
+        ScenarioError: With a fault for each scenario whose data do not suffice.
     """
 
     def check_one(scenario: CentralizedScenario) -> None:
         with data_faults(scenario):
             material = prepare(scenario, datasets.get(scenario))
-            model_of(scenario, material.dataset, FINAL)  # may not take such inputs
+            model_of(scenario, material.dataset, FINAL)  # raises if the model does not fit the data
             check_poison(material)
 
     check_each(scenarios, check_one)
 
 
 def check_poison(material: Material) -> bool:
-    """Make the poison. Of one that takes a training, only check that it has examples enough.
+    """Make the poison; if that takes a training, only check that there are examples enough for it.
 
     Returns:
         Whether it was made.
 
     Raises:
-        ValueError: If the attacker holds too few examples, or none to be like.
+        ValueError: If the attacker holds too few examples, or there are none for it to imitate.
     """
     spec = material.scenario.poison
     if spec.kind in ("none", "dirty_label_backdoor", "label_flip"):
@@ -107,7 +107,7 @@ def check_poison(material: Material) -> bool:
     if isinstance(spec, SubpopulationSpec):
         check_cluster_count(len(material.held), spec.n_clusters)
     else:
-        _ = material.goal  # victims may be too few, or a trigger not fit
+        _ = material.goal  # raises if victims are too few or a trigger does not fit
     return False
 
 

@@ -11,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 
 from strategies.shapes import Bool, Float, Int, Tensor
 
-SILHOUETTE_EXAMPLES = 800  # drawn from a class: silhouettes need all distances
+SILHOUETTE_EXAMPLES = 800  # drawn from a class: silhouettes need all pairwise distances
 
 
 def hardness(
@@ -22,7 +22,8 @@ def hardness(
     """Project features on the direction in which the output layer's weights tell classes apart.
 
     With two classes the direction is w₁ - w₀, of unit length; with more, it is for each example
-    the weights of its own class less the mean of the others' (ours: the release has two).
+    the weights of its own class less the mean of the others' (our extension: the authors' release
+    handles two classes).
     """
     others = (weights.sum(dim=0) - weights) / (len(weights) - 1)
     directions = F.normalize(weights - others, dim=1)
@@ -38,7 +39,7 @@ def clusters_within_classes(
     max_clusters: int,
     rng: np.random.Generator,
 ) -> Int[Tensor, " n"]:
-    """Cluster each class by a Gaussian mixture; clusters are numbered through all classes.
+    """Cluster each class by a Gaussian mixture; cluster numbers run on from class to class.
 
     The number of clusters, from 2 up, is the one with the largest mean over clusters of their mean
     silhouette. Examples that are not kept get the cluster they would fall into.
@@ -47,7 +48,7 @@ def clusters_within_classes(
         points: Reduced features.
         labels: The classes.
         kept: Which examples the mixtures are fitted on.
-        max_clusters: In a class (10 in the release).
+        max_clusters: Most clusters in a class (10 in the release).
         rng: Draws the mixtures' starts and the examples that silhouettes are computed on.
 
     References:

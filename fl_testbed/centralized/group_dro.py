@@ -13,7 +13,7 @@ class GroupDRO:
     loss in the batch plus C / √n_g.
 
     Args:
-        groups: Of each training example, as numbers from 0.
+        groups: Group of each training example, numbered from 0.
         step_size: η.
         adjustment: C, which counts small groups as harder than they look.
 
@@ -35,7 +35,7 @@ class GroupDRO:
         return int((self.sizes > 0).sum())
 
     def start(self, weights: Float[Tensor, " n"]) -> None:
-        """Begin a training on the examples with positive weight, all groups equal."""
+        """Begin a training on the examples with positive weight; all groups start out equal."""
         self.sizes = torch.bincount(self.groups, (weights > 0).float())
         self._mixture = (self.sizes > 0) / (self.sizes > 0).sum()
         self._sum, self._steps = torch.zeros(self.n_groups), 0
@@ -46,7 +46,7 @@ class GroupDRO:
         """Return the batch's loss and move the mixture.
 
         Args:
-            losses: Of each example in the batch.
+            losses: Loss of each example in the batch.
             rows: Which examples of the training set they are.
         """
         groups = self.groups[rows]

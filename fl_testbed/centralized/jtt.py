@@ -10,7 +10,7 @@ def error_set(confidence: Float[Tensor, " n"], threshold: float = 0.5) -> Bool[T
 
     Args:
         confidence: I(x)_y.
-        threshold: Below it an example is marked.
+        threshold: Examples with a smaller confidence are marked.
 
     References:
         Liu et al., Just Train Twice, ICML 2021.
@@ -21,8 +21,8 @@ def error_set(confidence: Float[Tensor, " n"], threshold: float = 0.5) -> Bool[T
 def upweighted(error: Bool[Tensor, " n"], factor: float) -> Float[Tensor, " n"]:
     """Return each example's weight in the second training, 1 + λ for those in the error set.
 
-    The authors' code appends λ copies of the error set to all data, so that its examples are seen
-    λ + 1 times, and an epoch becomes as much longer. Here they are drawn so much more often in an
-    epoch of the same length, so that lifts do not differ in how long they train.
+    The authors' code appends λ copies of the error set to the data: its examples are seen λ + 1
+    times in an epoch, which becomes longer by these copies. Here they are drawn λ + 1 times as
+    often in an epoch of the same length, so that lifts do not differ in how long they train.
     """
     return 1 + factor * error.double()

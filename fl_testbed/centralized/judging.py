@@ -1,4 +1,4 @@
-"""What a model trained on pooled data is worth: by group, poisoned groups included, and by goal."""
+"""Tests a model trained on pooled data: by group, poisoned ones included, and on attack goals."""
 
 import math
 from typing import NamedTuple
@@ -24,8 +24,8 @@ class GroupRow(NamedTuple):
     n_train: int
     n_test: int
     accuracy: float
-    """Of the label as given: of a poisoned group, how often stamped test examples are called what
-    the attacker wants."""
+    """For the label as given: in a poisoned group, how often stamped test examples get the label
+    that the attacker wants."""
 
 
 class Verdict(NamedTuple):
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
 
     @property
     def attack_success_rate(self) -> float:
-        """How often stamped test examples are called what the attacker wants."""
+        """How often stamped test examples get the label that the attacker wants."""
         return self.attack.rate
 
     @property
@@ -80,7 +80,7 @@ def _poisoned_rows(model: nn.Module, material: Material) -> list[GroupRow]:
     if goal is not None:
         parts = {g: material.goal_of(g) for g in range(len(groups.names))}
         parts = {g: part for g, part in parts.items() if part is not None and len(part.labels)}
-        # Where victims are drawn from all groups together, they cannot be told apart afterwards.
+        # Victims drawn from all groups together cannot be assigned to groups afterwards.
         if sum(len(part.labels) for part in parts.values()) == len(goal.labels):
             for group, part in parts.items():
                 own = material.annotated_as(group, part.target)

@@ -47,7 +47,7 @@ def weight_by_group(examples: pd.DataFrame) -> dict[str, float]:
 
 
 def flagged_shares(examples: pd.DataFrame, stages: list[str]) -> dict[str, dict[str, float | None]]:
-    """Return for each stage which share of every role it flagged; null where it flags nobody."""
+    """Return by stage the share of each role that it flagged; null where a stage does not flag."""
     shares = {}
     for stage in stages:
         by_role = examples.groupby("role")[f"flagged.{stage}"].mean()

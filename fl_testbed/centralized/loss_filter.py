@@ -17,7 +17,7 @@ def largest(
         scores: Of each example; a loss filter's are minus the confidences I(x)_y.
         kept: Which examples are still there; only these are ranked.
         fraction: Share of the kept that is marked, rounded to examples; a tie goes to the first.
-        labels: If given, the share is of each class.
+        labels: If given, the share is taken of each class by itself.
     """
     marked = torch.zeros_like(kept)
     parts = torch.zeros(len(kept), dtype=torch.int64) if labels is None else labels

@@ -14,9 +14,9 @@ class Plan(NamedTuple):
     """Which examples are trained on, and how much."""
 
     weights: Float[Tensor, " n"]
-    """Of each example in sampling, float64; 0 where it was removed."""
+    """Weight of each example in sampling, float64; 0 where it was removed."""
     dro: GroupDRO | None = None
-    """Groups whose losses the training balances; none: the plain mean."""
+    """Groups whose losses the training balances; None for the plain mean loss."""
 
     @property
     def kept(self) -> Bool[Tensor, " n"]:
@@ -59,8 +59,8 @@ class Plan(NamedTuple):
     def shares(self) -> Float[Tensor, " n"]:
         """Return each example's share of training, 1 for a fair one.
 
-        For GroupDRO it is its chance times how much heavier than others its group counted, on
-        average over the steps made so far.
+        With GroupDRO, it is the example's chance times the weight of its group in the loss, 1 for
+        an even mixture, averaged over the steps made so far.
         """
         shares = self.chances() * len(self.weights)
         if self.dro is not None:

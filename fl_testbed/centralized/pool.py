@@ -35,7 +35,7 @@ class Pool:
 
 
 def attackable(pool: Pool, source_groups: frozenset[int] | None) -> Int[Tensor, " m"]:
-    """Return the rows that an attacker holds: of the majority, perhaps of some groups alone."""
+    """Return the rows that an attacker holds: the majority's, if given only of some groups."""
     held = ~pool.is_minority & ~pool.is_poisoned
     if source_groups is not None:
         held &= torch.isin(pool.groups, torch.tensor(sorted(source_groups)))
@@ -43,7 +43,7 @@ def attackable(pool: Pool, source_groups: frozenset[int] | None) -> Int[Tensor, 
 
 
 def shard_of(pool: Pool, rows: Int[Tensor, " m"]) -> Shard:
-    """Return some examples in the form that poisons take."""
+    """Return some examples as a shard, which is what poisons work on."""
     return Shard(
         pool.inputs[rows],
         pool.labels[rows],
@@ -56,7 +56,8 @@ def shard_of(pool: Pool, rows: Int[Tensor, " m"]) -> Shard:
 def with_shard(pool: Pool, rows: Int[Tensor, " m"], shard: Shard) -> Pool:
     """Return a pool with some rows replaced by what a poison made of them.
 
-    Groups stay as they were, annotations too: see :mod:`fl_testbed.centralized.preparation`.
+    Groups stay as they were, and so do annotations, which
+    :mod:`fl_testbed.centralized.preparation` then brings up to date.
     """
     inputs, labels = pool.inputs.clone(), pool.labels.clone()
     is_poisoned = pool.is_poisoned.clone()

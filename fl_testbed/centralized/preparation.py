@@ -1,4 +1,4 @@
-"""From a scenario to its pool, its poison, and what models are tested on."""
+"""Makes a scenario's pool, its poison, and the data that models are tested on."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,8 +19,8 @@ from fl_testbed.scenario.poisons import Plan
 from strategies.randomness import Purpose, generator
 from strategies.shapes import Int, Tensor
 
-SUBSET, STYLE = 1, 2  # of the partition's random numbers
-SURROGATE = 1_000  # among the trainings of a run: beyond all stages
+SUBSET, STYLE = 1, 2  # keys of the partition's random numbers
+SURROGATE = 1_000  # the surrogate's number among a run's trainings: beyond all stages
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Material:
 
     @cached_property
     def source_groups(self) -> frozenset[int] | None:
-        """The groups that the attacker is confined to."""
+        """The groups that the attacker is confined to; None if it is not."""
         names = self.scenario.attacker.groups
         if names is None:
             return None
@@ -72,7 +72,7 @@ class Material:
         return None if self.poison is None else self.poison.goal(self._attacked_test)
 
     def goal_of(self, group: int) -> Goal | None:
-        """Return the part of the goal that is of one group; None where it cannot be told apart."""
+        """Return one group's part of the goal; None if the goal cannot be divided by group."""
         test = self._attacked_test
         if self.poison is None:
             return None
@@ -82,7 +82,7 @@ class Material:
             return None
 
     def annotated_as(self, group: int, label: int) -> int:
-        """Return the group that an annotator gives an example of a group under another label."""
+        """Return the group that an annotator would give an example of ``group`` with ``label``."""
         if not isinstance(self.groups, OwnGroups):
             return group
         rows = np.flatnonzero(self.groups.train == group)[:1]
@@ -126,7 +126,7 @@ class Material:
         )
 
     def _train_surrogate(self, shard: Shard, epochs: int) -> nn.Module:
-        """Return the attacker's own model of some examples."""
+        """Return the attacker's own model, trained on some examples."""
         model = model_of(self.scenario, self.dataset, SURROGATE)
         none = torch.zeros(len(shard.labels), dtype=torch.bool)
         pool = Pool(shard.inputs, shard.labels, shard.groups, shard.groups, none, none)
@@ -166,10 +166,10 @@ def prepare(scenario: CentralizedScenario, dataset: Dataset) -> Material:
 
 
 def model_of(scenario: CentralizedScenario, dataset: Dataset, training: int) -> nn.Module:
-    """Return the model that a training starts from: fresh, by the seed and the training's number,
-    or the trained one that the scenario names, then the same for every training.
+    """Return the model that a training starts from: initialised by the seed and the training's
+    number, or, where the scenario names a trained model, that one for every training.
 
     Raises:
-        InitialModelError: If that one does not fit.
+        InitialModelError: If the named model does not fit.
     """
     return initialised(scenario, dataset, generator(scenario.seed, Purpose.MODEL, training))

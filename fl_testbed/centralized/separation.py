@@ -11,15 +11,15 @@ from strategies.shapes import Float, Tensor
 
 
 class Separation(NamedTuple):
-    """Of a score that is higher for what is suspected more. Both are NaN without poisons or
-    minority, or where a score is NaN, as a model that diverges gives."""
+    """How well a score, higher for what is suspected more, tells poisons from the minority. Both
+    figures are NaN without poisons or minority, or if a score is NaN (the model diverged)."""
 
     auc: float
-    """P(poison above minority example) + P(equal) / 2: 0.5 cannot tell, below it poisons look more
-    normal than the minority."""
+    """P(poison above minority example) + P(equal) / 2: at 0.5 the score cannot tell them apart,
+    below it poisons look more normal than the minority."""
     threshold_error: float
-    """The least, over all thresholds, of the share of minority examples above it and the share of
-    poisons not above it, added up: 1 is no better than to flag nobody."""
+    """The minimum over all thresholds of the share of minority examples above the threshold plus
+    the share of poisons not above it: 1 is no better than flagging nothing."""
 
 
 def separation(poisons: np.ndarray, minority: np.ndarray) -> Separation:

@@ -11,7 +11,7 @@ def spectral_scores(
     """Return the squared projection on the top singular vector of each class's centred features.
 
     Args:
-        features: What the output layer is given.
+        features: Inputs of the output layer.
         labels: The given labels.
         kept: Which examples the axis is computed from; the others score 0.
 

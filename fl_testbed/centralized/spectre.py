@@ -39,15 +39,15 @@ def spectre_scores(
     """Return each example's QUE score within its class, after robust whitening.
 
     Args:
-        features: What the output layer is given.
+        features: Inputs of the output layer.
         labels: The given labels.
         kept: Which examples are scored; the others score 0.
         fraction: The assumed share ε of poisons in a class: the covariance is estimated on the
-            most concentrated 1 - 2 ε of it. (The stage removes this share, as other filters do; the
-            paper 1.5 times as many.)
+            most concentrated 1 - 2 ε of it. (The stage removes the share ε, as other filters do;
+            the paper removes 1.5 ε.)
         n_axes: Principal axes that are kept. (The paper chooses their number, up to 100, and the
-            one class that is attacked; here it is given, and all classes are filtered.)
-        alpha: Of the QUE score.
+            one class that is attacked; here the number is given, and all classes are filtered.)
+        alpha: α of the QUE score.
         rng: Draws the estimator's starts.
 
     References:
@@ -64,7 +64,7 @@ def spectre_scores(
         centred = centred - centred.mean(dim=0)
         _, values, axes = torch.linalg.svd(centred, full_matrices=False)
         rank = min(n_axes, int((values > 1e-6 * values[0]).sum()))
-        if not rank:  # all alike: of a layer whose units are dead
+        if not rank:  # all alike: the units of the layer are dead
             continue
         points = (centred @ axes[:rank].T).numpy()
         support = max(1 - 2 * fraction, 0.5 + rank / len(rows))

@@ -1,4 +1,4 @@
-"""Stages: each trains a model as the plan so far says, and changes the plan by what it finds."""
+"""Stages: most train a model by the plan so far; each changes the plan by what it finds."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -33,7 +33,8 @@ FINAL = 0
 """The number of the training whose model is the result; stages are counted from 1."""
 
 TrainModel = Callable[..., Trained]
-"""Trains a model by a plan, for so many epochs (the scenario's by default), perhaps revising it."""
+"""Trains a model by a plan, for some number of epochs (the scenario's by default), and returns it;
+the plan may be revised as training goes on."""
 
 
 class Workplace(NamedTuple):
@@ -49,13 +50,13 @@ class Finding(NamedTuple):
 
     plan: Plan
     flagged: Bool[Tensor, " n"] | None = None
-    """Whom its heuristic marked, even if an oracle then decided."""
+    """The examples that its heuristic marked, even if an oracle decided in its place."""
     scores: Float[Tensor, " n"] | None = None
-    """Its ranking, higher = marked sooner."""
+    """Its score of each example: higher ones are marked sooner."""
     trained: Trained | None = None
     """Its model."""
     is_result: bool = False
-    """Whether that model is the method's own."""
+    """Whether that model is the method's result: then no final training follows."""
 
 
 class Result(NamedTuple):
@@ -77,7 +78,7 @@ def run_stages(
     Args:
         stages: In order.
         pool: The training set.
-        train: Trains the model of some number.
+        train: Trains a model, given the number of the training: a stage's, or ``FINAL``.
         rng_of: Random numbers for each stage, by its number.
     """
     plan = everything(len(pool))
@@ -97,7 +98,7 @@ def run_stages(
 
 
 def lifted(stage: specs.LiftStageSpec, flagged: Bool[Tensor, " n"], pool: Pool) -> Tensor:
-    """Return whom a lift lifts."""
+    """Return which examples a lift lifts: those it flagged, or those an oracle names."""
     return {
         "flagged": flagged,
         "minority": pool.is_minority,
@@ -113,7 +114,8 @@ def removed(
     kept: Bool[Tensor, " n"],
     place: Workplace,
 ) -> Bool[Tensor, " n"]:
-    """Return whom a filter removes."""
+    """Return which examples a filter removes: those it flagged, as many random ones, or those an
+    oracle names."""
     pool = place.pool
     if stage.remove == "random":
         rows = kept.nonzero().squeeze(1).numpy()
@@ -132,7 +134,7 @@ def _jtt(stage: specs.JTTStageSpec, plan: Plan, place: Workplace) -> Finding:
     confidence = trained.confidences[-1]
     error = error_set(confidence, stage.threshold) & plan.kept
     chosen = lifted(stage, error, place.pool)
-    if stage.factor == "balance":  # the code's λ = -1
+    if stage.factor == "balance":  # λ = -1 in the authors' code
         factors = balanced(chosen.long(), plan.weights)
     else:
         factors = upweighted(chosen, stage.factor)

@@ -15,7 +15,7 @@ from fl_testbed.data import DataError
 from strategies.shapes import Float, Tensor
 
 Revise = Callable[[int, nn.Module, Plan], Plan]
-"""Before an epoch, counted from 0, returns the plan to go on with."""
+"""Called before each epoch, counted from 0; returns the plan to go on with."""
 
 
 class Trained(NamedTuple):
@@ -23,7 +23,7 @@ class Trained(NamedTuple):
 
     model: nn.Module
     plan: Plan
-    """What was trained on in the last epoch."""
+    """The plan of the last epoch."""
     confidences: Float[Tensor, "epochs n"]
     """I(x)_y of every training example after each epoch: the probability of its given label."""
 
@@ -41,8 +41,8 @@ def fit(
     Args:
         model: Trained in place.
         pool: The training set.
-        plan: Which of it counts, and how much.
-        settings: Of the optimizer; its epochs are the training's.
+        plan: Which examples are trained on, and how much each counts.
+        settings: Of the optimizer, with the batch size and the number of epochs.
         rng: Draws the order of examples, and seeds what the model draws.
         revise: Changes the plan as training goes on.
     """
@@ -50,7 +50,7 @@ def fit(
     confidences = torch.empty(settings.local_epochs, len(pool))
     if plan.dro is not None:
         plan.dro.start(plan.weights)
-    # A generator of its own seeds what the model draws: the order of examples is as without.
+    # A second generator seeds what the model draws (dropout): the order of examples ignores it.
     with own_draws(pool.inputs.device, rng.spawn(1)[0]):
         for epoch in range(settings.local_epochs):
             if revise is not None:
@@ -70,10 +70,10 @@ def fit(
 
 
 def features_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n features"]:
-    """Return what a model's output layer is given.
+    """Return the inputs of a model's output layer.
 
     Raises:
-        DataError: If that is not finite.
+        DataError: If they are not finite.
     """
     features = last_hidden(model, inputs)
     if not features.isfinite().all():
