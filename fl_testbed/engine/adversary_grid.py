@@ -1,4 +1,4 @@
-"""A grid around the grid: it rewrites what attackers send, and strategies cannot tell."""
+"""A grid around another: it rewrites what attackers send, unseen by strategies."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from strategies.pipeline import asked_facts
 from strategies.randomness import Purpose, generator
 from strategies.shapes import CPU
 
-STATE = "attack/"  # prefix of what attackers carry over, among the grid's state
+STATE = "attack/"  # prefix, in the grid's state, of what attackers remember
 
 Rule = Callable[..., Tensor]
-"""The server's rule as attackers know it: from updates, shape (n, d), to one update; by name it is
-told ``round_``, ``received``, ``layers`` and ``rng``."""
+"""The server's rule as attackers know it: from updates, shape (n, d), to one update; its keyword
+arguments are ``round_``, ``received``, ``layers`` and ``rng``."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Attackers:
     knowledge: Knowledge
     schedule: Schedule
     samples_everybody: bool = False
-    """Whether the omniscient take mean and spread of all updates, attackers' included."""
+    """Whether omniscient attackers take mean and spread of all updates, their own included."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What attackers know of a federation, if they are told."""
+    """What attackers may know of a federation."""
 
     attackers: range
     """All clients that are not honest."""
@@ -51,24 +51,24 @@ class Surroundings:
     rule: Rule | None
     """The server's rule, for attackers who know it."""
     seed: int
-    """Of the attackers' random numbers: those of a round depend on it, on the round, and on the
-    attacker, or on the first attacker where they decide together."""
+    """Seed of the attackers' random numbers, which depend on it, on the round, and on the attacker
+    (the first one where attackers decide together)."""
 
 
 class AdversaryGrid(ClientGrid):
     """Runs clients on another grid and rewrites the replies of attackers.
 
-    A blind attacker's reply is rewritten as it passes. The others' are held until all replies are
-    there; what they look at is copied into one float32 matrix: all updates if anybody is
-    omniscient, else the attackers' own. Honest replies pass at once. Replies with errors or
-    invalid arrays are forwarded unchanged.
+    A blind attacker's reply is rewritten as it passes. Other attackers' replies are held until all
+    replies are there; the updates that they look at are copied into one float32 matrix: all updates
+    if any attacker is omniscient, else the attackers' own. Honest replies pass at once. Replies
+    with errors or invalid arrays are forwarded unchanged.
 
     Args:
         grid: Runs the clients.
-        kinds: The attackers.
-        surroundings: What they know.
-        buffers: Names of the model's arrays that are no parameters: attackers send what they have.
-        device: Where attacks compute: best where the server does.
+        kinds: The attackers, one entry for each kind.
+        surroundings: What attackers may know.
+        buffers: Names of the model's arrays that are no parameters: attackers send these unchanged.
+        device: Where attacks compute, best the server's own device.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class AdversaryGrid(ClientGrid):
         return asked.with_update(reply, asked.emptied(reply), update)
 
     def _together(self, asked: "_Round", place: int, own: list[int], board: "_Board") -> Tensor:
-        """Return what one kind of attackers send, who see what their knowledge lets them see."""
+        """Return the updates that attackers of one kind send, given what their knowledge shows."""
         kind, whole, d = self._kinds[place], board.rows(own), asked.n_parameters
         rows = whole[:, :d]
         known = self._commonly_known(asked, place, own[0], kind.clients[0])
@@ -178,9 +178,9 @@ class AdversaryGrid(ClientGrid):
         if self._around.rule is not None:
             known["defence"] = self._foreseen(self._around.rule, asked, board, rows)
         forged = self._attack(place, rows, known)
-        # Copies: it may be their own rows, which the next line overwrites.
+        # Clone: the memory may be a view of their own rows, which the next line overwrites.
         self._memories[place] = {name: value.clone() for name, value in forged.memory.items()}
-        rows.copy_(forged.updates)  # the next kind foresees it
+        rows.copy_(forged.updates)  # the next kind of attackers sees these
         return whole
 
     def _commonly_known(
@@ -194,7 +194,7 @@ class AdversaryGrid(ClientGrid):
             "n_attackers": n_attackers,
             "n_assumed": n_attackers if n_assumed is None else n_assumed,
             "round_": asked.round_,
-            # A copy: all that is sent is counted from it.
+            # A copy: updates are differences from the original, which an attack must not change.
             "received": asked.starts[attacker][: asked.n_parameters].clone(),
             "layers": asked.layout.layers,
             "rng": generator(self._around.seed, Purpose.ATTACK, asked.round_, source),
@@ -212,11 +212,11 @@ class AdversaryGrid(ClientGrid):
         }
 
         def defence(update: Tensor) -> Tensor:
-            own = rows.clone()  # the attack holds these rows, and asks again
-            rows[:] = update  # in the matrix itself: a second one could be too large
+            own = rows.clone()  # to restore: the attack uses these rows, and asks again
+            rows[:] = update  # in place: memory may not hold a second matrix
             try:
                 rng = generator(self._around.seed, Purpose.ATTACK, asked.round_)
-                return rule(everyone, rng=rng, **known).clone()  # it may be a row
+                return rule(everyone, rng=rng, **known).clone()  # may be a view of a row
             finally:
                 rows.copy_(own)
 
@@ -227,14 +227,14 @@ class AdversaryGrid(ClientGrid):
         return self._kinds[place].attack(own, **facts)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what clients and attackers keep."""
+        """Return what clients and attackers remember."""
         state = super().state_dict()
         for place, memory in enumerate(self._memories):
             state |= {f"{STATE}{place}/{name}": value.cpu() for name, value in memory.items()}
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         super().load_state_dict({k: v for k, v in state.items() if not k.startswith(STATE)})
         self._memories = [{} for _ in self._kinds]
         for key, value in state.items():
@@ -258,18 +258,18 @@ class _Round:
         self.starts = {client: flat[id(arrays)] for client, arrays in self._arrays.items()}
         """What each client received, parameters before buffers."""
         asked = self.starts.keys()
-        # Once for all of a kind: attackers who are blind ask one by one.
+        # Cached: every blind attacker of a kind asks this again.
         self.n_among = cache(lambda clients: len(asked & clients))
-        """How many of some clients were asked."""
+        """How many of the given clients were asked in this round."""
 
     def update_of(self, reply: Message) -> Tensor | None:
-        """Return a reply's update; None if there is none that the server could use."""
+        """Return a reply's update; None if it has none that the server could use."""
         if reply.has_error() or len(records_in(reply.content, ArrayRecord)) != 1:
             return None
         return self._update(_arrays_of(reply)[1], reply.metadata.src_node_id)
 
     def copy(self, reply: Message, clean: ArrayRecord | None, board: "_Board") -> bool:
-        """Copy what can be used to the board; return whether it can."""
+        """Copy a reply's update, and its clean twin, to the board; return whether it is usable."""
         client = reply.metadata.src_node_id
         own = self.update_of(reply)
         twin = None if clean is None else self._update(clean, client)
@@ -280,7 +280,8 @@ class _Round:
 
     @staticmethod
     def emptied(reply: Message) -> str:
-        """Let go of a reply's arrays, which a held reply shall not keep; return their key."""
+        """Drop a reply's arrays, so that a held reply does not keep their memory; return their
+        key."""
         key, _ = _arrays_of(reply)
         del reply.content[key]
         return key
@@ -329,7 +330,7 @@ class _Board:
             self._twins[client] = twin
 
     def close_gaps(self) -> None:
-        """Move rows up where others did not come."""
+        """Move rows up, over those of clients that sent no update."""
         there = [client for client in self.places if client in self._there]
         for row, client in enumerate(there):
             if self.places[client] != row:

@@ -1,4 +1,4 @@
-"""From a scenario to the parts of a run: federation, ClientApp, strategy."""
+"""Builds the parts of a run from its scenario: federation, ClientApp, strategy."""
 
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -26,10 +26,11 @@ from strategies.shapes import CPU
 
 
 def build_federation(scenario: Scenario, dataset: Dataset) -> Federation:
-    """Share the dataset out to clients.
+    """Distribute the dataset over clients.
 
     Raises:
-        DataError: If there are too few examples, or they do not have what the scenario names.
+        DataError: If there are too few examples, or the dataset lacks something that the scenario
+            names.
     """
     groups = scenario.dataset.minority.build(dataset)
     division = _division(scenario, dataset, groups)
@@ -99,10 +100,10 @@ def build_client_app(
 
     Args:
         scenario: The scenario.
-        federation: Its clients.
-        memory: Of the device to train on; the CPU's by default.
+        federation: Its clients and their shards.
+        memory: The memory of the device to train on; the CPU's by default.
         largest_cohort: The most clients to train at once.
-        stays_on_device: Whether replies hold tensors of that device.
+        stays_on_device: Whether the tensors of replies stay on that device.
     """
     memory = memory or HostMemory()
     shard_of = ShardCache(
@@ -121,7 +122,7 @@ def build_client_app(
         keeps_received = training_attack is not None and training_attack.needs_previous
         if not kind.schedule.build().is_active(round_):
             return Work(shard_of(client), settings, keeps_received=keeps_received)
-        if kind.poison_name in learnt:  # of this round alone
+        if kind.poison_name in learnt:  # made anew in each round, so not cached
             shard = federation.shard(client, learnt).to(memory.device)
         else:
             shard = shard_of(client, clean=False)
@@ -153,7 +154,7 @@ def build_strategy(
     buffers: frozenset[str],
     device: torch.device = CPU,
 ) -> RobustFedAvg | Observed:
-    """Return the Flower strategy; the engine samples clients, so it takes all it is shown.
+    """Return the Flower strategy. The engine samples clients, so the strategy takes all it sees.
 
     Args:
         scenario: The scenario.

@@ -1,4 +1,4 @@
-"""From a scenario to its attackers: what they are dealt, what they hold, what they send."""
+"""Builds a scenario's attackers: what they are dealt, what they hold, what they send."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -30,8 +30,8 @@ from strategies.shapes import CPU
 
 
 def wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
-    """Return what attackers must be dealt. Where they want different kinds of examples, those who
-    do not want what the first of them wants get whatever comes."""
+    """Return which examples attackers must be dealt. If kinds of attackers want different ones, the
+    first kind's wish counts; those who do not share it get ordinary shards."""
     kinds = [kind for kind in scenario.attacker_kinds if kind.count]
     wants = [kind.poison.wanted(dataset.train.labels) for kind in kinds]
     masks = [want[0] for want in wants if want is not None]
@@ -41,13 +41,14 @@ def wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
         want[1] if want is not None and np.array_equal(want[0], masks[0]) else 0.0 for want in wants
     ]
     fractions = np.repeat(shares, [kind.count for kind in kinds])
-    # Who else holds the rare class is what an edge case is about.
+    # An edge case studies who else holds the rare class: it is not taken from honest clients.
     spares_honest = any(isinstance(kind.poison, EdgeCaseBackdoorSpec) for kind in kinds)
     return Wanted(masks[0], fractions, spares_honest)
 
 
 def restyle(scenario: Scenario) -> Restyle | None:
-    """Return which examples an edge case lets honest clients hold as the minority has them."""
+    """Return what says, in an edge case, which examples of clients look like the minority's; None
+    if no poison is an edge case."""
     for poison in scenario.named_poisons.values():
         if isinstance(poison, EdgeCaseBackdoorSpec):
             source, held_by, fraction = poison.rarity()
@@ -97,7 +98,8 @@ class AttackersPoison(Poison):
     ) -> Learnt:
         """Let attackers learn from the model that clients are about to receive.
 
-        The first that attacks in the round does it for all that have its poison, on its own data.
+        For each poison, the first client that attacks with it in this round learns for all others
+        that have it, on its own clean data.
         """
         there = set(clients)
         for name, plan in self._plans.items():
@@ -125,7 +127,7 @@ class AttackersPoison(Poison):
 
 
 def _scene(attackers: Sequence[int], scenario: Scenario, federation: Federation) -> Scene:
-    """Return what attackers with a poison in common can plan it with."""
+    """Return what attackers that share a poison can use to plan it."""
     return Scene(
         dataset=federation.dataset,
         groups=federation.groups,
@@ -138,7 +140,7 @@ def _scene(attackers: Sequence[int], scenario: Scenario, federation: Federation)
 
 
 def train_surrogate(scenario: Scenario, dataset: Dataset, shard: Shard, epochs: int) -> nn.Module:
-    """Return the model that clients are sent first, trained on what attackers hold."""
+    """Train the initial global model on what attackers hold, and return it."""
     limit_threads(scenario.torch_threads)
     model = build_model(scenario, dataset)
     settings = replace(scenario.training.build(), local_epochs=epochs, local_steps=None)
@@ -155,10 +157,10 @@ def with_attackers(
     """Put the scenario's attackers around a grid, if they do anything to updates.
 
     Args:
-        grid: Of clients, all of them honest in what they send.
-        scenario: With the attackers.
-        buffers: Names of the model's arrays that are no parameters: these they send as they are.
-        device: Where they compute.
+        grid: Runs the clients, all of which send their updates unchanged.
+        scenario: Says who attacks, and how.
+        buffers: Names of the model's arrays that are no parameters: attackers send these unchanged.
+        device: Where attacks compute.
     """
     kinds = [
         Attackers(
@@ -186,9 +188,10 @@ def with_attackers(
 
 
 def known_rule(scenario: Scenario) -> Rule:
-    """Return pre-aggregations and rule, for attackers who know them, on plain updates."""
+    """Return the server's pre-aggregations and rule as one function of updates, for attackers who
+    know them."""
     spec, n_sampled = scenario.told_strategy, scenario.n_sampled
-    assert isinstance(spec, StrategySpec)  # others cannot be foreseen
+    assert isinstance(spec, StrategySpec)  # attackers cannot foresee Flower's own strategies
     mixers = spec.build_pre_aggregation(n_sampled)
     pipeline = Pipeline(spec.aggregation.build(n_sampled), pre_aggregate=mixers)
 
@@ -205,7 +208,7 @@ def known_rule(scenario: Scenario) -> Rule:
         )
         try:
             return pipeline(updates, facts, {}).result.update
-        except TooFewClientsError:  # an attack's search is no reason to end what the server skips
+        except TooFewClientsError:  # the server skips such a round: a search must not end the run
             return torch.zeros_like(updates[0])
 
     return rule

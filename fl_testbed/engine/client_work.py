@@ -14,7 +14,7 @@ from fl_testbed.engine.flower_internals import RUN_ID, message_from
 from fl_testbed.scenario.users_code import described
 from strategies.flower_arrays import with_views, without_views
 
-LOOK_AGAIN_S = 0.05  # whether an import is done that a client's time limit shall not cut in half
+LOOK_AGAIN_S = 0.05  # until checking again whether an overdue client has finished importing
 
 Done = TypeVar("Done")
 
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
     """Why there is none."""
     state: RecordDict
     notes: tuple[str, ...] = ()
-    """What the app decided on the way, such as to train fewer clients at once."""
+    """Decisions of the app, such as to train fewer clients at once."""
 
 
 @runtime_checkable
@@ -45,15 +45,16 @@ class CohortApp(Protocol):
     """A ClientApp that can also train several clients at once."""
 
     notes: list[str]
-    """What it decided on the way."""
+    """Decisions that it took, to be reported."""
 
     @property
     def cohort(self) -> int:
-        """How many."""
+        """How many clients it trains at once."""
         ...
 
     def train_many(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """Answer the first of some messages that carry the same content, as many as it likes."""
+        """Train as many of the first clients as it chooses, and return their replies; all messages
+        have the same content."""
         ...
 
 
@@ -67,12 +68,12 @@ def run_chunk(
 ) -> Iterator[Outcome]:
     """Answer the tasks of a chunk, one by one or as cohorts.
 
-    An exception in a client, or more than ``timeout_s`` seconds, is that client's outcome and
-    nobody else's: a cohort that fails is trained one by one.
+    A client that raises an exception, or takes more than ``timeout_s`` seconds, fails alone: if a
+    cohort fails, its clients are trained one by one.
     """
     notes: list[str] = []
     if not isinstance(app, CohortApp):
-        content = without_views(content)  # as Flower has it, what a client gets is its own
+        content = without_views(content)  # as in Flower, each client gets its own copy
     else:
         notes = app.notes
         while len(tasks) > 1 and app.cohort > 1 and tasks[0].metadata.message_type == "train":
@@ -87,7 +88,7 @@ def run_chunk(
 
 
 def _with_notes(notes: list[str], outcomes: list[Outcome]) -> list[Outcome]:
-    """Return outcomes, the first with what was noted since the last time."""
+    """Return outcomes, the first of which carries the notes taken since the last call."""
     if notes:
         outcomes[0] = outcomes[0]._replace(notes=tuple(notes))
         notes.clear()
@@ -97,7 +98,7 @@ def _with_notes(notes: list[str], outcomes: list[Outcome]) -> list[Outcome]:
 def _run_cohort(
     app: CohortApp, content: RecordDict, tasks: Sequence[Task], timeout_s: float
 ) -> list[Outcome] | str:
-    """Return what comes of the first of some tasks, or why nothing does."""
+    """Return the outcomes of the first tasks, or why the cohort failed."""
     contexts = [_context(task) for task in tasks]
     messages = [_message(content, task) for task in tasks]
 
@@ -117,7 +118,7 @@ def _run_one(app: ClientApp, content: RecordDict, task: Task, timeout_s: float) 
 
 
 def attempt(work: Callable[[], Done], timeout_s: float) -> Done | str:
-    """Return what a client's work returns, or why it returns nothing."""
+    """Return what a client's work returns, or a text that says why it failed."""
     try:
         with _time_limit(timeout_s):
             return work()
@@ -125,17 +126,17 @@ def attempt(work: Callable[[], Done], timeout_s: float) -> Done | str:
         return f"no reply within {timeout_s:g} s"
     except KeyboardInterrupt:
         raise
-    except BaseException as fault:  # such as sys.exit's: whatever a client does, the run goes on
+    except BaseException as fault:  # sys.exit's too: whatever a client does, the run goes on
         return described(fault)
 
 
 class ClientTimeout(BaseException):
-    """A client took too long. No Exception, which a client may catch and go on."""
+    """A client took too long. Not an Exception, for a client might catch that and go on."""
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Interrupt Python code after some seconds; possible in a process's main thread alone, and not
+    """Interrupt Python code after some seconds; without effect outside a process's main thread, and
     on Windows."""
     in_main = threading.current_thread() is threading.main_thread()
     if not (in_main and hasattr(signal, "SIGALRM")):
@@ -143,7 +144,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         return
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        if _is_importing(frame):  # cut in half, a module would fail all clients to come
+        if _is_importing(frame):  # a half-imported module would fail all later clients
             signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN_S)
         else:
             raise ClientTimeout
@@ -177,7 +178,7 @@ def _context(task: Task) -> Context:
         run_id=RUN_ID,
         node_id=client,
         node_config={"partition-id": client},
-        # Its own: what a client that fails, or a cohort that is tried again, put there is void.
+        # A copy: what a failing client, or a cohort that is tried again, puts there is dropped.
         state=RecordDict(dict(task.state)),
         run_config={},
     )

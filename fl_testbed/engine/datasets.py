@@ -1,4 +1,4 @@
-"""The datasets of a command, and whether there are data enough for its scenarios."""
+"""The datasets of a command, and the check that they suffice for its scenarios."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,18 +29,19 @@ def load_dataset(scenario: AnyScenario, data_dir: Path | None) -> Dataset:
     Raises:
         DataError: If its files are not there or are broken.
     """
-    with fresh_code(scenario.dataset) as spec:  # runs share what it loads
+    with fresh_code(scenario.dataset) as spec:  # runs share the dataset, but not the user's code
         return spec.load(data_dir, generator(scenario.seed, Purpose.PARTITION, Draws.SPLIT))
 
 
 class DatasetCache:
-    """Keeps the last datasets: variants of a scenario share them, and seeds where none is drawn."""
+    """Keeps the last datasets: variants of a scenario share one, and so do seeds unless they draw
+    the data."""
 
-    KEPT = 2  # one that runs are on, and one that the next begin on
+    KEPT = 2  # that of the runs going on, and that of the next ones to begin
 
     def __init__(self, data_dir: Path | None) -> None:
         self._data_dir = data_dir
-        self._loaded: dict[tuple[Any, ...], Dataset] = {}  # the last used last
+        self._loaded: dict[tuple[Any, ...], Dataset] = {}  # in order of last use
 
     def get(self, scenario: AnyScenario) -> Dataset:
         """Return the scenario's dataset.
@@ -52,18 +53,18 @@ class DatasetCache:
         dataset = self._loaded.pop(key, None)
         if dataset is None:
             while len(self._loaded) >= self.KEPT:
-                del self._loaded[next(iter(self._loaded))]  # before the next takes its memory
+                del self._loaded[next(iter(self._loaded))]  # free memory before loading the next
             dataset = load_dataset(scenario, self._data_dir)
         self._loaded[key] = dataset
         return dataset
 
     def kept(self, scenario: AnyScenario) -> Dataset | None:
-        """Return the scenario's dataset if it is among those that are kept."""
+        """Return the scenario's dataset if it is in memory."""
         return self._loaded.get(scenario.dataset.identity(scenario.seed))
 
 
 def by_dataset(scenarios: Sequence[S]) -> list[S]:
-    """Return scenarios so that those of one dataset, of which few are kept, follow each other."""
+    """Order scenarios by dataset, so that each dataset is loaded once though few are kept."""
     of_one: dict[tuple[Any, ...], list[S]] = {}
     for scenario in scenarios:
         of_one.setdefault(scenario.dataset.identity(scenario.seed), []).append(scenario)
@@ -74,12 +75,12 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
     """Build every federation once, before anything runs, and keep none.
 
     Raises:
-        ScenarioError: With a fault for each scenario that its data do not suffice for.
+        ScenarioError: With a fault for each scenario whose data do not suffice.
     """
     poisoned: set[tuple[str, str]] = set()
 
     def check(scenario: Scenario) -> None:
-        # Of the seeds one alone tries the poison: to make some takes a training.
+        # Only a variant's first seed tries the poison: making it may take a training.
         run = scenario.name, scenario.variant
         is_first = run not in poisoned
         poisoned.add(run)
@@ -89,7 +90,7 @@ def check_data(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
 
 
 def check_each(scenarios: Sequence[S], check: Callable[[S], None]) -> None:
-    """Check scenarios dataset by dataset, and raise the faults of all of them together."""
+    """Check scenarios, dataset by dataset, and raise all their faults together."""
     having: dict[Fault, list[AnyScenario]] = {}
     for scenario in by_dataset(scenarios):
         try:
@@ -102,8 +103,8 @@ def check_each(scenarios: Sequence[S], check: Callable[[S], None]) -> None:
 
 
 def _of_runs(fault: Fault, own: Sequence[AnyScenario], scenarios: Sequence[AnyScenario]) -> Fault:
-    """Name the variants that have a fault of a scenario, where others do not; and the seeds, where
-    the first, of which most is checked, does not."""
+    """Add to a fault the variants that have it, if others do not, and the seeds, if the first seed,
+    which is checked most thoroughly, does not."""
     there = [s for s in scenarios if s.name == fault.where]
     variants = list(dict.fromkeys(s.variant for s in own))
     seeds = list(dict.fromkeys(str(s.seed) for s in own))
@@ -118,37 +119,37 @@ def _of_runs(fault: Fault, own: Sequence[AnyScenario], scenarios: Sequence[AnySc
 def checked_federation(
     scenario: Scenario, datasets: DatasetCache, *, poison: bool = True
 ) -> Federation:
-    """Return a scenario's federation, for which there are data enough.
+    """Return a scenario's federation, once it is checked that the data suffice.
 
     Args:
         scenario: The scenario.
-        datasets: Where its dataset is.
-        poison: Whether to see also that attackers can poison what they hold.
+        datasets: Loads its dataset.
+        poison: Whether to check also that attackers can poison what they hold.
 
     Raises:
-        ScenarioError: If there are not.
+        ScenarioError: If the data do not suffice.
     """
     with data_faults(scenario):
         federation = build_federation(scenario, datasets.get(scenario))
-        model = outlined_model(scenario, federation.dataset)  # may not take such inputs
+        model = outlined_model(scenario, federation.dataset)  # raises if it does not fit the data
         if isinstance(scenario.strategy, StrategySpec):
             rule = scenario.strategy.aggregation
             rule.check_layers(layers_of(model), federation.dataset.n_classes)
         for kind in scenario.attacker_kinds if poison else ():
             for attacker in kind.clients[:1]:
-                federation.shard(attacker)  # a trigger may not fit, or examples be missing
+                federation.shard(attacker)  # raises if triggers do not fit or examples are missing
         nobodys = not all(map(scenario.attackers_with, scenario.named_poisons))
-        if poison and nobodys:  # its success is measured too
+        if poison and nobodys:  # a poison without attackers is measured too
             federation.poison.goals(federation.majority(test_set(scenario, federation)))
         return federation
 
 
 @contextmanager
 def data_faults(scenario: AnyScenario) -> Iterator[None]:
-    """Name the scenario's key in whatever shows once its data are dealt.
+    """Turn errors that show only once data are dealt into faults that name the scenario's key.
 
     Raises:
-        ScenarioError: In place of what was raised inside.
+        ScenarioError: In place of the error raised inside.
     """
     try:
         yield

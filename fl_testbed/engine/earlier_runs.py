@@ -1,4 +1,4 @@
-"""What earlier commands left in the folders of runs, and which runs are therefore left to do."""
+"""What earlier commands left in run folders, and which runs are therefore still to do."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.places import place_of_run
 from fl_testbed.scenario.yaml_floats import Loader
 
-N_NAMED = 3  # keys in which a scenario differs from the one before
+N_NAMED = 3  # of the keys in which a scenario differs from the earlier one
 NO_STATE = "its strategy has no state_dict, or Flower's engine keeps what its clients remember"
 
 
@@ -30,11 +30,16 @@ def run_folder(out: Path, scenario: AnyScenario) -> RunFolder:
 def check_folders(
     scenarios: Sequence[AnyScenario], options: Options, *, claimed: bool = False
 ) -> list[AnyScenario]:
-    """Return the scenarios that are still to run, in order; their folders may be claimed by now.
+    """Return the scenarios that are still to run, in order.
+
+    Args:
+        scenarios: All runs of the command.
+        options: How to run them.
+        claimed: Whether this process has claimed the folders already.
 
     Raises:
-        ScenarioError: If there can be no such folder, or it holds another scenario's run, or an
-            unfinished one, and the options do not say what to do with it.
+        ScenarioError: If a folder cannot be made, or holds another scenario's run, or an unfinished
+            one, and the options do not say what to do with it.
     """
     left: list[AnyScenario] = []
     faults: dict[str, list[Path]] = {}
@@ -51,7 +56,7 @@ def check_folders(
             continue
         left.append(scenario)
         text = None if there is None else _refusal(folder, there, is_same, scenario, options)
-        if text is not None:  # to be told first that it goes on, where it does
+        if text is not None:  # where another command writes it, say that instead
             taken = None if claimed else folder.ownership.taken()
             faults.setdefault(taken or text, []).append(folder.path)
     refuse(faults)
@@ -61,8 +66,8 @@ def check_folders(
 def _refusal(
     folder: RunFolder, there: str, is_same: bool, scenario: AnyScenario, options: Options
 ) -> str | None:
-    """Return why a run is not to be begun where another scenario's is, or this one unfinished, and
-    which option would have it; None if it may."""
+    """Return why a run may not begin in a folder that holds another scenario's run, or this one
+    unfinished, and which option would allow it; None if it may."""
     if goes_on(folder, scenario, options):
         return None
     if is_same and not folder.has_checkpoint:
@@ -84,7 +89,7 @@ def _refusal(
 
 
 def refuse(faults: Mapping[str, Sequence[Path]]) -> None:
-    """Raise ScenarioError if there are faults: of those that many runs have, the first is named."""
+    """Raise ScenarioError if there are faults; of runs with the same fault, the first is named."""
     told = []
     for text, paths in faults.items():
         others = len(set(paths)) - 1
@@ -95,17 +100,17 @@ def refuse(faults: Mapping[str, Sequence[Path]]) -> None:
 
 
 def goes_on(folder: RunFolder, scenario: AnyScenario, options: Options) -> bool:
-    """Whether what a folder holds is gone on with: this run, or the same of fewer rounds."""
+    """Whether the run that a folder holds is resumed: this one, or the same with fewer rounds."""
     asked = options.resume and scenario.can_resume and folder.has_checkpoint
     there = folder.read("scenario.yaml") or ""
     return asked and (there == scenario.to_yaml() or _begins(there, scenario))
 
 
 def other_data(folder: RunFolder, dataset: Dataset) -> str | None:
-    """Say that a folder's run is on other data than these; None if it is not, or does not say."""
+    """Say on which other data a folder's run is; None if it is on these, or that is not known."""
     try:
         there = json.loads(folder.read(ENVIRONMENT) or "{}")["data"]["fingerprint"]
-    except (ValueError, LookupError, TypeError):  # an earlier version's, or somebody's own file
+    except (ValueError, LookupError, TypeError):  # an earlier version's, or a file not ours
         return None
     if there == dataset.fingerprint:
         return None
@@ -113,13 +118,14 @@ def other_data(folder: RunFolder, dataset: Dataset) -> str | None:
 
 
 def _begins(there: str, scenario: AnyScenario) -> bool:
-    """Whether a scenario differs from another in that it has fewer rounds, and in no figure."""
+    """Whether the run there is the scenario's with fewer rounds, and has the same figures so
+    far."""
     shorter = _of_fewer_rounds(there, scenario)
     return shorter is not None and shorter.may_be_longer
 
 
 def _why_lost(there: str, scenario: AnyScenario) -> str:
-    """Say why what is there is not gone on with, if it is a run of fewer rounds."""
+    """Say why the run there cannot be resumed, if it is this scenario's with fewer rounds."""
     shorter = _of_fewer_rounds(there, scenario)
     if shorter is None:
         return ""
@@ -131,7 +137,7 @@ def _why_lost(there: str, scenario: AnyScenario) -> str:
 
 
 def _of_fewer_rounds(there: str, scenario: AnyScenario) -> AnyScenario | None:
-    """Return the same scenario of fewer rounds, if that is what is there."""
+    """Return the same scenario with fewer rounds, if that is what is there."""
     found = re.search(r"^rounds: (\d+)$", there, re.MULTILINE)
     if found is None or int(found[1]) >= scenario.rounds:
         return None
@@ -140,11 +146,11 @@ def _of_fewer_rounds(there: str, scenario: AnyScenario) -> AnyScenario | None:
 
 
 def _apart(there: str, wanted: dict[str, Any]) -> str:
-    """Name the first keys in which two scenarios differ; of own code that was changed, its file."""
+    """Name the first keys in which two scenarios differ; for changed code of a user's, its file."""
     other = dict(leaves(wanted))
     try:
         one = dict(leaves(yaml.load(there, Loader)))
-    except (yaml.YAMLError, RecursionError):  # somebody's own file
+    except (yaml.YAMLError, RecursionError):  # a file not ours
         return ""
     keys = [key for key in other | one if one.get(key, "") != other.get(key, "")]
     keys = [re.sub(r"(.+)\.sha256$", r"the file of \1", key) for key in keys]

@@ -1,4 +1,4 @@
-"""What a reader needs to judge or repeat a run besides its scenario."""
+"""What a reader needs besides a run's scenario to judge or repeat it: ``environment.json``."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ ENVIRONMENT = "environment.json"
 
 
 def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:
-    """Return what a run's ``environment.json`` says, but for its data."""
+    """Return the contents of a run's ``environment.json``, except for its data."""
     return {
         "command": command,
         "engine": scenario.engine.model_dump(mode="json"),
@@ -34,8 +34,8 @@ def environment(scenario: AnyScenario, command: str) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Return the CPU's model: on another the last bits of results may differ."""
-    with suppress(OSError):  # Linux alone has it, where platform says no more than x86_64
+    """Return the CPU's model: on another model, the last bits of results may differ."""
+    with suppress(OSError):  # only Linux has this file; there platform says no more than x86_64
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
@@ -44,9 +44,9 @@ def _processor() -> str:
 
 @cache
 def _commit(checkout: Path = Path(__file__).parents[2]) -> str | None:
-    """Return the commit of the code, as it was when a process first asked: that is what runs."""
+    """Return the commit of the code when this process first asked, which is the code that runs."""
     git = shutil.which("git")
-    if git is None or not (checkout / ".git").exists():  # installed, maybe in somebody's repository
+    if git is None or not (checkout / ".git").exists():  # installed, perhaps in another repository
         return None
     result = subprocess.run(
         [git, "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"],
@@ -58,7 +58,7 @@ def _commit(checkout: Path = Path(__file__).parents[2]) -> str | None:
 
 
 def data_of(scenario: AnyScenario, dataset: Dataset) -> dict[str, Any]:
-    """Return what a run's ``environment.json`` says of its data, and of what it asked for."""
+    """Return what a run's ``environment.json`` says of its data and of the dataset it asked for."""
     spec = scenario.dataset
     asked = spec.model_dump(mode="json", exclude={"minority"}, exclude_none=True)
     return {

@@ -31,7 +31,7 @@ from strategies.shapes import CPU
 
 
 class Figures(NamedTuple):
-    """What an evaluation comes to, in the order of the columns of ``rounds.csv``."""
+    """An evaluation's single numbers, in the order of the columns of ``rounds.csv``."""
 
     accuracy: float = math.nan
     test_accuracy: float = math.nan
@@ -44,15 +44,15 @@ class Figures(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the server knows of a model."""
+    """The test results of a model."""
 
     groups: GroupAccuracy
     attacks: Mapping[str, AttackSuccess]
-    """By name of a poison, what it brings about among the majority's test examples."""
+    """By a poison's name, its success on the majority's test examples."""
     loss: float
     """Mean cross-entropy over the test set."""
     by_client: Mapping[int, float]
-    """The accuracy that each of the honest clients that are judged can expect on what it holds."""
+    """For each honest client that is judged, the accuracy that it can expect on what it holds."""
 
     @property
     def figures(self) -> Figures:
@@ -69,7 +69,7 @@ class Evaluation:
 
     @property
     def attack_success_rate(self) -> float:
-        """That of the first poison; NaN where none is after anything but damage."""
+        """That of the first poison with a goal; NaN if no poison has one (mere damage is none)."""
         first = next(iter(self.attacks.values()), None)
         return math.nan if first is None else first.rate
 
@@ -102,8 +102,8 @@ class Evaluator:
 
     @property
     def untested(self) -> list[str]:
-        """The groups, as tables show them, and the classes that honest clients hold and of which no
-        example is tested."""
+        """The groups, as tables show them, and classes that honest clients hold but of which there
+        is no test example."""
         tested = np.bincount(self._test.groups, minlength=len(self._training_counts))
         groups = [
             shown_name(name, is_minority=group in self._federation.groups.minority)
@@ -119,7 +119,7 @@ class Evaluator:
         return {name: _shown_on(self._device, goal) for name, goal in goals.items()}
 
     def __call__(self, arrays: ArrayRecord, learnt: Learnt = NOTHING) -> Evaluation:
-        """Test a model, once attackers have learnt something."""
+        """Test a model; ``learnt`` is what attackers have learnt by now, such as their triggers."""
         if learnt:
             self._goals = self._goals_after(learnt)
         self._model.load_state_dict(state_dict_of(arrays))
@@ -133,7 +133,7 @@ class Evaluator:
         return Evaluation(groups, attacks, F.cross_entropy(logits, labels).item(), by_client)
 
     def of_client(self, client: int, arrays: ArrayRecord) -> tuple[float, float]:
-        """Return how accurate a client's own model is on what it holds, and its attack success."""
+        """Return the accuracy of a client's own model on what it holds, and its attack success."""
         self._model.load_state_dict(state_dict_of(arrays))
         correct = _called(self._model, self._inputs) == self._test.labels.numpy()
         holdings = self._federation.cell_counts([client])
@@ -148,7 +148,7 @@ class Evaluator:
 
 
 def success_of(model: nn.Module, goal: Goal) -> AttackSuccess:
-    """Return how a goal's examples fare."""
+    """Return what a model makes of a goal's examples."""
     unstamped = None if goal.unstamped is None else _called(model, goal.unstamped)
     return attack_success(_called(model, goal.inputs), goal.labels.numpy(), goal.target, unstamped)
 
@@ -160,9 +160,9 @@ def _called(model: nn.Module, inputs: Tensor) -> np.ndarray:
 
 
 def _judged(federation: Federation, most: int) -> list[int]:
-    """Return the honest clients to judge: all, or so many evenly spaced ones.
+    """Return the honest clients to judge: all, or ``most`` of them, evenly spaced.
 
-    Ids run through the roles in turn, so each has its share of them.
+    Client ids go role by role, so each role gets its share.
     """
     n_honest = len(federation.population) - federation.population.poisoned
     if n_honest <= most:

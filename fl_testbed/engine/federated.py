@@ -51,5 +51,5 @@ def records(
     try:
         yield from Run(scenario, federation, grid).rounds(done, state)
     finally:
-        del app, grid  # what they hold of a GPU goes back before the next run
+        del app, grid  # frees their GPU memory before the next run
         release_gpus()

@@ -1,8 +1,9 @@
 """The same apps on Flower's stock simulation engine: a check on ours, and its benchmark.
 
-Flower shows a server random node ids and no partitions, pickles the ClientApp for every message,
-and fixes no order of replies. So nodes are asked who they are, the app is a name that each worker
-process resolves once, and results agree with ours up to the order of sums only.
+Flower shows the server random node ids and no partition ids, pickles the ClientApp for every
+message, and fixes no order of replies. So nodes are asked for their partitions, the app that is
+sent is a mere name that each worker process resolves once, and results equal those of our engine
+only up to the order of sums.
 """
 
 import logging
@@ -33,7 +34,7 @@ from fl_testbed.engine.threads import limit_threads
 from fl_testbed.scenario import Scenario
 
 REGISTRATION_TIMEOUT_S = 300.0  # the first nodes to answer import torch
-PULL_INTERVAL_S = 0.1  # between two looks at what nodes have answered
+PULL_INTERVAL_S = 0.1  # between two polls for answers
 
 
 class NamedClientApp(ClientApp):
@@ -44,7 +45,7 @@ class NamedClientApp(ClientApp):
 
     def __init__(self, scenario: Scenario, data_dir: Path | None) -> None:
         super().__init__()
-        # Now, before the scenario's own code does anything on the server.
+        # Pickled now, before the user's own code changes anything on the server.
         content = cloudpickle.dumps(scenario)  # pyright: ignore[reportPrivateImportUsage]
         self._content, self._data_dir = content, data_dir
 
@@ -56,18 +57,18 @@ class NamedClientApp(ClientApp):
 def answer(
     scenario: Scenario, data_dir: Path | None, message: Message, context: Context
 ) -> Message:
-    """Answer a message as the scenario's app does, or say why not: Flower waits for an app for
-    ever, and tells of an exception by a traceback."""
+    """Answer a message as the scenario's app does, or with an error that says why not: Flower sets
+    an app no time limit, and would report an exception as a whole traceback."""
     app, kept = app_of(scenario, data_dir), RecordDict(dict(context.state))
     reply = attempt(lambda: app(message, context), scenario.engine.client_timeout_s)
     if isinstance(reply, Message):
         return reply
-    context.state = kept  # what a client that fails put there is void
+    context.state = kept  # what a failing client put there is dropped
     reason = reply if isinstance(reply, str) else f"returned {reply!r}, not a Message"
     return Message(Error(CLIENT_FAILED, reason), reply_to=message)
 
 
-_APPS: dict[str, ClientApp] = {}  # this process's last one
+_APPS: dict[str, ClientApp] = {}  # the last one of this process
 
 
 def app_of(scenario: Scenario, data_dir: Path | None) -> ClientApp:
@@ -82,14 +83,14 @@ def app_of(scenario: Scenario, data_dir: Path | None) -> ClientApp:
 
 
 class FlowerGrid(ClientGrid):
-    """Shows clients by their ids, and talks to Flower's nodes.
+    """Lets strategies address clients by their ids, and talks to Flower's nodes.
 
     Args:
         grid: Flower's.
         n_clients: How many nodes to wait for.
         client_timeout_s: Time limit of one client.
-        label: A record to add to each message, for a ClientApp that serves several scenarios.
-        stopped: Set, it ends whatever waits for nodes by a KeyboardInterrupt.
+        label: Records to add to each message, for a ClientApp that serves several scenarios.
+        stopped: Once set, waiting for nodes ends with a KeyboardInterrupt.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class FlowerGrid(ClientGrid):
         for reply in self._replies(messages, timeout_s):
             client = self._client_of[reply.metadata.src_node_id]
             if reply.has_error():
-                reason = str(reply.error.reason).partition("\n")[0]  # of Ray's many lines
+                reason = str(reply.error.reason).partition("\n")[0]  # Ray's has many lines
                 yield Outcome(client, None, reason, RecordDict())
             else:
                 yield Outcome(client, reply.content, "", RecordDict())
@@ -142,7 +143,8 @@ class FlowerGrid(ClientGrid):
 
         Raises:
             PoolError: If not all nodes register in time.
-            RuntimeError: If a node cannot say who it is, as where its ClientApp cannot be built.
+            RuntimeError: If a node does not say who it is, for instance because its ClientApp
+                cannot be built.
         """
         deadline = monotonic() + REGISTRATION_TIMEOUT_S
         while len(nodes := list(self._grid.get_node_ids())) < n_clients:
@@ -152,7 +154,7 @@ class FlowerGrid(ClientGrid):
         messages = [Message(RecordDict(), node, "query") for node in nodes]
         replies = list(self._replies(messages, REGISTRATION_TIMEOUT_S))
         reasons = [str(reply.error.reason) for reply in replies if reply.has_error()]
-        if reasons:  # this run's own: others may do better
+        if reasons:  # no PoolError: other runs may succeed
             text = f"{len(reasons)} of {n_clients} Flower nodes failed before the first round"
             last_line = reasons[0].rstrip().splitlines()[-1:]  # the others are a traceback
             raise RuntimeError(": ".join([text, *last_line]))
@@ -173,7 +175,8 @@ def run_on_nodes(
     label: dict[str, ConfigRecord] | None = None,
     stopped: Event | None = None,
 ) -> None:
-    """Run one scenario on the nodes that a ServerApp is given; the rest as for the grid."""
+    """Run one scenario on the nodes of a ServerApp's grid; ``label`` and ``stopped`` are as for
+    :class:`FlowerGrid`."""
     federation = build_federation(scenario, dataset)
     timeout_s = scenario.engine.client_timeout_s
     clients = FlowerGrid(grid, len(federation.population), timeout_s, label, stopped)
@@ -191,7 +194,7 @@ def run_on_flower(
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         threads.append(current_thread())
-        # Flower logs what a ServerApp raises and goes on: keep it for the caller.
+        # Flower only logs what a ServerApp raises: keep it for the caller.
         try:
             run_on_nodes(writer, scenario, dataset, grid, stopped=stopped)
         except BaseException as fault:
@@ -199,7 +202,7 @@ def run_on_flower(
 
     quiet_flower()
     ray_arguments: dict[str, Any] = {
-        "address": "local",  # else it joins whatever cluster it finds, dead ones too
+        "address": "local",  # else Ray joins any cluster it finds, even a dead one
         "include_dashboard": False,
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -216,12 +219,12 @@ def run_on_flower(
                     "init_args": ray_arguments,
                 },
             )
-        except RuntimeError as fault:  # Flower's, which says no more than that there was another
+        except RuntimeError as fault:  # Flower's; what went wrong is its cause
             cause: BaseException = fault
             while cause.__cause__ is not None:
                 cause = cause.__cause__
             raise cause from None
-        finally:  # after a Ctrl-C the server would go on waiting for nodes that are no more
+        finally:  # after a Ctrl-C the server would wait for nodes that are gone
             stopped.set()
             for thread in threads:
                 thread.join()

@@ -1,7 +1,7 @@
-"""What is imported of Flower that is not its public API, in one place and tested.
+"""All imports from outside Flower's public API, in one place and tested.
 
-``strategies/flower_arrays.py`` goes past what its arrays do when they are made or set: it imports
-public names alone.
+``strategies/flower_arrays.py`` also bypasses what Flower's arrays do when they are made or set, but
+it imports public names alone.
 """
 
 import logging
@@ -19,7 +19,7 @@ RUN_ID = 1
 
 
 def quiet_flower() -> None:
-    """Keep Flower's log to errors, and its telemetry off: the engine tells of rounds itself."""
+    """Turn Flower's telemetry off, and its log down to errors: the engine reports rounds itself."""
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # for processes that start later
     telemetry.FLWR_TELEMETRY_ENABLED = "0"  # this one read the variable when it imported Flower
     logger = logging.getLogger("flwr")
@@ -28,12 +28,12 @@ def quiet_flower() -> None:
 
 
 def is_no_clients_fault(record: logging.LogRecord) -> bool:
-    """Leave out the stacks of clients, as of those that a Ctrl-C ends: ledgers have a line each."""
+    """Filter out the stack traces of failing or interrupted clients: ledgers have a line each."""
     return record.module not in ("vce_api", "raybackend")
 
 
 def become_server() -> None:
-    """Let this process construct messages: Flower asks who is speaking."""
+    """Let this process construct messages, for which Flower asks the identity of the sender."""
     quiet_flower()
     TaskIdentity.task_id = 0
     TaskIdentity.run_id = RUN_ID

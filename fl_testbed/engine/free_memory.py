@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""How much more memory this process may use."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,12 +14,12 @@ FILES = {  # of Linux's control groups, version 2 and 1: folder, limit, use, nam
 
 
 def free_memory(own: Path = OWN, groups: Path = GROUPS) -> int:
-    """Return how many bytes are free: of the machine, or of what a scheduler or a container lets
-    this process take.
+    """Return how many bytes are free: on the machine, or, if that is less, below the limit that a
+    scheduler or a container sets this process.
 
     Args:
-        own: Says of which control groups this process is.
-        groups: The folder of all.
+        own: The file that names the control groups of this process.
+        groups: The folder of all control groups.
     """
     return max(0, min([psutil.virtual_memory().available, *_left_of_limits(own, groups)]))
 
@@ -36,6 +36,6 @@ def _left_of_limits(own: Path, groups: Path) -> Iterator[int]:
                 left = int((around / limit).read_text()) - int((around / used).read_text())
                 lines = (around / "memory.stat").read_text().splitlines()
                 stat = dict(line.split() for line in lines)
-                # Files are kept in memory as long as nobody needs it.
+                # The page cache counts as used, but is given up when memory is needed.
                 kept = (stat.get(f"{prefix}{name}", 0) for name in ("inactive_file", "active_file"))
                 yield left + sum(map(int, kept))

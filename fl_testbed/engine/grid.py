@@ -1,4 +1,4 @@
-"""What all grids share: Flower's Grid interface around client work, wherever it is done."""
+"""What all grids share: Flower's Grid interface, wherever clients' work is done."""
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ class ClientGrid(Grid):
     """Runs a ClientApp for the clients of a federation; node ids are client ids.
 
     ``sample`` is the round's sample, set by the round loop: :meth:`get_node_ids` shows strategies
-    these clients alone, so that any strategy trains exactly them with a fraction of 1. What
+    only these clients, so that any strategy that samples a fraction of 1 trains exactly them. What
     clients keep in their ``Context.state`` travels with task and reply and is committed by
     :meth:`end_round`, so that a worker may die at any time.
     """
@@ -29,23 +29,23 @@ class ClientGrid(Grid):
     def __init__(self) -> None:
         self.sample: Sequence[int] = []
         self.dropouts: Collection[int] = ()
-        """Who of them does not answer, and need not train."""
+        """Clients of the sample that do not answer, and so need not train."""
         self.keep_order = False
-        """Whether outcomes come in client order, for a strategy that sums replies in that order:
-        no work is handed out far ahead of the oldest unfinished."""
+        """Whether outcomes come in client order, for a strategy that sums replies in that order.
+        Then no task is handed out far ahead of the oldest unfinished one."""
         self.notes: list[str] = []
-        """What apps decided on the way, in the order of replies, each once."""
+        """Decisions that apps report, in the order of replies, each once."""
         self._noted: set[str] = set()
         self.states: dict[int, RecordDict] = {}
         self._new_states: dict[int, RecordDict] = {}
-        self._packed: dict[int, Tensor] = {}  # states as bytes: most stay as they are in a round
+        self._packed: dict[int, Tensor] = {}  # states as bytes, kept: most do not change in a round
         self._outbox: dict[str, Message] = {}
         self._n_pushed = count()
         self._run = empty_run()
 
     @abstractmethod
     def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
-        """Run tasks that share a content, in any order, and yield what comes of them."""
+        """Run tasks with the same content, in any order, and yield their outcomes."""
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -67,10 +67,10 @@ class ClientGrid(Grid):
         for outcome in self.execute(with_views(messages[0].content), tasks):
             self.notes += [note for note in outcome.notes if note not in self._noted]
             self._noted.update(outcome.notes)
-            if outcome.state or outcome.client in self.states:  # it may have forgotten all
+            if outcome.state or outcome.client in self.states:  # it may be empty now
                 self._new_states[outcome.client] = outcome.state
             reply = self._reply(asked[outcome.client], outcome)
-            del outcome  # nothing here holds on to a reply while the next is awaited
+            del outcome  # keep no reply in memory while waiting for the next
             yield reply
             del reply
 
@@ -96,7 +96,7 @@ class ClientGrid(Grid):
         return {str(client): content for client, content in self._packed.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         self.states = {
             int(client): from_bytes(content.numpy().tobytes()) for client, content in state.items()
         }

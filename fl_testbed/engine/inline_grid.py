@@ -11,7 +11,7 @@ from fl_testbed.engine.grid import ClientGrid
 
 
 class InlineGrid(ClientGrid):
-    """Runs every client here."""
+    """Runs every client in this process."""
 
     def __init__(self, app: ClientApp, client_timeout_s: float) -> None:
         super().__init__()
@@ -21,6 +21,6 @@ class InlineGrid(ClientGrid):
     def execute(self, content: RecordDict, tasks: list[Task]) -> Iterator[Outcome]:
         """Run the tasks in the order given."""
         while tasks:
-            size = cohort_size(self._app)  # smaller once memory ran short
+            size = cohort_size(self._app)  # asked again: it shrinks when memory runs short
             yield from run_chunk(self._app, content, tasks[:size], self._client_timeout_s)
             tasks = tasks[size:]

@@ -1,4 +1,4 @@
-"""What is installed where a run computes: results are the same bytes where that is the same."""
+"""What is installed where a run computes: the same installation gives the same bytes."""
 
 import importlib.metadata
 import platform
@@ -13,17 +13,17 @@ import strategies
 
 PACKAGES = (
     *("fl-testbed", "flwr", "ray", "torch", "numpy"),
-    *("scipy", "scikit-learn"),  # some rules are theirs
+    *("scipy", "scikit-learn"),  # some rules call them
 )
 CODE = "code of this repository"
 
 
 class OtherInstallationError(RuntimeError):
-    """A node of the cluster has other versions than the command: its results would be others."""
+    """A node of the cluster has other versions than the command: its results would differ."""
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of packages on which results depend, None where one is missing."""
+    """Return the versions of the packages that results depend on; None where one is missing."""
     return {name: _version(name) for name in PACKAGES}
 
 
@@ -50,7 +50,7 @@ def check_same(wanted: Mapping[str, str | None]) -> None:
         raise OtherInstallationError("; ".join(apart))
 
 
-@cache  # a sweep's runs ask one by one
+@cache  # every run of a sweep asks
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

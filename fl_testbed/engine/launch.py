@@ -1,4 +1,4 @@
-"""Runs a list of scenarios and keeps what each did in its folder."""
+"""Runs a list of scenarios, each into its own folder."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.own_specs import fresh_code
 from fl_testbed.scenario.places import PLAN, place_of_run
 
-N_NAMED = 3  # variants of earlier commands in a note
+N_NAMED = 3  # of the variants of earlier commands, in a note
 
 
 def launch(
@@ -31,21 +31,21 @@ def launch(
 ) -> list[str]:
     """Run scenarios of one kind (federated by default), on the engine that they share.
 
-    Those that are done already are skipped, and one's failure ends no other.
+    Runs that are done already are skipped; a run that fails does not stop the others.
 
     Args:
         scenarios: The runs.
         options: How to run them.
         progress: Is told how they go.
         kind: What runs of this kind do.
-        compute: Computes one run and writes it, in place of their engine.
+        compute: Computes and writes one run, in place of the engine that the scenarios name.
 
     Returns:
-        A line for each run that failed, or that another command has in hand.
+        A line for each run that failed, or that another command is writing.
 
     Raises:
         ScenarioError: If something is wrong that shows before the first run.
-        OSError: If the disk is full or broken: what follows would fail as well.
+        OSError: If the disk is full or broken, so that later runs would fail as well.
         PoolError: If there are no workers to run on.
     """
     datasets = DatasetCache(options.data_dir)
@@ -87,10 +87,10 @@ def launch(
 def _on_other_data(
     scenarios: Sequence[AnyScenario], options: Options, datasets: DatasetCache
 ) -> int:
-    """Return how many runs would go on, but began on other data.
+    """Return how many runs would be resumed, but began on other data.
 
     Raises:
-        ScenarioError: If there are any, and the options do not say what to do with them.
+        ScenarioError: If there are any, and the options do not have them run again.
     """
     faults: dict[str, list[Path]] = {}
     for scenario in scenarios:
@@ -111,7 +111,7 @@ def _on_other_data(
 def _done_on_other_data(
     done: Sequence[AnyScenario], options: Options, datasets: DatasetCache
 ) -> Iterator[str]:
-    """Say which done runs are on other data than those left, as far as these are in memory."""
+    """Say which finished runs are on other data than now, where these data are in memory."""
     found: dict[str, list[str]] = {}
     for scenario in done:
         folder, dataset = run_folder(options.out, scenario), datasets.kept(scenario)
@@ -135,7 +135,7 @@ def _run(
 
         run_on_ray(writers, datasets, engine)
         return
-    if compute is None:  # else, as on Ray, clients may have other devices
+    if compute is None:  # else clients may be on other machines, with other devices
         check_device(writers[0].scenario, len(gpus()))
         compute = _on_flower(options) if engine.kind == "flower" else _inline
     for writer in writers:
@@ -149,7 +149,7 @@ def _inline(writer: RunWriter, scenario: AnyScenario, dataset: Dataset) -> None:
 
 def _on_flower(options: Options) -> Compute:
     keep_others_out()
-    from fl_testbed.engine.flower_engine import run_on_flower  # it brings Ray
+    from fl_testbed.engine.flower_engine import run_on_flower  # imports Ray
 
     return lambda writer, scenario, dataset: run_on_flower(
         writer, scenario, dataset, options.data_dir
@@ -157,23 +157,23 @@ def _on_flower(options: Options) -> Compute:
 
 
 def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> list[str]:
-    """Note which runs belong to each sweep, in order: a comparison shows those that are missing.
+    """Write down which runs each sweep has, in order, so that a comparison shows missing ones.
 
-    Runs of earlier commands stay in the plan as long as their folders are there; those of which
-    there is nothing yet, until the whole sweep is run again.
+    Runs of earlier commands stay in the plan as long as their folders exist; those without a folder
+    stay until the whole sweep is run again.
 
     Returns:
-        A line for each sweep of which variants stay that this command does not have: they may have
+        A line for each sweep that keeps variants which this command does not have: they may have
         been renamed since.
 
     Raises:
-        ScenarioError: If what is there is no plan.
+        ScenarioError: If the file that is there is not a plan.
     """
     notes = []
     for name in dict.fromkeys(scenario.name for scenario in scenarios):
         folder = RunFolder(options.out / name)
         runs = [(item.variant, item.seed) for item in scenarios if item.name == name]
-        with in_turn(folder.path):  # else one would write what it read before another wrote
+        with in_turn(folder.path):  # else two commands would undo each other's changes
             try:
                 plan = json.loads(folder.read(PLAN) or '{"runs": []}')
                 earlier = [(str(variant), int(seed)) for variant, seed in plan["runs"]]
@@ -183,7 +183,7 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> list[str]:
             keeps_all, place = options.is_part, folder.path
             there = [run for run in earlier if keeps_all or place_of_run(place, *run).exists()]
             command, own = options.command, {variant for variant, _ in runs}
-            if set(runs) < set(there):  # of a part of the sweep: order and command are the whole's
+            if set(runs) < set(there):  # part of the sweep: keep the whole's order and command
                 runs, command = there, plan.get("command", command)
             others = list(dict.fromkeys(variant for variant, _ in there if variant not in own))
             if others and not keeps_all:

@@ -1,4 +1,4 @@
-"""A Ray cluster of a command's own, which nobody else reaches and which ends with it."""
+"""A command's own Ray cluster, which nobody else can reach and which ends with the command."""
 
 import os
 import secrets
@@ -18,15 +18,15 @@ from fl_testbed.scenario.users_code import OUR_PACKAGES
 
 
 def keep_others_out() -> None:
-    """Let a local cluster listen on loopback alone, and answer this process and its own only.
+    """Make a local cluster listen on loopback alone, and answer only this process and its children.
 
-    To be called before Ray is imported: it reads then whether its nodes may be of a cluster. On
-    macOS and Windows they are not by default, and have a loopback address; here, whatever the
-    system.
+    To be called before Ray is imported: on import it reads whether nodes may join a cluster. On
+    macOS and Windows they may not by default, and so have a loopback address; this sets the same on
+    every system.
 
-    Ray (2.60) asks for a token by default, and writes one that everybody can read into the user's
-    home. Where one is there already it stays in use: the user's other clusters ask for it. An older
-    one asks if it is told to before it is imported.
+    Ray 2.60 asks for a token by default, and writes one that everybody can read into the user's
+    home. A token that is there already stays in use: the user's other clusters ask for it. Older
+    versions ask for a token only if told to before they are imported.
     """
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if "ray" not in sys.modules:
@@ -36,8 +36,10 @@ def keep_others_out() -> None:
 
 
 def cores_allotted() -> int | None:
-    """Return how many of this machine's cores a scheduler lets this process use; None where it may
-    use all: Ray counts the machine's, or those of a container, but not these."""
+    """Return how many of this machine's cores a scheduler lets this process use; None if all.
+
+    Ray does not ask: it counts the cores of the machine, or of a container.
+    """
     if not hasattr(os, "sched_getaffinity"):  # macOS, Windows
         return None
     allotted = len(os.sched_getaffinity(0))
@@ -46,13 +48,13 @@ def cores_allotted() -> int | None:
 
 @contextmanager
 def ray_to_itself(scenarios: Iterable[Spec]) -> Iterator[None]:
-    """Let a command use Ray inside, which sends the scenarios' own code by value, and end it.
+    """Let a command use Ray inside the block, send users' own code by value, and end Ray after it.
 
-    It ends also where a Ctrl-C came while it started: a notebook goes on.
+    Ray is ended even if a Ctrl-C came while it started, since a notebook's process goes on.
 
     Raises:
-        PoolError: If this process has a cluster already, as a notebook may: it knows one at a time.
-            Or if workers would run other code than ours.
+        PoolError: If this process uses a cluster already, as in a notebook (Ray knows one at a
+            time), or if workers would run other code than this.
     """
     import ray  # inline runs need no Ray
     from ray import cloudpickle
@@ -71,8 +73,8 @@ def ray_to_itself(scenarios: Iterable[Spec]) -> Iterator[None]:
 
 
 def refuse_other_code() -> None:
-    """Refuse a folder with a package of ours or of the same name: Ray lets workers look there
-    first, and they would run that one, the command what is installed.
+    """Refuse to start in a folder that holds another package by the name of one of ours: Ray's
+    workers look there first and would run that one, not the code that the command runs.
 
     Raises:
         PoolError: If the current folder has one.
@@ -89,10 +91,10 @@ def refuse_other_code() -> None:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Make a Ctrl-C of a SIGTERM that arrives while Ray decides what becomes of it, and take that
-    decision back afterwards.
+    """Turn a SIGTERM into a Ctrl-C while Ray's signal handler is in place, and restore the earlier
+    handler afterwards.
 
-    Left alone, Ray ends the process, and its cluster may go on for a while.
+    Otherwise Ray ends the process, and its cluster may live on for a while.
     """
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -102,15 +104,16 @@ def sigterm_interrupts() -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     finally:
-        if threading.current_thread() is threading.main_thread():  # in others Ray decides nothing
+        if threading.current_thread() is threading.main_thread():  # Ray sets no handler in others
             signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def ctrl_c_waits() -> Iterator[None]:
-    """Let a Ctrl-C wait for the end of what must not be left half done, and a second one not.
+    """Delay a Ctrl-C until the end of the block, which must not be left half done; a second one
+    interrupts at once.
 
-    Ray that has half started cannot be ended: its processes stay, and its threads may crash.
+    A Ray that has half started cannot be ended: its processes stay, and its threads may crash.
     """
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in a script's &
     if not is_heard or threading.current_thread() is not threading.main_thread():
@@ -134,7 +137,7 @@ def ctrl_c_waits() -> Iterator[None]:
 
 @cache
 def _own_token() -> str | None:
-    """Return this process's token, unless the user has one: the same each time, as Ray reads it
-    once, though somebody else's Ray may write one in the meantime."""
+    """Return this process's token, or None if the user has one. Cached, since Ray reads it once,
+    while another Ray may write one for the user in the meantime."""
     theirs = os.path.expanduser("~/.ray/auth_token")  # a container's user may have no home at all
     return None if os.path.exists(theirs) else secrets.token_hex(32)

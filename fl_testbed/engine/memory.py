@@ -1,4 +1,4 @@
-"""What a run costs in memory, before it starts."""
+"""How much memory a run takes, known before it starts."""
 
 from collections.abc import Sequence
 from math import inf, prod
@@ -22,9 +22,10 @@ SHARE_OF_FREE = 0.8  # of the memory that is available now
 def server_memory(
     scenario: Scenario, dataset: Dataset, device: torch.device = CPU
 ) -> tuple[int, int]:
-    """Return the number of parameters d, and the bytes that the server keeps of a round there.
+    """Return the number of parameters d, and the bytes of a round that the server keeps on the
+    device.
 
-    Attackers who look at updates keep copies of these: a second matrix if they see all of them.
+    Attackers who look at updates keep copies of them: a second matrix if they see all.
     """
     model = outlined_model(scenario, dataset)
     d = sum(p.numel() for p in model.parameters())
@@ -36,18 +37,18 @@ def server_memory(
     pipeline = Pipeline(spec.aggregation.build(n), lift, spec.order, mixers, oracle)
     n_copies = n_looked_at(scenario)
     if scenario.record_updates is not None:
-        n_copies += 3 * n  # what came, the rows of the file, the file
+        n_copies += 3 * n  # replies as they came, rows of the file, the file itself
     if scenario.local_method is not None and scenario.local_method.keeps_parameters:
         n_copies += len(scenario.clients.population)
     if pipeline.remembers_updates and device.type == "cpu":
-        n_copies += n  # a checkpoint is copied twice, when memory of before the round is gone
-    keep_mib = inf if buffers_of(model) else spec.keep_mib  # sums are of none
+        n_copies += n  # a checkpoint is copied twice, once memory from before the round is freed
+    keep_mib = inf if buffers_of(model) else spec.keep_mib  # no running sums with buffers
     inputs = 4 * spec.aggregation.n_inputs * prod(dataset.input_shape)
     return d, server_bytes(pipeline, n, d, device, keep_mib) + 4 * d * n_copies + inputs
 
 
 def n_looked_at(scenario: Scenario) -> int:
-    """Return how many updates of d numbers attackers keep copies of in a round."""
+    """Return how many copies of updates, of d numbers each, attackers keep in a round."""
     kinds = [kind for kind in scenario.attacker_kinds if kind.count]
     twins = sum(kind.count for kind in kinds if kind.attack.needs_twin)
     knowledge = {kind.attack.seen for kind in kinds}
@@ -58,7 +59,7 @@ def n_looked_at(scenario: Scenario) -> int:
 
 
 def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
-    """Refuse runs that cannot fit.
+    """Refuse runs that do not fit into free memory.
 
     Raises:
         ScenarioError: With a fault for each of them.
@@ -89,5 +90,5 @@ def fits_side_by_side(
 
 
 def _one_of_each_variant(scenarios: Sequence[Scenario]) -> list[Scenario]:
-    """Leave out all seeds but one, for they cost the same: the last, whose dataset is kept."""
+    """Keep one seed of each variant, as all cost the same: the last, whose dataset is in memory."""
     return list({(s.name, s.variant): s for s in by_dataset(scenarios)}.values())

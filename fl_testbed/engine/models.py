@@ -12,7 +12,7 @@ from strategies.randomness import Purpose, generator
 
 
 def initialised(scenario: AnyScenario, dataset: Dataset, rng: np.random.Generator) -> nn.Module:
-    """Return the scenario's model: with random parameters, or as it was trained before.
+    """Return the scenario's model: with random parameters, or the trained one that it names.
 
     Raises:
         InitialModelError: If the trained model that the scenario names does not fit.
@@ -27,7 +27,7 @@ def initialised(scenario: AnyScenario, dataset: Dataset, rng: np.random.Generato
 
 
 def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
-    """Return the scenario's model as a run starts: from its seed alone, or trained before.
+    """Return the model that a run starts from: initialised by the seed alone, or the trained one.
 
     Raises:
         InitialModelError: If the trained model that the scenario names does not fit.
@@ -43,24 +43,24 @@ def buffers_of(model: nn.Module) -> frozenset[str]:
 
 
 def layers_of(model: nn.Module) -> dict[str, slice]:
-    """Return where each array of a model's parameters stands in an update, by its name."""
+    """Return by name where each of a model's parameter arrays stands in an update."""
     return Layout.of(model.state_dict(), buffers_of(model)).layers
 
 
 _OUTLINES: dict[str, nn.Module] = {}
-"""The user's own model that was looked at last: runs of a sweep mostly share one, which is built
-and tried once."""
+"""The last of users' own models that was outlined: runs of a sweep mostly share one, which is thus
+built and tried once."""
 
 
 def outlined_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
-    """Return the scenario's model, to look at its shapes: without numbers, which may not fit.
+    """Return the scenario's model for its shapes alone, without values, which memory may not hold.
 
     Raises:
         InitialModelError: If the trained model that the scenario names does not fit.
     """
     if scenario.init is not None:
         return build_model(scenario, dataset)
-    if isinstance(scenario.model, OwnModelSpec):  # code of a user's may need numbers
+    if isinstance(scenario.model, OwnModelSpec):  # a user's code may need values
         key = f"{scenario.model!r} {dataset.input_shape} {dataset.n_classes}"
         if key not in _OUTLINES:
             _OUTLINES.clear()

@@ -1,4 +1,4 @@
-"""How a command wants its runs, and who is told of them."""
+"""How a command wants its runs done, and to whom their progress is reported."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,42 +12,43 @@ from fl_testbed.scenario import AnyScenario
 
 
 class Progress(Protocol):
-    """Whoever wants to be told how the runs go."""
+    """Receives reports of how the runs go."""
 
     def begin(self, scenario: AnyScenario, first_round: int) -> None:
-        """Be told that a run begins."""
+        """Called when a run begins, or is resumed after some rounds."""
 
     def round(self, scenario: AnyScenario, round_: int, evaluation: Evaluated | None) -> None:
-        """Be told that a round is done."""
+        """Called when a round is done."""
 
     def note(self, text: str) -> None:
-        """Be told of a decision of the engine; the same one may come from every run."""
+        """Called with a decision of the engine; every run may report the same one."""
 
     def end(self, scenario: AnyScenario, outcome: str) -> None:
-        """Be told that a run is done."""
+        """Called when a run has ended, with how it ended."""
 
 
 class Tracker(Protocol):
-    """One run, as a program for experiments is told of it. Nothing is ever read back from there.
+    """Reports one run to an experiment-tracking program. Nothing is ever read back from there.
 
-    Each of these may raise a TrackerError: the run goes on without the tracker.
+    Each method may raise a TrackerError: the run then goes on without the tracker.
     """
 
     def round(self, round_: int, tables: Mapping[str, pd.DataFrame], /) -> None:
-        """Be told a round's rows of the run folder's tables, by file name, before they are written.
+        """Called with a round's rows of the run folder's tables, by file name, before they are
+        written.
 
-        A run that was killed may tell its last round again, the same, when it goes on.
+        A run that was killed may send the same last round again when it is resumed.
         """
 
     def done(self, summary: Mapping[str, Any], /) -> None:
-        """Be told the summary."""
+        """Called with the summary when the run is done."""
 
     def failed(self, reason: str, /) -> None:
-        """Be told why there is no summary."""
+        """Called with the reason when the run has failed."""
 
 
 StartTracker = Callable[[AnyScenario, Path, int], Tracker]
-"""Makes a tracker from a run's scenario, its folder, and the last round done, -1 if none."""
+"""Makes a tracker from a run's scenario, its folder, and the last round done (-1 if none)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Options:
     command: str
     resume: bool = False
     redo: bool = False
-    """Whether a run of another scenario, or one that cannot go on, makes room for a new one."""
+    """Whether a new run may replace one of another scenario, or one that cannot be resumed."""
     trackers: Sequence[StartTracker] = ()
     is_part: bool = False
-    """Whether runs of a sweep were left out, by variant or seed: they stay planned."""
+    """Whether runs of a sweep were left out, by variant or seed: these stay in its plan."""

@@ -1,4 +1,4 @@
-"""Which process writes a run: one at a time, whichever machines share the disk."""
+"""Which process writes a run: one at a time, even where several machines share the disk."""
 
 import os
 import platform
@@ -13,13 +13,13 @@ from fl_testbed.engine.errors import TakenError
 
 EVENTS = "events.log"
 TURNS = ".lock"
-"""In a sweep's folder, for commands that write there to take turns."""
+"""Lock file in a sweep's folder, by which commands that write there take turns."""
 WRITER = "written by process "
-"""In ``events.log``, before the process that writes the run from there on, and its machine."""
+"""Begins a signature in ``events.log``, before the process that writes the run from there on."""
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
-"""Not always at the start of a line: a machine that went down may leave a torn one, or zeros."""
+"""Not always at the start of a line: a machine that crashed may leave a torn line, or zeros."""
 TOGETHER = timedelta(seconds=2)
-"""Of machines that sign a run within this time the first has it: jobs may start together."""
+"""Of machines that sign a run within this time, the first owns it: jobs may start together."""
 
 
 def log_event(folder: Path, text: str) -> None:
@@ -33,8 +33,8 @@ def log_event(folder: Path, text: str) -> None:
 class Ownership:
     """A process's right to write a run: a lock on its ``events.log``, and a signature in it.
 
-    The lock keeps other processes of this machine out. On disks that several machines share it may
-    not reach the others, or there may be none; there the signature tells who came first.
+    The lock keeps other processes of this machine out. On disks that several machines share, locks
+    may not reach the other machines, or not exist; there the signature tells who came first.
 
     Args:
         folder: The run's.
@@ -53,10 +53,10 @@ class Ownership:
         """Keep other processes from writing the run, until it is released or this process ends.
 
         Returns:
-            Whether others could write it until now.
+            Whether the claim is new: False if this process held it already.
 
         Raises:
-            TakenError: If another one writes it.
+            TakenError: If another process is writing it.
         """
         if self.is_held:
             return False
@@ -78,23 +78,23 @@ class Ownership:
         self.check()
 
     def check(self) -> None:
-        """Look again whether the run is this process's, where locks do not reach other machines.
+        """Check again that the run is this process's, for locks may not reach other machines.
 
         Raises:
-            TakenError: If another one has it.
+            TakenError: If another process has it.
         """
         writer = self._writer()
         if writer not in (None, _this_process()):
             raise _taken_by(writer)
 
     def taken(self) -> str | None:
-        """Return the fault that another process writes the run, if one does."""
+        """Return the text of the fault if another process is writing the run, else None."""
         try:
             if self.claim():
                 self.release()
         except TakenError as fault:
             return str(fault)
-        except OSError:  # of a folder that can only be read
+        except OSError:  # the folder is read-only
             return None
         return None
 
@@ -119,9 +119,9 @@ class Ownership:
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """Let commands that write to a folder of several runs wait for one another."""
+    """Make commands that write to a folder of several runs wait for one another."""
     folder.mkdir(parents=True, exist_ok=True)
-    # NFS has no locks between machines on a folder, nor on a file that is open to be read.
+    # Between machines, NFS locks neither folders nor files that are opened for reading.
     with (folder / TURNS).open("a") as turns:
         _locked(turns, waits=True)
         yield
@@ -141,9 +141,9 @@ def _taken_by(writer: str | None) -> TakenError:
 
 
 def _locked(file: TextIO, *, waits: bool = False) -> bool:
-    """Lock a file until it is closed; False if another process has it.
+    """Lock a file until it is closed; return False if another process has locked it.
 
-    Windows and some file systems have no such locks: everybody gets them there.
+    Windows and some file systems have no such locks: there this always succeeds.
     """
     try:
         import fcntl

@@ -13,17 +13,17 @@ from strategies.shapes import CPU
 
 SHARE_OF_FREE = 0.5  # of a GPU's free memory, for the server's matrix and what rules make of it
 
-_n_sharing = 1  # a fact of the process, as the device that Ray gives it is
+_n_sharing = 1  # per process, like the device that Ray gives it
 
 
 def share_memory(n_sharing: int) -> None:
-    """Note how many processes, this one too, take from one memory: a GPU's or the machine's."""
+    """Set how many processes, including this one, share one memory: a GPU's or the machine's."""
     global _n_sharing
     _n_sharing = n_sharing
 
 
 def check_device(scenario: AnyScenario, n_gpus: int) -> None:
-    """Refuse a device that is not there.
+    """Refuse a device that does not exist.
 
     Args:
         scenario: Any run of the command: all have the same engine.
@@ -50,7 +50,7 @@ def device_of(engine: EngineSpec) -> torch.device:
 
 
 def training_memory(engine: EngineSpec) -> DeviceMemory:
-    """Return the memory of the device that clients train on, as far as this process may take it."""
+    """Return this process's share of the memory of the device that clients train on."""
     limit = None if engine.memory_limit_mib is None else int(engine.memory_limit_mib * 2**20)
     device = device_of(engine)
     if device.type == "cuda":
@@ -68,8 +68,8 @@ def largest_cohort(scenario: Scenario, device: torch.device, n_workers: int = 1)
 
 
 def server_device(scenario: Scenario, dataset: Dataset) -> tuple[torch.device, str | None]:
-    """Return where the server aggregates and tests models, and a line that says so and why, unless
-    the scenario said so."""
+    """Return the device on which the server aggregates and tests models, and a line that explains
+    the choice, None if the scenario made it."""
     device = device_of(scenario.engine)
     if device.type == "cpu":
         asked = scenario.engine.device == "cpu" or scenario.engine.kind == "flower"
@@ -91,9 +91,9 @@ def gpus() -> list[str]:
 
 
 def _repeatable_cuda() -> None:
-    """Ask for full float32, and for kernels that give the same bits every time where there are.
+    """Ask for full float32 precision, and for deterministic kernels where CUDA has them.
 
-    Runs on a GPU repeat as far as these go; identical bytes are promised on a CPU alone.
+    Runs on a GPU are repeatable as far as these go; identical bytes are promised only on a CPU.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -17,9 +17,9 @@ from fl_testbed.engine.ray_pool import RayPool
 from fl_testbed.engine.shared_slots import SLOT_BYTES, Replies, SharedSlots, Slot
 from strategies.flower_arrays import records_in, values_of
 
-WAVE = 2 / 3  # of the work left is handed out in one chunk per worker
-FEWEST_CLIENTS = 3  # of average work in a chunk, which costs about 5 ms by itself
-CHUNK_BYTES = 16 * 2**20  # of replies, so that what is in flight stays small
+WAVE = 2 / 3  # share of the work left that a wave of chunks, one per worker, hands out
+FEWEST_CLIENTS = 3  # of average work in a chunk: a chunk by itself costs about 5 ms
+CHUNK_BYTES = 16 * 2**20  # of replies in a chunk at most, so that little is in flight
 IN_FLIGHT = 2  # chunks per worker: one computes while one waits
 ATTEMPTS = 3  # before a client whose worker dies each time is given up
 GRACE_S = 30.0  # beyond the clients' own time limit, before a worker counts as hung
@@ -33,7 +33,8 @@ class _Chunk:
     attempts: int = 0
 
     def retried(self, cohort: int) -> list["_Chunk"]:
-        """Return what to run again after the worker died: a cohort as it was, else one by one."""
+        """Return the chunks to run again after the worker died: a cohort unchanged until its last
+        attempt, else each client by itself."""
         attempts = self.attempts + 1
         if len(self.tasks) == 1 or (cohort > 1 and attempts < ATTEMPTS):
             return [_Chunk(self.tasks, self.place, attempts)]
@@ -50,7 +51,7 @@ class _Sent(NamedTuple):
 
 @dataclass
 class _Load:
-    """What one worker has been given, first come first."""
+    """The chunks that one worker has been given, oldest first."""
 
     slots: SharedSlots | None
     sent: deque[_Sent] = field(default_factory=deque)
@@ -64,8 +65,9 @@ class RayGrid(ClientGrid):
         pool: The workers, prepared with this run's app.
         cohort: How many clients the app trains at once.
         client_timeout_s: Time limit of one client.
-        work_of: A client's amount of work: the largest starts first. By default all are equal.
-        on_event: Told about lost workers and retries.
+        work_of: Returns a client's amount of work: the largest starts first. By default all are
+            equal.
+        on_event: Is called with a line about each lost worker and its retries.
     """
 
     def __init__(
@@ -115,8 +117,8 @@ class RayGrid(ClientGrid):
         return {worker: _Load(self._pool.slots_of(worker)) for worker in workers}
 
     def _chunks(self, tasks: list[Task], largest: int) -> list[_Chunk]:
-        """Cut tasks into chunks, most work first and the last ones small, so that all workers end
-        together. Who trains in one cohort depends on the order of clients alone."""
+        """Cut tasks into chunks, those with most work first and the last ones small, so that all
+        workers end together. Which clients form a cohort depends on the order of clients alone."""
         if self._cohort > 1:
             size = self._cohort
             cut = [tasks[i : i + size] for i in range(0, len(tasks), size)]
@@ -198,7 +200,7 @@ class RayGrid(ClientGrid):
     def _lose(
         self, worker: Any, loads: dict[Any, _Load], waiting: deque[_Chunk], reason: str
     ) -> list[Outcome]:
-        """Replace a worker; queue its chunks again and return outcomes of clients given up."""
+        """Replace a worker, queue its chunks again, and return the outcomes of clients given up."""
         load = loads.pop(worker)
         self._pool.replace(worker)
         for other in self._pool.replace_dead([w for w, own in loads.items() if not own.sent]):
@@ -206,7 +208,7 @@ class RayGrid(ClientGrid):
         given_up: list[Outcome] = []
         for place, sent in enumerate(reversed(load.sent)):
             is_head = place == len(load.sent) - 1
-            # Chunks behind the head were not running: they are not to blame.
+            # Chunks behind the first were not running yet: they cannot have killed the worker.
             again = sent.chunk.retried(self._cohort) if is_head else [sent.chunk]
             for part in reversed(again):
                 if part.attempts >= ATTEMPTS:
@@ -234,32 +236,33 @@ class RayGrid(ClientGrid):
         return self._client_timeout_s * len(chunk.tasks) + GRACE_S
 
     def _hung(self, loads: dict[Any, _Load]) -> list[Any]:
-        """Return workers that stopped answering, even to their own time limit."""
+        """Return workers that do not answer even after their clients' time limit and a grace
+        period."""
         now = monotonic()
         late = [
             (worker, load.sent[0].ref)
             for worker, load in loads.items()
             if load.sent and now - load.head_since > self._limit(load.sent[0].chunk)
         ]
-        # An answer may be here: whoever takes outcomes one by one may take long over each.
+        # The answer may have arrived unread: the consumer of outcomes may take long over each.
         return [worker for worker, ref in late if not ray.wait([ref], timeout=0)[0]]
 
 
 def _array_bytes(content: RecordDict) -> int:
-    """Return the bytes of a message's arrays, which a reply has as well."""
+    """Return the bytes of a message's arrays: those of a reply are as many."""
     records = records_in(content, ArrayRecord).values()
     return max(1, sum(values_of(a).nbytes for record in records for a in record.values()))
 
 
 def _let_go(outcomes: list[Outcome]) -> Iterator[Outcome]:
-    """Yield outcomes and keep none: a chunk's memory is held while any of it is in use."""
+    """Yield outcomes without keeping any: a chunk's memory is held while any of it is in use."""
     outcomes.reverse()
     while outcomes:
         yield outcomes.pop()
 
 
 def _in_order(outcomes: Iterable[Outcome], clients: Iterable[int]) -> Iterator[Outcome]:
-    """Yield outcomes in the order of clients. Those that come early stay where they arrived."""
+    """Yield outcomes in the order of clients; early ones wait without being copied."""
     early: dict[int, Outcome] = {}
     due = deque(clients)
     for outcome in outcomes:

@@ -31,25 +31,25 @@ from fl_testbed.engine.shared_slots import Replies, SharedSlots, Slot, SlotWrite
 from fl_testbed.engine.threads import keep_freed_memory, limit_threads
 
 START_TIMEOUT_S = 120.0  # for the first worker; importing torch takes seconds
-ANSWER_TIMEOUT_S = 10.0  # for a cluster's head node, and a worker that has nothing to do
-START_ATTEMPTS = 3  # for each worker, in a row without any success
-OTHERS_TIMEOUT_S = 20.0  # for the others, before work begins without them
+ANSWER_TIMEOUT_S = 10.0  # for a cluster's head node, and for an idle worker
+START_ATTEMPTS = 3  # per worker, that may fail in a row before the pool gives up
+OTHERS_TIMEOUT_S = 20.0  # for the other workers, before work begins without them
 
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Replies are let go as soon as they are read; by default Ray collects them for a second, in
-    # which a round of large models fills its store several times over.
+    # Replies are freed as soon as they are read. By default Ray frees them once a second, in which
+    # a round of large models fills its store several times over.
     "RAY_free_objects_period_milliseconds": "5",
     "RAY_free_objects_batch_size": "1",
 }
 
 
 def _reached(address: str) -> str:
-    """Return an address with its host as a number. Ray looks names up in ways of its own, and waits
-    without an end for one that is in /etc/hosts alone, where no DNS server answers.
+    """Return an address with its host name resolved to a number. Ray resolves names by itself, and
+    waits for ever for one that only /etc/hosts knows if no DNS server answers.
 
     Raises:
-        PoolError: If nobody answers there; Ray would go on trying for a quarter of an hour.
+        PoolError: If nothing answers there; Ray would go on trying for a quarter of an hour.
     """
     scheme = "ray://" if address.startswith("ray://") else ""
     host, _, port = address.removeprefix(scheme).rpartition(":")
@@ -68,10 +68,10 @@ def _reached(address: str) -> str:
 
 @contextmanager
 def _one_line(address: str) -> Iterator[None]:
-    """Say in one line what is amiss where Ray does not start, or a cluster cannot be joined."""
+    """Say in one line what is wrong if Ray does not start, or a cluster cannot be joined."""
     try:
         yield
-    except Exception as fault:  # Ray's own, of no narrower class where it is not up in time
+    except Exception as fault:  # Ray's own; a plain Exception if Ray is not up in time
         reason = " ".join(str(fault).split()).split(". ")[0]
         text = (
             f"cannot join the Ray cluster at {address} ({reason}): this machine has to be a node "
@@ -86,7 +86,7 @@ def _one_line(address: str) -> Iterator[None]:
 
 
 def _unfit_node(text: str) -> PoolError:
-    """Return the fault of a worker that ended while it came up, from Ray's text."""
+    """Return the fault of a worker that died while it started, made from Ray's text."""
     last = Text.from_ansi(text).plain.rstrip().split("\n")[-1]
     (node,) = re.findall(r"\bip=([^,)]+)", text)[:1] or ("?",)
     reason = last.rpartition("OtherInstallationError: ")[2]
@@ -94,10 +94,10 @@ def _unfit_node(text: str) -> PoolError:
 
 
 def gpu_share(n_gpus: int, n_workers: int) -> float:
-    """Return what each worker gets of a GPU: a whole one, or an equal share of one.
+    """Return each worker's share of a GPU: a whole one, or an equal part of one.
 
-    No worker's share lies on two GPUs: of 2 GPUs and 3 workers, two workers share one, so each
-    gets half.
+    No share is spread over two GPUs: with 2 GPUs and 3 workers, two workers have to share one, so
+    each worker gets half.
     """
     return 1 / -(-n_workers // n_gpus) if n_gpus else 0.0
 
@@ -108,10 +108,10 @@ def _node() -> str:
 
 
 def fetched(reference: list[Any]) -> Any:
-    """Return what is shared, on a worker.
+    """Return shared data, on a worker.
 
-    Where the node goes down its store goes before its workers: then the worker ends as well, which
-    tells the driver that it is lost. Its exception would tell it that the run has failed.
+    When a node goes down, its object store goes before its workers. Then this worker exits, which
+    tells the driver that it is lost; an exception would tell it that the run has failed.
     """
     try:
         return ray.get(reference[0])
@@ -131,7 +131,7 @@ class _Worker:
     def __init__(self, n_sharing: int, wanted: Mapping[str, str | None] | None) -> None:
         if wanted is not None:
             check_same(wanted)
-        # Ray would raise SystemExit in whatever client trains: it would seem to have failed.
+        # Else Ray raises SystemExit in the client that trains, which would seem to have failed.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         keep_freed_memory()
         share_memory(n_sharing)
@@ -141,13 +141,13 @@ class _Worker:
         self._slots = SlotWriter(_node())
 
     def idle(self) -> int:
-        """Do nothing, which tells that this worker lives; return the cohort size of no app."""
+        """Answer, which shows that this worker lives; return the cohort size without an app, 1."""
         return 1
 
     def prepare(self, build: BuildApp, data: list[Any], torch_threads: int) -> int:
         """Build the app of a run; return its cohort size."""
         self._app = ClientApp()
-        release_gpus()  # what the last run's app held of it
+        release_gpus()  # frees what the last run's app held
         limit_threads(torch_threads)
         self._app = build(fetched(data))
         return cohort_size(self._app)
@@ -174,10 +174,10 @@ class RayPool:
         n_workers: Worker processes of one core each; by default one per GPU that they use, or per
             core of the cluster.
         address: ``local`` starts a cluster of this machine alone and ends it afterwards.
-        gpus: Whether workers use the cluster's GPUs, if it has any: evenly shared out.
+        gpus: Whether workers share the cluster's GPUs evenly, if it has any.
 
     Raises:
-        PoolError: If Ray does not start, or nobody answers at the address, or the cluster there
+        PoolError: If Ray does not start, or nothing answers at the address, or the cluster there
             cannot be joined.
     """
 
@@ -200,18 +200,19 @@ class RayPool:
         needs = {"num_cpus": 1, "num_gpus": gpu_share(self.n_gpus, self.n_workers)}
         self._actor: Any = ray.remote(**needs)(_Worker)  # Ray's handles are not typed
         self._starting: dict[Any, Any] = {}  # the first answer awaited -> worker
-        self._late: set[Any] = set()  # those that a run has waited for in vain: no room, as a rule
+        self._late: set[Any] = set()  # those that a run waited for in vain, mostly for lack of room
         self._prepare: tuple[Any, ...] | None = None
         self._shared: tuple[Any, Any] | None = None  # the last data and its reference
         self._cohort = 1
-        self._failed_starts: list[str] = []  # why, since a worker last came up
+        self._failed_starts: list[str] = []  # reasons, since a worker last came up
         self._slots: dict[Any, SharedSlots | None] = {}
         self.workers: list[Any] = []
         for _ in range(self.n_workers):
             self._start()
 
     def share(self, data: Any) -> list[Any]:
-        """Put data into the object store, once in a row, and return its wrapped reference."""
+        """Put data into the object store, unless they were the last that were put there, and return
+        the reference, wrapped in a list."""
         if self._shared is None or self._shared[0] is not data:
             self._shared = (data, ray.put(data))
         return [self._shared[1]]  # in a list, so that Ray passes the reference itself
@@ -219,7 +220,7 @@ class RayPool:
     def prepare(self, build: BuildApp, data: Any, torch_threads: int) -> int:
         """Build an app on every worker, and on those that start later; return its cohort size.
 
-        Workers that an earlier run has given up are asked for again.
+        Workers that an earlier run gave up on are started again.
 
         Raises:
             PoolError: If no worker comes up.
@@ -227,9 +228,9 @@ class RayPool:
         self._failed_starts = []
         self._prepare = (build, self.share(data), torch_threads)
         starting, self._starting = self._starting.values(), {}
-        self.replace_dead(self.workers)  # or those at work for a run that has failed
+        self.replace_dead(self.workers)  # includes those still at work for a failed run
         everyone = [*self.workers, *starting]
-        self.workers, self._slots = [], {}  # some may be lent to what nobody waits for any more
+        self.workers, self._slots = [], {}  # of slots: some may be lent to abandoned work
         self._starting |= {worker.prepare.remote(*self._prepare): worker for worker in everyone}
         while len(self._starting) < self.n_workers:
             self._start()
@@ -237,7 +238,7 @@ class RayPool:
         return self._cohort
 
     def wait_for_workers(self) -> None:
-        """Wait until a worker is ready, and a while for the others, for each of them once.
+        """Wait until a worker is ready, then a while for the others, but for none of them twice.
 
         Raises:
             PoolError: If none comes up.
@@ -261,12 +262,12 @@ class RayPool:
             )
 
     def join_started(self, timeout_s: float = 0.0) -> list[Any]:
-        """Take in workers that have become ready and return them.
+        """Add workers that have become ready to the pool, and return them.
 
         Raises:
-            PoolError: If a node cannot run workers, or shall not: others there would fail as well.
-            RayTaskError: If the app cannot be built: another worker would fail as well. The worker
-                is there for the next app.
+            PoolError: If a node cannot or must not run workers: others there would fail as well.
+            RayTaskError: If the app cannot be built: other workers would fail as well. The worker
+                stays in the pool for the next app.
         """
         if not self._starting:
             return []
@@ -293,17 +294,17 @@ class RayPool:
         return joined
 
     def replace(self, worker: Any) -> None:
-        """Give up a worker that died or hangs, and ask for another."""
+        """Give up a worker that died or hangs, and start another."""
         if worker in self.workers:
             self.workers.remove(worker)
-            self._slots.pop(worker, None)  # it may write for a while yet
+            self._slots.pop(worker, None)  # not reused: it may still write
             ray.kill(worker)
             self._start()
 
     def replace_dead(self, idle: Iterable[Any]) -> list[Any]:
-        """Replace those of some idle workers that do not answer, and return them.
+        """Replace those of some idle workers that do not answer, and return these.
 
-        Workers die together, as with their node: handed to a dead one, a client would seem to have
+        Workers die together if their node does; a client handed to a dead worker would seem to have
         killed it.
         """
         answers = {worker.idle.remote(): worker for worker in idle}
@@ -323,7 +324,7 @@ class RayPool:
         if worker not in self._slots:
             try:
                 self._slots[worker] = SharedSlots(_node())
-            except (AttributeError, OSError):  # not Linux, or a limit on files
+            except (AttributeError, OSError):  # not Linux, or too many open files
                 self._slots[worker] = None
         return self._slots[worker]
 

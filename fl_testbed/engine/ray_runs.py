@@ -26,12 +26,12 @@ from fl_testbed.engine.run_writer import RunWriter
 from fl_testbed.scenario import AnyScenario, EngineSpec, Scenario
 from fl_testbed.scenario.own_specs import fresh_code
 
-BACKPRESSURE = 4  # rounds a worker may be ahead of the writer
+BACKPRESSURE = 4  # rounds that a worker may be ahead of the writer
 ATTEMPTS = 3  # before a run whose worker dies each time is given up
 
 
 def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: EngineSpec) -> None:
-    """Run scenarios on Ray, which starts once for all of them."""
+    """Run scenarios on Ray, which is started once for all of them."""
     with ray_to_itself(writer.scenario for writer in writers):
         pool = RayPool(engine.n_workers, engine.ray_address, gpus=engine.device != "cpu")
         check_device(writers[0].scenario, pool.n_gpus)
@@ -42,14 +42,15 @@ def run_on_ray(writers: Sequence[RunWriter], datasets: DatasetCache, engine: Eng
                 with writer.survived(), fresh_code(writer.scenario) as scenario:
                     try:
                         _run_spread(writer, scenario, datasets.get(scenario), pool)
-                    except RayTaskError as fault:  # its own text is a whole traceback
+                    except RayTaskError as fault:  # as text it is a whole traceback
                         writer.fail(fault.cause, _remote_traceback(fault))
 
 
 def _side_by_side(
     writers: Sequence[RunWriter], datasets: DatasetCache, engine: EngineSpec, n_workers: int
 ) -> bool:
-    """Whole runs side by side need no messages; they pay where there are enough, and room."""
+    """Whether whole runs go side by side. This needs no messages, and pays if there are enough runs
+    and memory for them; the scenario may decide otherwise."""
     if not writers[0].kind.spreads:
         return True
     if engine.parallel != "auto":
@@ -67,7 +68,7 @@ def _client_app(content: bytes, n_workers: int, dataset: Dataset) -> ClientApp:
 
 def _run_spread(writer: RunWriter, scenario: AnyScenario, dataset: Dataset, pool: RayPool) -> None:
     assert isinstance(scenario, Scenario)
-    # Before its own code does anything.
+    # Pickled before the user's own code does anything.
     content = cloudpickle.dumps(scenario)  # pyright: ignore[reportPrivateImportUsage]
     federation = build_federation(scenario, dataset)
     build = partial(_client_app, content, pool.n_workers)
@@ -83,7 +84,7 @@ def _run_spread(writer: RunWriter, scenario: AnyScenario, dataset: Dataset, pool
 
 
 def _remote_traceback(fault: RayTaskError) -> str:
-    """Return the traceback on the worker, without the colours that Ray puts in."""
+    """Return the worker's traceback, without the colours that Ray adds."""
     return Text.from_ansi(str(fault)).plain
 
 
@@ -93,14 +94,14 @@ class _Stream:
     def __init__(self, writer: RunWriter) -> None:
         self.writer = writer
         self.attempts = 0
-        """Workers that died over it since its last new round."""
+        """How many workers have died over this run since its last new round."""
         self.furthest = -1
         self.position: tuple[int, State | None] | None = None
         self.worker: Any = None
         self.refs: Any = None
 
     def start(self, worker: Any, dataset: Dataset, data: list[Any]) -> None:
-        """Begin, or go on after the last recorded round."""
+        """Begin the run on a worker, or continue it after the last recorded round."""
         if self.position is None:
             self.position = self.writer.begin(dataset)
         self.worker = worker
@@ -164,8 +165,8 @@ def _run_side_by_side(writers: Sequence[RunWriter], datasets: DatasetCache, pool
                 with stream.writer.survived():
                     stream.writer.record(record)
                     stream.position = (record.round_, record.state)
-                    if record.round_ > stream.furthest:  # not one that it did before
+                    if record.round_ > stream.furthest:  # not a repeated one
                         stream.furthest, stream.attempts = record.round_, 0
                     continue
-                pool.replace(stream.worker)  # it goes on with what cannot be written
+                pool.replace(stream.worker)  # it still computes rounds that cannot be written
             del streams[refs]

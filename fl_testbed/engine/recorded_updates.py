@@ -1,7 +1,7 @@
-"""Replies that a run keeps, and what another strategy makes of the very same ones.
+"""Replies that a run records, and what another strategy makes of the very same replies.
 
-What is recorded is what the strategy was sent, after attackers had their say: so a replay goes
-through all of the strategy's own checks, and the rule that the run used does again what it did.
+What is recorded is what the strategy received, forged updates included: so a replay goes through
+all of the strategy's own checks, and a replay of the run's own rule repeats what it did.
 """
 
 import json
@@ -39,18 +39,18 @@ from strategies.reports import metrics_in
 DType = Literal["float16", "float32"]
 ARRAYS, METRICS = "arrays", "metrics"
 REMEDY = "remove the folder to run it again"
-NO_ARRAYS = "needs one ArrayRecord, got 0"  # a strategy's complaint of what is not kept
+NO_ARRAYS = "needs one ArrayRecord, got 0"  # a strategy's complaint of unrecorded arrays
 
 
 class Recorder:
-    """Keeps a round's replies while they pass.
+    """Records a round's replies while they pass.
 
-    float32 keeps what clients sent. float16 keeps updates, each scaled by a power of two so that
-    none overflows or vanishes, and *replaces* what clients sent by what it kept: as if they had
-    sent half precision. So what the strategy sees is what a replay sees, with either.
+    float32 records what clients sent. float16 records updates, each scaled by a power of two so
+    that none overflows or vanishes, and *replaces* what clients sent by what it recorded, as if
+    they had sent half precision. So with either, the strategy sees what a replay will see.
 
     Args:
-        dtype: Which of the two.
+        dtype: ``float16`` or ``float32``.
         start: The model that clients were sent.
     """
 
@@ -61,12 +61,12 @@ class Recorder:
         self._rows: dict[int, np.ndarray] = {}
 
     def passing(self, replies: Iterable[Message]) -> Iterator[Message]:
-        """Yield replies, and keep them."""
+        """Yield replies, and record them."""
         for reply in replies:
             yield self._kept(reply)
 
     def content(self) -> bytes:
-        """Return the round as a safetensors file: clients by id, and the model they were sent."""
+        """Return the round as a safetensors file: replies by client id, and the model sent."""
         order = sorted(self._clients)
         tensors = {f"start/{name}": value for name, value in state_dict_of(self._start).items()}
         rows = [self._rows[client] for client in order if client in self._rows]
@@ -75,9 +75,9 @@ class Recorder:
         tensors["rows"] = torch.from_numpy(stacked)
         replies = [{"client": client, **self._clients[client]} for client in order]
         slices = {name: [at.start, at.stop] for name, (_, at) in self._layout.pieces.items()}
-        names = list(self._start)  # safetensors keeps an order of its own
+        names = list(self._start)  # in order, which safetensors does not keep
         round_ = {"replies": replies, "names": names, "slices": slices}
-        # One entry: of several, safetensors would draw the order, and so the bytes.
+        # A single entry: safetensors writes several in random order, so that bytes would differ.
         return save(tensors, {"round": json.dumps(round_)})
 
     def _kept(self, reply: Message) -> Message:
@@ -118,7 +118,7 @@ def restored(start: np.ndarray, halves: np.ndarray, exponent: int) -> np.ndarray
 
 
 def recorded_bytes(scenario: Scenario, n_parameters: int) -> int:
-    """Return how much a run records on disk: all replies and the models they answer."""
+    """Return the bytes that a run records on disk: all replies and the models they answer."""
     if scenario.record_updates is None:
         return 0
     width = np.dtype(scenario.record_updates.dtype).itemsize
@@ -129,7 +129,7 @@ class Recorded:
     """One round as recorded.
 
     Raises:
-        DataError: If the file is not whole.
+        DataError: If the file is damaged or no recorded round.
     """
 
     def __init__(self, file: Path) -> None:
@@ -137,7 +137,7 @@ class Recorded:
             with safe_open(file, framework="pt") as opened:
                 round_ = json.loads(opened.metadata()["round"])
             tensors = load_file(file)
-        except (SafetensorError, TypeError, KeyError, ValueError) as fault:  # another's, or damaged
+        except (SafetensorError, TypeError, KeyError, ValueError) as fault:  # not ours, or damaged
             raise DataError(f"{file.name} is no recorded round ({fault}): {REMEDY}") from None
         self.start = record_of({name: tensors[f"start/{name}"].numpy() for name in round_["names"]})
         self.replies = {reply["client"]: reply for reply in round_["replies"]}
@@ -147,7 +147,7 @@ class Recorded:
         self._flat = self._layout.flattened(self.start)
 
     def outcome(self, client: int) -> Outcome:
-        """Return what a client answered."""
+        """Return a client's recorded answer."""
         reply = self.replies[client]
         if "error" in reply:
             return Outcome(client, None, reply["error"], RecordDict())
@@ -160,13 +160,14 @@ class Recorded:
         return Outcome(client, content, "", RecordDict())
 
     def restore_complaint(self, entry: ClientEntry) -> None:
-        """Say what was wrong with arrays that are not kept, as they could not be used."""
+        """Put the original complaint about unusable arrays, which were not recorded, into the
+        ledger's entry."""
         complaint = self.replies.get(entry.client, {}).get("complaint", NO_ARRAYS)
         entry.status = entry.status.replace(NO_ARRAYS, complaint)
 
 
 class ReplayGrid(ClientGrid):
-    """Clients that answer what they answered before."""
+    """Clients that give their recorded answers again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,16 +186,16 @@ class ReplayGrid(ClientGrid):
 def replayed(folder: Path, scenario: Scenario, federation: Federation) -> Iterator[RoundLedger]:
     """Yield the ledger of what the scenario's strategy makes of each recorded round.
 
-    The models are the run's own, round by round: whom the strategy hears does not change what
-    clients are sent next. What a strategy remembers from round to round is its own.
+    Every round starts from the model that the run had then: whom the replayed strategy hears does
+    not change what clients are sent next. Its memory from round to round is its own.
 
     Args:
-        folder: Of the run that recorded its updates.
-        scenario: The run's, with another strategy perhaps.
-        federation: The run's.
+        folder: The folder of the run that recorded its updates.
+        scenario: The run's scenario, perhaps with another strategy.
+        federation: The run's federation.
 
     Raises:
-        DataError: If a round's file is missing or not whole, or ``clients.csv`` is damaged.
+        DataError: If a round's file is missing or damaged, or ``clients.csv`` is.
     """
     limit_threads(scenario.torch_threads)
     grid = ReplayGrid()  # first: it makes this process Flower's server, and Flower's log quiet
@@ -210,7 +211,7 @@ def replayed(folder: Path, scenario: Scenario, federation: Federation) -> Iterat
             raise DataError(f"{file.name} is missing: {REMEDY}")
         recorded = grid.recorded = Recorded(file)
         asked = clients.loc[clients["round"] == round_, "client"]
-        grid.sample = sorted({*asked, *recorded.replies})  # some may never have answered
+        grid.sample = sorted({*asked, *recorded.replies})  # some clients may never have answered
         messages = strategy.configure_train(round_, recorded.start, ConfigRecord(), grid)
         strategy.aggregate_train(round_, grid.send_and_receive(messages))
         ledger = strategy.ledger

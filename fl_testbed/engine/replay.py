@@ -1,4 +1,4 @@
-"""Other rules on the very updates that a run recorded: whom would each have heard?"""
+"""Applies other rules to the very updates that a run recorded: whom would each have heard?"""
 
 import hashlib
 import math
@@ -21,23 +21,23 @@ from fl_testbed.scenario.own_specs import fresh_code
 from fl_testbed.scenario.places import REPLAY
 from strategies.aggregation import TooFewClientsError
 
-REPLAYED = "replay_of.sha256"  # which run it is the replay of, by its clients.csv
-FREE = ("variant", "strategy", "record_updates")  # what a replay may have otherwise than its run
+REPLAYED = "replay_of.sha256"  # names the replayed run by a digest of its clients.csv
+FREE = ("variant", "strategy", "record_updates")  # keys in which a replay may differ from its run
 
 
 def replay(
     runs: Sequence[Path], settings: Sequence[str], options: Options
 ) -> list[tuple[Path, bool]]:
-    """Replay runs under changed settings; a replay that is there already is not made again.
+    """Replay runs under changed settings; replays that exist already are not made again.
 
     Settings that give several strategies, by ``variants`` or a ``sweep``, give a replay for each.
 
     Returns:
-        The folder of each replay, and whether its ``clients.csv`` is the run's own.
+        The folder of each replay, and whether its ``clients.csv`` equals the run's, byte by byte.
 
     Raises:
         ScenarioError: If a run has recorded nothing or its record is broken, a setting changes more
-            than the strategy, there are no data, or a replay's folder is another's.
+            than the strategy, data are missing, or a replay's folder holds something else.
     """
     replays: list[tuple[Path, Scenario]] = []
     faults = []
@@ -65,7 +65,7 @@ def replay(
 
 
 def _check_targets(replays: Sequence[tuple[Path, Scenario]], options: Options) -> list[AnyScenario]:
-    """Return the scenarios whose replays are not there yet."""
+    """Return the scenarios whose replays have yet to be made."""
     sources: dict[Path, Path] = {}
     faults = []
     for source, scenario in replays:
@@ -94,18 +94,19 @@ def _check_targets(replays: Sequence[tuple[Path, Scenario]], options: Options) -
 
 
 def _digest(source: Path) -> str:
-    """Tell a run from others of the same scenario, made by other code or on another device."""
+    """Return what tells a run from others of the same scenario, made by other code or on another
+    device: the digest of its ``clients.csv``."""
     return hashlib.sha256((source / "clients.csv").read_bytes()).hexdigest() + "\n"
 
 
 def _changed(folder: Path, settings: Sequence[str]) -> list[Scenario]:
-    """Return what a run's replays are of, each with a variant's name of its own."""
+    """Return the scenarios of a run's replays, each named as a variant of its own."""
     path = folder / "scenario.yaml"
     (own,) = load_scenarios(path)
     changed = [_replayable(folder, own, scenario) for scenario in load_scenarios(path, settings)]
     names = [label_of_settings(settings) or "same"]
     if any(text.lstrip().startswith(EXPANSION_KEYS) for text in settings):
-        names = [scenario.variant for scenario in changed]  # they name what they give
+        names = [scenario.variant for scenario in changed]  # these settings name their variants
     return [
         scenario.model_copy(update={"variant": f"{own.variant},{REPLAY}{name}"})
         for scenario, name in zip(changed, names, strict=True)
@@ -113,7 +114,7 @@ def _changed(folder: Path, settings: Sequence[str]) -> list[Scenario]:
 
 
 def _replayable(folder: Path, own: AnyScenario, scenario: AnyScenario) -> Scenario:
-    """Return a changed scenario if nothing but the strategy is another."""
+    """Return a changed scenario; refuse it if more than the strategy has changed."""
     if not isinstance(own, Scenario) or not isinstance(scenario, Scenario):
         raise ScenarioError(Fault(str(folder), "", "holds no federated run: nothing was sent"))
     before, after = (

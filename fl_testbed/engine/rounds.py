@@ -1,4 +1,4 @@
-"""The round loop of one run, and the rows that it leaves in the tables."""
+"""The round loop of one run, and the rows that it adds to the tables."""
 
 from collections.abc import Iterator, Sequence
 from time import perf_counter
@@ -69,7 +69,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 class Run:
-    """One scenario on one grid. It computes; whoever iterates over it writes."""
+    """One scenario on one grid. It only computes; the consumer of :meth:`rounds` writes."""
 
     def __init__(self, scenario: Scenario, federation: Federation, grid: ClientGrid) -> None:
         limit_threads(scenario.torch_threads)
@@ -100,11 +100,11 @@ class Run:
         """Yield a record for each round; round 0 is the initial model.
 
         Args:
-            done: The last round that is recorded already.
-            state: The state of its record.
+            done: The last round that is recorded already; -1 if there is none.
+            state: The state of that round's record.
 
         Raises:
-            TooFewClientsError: If a round has too few usable replies and the scenario says stop.
+            TooFewClientsError: If a round has too few usable replies and the scenario says to stop.
         """
         if state is not None:
             self._load_state(state)
@@ -148,7 +148,7 @@ class Run:
         grid.dropouts = self._sampler.dropouts(round_)
         grid.keep_order = self._strategy.keeps_running_sum(len(grid.sample), self._n_parameters)
         recording = self._scenario.record_updates
-        # A rule that is tried on the record later may ask for losses.
+        # A rule that a replay applies to the recorded replies may need losses.
         config = ConfigRecord({} if recording is None else {"report-loss": True})
         messages = list(self._strategy.configure_train(round_, self._arrays, config, grid))
         self._note_unread(config)
@@ -161,11 +161,11 @@ class Run:
         grid.end_round()
         self._sampler.note(self._strategy.ledger or RoundLedger(round_))
         if arrays is not None:
-            # Clients do not test it: the engine does.
+            # Clients are not asked to test the model: the engine tests it itself.
             self._arrays = in_types_of(self._arrays, arrays)
 
     def _note_unread(self, config: ConfigRecord) -> None:
-        """Say so the first time that a strategy tells clients what these do not read."""
+        """Note, the first time only, that the strategy sends settings that our clients ignore."""
         if unread := set(config) - CONFIG - self._unread:
             self._unread |= unread
             where = f"{self._scenario.variant} seed {self._scenario.seed}"
@@ -176,8 +176,8 @@ class Run:
             )
 
     def _learn(self, round_: int, messages: Sequence[Message]) -> None:
-        """Let attackers learn from the model in the messages, and tell them all: no strategy sees
-        it."""
+        """Let attackers learn from the model in the messages, and add what they learnt to all
+        messages, unseen by the strategy."""
         there = [client for client in self._grid.sample if client not in self._grid.dropouts]
         received = state_dict_of(self._arrays)
         self._learnt = self._federation.poison.learn(
@@ -189,7 +189,7 @@ class Run:
                 message.content[LEARNT] = told
 
     def _complaints(self, round_: int) -> list[str]:
-        """Say so the first time that clients fail or a round moves nothing: more may follow."""
+        """Say, the first time only, that clients failed or a round left the model unchanged."""
         ledger = self._strategy.ledger
         if ledger is None or self._has_complained:
             return []

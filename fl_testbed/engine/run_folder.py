@@ -1,4 +1,4 @@
-"""A run's folder: plain files that any tool can open, written so that a kill loses no round."""
+"""A run's folder: plain files for any tool, written so that killing a run loses no round."""
 
 import csv
 import json
@@ -21,15 +21,15 @@ from fl_testbed.metrics import GroupAccuracy
 
 Row = tuple[Any, ...]
 State = dict[str, Tensor]
-"""All that a run needs to go on after a record, as named tensors."""
+"""All that a run needs in order to continue after a record, as named tensors."""
 CHECKPOINT = "checkpoint/state.safetensors"
 MODEL = "model.safetensors"
 ARRAYS = "arrays/"
-"""Before the names of the model's tensors in a state."""
-MOST_KEPT = 6  # times the model: the server's memory as a rule, and not what all clients remember
+"""Prefix of the names of the model's tensors in a state."""
+MOST_KEPT = 6  # times the model's size: enough for most servers' memory, not for all clients'
 FAILURE = "failure.json"
 UPDATES = "updates"
-SYNCING = ThreadPoolExecutor(16)  # threads that wait for the disk
+SYNCING = ThreadPoolExecutor(16)  # its threads wait for the disk
 
 
 def updates_file(round_: int) -> str:
@@ -38,7 +38,7 @@ def updates_file(round_: int) -> str:
 
 
 class Evaluated(Protocol):
-    """What whoever watches a run is told of a model."""
+    """The figures of a model that the progress display needs."""
 
     @property
     def groups(self) -> GroupAccuracy:
@@ -47,7 +47,7 @@ class Evaluated(Protocol):
 
     @property
     def attack_success_rate(self) -> float:
-        """That of the first poison; NaN where none is after anything but damage."""
+        """That of the first poison with a goal; NaN if no poison has one (mere damage is none)."""
         ...
 
     @property
@@ -57,7 +57,7 @@ class Evaluated(Protocol):
 
 
 class Record(NamedTuple):
-    """What a round leaves behind; a run on pooled data is one record."""
+    """What a round leaves to be written; a run on pooled data is one record."""
 
     round_: int
     tables: dict[str, list[Row]]
@@ -65,9 +65,9 @@ class Record(NamedTuple):
     state: State
     evaluation: Evaluated | None
     updates: bytes = b""
-    """What clients sent, as a file, where the scenario wants it recorded."""
+    """What clients sent, as the content of a file, if the scenario wants it recorded."""
     notes: tuple[str, ...] = ()
-    """What was decided on the way: devices, sizes of cohorts."""
+    """Decisions of the engine, such as devices and sizes of cohorts."""
 
 
 class RunFolder:
@@ -79,15 +79,15 @@ class RunFolder:
         self.ownership = Ownership(path)
 
     def release(self) -> None:
-        """Let others write this run, and close what it has left open."""
-        with suppress(OSError):  # of a full disk, as its run has said
+        """Let others write this run, and close files that are still open."""
+        with suppress(OSError):  # the disk is full: the run has failed with that already
             self.close()
         self.ownership.release()
 
     def read(self, name: str) -> str | None:
         """Return a file's text, or None if it is not there."""
         try:
-            return (self.path / name).read_text("utf-8", "replace")  # of a damaged one
+            return (self.path / name).read_text("utf-8", "replace")  # if damaged
         except FileNotFoundError:
             return None
 
@@ -96,10 +96,10 @@ class RunFolder:
         self.write_bytes(name, text.encode())
 
     def write_bytes(self, name: str, content: bytes, *counted_on: TextIO) -> None:
-        """Write a file whole or not at all, and not before others last that it counts on."""
+        """Write a file whole or not at all, once the files that it relies on are safely on disk."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        # One process has a run's folder to itself; in a sweep's, several may write at once.
+        # Only one process writes a run's folder, but several may write a sweep's at once.
         own = "" if self.ownership.is_held else f".{token_hex(4)}"
         partial = target.with_name(f"{target.name}{own}.partial")
         with partial.open("wb") as file:
@@ -117,7 +117,7 @@ class RunFolder:
 
     def start(self, columns: Mapping[str, Sequence[str]]) -> None:
         """Begin with empty tables of the given columns."""
-        tables = (path.name for path in self.path.glob("*.csv"))  # another run may have had more
+        tables = (path.name for path in self.path.glob("*.csv"))  # an earlier run may have had more
         for stale in ("summary.json", MODEL, FAILURE, CHECKPOINT, *tables):
             (self.path / stale).unlink(missing_ok=True)
         rmtree(self.path / UPDATES, ignore_errors=True)
@@ -126,11 +126,11 @@ class RunFolder:
             self.append(name, [tuple(headings)])
 
     def resume(self, columns: Mapping[str, Sequence[str]]) -> tuple[int, State]:
-        """Take up the last checkpoint: cut the tables to it and return its round and tensors.
+        """Resume from the last checkpoint: cut the tables to it, and return its round and tensors.
 
         Raises:
-            ValueError: If the checkpoint is damaged, a table is missing or has lost rows that it
-                counts, or tables have other columns than these.
+            ValueError: If the checkpoint is damaged, a table is missing or shorter than the
+                checkpoint says, or tables have other columns than these.
         """
         (self.path / FAILURE).unlink(missing_ok=True)
         try:
@@ -138,7 +138,7 @@ class RunFolder:
                 position = json.loads(file.metadata()["position"])
             round_, sizes = int(position["round"]), dict(position["bytes"])
             state = _tensors_of(self.path / CHECKPOINT)
-            if not any(name.startswith(ARRAYS) for name in state):  # the run was done
+            if not any(name.startswith(ARRAYS) for name in state):  # of a finished run
                 model = _tensors_of(self.path / MODEL)
                 state |= {f"{ARRAYS}{name}": tensor for name, tensor in model.items()}
         except (SafetensorError, ValueError, LookupError, TypeError) as fault:
@@ -154,23 +154,23 @@ class RunFolder:
             table = self._tables[name] = path.open(
                 "r+", encoding="utf-8", errors="replace", newline=""
             )
-            if table.seek(0, os.SEEK_END) < size:  # a machine that went down may forget them
+            if table.seek(0, os.SEEK_END) < size:  # a machine's crash may lose rows
                 raise _cannot_resume(path, "is shorter than its checkpoint says")
             table.seek(0)
             if table.readline().rstrip("\n") != ",".join(headings):
                 raise _cannot_resume(path, "has other columns, as another version began this run")
             table.truncate(size)  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
-        (self.path / "summary.json").unlink(missing_ok=True)  # of fewer rounds
+        (self.path / "summary.json").unlink(missing_ok=True)  # that of fewer rounds
         return round_, state
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether the run was begun and can be resumed."""
+        """Whether the folder has a checkpoint to resume from."""
         return (self.path / CHECKPOINT).is_file()
 
     def record(self, record: Record, *, lasts: bool = True) -> None:
-        """Add a record's rows; if it lasts, a resume goes on after it."""
+        """Add a record's rows; if it ``lasts``, also write a checkpoint to resume from."""
         for name, rows in record.tables.items():
             self.append(name, rows)
         if record.updates:
@@ -193,7 +193,8 @@ class RunFolder:
     def finish(self, state: State, summary: dict[str, Any], *, may_go_on: bool = False) -> None:
         """Write the final model and, last of all, the summary, which marks the run as done.
 
-        What else more rounds would need is kept, if it is not far larger than the model.
+        If the run ``may_go_on``, the rest of the state that more rounds would need is kept, unless
+        it is far larger than the model.
         """
         model = {k.removeprefix(ARRAYS): v for k, v in state.items() if k.startswith(ARRAYS)}
         others = {k: v for k, v in state.items() if not k.startswith(ARRAYS)}
@@ -211,14 +212,14 @@ class RunFolder:
         self.release()
 
     def fail(self, reason: str, traceback: str) -> None:
-        """Keep what was done, and say why there is no more; a resume tries again."""
+        """Keep what was done, and record why the run failed; resuming it tries again."""
         self.close()
         self.log(traceback.rstrip())
         self.write_json(FAILURE, {"reason": reason})
 
     def close(self) -> None:
-        """Close the tables, all of them even if one cannot be written, and make them last: the
-        summary that follows says that the run is done."""
+        """Close all tables, even if one cannot be written, and force them to disk: the summary that
+        follows says that the run is done."""
         with ExitStack() as tables:
             opened = [tables.enter_context(table) for table in self._tables.values()]
             self._tables = {}
@@ -226,14 +227,14 @@ class RunFolder:
 
 
 def _sync(*files: IO[Any]) -> None:
-    """Make files last, all at once: a disk takes hardly longer over them than over one."""
+    """Force files to disk, all at once: that takes hardly longer than a single file."""
     for file in files:
         file.flush()
     list(SYNCING.map(os.fsync, [file.fileno() for file in files]))
 
 
 def _tensors_of(file: Path) -> State:
-    """Return a file's tensors, copied: Windows replaces no file that is mapped into memory."""
+    """Return copies of a file's tensors: Windows cannot replace a file that is memory-mapped."""
     return {name: tensor.clone() for name, tensor in load_file(file).items()}
 
 
@@ -246,7 +247,7 @@ def _size(state: Mapping[str, Tensor]) -> int:
 
 
 def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors of which no two share memory, as safetensors wants them."""
+    """Return contiguous tensors, no two of which share memory, as safetensors requires."""
     apart: dict[str, Tensor] = {}
     used: set[int] = set()
     for name, tensor in state.items():

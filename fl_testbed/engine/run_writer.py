@@ -1,4 +1,4 @@
-"""One run of a command: what it leaves in its folder, and whoever is told of it."""
+"""Writes one run of a command into its folder, and reports it to progress and trackers."""
 
 import errno
 import traceback
@@ -22,11 +22,11 @@ from fl_testbed.scenario.own_specs import own_specs
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.aggregation import TooFewClientsError
 
-DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of all runs' disk
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # these concern all runs
 
 
 class Kind(Protocol):
-    """What runs of one kind of scenario do: how they are checked, computed and summed up."""
+    """How runs of one kind of scenario are checked, computed and summed up."""
 
     @property
     def spreads(self) -> bool:
@@ -44,7 +44,7 @@ class Kind(Protocol):
     def records(
         self, dataset: Dataset, scenario: Any, done: int, state: State | None, /
     ) -> Iterator[Record]:
-        """Compute a run and yield its records, of rounds after ``done``, in this process."""
+        """Compute a run in this process, and yield the records of the rounds after ``done``."""
         ...
 
     def summarise(self, folder: Path, scenario: Any, /) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Kind(Protocol):
 
 
 class RunWriter:
-    """Writes one run's folder from the records that the run yields, wherever it computes."""
+    """Writes one run's folder from the run's records, wherever these are computed."""
 
     def __init__(
         self, scenario: AnyScenario, options: Options, progress: Progress, kind: Kind
@@ -62,18 +62,19 @@ class RunWriter:
         self.folder = run_folder(options.out, scenario)
         self._options, self._progress = options, progress
         self.failure: str | None = None
-        """Why there is no summary, if there is none."""
+        """Why the run has no summary; None if it has not failed."""
         self._trackers: list[Tracker] = []
-        self._round = -1  # the last that is recorded
+        self._round = -1  # the last one recorded
 
     def begin(self, dataset: Dataset) -> tuple[int, State | None]:
         """Open the folder; return the last round that is recorded in it, and its state.
 
         Args:
-            dataset: What the run is on; a run on other data is not gone on with.
+            dataset: The run's data; an earlier run on other data is not resumed.
 
         Raises:
-            TakenError: If another command has it, or had it since :func:`check_folders` looked.
+            TakenError: If another command is writing the run, or has done so since
+                :func:`check_folders` looked.
         """
         folder, scenario = self.folder, self.scenario
         self._take()
@@ -82,12 +83,12 @@ class RunWriter:
         if is_same and goes_on(folder, scenario, self._options):
             round_, state = folder.resume(columns)
             folder.log(f"resumed after round {round_}")
-        else:  # before the scenario: what is there may be another's
+        else:  # before scenario.yaml: clears another run's files
             folder.start(columns)
             round_, state = -1, None
         folder.write("scenario.yaml", own)
         for spec in own_specs(scenario):
-            if spec.code.source is not None:  # beside the scenario, so that this can be run again
+            if spec.code.source is not None:  # beside scenario.yaml, which can then be run again
                 folder.write_bytes(spec.code.path.name, spec.code.source)
         if scenario.init is not None:
             folder.write_bytes(COPY, scenario.init.content)
@@ -104,10 +105,10 @@ class RunWriter:
         return round_, state
 
     def _take(self) -> None:
-        """Claim the folder, and see what another command has made of it before it was this one's.
+        """Claim the folder, and check what other commands did in it before the claim.
 
         Raises:
-            TakenError: If it is another's, or is no more to be run.
+            TakenError: If another command has it, or the run need not be run any more.
         """
         if not self.folder.ownership.claim():
             return
@@ -121,7 +122,7 @@ class RunWriter:
 
     @contextmanager
     def survived(self) -> Iterator[None]:
-        """Record what goes wrong inside as this run's failure, unless it concerns all runs."""
+        """Record an error inside the block as this run's failure, unless it concerns all runs."""
         try:
             yield
         except PoolError:
@@ -138,7 +139,7 @@ class RunWriter:
     def fail(self, fault: BaseException, traceback_text: str) -> None:
         """Record that the run failed, and why."""
         text = str(fault)
-        readable = TooFewClientsError | OwnCodeError | NobodyHeardError  # these say what to do
+        readable = TooFewClientsError | OwnCodeError | NobodyHeardError  # texts say what to do
         if not isinstance(fault, readable):
             text = f"{type(fault).__name__}: {text}"
         elif isinstance(fault, TooFewClientsError):
@@ -147,7 +148,7 @@ class RunWriter:
         reason, self._state = when + " ".join(text.split()), None
         told = f"failed {reason}" if when else f"failed: {reason}"
         self.failure = f"the run {told}"
-        # It may be this folder that cannot be written, or another command's since it was looked at.
+        # The folder itself may be unwritable, or another command may have taken it meanwhile.
         with suppress(OSError, TakenError):
             self._take()
             self.folder.ownership.check()
@@ -162,14 +163,14 @@ class RunWriter:
         """Write records as they come, and the summary after the last."""
         for record in records:
             self.record(record)
-            del record  # its state may be as large as all updates: one is enough
+            del record  # its state may be as large as all updates: hold no second one
         self.finish()
 
     def record(self, record: Record) -> None:
         """Write one record.
 
         Raises:
-            TakenError: If another command writes this run by now.
+            TakenError: If another command has begun to write this run.
         """
         self.folder.ownership.check()
         if self._trackers:
@@ -181,7 +182,7 @@ class RunWriter:
             for tracker in list(self._trackers):
                 with self._untracked_on_error(tracker):
                     tracker.round(record.round_, tables)
-        self._state = None  # the one before
+        self._state = None  # frees the previous one
         round_, every = record.round_, self.scenario.engine.checkpoint_every
         lasts = round_ % every == 0 or round_ == self.scenario.rounds
         self.folder.record(record, lasts=lasts)
@@ -191,7 +192,7 @@ class RunWriter:
 
     @contextmanager
     def _untracked_on_error(self, *trackers: Tracker) -> Iterator[None]:
-        """Go on without a tracker that fails: it is no part of the result."""
+        """Go on without a tracker that fails: results do not depend on it."""
         try:
             yield
         except TrackerError as fault:
@@ -212,10 +213,10 @@ class RunWriter:
         """Write the final model and the summary.
 
         Raises:
-            TakenError: If another command writes this run by now.
+            TakenError: If another command has begun to write this run.
         """
         self.folder.ownership.check()
-        state, self._state = self._state, None  # a sweep has thousands of these
+        state, self._state = self._state, None  # freed: a sweep has thousands of these
         assert state is not None
         self.folder.close()
         summary = self.kind.summarise(self.folder.path, self.scenario)
@@ -231,4 +232,4 @@ class RunWriter:
 
 
 Compute = Callable[[RunWriter, Any, Dataset], None]
-"""Computes a run and writes it: the writer's scenario, with its own code run anew."""
+"""Computes and writes a run; its scenario is the writer's, with the user's own code run anew."""

@@ -1,4 +1,4 @@
-"""Which clients take part in a round, and who of them drops out."""
+"""Which clients take part in a round, and which of them drop out."""
 
 import math
 
@@ -14,7 +14,7 @@ from strategies.ledger import RoundLedger
 from strategies.randomness import Purpose, generator
 
 LAST_KNOWN = ("losses", "weights")
-"""What a user's own selection can be told of rounds before, one number for each client."""
+"""What a user's own selection can be told of earlier rounds, one number for each client."""
 
 
 class Sampler:
@@ -46,7 +46,7 @@ class Sampler:
         return sorted([*honest.tolist(), *drawn.tolist()])
 
     def dropouts(self, round_: int) -> set[int]:
-        """Return the ids of the clients whose reply would be lost in a round."""
+        """Return the ids of all clients whose reply would be lost in a round, sampled or not."""
         clients = self._scenario.clients
         if clients.dropout is None and clients.dropout_of is None:
             return set()
@@ -55,7 +55,7 @@ class Sampler:
         return set(np.flatnonzero(drawn < shares).tolist())
 
     def note(self, ledger: RoundLedger) -> None:
-        """Keep what a round showed of its clients."""
+        """Keep the loss and the weight of each client of a round, for a user's own selection."""
         for entry in ledger.clients:
             believed = entry.believed_loss
             loss = entry.train_loss if math.isnan(believed) else believed
@@ -64,9 +64,9 @@ class Sampler:
                     self._last_known[name][entry.client] = value
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what a selection is told of rounds before."""
+        """Return what a user's own selection is told of earlier rounds."""
         return {name: torch.from_numpy(last.copy()) for name, last in self._last_known.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         self._last_known = {name: last.numpy().copy() for name, last in state.items()}

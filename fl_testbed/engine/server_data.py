@@ -1,4 +1,4 @@
-"""What a server does with models: it trains and judges them on data of its own, and asks them."""
+"""What a server does with models: trains and judges them on its own data, and queries them."""
 
 from functools import cached_property, lru_cache, partial
 
@@ -19,24 +19,24 @@ from strategies.shapes import CPU
 
 
 class ServerData:
-    """The server's own data: it trains on them as a client would, and judges models by them."""
+    """The server's own data, on which it trains as a client would, and judges models."""
 
     def __init__(
         self, scenario: Scenario, federation: Federation, device: torch.device = CPU
     ) -> None:
         self._scenario, self._federation, self._device = scenario, federation, device
         draw = partial(random_inputs, federation.dataset.input_shape, scenario.seed, device)
-        self._random_inputs = lru_cache(maxsize=1)(draw)  # a round asks many models
+        self._random_inputs = lru_cache(maxsize=1)(draw)  # a round queries many models
 
     def train(self, arrays: ArrayRecord, server_round: int) -> ArrayRecord:
-        """Return the arrays after training."""
+        """Train a model on the server's data, and return its arrays."""
         model = self._load(arrays)
         rng = generator(self._scenario.seed, Purpose.SERVER_TRAINING, server_round)
         train(model, self._shard, self._scenario.training_in(server_round), rng)
         return ArrayRecord(model.state_dict())  # on the host
 
     def evaluate(self, arrays: ArrayRecord) -> tuple[float, float, float]:
-        """Return the error rate, the mean loss and the mean probability of the label."""
+        """Return a model's error rate, mean loss, and mean probability of the true label."""
         logits = logits_of(self._load(arrays), self._shard.inputs)
         labels = self._shard.labels
         wrong = classes_in(logits) != labels
@@ -45,11 +45,11 @@ class ServerData:
         return wrong.double().mean().item(), losses.mean().item(), confidence
 
     def respond(self, arrays: ArrayRecord, n_inputs: int, server_round: int) -> Tensor:
-        """Return the outputs on random inputs of [0, 1), those of a round: this needs no data."""
+        """Return a model's outputs on the round's random inputs in [0, 1): this needs no data."""
         return logits_of(self._load(arrays), self._random_inputs(n_inputs, server_round))
 
     def represent(self, arrays: ArrayRecord) -> Tensor:
-        """Return what the output layer is given on the server's data."""
+        """Return the inputs of a model's output layer on the server's data."""
         return last_hidden(self._load(arrays), self._shard.inputs)
 
     @cached_property
@@ -68,6 +68,6 @@ class ServerData:
 def random_inputs(
     shape: tuple[int, ...], seed: int, device: torch.device, n_inputs: int, server_round: int
 ) -> Tensor:
-    """Return inputs of a shape, uniform in [0, 1): the same ones all round."""
+    """Return inputs of a shape, uniform in [0, 1), that are the same for a whole round."""
     rng = generator(seed, Purpose.PROBE, server_round)
     return torch.from_numpy(rng.random((n_inputs, *shape), dtype=np.float32)).to(device)

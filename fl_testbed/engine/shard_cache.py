@@ -11,11 +11,11 @@ CACHE_SHARE = 0.25  # of a GPU's memory
 
 
 class ShardCache:
-    """Keeps shards on a device, those used last, as far as they fit.
+    """Keeps the most recently used shards on a device, as many as fit.
 
     Args:
-        make: Returns a client's shard on the host, clean or as its attack left it.
-        device: Where to keep it.
+        make: Returns a client's shard on the host, clean or poisoned, by client and whether clean.
+        device: Where to keep shards.
         capacity: Bytes to keep at most.
     """
 
@@ -30,7 +30,7 @@ class ShardCache:
         """Return a client's shard on the device."""
         key = client, clean
         if key in self._shards:
-            self._shards[key] = self._shards.pop(key)  # now the one used last
+            self._shards[key] = self._shards.pop(key)  # now the most recently used
             return self._shards[key]
         shard = self._make(client, clean).to(self._device)
         self._bytes += _bytes_of(shard)

@@ -1,8 +1,8 @@
-"""Replies of workers on the driver's node, through memory that both sides have mapped.
+"""Replies of workers on the driver's node, passed through memory that both sides have mapped.
 
-Ray's object store costs every message about 2 ms of CPU time, whatever its size. A slot costs the
-copy alone. The memory is a file without a name (memfd_create): it is gone when the last process
-that holds it ends, however that ends.
+Ray's object store costs every message about 2 ms of CPU time, whatever its size; a slot costs only
+the copy. The memory is a file outside any folder (memfd_create), which is gone when the last
+process that holds it ends, even if that is killed.
 """
 
 import mmap
@@ -20,9 +20,9 @@ from ray import cloudpickle
 
 from fl_testbed.engine.client_work import Outcome
 
-SLOT_BYTES = 64 * 2**20  # of address space: memory is taken only as far as it is written
-N_SLOTS = 4  # of a worker: two for chunks in flight, two for what the driver still looks at
-SMALLEST = 4096  # bytes of an array that is worth a place of its own
+SLOT_BYTES = 64 * 2**20  # of address space: only what is written takes memory
+N_SLOTS = 4  # per worker: two for chunks in flight, two that the driver still reads
+SMALLEST = 4096  # bytes; smaller arrays are not worth a place of their own
 ALIGNED = 64  # bytes, as vector instructions like them
 
 
@@ -46,7 +46,7 @@ class Slot(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """What is left of a reply's content whose arrays are in a slot."""
+    """The rest of a reply's content whose arrays are in a slot."""
 
     pickled: bytes
     places: tuple[tuple[int, int], ...]
@@ -58,21 +58,21 @@ class Replies(NamedTuple):
 
     outcomes: list[Outcome]
     packed: list[Packed]
-    """The outcomes' contents; empty where they still have them themselves."""
+    """The outcomes' contents; empty where the outcomes still hold them."""
 
 
 class SharedSlots:
     """The driver's side: slots that one worker writes and the driver reads.
 
-    A slot is lent with a chunk and free again once nothing refers to an array in it. No two workers
-    share slots: one that is given up may write into its own as long as it lives.
+    A slot is lent with a chunk, and is free again once nothing refers to an array in it. Workers do
+    not share slots: one that has been given up may write into its own as long as it lives.
 
     Args:
         node: Ray's id of this node.
 
     Raises:
         AttributeError: If the system has no such memory.
-        OSError: If it gives none.
+        OSError: If the system refuses to provide it.
     """
 
     def __init__(self, node: str) -> None:
@@ -85,7 +85,8 @@ class SharedSlots:
         self._free = list(range(N_SLOTS))
 
     def lend(self) -> Slot | None:
-        """Return a slot, the one that was free last: its memory is there already."""
+        """Return the slot that was freed last, as its memory is allocated already; None if all are
+        lent."""
         if not self._free:
             return None
         return Slot(self._node, os.getpid(), self._descriptor, self._name, self._free.pop())
@@ -117,19 +118,20 @@ class SlotWriter:
         self._memory: memoryview | None = None
 
     def put(self, outcomes: Iterable[Outcome], slot: Slot | None) -> Replies:
-        """Put contents into the slot one by one; leave them to Ray's store where it is out of
-        reach."""
+        """Put contents into the slot one by one; where there is none within reach, leave them to
+        Ray's store."""
         memory = None if slot is None else self._mapped(slot)
         if slot is None or memory is None:
             return Replies(list(outcomes), [])
         memory = memory[slot.begin : slot.begin + SLOT_BYTES]
         replies, filled = Replies([], []), 0
         for outcome in outcomes:
-            # What clients keep is no part of it: the driver would hold the slot for as long.
+            # The clients' state stays out of it: as long as the driver keeps that, it would hold
+            # the slot.
             packed, filled = _packed(outcome.content, memory, filled)
             replies.packed.append(packed)
             replies.outcomes.append(outcome._replace(content=None))
-            del outcome  # its arrays take as much memory again
+            del outcome  # its arrays are a second copy
         return replies
 
     def _mapped(self, slot: Slot) -> memoryview | None:
@@ -143,7 +145,7 @@ def _packed(content: RecordDict | None, memory: memoryview, filled: int) -> tupl
     """Pickle a content, with its arrays in the memory as far as they fit.
 
     Returns:
-        What is left, and how many bytes of the memory are filled now.
+        The pickle and the arrays' places, and how many bytes of the memory are filled now.
     """
     places: list[tuple[int, int]] = []
 
@@ -166,11 +168,11 @@ def _packed(content: RecordDict | None, memory: memoryview, filled: int) -> tupl
 
 
 def _mapped(slot: Slot) -> memoryview | None:
-    """Map the driver's memory, unless this process cannot see it."""
+    """Map the driver's memory; return None if this process cannot see it."""
     with suppress(OSError):
         file = os.open(f"/proc/{slot.pid}/fd/{slot.descriptor}", os.O_RDWR)
         try:
-            if slot.name in os.readlink(f"/proc/self/fd/{file}"):  # in a container, it may not be
+            if slot.name in os.readlink(f"/proc/self/fd/{file}"):  # pids differ between containers
                 return memoryview(mmap.mmap(file, 0))
         finally:
             os.close(file)

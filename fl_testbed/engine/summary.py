@@ -1,4 +1,4 @@
-"""What a run comes to, from its tables alone."""
+"""The summary of a run, computed from its tables alone."""
 
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,11 @@ SPREAD = ["client_accuracy_variance", "worst_clients_accuracy"]
 def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     """Compute a run's summary from its tables alone, so that a resumed run has the same.
 
-    Rounds before a restart are left out, as nothing of them is in the final model, and so is the
-    model that a restart leaves, which is the initial one. Only what a lift goes by counts in all.
+    Rounds up to a restart are left out: nothing of them is in the final model, and the restart
+    leaves just the initial model. Only the figures of a lift's heuristic count all rounds.
 
     Raises:
-        NobodyHeardError: If the model could learn from no reply at all.
+        NobodyHeardError: If the final model could not learn from a single reply.
     """
     rounds, groups, attacks = (
         read_table(folder / f"{name}.csv") for name in ("rounds", "groups", "attacks")
@@ -54,7 +54,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
     tested = groups[groups["round"].isin(evaluated)]
     by_group = tested.groupby("group", sort=False)["accuracy"]
     means = {name: final[name].mean() for name in Figures._fields} | minority_and_majority(tested)
-    means["loss"] = final["loss"].mean(skipna=False)  # one that is no number is no smaller one
+    means["loss"] = final["loss"].mean(skipna=False)  # a NaN must not be averaged away
     by_poison = attacks[attacks["round"].isin(evaluated)].groupby("poison", sort=False)
     success = by_poison[["attack_success_rate", "flip_rate", "accuracy"]].mean()
     return {
@@ -78,7 +78,7 @@ def summarise(folder: Path, scenario: Scenario) -> dict[str, Any]:
 def _why_nobody(rounds: pd.DataFrame, clients: pd.DataFrame) -> str:
     first, last = rounds["round"].min(), rounds["round"].max()
     told = clients.loc[clients["round"] == last, "status"]
-    if told.empty:  # a strategy that asked nobody
+    if told.empty:  # the strategy asked no client
         why = rounds["skipped"].iloc[-1]
     else:
         most = told.mode()[0]
@@ -90,7 +90,7 @@ def _why_nobody(rounds: pd.DataFrame, clients: pd.DataFrame) -> str:
 
 
 def described(scenario: Scenario) -> dict[str, Any]:
-    """Return what a summary says of a scenario."""
+    """Return the part of a summary that describes the scenario."""
     return {
         "name": scenario.name,
         "variant": scenario.variant,
@@ -102,20 +102,20 @@ def described(scenario: Scenario) -> dict[str, Any]:
 
 
 def heard_and_lifted(folder: Path, scenario: Scenario, restart: float) -> dict[str, Any]:
-    """Return a summary's figures of whom the strategy heard and lifted.
+    """Return a summary's figures of whom the strategy heard and whom it lifted.
 
     Args:
-        folder: With ``clients.csv`` and ``holdings.csv``.
-        scenario: Whose strategy.
-        restart: The last round before the model began again, NaN where it never did.
+        folder: The run's, with ``clients.csv`` and ``holdings.csv``.
+        scenario: The run's.
+        restart: The last round before the model restarted, NaN if it never did.
     """
     clients, holdings = (read_table(folder / f"{name}.csv") for name in ("clients", "holdings"))
     kept = after_round(clients, restart)
     rng = generator(scenario.seed, Purpose.BOOTSTRAP)
     judged = clients
-    if scenario.n_attacking:  # else attackers' places, to compare with runs that are attacked
+    if scenario.n_attacking:  # else the attackers' role stays, for comparison
         idle = (clients["role"] == Role.POISONED.value) & ~_attacks(clients, scenario)
-        judged = clients.assign(role=clients["role"].mask(idle))  # of no role while honest
+        judged = clients.assign(role=clients["role"].mask(idle))  # no role while idle
     heard = suppression(after_round(judged, restart), rng, selects=scenario.strategy.selects)
     population = scenario.clients.population
     counts = {role.value: len(population.clients(role)) for role in Role}
@@ -139,8 +139,8 @@ def _attacks(clients: pd.DataFrame, scenario: Scenario) -> pd.Series:
 
 
 def _untrained_pieces(folder: Path, scenario: Scenario, restart: float) -> dict[str, Any]:
-    """Return by poison which pieces of its trigger nobody trained on, where others were; nothing
-    where there are none."""
+    """Return by poison which pieces of its trigger nobody trained on though others were trained on;
+    empty if there are none."""
     untrained = {}
     for name, poison in scenario.named_poisons.items():
         if not isinstance(poison, DistributedBackdoorSpec):
@@ -155,12 +155,12 @@ def _untrained_pieces(folder: Path, scenario: Scenario, restart: float) -> dict[
 
 
 def _personal(models: pd.DataFrame, evaluated: pd.Series) -> dict[str, Any]:
-    """Return how well clients' own models do by role, and how evenly those of honest clients;
-    nothing where there are none."""
+    """Return how well clients' own models do by role, and how evenly those of honest clients do;
+    empty if clients have none."""
     if models.empty:
         return {}
     final = models[models["round"].isin(evaluated)]
-    # Round by round first: as clients get models, later rounds have more of them.
+    # Means by round first: later rounds have more of these models, and would count for more.
     by_round = final.groupby(["role", "round"], sort=False)[["accuracy", "attack_success_rate"]]
     means = by_round.mean().groupby("role", sort=False).mean()
     honest = final[final["role"] != Role.POISONED.value].groupby("round")["accuracy"]
@@ -170,7 +170,7 @@ def _personal(models: pd.DataFrame, evaluated: pd.Series) -> dict[str, Any]:
 
 
 def _inferred(residuals: pd.Series) -> dict[str, Any]:
-    """Return how well inferred weights explain the rounds; nothing where weights are exact."""
+    """Return how well inferred weights explain the rounds; empty if weights are exact."""
     if residuals.isna().all():
         return {}
     return {"weight_residual": {"mean": float(residuals.mean()), "max": float(residuals.max())}}

@@ -20,7 +20,7 @@ N_NAMED = 20  # classes or columns, at most
 
 
 def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
-    """Return the variants with their seeds and sizes, and what a run of each costs."""
+    """Return the variants with their seeds and sizes, and the memory and disk that they need."""
     sizes = ("server memory", "updates on disk")
     headings = ("seeds", "rounds", "clients", "sampled", "parameters", *sizes)
     right = (Column(heading, justify="right", overflow="fold") for heading in headings)
@@ -64,7 +64,7 @@ def group_table(scenario: Scenario, dataset: Dataset) -> Table:
         shown = shown_name(name, is_minority=group in federation.groups.minority)
         share = f"{honest[group] / max(1, honest.sum()):.1%}"
         table.add_row(shown, share, *(f"{count[group]:,}" for count in counts))
-    if not scenario.clients.overlap:  # there may be millions, each with as many
+    if not scenario.clients.overlap:  # else there may be millions of clients, all alike in size
         held = federation.holdings().sum(dim=1).numpy()
         sizes = [held[list(federation.population.clients(role))] for role in Role]
         table.add_section()
@@ -80,11 +80,11 @@ def _range(sizes: np.ndarray) -> str:
 
 
 def _numbered(classes: Sequence[str]) -> str:
-    """Return the numbers by which poisons call classes, where they have names."""
+    """Return the numbers by which poisons refer to classes, if classes have names."""
     numbered = [f"{number} {name}" for number, name in enumerate(classes) if name != str(number)]
     return f"\nclasses: {named(numbered, N_NAMED)}" * bool(numbered)
 
 
 def _inputs(columns: Sequence[str]) -> str:
-    """Return the columns of a table that are inputs: a row's number may be among them."""
+    """Return the input columns of tabular data, as a check: a row number may be among them."""
     return f"inputs: {named(columns, N_NAMED)}\n" * bool(columns)

@@ -1,4 +1,4 @@
-"""How a process that computes uses the machine."""
+"""How a computing process uses the machine: its threads, and freed memory."""
 
 import ctypes
 import platform
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 import torch
 from threadpoolctl import threadpool_limits
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's names for what can be set
-KEPT_BYTES = 32 * 2**20  # the most that glibc takes
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's names of settings
+KEPT_BYTES = 32 * 2**20  # the most that glibc accepts
 
 
 def limit_threads(count: int) -> None:
-    """Let torch and numpy's BLAS use so many threads in this process: results depend on it in their
-    last bits.
+    """Set how many threads torch and numpy's BLAS use in this process; the last bits of results
+    depend on it.
 
-    BLAS matters as much as torch: its idle threads spin, and take the cores from Ray's workers.
+    BLAS matters as much as torch: its idle threads spin, and take cores from Ray's workers.
     """
     torch.set_num_threads(count)
     threadpool_limits(count)
@@ -24,20 +24,20 @@ def limit_threads(count: int) -> None:
 
 @contextmanager
 def threads_given_back() -> Iterator[None]:
-    """Let torch and BLAS use as many threads afterwards as before."""
+    """Restore, after the block, how many threads torch and BLAS use."""
     before = torch.get_num_threads()
     try:
-        with threadpool_limits():  # sets no limit, and gives back what was set meanwhile
+        with threadpool_limits():  # sets no limit, but undoes those set inside
             yield
     finally:
         torch.set_num_threads(before)
 
 
 def keep_freed_memory() -> None:
-    """Let a process use freed memory again for its next models, where the C library is glibc.
+    """Make a process reuse freed memory for its next models, if its C library is glibc.
 
     By default large blocks go back to the system and come back as fresh pages, one page fault per
-    4 KiB: a quarter of what a worker spends on a message.
+    4 KiB: a quarter of the time that a worker spends on a message.
     """
     if platform.libc_ver()[0] != "glibc":
         return
