@@ -1,4 +1,4 @@
-"""Runs on pooled data, in the form that the launcher takes: check, compute, sum up."""
+"""Runs on pooled data, in the form that the launcher expects: check, compute, sum up."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -47,8 +47,8 @@ def wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
 
 
 def restyle(scenario: Scenario) -> Restyle | None:
-    """Return what says, in an edge case, which examples of clients look like the minority's; None
-    if no poison is an edge case."""
+    """Return the function that marks, for an edge case, which clean examples of a client look like
+    the minority's; None if no poison is an edge case."""
     for poison in scenario.named_poisons.values():
         if isinstance(poison, EdgeCaseBackdoorSpec):
             source, held_by, fraction = poison.rarity()

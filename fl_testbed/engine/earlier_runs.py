@@ -137,7 +137,7 @@ def _why_lost(there: str, scenario: AnyScenario) -> str:
 
 
 def _of_fewer_rounds(there: str, scenario: AnyScenario) -> AnyScenario | None:
-    """Return the same scenario with fewer rounds, if that is what is there."""
+    """Return the same scenario with fewer rounds, if that is the one whose run is there."""
     found = re.search(r"^rounds: (\d+)$", there, re.MULTILINE)
     if found is None or int(found[1]) >= scenario.rounds:
         return None

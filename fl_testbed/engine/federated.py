@@ -1,4 +1,4 @@
-"""Runs of federated scenarios, in the form that the launcher takes: check, compute, sum up."""
+"""Runs of federated scenarios, in the form that the launcher expects: check, compute, sum up."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -74,7 +74,7 @@ def launch(
     writers = [RunWriter(scenario, options, progress, kind) for scenario in left]
     try:
         _run(writers, datasets, options, compute)
-    finally:  # a notebook goes on after a Ctrl-C
+    finally:  # a notebook lives on after a Ctrl-C, and must not keep its claims
         for writer in writers:
             writer.folder.release()
     return [

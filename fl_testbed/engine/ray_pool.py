@@ -230,7 +230,7 @@ class RayPool:
         starting, self._starting = self._starting.values(), {}
         self.replace_dead(self.workers)  # includes those still at work for a failed run
         everyone = [*self.workers, *starting]
-        self.workers, self._slots = [], {}  # of slots: some may be lent to abandoned work
+        self.workers, self._slots = [], {}  # new slots: old ones may be lent to abandoned work
         self._starting |= {worker.prepare.remote(*self._prepare): worker for worker in everyone}
         while len(self._starting) < self.n_workers:
             self._start()
