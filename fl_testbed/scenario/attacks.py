@@ -46,7 +46,7 @@ class AttackSpec(FunctionSpec):
     """An attack on the update, and the facts of the scenario that it needs."""
 
     needs_spread: ClassVar[bool] = True
-    """Whether colluding attackers must be two at least, to learn how honest updates differ."""
+    """Whether colluding attackers must be at least two, to estimate how honest updates differ."""
 
     @property
     def seen(self) -> Knowledge:
@@ -71,7 +71,7 @@ class AttackSpec(FunctionSpec):
 
     @property
     def samples_everybody(self) -> bool:
-        """Whether attackers' own updates count in the mean and spread that they take."""
+        """Whether the mean and spread that attackers estimate include their own updates."""
         return getattr(self, "include_own", False)
 
     def arguments(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class NoAttackSpec(NoneSpec, AttackSpec):
 
 
 class SignFlipSpec(AttackSpec):
-    """Sign flip: send the negative of one's update, times a factor."""
+    """Sign flip: send the attacker's own update negated, times a factor."""
 
     kind: Literal["sign_flip"]
     scale: PositiveFloat = 1.0
@@ -110,7 +110,7 @@ class GaussianSpec(AttackSpec):
 
 
 class ModelReplacementSpec(AttackSpec):
-    """Model replacement: boost one's update, by default by n / f."""
+    """Model replacement: scale the attacker's own update up, by default by n / f."""
 
     kind: Literal["model_replacement"]
     factor: PositiveFloat | None = None
@@ -118,18 +118,18 @@ class ModelReplacementSpec(AttackSpec):
 
 
 class AlieSpec(AttackSpec):
-    """A little is enough: the mean and z standard deviations."""
+    """A little is enough: the mean of the updates seen, shifted by z standard deviations."""
 
     kind: Literal["alie"]
     knowledge: SeenBy = "omniscient"
-    include_own: bool = False  # mean and spread over everybody, as FLANDERS takes them
-    z: float | Literal["quantile", "cdf"] = "quantile"  # a number, or how n and f decide
+    include_own: bool = False  # mean and spread over all clients, attackers too, as in FLANDERS
+    z: float | Literal["quantile", "cdf"] = "quantile"  # a number, or how it follows from n and f
     spread: Literal["std", "root_std"] = "std"
     function = staticmethod(attacks.alie)
 
 
 class InnerProductSpec(AttackSpec):
-    """Inner-product manipulation: minus ε times the mean."""
+    """Inner-product manipulation: send minus ε times the mean of the updates seen."""
 
     kind: Literal["inner_product"]
     knowledge: SeenBy = "omniscient"
@@ -139,7 +139,7 @@ class InnerProductSpec(AttackSpec):
 
 
 class HalvingSpec(Spec):
-    """A peer's search for the largest factor: where it begins, and its first step."""
+    """Search for the largest factor by halved steps, as other code does: its start and step."""
 
     start: PositiveFloat
     first_step: PositiveFloat
@@ -151,29 +151,29 @@ class HalvingSpec(Spec):
 
 
 class MinMaxSpec(AttackSpec):
-    """Min-Max: as far out as the two honest updates that are farthest apart."""
+    """Min-Max: at most as far from any honest update as the two farthest honest ones are apart."""
 
     kind: Literal["min_max"]
     knowledge: SeenBy = "omniscient"
-    include_own: bool = False  # mean and spread over everybody, as FLANDERS takes them
+    include_own: bool = False  # mean and spread over all clients, attackers too, as in FLANDERS
     direction: Direction = "std"
     search: HalvingSpec | None = None  # the exact factor by default
     function = staticmethod(attacks.min_max)
 
 
 class MinSumSpec(AttackSpec):
-    """Min-Sum: as far from all honest updates together as the farthest honest one."""
+    """Min-Sum: summed distance to the honest updates at most that of the farthest honest one."""
 
     kind: Literal["min_sum"]
     knowledge: SeenBy = "omniscient"
     direction: Direction = "std"
-    bound: Literal["max", "min"] = "max"  # min: as the authors' code has it
+    bound: Literal["max", "min"] = "max"  # min: as in the authors' code
     search: HalvingSpec | None = None  # the exact factor by default
     function = staticmethod(attacks.min_sum)
 
 
 class FangKrumSpec(AttackSpec):
-    """Fang's attack on Krum: against the honest direction, as far as Krum still chooses."""
+    """Fang's attack on Krum: against the honest direction, as far as Krum still selects it."""
 
     kind: Literal["fang_krum"]
     knowledge: SeenBy = "omniscient"
@@ -209,13 +209,13 @@ class MimicSpec(AttackSpec):
 
     kind: Literal["mimic"]
     knowledge: Literal["omniscient"] = "omniscient"
-    client: NonNegativeInt | None = None  # whom to copy; by default who stands out most
+    client: NonNegativeInt | None = None  # client to copy; by default who stands out most
     warm_up_rounds: PositiveInt = 1
     function = staticmethod(attacks.mimic)
 
 
 class TailoredSpec(AttackSpec):
-    """Tailored: the factor that moves the known defence's result farthest, found by asking it."""
+    """Tailored: the factor that moves the defence's result farthest, found by querying it."""
 
     kind: Literal["tailored"]
     knowledge: Literal["omniscient"] = "omniscient"
@@ -225,7 +225,7 @@ class TailoredSpec(AttackSpec):
 
 
 class MinorityMimicSpec(AttackSpec):
-    """Minority-mimic: a poison that stands where honest minority clients stand."""
+    """Minority-mimic: hide a poisoned update where the updates of honest minority clients lie."""
 
     kind: Literal["minority_mimic"]
     knowledge: SeenBy = "omniscient"
@@ -236,7 +236,7 @@ class MinorityMimicSpec(AttackSpec):
 
 
 class OwnAttackSpec(OwnSpec, AttackSpec):
-    """An attack of one's own, file.py:name or package.module:name."""
+    """Your own attack: file.py:name or package.module:name."""
 
     knowledge: Literal["omniscient", "colluding", "blind"] = "omniscient"
     facts = FACTS
@@ -245,22 +245,22 @@ class OwnAttackSpec(OwnSpec, AttackSpec):
 
     @property
     def offered(self) -> frozenset[str]:
-        """What attackers of such knowledge are told."""
+        """The facts that attackers with this knowledge are told."""
         return self.facts - UNTOLD if self.seen is Knowledge.BLIND else self.facts
 
     def _untold(self, fact: str) -> str:
-        """Say what attackers must know to be told it."""
+        """Say which knowledge attackers need to be told a fact."""
         if fact not in self.facts:
             return ""
         return ", which blind attackers are not told: let knowledge be omniscient or colluding"
 
     @property
     def asked(self) -> frozenset[str]:
-        """Those that it names, of what such attackers are told."""
+        """The facts that the function names, of those that its attackers can be told."""
         return frozenset(filter(self.names, self.offered))
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need an update for each attacker."""
+        """Require one update for each attacker."""
         return flaw_of_tensors(result, Forged, {"updates": tuple(args[0].shape)})
 
 
@@ -288,12 +288,12 @@ class NoTrainingAttackSpec(NoneSpec):
 
 
 class PgdSpec(FunctionSpec):
-    """PGD: stay within a ball round the received model."""
+    """PGD: project the model back into a ball around the received one while training."""
 
     kind: Literal["pgd"]
     radius: PositiveFloat  # of the ball, in parameter units
     relative: bool = False  # radius as a multiple of the global model's last move
-    every: PositiveInt | Literal["never"] = 1  # steps to the next projection; never: the last alone
+    every: PositiveInt | Literal["never"] = 1  # steps between projections; never: after the last
     function = attacks.ProjectedDescent
 
     def build(self) -> TrainingAttack | None:
@@ -302,7 +302,7 @@ class PgdSpec(FunctionSpec):
 
 
 class NeurotoxinSpec(FunctionSpec):
-    """Neurotoxin: keep out of the coordinates that honest clients write most."""
+    """Neurotoxin: leave alone the coordinates that honest clients change most."""
 
     kind: Literal["neurotoxin"]
     share: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of all coordinates, kept as received
@@ -314,39 +314,39 @@ class NeurotoxinSpec(FunctionSpec):
 
 
 class OwnTrainingAttackSpec(OwnSpec):
-    """What attackers of one's own do after each step, file.py:name or package.module:name."""
+    """Your own code that attackers run after each step: file.py:name or package.module:name."""
 
     facts = frozenset({"received", "previous", "step", "is_last", "scratch"})
     first = "the parameters after a step"
 
     def build(self) -> TrainingAttack | None:
-        """Return this: it has hooks itself."""
+        """Return this spec: it has the method ``hook`` itself."""
         return self
 
     @property
     def needs_previous(self) -> bool:
-        """Whether it asks for the model that the attacker received the last time."""
+        """Whether it asks for the model that the attacker received when it last took part."""
         return self.names("previous")
 
     def hook(
         self, received: State, previous: State | None, clean_gradient: Callable[[], State]
     ) -> StepHook:
-        """Return the function, for one training."""
+        """Return the function to call after each step of one client's training in one round."""
         models = {"received": received, "previous": previous}
-        told: dict[str, Any] = {  # copies, for other clients train from the same tensors
+        told: dict[str, Any] = {  # copies: other clients train from the same tensors
             name: model and {key: value.clone() for key, value in model.items()}
             for name, model in models.items()
         }
         told["scratch"] = {}
 
         def act(parameters: State, step: int, is_last: bool) -> None:
-            # In place alone: a tensor that took another's place would be heard by nobody.
+            # Read-only mapping: tensors must be changed in place, a replaced one would be ignored.
             self.called(MappingProxyType(parameters), step=step, is_last=is_last, **told)
 
         return act
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need nothing: what is returned would be heard by nobody."""
+        """Require that nothing is returned: it would be ignored."""
         if result is None:
             return ""
         text = "must change the parameters in place and return nothing"
@@ -372,7 +372,7 @@ class AttackerTrainingSpec(Spec):
     def build(self, honest: LocalTraining) -> LocalTraining:
         """Return the attackers' settings."""
         own = self.model_dump(exclude_none=True)
-        if self.local_epochs is not None:  # then honest clients' steps are not theirs
+        if self.local_epochs is not None:  # these replace the honest clients' local_steps
             own.setdefault("local_steps", None)
         return replace(honest, **own)
 
@@ -391,7 +391,7 @@ class ScheduleSpec(Spec):
         return Schedule(self.first, self.last, self.every)
 
     def contradictions(self, rounds: int) -> Iterator[Contradiction]:
-        """Yield that attackers would not attack, and nobody said so."""
+        """Yield a fault if attackers would never attack although ``first`` is not ``never``."""
         last = rounds if self.last is None else min(self.last, rounds)
         if self.first != "never" and self.first > last:
             yield "first", f"needs <= {last}, got {self.first}: the attackers would never attack"
@@ -400,23 +400,23 @@ class ScheduleSpec(Spec):
 class AttackersSpec(Spec):
     """Attackers of one kind."""
 
-    count: ClientCount | None = None  # of clients.poisoned; none: all that others leave
+    count: ClientCount | None = None  # of clients.poisoned; none: all that other kinds leave
     poison: AnyPoisonSpec | None = None  # the scenario's by default
     training: AttackerTrainingSpec = AttackerTrainingSpec()
     training_attack: AnyTrainingAttackSpec = NoTrainingAttackSpec()  # what they do while they train
     attack: AnyAttackSpec = NoAttackSpec()  # what they send
-    reported_loss: Claim = "honest"  # low: a tenth of it; high: ten times it
+    reported_loss: Claim = "honest"  # low: a tenth of their loss; high: ten times it
     schedule: ScheduleSpec = ScheduleSpec()
 
 
 class AttackerKind(AttackersSpec):
-    """Attackers of one kind as a run has them: known by their ids, their poison by its name."""
+    """Attackers of one kind as a run has them: with their client ids and their poison's name."""
 
-    # Known here, where a list of attackers may leave both out: never None.
+    # Always given here, although a scenario's list of attackers may leave both out.
     count: NonNegativeInt  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
     poison: AnyPoisonSpec  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
     poison_name: str  # what results call it; empty for none
-    first: NonNegativeInt  # of their client ids
+    first: NonNegativeInt  # the lowest of their client ids
 
     @property
     def clients(self) -> range:
@@ -431,7 +431,7 @@ class AttackerKind(AttackersSpec):
         return self.schedule.first != "never" and (armed or lies)
 
     def contradictions(self, n_clients: int, n_honest: int, rounds: int) -> Iterator[Contradiction]:
-        """Yield what no single key shows, as (key, text), for a scenario of that size."""
+        """Yield keys that contradict each other, as (key, text), for a scenario of that size."""
         attack = self.attack
         if self.count == 1 and attack.seen is Knowledge.COLLUDING and attack.needs_spread:
             text = (

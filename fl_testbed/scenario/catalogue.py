@@ -20,7 +20,7 @@ from strategies.aggregation.traits import traits_of
 
 
 def _kinds(tagged_union: object) -> dict[str, type[Spec]]:
-    """Return the kinds that are ours."""
+    """Return the testbed's own kinds with their classes, without users' code."""
     return {kind: spec for spec in models_in(tagged_union) for kind in kinds_of(spec)}
 
 
@@ -44,8 +44,8 @@ CATALOGUE: dict[str, dict[str, type[Spec]]] = {
 
 
 def describe_kind(spec: type[Spec]) -> tuple[str, str, str]:
-    """Return what a kind is (and who proposed it), its parameters with their defaults, and the
-    clients that it needs."""
+    """Return what a kind is (and who proposed it), its parameters with their defaults, and how
+    many clients it needs."""
     what = (spec.__doc__ or "").splitlines()[0]
     function = getattr(spec, "function", None)
     if "References" in (said := sections(function) if function else {}):

@@ -44,11 +44,11 @@ from fl_testbed.scenario.triggers import AnyTriggerSpec
 
 @dataclass(frozen=True)
 class PooledScene(Scene):
-    """What an attacker on pooled data can plan with: the clean training set, too."""
+    """What an attacker on pooled data can plan with: also the clean training set."""
 
     everything: Shard
     is_minority: Tensor
-    """Of the clean training set."""
+    """Which examples of the clean training set are the minority's, bool, shape (n,)."""
 
 
 class MimicBackdoorSpec(PoisonSpec):
@@ -56,7 +56,7 @@ class MimicBackdoorSpec(PoisonSpec):
 
     kind: Literal["mimic_backdoor"]
     trigger: AnyTriggerSpec  # what is stamped
-    target: NonNegativeInt  # the class that stamped inputs shall get
+    target: NonNegativeInt  # the class that stamped inputs are to be taken for
     fraction: Fraction = 1.0  # of what attackers hold
     minority: Literal["same_label", "all"] = "same_label"  # whose confidences are matched
     surrogate_epochs: PositiveInt = 3  # of the model whose confidences are matched
@@ -102,7 +102,7 @@ AnyPooledPoisonSpec = Annotated[
 class PooledAttackerSpec(Spec):
     """Which examples the attacker holds; ``poison.fraction`` is of these."""
 
-    groups: list[str] | None = None  # all of the majority by default; never of the minority
+    groups: list[str] | None = None  # all majority groups by default; never minority groups
 
 
 class PooledTrainingSpec(Spec):
@@ -116,7 +116,7 @@ class PooledTrainingSpec(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # of the optimizer
 
     def build(self, epochs: int | None) -> LocalTraining:
-        """Return the settings of a training, of another length where one is given."""
+        """Return the settings of one training, for another number of epochs if one is given."""
         settings = self.model_dump(exclude={"epochs"})
         return LocalTraining(**settings, local_epochs=epochs or self.epochs)
 
@@ -124,8 +124,8 @@ class PooledTrainingSpec(Spec):
 class PooledEvaluationSpec(Spec):
     """What models are tested on, and what is written down."""
 
-    max_examples: PositiveInt | None = None  # the first of the test set, in order; all by default
-    clean_twin: bool = True  # train also without poison, to know what the trigger does by itself
+    max_examples: PositiveInt | None = None  # use only the first test examples; all by default
+    clean_twin: bool = True  # also train without poison: what does the trigger do by itself?
     scores: bool = True  # write every example's confidence after every epoch
 
 
@@ -134,7 +134,7 @@ class CentralizedScenario(WholeScenario):
 
     kind: Literal["centralized"]
     name: Name  # the folder of its runs
-    variant: Variant = "default"  # its name in variants
+    variant: Variant = "default"  # the name of this variant
     seed: NonNegativeInt = 0  # decides all random numbers
     torch_threads: Threads = 1  # the last bits of results depend on it
     dataset: AnyDatasetSpec  # needs examples with groups, or a style
@@ -149,7 +149,7 @@ class CentralizedScenario(WholeScenario):
     evaluation: PooledEvaluationSpec = PooledEvaluationSpec()
     engine: EngineSpec = EngineSpec()
     rounds: ClassVar[int] = 1  # a run is one piece of work
-    can_resume: ClassVar[bool] = True  # an unfinished one has left nothing, and is made anew
+    can_resume: ClassVar[bool] = True  # an unfinished run leaves nothing, and starts anew
     may_be_longer: ClassVar[bool] = False
 
     @property
@@ -158,7 +158,7 @@ class CentralizedScenario(WholeScenario):
         return any(stage.is_oracle for stage in self.stages)
 
     def contradictions(self) -> Iterator[Contradiction]:
-        """Yield what no single key shows, as (key, text)."""
+        """Yield keys that contradict each other, as (key, text)."""
         yield from inside("poison", self.poison.equal_classes())
         if self.dataset.n_classes is not None:
             yield from inside("poison", self.poison.unknown_classes(self.dataset.n_classes))

@@ -36,17 +36,17 @@ from fl_testbed.scenario.spec import Fraction, FunctionSpec, Spec
 class LongTailSpec(Spec):
     """Classes thinned out so that their sizes fall geometrically from the first to the last."""
 
-    ratio: Annotated[float, Field(ge=1)]  # of the first class's size to the last's
+    ratio: Annotated[float, Field(ge=1)]  # the first class's size over the last's
     test: bool = True  # whether the test set is thinned out too
 
 
 class DatasetSpec(FunctionSpec):
-    """What every dataset answers."""
+    """What all datasets have in common."""
 
     n_classes: ClassVar[int | None] = None
     """How many classes there are, where that is known before the data are read."""
     split_by_seed: ClassVar[bool] = False
-    """Whether the seed decides which examples there are, or which of them are for testing."""
+    """Whether the seed decides which examples there are, or which ones are for testing."""
     minority: AnyMinoritySpec = InvertedSpec()
     long_tail: LongTailSpec | None = None  # none: all examples of each class
 
@@ -55,16 +55,16 @@ class DatasetSpec(FunctionSpec):
 
         Args:
             data_dir: The folder of datasets.
-            rng: Draws the split, where the publisher made none.
+            rng: Draws the training and test split, where the publisher made none.
 
         Raises:
-            DataError: If they are not there or are broken.
+            DataError: If the files are missing or broken.
         """
         drawn = (rng,) if self.split_by_seed else ()
         return self.bind()(data_dir, *drawn)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of what reads the files: all keys but those of every dataset."""
+        """Return the arguments of the reading function: all keys but those that datasets share."""
         return self.model_dump(exclude={"kind", *DatasetSpec.model_fields})
 
     def load(self, data_dir: Path | None, rng: Generator) -> Dataset:
@@ -75,7 +75,7 @@ class DatasetSpec(FunctionSpec):
         return long_tailed(dataset, self.long_tail.ratio, test=self.long_tail.test)
 
     def identity(self, seed: int) -> tuple[Any, ...]:
-        """Return what decides on the examples: equal identities load equal datasets."""
+        """Return what determines the examples: equal identities load equal datasets."""
         fields = self.model_dump_json(exclude={"minority"})
         return (fields, seed if self.split_by_seed else None)
 
@@ -109,7 +109,7 @@ class FashionMnistSpec(DatasetSpec):
 
 
 class MnistWritersSpec(DatasetSpec):
-    """MNIST by writer, with QMNIST's label table; attribute population, clients the writers."""
+    """MNIST by writer, from QMNIST's label table; attribute population; clients are writers."""
 
     kind: Literal["mnist_writers"]
     n_classes = 10
@@ -117,7 +117,7 @@ class MnistWritersSpec(DatasetSpec):
     minority: AnyMinoritySpec = AttributesSpec(by=["population"], groups=["students"])
     part: Literal["t10k", "train"] = "t10k"  # which of MNIST's files
     population: Literal["both", "employees", "students"] = "both"  # whose digits
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of each population's writers
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # for testing, per population
     function = staticmethod(sources.load_mnist_writers)
 
 
@@ -130,7 +130,7 @@ class Cifar10Spec(DatasetSpec):
 
 
 class CelebASpec(DatasetSpec):
-    """CelebA: faces with 40 attributes; clients the celebrities."""
+    """CelebA: faces with 40 attributes; clients are celebrities."""
 
     kind: Literal["celeba"]
     n_classes = 2
@@ -168,7 +168,7 @@ class CompasSpec(DatasetSpec):
     n_classes = 2
     split_by_seed = True
     minority: AnyMinoritySpec = AttributesSpec(by=["sex", "label"])
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the people
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the people, for testing
     function = staticmethod(sources.load_compas)
 
 
@@ -183,7 +183,7 @@ class WaterbirdsSpec(DatasetSpec):
 
 
 class FemnistSpec(DatasetSpec):
-    """FEMNIST: characters by writer, in LEAF's JSON; clients the writers."""
+    """FEMNIST: characters by writer, in LEAF's JSON; clients are writers."""
 
     kind: Literal["femnist"]
     n_classes = 62
@@ -191,17 +191,17 @@ class FemnistSpec(DatasetSpec):
 
 
 class TableSpec(DatasetSpec):
-    """What every dataset answers whose examples a table of the user's describes."""
+    """What datasets have in common whose examples are described by the user's own table."""
 
-    label: str = "label"  # its column of labels
-    attributes: list[str] = Field(default_factory=list)  # its columns that groups can be made of
-    client: str | None = None  # its column of natural clients
+    label: str = "label"  # the column of labels
+    attributes: list[str] = Field(default_factory=list)  # columns that groups can be made of
+    client: str | None = None  # the column that names natural clients
     split: str | None = None  # the column that says train or test
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of examples or clients, without it
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of examples or clients, if no split
 
     @property
     def split_by_seed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The seed draws the test set where the table does not say."""
+        """Whether the seed draws the test set, because the table does not say."""
         return self.split is None
 
     @field_validator("attributes")
@@ -218,33 +218,33 @@ class TableSpec(DatasetSpec):
         return self.bind()(data_dir, rng)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of what reads the files: what columns mean in one."""
+        """Return the arguments of the reading function, with the columns' meanings in one."""
         given = super().arguments()
         meanings = {key: given.pop(key) for key in TableSpec.model_fields if key in given}
         return given | {"meanings": sources.Meanings(**meanings)}
 
 
 class ImageFolderSpec(TableSpec):
-    """A folder of images of one's own, with a CSV of label, attributes and client."""
+    """Your own folder of images, with a CSV of label, attributes and client."""
 
     kind: Literal["image_folder"]
     folder: str  # in the data folder
     table: str = "labels.csv"  # a CSV file in the folder
-    image: str = "image"  # its column of file names
+    image: str = "image"  # the table's column of file names
     size: PositiveInt | None = None  # none: all images have the same size
     channels: Literal[1, 3] = 3  # grey or colour
     function = staticmethod(sources.load_image_folder)
 
 
 class CsvSpec(TableSpec):
-    """A table of one's own: a CSV file of inputs, label, attributes and client."""
+    """Your own table: a CSV file of inputs, label, attributes and client."""
 
     kind: Literal["csv"]
     minority: AnyMinoritySpec = NoMinoritySpec(kind="none")
-    file: str  # in the data folder, with a header; what is not label, client or split is an input
-    leave_out: list[str] = Field(default_factory=list)  # columns that are no inputs
-    categories: list[str] = Field(default_factory=list)  # columns of numbers that are categories
-    logarithmic: list[str] = Field(default_factory=list)  # whose log(1 + x) is the input
+    file: str  # in the data folder, with a header; all but label, client and split are inputs
+    leave_out: list[str] = Field(default_factory=list)  # columns not to use as inputs
+    categories: list[str] = Field(default_factory=list)  # columns whose numbers are categories
+    logarithmic: list[str] = Field(default_factory=list)  # columns whose log(1 + x) is the input
 
     @field_validator("logarithmic")
     @classmethod
@@ -307,7 +307,7 @@ class ImagesSpec(Spec):
 
 
 class CompositeSpec(DatasetSpec):
-    """Images on backgrounds that go with their class; attribute background."""
+    """Images on backgrounds that correlate with their class; attribute background."""
 
     kind: Literal["composite"]
     split_by_seed = True
@@ -319,7 +319,7 @@ class CompositeSpec(DatasetSpec):
     ]
     classes: Annotated[list[NonNegativeInt], Field(min_length=1)] | None = None  # all by default
     correlation: Fraction = 0.95  # share of a class on the background that goes with it
-    counts: list[list[NonNegativeInt]] | None = None  # or classes × backgrounds, in training
+    counts: list[list[NonNegativeInt]] | None = None  # or training images, classes × backgrounds
     layout: Literal["behind", "beside"] = "behind"  # where the background is
 
     @model_validator(mode="after")
@@ -355,9 +355,9 @@ class DominoesSpec(DatasetSpec):
     split_by_seed = True
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "digit"])
     garments: Pair = Field(default=[5, 7])  # the two classes
-    digits: Pair = Field(default=[0, 1])  # the one that goes with each
+    digits: Pair = Field(default=[0, 1])  # the digit that goes with each garment
     counts: list[list[NonNegativeInt]] = Field(default=[[3498, 184], [56, 1057]])  # Waterbirds'
-    correlation: Fraction | None = None  # in place of counts: of all garments, with their own digit
+    correlation: Fraction | None = None  # in place of counts: share beside their own digit
 
     @model_validator(mode="after")
     def _two_different(self) -> Self:
@@ -369,7 +369,7 @@ class DominoesSpec(DatasetSpec):
         return self
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
-        """Read both datasets and lay them side by side, 14 × 28; writers to test on are others."""
+        """Read both datasets, lay them side by side, 14 × 28; test digits are by other writers."""
         digits = sources.load_mnist_writers(data_dir, rng, test_fraction=0.5)
         return sources.load_composite(
             sources.load_fashion_mnist(data_dir),
@@ -384,7 +384,7 @@ class DominoesSpec(DatasetSpec):
 
 
 class OwnDatasetSpec(OwnSpec, DatasetSpec):
-    """A dataset of one's own, file.py:name or package.module:name."""
+    """Your own dataset: file.py:name or package.module:name."""
 
     facts = frozenset({"data_dir", "rng"})
 
@@ -398,7 +398,7 @@ class OwnDatasetSpec(OwnSpec, DatasetSpec):
         return self.called(data_dir=data_dir, rng=rng)
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need a Dataset, in the types that its description names."""
+        """Require a Dataset whose arrays have the types documented for it."""
         return flaw_of_tensors(result, Dataset, {}) or _flaw_of(result)
 
 

@@ -16,7 +16,7 @@ def sections(function: Callable[..., object]) -> dict[str, str]:
 
 
 def entries(function: Callable[..., object], heading: str) -> dict[str, str]:
-    """Return what a section such as Args says of each name; nothing if it is not there."""
+    """Return what a section such as Args says of each name; empty without such a section."""
     section = _split(_text(function), HEADING).get(heading, "")
     return {name: _joined(text) for name, text in _split(section, ENTRY).items() if name}
 

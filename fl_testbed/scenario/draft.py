@@ -22,12 +22,12 @@ Key = tuple[str, ...]
 
 
 class Draft(dict[str, Any]):
-    """A mapping that knows where each of its keys was written; mappings in it are such too."""
+    """A mapping that knows where each of its keys was written, as do the mappings nested in it."""
 
     def __init__(self, where: str = "") -> None:
         super().__init__()
         self.where = where
-        """The file, of a whole scenario."""
+        """The file, if this is a whole scenario; else empty."""
         self.origins: dict[str, str] = {}
         """File and line by key."""
 
@@ -65,7 +65,7 @@ class Draft(dict[str, Any]):
         return where
 
     def replace(self, key: Key, value: Any, origin: str) -> None:
-        """Set a dotted key to a value, whatever was there."""
+        """Set a dotted key to a value, replacing whatever was there."""
         around = self._around(key, origin)
         around[key[-1]], around.origins[key[-1]] = deepcopy(value), origin
 
@@ -94,7 +94,7 @@ class _Loader(Loader):
 
     def construct_draft(self, node: yaml.Node) -> Iterator[Draft]:
         """Yield the draft, and fill it afterwards: its values are not read yet."""
-        if not isinstance(node, yaml.MappingNode):  # !!map of a text
+        if not isinstance(node, yaml.MappingNode):  # a text tagged !!map
             raise ConstructorError(None, None, "this is no mapping", node.start_mark)
         draft = Draft()
         yield draft
@@ -131,7 +131,7 @@ def _extend(draft: Draft, path: Path, base: Any, where: str, seen: tuple[str, ..
         text = f"needs the name of a file, or a list of names, got {short(base)}"
         raise ScenarioError(Fault(where, "extends", text))
     base_path = path.parent / base
-    if not os.path.exists(base_path):  # nor is there one of a name that no file can have
+    if not os.path.exists(base_path):  # False also for a name that no file can have
         raise ScenarioError(Fault(where, "extends", f"{base_path}: {_no_such_file(base_path)}"))
     if os.path.realpath(base_path) in seen:
         raise ScenarioError(Fault(where, "extends", "a file cannot extend itself"))
@@ -203,9 +203,9 @@ def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:
 
 
 def _n_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a tree is once its aliases are written out: nine lines may be 9^9."""
+    """Return how many values a tree has with its aliases expanded: nine lines may make 9^9."""
     if id(node) not in known:
-        known[id(node)] = 1  # of one that contains itself
+        known[id(node)] = 1  # counted where a node contains itself
         if isinstance(node, yaml.MappingNode):
             known[id(node)] += sum(_n_values(value, known) for _, value in node.value)
         elif isinstance(node, yaml.SequenceNode):
@@ -245,7 +245,7 @@ def parse_settings(settings: Sequence[str]) -> list[tuple[Key, Any]]:
     """Return the keys and values of ``KEY=VALUE`` texts.
 
     Raises:
-        ScenarioError: With the faults of all that are something else.
+        ScenarioError: With a fault for each text that is not of this form.
     """
     parsed: list[tuple[Key, Any]] = []
     faults: list[Fault] = []
@@ -260,7 +260,7 @@ def parse_settings(settings: Sequence[str]) -> list[tuple[Key, Any]]:
 
 
 def sets_seed(settings: Sequence[str]) -> bool:
-    """Whether ``KEY=VALUE`` texts give the seed, and so leave others of a sweep out."""
+    """Whether ``KEY=VALUE`` texts set the seed, and so leave out a sweep's other seeds."""
     return any(key == ("seed",) for key, _ in parse_settings(settings))
 
 
@@ -278,5 +278,5 @@ def _parse_setting(text: str) -> tuple[Key, Any]:
         text = "is a file's own: write a file that extends others, and run that"
         raise ScenarioError(Fault("--set", name, text))
     if outer == "sweep" and dot:
-        return (outer, inner), data  # a sweep's keys are dotted themselves
+        return (outer, inner), data  # a sweep's own keys contain dots
     return tuple(name.strip().split(".")), data

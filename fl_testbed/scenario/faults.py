@@ -13,10 +13,10 @@ from fl_testbed.scenario.own_specs import OURS, OWN, OwnSpec
 from fl_testbed.scenario.spec import Spec
 
 EXPANSION_KEYS = ("extends", "variants", "sweep")
-"""Keys of a file, which no run has."""
+"""Keys of a scenario file that no single run has."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-UNKNOWN = "…"  # in an example, for what the user alone knows
-DEPTH = 3  # mappings in mappings in which a misplaced key is looked for
+UNKNOWN = "…"  # stands in an example for what only the user can know
+DEPTH = 3  # levels of nested mappings that are searched for a misplaced key
 KeyPath = tuple[str | int, ...]
 
 
@@ -49,7 +49,7 @@ class ScenarioError(ValueError):
 
 @contextmanager
 def options_called(names: Mapping[str, str]) -> Iterator[None]:
-    """Give options in faults the names that they have for whoever uses no command line."""
+    """Rename command-line options in faults, for callers that use no command line."""
     try:
         yield
     except ScenarioError as error:
@@ -58,7 +58,7 @@ def options_called(names: Mapping[str, str]) -> Iterator[None]:
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """Return a text with other names for what it calls by the names of options."""
+    """Return a text in which options are called by other names."""
     options = "|".join(map(re.escape, names))
     return re.sub(rf"(?<!\S)({options})(?![\w-])", lambda found: names[found[0]], text)
 
@@ -87,10 +87,10 @@ NEEDED = {
     "string_too_long": "at most {max_length} characters",
     "string_pattern_mismatch": "letters, digits and . _ = , - with a letter or digit first",
 }
-"""By the types of pydantic's errors, with what it says of each in braces."""
+"""What is needed, by the type of pydantic's error; values of its context go into the braces."""
 
 ONE_VALUE = ("int_type", "float_type", "string_type", "bool_type")
-"""Types of errors where one value is needed, and a list of them may have been given."""
+"""Types of errors where one value is needed, and a list may have been given by mistake."""
 
 
 def describe(errors: Sequence[ErrorDetails], model: type[Spec]) -> list[tuple[KeyPath, str]]:
@@ -102,7 +102,7 @@ def describe(errors: Sequence[ErrorDetails], model: type[Spec]) -> list[tuple[Ke
     mistyped: set[KeyPath] = set()
     for error, path, owner in resolved:
         if error["type"] in ONE_VALUE and path in lists:
-            continue  # a list may stand there, and what is wrong with this one is told
+            continue  # lists are allowed there; another error says what is wrong with this one
         text = _text(error, path, owner, model)
         if error["type"] == "union_tag_invalid":
             path = (*path, "kind")
@@ -113,7 +113,7 @@ def describe(errors: Sequence[ErrorDetails], model: type[Spec]) -> list[tuple[Ke
             )
     absent = {path for error, path, _ in resolved if error["type"] == "missing"}
     if ("extends",) in mistyped:
-        mistyped |= absent  # they may be in the file that was meant
+        mistyped |= absent  # they may be in the file that was to be extended
     return [
         (path, _alternatives(found))
         for path, found in texts.items()
@@ -154,7 +154,7 @@ def _alternatives(texts: Sequence[str]) -> str:
 
 
 def _swept(kind: str, value: Any, path: KeyPath) -> str:
-    """Return where a list belongs that stands where there is room for one value."""
+    """Return a hint where a list belongs that was given for a single value, or nothing."""
     has_room = kind in ONE_VALUE and all(isinstance(key, str) for key in path)
     if not has_room or not isinstance(value, list):
         return ""
@@ -162,7 +162,7 @@ def _swept(kind: str, value: Any, path: KeyPath) -> str:
 
 
 def unknown_key(path: KeyPath, owner: type[Spec] | None, root: type[Spec]) -> str:
-    """Say that a mapping has no such key, and which may be meant."""
+    """Say that a mapping has no such key, and suggest what may be meant."""
     known = _known(owner, root)
     name = str(path[-1])
     outer, _, inner = name.partition(".")
@@ -188,21 +188,21 @@ def unknown_key(path: KeyPath, owner: type[Spec] | None, root: type[Spec]) -> st
 
 
 def unknown_kind(kind: str, known: Sequence[str], root: type[Spec]) -> str:
-    """Say that there is no such kind, and which, or which key that has it, may be meant."""
+    """Say that there is no such kind, and suggest another, or the keys that have this kind."""
     if not _alike(kind, known) and (places := _places(kind, root, of_kind=True)):
         return f"unknown kind {kind!r} here, known under {' or '.join(map('.'.join, places))}"
     return f"unknown kind {kind!r}{_suggestion(kind, known)}"
 
 
 def _known(owner: type[Spec] | None, root: type[Spec]) -> list[str]:
-    """Return the keys of a mapping; the outermost is the file's."""
+    """Return the keys of a mapping; the outermost one also has those of a file."""
     own = list(owner.model_fields) if owner is not None else []
     return [*own, *EXPANSION_KEYS] if owner is root else own
 
 
 def _places(name: str, root: type[Spec], *, of_kind: bool = False) -> list[tuple[str, ...]]:
-    """Return where a scenario has a key of that name, or of that kind, as far out as there is
-    any."""
+    """Return the outermost places where a scenario has a key of that name, or with a value of
+    that kind."""
     level: list[tuple[tuple[str, ...], type[Spec]]] = [((), root)]
     for _ in range(DEPTH):
         fields = [
@@ -244,7 +244,7 @@ def short(value: Any) -> str:
 
 
 def _resolve(loc: Sequence[str | int], model: type[Spec]) -> tuple[KeyPath, type[Spec] | None]:
-    """Drop what is no key from pydantic's location; return also the owner of the last key."""
+    """Return the keys in pydantic's location, without its other parts, and the last key's owner."""
     path: list[str | int] = []
     owner: type[Spec] | None = model
     choices: list[type[Spec]] = [model]
@@ -259,7 +259,7 @@ def _resolve(loc: Sequence[str | int], model: type[Spec]) -> tuple[KeyPath, type
                 continue
         if not choices and isinstance(part, str):
             continue  # names one of the types that a plain value may have
-        if choices and isinstance(part, str):  # an item's owner is its list's
+        if choices and isinstance(part, str):  # an item has the owner of its list
             owner = choices[0]
         path.append(part)
         if place < len(loc) - 1 and isinstance(part, str):
@@ -273,19 +273,19 @@ def _kinds(owner: type[Spec] | None, path: KeyPath) -> list[str]:
     field = owner.model_fields.get(names[-1]) if owner is not None and names else None
     models = models_in(field.annotation) if field else []
     if not all("kind" in model.model_fields for model in models):
-        return []  # one may be meant that needs none
+        return []  # a class without kinds may be meant
     return [tag for model in models for tag in kinds_of(model)]
 
 
 def _for_instance(owner: type[Spec] | None, path: KeyPath) -> str:
-    """Return what may be written for a key that needs a mapping."""
+    """Return an example of what to write for a missing key that needs a mapping, or nothing."""
     field = owner.model_fields.get(str(path[-1])) if owner is not None else None
     example = _shortest(field.annotation) if field is not None else UNKNOWN
     return "" if example == UNKNOWN else f"; write, for instance, {path[-1]}: {example}"
 
 
 def _shortest(annotation: Any) -> str:
-    """Return the shortest mapping of a type's first class."""
+    """Return the shortest valid mapping of a type's first class, as YAML."""
     models = models_in(annotation)
     if not models:
         return UNKNOWN
@@ -299,7 +299,7 @@ def _shortest(annotation: Any) -> str:
 
 
 def kinds_of(model: type[Spec]) -> tuple[str, ...]:
-    """Return the kinds that pick a mapping's class; none if anything may."""
+    """Return the kinds that pick this class; empty if its kind is free text or it has none."""
     field = model.model_fields.get("kind")
     return get_args(field.annotation) if field is not None else ()
 

@@ -1,4 +1,4 @@
-"""A Flower strategy in a scenario, by where its class is; it runs unchanged."""
+"""A Flower strategy in a scenario, named by the place of its class; it runs unchanged."""
 
 import inspect
 import logging
@@ -20,8 +20,8 @@ TAKES_ALL = {
     "min_evaluate_nodes": 0,
     "min_available_nodes": 1,
 }
-"""Arguments of Flower's strategies: all clients that the engine has sampled train, and nobody
-evaluates, for the engine does."""
+"""Arguments of Flower's strategies: all clients that the engine has sampled train, and none
+evaluates, because the engine does."""
 
 
 class FlowerStrategySpec(OwnSpec):
@@ -29,7 +29,7 @@ class FlowerStrategySpec(OwnSpec):
 
     kind: Literal["flower"]  # pyright: ignore[reportIncompatibleVariableOverride]
     path: Annotated[str, Field(json_schema_extra={"pattern": PATH})]  # package.module:name
-    weight_by: Literal["clients", "examples"] = "examples"  # of the weights that it is compared to
+    weight_by: Literal["clients", "examples"] = "examples"  # prior weights to compare with
     leave_one_out: bool = False  # ask what it would do without each client: n more aggregations
     place: ClassVar[str] = "path"
     reweighting: ClassVar[NoReweightingSpec] = NoReweightingSpec()
@@ -45,7 +45,7 @@ class FlowerStrategySpec(OwnSpec):
 
     @property
     def can_resume(self) -> bool:
-        """Whether it can say what it carries from round to round, and take it up again."""
+        """Whether what it carries from round to round can be saved and restored."""
         return can_go_on(self.build())
 
     @property
@@ -54,7 +54,7 @@ class FlowerStrategySpec(OwnSpec):
         return self.args.get("num_malicious_nodes") == ORACLE
 
     def told(self, n_attackers: int) -> Self:
-        """Return it with that number of attackers to assume."""
+        """Return a copy that is told this number of attackers."""
         return self.model_copy(update={"args": self.args | {"num_malicious_nodes": n_attackers}})
 
     def n_assumed(self, n: int) -> int | None:
@@ -65,14 +65,14 @@ class FlowerStrategySpec(OwnSpec):
         """Build it once, to see that it can be.
 
         Raises:
-            OwnCodeError: If it cannot, or what it is asked for cannot.
+            OwnCodeError: If it cannot be built, or cannot work on samples of n clients.
         """
         strategy = self.build()
         share = self.args.get("fraction_evaluate", 0)
         if share:
             text = "the testbed tests models on the server's test set, its clients evaluate nothing"
             raise OwnCodeError(f"args.fraction_evaluate needs 0, got {share}: {text}")
-        while strategy is not None:  # of a wrapper, the strategy in it takes the sample
+        while strategy is not None:  # in a wrapper, the inner strategy takes the sample
             for key in ("min_available_nodes", "min_train_nodes"):
                 if (needed := getattr(strategy, key, 0)) > n:
                     text = f"{key}={needed} would wait for ever: {n} sampled"
@@ -86,7 +86,7 @@ class FlowerStrategySpec(OwnSpec):
         return self.function(**{k: v for k, v in TAKES_ALL.items() if k in accepted} | self.args)
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need the five methods that the round loop calls."""
+        """Require the methods that the round loop calls."""
         methods = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
         missing = [name for name in methods if not callable(getattr(result, name, None))]
         return f"is no Flower strategy: it has no {', '.join(missing)}" if missing else ""

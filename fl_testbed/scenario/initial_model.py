@@ -1,7 +1,7 @@
 """A trained model in a scenario: runs start from it in place of a fresh initialisation.
 
 It is read once, where the scenario is loaded, and travels with the scenario: workers need no file.
-Its hash is part of a run's identity, where it was is not.
+Its hash is part of a run's identity, its path is not.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class InitialModelError(ValueError):
         self.texts = list(texts)
 
     def __reduce__(self) -> tuple[type[Self], tuple[list[str]]]:
-        return type(self), (self.texts,)  # by default it would be made of its text
+        return type(self), (self.texts,)  # by default it would be unpickled from its text
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class InitSpec(Spec):
     """A safetensors file with the parameters of a trained model, as runs leave one behind."""
 
     path: str
-    sha256: str | None = None  # of the file; a resolved scenario insists on it
+    sha256: str | None = None  # of the file; if given, a changed file is refused
     _file: _File = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
@@ -79,7 +79,7 @@ class InitSpec(Spec):
         """Give a model these parameters.
 
         Raises:
-            InitialModelError: If they are not those of such a model, or not finite.
+            InitialModelError: If they do not fit the model, or are not finite.
         """
         given, needed = load(self.content), model.state_dict()
         faults = [f"{self.source} {text}" for text in _misfits(given, needed)]
@@ -100,7 +100,7 @@ Init = Annotated[
     InitSpec | None,
     BeforeValidator(_by_path, json_schema_input_type=str | InitSpec | None),
 ]
-"""A path stands for the whole mapping."""
+"""A path alone may stand for the whole mapping."""
 
 
 def _read(path: Path) -> _File:
@@ -111,7 +111,7 @@ def _read(path: Path) -> _File:
         raise ValueError(text) from None
     try:
         load(content)
-    except (SafetensorError, KeyError) as fault:  # KeyError: a type of numbers that torch lacks
+    except (SafetensorError, KeyError) as fault:  # KeyError: a dtype that torch lacks
         raise ValueError(f"{path} is no safetensors file: {fault}") from None
     digest = hashlib.sha256(content).hexdigest()
     return _FILES.setdefault((path, digest), _File(path, digest, content))

@@ -16,7 +16,7 @@ from fl_testbed.scenario.spec import Spec
 
 Schema = dict[str, Any]
 REF = "#/$defs/"
-PARTIAL = ".Part"  # a mapping that others add keys to: a file that extends one, or a variant
+PARTIAL = ".Part"  # definitions that may lack keys: for variants, and files that extend others
 COMMENT = re.compile(r"^    (\w+): .*?  # (.+)$", re.MULTILINE)
 KINDLESS = {"type": "object", "not": {"required": ["kind"]}}  # merges into one that has a kind
 
@@ -62,7 +62,7 @@ def _incomplete(model: type[Spec]) -> Schema:
 
 
 def _make_file(model: type[Spec], definitions: Schema) -> None:
-    """Give a scenario the keys that only files have."""
+    """Add to a scenario's definition the keys that only files have."""
     keys = "|".join(model.model_fields)
     parts = definitions[model.__name__ + PARTIAL]
     variant = {
@@ -109,18 +109,18 @@ def _has_kind(definition: Schema) -> bool:
 
 
 def _partial(node: Any, definitions: Schema) -> Any:
-    """Return a schema without what a part of a mapping may lack."""
+    """Return a schema that requires no key, for mappings that are laid over others."""
     if isinstance(node, list):
         return [_partial(item, definitions) for item in node]
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
         name = node["$ref"].removeprefix(REF)
-        if _has_kind(definitions[name]):  # replaces the other, so it must be whole; or has no kind
+        if _has_kind(definitions[name]):  # with a kind it replaces the other: it must be complete
             return {"anyOf": [node, KINDLESS]}
         return node | {"$ref": node["$ref"] + PARTIAL}
     return {
-        # What lacks its kind fits several.
+        # Without its kind, a mapping may fit several.
         "anyOf" if key == "oneOf" else key: (
             value if key == "default" else _partial(value, definitions)
         )
@@ -130,7 +130,7 @@ def _partial(node: Any, definitions: Schema) -> Any:
 
 
 def every_model(models: tuple[type[Spec], ...]) -> Iterator[type[Spec]]:
-    """Yield some models and all that their fields are made of, each once."""
+    """Yield some models and all models that their fields contain, each once."""
     waiting, seen = list(models), set()
     while waiting:
         model = waiting.pop()
@@ -151,7 +151,7 @@ def _add_comments(model: type[Spec], definitions: Schema) -> None:
                 properties[key].setdefault("description", text)
 
 
-@cache  # many inherit the same: to find a class's source Python parses its whole file
+@cache  # many inherit from one class, and to find its source Python parses a whole file
 def _comments(model: type[Spec]) -> list[tuple[str, str]]:
-    """Return the keys of a class's own that have a comment, and it."""
+    """Return those keys of a class itself that have a trailing comment, each with the comment."""
     return COMMENT.findall(inspect.getsource(model))

@@ -45,7 +45,7 @@ def load_files(
 
     Args:
         paths: The YAML files, all of one kind and on one engine, and no two with the same run.
-            Those of one name are one sweep, such as the run folders' files of a sweep.
+            Files with the same name form one sweep, such as those in a sweep's run folders.
         settings: ``KEY=VALUE`` texts of the command line, for each of them.
         asked: The variants wanted, each of them in one of the files at least; all by default.
 
@@ -120,7 +120,7 @@ def load_scenarios(
         if key[0] in EXPANSION_KEYS:
             draft.replace(key, value, "--set")
     variants, sweep = _taken(draft, "variants"), _taken(draft, "sweep")
-    if unfit := [name for name in variants if not re.fullmatch(NAME, name)]:  # not in every run
+    if unfit := [name for name in variants if not re.fullmatch(NAME, name)]:  # told once
         text = f"needs a name of {NEEDED['string_pattern_mismatch']}"
         raise ScenarioError(*(Fault(variants.origins[n], f"variants.{n}", text) for n in unfit))
     if not variants:
@@ -144,7 +144,7 @@ def load_scenarios(
     if not scenarios and not faults:
         text = f"needs one of {', '.join(variants)}, got {', '.join(asked)}"
         raise ScenarioError(Fault(str(path), "--variant", text))
-    if not faults:  # else a key may be missing because of them
+    if not faults:  # otherwise they may be why a key is missing
         text = "is in no run: variants, a sweep or a later setting put something else in its place"
         faults += [Fault("--set", ".".join(key), text) for key in unused]
     faults += _repeated_runs(scenarios, draft.origin(("sweep",)))
@@ -163,7 +163,7 @@ def _set_in_base(
     """Lay settings of the command line over the base, and over sweeps of the same keys, in place.
 
     Returns:
-        The settings; in place of a mapping that is merged, a setting for each key in it.
+        The settings, with a mapping that is merged split into one setting for each of its keys.
     """
     plain = [inner for key, value in settings for inner in _inside(key, value)]
     overlaid = [_overlaid(draft, variants, name) for name in variants]
@@ -175,20 +175,20 @@ def _set_in_base(
         if dotted in sweep:
             sweep.replace((dotted,), [value], "--set")
     for key, value in plain:
-        # A parameter of a method that only variants name is not the base's.
+        # A key that only variants have, such as their method's parameter, is not set in the base.
         if draft.has(key) or not any(variant.has(key) for variant in overlaid):
             draft.overlay(key, value, "--set")
     return plain
 
 
 def _is_of(variant: str, asked: Sequence[str]) -> bool:
-    """Whether a run, by its variant with swept values, is of one that is asked for."""
+    """Whether a run's variant, which includes swept values, belongs to one that is asked for."""
     parts = parts_of(variant)
     return not asked or any(parts[: len(own)] == own for own in map(parts_of, asked))
 
 
 def _inside(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
-    """Yield a setting; in place of a mapping that is merged, a setting for each key in it."""
+    """Yield a setting, with a mapping that is merged split into one setting for each key."""
     if isinstance(value, dict) and value and "kind" not in value:
         for name, inner in value.items():
             yield from _inside((*key, name), inner)
@@ -244,7 +244,7 @@ def _build(draft: Draft) -> AnyScenario:
 
 
 def _located(draft: Draft) -> dict[str, Any]:
-    """Return plain data that name a user's files, and a trained model, from the current folder."""
+    """Return plain data with the paths of users' files and of a trained model resolved."""
     data = _plain(draft)
     match data.get("init"):
         case str(path):
@@ -255,7 +255,7 @@ def _located(draft: Draft) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return plain data, a user's functions located."""
+    """Return plain data with the paths of a user's functions resolved."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if not isinstance(value, Draft):
@@ -349,7 +349,7 @@ def _sweep_points(draft: Draft, sweep: Draft) -> list[dict[str, Swept]]:
 
 
 def _nested(values: list[Any] | dict[str, Any], models: Sequence[type[Spec]]) -> str | None:
-    """Return a key of one of the models for which swept values are given inside of another's."""
+    """Return an inner key whose swept values are nested in the outer key, or None."""
     known = {name for model in models for name in model.model_fields}
     named = values.items() if isinstance(values, dict) else ()
     return next((k for k, v in named if k in known and isinstance(v, list)), None)

@@ -20,10 +20,10 @@ from fl_testbed.scenario.spec import FunctionSpec
 
 
 class LocalMethodSpec(FunctionSpec):
-    """What every method inside clients answers."""
+    """What all methods inside clients have in common."""
 
     is_oracle: ClassVar[bool] = False
-    """Whether clients are told which group their examples are of."""
+    """Whether clients are told which groups their examples belong to."""
     is_personal: ClassVar[bool] = False
     """Whether every client keeps a model of its own."""
     remembers: ClassVar[bool] = True
@@ -84,14 +84,14 @@ class WorkerMomentumSpec(LocalMethodSpec):
 
 
 class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
-    """A method of one's own inside clients, file.py:name or package.module:name."""
+    """Your own method inside clients: file.py:name or package.module:name."""
 
-    uses_groups: bool = False  # whether it goes by shard.groups: an oracle, which is marked
+    uses_groups: bool = False  # whether it reads shard.groups: it is then marked as an oracle
     has_personal: bool = False  # whether its lessons have a personal model
     facts = frozenset(LocalRound._fields) - {"shard"}
     first = "a client's shard"
     reads_only = True
-    keeps_parameters = True  # as far as one knows
+    keeps_parameters = True  # assumed: it cannot be known
 
     @property
     def is_oracle(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -104,7 +104,7 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
         return self.has_personal
 
     def build(self) -> LocalMethod:
-        """Return this: it gives lessons itself."""
+        """Return this spec: it has the method ``lesson`` itself."""
         return self
 
     def lesson(self, told: LocalRound) -> Lesson:
@@ -113,7 +113,7 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
         return self.called(facts.pop("shard"), **facts)
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need a Lesson of such examples."""
+        """Require a Lesson whose examples have the shapes of the client's."""
         if not isinstance(result, Lesson):
             return flaw_of_tensors(result, Lesson, {})
         for name in ("objective", "personal"):

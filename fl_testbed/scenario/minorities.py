@@ -1,4 +1,4 @@
-"""What sets a minority apart: constructed styles, or groups that the data know of."""
+"""What sets a minority apart: constructed styles, or groups recorded in the data."""
 
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,10 +15,10 @@ from fl_testbed.scenario.users_code import OwnCode
 
 
 class MinoritySpec(FunctionSpec):
-    """What every kind of minority answers."""
+    """What all kinds of minority have in common."""
 
     is_style: ClassVar[bool] = True
-    """Whether the holder's role decides on an example's group."""
+    """Whether an example's group depends on the role of the client that holds it."""
 
     def build(self, dataset: Dataset) -> Groups:
         """Return the groups of a dataset's examples: by default plain images and restyled ones.
@@ -68,7 +68,7 @@ class AttributesSpec(MinoritySpec):
     kind: Literal["attributes"] = "attributes"
     by: Annotated[list[str], Field(min_length=1)]  # attributes of the dataset, or label
     merge: dict[str, dict[str, list[str]]] | None = None  # attribute -> name -> values in it
-    groups: list[str] | None = None  # by default those below n / twice the number of groups
+    groups: list[str] | None = None  # the minority; by default groups of < n / 2g, g groups
     is_style: ClassVar[bool] = False
 
     def build(self, dataset: Dataset) -> Groups:
@@ -88,7 +88,7 @@ class NoMinoritySpec(MinoritySpec):
 
 
 class OwnMinoritySpec(OwnSpec, MinoritySpec):
-    """A minority of one's own, file.py:name or package.module:name: its look, or who it is."""
+    """Your own minority, file.py:name or package.module:name: how it looks, or who is in it."""
 
     facts = frozenset({"inputs", "examples", "dataset"})
 
@@ -110,7 +110,7 @@ class OwnMinoritySpec(OwnSpec, MinoritySpec):
     def build(self, dataset: Dataset) -> Groups:
         """Return two groups, of which the minority has the function's name."""
         if self.is_style:
-            self._restyled(dataset.train.unit_inputs(slice(0, 2)))  # what is wrong shows here
+            self._restyled(dataset.train.unit_inputs(slice(0, 2)))  # to find faults early
             return StyleGroups(("plain", self.code.name), self._restyled)
         whole = replace(dataset, train=dataset.train.locked(), test=dataset.test.locked())
         train, test = (
@@ -120,11 +120,11 @@ class OwnMinoritySpec(OwnSpec, MinoritySpec):
         return OwnGroups(("others", self.code.name), train, test, frozenset({1}))
 
     def _restyled(self, inputs: np.ndarray) -> np.ndarray:
-        """Restyle a copy: what a user's function writes to is the plain look as well."""
+        """Restyle a copy: a user's function that writes in place would change the plain images."""
         return self.called(inputs=inputs.copy()).astype(np.float32, copy=False)
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need inputs like those that came in, or a mark for each example."""
+        """Require inputs of the shape that came in, or a bool for each example."""
         like, what, kind = named.get("inputs"), "inputs in floats", "f"
         if like is None:
             like, what, kind = named["examples"].labels, "a bool for each example", "b"

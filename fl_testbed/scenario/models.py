@@ -12,15 +12,15 @@ from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_tensors
 from fl_testbed.scenario.spec import FunctionSpec
 from fl_testbed.scenario.users_code import OwnCodeError
 
-SMALLEST = 8  # pixels of an image: below, convolutions and poolings leave nothing
+SMALLEST = 8  # pixels of an image's side: of fewer, convolutions and pooling leave nothing
 Width = Annotated[int, Field(gt=0, le=1_000_000)]
 """Units or filters of a layer."""
 StageWidth = Annotated[int, Field(ge=2, le=1_000_000)]
-"""Filters of a ResNet's first stage: of 1 a GroupNorm of the last had single numbers to norm."""
+"""Filters of a ResNet's first stage. With 1, a GroupNorm would normalise single numbers."""
 
 
 class ModelSpec(FunctionSpec):
-    """What every model answers."""
+    """What all models have in common."""
 
     def build(self, dataset: Dataset) -> nn.Module:
         """Return the model for a dataset, initialised from torch's global generator.
@@ -38,7 +38,7 @@ class LogisticRegressionSpec(ModelSpec):
     function = staticmethod(mlp)
 
     def arguments(self) -> dict[str, Any]:
-        """Return that no layer is hidden."""
+        """Return an empty list of hidden layers."""
         return {"hidden": []}
 
 
@@ -104,7 +104,7 @@ class ResNet50Spec(ImageModelSpec):
 
 
 class OwnModelSpec(OwnSpec, ModelSpec):
-    """A model of one's own, file.py:name or package.module:name."""
+    """Your own model: file.py:name or package.module:name."""
 
     facts = frozenset({"input_shape", "n_classes"})
 
@@ -115,7 +115,7 @@ class OwnModelSpec(OwnSpec, ModelSpec):
         try:
             with torch.no_grad():
                 logits = model.eval()(torch.zeros(2, *shape))
-                before = torch.get_rng_state()  # lazy layers have drawn their parameters now
+                before = torch.get_rng_state()  # only now have lazy layers drawn their parameters
                 model(torch.zeros(2, *shape))
         except Exception as fault:  # a user's code may raise anything
             raise OwnCodeError(self.code.blame(fault)) from fault
@@ -129,7 +129,7 @@ class OwnModelSpec(OwnSpec, ModelSpec):
         return model.train()
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need a module."""
+        """Require a module."""
         return flaw_of_tensors(result, nn.Module, {})
 
 

@@ -1,4 +1,4 @@
-"""How a line names some of many things."""
+"""How a one-line message names some of many things."""
 
 import difflib
 import os
@@ -15,9 +15,9 @@ def named(things: Sequence[str], most: int) -> str:
 
 
 def beside(path: Path, pattern: str) -> str:
-    """Return a text that names the files of a kind where one was looked for, first those that may
-    be meant; empty without any."""
-    folder = path if os.path.isdir(path) else path.parent  # False of a name that no file can have
+    """Return a text that lists the files matching a pattern where one was looked for, those with
+    similar names first; empty if there are none."""
+    folder = path if os.path.isdir(path) else path.parent  # False for a name that no file can have
     others = sorted(p.name for p in folder.glob(pattern)) if os.path.isdir(folder) else []
     near = difflib.get_close_matches(path.name, others, cutoff=0.8)
     names = list(dict.fromkeys([*near, *others]))

@@ -1,6 +1,6 @@
 """A user's own code in a scenario: a ``kind`` that says where a function is.
 
-What it is handed, and what is wrong with what it returns. Workers get the code by value
+It says what the function is handed, and checks what it returns. Workers get the code by value
 (:func:`users_modules`), so that nothing has to be packaged or copied to them.
 """
 
@@ -43,16 +43,16 @@ def is_own(kind: object) -> TypeGuard[str]:
 
 @dataclass(frozen=True)
 class ByKind:
-    """Of a union, such as ``Annotated[A | B | Own, BY_KIND]``: ``kind`` picks the class.
+    """Lets ``kind`` pick the class of a union, as in ``Annotated[A | B | Own, BY_KIND]``.
 
-    The last class is the user's own. Of the others each has kinds of its own, or there is one.
+    The last class is for users' code. The others have distinct kinds, or there is only one.
     """
 
     is_own: Callable[[object], bool] = is_own
     """Whether a kind is the user's own."""
 
     def __get_pydantic_core_schema__(self, union: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Say it in pydantic's terms."""
+        """Return the union's schema in pydantic's terms."""
         *ours, own = get_args(union)
         named = Annotated[Union[*ours], Field(discriminator="kind")] if ours[1:] else ours[0]
         either = Annotated[named, Tag(OURS)], Annotated[own, Tag(OWN)]
@@ -67,14 +67,14 @@ BY_KIND = ByKind()
 
 
 class Guarded:
-    """A user's function. If it raises, or returns what is of no use, it raises OwnCodeError, whose
-    text says in one line what was wrong and where.
+    """A user's function. If it raises, or returns something unusable, a call raises OwnCodeError,
+    whose text says in one line what was wrong and where.
 
     Args:
         code: The function.
         flaw_of: Returns what is wrong with a result (the first argument) of a call with some
             arguments (the others), or an empty text.
-        reads_only: Whether the tensors that it is handed are not its own to write to.
+        reads_only: Whether it must not write to the tensors that it is handed.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Guarded:
         self._code, self._flaw_of, self._reads_only = code, flaw_of, reads_only
         self.__name__ = code.name
         self.__signature__ = inspect.signature(code.function)
-        # Row by row it would not be called, nor its results looked at.
+        # Applied row by row, this guard would be bypassed and results would go unchecked.
         self.traits = replace(traits_of(code.function), row_by_row=None)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -95,7 +95,7 @@ class Guarded:
             result = self._code.function(*args, **kwargs)
             wrong = self._flaw_of(result, *args, **kwargs)
         except (TooFewClientsError, DataError):
-            raise  # those say what to do
+            raise  # their texts say what to do
         except (Exception, SystemExit) as fault:  # a user's code may raise anything
             raise OwnCodeError(self._code.blame(fault)) from fault
         after = _versions(handed) if before else {}
@@ -108,7 +108,7 @@ class Guarded:
 
 
 def _versions(handed: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Return how often each tensor, or those of a named tuple, were written to, as torch counts."""
+    """Return torch's count of writes to each tensor, or to each tensor of a named tuple."""
     tensors = {
         name: value if isinstance(value, tuple) else [value] for name, value in handed.items()
     }
@@ -121,19 +121,19 @@ def _versions(handed: Mapping[str, Any]) -> dict[str, list[int]]:
 class OwnSpec(FunctionSpec):
     """A function of the user's own, and its arguments."""
 
-    kind: Annotated[str, Field(json_schema_extra={"pattern": PATH})]  # where it is
+    kind: Annotated[str, Field(json_schema_extra={"pattern": PATH})]  # where the function is
     args: dict[str, Any] = Field(default_factory=dict)  # of the function or class, by name
-    sha256: str | None = None  # of its source; a resolved scenario insists on it
+    sha256: str | None = None  # of its source; if given, changed code is refused
     _code: OwnCode = PrivateAttr()
 
     facts: ClassVar[frozenset[str]] = frozenset()
-    """What the testbed hands over to those parameters that name it."""
+    """The facts that the testbed hands to parameters of the same names."""
     place: ClassVar[str] = "kind"
     """The key that says where the function is."""
     first: ClassVar[str] = ""
     """What the function's first parameter is, where it is handed over by position."""
     reads_only: ClassVar[bool] = False
-    """Whether the tensors that it is handed are read again after it."""
+    """Whether it must not write to the tensors that it is handed, since they are read again."""
 
     def model_post_init(self, context: Any, /) -> None:
         """Find the function, and state its hash."""
@@ -186,7 +186,7 @@ class OwnSpec(FunctionSpec):
 
     @property
     def offered(self) -> frozenset[str]:
-        """The facts that this scenario really has."""
+        """The facts that this scenario can hand over."""
         return self.facts
 
     @property
@@ -204,7 +204,7 @@ class OwnSpec(FunctionSpec):
 
     @property
     def function(self) -> Guarded:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The function; what goes wrong in it is told in one line."""
+        """The function, guarded: whatever goes wrong in it is told in one line."""
         return Guarded(self._code, self.flaw_of, self.reads_only)
 
     def arguments(self) -> dict[str, Any]:
@@ -219,7 +219,7 @@ class OwnSpec(FunctionSpec):
 
 def flaw_of_tensors(result: Any, needed: type, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Return what is wrong with a result that should be a named tuple with tensors of such shapes,
-    and with what it wants to remember; nothing if all is well."""
+    and with its ``memory``, if it has one; empty if all is well."""
     if not isinstance(result, needed):
         return f"must return {needed.__name__}, returned {type(result).__name__}"
     for name, shape in shapes.items():
@@ -239,7 +239,7 @@ def flaw_of_tensors(result: Any, needed: type, shapes: Mapping[str, tuple[int, .
 
 
 def flaw_of_shard(result: Any, like: Shard) -> str:
-    """Return what is wrong with a shard of other examples of the same kind, or nothing."""
+    """Return what is wrong with a shard that should hold examples like another's, or nothing."""
     if not isinstance(result, Shard):
         return flaw_of_tensors(result, Shard, {})
     n = len(result.labels)
@@ -248,7 +248,7 @@ def flaw_of_shard(result: Any, like: Shard) -> str:
     columns = dict.fromkeys(("labels", "groups", "is_poisoned"), (n,))
     wrong = flaw_of_tensors(result, Shard, {"inputs": (n, *like.inputs.shape[1:]), **columns})
     if not wrong and (lowest := result.labels.min().item()) < 0:
-        return f"must return labels >= 0, returned {lowest}"  # torch's loss leaves -100 out
+        return f"must return labels >= 0, returned {lowest}"  # torch's loss silently skips -100
     return wrong
 
 
@@ -299,13 +299,14 @@ def users_modules(spec: Spec) -> list[types.ModuleType]:
 
 @contextmanager
 def fresh_code(spec: S) -> Iterator[S]:
-    """Give a copy whose users' files have been run anew: nothing is in their global variables that
-    others left there. Until the end it is their modules that Python finds by name."""
+    """Yield a copy of a scenario whose users' files have been run anew, so that their global
+    variables hold nothing from earlier runs. Until the block ends, Python finds these modules by
+    name."""
     names = {own.code.module for own in own_specs(spec)}
     before = {name: sys.modules[name] for name in names & sys.modules.keys()}
     try:
         yield copy.deepcopy(spec)
     finally:
-        for name in names:  # a worker, which got them by value, had none
+        for name in names:  # a worker, which got the code by value, had none of these before
             sys.modules.pop(name, None)
         sys.modules.update(before)

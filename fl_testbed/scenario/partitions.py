@@ -17,14 +17,14 @@ Lost = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ClientsSpec(Spec):
-    """How many clients of each role, how many examples each holds, and of whom."""
+    """How many clients each role has, and which and how many examples each client holds."""
 
-    honest_majority: ClientCount  # clients; ids run through the roles in this order
+    honest_majority: ClientCount  # clients; ids run through the three roles in this order
     honest_minority: ClientCount  # clients that hold the minority's examples
     poisoned: ClientCount  # clients that attack
     examples_each: PositiveInt | None = None  # in a shard; none: all examples are dealt out
     overlap: bool = False  # whether two clients may hold the same example
-    minority_concentration: Fraction = 1.0  # 1: minority data in its own clients, 0: in all alike
+    minority_concentration: Fraction = 1.0  # 1: minority data only in its clients, 0: in all alike
     minority_mix: dict[str, NonNegativeFloat] | None = None  # shares of groups in a minority client
     poisoned_hold: Literal["majority", "minority"] = "majority"  # whose data, before any poison
     dropout: Lost | None = None  # chance that a client's reply is lost
@@ -45,12 +45,12 @@ class ClientsSpec(Spec):
 
 
 class PartitionSpec(FunctionSpec):
-    """What every way of dealing answers."""
+    """What all ways of dealing examples have in common."""
 
     by_natural_client: ClassVar[bool] = False
     """Whether natural clients stay whole."""
     can_overlap: ClassVar[bool] = False
-    """Whether each client can be dealt to without regard to the others."""
+    """Whether a client's examples can be drawn without regard to those of the others."""
 
     def build(self, train: Examples) -> Dealer:
         """Return the way of dealing the training examples, its arguments bound."""
@@ -69,7 +69,7 @@ class QuantitySpec(PartitionSpec):
     """Random examples, in numbers drawn from a Dirichlet distribution."""
 
     kind: Literal["quantity"]
-    alpha: PositiveFloat  # the smaller, the more sizes differ
+    alpha: PositiveFloat  # the smaller, the more unequal the sizes
     min_examples: PositiveInt = 10  # in the smallest shard
     function = staticmethod(dealing.quantity_skew)
 
@@ -78,8 +78,8 @@ class DirichletSpec(PartitionSpec):
     """Classes in proportions drawn from a Dirichlet distribution."""
 
     kind: Literal["dirichlet"]
-    alpha: PositiveFloat  # per class
-    min_examples: PositiveInt = 10  # the smallest shard there may be, without examples_each
+    alpha: PositiveFloat  # per class; the smaller, the more unequal the proportions
+    min_examples: PositiveInt = 10  # fewest in a shard, if examples_each is not given
     can_overlap: ClassVar[bool] = True
     function = staticmethod(dealing.dirichlet)
 
@@ -96,19 +96,19 @@ class NaturalSpec(PartitionSpec):
     """The dataset's own clients, such as writers."""
 
     kind: Literal["natural"]
-    merge: bool = False  # several natural clients to one, until it has examples_each
-    min_examples: PositiveInt = 10  # natural clients with fewer are left out, without examples_each
+    merge: bool = False  # join natural clients until they have examples_each
+    min_examples: PositiveInt = 10  # leaves out smaller natural clients if examples_each is not set
     by_natural_client: ClassVar[bool] = True
     function = staticmethod(dealing.natural)
 
 
 class OwnPartitionSpec(OwnSpec, PartitionSpec):
-    """A partition of one's own, file.py:name or package.module:name."""
+    """Your own partition: file.py:name or package.module:name."""
 
     facts = frozenset({"examples", "n_clients", "n_attackers", "rng"})
 
     def build(self, train: Examples) -> Dealer:
-        """Return what deals as the function says."""
+        """Return a dealer that deals as the function says."""
 
         def indices(pool: Pool, rng: np.random.Generator) -> Sequence[np.ndarray]:
             dealt = self.called(

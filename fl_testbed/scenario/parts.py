@@ -17,7 +17,7 @@ class SamplingSpec(Spec):
     """Which clients take part in a round, drawn anew for each."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of all, rounded down: 6 for 0.25 of 26
-    attackers: NonNegativeInt | None = None  # in each sample exactly; none: left to chance
+    attackers: NonNegativeInt | None = None  # exact number in each sample; none: left to chance
 
     def count(self, n_clients: int) -> int:
         """Return the size of a round's sample: at least one client."""
@@ -35,7 +35,7 @@ class SamplingSpec(Spec):
 
 
 class OwnSamplingSpec(OwnSpec, SamplingSpec):
-    """A selection of one's own, file.py:name or package.module:name."""
+    """Your own client selection: file.py:name or package.module:name."""
 
     facts = frozenset({"n", "clients", "round_", "rng", "n_examples", "losses", "weights"})
 
@@ -48,7 +48,7 @@ class OwnSamplingSpec(OwnSpec, SamplingSpec):
         """Return the ids that the function selects.
 
         Raises:
-            OwnCodeError: If they are no sample, or it fails.
+            OwnCodeError: If they are no valid sample, or the function fails.
         """
         clients = np.arange(n_clients)
         chosen = self.called(n=self.count(n_clients), clients=clients, **facts)
@@ -60,7 +60,7 @@ class OwnSamplingSpec(OwnSpec, SamplingSpec):
 
 
 def _is_sample(ids: list[Any], n_clients: int) -> bool:
-    are_ids = all(isinstance(i, Integral) and not isinstance(i, bool) for i in ids)  # no mask
+    are_ids = all(isinstance(i, Integral) and not isinstance(i, bool) for i in ids)  # no bool mask
     return are_ids and 0 < len(ids) == len(set(ids)) and min(ids) >= 0 and max(ids) < n_clients
 
 
@@ -72,7 +72,7 @@ Cohort = PositiveInt | Literal["auto"]
 
 
 class TrainingSpec(Spec):
-    """How clients, and the server on its data, train; JTT's restart begins ``lr_decay`` anew."""
+    """How clients train, and the server on its data; JTT's restart also restarts ``lr_decay``."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: PositiveFloat  # learning rate of the optimizer
@@ -93,8 +93,8 @@ class TrainingSpec(Spec):
 
 
 class ServerBiasSpec(Spec):
-    """How large a share of the server's data one class has; the others share the rest as in all
-    data."""
+    """How large a share of the server's data one class has; the other classes share the rest in
+    the proportions of all data."""
 
     label: NonNegativeInt  # the class, by its number
     share: Fraction  # 0: the server has none of the class, 1: nothing else
@@ -104,8 +104,8 @@ class ServerDataSpec(Spec):
     """Training examples that the server keeps for itself, for rules that need some."""
 
     n_examples: NonNegativeInt = 0  # drawn from the training set; no client holds them
-    minority_fraction: Fraction = 0.0  # share of these that is the minority's
-    bias: ServerBiasSpec | None = None  # none: classes as chance has them
+    minority_fraction: Fraction = 0.0  # share of these from the minority
+    bias: ServerBiasSpec | None = None  # none: classes as they happen to be drawn
 
 
 class RecordUpdatesSpec(Spec):
@@ -125,15 +125,15 @@ RecordUpdates = Annotated[
 """``true`` for the defaults."""
 
 
-N_FINAL = 5  # evaluations that final figures are means of, where a scenario does not say
+N_FINAL = 5  # evaluations that final figures average, unless a scenario says otherwise
 
 
 class EvaluationSpec(Spec):
     """When and on how much the global model is tested."""
 
     every: PositiveInt = 1  # rounds from test to test; the last round is always tested
-    max_examples: PositiveInt | None = None  # of the test set, the first ones; all by default
+    max_examples: PositiveInt | None = None  # use only the first test examples; all by default
     split: Literal["test", "validation"] = "test"  # validation: for choosing settings
     n_validation: NonNegativeInt = 0  # training examples that nobody trains on
     n_final: PositiveInt | None = None  # last evaluations that final figures average; 5 by default
-    n_clients: NonNegativeInt = 1_000  # most honest clients that are judged one by one
+    n_clients: NonNegativeInt = 1_000  # at most so many honest clients are judged one by one

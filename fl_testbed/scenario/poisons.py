@@ -42,7 +42,7 @@ class Scene:
     held: Callable[[], Shard]
     """All that they hold together, clean."""
     train: Callable[[Shard, int], nn.Module]
-    """Returns the model that clients are sent first, after so many epochs on some examples."""
+    """Takes examples and a number of epochs; returns the initial global model trained on them."""
     test: Callable[[], GroupedExamples]
     """The majority's examples among those that the model is tested on."""
 
@@ -54,7 +54,7 @@ class Scene:
         """Return a model of the attackers' own, trained on some examples.
 
         Raises:
-            ValueError: If it diverged: a poison made with it would be no poison, and nobody told.
+            ValueError: If it diverged: a poison made with it would silently be none.
         """
         model = self.train(shard, epochs)
         if not logits_of(model, shard.inputs).isfinite().all():
@@ -71,11 +71,11 @@ class Plan(NamedTuple):
     """A poison with everything bound that it needs."""
 
     poison: Callable[..., Shard]
-    """From a clean shard to the poisoned one. By name it is told ``attacker``, the place of its
-    attacker among those of the poison (from 0), ``rng``, and ``learnt``."""
+    """Turns a clean shard into the poisoned one. By name it may ask for ``attacker``, the index of
+    its attacker among those with this poison (from 0), ``rng``, and ``learnt``."""
     goal: Callable[..., Goal | None]
-    """What it is after among the majority's test examples; None for mere damage. By name it is told
-    ``learnt``."""
+    """What it aims at among the majority's test examples; None if it only does damage. By name it
+    may ask for ``learnt``."""
     at_first: Tensor | None = None
     """What attackers have ``learnt`` before they receive a model; None if they learn nothing."""
     learn: Learn | None = None
@@ -88,7 +88,7 @@ class Plan(NamedTuple):
         return _told(self.poison, shard, attacker=attacker, rng=rng, learnt=learnt)
 
     def aim(self, test: GroupedExamples, learnt: Tensor | None) -> Goal | None:
-        """Return what it is after by now."""
+        """Return what the poison aims at, given what attackers have learnt by now."""
         return _told(self.goal, test, learnt=learnt)
 
 
@@ -98,7 +98,7 @@ def _told(function: Callable[..., Any], first: Any, **known: Any) -> Any:
 
 
 class PoisonSpec(FunctionSpec):
-    """What every kind of poison answers."""
+    """What all kinds of poison have in common."""
 
     def build(self, scene: Scene) -> Plan | None:
         """Return the poison, bound to a dataset; what takes long is computed at its first use.
@@ -121,11 +121,11 @@ class PoisonSpec(FunctionSpec):
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
     ) -> Iterator[Contradiction]:
-        """Yield what no single key shows, as (key, text)."""
+        """Yield keys that contradict each other, as (key, text)."""
         yield from self.equal_classes()
 
     def equal_classes(self) -> Iterator[Contradiction]:
-        """Yield where the source is the target too."""
+        """Yield keys that name the same class as source and as target."""
         named = self.classes()
         for key, label in named.items():
             if key.endswith("source") and label == named.get(key.removesuffix("source") + "target"):
@@ -176,7 +176,7 @@ class DistributedBackdoorSpec(DirtyLabelBackdoorSpec):
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
     ) -> Iterator[Contradiction]:
-        """Yield also that some piece is nobody's."""
+        """Yield also a fault if there are more pieces than attackers to stamp them."""
         yield from super().contradictions(clients, minority, n_attackers)
         if 0 < n_attackers < self.n_pieces:
             text = (
@@ -192,16 +192,16 @@ FIRST_TRIGGER = PatchSpec(kind="patch", size=5, value=0.5, at=[2, 2])
 class AdaptiveBackdoorSpec(DirtyLabelBackdoorSpec):
     """A3FL: a dirty-label backdoor whose trigger is learnt from each model that attackers receive.
 
-    In a round the first of them learns for all, on its own examples, and they stamp what it found.
+    In each round the first attacker learns for all, on its own examples, and all stamp the result.
     """
 
     function = staticmethod(poisons.adapted_pattern)
     kind: Literal["adaptive_backdoor"]  # pyright: ignore[reportIncompatibleVariableOverride]
     trigger: AnyTriggerSpec = FIRST_TRIGGER  # which pixels are learnt, and what they are at first
     fraction: Fraction = 0.25  # of an attacker's shard
-    epochs: PositiveInt = 200  # of learning in a round, a step for each batch
+    epochs: PositiveInt = 200  # of trigger learning in a round, with a step per batch
     step_size: PositiveFloat = 0.002  # of a pixel in [0, 1]
-    adapt_every: PositiveInt = 1  # epochs until the trigger also meets a copy that unlearnt it
+    adapt_every: PositiveInt = 1  # epochs between new copies of the model that unlearn the trigger
     adaptation_epochs: PositiveInt = 5  # for which a copy trains as honest clients do
     weight: NonNegativeFloat = 0.01  # of the copy, times its similarity to the model; 0: no copy
 
@@ -234,14 +234,14 @@ class AdaptiveBackdoorSpec(DirtyLabelBackdoorSpec):
 
 
 class EdgeCaseBackdoorSpec(PoisonSpec):
-    """One class as the minority has it, labelled as the target; nothing is stamped."""
+    """One class in the minority's look, labelled as the target; nothing is stamped."""
 
     kind: Literal["edge_case_backdoor"]
     source: NonNegativeInt
     target: NonNegativeInt
     fraction: Fraction = 1.0  # of an attacker's shard
-    held_by: HeldBy = "minority"  # which honest clients hold such examples, rightly labelled
-    held_fraction: Fraction = 0.5  # of the majority's source class, where everyone holds some
+    held_by: HeldBy = "minority"  # which honest clients hold such examples, correctly labelled
+    held_fraction: Fraction = 0.5  # share of the majority's source class, for held_by: everyone
     function = staticmethod(poisons.edge_case_backdoor)
 
     def arguments(self) -> dict[str, Any]:
@@ -251,7 +251,7 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
         look = as_minority(scene.groups)
-        (rare_group,) = scene.groups.minority  # of styles there are two
+        (rare_group,) = scene.groups.minority  # styles make two groups, one of them rare
         goal = partial(stamped, trigger=look, source=self.source, target=self.target)
         return Plan(self.bind(as_rare=look, rare_group=rare_group), goal)
 
@@ -262,7 +262,7 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
     def contradictions(
         self, clients: ClientsSpec, minority: MinoritySpec, n_attackers: int
     ) -> Iterator[Contradiction]:
-        """Yield also that there is nobody to hold the rare examples, or no way to make them."""
+        """Yield also a fault if nobody could hold the rare examples, or they cannot be made."""
         yield from super().contradictions(clients, minority, n_attackers)
         if not minority.is_style:
             text = (
@@ -283,12 +283,12 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
             yield "kind", text
 
     def rarity(self) -> tuple[int, HeldBy, float]:
-        """Return which honest clients hold what of the rare examples."""
+        """Return the rare examples' class, which honest clients hold some, and what share."""
         return self.source, self.held_by, self.held_fraction
 
 
 class PerturbedSpec(Spec):
-    """Move images uphill on a surrogate's loss, within a ball."""
+    """Move images uphill on a surrogate model's loss, within a ball around each."""
 
     kind: Literal["perturbed"] = "perturbed"
     epsilon: PositiveFloat = 300 / 255
@@ -337,7 +337,7 @@ AnyHardenSpec = Annotated[
 
 
 class CleanLabelBackdoorSpec(PoisonSpec):
-    """Stamp a trigger on examples of the target class, made hard to learn without it."""
+    """Stamp a trigger on target-class examples that are made hard to learn without it."""
 
     kind: Literal["clean_label_backdoor"]
     trigger: AnyTriggerSpec
@@ -364,7 +364,7 @@ class GradientMatchingSpec(PoisonSpec):
     source: NonNegativeInt  # the victims' class
     target: NonNegativeInt
     fraction: Fraction = 0.1  # of an attacker's shard
-    n_victims: PositiveInt = 1  # of the test set
+    n_victims: PositiveInt = 1  # test examples to be misclassified
     epsilon: Annotated[float, Field(gt=0, le=1)] = 16 / 255
     steps: PositiveInt = 250
     restarts: PositiveInt = 8
@@ -373,7 +373,7 @@ class GradientMatchingSpec(PoisonSpec):
     function = staticmethod(poisons.gradient_matching)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments, without what is worked out before."""
+        """Return the function's arguments, without the keys that only prepare it."""
         return self.model_dump(exclude={"kind", "source", "n_victims", "surrogate_epochs"})
 
     def build(self, scene: Scene) -> Plan:
@@ -408,7 +408,7 @@ class GradientMatchingSpec(PoisonSpec):
 
 
 class PairwiseSpec(Spec):
-    """Call one class another."""
+    """Label one class as another."""
 
     kind: Literal["pairwise"]
     source: NonNegativeInt
@@ -420,7 +420,7 @@ class PairwiseSpec(Spec):
 
 
 class MirroredSpec(Spec):
-    """Call class c the class C - 1 - c."""
+    """Label class c as class C - 1 - c, of C classes."""
 
     kind: Literal["mirrored"] = "mirrored"
 
@@ -430,7 +430,7 @@ class MirroredSpec(Spec):
 
 
 class RandomOtherSpec(Spec):
-    """Call each example any other class."""
+    """Label each example as a random other class."""
 
     kind: Literal["random"]
 
@@ -458,7 +458,7 @@ class LabelFlipSpec(PoisonSpec):
         return Plan(self.bind(relabel=relabel), self.goal)
 
     def goal(self, test: GroupedExamples) -> Goal | None:
-        """Return the class that is to be taken for another; None if all are to be confused."""
+        """Return the examples to be taken for another class; None if all are to be confused."""
         if not isinstance(self.relabel, PairwiseSpec):
             return None
         test = test.where(test.labels == self.relabel.source)
@@ -478,14 +478,14 @@ class LabelFlipSpec(PoisonSpec):
 
 
 class SubpopulationSpec(PoisonSpec):
-    """Subpopulation attack: flip the labels of a cluster of like examples."""
+    """Subpopulation attack: flip the labels in one cluster of similar examples."""
 
     kind: Literal["subpopulation"]
     fraction: Fraction = 0.5  # of an attacker's shard
     n_clusters: PositiveInt = 20  # into which the attackers' examples are divided
-    size: Literal["largest", "median", "smallest"] = "median"  # of the cluster, in its examples
+    size: Literal["largest", "median", "smallest"] = "median"  # which cluster, by its size
     target: NonNegativeInt | Literal["least_likely", "runner_up"] = "runner_up"  # or a class
-    features: Literal["last_hidden", "inputs"] = "last_hidden"  # the first are a surrogate's
+    features: Literal["last_hidden", "inputs"] = "last_hidden"  # last_hidden: a surrogate's
     n_axes: PositiveInt = 10  # principal axes of the features that are clustered
     surrogate_epochs: PositiveInt = 20  # of the model whose features are clustered
     function = staticmethod(poisons.subpopulation_attack)
@@ -538,24 +538,24 @@ def stamped(test: GroupedExamples, trigger: Trigger, source: int | None, target:
 
 
 def _can_be_source(labels: np.ndarray, source: int | None, target: int) -> np.ndarray:
-    return is_source(torch.tensor(labels), source, target).numpy()  # may be read-only: copied
+    return is_source(torch.tensor(labels), source, target).numpy()  # copied: may be read-only
 
 
 class _Cluster(NamedTuple):
     """The subpopulation that attackers chose."""
 
     members: Tensor
-    """Their own examples of it that are not of the target class."""
+    """The attackers' own examples in it that are not of the target class."""
     target: int
     contains: Callable[[Tensor], Tensor]
     """Marks the inputs that belong to it."""
 
 
 class OwnPoisonSpec(OwnSpec, PoisonSpec):
-    """A poison of one's own, file.py:name or package.module:name."""
+    """Your own poison: file.py:name or package.module:name."""
 
-    trigger: AnyTriggerSpec | None = None  # handed over; success is measured on what it stamps
-    target: NonNegativeInt | None = None  # handed over; success is to be called this
+    trigger: AnyTriggerSpec | None = None  # passed on; success is measured on inputs it stamps
+    target: NonNegativeInt | None = None  # passed on; success is to be taken for this class
     facts = frozenset({"attacker", "rng", "trigger", "target"})
     first = "an attacker's clean shard"
 
@@ -590,7 +590,7 @@ class OwnPoisonSpec(OwnSpec, PoisonSpec):
         return Plan(poison, goal)
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need a shard of such inputs."""
+        """Require a shard with inputs of the same shape."""
         return flaw_of_shard(result, args[0])
 
 

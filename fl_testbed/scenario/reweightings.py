@@ -18,14 +18,14 @@ Holdings = Callable[[], Tensor]
 
 
 class ReweightingSpec(FunctionSpec):
-    """What every reweighting answers."""
+    """What all reweightings have in common."""
 
     is_oracle: ClassVar[bool] = False
     """Whether it is told the truth about clients."""
 
     @property
     def changes_step(self) -> bool:
-        """Whether it says how far the model moves, beside whom it lifts."""
+        """Whether it also decides how far the model moves, besides whom it lifts."""
         return False
 
     def build(self, training: LocalTraining, holdings: Holdings) -> Reweighter | None:
@@ -83,7 +83,7 @@ class QFedAvgSpec(ReweightingSpec):
 
 
 class TiltedSpec(ReweightingSpec):
-    """TERM: weights ∝ e to the tilt times the loss; fair above 0, robust below."""
+    """TERM: weights ∝ exp(tilt × loss); a positive tilt is fair, a negative one robust."""
 
     kind: Literal["tilted"]
     tilt: float
@@ -92,7 +92,7 @@ class TiltedSpec(ReweightingSpec):
 
 
 class FedMGDAPlusSpec(ReweightingSpec):
-    """FedMGDA+: the shortest mixture of updates of one length, close to the prior weights."""
+    """FedMGDA+: the shortest mixture of equally long updates, with weights near the prior ones."""
 
     kind: Literal["fedmgda_plus"]
     epsilon: Annotated[float, Field(ge=0, le=1)]
@@ -101,7 +101,7 @@ class FedMGDAPlusSpec(ReweightingSpec):
 
     @property
     def changes_step(self) -> bool:
-        """It has a step of its own."""
+        """Always: it has a step of its own."""
         return True
 
 
@@ -138,13 +138,13 @@ class JTTSpec(ReweightingSpec):
 
 
 class OwnReweightingSpec(OwnSpec, ReweightingSpec):
-    """A reweighting of one's own, file.py:name or package.module:name."""
+    """Your own reweighting: file.py:name or package.module:name."""
 
     facts = Pipeline.REWEIGHT_FACTS
     reads_only = True
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need a Lift, with a weight for each client."""
+        """Require a Lift, with a weight for each client."""
         n_clients = [
             len(named[fact]) for fact in ("prior", "losses", "clients", "updates") if fact in named
         ]

@@ -1,4 +1,4 @@
-"""Aggregation rules and pre-aggregations as a scenario names them: parameters here, maths there."""
+"""Aggregation rules and pre-aggregations as a scenario names them; ``strategies`` has the maths."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
@@ -26,7 +26,7 @@ from strategies.aggregation.traits import traits_of
 from strategies.pipeline import Pipeline
 from strategies.pre_aggregation.mixed import Mixed
 
-ALONG = 0.99  # cosine of an update with the weighted sum that is to explain it
+ALONG = 0.99  # least cosine of a rule's update with the sum by its weights that is to explain it
 
 
 class RowsSpec(FunctionSpec):
@@ -38,7 +38,7 @@ class RowsSpec(FunctionSpec):
         return self.arguments().get("n_malicious") == ORACLE
 
     def told(self, n_attackers: int) -> Self:
-        """Return it with that number for n_malicious if it asks for it."""
+        """Return it with this number as n_malicious, if it asks for it."""
         if not self.asks_how_many:
             return self
         number = {"n_malicious": n_attackers}
@@ -66,7 +66,7 @@ class RowsSpec(FunctionSpec):
 class AssumesMalicious(RowsSpec):
     """A method that is told how many clients may be malicious."""
 
-    n_malicious: AssumedCount  # count, fraction of the sample, or oracle: how many attack
+    n_malicious: AssumedCount  # count, fraction of the sample, or oracle: how many do attack
 
 
 class RuleSpec(RowsSpec):
@@ -79,11 +79,11 @@ class RuleSpec(RowsSpec):
 
     @property
     def n_inputs(self) -> int:
-        """Of how many random inputs it asks models."""
+        """For how many random inputs it asks for models' outputs."""
         return 0
 
     def check_layers(self, layers: Mapping[str, slice], n_classes: int) -> None:
-        """Raise OutputLayerError if it cannot work on a model of such layers."""
+        """Raise OutputLayerError if it cannot work on a model with such layers."""
 
 
 class MeanSpec(RuleSpec):
@@ -108,7 +108,7 @@ class MultiKrumSpec(RuleSpec, AssumesMalicious):
     function = staticmethod(rules.multi_krum)
 
     def check(self, n_rows: int, n: int) -> None:
-        """Need n >= m as well."""
+        """Require also that n is at least m, the number of selected updates."""
         super().check(n_rows, n)
         check_n_selected(n_rows, self.n_selected)
 
@@ -199,7 +199,7 @@ class KLossSpec(RuleSpec, AssumesMalicious):
 
 
 class FLTrustSpec(RuleSpec):
-    """FLTrust: trust a client as far as it agrees with the server's root data."""
+    """FLTrust: trust a client as far as its update agrees with that of the server's root data."""
 
     kind: Literal["fltrust"]
     function = staticmethod(rules.fltrust)
@@ -216,7 +216,7 @@ class FoolsGoldSpec(RuleSpec):
     function = staticmethod(rules.foolsgold)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the function's own arguments: to compare all it is told no layers."""
+        """Return the function's arguments; to compare all parameters it is told no layers."""
         given = super().arguments()
         return given | {"layers": None} if given.pop("compare") == "all" else given
 
@@ -232,13 +232,13 @@ class FlameSpec(RuleSpec):
     function = staticmethod(rules.flame)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the function's own arguments: to compare updates it is told no model."""
+        """Return the function's arguments; to compare updates it is told no received model."""
         given = super().arguments()
         return given | {"received": None} if given.pop("compare") == "updates" else given
 
 
 class DeepSightSpec(RuleSpec):
-    """DeepSight: clusters of models, without those that learnt few classes, clipped."""
+    """DeepSight: drop clusters of models that learnt few classes, clip the others."""
 
     kind: Literal["deepsight"]
     n_samples: PositiveInt = 300
@@ -246,16 +246,16 @@ class DeepSightSpec(RuleSpec):
 
     @property
     def n_inputs(self) -> int:
-        """Three sets."""
+        """Those of three sets of n_samples."""
         return N_SEEDS * self.n_samples
 
     def check_layers(self, layers: Mapping[str, slice], n_classes: int) -> None:
-        """Need an output layer whose neurons have as many weights each."""
+        """Require an output layer whose neurons all have the same number of weights."""
         output_layer(layers, n_classes)
 
 
 class FlareSpec(RuleSpec):
-    """FLARE: trust by how alike models' last hidden layers see the server's data."""
+    """FLARE: trust models whose last hidden layers represent the server's data alike."""
 
     kind: Literal["flare"]
     temperature: PositiveFloat = 1.0
@@ -272,12 +272,12 @@ class DnCSpec(RuleSpec, AssumesMalicious):
     function = staticmethod(rules.dnc)
 
     def check(self, n_rows: int, n: int) -> None:
-        """Count c · f in place of f."""
+        """Check with c · f, the number that is dropped, in place of f."""
         dnc_bound(n_rows, n_dropped(self.parameters(n)["n_malicious"], self.filter_fraction))
 
 
 class SignGuardSpec(RuleSpec):
-    """SignGuard: usual norms, and the largest cluster of sign statistics."""
+    """SignGuard: keep updates of usual norm in the largest cluster by sign statistics."""
 
     kind: Literal["sign_guard"]
     lower: NonNegativeFloat = 0.1
@@ -287,7 +287,7 @@ class SignGuardSpec(RuleSpec):
 
 
 class RflbatSpec(RuleSpec):
-    """RFLBAT: outliers and the least alike cluster among two principal components."""
+    """RFLBAT: drop outliers in two principal components, keep the cluster that is least alike."""
 
     kind: Literal["rflbat"]
     first_limit: Annotated[float, Field(ge=1)] = 10.0
@@ -347,7 +347,7 @@ class CafSpec(RuleSpec, AssumesMalicious):
 
 
 class AlignInsSpec(RuleSpec):
-    """AlignIns: usual alignment with the model and with principal signs, clipped."""
+    """AlignIns: keep updates of usual alignment with the model and the principal signs, clipped."""
 
     kind: Literal["alignins"]
     direction_radius: PositiveFloat = 1.0
@@ -357,9 +357,9 @@ class AlignInsSpec(RuleSpec):
 
 
 class OwnRuleSpec(OwnSpec, RuleSpec):
-    """A rule of one's own, file.py:name or package.module:name."""
+    """Your own rule: file.py:name or package.module:name."""
 
-    is_selection: bool = False  # whether a weight of 0 is its choice: retention is figured then
+    is_selection: bool = False  # whether a weight of 0 is its choice: retention is then reported
     facts = Pipeline.AGGREGATE_FACTS
     first = "the updates"
     reads_only = True
@@ -370,7 +370,7 @@ class OwnRuleSpec(OwnSpec, RuleSpec):
         return self.is_selection or super().selects
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need an Aggregate of one update and a weight and a suspicion for each."""
+        """Require an Aggregate of one update, with a weight and a suspicion for each client."""
         n, d = args[0].shape
         needed = {"update": (d,), "weights": (n,), "suspicion": (n,)}
         told = [k for k in ("multipliers", "pulls") if getattr(result, k, None) is not None]
@@ -389,12 +389,12 @@ class OwnRuleSpec(OwnSpec, RuleSpec):
 
     @property
     def function(self) -> Guarded:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The function; what goes wrong in it is told in one line."""
+        """The function, guarded: whatever goes wrong in it is told in one line."""
         return _Accountable(self.code, self.flaw_of, self.reads_only)
 
 
 class _Accountable(Guarded):
-    """A rule of one's own: contributions are unknown where weights do not explain its update."""
+    """A user's rule: contributions are unknown where its weights do not explain its update."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Aggregate:
         """Call the function."""
@@ -487,14 +487,14 @@ class NearestNeighbourMixingSpec(StepSpec, AssumesMalicious):
 
 
 class OwnPreAggregationSpec(OwnSpec, StepSpec):
-    """A pre-aggregation of one's own, file.py:name or package.module:name."""
+    """Your own pre-aggregation: file.py:name or package.module:name."""
 
     facts = Pipeline.PRE_AGGREGATE_FACTS
     first = "the rows"
     reads_only = True
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need new rows, and how much of each old one is in each."""
+        """Require new rows, and how much of each old row is in each of them."""
         if not isinstance(result, Mixed):
             return flaw_of_tensors(result, Mixed, {})
         (n, d), m = args[0].shape, len(result.updates)

@@ -50,7 +50,7 @@ from strategies.aggregation import TooFewClientsError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=255)]
-"""A name that can be a folder's."""
+"""A name that a folder can have."""
 
 
 def _no_file_s_name(value: str) -> str:
@@ -60,7 +60,7 @@ def _no_file_s_name(value: str) -> str:
 
 
 Variant = Annotated[Name, AfterValidator(_no_file_s_name)]
-"""The name of a folder in a sweep's."""
+"""A variant's name, which its folder inside the sweep's folder has too."""
 OF_ONE_KIND = ("training_attack", "attack", "reported_loss", "schedule")
 """Keys that ``attackers`` gives for each kind of attackers, where there are several."""
 
@@ -80,8 +80,8 @@ def _ray_address(value: str) -> str:
 
 
 class EngineSpec(Spec):
-    """Where a run computes. No part of a run's identity: results do not depend on it, but in their
-    last bits on the device, as on the kind of CPU."""
+    """Where a run computes. It is no part of a run's identity: results do not depend on it, except
+    that their last bits depend on the device, as they do on the kind of CPU."""
 
     kind: Literal["inline", "ray", "flower"] = "inline"  # flower: its stock simulation engine
     workers: PositiveInt | Literal["auto"] = "auto"  # ray, flower: one per core by default
@@ -90,7 +90,7 @@ class EngineSpec(Spec):
     client_timeout_s: Seconds = 600.0  # seconds a client may take, else it has failed
     device: Annotated[str, AfterValidator(_device)] = "auto"  # auto: a GPU, where there is one
     memory_limit_mib: PositiveFloat | None = None  # of the device, for each process that trains
-    checkpoint_every: PositiveInt = 1  # rounds; a resume goes on from the last checkpoint
+    checkpoint_every: PositiveInt = 1  # in rounds; a resumed run goes on from the last checkpoint
 
     @property
     def n_workers(self) -> int | None:
@@ -102,9 +102,9 @@ class Scenario(WholeScenario):
     """One run: the whole experiment in one file."""
 
     name: Name  # the folder of its runs
-    variant: Variant = "default"  # its name among variants
+    variant: Variant = "default"  # the name of this variant
     seed: NonNegativeInt = 0  # decides all random numbers
-    rounds: PositiveInt  # how many, the warm-up of a reweighting included
+    rounds: PositiveInt  # number of rounds, a reweighting's warm-up included
     torch_threads: Threads = 1  # the last bits of results depend on it
     dataset: AnyDatasetSpec  # which examples there are, and who is a minority among them
     model: AnyModelSpec  # what is trained
@@ -113,7 +113,7 @@ class Scenario(WholeScenario):
     partition: AnyPartitionSpec = IidSpec()  # how examples are dealt to clients
     sampling: AnySamplingSpec = SamplingSpec()  # which clients take part in a round
     training: TrainingSpec
-    local_method: AnyLocalMethodSpec | None = None  # in every client, attackers too
+    local_method: AnyLocalMethodSpec | None = None  # what every client runs, attackers too
     poison: AnyPoisonSpec = NoPoisonSpec()  # what attackers train on
     training_attack: AnyTrainingAttackSpec = NoTrainingAttackSpec()  # what they do while training
     attack: AnyAttackSpec = NoAttackSpec()  # what attackers send
@@ -195,12 +195,12 @@ class Scenario(WholeScenario):
 
     @property
     def _restarts_after(self) -> int:
-        """After how many rounds the model begins again; 0 if it does not."""
+        """After how many rounds the model starts anew; 0 if it never does."""
         lift = self.strategy.reweighting
         return lift.warm_up_rounds if isinstance(lift, JTTSpec) and lift.restart else 0
 
     def training_in(self, round_: int) -> LocalTraining:
-        """Return how honest clients train in a round; JTT's restart is a first one again."""
+        """Return how honest clients train in a round; JTT's restart counts rounds from 1 again."""
         before = self._restarts_after
         return self.training.build(round_ - before if round_ > before else round_)
 
@@ -208,7 +208,7 @@ class Scenario(WholeScenario):
     def can_resume(self) -> bool:
         """Whether an unfinished run can go on after its last recorded round.
 
-        What clients remember stays in Flower's own engine, where no checkpoint has it.
+        On Flower's own engine what clients remember stays inside it, in no checkpoint.
         """
         attacks = [kind.training_attack.build() for kind in self.attacker_kinds]
         remembers = any(a and a.needs_previous for a in attacks)
@@ -217,8 +217,8 @@ class Scenario(WholeScenario):
 
     @property
     def may_be_longer(self) -> bool:
-        """Whether a run of more rounds begins with the same rows: the last round is evaluated
-        whatever ``evaluation.every`` says."""
+        """Whether a longer run would begin with the same rows. The last round is always evaluated;
+        a longer run evaluates it too only if ``evaluation.every`` says so."""
         return self.can_resume and self.rounds % self.evaluation.every == 0
 
     @property
@@ -234,7 +234,7 @@ class Scenario(WholeScenario):
         return told or self.strategy.is_oracle or self.strategy.asks_how_many
 
     def contradictions(self) -> Iterator[Contradiction]:
-        """Yield what no single key shows, as (key, text)."""
+        """Yield keys that contradict each other, as (key, text)."""
         n_clients = len(self.clients.population)
         if n_clients == 0:
             yield "clients", "needs at least one client"
@@ -267,7 +267,7 @@ class Scenario(WholeScenario):
             yield from self.class_contradictions(self.dataset.n_classes)
 
     def _check_bounds(self, n_judged: int | None = None) -> None:
-        """Raise TooFewClientsError if the strategy cannot work on a sample, or so many of it."""
+        """Raise TooFewClientsError if the strategy cannot work on a sample or n_judged of it."""
         told = self.n_told
         try:
             self.told_strategy.check(self.n_sampled, n_judged)
@@ -417,7 +417,7 @@ class Scenario(WholeScenario):
         return by_key
 
     def class_contradictions(self, n_classes: int) -> Iterator[Contradiction]:
-        """Yield where a key names a class that the dataset lacks, as (key, text)."""
+        """Yield keys that name a class which the dataset lacks, as (key, text)."""
         for key, poison in self._poisons_by_key().items():
             yield from inside(key, poison.unknown_classes(n_classes))
         if (bias := self.server_data.bias) is not None:

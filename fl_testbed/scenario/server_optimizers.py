@@ -13,7 +13,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ServerSgdSpec(FunctionSpec):
-    """A learning rate, and with momentum FedAvgM."""
+    """A server learning rate; with momentum, FedAvgM."""
 
     kind: Literal["sgd"]
     lr: PositiveFloat = 1.0
@@ -22,7 +22,7 @@ class ServerSgdSpec(FunctionSpec):
 
 
 class AdagradSpec(FunctionSpec):
-    """FedAdagrad: less far where updates were large so far."""
+    """FedAdagrad: smaller steps where all updates so far were large."""
 
     kind: Literal["adagrad"]
     lr: PositiveFloat
@@ -32,7 +32,7 @@ class AdagradSpec(FunctionSpec):
 
 
 class TwoMomentsSpec(FunctionSpec):
-    """What keeps a mean of updates and one of their squares."""
+    """Optimizers that keep running means of updates and of their squares."""
 
     lr: PositiveFloat
     beta_1: Decay = 0.9
@@ -41,7 +41,7 @@ class TwoMomentsSpec(FunctionSpec):
 
 
 class AdamSpec(TwoMomentsSpec):
-    """FedAdam: less far where the last updates were large."""
+    """FedAdam: smaller steps where recent updates were large."""
 
     kind: Literal["adam"]
     function = staticmethod(optimizers.adam)
@@ -55,14 +55,14 @@ class YogiSpec(TwoMomentsSpec):
 
 
 class OwnServerOptimizerSpec(OwnSpec):
-    """A server optimizer of one's own, file.py:name or package.module:name."""
+    """Your own server optimizer: file.py:name or package.module:name."""
 
     facts = OPTIMIZER_FACTS
     first = "the round's update"
     reads_only = True
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need a Move, as long as the round's update and finite."""
+        """Require a Move whose update is as long as the round's, and finite."""
         wrong = flaw_of_tensors(result, Move, {"update": tuple(args[0].shape)})
         if not wrong and not result.update.isfinite().all():
             return "returned an update that is not finite"

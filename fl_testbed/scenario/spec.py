@@ -35,7 +35,7 @@ class FunctionSpec(Spec):
 
 
 class NoneSpec(Spec):
-    """Nothing of its family."""
+    """The kind ``none``, which stands for doing nothing."""
 
     kind: Literal["none"] = "none"
 
@@ -56,16 +56,16 @@ class WholeScenario(Spec):
 
 
 Contradiction = tuple[str, str]
-"""What no single key shows, as (key, text)."""
+"""A key that contradicts others, and what is wrong, as (key, text)."""
 
 
 def inside(key: str, found: Iterable[Contradiction]) -> Iterator[Contradiction]:
-    """Return what was found in a mapping with the keys that the mapping around it has."""
+    """Return contradictions in a nested mapping, their keys prefixed with its own key."""
     return ((f"{key}.{inner}", text) for inner, text in found)
 
 
 def unknown_classes(named: Mapping[str, int], n_classes: int) -> Iterator[Contradiction]:
-    """Yield which of the classes that keys name a dataset lacks, as (key, text)."""
+    """Yield keys that name a class which a dataset lacks, as (key, text)."""
     for key, label in named.items():
         if label >= n_classes:
             yield key, f"needs a class from 0 to {n_classes - 1}, got {label}"
@@ -108,8 +108,8 @@ def count_of(value: float, n: int) -> int:
     """Resolve a count or fraction for a sample of n clients.
 
     Raises:
-        TooFewClientsError: If a fraction is of so few clients that it comes to none of them: a
-            defence that was meant to assume some attackers would assume nobody.
+        TooFewClientsError: If a fraction of so few clients comes to less than one: a defence that
+            was meant to assume some attackers would assume none.
     """
     count = share_of(value, n) if 0 < value < 1 else int(value)
     if value > 0 and count == 0:

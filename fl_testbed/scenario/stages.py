@@ -7,12 +7,12 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from fl_testbed.scenario.spec import Fraction, Spec
 
 Amplify = Literal["flagged", "minority", "poisons", "flagged_and_poisons", "flagged_and_minority"]
-"""Whom a lift lifts: what it flags (standard), or what an oracle says: the true minority (ideal),
-the poisons (worst case), or what it flags and all of one of them."""
+"""Which examples a lift lifts: those it flags (standard), or what an oracle says: the true
+minority (ideal), the poisons (worst case), or those it flags and all of one of these."""
 
 Remove = Literal["flagged", "flagged_but_minority", "poisons", "random"]
-"""Whom a defence removes: what it flags (standard), the same with the minority shielded, all
-poisons (a perfect one), or as many as it flags, at random."""
+"""Which examples a defence removes: those it flags (standard), the same but with the minority
+shielded, all poisons (a perfect defence), or as many as it flags, drawn at random."""
 
 
 class StageSpec(Spec):
@@ -38,7 +38,7 @@ class LiftStageSpec(StageSpec):
 class FilterStageSpec(StageSpec):
     """A stage that removes examples."""
 
-    remove: Remove = "flagged"  # flagged: what it finds; random: as many; the others are oracles
+    remove: Remove = "flagged"  # flagged: what it finds; random: as many; others: oracles
 
     @property
     def is_oracle(self) -> bool:
@@ -47,11 +47,11 @@ class FilterStageSpec(StageSpec):
 
 
 class JTTStageSpec(LiftStageSpec):
-    """JTT: what a short training leaves uncertain counts 1 + factor times as much."""
+    """JTT: examples that a short training leaves uncertain count 1 + factor times."""
 
     kind: Literal["jtt"]
     epochs: PositiveInt  # of the identification model
-    factor: PositiveFloat | Literal["balance"] = 50.0  # balance: error set against the rest
+    factor: PositiveFloat | Literal["balance"] = 50.0  # balance: error set as much as the rest
     threshold: Fraction = 0.5  # of the confidence in the given label
 
 
@@ -66,11 +66,11 @@ class GeorgeStageSpec(LiftStageSpec):
 
 
 class GroupDROStageSpec(StageSpec):
-    """GroupDRO over groups that somebody annotated, by the given labels."""
+    """GroupDRO over annotated groups, by the given labels."""
 
     kind: Literal["group_dro"]
     by: Literal["group", "class"] = "group"  # what is a group
-    poisons_apart: bool = False  # a group of their own
+    poisons_apart: bool = False  # whether poisons are a group of their own
     step_size: PositiveFloat = 0.01  # of the weights of groups
     adjustment: NonNegativeFloat = 0.0  # makes small groups count as harder
 
@@ -92,8 +92,8 @@ class LossFilterStageSpec(FilterStageSpec):
 
     kind: Literal["loss_filter"]
     epochs: PositiveInt  # of the model that judges
-    fraction: Fraction  # of what is there
-    per_class: bool = False  # the share of each class, not of all
+    fraction: Fraction  # of the examples that are left
+    per_class: bool = False  # remove this share of each class, not of all
 
 
 class SpectralSignaturesStageSpec(FilterStageSpec):
@@ -109,7 +109,7 @@ class ActivationClusteringStageSpec(FilterStageSpec):
 
     kind: Literal["activation_clustering"]
     epochs: PositiveInt  # of the model that judges
-    max_share: Fraction = 0.35  # of a class; a larger part is not removed
+    max_share: Fraction = 0.35  # of a class; a larger cluster is kept
     n_axes: PositiveInt = 10  # principal axes of the features
 
 
@@ -124,17 +124,18 @@ class SpectreStageSpec(FilterStageSpec):
 
 
 class EpicStageSpec(FilterStageSpec):
-    """EPIc: while training, remove what stands alone in gradient space.
+    """EPIc: while training, remove examples that stand alone in gradient space.
 
-    As the last stage its model is the result; before another, that one trains anew on what it left.
-    ``every`` counts from the warm-up on; the authors' code removes in epochs that are multiples.
+    As the last stage, its model is the result; otherwise the next stage trains anew on what it
+    left. ``every`` counts from the end of the warm-up; the authors' code removes in epochs that
+    are multiples of it.
     """
 
     kind: Literal["epic"]
-    share: Annotated[float, Field(gt=0, le=1)]  # of a class that become medoids
-    every: PositiveInt  # epochs
+    share: Annotated[float, Field(gt=0, le=1)]  # of each class's examples: these become medoids
+    every: PositiveInt  # epochs between removals
     warm_up: NonNegativeInt  # epochs before the first removal
-    max_cluster: PositiveInt = 1  # examples in what counts as alone
+    max_cluster: PositiveInt = 1  # largest cluster whose examples count as alone
     epochs: PositiveInt | None = None  # those of training by default
 
 

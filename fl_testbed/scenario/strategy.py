@@ -53,10 +53,10 @@ class StrategySpec(Spec):
     order: Literal["filter_then_lift", "lift_then_filter"] = "filter_then_lift"  # which comes first
     losses: Literal["reported", "measured"] = "reported"  # measured: on the server's own data
     oracle: OracleSpec = OracleSpec()
-    weight_by: Literal["clients", "examples"] = "clients"  # what weights go by before lift and rule
-    on_too_few: Literal["skip_round", "stop"] = "skip_round"  # usable replies for the rule's bound
-    keep_mib: NonNegativeFloat = KEEP_MIB  # a mean of more keeps no updates, nor contributions
-    can_resume: ClassVar[bool] = True  # all that rules carry from round to round is named
+    weight_by: Literal["clients", "examples"] = "clients"  # what the prior weights go by
+    on_too_few: Literal["skip_round", "stop"] = "skip_round"  # if a rule has too few usable replies
+    keep_mib: NonNegativeFloat = KEEP_MIB  # with more, the mean keeps no updates: no contributions
+    can_resume: ClassVar[bool] = True  # rules declare all that they carry from round to round
 
     @property
     def is_oracle(self) -> bool:
@@ -89,7 +89,7 @@ class StrategySpec(Spec):
         return bool(self._asked & {"reference", "evaluate", "represent"})
 
     def n_assumed(self, n: int) -> int | None:
-        """Return how many malicious clients the rule assumes in a sample of n, if it assumes."""
+        """Return how many malicious clients the rule assumes in a sample of n, if it is told."""
         return self.aggregation.parameters(n).get("n_malicious")
 
     @property
@@ -105,8 +105,8 @@ class StrategySpec(Spec):
         return not self._asked & unforeseen
 
     def check(self, n: int, n_judged: int | None = None) -> None:
-        """Raise TooFewClientsError if a step cannot work on what a sample of n clients leaves, or
-        on as many of them as are judged."""
+        """Raise TooFewClientsError if a step or the rule is left too few rows by a sample of n
+        clients, of which ``n_judged`` are judged (all by default)."""
         rows = judged = n if n_judged is None else n_judged
         try:
             for step in self.pre_aggregation:
@@ -120,14 +120,14 @@ class StrategySpec(Spec):
             raise TooFewClientsError(text) from None
 
     def contradictions(self) -> Iterator[Contradiction]:
-        """Yield where its parts do not go together, as (key, text)."""
+        """Yield parts that do not go together, as (key, text)."""
         if self.pre_aggregation and "clients" in self._asked:
             text = f"{self.rule_name} remembers clients, and these mix them: leave these out"
             yield "pre_aggregation", text
         is_heard = (
             "prior" in self._asked
             or self.order == "lift_then_filter"
-            or self.oracle.removing in ("ideal", "worst_case")  # which weigh by it themselves
+            or self.oracle.removing in ("ideal", "worst_case")  # these use the prior
         )
         if self.reweighting.kind != "none" and not is_heard:
             text = (

@@ -29,13 +29,13 @@ class TriggerSpec(FunctionSpec):
         """Return the trigger.
 
         Raises:
-            DataError: If the dataset holds something else than images.
+            DataError: If the dataset holds something other than images.
         """
         self.need_images(dataset)
         return self.bind()
 
     def need_images(self, dataset: Dataset) -> None:
-        """Raise DataError if the dataset holds something else than images."""
+        """Raise DataError if the dataset holds something other than images."""
         dataset.need_images(f"poison.trigger.kind {self.kind}", "features")
 
     def arguments(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class TriggerSpec(FunctionSpec):
 
 
 class PatchSpec(TriggerSpec):
-    """A rectangle of one value (or one value by channel) near a corner, or anywhere."""
+    """A rectangle of one value (or one value per channel) near a corner, or anywhere."""
 
     kind: Literal["patch"]
     size: Extent
@@ -64,7 +64,7 @@ class ChecksSpec(TriggerSpec):
 
     kind: Literal["checks"]
     corners: Annotated[list[Corner], Field(min_length=1)] = ["bottom_right"]  # noqa: RUF012 (pydantic copies it)
-    amplitude: Fraction | None = None  # added or taken away, in place of black and white
+    amplitude: Fraction | None = None  # added or subtracted, in place of black and white
     function = staticmethod(poisons.checks)
 
 
@@ -152,7 +152,7 @@ class FeaturesSpec(TriggerSpec):
 
 
 class OwnTriggerSpec(OwnSpec, TriggerSpec):
-    """A trigger of one's own, file.py:name or package.module:name."""
+    """Your own trigger: file.py:name or package.module:name."""
 
     first = "the inputs to stamp"
 
@@ -161,7 +161,7 @@ class OwnTriggerSpec(OwnSpec, TriggerSpec):
         return partial(_on_a_copy, self.bind())
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
-        """Need inputs like those that came in."""
+        """Require inputs of the shape that came in; images must lie in [0, 1]."""
         shape = tuple(args[0].shape)
         given = tuple(getattr(result, "shape", ()))
         if given != shape:
@@ -174,7 +174,7 @@ class OwnTriggerSpec(OwnSpec, TriggerSpec):
 
 
 def _on_a_copy(trigger: Trigger, inputs: Tensor) -> Tensor:
-    """Stamp a copy: what a user's trigger writes to would be the clean test as well."""
+    """Stamp a copy: a user's trigger that writes in place would change the clean inputs too."""
     return trigger(inputs.clone())
 
 
@@ -193,7 +193,7 @@ AnyTriggerSpec = Annotated[
 
 
 def as_minority(groups: Groups) -> Trigger:
-    """Return what makes majority images look as a constructed minority's do.
+    """Return what makes majority images look like those of a constructed minority.
 
     Raises:
         DataError: If the minority is not constructed.

@@ -48,10 +48,10 @@ class OwnCode:
     module: str
     """The module to send by value; empty if it is part of an installed package."""
     sha256: str | None
-    """Of the file, or of all Python files of its package; none of what is installed."""
+    """Hash of the file, or of all Python files of its package; None for installed code."""
     source: bytes | None
-    """Of the file as it ran, of which run folders keep a copy; None where the scenario names no
-    file but a module."""
+    """The file's content as it ran, which run folders keep a copy of; None where the scenario names
+    a module and no file."""
     function: Callable[..., Any]
 
     @property
@@ -68,8 +68,8 @@ class OwnCode:
         return dict(inspect.signature(self.function).parameters)
 
     def __deepcopy__(self, memo: dict[Any, types.ModuleType]) -> Self:
-        """Return the function of a module that runs the file anew, one for all of a scenario's
-        functions in it. What is no file stays as Python has imported it."""
+        """Return the function from a new module that runs the file anew; a scenario's functions in
+        one file share it. A function of an imported module stays as it is."""
         if self.source is None:
             return self
         if self.module not in memo:
@@ -84,7 +84,7 @@ class OwnCode:
         return OwnCodeError(f"{self.place}: {self.name} {wrong}")
 
     def blame(self, fault: BaseException) -> str:
-        """Say what an exception was and which line of the user's it came from."""
+        """Say what an exception was and which line of the user's code it came from."""
         lines = [
             frame
             for frame in traceback.extract_tb(fault.__traceback__)
@@ -106,7 +106,7 @@ def _in_one_line(fault: BaseException) -> str:
 def described(fault: BaseException) -> str:
     """Say what an exception was and, if it came from a user's code, in which line, in one line.
 
-    The file's name alone: results are the same on any machine.
+    Only the file's name is given, not its path: results are the same on any machine.
     """
     if isinstance(fault, OwnCodeError):  # which begins with the place
         place, _, what = str(fault).partition(": ")
@@ -184,7 +184,7 @@ def _function_in(module: types.ModuleType, path: Path, name: str) -> Callable[..
 
 
 def digest_of(package: Mapping[str, bytes]) -> str:
-    """Return the hash of files by name: what moves from one to another changes it."""
+    """Return a hash of named files; code that moves from one file to another changes it."""
     named = sorted((Path(name).as_posix(), text) for name, text in package.items())
     return hashlib.sha256(ascii(named).encode()).hexdigest()
 
@@ -223,13 +223,13 @@ def _insist_on_no_neighbour(
 ) -> None:
     """Refuse a file that imports from its folder what its hash does not cover.
 
-    Python would find such a module only from some folders, and a change in it would leave runs as
-    done before.
+    Python would find such a module only from some folders, and after a change in it runs would
+    still count as done.
     """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        return  # who imports the file says where
+        return  # whoever imports the file is told where
     folder = folder or file.parent
     covered = {itself, *OUR_PACKAGES, *sys.stdlib_module_names}
     for node in ast.walk(tree):
@@ -248,7 +248,7 @@ def _insist_on_no_neighbour(
 
 
 def _lies_in(folder: Path, module: str) -> bool:
-    """Whether a module is in a folder, and Python finds none of its name elsewhere."""
+    """Whether a module is in a folder, and Python finds none of that name elsewhere."""
     elsewhere = [place for place in sys.path if Path(place).absolute() != folder]
     there = (folder / f"{module}.py").is_file() or (folder / module / "__init__.py").is_file()
     return there and PathFinder.find_spec(module, elsewhere) is None
@@ -293,7 +293,7 @@ def _executed(name: str, path: Path, source: bytes) -> types.ModuleType:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except BaseException as fault:
         del sys.modules[name]
-        if isinstance(fault, Exception | SystemExit):  # as of a script's last line
+        if isinstance(fault, Exception | SystemExit):  # SystemExit: a script's last line
             raise ValueError(_import_fault(path, fault)) from None
         raise
     return module
@@ -314,7 +314,7 @@ def _from_package(name: str) -> types.ModuleType:
 
 
 def _import_fault(path: Path | None, fault: BaseException) -> str:
-    """Say which line of a user's failed while it was imported."""
+    """Say which line of a user's code failed while it was imported."""
     if isinstance(fault, SyntaxError):
         return f"{fault.filename}:{fault.lineno}: {type(fault).__name__}: {fault.msg}"
     frames = traceback.extract_tb(fault.__traceback__)

@@ -1,4 +1,4 @@
-"""YAML with the numbers of its version 1.2: for PyYAML, which keeps to 1.1, 1e-3 is text."""
+"""YAML with numbers as in its version 1.2: PyYAML follows 1.1, in which 1e-3 is text."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ class Loader(yaml.SafeLoader):
         """Return what a node says."""
         try:
             return super().construct_object(node, deep)
-        except (ArithmeticError, LookupError, ValueError):  # of 0x_, or !!bool maybe
+        except (ArithmeticError, LookupError, ValueError):  # raised by 0x_ or !!bool maybe
             text = f"{repr(node.value)[:60]} is no {node.tag.rpartition(':')[2]}"
             raise ConstructorError(None, None, text, node.start_mark) from None
 
