@@ -15,20 +15,20 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs, labels and what else is known of each example, row by row."""
+    """Inputs, labels and whatever else is known of each example, row by row."""
 
     inputs: np.ndarray
     """Images as (n, channels, height, width), uint8 or float32 in [0, 1]; or (n, features)."""
     labels: np.ndarray
     """Classes as int64, shape (n,)."""
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """By name, the code of each example's value, whole numbers, shape (n,)."""
+    """By attribute name, each example's value as a code, whole numbers, shape (n,)."""
     clients: np.ndarray | None = None
     """The natural client that each example comes from, such as its writer, as whole numbers, shape
     (n,)."""
     ids: np.ndarray | None = None
-    """Each example's number over all of the publisher's files, int64, shape (n,). No number is in
-    both the training and the test set. By default the row."""
+    """Each example's number across all of the publisher's files, int64, shape (n,). No number is in
+    both the training and the test set. By default the row number."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,7 +54,7 @@ class Examples:
         return Examples(inputs, labels, given, clients, ids)
 
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield what is known of the examples, by name."""
+        """Yield each array that describes the examples, with its name."""
         named = {"inputs": self.inputs, "labels": self.labels, "clients": self.clients}
         named |= {f"attribute {name}": codes for name, codes in sorted(self.attributes.items())}
         yield from ((name, array) for name, array in named.items() if array is not None)
@@ -78,21 +78,21 @@ class NumberFeature:
     """A number that is one standardised input of the model."""
 
     place: int
-    """Which input it is."""
+    """The index of its input."""
     mean: float
     scale: float
     is_log: bool
-    """Whether log(1 + x) is what is standardised."""
+    """Whether log(1 + x) is standardised in place of x."""
 
     def encoded(self, values: np.ndarray) -> np.ndarray:
-        """Return values as the model sees them."""
+        """Return values as the model is given them: standardised."""
         return ((np.log1p(values) if self.is_log else values) - self.mean) / self.scale
 
     def inputs_of(self, value: float | str) -> dict[int, float]:
-        """Return the inputs that say this value, by place.
+        """Return the inputs that encode this value, by index.
 
         Raises:
-            ValueError: If it is no number, or has no logarithm where one is taken.
+            ValueError: If it is no number, or its logarithm is needed and does not exist.
         """
         if isinstance(value, str) or (self.is_log and value <= -1):
             raise ValueError(f"needs a number{' > -1' if self.is_log else ''}, got {value!r}")
@@ -101,21 +101,21 @@ class NumberFeature:
     def value_of(self, inputs: np.ndarray) -> str:
         """Return what one row of inputs says, as text."""
         value = float(inputs[self.place]) * self.scale + self.mean
-        if abs(value) < 1e-6 * (self.scale + abs(self.mean)):  # what float32 leaves of a 0
+        if abs(value) < 1e-6 * (self.scale + abs(self.mean)):  # float32 rounding of a 0
             value = 0.0
         return f"{math.expm1(value) if self.is_log else value:.5g}"
 
 
 @dataclass(frozen=True)
 class CategoryFeature:
-    """A category that has one input for each of its values: 1 where it has it, else 0."""
+    """A category with one input for each possible value: 1 where the example has it, else 0."""
 
     place: int
-    """Which input is that of the first value."""
+    """The index of the first value's input."""
     values: tuple[str, ...]
 
     def inputs_of(self, value: float | str) -> dict[int, float]:
-        """Return the inputs that say this value, by place.
+        """Return the inputs that encode this value, by index.
 
         Raises:
             ValueError: If there is no such value.
@@ -159,10 +159,10 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells these examples, and their order, from others: 16 digits of a hash of them all.
+        """A hash of all examples in their order, 16 digits: it differs if any of them does.
 
-        Tables are standardised in float64 and kept as float32, so that the last bits of another
-        machine's means do not show.
+        Tables are standardised in float64 and kept as float32, so that means which differ in
+        their last bits on another machine do not change it.
         """
         hashed = blake2b(digest_size=8)
         hashed.update(f"{self.classes} {sorted(self.attributes.items())}".encode())
@@ -178,7 +178,7 @@ class Dataset:
         return len(self.input_shape) == 3
 
     def need_images(self, who: str, instead: str = "") -> None:
-        """Raise DataError if it holds features: who needs images, and what to take instead."""
+        """Raise DataError if it holds no images; the text says who needs them and what to use."""
         if not self.holds_images:
             advice = instead and f": take {instead}"
             raise DataError(f"{who} needs images, {self.name} holds features{advice}")
@@ -192,7 +192,7 @@ def long_tailed(dataset: Dataset, ratio: float, *, test: bool) -> Dataset:
     source that comes last is lost.
 
     Args:
-        dataset: With the classes as they are.
+        dataset: With the classes at their full sizes.
         ratio: How many times smaller the last class gets than the first, >= 1.
         test: Whether the test set is thinned out too. Karimireddy et al. do: their "ratio 500" is
             a half from class to class in their code, so 512.

@@ -8,7 +8,7 @@ import numpy as np
 
 from fl_testbed.data.dataset import DataError
 
-ATTEMPTS = 100  # random partitions drawn before a minimum size is given up
+ATTEMPTS = 100  # random partitions to draw before giving up on a minimum size
 
 
 class Wanted(NamedTuple):
@@ -17,20 +17,20 @@ class Wanted(NamedTuple):
     mask: np.ndarray
     """Which training examples can be poisoned, bool, shape (n_train,)."""
     fraction: float | np.ndarray
-    """Share of an attacker's shard that must be such, rounded to examples; one for all, or by
-    attacker, shape (attackers,)."""
+    """Share of an attacker's shard that must be of this kind, rounded to examples; one share for
+    all attackers, or one for each, shape (attackers,)."""
     spares_honest: bool = False
-    """Whether attackers get such examples from what honest clients leave, as far as that suffices.
-    By default they are set aside before honest clients are dealt any."""
+    """Whether attackers get these examples from what honest clients leave over, as far as that
+    suffices. By default they are set aside before honest clients are dealt any."""
 
     def counts(self, sizes: np.ndarray) -> np.ndarray:
-        """Return how many of them attackers need whose shards have these sizes."""
+        """Return how many of these examples attackers with shards of such sizes need."""
         return np.rint(self.fraction * sizes).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Clients and the examples that they are dealt."""
+    """Some clients, and the examples to deal to them."""
 
     rows: np.ndarray
     """Rows of the training set, in random order."""
@@ -40,22 +40,22 @@ class Pool:
     examples_each: int | None = None
     """None: all rows are dealt."""
     n_attackers: int = 0
-    """How many clients poison: the last ones."""
+    """How many clients are attackers: the last ones."""
     wanted: Wanted | None = None
-    """What each attacker must get."""
+    """What kind of examples each attacker must get, if any."""
     spare: np.ndarray | None = None
-    """Rows that no client is due, but that an attacker may have if it can poison them."""
+    """Further rows that are dealt only to an attacker, if it can poison them."""
     natural_clients: np.ndarray | None = None
     """Natural client of each training example, shape (n_train,)."""
 
 
 class Shares(NamedTuple):
-    """Who gets what."""
+    """Which rows each client gets."""
 
     rows: np.ndarray
     """Rows of all clients, client after client."""
     starts: np.ndarray
-    """Where each client's rows begin; one entry more than clients."""
+    """Where in ``rows`` each client's begin; one entry more than clients."""
 
 
 Dealer = Callable[[Pool, np.random.Generator], Shares]
@@ -79,7 +79,7 @@ def quantity_skew(
 
     Args:
         pool: ``examples_each`` is the mean of the sizes.
-        rng: Draws them.
+        rng: Draws the sizes.
         alpha: Concentration, > 0; towards 0 a few clients hold nearly everything.
         min_examples: Every client gets these first.
 
@@ -109,7 +109,7 @@ def dirichlet(pool: Pool, rng: np.random.Generator, alpha: float, min_examples: 
     Two conventions go by this name. With ``examples_each`` every client draws its mix of classes
     and gets that many examples (latent Dirichlet allocation, as Hsu et al. and Flower's baselines
     do; α is per class, where Hsu et al. write α times the class's share). Clients choose in random
-    order, so that no role is left with what others did not want. Without it every class is shared
+    order, so that no role is left with what others did not take. Without it every class is shared
     out over the clients, sizes vary, and all examples are dealt (Yurochkin et al., whose code gives
     clients that already hold their n-th of the data nothing of later classes: sizes vary less).
 
@@ -144,7 +144,7 @@ def dirichlet(pool: Pool, rng: np.random.Generator, alpha: float, min_examples: 
     for _ in range(ATTEMPTS):
         shares = rng.dirichlet(np.full(pool.n_clients, alpha), size=len(classes))
         bounds = np.rint(shares.cumsum(axis=1) * available[:, None]).astype(np.int64)
-        bounds[:, -1] = available  # whatever the last bit of a sum says
+        bounds[:, -1] = available  # exactly, whatever the rounding of the sum
         counts = np.diff(bounds, axis=1, prepend=0).T
         smallest = max(smallest, int(counts.sum(axis=1).min()))
         if smallest >= min_examples:
@@ -194,13 +194,13 @@ def pathological(pool: Pool, rng: np.random.Generator, shards_per_client: int) -
 def natural(
     pool: Pool, rng: np.random.Generator, *, merge: bool = False, min_examples: int = 1
 ) -> Shares:
-    """Let natural clients, such as writers, be the clients: a random choice of them.
+    """Make each client one natural client, such as a writer, chosen at random.
 
     Args:
         pool: ``examples_each`` cuts larger clients down; without it each keeps all it has.
-        rng: Chooses them, and what is cut.
-        merge: Whether a client is as many natural ones as give it ``examples_each`` examples. By
-            default it is one, and those with too few are left out.
+        rng: Chooses the natural clients, and which examples are cut.
+        merge: Whether a client is made of as many natural ones as it takes to have
+            ``examples_each`` examples. By default it is one, and those with too few are left out.
         min_examples: The fewest examples a natural client may have, without ``examples_each``.
 
     Raises:
@@ -262,7 +262,7 @@ def by_indices(
 
     Args:
         pool: What is dealt to whom.
-        rng: Handed on.
+        rng: Passed on to the function.
         indices: Returns for each client which of the pool's rows it gets, one or more, and no row
             twice. Where clients have ``examples_each``, there are as many rows as they need.
 
@@ -287,10 +287,10 @@ def apportioned(total: int, shares: np.ndarray) -> np.ndarray:
 def limited_counts(
     total: int, mix: np.ndarray, left: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw how many examples of each class a client gets: multinomial, as far as there are any.
+    """Draw how many examples of each class a client gets: multinomial, as far as they last.
 
-    What a class lacks is drawn from the others, by the same mix; if that has nothing left either,
-    by what is left. There must be ``total`` left of all classes together.
+    What a class lacks is drawn from the other classes of the mix, in its proportions; if they are
+    used up too, in proportion to what is left. All classes together must have ``total`` left.
     """
     counts = np.zeros(len(left), dtype=np.int64)
     while (missing := total - counts.sum()) > 0:
@@ -304,7 +304,7 @@ def limited_counts(
 
 
 def _dealt(pool: Pool) -> np.ndarray:
-    """Return as many rows as all clients together are dealt."""
+    """Return the first rows of the pool, as many as all clients together are dealt."""
     if pool.examples_each is None:
         return pool.rows
     n = pool.n_clients * pool.examples_each
@@ -321,7 +321,7 @@ def _check_enough(pool: Pool, needed: int, what: str) -> None:
 
 
 def _by_sizes(pool: Pool, sizes: np.ndarray) -> Shares:
-    """Deal rows in their order; what attackers want is set aside for them beforehand."""
+    """Deal rows in their order; examples that attackers can poison are set aside beforehand."""
     pool_rows = pool.rows
     _check_enough(pool, int(sizes.sum()), f"{pool.examples_each} examples each")
     starts = np.concatenate([[0], sizes.cumsum()]).astype(np.int64)
@@ -364,10 +364,10 @@ def _by_owner(rows: np.ndarray, owners: np.ndarray, n_clients: int) -> Shares:
 def _exchanged(
     pool: Pool, shares: Shares, rng: np.random.Generator, unused: np.ndarray | None = None
 ) -> Shares:
-    """Exchange examples so that attackers hold what they want; nobody's number changes.
+    """Exchange examples so that attackers hold what they want; no shard's size changes.
 
-    They come from what nobody holds, then from honest clients, who get others in return, and last
-    from attackers who hold more than they need.
+    Wanted examples come first from those that nobody holds, then from honest clients, who get
+    others in return, and last from attackers who hold more than they need.
     """
     if pool.wanted is None or pool.n_attackers == 0:
         return shares
@@ -380,14 +380,14 @@ def _exchanged(
     fits = pool.wanted.mask[rows]
     bounds = shares.starts[pool.n_clients - pool.n_attackers :]
     first, n_dealt, sizes = int(bounds[0]), len(shares.rows), np.diff(bounds)
-    held = np.add.reduceat(np.append(fits[:n_dealt], False), bounds[:-1])  # shards are not empty
+    held = np.add.reduceat(np.append(fits[:n_dealt], False), bounds[:-1])  # no shard is empty
     wanted = pool.wanted.counts(sizes)
     missing = np.maximum(0, wanted - held)
     if wanted.sum() > fits.sum():
         raise _too_few_to_poison(pool.n_attackers, wanted, int(fits.sum()))
 
     def by_attacker(places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Sort places; say whose each is, and how many of its attacker's come before it."""
+        """Sort places by attacker; return also each one's attacker, and its rank among theirs."""
         owner = np.searchsorted(bounds, places, side="right") - 1
         order = np.argsort(owner, kind="stable")
         places, owner = places[order], owner[order]
@@ -399,7 +399,7 @@ def _exchanged(
     surplus = useful[place >= wanted[owner]]
     donors = np.concatenate([rng.permutation(free), rng.permutation(honest), surplus])
     useless = first + np.flatnonzero(~fits[first:n_dealt])
-    if is_by_class:  # then a shard's first examples are all of its first classes
+    if is_by_class:  # shards are sorted by class: give away examples of any
         useless = rng.permutation(useless)
     useless, owner, place = by_attacker(useless)
     given = useless[place < missing[owner]]

@@ -21,13 +21,13 @@ class Goal(NamedTuple):
     """Test examples that attackers want to be misclassified."""
 
     inputs: Tensor
-    """As attackers show them to the model."""
+    """As the attack shows them to the model, stamped for instance."""
     labels: Tensor
-    """What they are."""
+    """Their true classes."""
     target: int
-    """What attackers want them to be called."""
+    """The class that attackers want to be predicted."""
     unstamped: Tensor | None = None
-    """The same inputs as they were before, where attackers change them."""
+    """The same inputs before attackers changed them; None if they do not change any."""
 
 
 Learnt = Mapping[str, Tensor]
@@ -36,16 +36,16 @@ NOTHING: Learnt = MappingProxyType({})
 
 
 class Poison:
-    """What attackers do to their data, and what they are after with it: nothing by default."""
+    """What attackers do to their data, and what they aim at with it: nothing by default."""
 
     def __call__(
         self, shard: Shard, client: int, rng: np.random.Generator, learnt: Learnt
     ) -> Shard:
-        """Turn the clean shard of an attacker into what it trains on."""
+        """Turn an attacker's clean shard into the one that it trains on."""
         return shard
 
     def goals(self, test: GroupedExamples, learnt: Learnt = NOTHING) -> Mapping[str, Goal]:
-        """Return by name what shows whether it worked, on the majority's test examples."""
+        """Return, by poison, the majority's test examples that show whether it worked."""
         return {}
 
     def learn(
@@ -56,18 +56,18 @@ class Poison:
         learnt: Learnt,
         device: torch.device,
     ) -> Learnt:
-        """Return what attackers have learnt once clients have received a round's model."""
+        """Return what attackers have learnt after they have received a round's model."""
         return learnt
 
 
 Restyle = Callable[[Tensor, Tensor, Role], Tensor]
-"""Changes which examples of a client are in the minority's style. It gets marks of those that are,
-the labels and the client's role, and returns new marks."""
+"""Changes which examples of a client are in the minority's style. It is given a mask of those that
+are, the labels and the client's role, and returns a new mask."""
 
 
 @dataclass(frozen=True)
 class Federation:
-    """Who holds what. Shards are made when asked for, so many clients cost little."""
+    """Who holds which examples. Shards are made when asked for, so many clients cost little."""
 
     dataset: Dataset
     groups: Groups
@@ -76,7 +76,7 @@ class Federation:
     poison: Poison
     seed: int
     restyle: Restyle | None = None
-    """Where attackers decide who holds what in the minority's style."""
+    """Set where attackers decide which honest clients hold examples in the minority's style."""
 
     @property
     def population(self) -> Population:
@@ -89,7 +89,7 @@ class Federation:
         return self.groups.names
 
     def shard(self, client: int, learnt: Learnt = NOTHING) -> Shard:
-        """Return what a client trains on, once attackers have learnt something."""
+        """Return the examples that a client trains on, given what attackers have learnt."""
         shard = self.clean_shard(client)
         if shard.role is Role.POISONED:
             rng = generator(self.seed, Purpose.POISON, client)
@@ -97,21 +97,21 @@ class Federation:
         return shard
 
     def clean_shard(self, client: int) -> Shard:
-        """Return what a client would train on if nobody attacked."""
+        """Return the examples that a client would train on if nobody attacked."""
         rows = self.partition.client_rows(client)
         examples = self.groups.dress(self.dataset.train, rows, self._restyled(client))
         return _shard(examples, self.population.role(client))
 
     def server_shard(self) -> Shard:
-        """Return the server's own data, what it has of the minority first."""
+        """Return the server's own data, minority examples first."""
         rows = self.partition.server
         restyled = np.arange(len(rows)) < self.division.n_server_minority
-        # What nobody honest holds, the server does not hold either.
+        # What no honest client may hold, the server does not hold either.
         restyled = self._as_attackers_decide(restyled, rows, Role.HONEST_MINORITY)
         return _shard(self.groups.dress(self.dataset.train, rows, restyled), Role.HONEST_MAJORITY)
 
     def test_set(self, max_examples: int | None) -> GroupedExamples:
-        """Return the first test examples; where groups are styles, each in every style."""
+        """Return the first test examples; where groups are styles, each example in every style."""
         return self.groups.test_examples(self.dataset.test, max_examples)
 
     def majority(self, test: GroupedExamples) -> GroupedExamples:
@@ -166,8 +166,9 @@ class Federation:
         self, client: int, split: Literal["test", "validation"], max_examples: int | None
     ) -> np.ndarray:
         """Return the rows of the test or validation set that are a client's own: from the natural
-        clients that it is made of, in the styles that it sees. There are none where the test set is
-        of others, for validation too: settings are chosen by what is tested."""
+        clients that it is made of, in the styles that it sees. Where the test set is of other
+        natural clients there are none, and none in validation either: settings are to be chosen by
+        what is tested."""
         train, test = self.dataset.train.clients, self.dataset.test.clients
         if not self.division.by_natural_client or train is None or test is None:
             return np.arange(0)
@@ -212,7 +213,7 @@ class Federation:
         share = self.division.minority_share(role)
         before = self.partition.before(client)
         before -= self.partition.before(self.population.clients(role).start)
-        # Rounded over the role's clients together, so that their numbers add up.
+        # Rounded cumulatively over the role's clients, so that their counts add up.
         count = round(share * (before + size)) - round(share * before)
         marks = np.zeros(size, dtype=bool)
         if count in (0, size):

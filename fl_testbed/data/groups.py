@@ -1,7 +1,7 @@
 """Groups: the populations that examples belong to, and which of them are minorities.
 
-A group is either an example's own (its attributes, perhaps with its label), or a style that its
-holder sees it in (constructed minorities: every example exists in each style).
+A group is either given by the example itself (its attributes, perhaps with its label), or by the
+style in which its holder sees it (constructed minorities: every example exists in each style).
 """
 
 import itertools
@@ -41,7 +41,7 @@ def minority_groups(counts: Sequence[int]) -> frozenset[int]:
     the groups of 184 and 56; n / 4 would add the one of 1,057.
 
     Args:
-        counts: Examples of each group in training.
+        counts: How many training examples each group has.
 
     References:
         Panaitescu-Liess et al., Like Oil and Water: Group Robustness Methods and Poisoning
@@ -58,7 +58,7 @@ def shown_name(name: str, *, is_minority: bool) -> str:
 
 @dataclass(frozen=True)
 class OwnGroups:
-    """Every example has its group from the start."""
+    """Groups given by the examples themselves, whoever holds them."""
 
     names: tuple[str, ...]
     train: np.ndarray
@@ -73,7 +73,7 @@ class OwnGroups:
         return np.isin(np.arange(len(self.names)), list(self.minority))
 
     def dress(self, examples: Examples, rows: np.ndarray, minority: np.ndarray) -> GroupedExamples:
-        """Return some training examples; whether their holder is of the minority is no matter."""
+        """Return some training examples; their holder does not matter here."""
         groups = self.held_groups(rows, minority)
         return _grouped(examples.unit_inputs(rows), examples.labels[rows], groups)
 
@@ -93,15 +93,15 @@ class OwnGroups:
 
 @dataclass(frozen=True)
 class StyleGroups:
-    """The holder decides: majority clients see images as they are, minority clients restyled."""
+    """Groups by holder: majority clients see images as they are, minority clients restyled."""
 
     names: tuple[str, str]
-    """Of the majority and of the minority."""
+    """The names of the majority's and of the minority's group."""
     style: Style
     minority: frozenset[int] = frozenset({1})
 
     def dress(self, examples: Examples, rows: np.ndarray, minority: np.ndarray) -> GroupedExamples:
-        """Return some training examples, those in the minority's style that the mask marks."""
+        """Return some training examples; those that the mask marks are in the minority's style."""
         inputs = examples.unit_inputs(rows)
         if minority.any():
             inputs[minority] = self.style(inputs[minority])
@@ -109,7 +109,7 @@ class StyleGroups:
         return _grouped(inputs, examples.labels[rows], groups)
 
     def held_groups(self, rows: np.ndarray, minority: np.ndarray) -> np.ndarray:
-        """Return the groups of some training examples, those restyled that the mask marks."""
+        """Return the groups of some training examples, the restyled ones marked by the mask."""
         return minority.astype(np.int64)
 
     def test_examples(self, examples: Examples, n: int | None) -> GroupedExamples:
@@ -127,7 +127,7 @@ Groups = OwnGroups | StyleGroups
 
 
 def _grouped(inputs: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> GroupedExamples:
-    """Return the examples as tensors; labels and groups may be views of the dataset's: copied."""
+    """Return the examples as tensors, with copies of labels and groups, which may be views."""
     return GroupedExamples(torch.from_numpy(inputs), torch.tensor(labels), torch.tensor(groups))
 
 
@@ -146,13 +146,13 @@ def groups_by(
     """Group examples by one or more attributes, of which ``label`` is one.
 
     Args:
-        dataset: With its attributes.
+        dataset: Has the attributes.
         by: Names of attributes; a group is one combination of their values, named by them in this
             order, such as ``Female, >50K``.
         minority: Names of the groups that are minorities; by default those of
             :func:`minority_groups`.
-        merge: For attributes in ``by``, values that are taken together, by their common name, such
-            as ``{"age": {"over 60": ["60-69", "more than 70"]}}``. All others stay as they are.
+        merge: For attributes in ``by``, lists of values to merge, by their common name, such as
+            ``{"age": {"over 60": ["60-69", "more than 70"]}}``. Other values stay as they are.
 
     Raises:
         DataError: If the dataset has no such attribute, value or group.
@@ -180,10 +180,10 @@ def groups_by(
 
 
 def group_index(names: Sequence[str], name: str, key: str) -> int:
-    """Return the index of a group that a key of the scenario names.
+    """Return the index of a group that is named in the scenario, under some key.
 
     Raises:
-        DataError: If there is none of this name.
+        DataError: If there is no group of this name.
     """
     if name not in names:
         raise DataError(f"there is no group {name!r}: {key} can name {'; '.join(names)}")
@@ -193,7 +193,7 @@ def group_index(names: Sequence[str], name: str, key: str) -> int:
 def _merged(
     name: str, values: Sequence[str], merge: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:
-    """Return what each value of an attribute is called once some are taken together."""
+    """Return the name of each value of an attribute after some have been merged."""
     into: dict[str, str] = {}
     key = f"dataset.minority.merge.{name}"
     for common, members in merge.items():

@@ -23,18 +23,18 @@ from strategies.randomness import Purpose, generator
 
 MAJORITY, MINORITY = Role.HONEST_MAJORITY, Role.HONEST_MINORITY
 KINDS = {MAJORITY: "majority", MINORITY: "minority"}
-"""The kinds of data, each an honest role's; attackers hold one of them."""
+"""The two kinds of data, named by the honest role that holds them; attackers hold one of them."""
 
 
 class Draws(IntEnum):
-    """What of a federation's partition random numbers are for. Never renumber."""
+    """What random numbers are used for in a federation's partition. Never renumber."""
 
     SPLIT = 0
-    """Which examples are for testing, where the publisher does not say."""
+    """Which examples are for testing, where the publisher made no split."""
     SHARDS = 1
-    """Who gets what, for all clients together."""
+    """Which examples each client gets, drawn for all clients together."""
     CLIENT = 2
-    """What one client gets, where clients draw without regard to each other."""
+    """Which examples one client gets, where each draws without regard to the others."""
     STYLE = 3
     """Which of a client's examples it sees in the minority's style."""
 
@@ -46,11 +46,11 @@ class DisjointShards:
     rows: np.ndarray
     """Rows of all clients, client after client."""
     starts: np.ndarray
-    """Where each client's rows begin; one entry more than clients."""
+    """Where in ``rows`` each client's begin; one entry more than clients."""
     server: np.ndarray
     """Rows that the server keeps for itself; no client holds them."""
     validation: np.ndarray
-    """Rows that models are judged by before anybody looks at the test set; held by nobody."""
+    """Rows to judge models by before anybody looks at the test set; no client holds them."""
 
     def client_rows(self, client: int) -> np.ndarray:
         """Return one client's rows."""
@@ -71,12 +71,12 @@ class DisjointShards:
 
 
 class Strata(NamedTuple):
-    """What a population draws its examples from: piles, and the share of each."""
+    """What a role's clients draw their examples from: piles of rows, and the share of each."""
 
     piles: tuple[np.ndarray, ...]
     shares: np.ndarray
     by_class: tuple[tuple[np.ndarray, ...], ...] = ()
-    """Each pile class by class, where clients draw their mix of classes."""
+    """Each pile split by class, where clients draw a mix of classes each."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class OverlappingShards:
 
     population: Population
     strata: dict[Role, Strata]
-    """By role, piles by group; one pile where groups do not decide who holds what."""
+    """By role, one pile for each group; one pile in all where any client may hold any group."""
     examples_each: int
     alpha: float | None
-    """Dirichlet concentration of each client's mix of classes; None for the pile's own mix."""
+    """Dirichlet concentration of each client's mix of classes; None: the mix of the pile."""
     wanted_pool: np.ndarray
-    """Rows that attackers can poison, of those that they draw from."""
+    """Rows that attackers can poison, among those that they draw from."""
     n_wanted: np.ndarray
-    """How many of them each attacker must hold: what it lacks it draws in exchange for others."""
+    """How many of these rows each attacker must hold; it exchanges others for those it lacks."""
     seed: int
     server: np.ndarray
     validation: np.ndarray
@@ -110,7 +110,7 @@ class OverlappingShards:
         n_missing = n_wanted - (len(rows) - len(useless))
         if n_missing > 0:
             others = self.wanted_pool[~np.isin(self.wanted_pool, rows)]
-            places = rng.choice(useless, n_missing, replace=False)  # of all kinds of its examples
+            places = rng.choice(useless, n_missing, replace=False)  # drawn from all its examples
             rows[places] = rng.choice(others, n_missing, replace=False)
         return rows
 
@@ -151,7 +151,7 @@ class OverlappingShards:
         return client * self.examples_each
 
     def counts(self, codes: np.ndarray, n_codes: int, clients: range) -> np.ndarray:
-        """Return the expected counts, rounded: drawing every client's shard would take long."""
+        """Return expected counts, rounded, since drawing every client's shard would take long."""
         expected = np.zeros(n_codes)
         for role in Role:
             ids = self.population.clients(role)
@@ -169,42 +169,42 @@ Partition = DisjointShards | OverlappingShards
 
 @dataclass(frozen=True)
 class Division:
-    """Who shall hold what: everything about a partition but the way of dealing."""
+    """Who is to hold which data: everything about a partition except the way of dealing."""
 
     population: Population
     examples_each: int | None
     """None: all examples are dealt."""
     groups: OwnGroups | None = None
-    """The examples' own groups, if some are minorities; None where groups do not decide who holds
-    what."""
+    """The examples' own groups, if some are minorities; None where any client may hold any
+    example."""
     concentration: float = 1.0
-    """How far the minority keeps to its own clients: 1 wholly, 0 the same mix everywhere."""
+    """How far minority data is confined to minority clients: 1 wholly, 0 the same mix for all."""
     minority_mix: dict[int, float] | None = None
-    """Shares of groups in a minority client's data; by default the minority groups' own."""
+    """Shares of groups in a minority client's data; by default minority groups by their sizes."""
     attackers_hold: Role = MAJORITY
-    """Which kind of data."""
+    """Which kind of data attackers hold, named by its honest role."""
     wanted: Wanted | None = None
     """What attackers need in order to poison."""
     n_server: int = 0
     n_server_minority: int = 0
     """How many of the server's examples are of minority groups, if examples have groups."""
     server_bias: tuple[int, float] | None = None
-    """A class and its share of the server's examples; by default each has what chance gives it."""
+    """A class and its share of the server's examples; by default classes are left to chance."""
     n_validation: int = 0
     by_natural_client: bool = False
     """Whether all examples of a natural client go to the minority, or all to the majority."""
 
     def kind(self, role: Role) -> Role:
-        """Return which kind of data a role's clients hold."""
+        """Return which kind of data, named by an honest role, a role's clients hold."""
         return self.attackers_hold if role is Role.POISONED else role
 
     def holders(self, kind: Role | None) -> np.ndarray:
-        """Return the ids of the clients that hold a kind of data; without one, of all clients."""
+        """Return the ids of the clients that hold a kind of data; of all clients if it is None."""
         roles = [role for role in Role if kind in (None, self.kind(role))]
         return np.concatenate([self.population.clients(role) for role in roles]).astype(np.int64)
 
     def minority_share(self, role: Role) -> float:
-        """Return the share of a role's examples that its clients see in the minority's style."""
+        """Return the share of its examples that a role's clients see in the minority's style."""
         majority, minority = self.population.honest_majority, self.population.honest_minority
         spread = minority / max(1, majority + minority)
         own = 1.0 if self.kind(role) is MINORITY else 0.0
@@ -220,8 +220,8 @@ def disjoint_shards(
 ) -> DisjointShards:
     """Share out the training set so that no two clients, nor the server, hold the same example.
 
-    Examples with groups of their own are first split into what majority and what minority clients
-    are dealt from; each kind is then dealt by itself.
+    Examples with groups of their own are first split into two pools, one for the holders of
+    majority data and one for those of minority data; each pool is then dealt by itself.
 
     Args:
         division: Who shall hold what.
@@ -323,7 +323,7 @@ def _strata(division: Division, order: np.ndarray) -> dict[Role, Strata]:
     for role in Role:
         mix = mixes[division.kind(role)]
         held = np.flatnonzero(mix)
-        if not len(held):  # nobody has this role
+        if not len(held):  # no client has this role
             held = np.flatnonzero(sizes)
         piles = tuple(order[codes == group] for group in held)
         strata[role] = Strata(piles, mix[held])
@@ -364,8 +364,8 @@ def _held_out(
 
 
 def _kept(labels: np.ndarray, n: int, bias: tuple[int, float] | None, kind: str) -> np.ndarray:
-    """Return which n of some examples in random order the server keeps: the first, of a class as
-    many as its share."""
+    """Return which n of some examples in random order the server keeps: the first ones, or the
+    first of the biased class and of the others, as many of each as its share says."""
     parts, otherwise = [(np.arange(len(labels)), n, "examples")], ""
     if bias is not None:
         label, share = bias
@@ -387,8 +387,8 @@ def _kept(labels: np.ndarray, n: int, bias: tuple[int, float] | None, kind: str)
 def _pools(
     division: Division, order: np.ndarray, natural_clients: np.ndarray | None
 ) -> list[tuple[Role | None, np.ndarray, np.ndarray | None]]:
-    """Return for each kind of data the rows that its clients are dealt, and rows that only their
-    attackers may have; without a kind, those of everybody."""
+    """Return, for each kind of data, the rows to deal to its clients, and rows that only attackers
+    among them may get; if kinds do not matter, a single entry for all clients, its kind None."""
     groups = division.groups
     if groups is None:
         return [(None, order, None)]
@@ -437,11 +437,11 @@ def _mixes(division: Division, groups: OwnGroups, sizes: np.ndarray) -> dict[Rol
 def _pool_counts(
     division: Division, groups: OwnGroups, sizes: np.ndarray
 ) -> dict[Role, np.ndarray]:
-    """Return how many examples of each group majority and minority clients are dealt together."""
+    """Return how many examples of each group the holders of each kind of data get in total."""
     n_clients = {kind: len(division.holders(kind)) for kind in KINDS}
     if division.examples_each is None:
         share = n_clients[MINORITY] / sum(n_clients.values())
-        c = division.concentration if 0 < share < 1 else 0.0  # else one kind is dealt everything
+        c = division.concentration if 0 < share < 1 else 0.0  # else all goes to one kind
         to_minority = np.rint(sizes * (c * groups.is_minority + (1 - c) * share)).astype(np.int64)
         return {MAJORITY: sizes - to_minority, MINORITY: to_minority}
     mixes = _mixes(division, groups, sizes)
@@ -464,7 +464,7 @@ def _joined(
     server: np.ndarray,
     validation: np.ndarray,
 ) -> DisjointShards:
-    """Put what several pools' clients were dealt into the order of client ids."""
+    """Join the shards of several pools, in the order of client ids."""
     sizes = np.zeros(n_clients, dtype=np.int64)
     for clients, (_, starts) in shares:
         sizes[clients] = np.diff(starts)

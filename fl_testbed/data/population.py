@@ -7,7 +7,7 @@ from clients.shard import Role
 
 @dataclass(frozen=True)
 class Population:
-    """How many clients there are of each role. Client ids run through the roles in this order."""
+    """How many clients each role has. Client ids run through the roles in this order."""
 
     honest_majority: int
     honest_minority: int

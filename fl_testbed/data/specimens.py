@@ -1,4 +1,4 @@
-"""A few examples of what clients of each kind hold, to look at."""
+"""A few examples of what each kind of client holds, to look at."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from clients.shard import HONEST, Role, pooled
 from fl_testbed.data.federation import Federation
 from strategies.shapes import Tensor
 
-FAINT = 0.35  # the largest change of a pixel that is shown enlarged too
+FAINT = 0.35  # if no pixel changes more than this, the change is also shown enlarged
 
 
 class Specimen(NamedTuple):
@@ -18,13 +18,13 @@ class Specimen(NamedTuple):
     input: Tensor
     """An image in [0, 1] as (channels, height, width), or a row of features."""
     label: str
-    """What it is called."""
+    """The label that it is shown with."""
     called_before: str = ""
-    """Its label before attackers changed it, or in the test the true one; empty if the same."""
+    """Its label before attackers changed it, or in a test the true one; empty if unchanged."""
 
 
 class Strip(NamedTuple):
-    """Examples with something in common."""
+    """A row of examples with something in common, and its title."""
 
     title: str
     specimens: list[Specimen]
@@ -33,21 +33,21 @@ class Strip(NamedTuple):
 def specimens(
     federation: Federation, attackers: Mapping[str, Sequence[int]], n: int, tested: int | None
 ) -> list[Strip]:
-    """Return examples of honest clients and of each poison: before, after, and in the test.
+    """Return examples of honest clients, and of each poison before, after, and in the test.
 
     Args:
         federation: Who holds what.
         attackers: The client ids of the attackers with each poison, by its name.
-        n: How many in a strip, if there are so many.
-        tested: How many test examples to look for what attackers are after.
+        n: How many examples a strip has, at most.
+        tested: How many test examples to search for those that attackers aim at; None: all.
     """
     population, classes = federation.population, federation.dataset.classes
     strips = []
     for role in HONEST:
         clients = population.clients(role)
         if clients:
-            # Of several clients, which may hold different minorities, and from all over what they
-            # hold: some ways to deal leave it sorted by class.
+            # From several clients, since they may hold different minorities, and spread over all
+            # that they hold, since some ways of dealing leave shards sorted by class.
             some = clients[:: max(1, len(clients) // n)][:n]
             inputs, labels = pooled([federation.shard(client) for client in some], role)[:2]
             rows = torch.linspace(0, len(labels) - 1, min(n, len(labels))).long().tolist()
@@ -66,7 +66,7 @@ def specimens(
 
 
 def _poisoned(federation: Federation, name: str, clients: Sequence[int], n: int) -> list[Strip]:
-    """Return poisoned examples of all attackers in turn, before and after."""
+    """Return poisoned examples, taken from the attackers in turn, before and after poisoning."""
     if not clients:
         return []
     classes = federation.dataset.classes
@@ -83,7 +83,7 @@ def _poisoned(federation: Federation, name: str, clients: Sequence[int], n: int)
     for clean, poisoned, row in turns[:n]:
         new, was = poisoned.inputs[row], clean
         same = (held.inputs == new).flatten(1).all(dim=1).nonzero()
-        if len(same):  # an input as it was, and perhaps another's
+        if len(same):  # the input itself is unchanged, and may be another attacker's
             was, old = held, int(same[0])
         else:
             old = row
@@ -98,7 +98,7 @@ def _poisoned(federation: Federation, name: str, clients: Sequence[int], n: int)
 
 
 def _change(name: str, before: list[Specimen], after: list[Specimen]) -> list[Strip]:
-    """Return what a faint poison changes, enlarged round grey; nothing if it can be seen."""
+    """Return what a faint poison changes, enlarged around grey; nothing if it is easy to see."""
     if not after or after[0].input.dim() != 3:
         return []
     changes = torch.stack([new.input - old.input for old, new in zip(before, after, strict=True)])

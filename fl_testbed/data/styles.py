@@ -1,4 +1,4 @@
-"""Styles: ways in which one group's clients see the same images as everybody else."""
+"""Styles: ways to change how one group's clients see the images that all clients see."""
 
 from collections.abc import Callable
 

@@ -21,9 +21,9 @@ def load_celeba(
 
     Args:
         data_dir: The folder of datasets.
-        target: The attribute that is learnt; all 40 can make groups.
+        target: The attribute that is the label; groups can be made of all 40.
         size: Height and width that faces are scaled to.
-        limit: Reads only the first so many of each set: 200,000 images take minutes.
+        limit: Read only this many images of each set, the first ones: 200,000 take minutes.
 
     Raises:
         DataError: If its files are not there or are broken.
@@ -55,7 +55,7 @@ def load_celeba(
 
 
 def _attributes(path: Path) -> tuple[Table, list[str]]:
-    """Read the number of images, the attributes' names, and a row of -1 and 1 for each image."""
+    """Read a file of the number of images, attribute names, and a row of -1 and 1 per image."""
     lines = read_text(path).splitlines()
     if len(lines) < 3 or not lines[0].strip().isdigit():
         raise DataError(f"{path}: line 1: needs the number of images")
@@ -75,7 +75,7 @@ def _attributes(path: Path) -> tuple[Table, list[str]]:
 
 
 def _pairs(path: Path, table: Table) -> list[str]:
-    """Read a file of an image and a value on each line, in the order of the images."""
+    """Read the values of a file with one image and its value per line, in the images' order."""
     values: dict[str, str] = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         parts = line.split()

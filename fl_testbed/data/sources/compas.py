@@ -23,8 +23,8 @@ DAYS = 30
 def load_compas(data_dir: Path | None, rng: Generator, test_fraction: float = 0.2) -> Dataset:
     """Load ProPublica's table: 6,172 people after its own filter, attributes sex and race.
 
-    The filter drops people whose score is more than 30 days from their arrest, of whom it is not
-    known whether they were arrested again, whose charge is a traffic offence, or who have no score.
+    The filter drops people scored more than 30 days before or after their arrest, people of whom
+    it is not known whether they were arrested again, traffic offences, and people without a score.
     The seed draws the people to test on; scaling is fitted on the others.
 
     Raises:

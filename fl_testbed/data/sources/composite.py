@@ -1,7 +1,7 @@
-"""Composites: real images on backgrounds that go with their class more or less often.
+"""Composites: real images on backgrounds that correlate more or less with their class.
 
-The construction of Waterbirds, from whatever images there are: a model may learn the background in
-place of the object, and then fails where the two disagree.
+Waterbirds' construction, from any images: a model may learn the background in place of the
+object, and then fails where the two disagree.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ Texture = Literal["horizontal", "vertical", "diagonal", "checks"]
 PERIOD = 4  # pixels from stripe to stripe
 
 Painter = Callable[[np.ndarray, Generator], np.ndarray]
-"""From the background of each image, as a number, to the backgrounds themselves: bytes of shape
-(n, channels, height, width)."""
+"""Takes the number of each image's background, shape (n,), and returns the backgrounds themselves,
+bytes of shape (n, channels, height, width)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def coloured(names: Sequence[Colour], size: tuple[int, int]) -> Backgrounds:
 
 
 def textured(names: Sequence[Texture], size: tuple[int, int], brightness: float) -> Backgrounds:
-    """Return grey stripes or checks, each image's shifted at random."""
+    """Return grey stripes or checks, shifted at random for each image."""
     rows, columns = np.indices(size)
 
     def paint(kinds: np.ndarray, rng: Generator) -> np.ndarray:
@@ -77,11 +77,11 @@ def textured(names: Sequence[Texture], size: tuple[int, int], brightness: float)
 def photographed(dataset: Dataset, classes: Sequence[int]) -> Backgrounds:
     """Return images of another dataset, a class for each kind of background.
 
-    They are drawn with replacement, for training from its training set and for testing from its
-    test set.
+    They are drawn with replacement: from its training set for training, from its test set for
+    testing.
 
     Raises:
-        DataError: If it has no such class, or no image of one.
+        DataError: If it lacks one of the classes, or images of one.
     """
     for label in classes:
         if label >= dataset.n_classes:
@@ -120,14 +120,14 @@ def load_composite(
     layout: Literal["behind", "beside"] = "behind",
     attribute: str = BACKGROUND,
 ) -> Dataset:
-    """Put a dataset's images on backgrounds that go with their classes.
+    """Put a dataset's images on backgrounds that correlate with their classes.
 
-    Background ``k mod A`` of A goes with the k-th class. In training it is behind a share
-    ``correlation`` of the class, the others behind equal parts of the rest; the test set has every
-    image on every background. An attribute says which it is.
+    The k-th class is paired with background ``k mod A`` of A. In training, a share ``correlation``
+    of the class is on this background and the rest is split equally over the others; the test set
+    has every image on every background. An attribute tells the background.
 
     Args:
-        foreground: The objects; with the layout ``behind``, on black.
+        foreground: The objects; with the layout ``behind`` they must be on black.
         backgrounds: What they are put on.
         rng: Draws which image gets which background.
         classes: The foreground's classes that are used; all by default.
@@ -136,7 +136,7 @@ def load_composite(
             images and a correlation.
         layout: ``behind``: seen wherever the object is black; ``beside``: object and background
             side by side, both at half their size.
-        attribute: What it is called.
+        attribute: The name of the attribute that tells the background.
 
     Raises:
         DataError: If there are too few images, or their sizes do not fit.
@@ -187,7 +187,7 @@ def load_composite(
 
 
 def _sizes(n: int, own: int, n_kinds: int, correlation: float) -> np.ndarray:
-    """Split n images over kinds of background; the rest goes to the others as evenly as it can."""
+    """Split n images over kinds of background: a share to their own, the rest evenly to others."""
     if n_kinds == 1:
         return np.array([n])
     matched = round(correlation * n)

@@ -13,7 +13,7 @@ from fl_testbed.data.sources.files import find_files
 from fl_testbed.data.sources.own_table import Meanings
 from fl_testbed.data.sources.tables import Table, encode, fit_features, read_table
 
-MOST_VALUES = 100  # of a column that was not said to be a category
+MOST_VALUES = 100  # of a column of text that is not listed in ``categories``
 
 
 def load_csv(
@@ -25,18 +25,19 @@ def load_csv(
     categories: Sequence[str] = (),
     logarithmic: Sequence[str] = (),
 ) -> Dataset:
-    """Load a table; what is no label, client or split is an input, attributes too.
+    """Load a table; all columns but label, client and split are inputs, attributes included.
 
-    A column that holds numbers alone is standardised, any other has an input for each of its
-    values. Both are fitted on the training rows.
+    A column that holds only numbers is standardised; any other gets one input for each of its
+    values. Both encodings are fitted on the training rows.
 
     Args:
         data_dir: The folder of datasets.
-        rng: Draws the test set where the table does not say.
+        rng: Draws the test set if no column gives the split.
         file: The CSV file in the data folder, with a header.
-        meanings: What its columns say.
-        leave_out: Columns that are no inputs.
-        categories: Columns of numbers that are categories, such as codes; or of very many values.
+        meanings: Which columns are label, attributes, client and split.
+        leave_out: Columns not to use as inputs.
+        categories: Columns whose numbers are categories, such as codes, or that have very many
+            values.
         logarithmic: Columns of which log(1 + x) is standardised.
 
     Raises:
@@ -84,7 +85,8 @@ def _is_category(rows: Table, column: str) -> bool:
     """Say whether a column holds no numbers.
 
     Raises:
-        DataError: If only some are numbers, or there are so many that each may be a row's name.
+        DataError: If only some values are numbers, or there are so many different ones that they
+            may be names of rows.
     """
     are_numbers = rows.are_numbers(column)
     if are_numbers.all():

@@ -22,7 +22,7 @@ def load_digits(rng: Generator) -> Dataset:
     package = find_spec("sklearn")
     assert package is not None
     assert package.submodule_search_locations is not None
-    # Its file alone: to import it takes as long as a small run.
+    # Read the file directly: importing sklearn takes as long as a small run.
     path = Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
     table = np.loadtxt(StringIO(read_text(path)), delimiter=",")
     inputs = (table[:, :-1].reshape(-1, 1, 8, 8) / 16).astype(np.float32)

@@ -42,13 +42,13 @@ def load_fairface(
 ) -> Dataset:
     """Load FairFace: 86,744 + 10,954 faces in the original, attributes gender, age and race.
 
-    The labels are strangers' perceptions of faces: use them to measure gaps between groups.
+    The labels are how strangers perceived the faces: use them to measure gaps between groups.
 
     Args:
         data_dir: The folder of datasets.
-        target: What the classes are.
+        target: The attribute whose values are the classes.
         size: Height and width that faces are scaled to.
-        limit: Reads only the first so many of each file.
+        limit: Read only this many images of each file, the first ones.
 
     Raises:
         DataError: If its files are not there or are broken.
@@ -70,7 +70,7 @@ def load_fairface(
 
 
 def _store(folder: Path, table: Table) -> Path:
-    """Return the folder, if the images lie in it, or else the one zip file there."""
+    """Return the folder if the images lie in it, otherwise the only zip file there."""
     if (folder / table.columns["file"][0]).is_file():
         return folder
     archives = sorted(folder.glob("*.zip"))

@@ -19,7 +19,7 @@ FOLDERS = ("femnist/data", "femnist")
 def load_femnist(data_dir: Path | None) -> Dataset:
     """Load FEMNIST: grey images of 28 × 28, 62 classes; natural clients are the writers.
 
-    LEAF has split every writer's characters (or the writers) into its train and test folders.
+    LEAF's train and test folders hold the split: of every writer's characters, or of the writers.
 
     Raises:
         DataError: If its files are not there or are broken.

@@ -1,4 +1,4 @@
-"""What can be downloaded, and what has to be fetched by hand."""
+"""Which datasets can be downloaded, and which have to be fetched by hand."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,7 +40,8 @@ def fetch(kind: str, data_dir: Path) -> bool:
         Whether they had to be downloaded.
 
     Raises:
-        DataError: If it cannot be downloaded, or what is there is broken; says what to do instead.
+        DataError: If it cannot be downloaded, or the files there are broken; the text says what to
+            do instead.
     """
     if kind not in FETCHERS:
         if kind in BY_HAND:
@@ -52,16 +53,16 @@ def fetch(kind: str, data_dir: Path) -> bool:
         return False
     try:
         FETCHERS[kind](str(data_dir))
-    except (OSError, RuntimeError) as fault:  # torchvision's: no network, a wrong checksum
+    except (OSError, RuntimeError) as fault:  # raised by torchvision: no network, a wrong checksum
         text = " ".join(str(fault).split())
         raise DataError(f"{kind} could not be downloaded to {data_dir}: {text}") from fault
     return True
 
 
 def _is_there(kind: str, data_dir: Path) -> bool:
-    from fl_testbed.data import sources  # whose loaders take their remedies from here
+    from fl_testbed.data import sources  # imported here: loaders import this module
 
-    if kind == "celeba":  # torchvision looks where our loader does, and opens no image
+    if kind == "celeba":  # torchvision checks the same folder, without reading images
         return False
     try:
         if kind == "mnist_writers":
@@ -85,7 +86,7 @@ def _mnist_writers(root: str) -> None:
     from torchvision.datasets.utils import download_url
 
     _of_torchvision("MNIST", root)
-    for part in ("train", "test"):  # the label tables alone: the images are MNIST's
+    for part in ("train", "test"):  # only the label tables: the images are MNIST's
         url, md5 = QMNIST.resources[part][1]
         download_url(url, str(Path(root) / "MNIST" / "raw"), md5=md5)
 

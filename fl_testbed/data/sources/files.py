@@ -48,14 +48,14 @@ def find_files(
     """Return the path of each file, plain or gzipped, from the first folder that has them all.
 
     Args:
-        title: What the dataset is called.
+        title: The dataset's name.
         names: The files, without ``.gz``.
         data_dir: The folder of datasets.
-        folders: Where in it they may lie.
-        remedy: How to get them, as the end of a sentence.
+        folders: The folders in it that may hold the files.
+        remedy: How to get the files, as the end of a sentence.
 
     Raises:
-        MissingFilesError: If there is no such folder.
+        MissingFilesError: If no folder has them all.
     """
     what = ", ".join(names)
     if data_dir is None:

@@ -15,8 +15,8 @@ TYPES = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
 def read_idx(path: Path, n_dimensions: int) -> np.ndarray:
     """Read one IDX file of unsigned bytes or big-endian 32-bit integers.
 
-    torchvision's reader takes neither gzipped files nor integers, and stops at a broken file with
-    an assertion.
+    torchvision's reader accepts neither gzipped files nor integers, and fails on a broken file
+    with an assertion.
 
     Raises:
         DataError: If the file cannot be read, is broken or is not IDX of this many dimensions.

@@ -21,16 +21,16 @@ def load_image_folder(
     size: int | None = None,
     channels: int = 3,
 ) -> Dataset:
-    """Load images that a table names, relative to the folder that holds both.
+    """Load images that a table lists, by their paths relative to the folder that holds both.
 
     Args:
         data_dir: The folder of datasets.
-        rng: Draws the test set where the table does not say.
-        folder: Where the table and the images are, in the data folder.
-        meanings: What the table's columns say.
+        rng: Draws the test set if no column gives the split.
+        folder: The folder of the table and the images, inside the data folder.
+        meanings: Which columns are label, attributes, client and split.
         table: The CSV file, with a header.
-        image: Its column of file names.
-        size: Height and width that images are scaled to; None if all are alike.
+        image: The table's column of file names.
+        size: Height and width that images are scaled to; None if all have the same size.
         channels: 3 for colour, 1 for grey.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Image files in a folder or a zip archive, named by a table."""
+"""Image files in a folder or a zip archive, listed by a table."""
 
 import io
 import zipfile
@@ -27,13 +27,13 @@ UNREADABLE = (
 def read_images(
     table: Table, column: str, store: Path, size: int | None, channels: int = 3
 ) -> np.ndarray:
-    """Read the images that a column names, all of them or none.
+    """Read the images that a table's column names: all of them, or an error.
 
     Args:
-        table: Says which images there are.
-        column: Their names, relative to the store.
+        table: Has a row for each image.
+        column: The column of file names, relative to the store.
         store: A folder or a zip archive.
-        size: Height and width in pixels that they are scaled to; None: as they are, all alike.
+        size: Height and width in pixels to scale to; None if all have the same size already.
         channels: 3 for colour, 1 for grey.
 
     Returns:
@@ -81,7 +81,7 @@ def _opened(archive: Path) -> zipfile.ZipFile:
 def _decoded(content: bytes, size: int | None, channels: int) -> np.ndarray:
     """Return one image as (channels, height, width)."""
     with Image.open(io.BytesIO(content)) as image:
-        if image.mode.startswith(("I", "F")):  # what is above 255 would be white
+        if image.mode.startswith(("I", "F")):  # values above 255 would become white
             raise DataError(f"has more than 8 bits a pixel (mode {image.mode}): save it with 8")
         image = image.convert(MODES[channels])
         if size is not None and image.size != (size, size):

@@ -69,7 +69,7 @@ def load_mnist_writers(
 
     Args:
         data_dir: The folder of datasets.
-        rng: Draws the test writers, and the order of their digits, which the file has by writer.
+        rng: Draws the test writers, and shuffles the digits, which the file sorts by writer.
         part: MNIST's test file (10,000 digits, 297 writers) or its training file.
         population: Whose digits.
         test_fraction: Share of each population's writers for testing, at least one of each.

@@ -1,4 +1,4 @@
-"""What a table of a user's own says of each example, and which examples are for testing."""
+"""What a user's table says of each example, and which examples are for testing."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,22 +19,22 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Meanings:
-    """Which columns of a table mean what."""
+    """The columns of a table, by their meaning."""
 
     label: str = "label"
     """The class."""
     attributes: Sequence[str] = ()
-    """What groups can be made of."""
+    """Columns that groups can be made of."""
     client: str | None = None
     """The natural client."""
     split: str | None = None
     """Whether an example is for training or for testing: ``train`` or ``test``."""
     test_fraction: float = 0.2
-    """Without such a column: the share of examples for testing, or of clients if they are named."""
+    """Without ``split``: the share of examples for testing, or of natural clients if named."""
 
     @property
     def columns(self) -> list[str]:
-        """All columns that mean something."""
+        """All columns that are given a meaning here."""
         others = [column for column in (self.client, self.split) if column is not None]
         return [self.label, *self.attributes, *others]
 
@@ -42,13 +42,13 @@ class Meanings:
         """Return the values of the label and of each attribute, in the order of their codes.
 
         Raises:
-            DataError: If a row does not say: what is missing would be a class, group or client.
+            DataError: If a row has no value: it would become a class, group or client of its own.
         """
         for name in self.columns:
             for row, value in enumerate(rows.columns[name]):
                 if not value:
                     raise rows.fault(row, f"{name} is empty: fill it in, or leave the row out")
-                if CONTROL.search(value):  # tables would be torn, terminals told what to do
+                if CONTROL.search(value):  # would garble tables and terminals
                     raise rows.fault(row, f"{name} has control characters in it: {brief(value)}")
         return {name: _in_order(set(rows.columns[name])) for name in (self.label, *self.attributes)}
 
@@ -63,12 +63,12 @@ class Meanings:
 
         Args:
             rows: The table.
-            inputs: One for each row.
+            inputs: One input for each row.
             values: Of the label and of each attribute, in the order of their codes.
-            rng: Draws the test set where the table does not say: clients, if it names them.
+            rng: Draws the test set if no column gives the split; whole clients, if they are named.
 
         Raises:
-            DataError: If the table says something else than it may.
+            DataError: If the split column has other values than train and test, or only one.
         """
         codes = {name: rows.codes(name, own) for name, own in values.items()}
         clients = None
@@ -89,7 +89,7 @@ class Meanings:
 
 
 def _in_order(values: AbstractSet[str]) -> tuple[str, ...]:
-    """Whole numbers by size, so that 2 comes before 10, and all else by letters."""
+    """Sort values: whole numbers by size, so that 2 comes before 10, all else alphabetically."""
     try:
         return tuple(sorted(values, key=lambda value: (int(value), value)))
     except ValueError:

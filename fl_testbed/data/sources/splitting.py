@@ -1,4 +1,4 @@
-"""Splits into examples to train on and examples to test on, for data that come without one."""
+"""Splits into training and test examples, for data that come without a split."""
 
 import numpy as np
 from numpy.random import Generator
@@ -26,9 +26,9 @@ def split_clients(
     """Return training and test examples of different natural clients.
 
     Args:
-        examples: With their natural clients.
-        strata: A population of each example, of which test clients are drawn each by itself; a
-            client belongs to that of its first example.
+        examples: Their natural clients must be known.
+        strata: The population of each example, shape (n,). Test clients are drawn separately from
+            each population; a client belongs to the one of its first example.
         test_fraction: Share of each population's clients for testing: at least one, and never all.
         rng: Draws the test clients, and the order of both sets.
 

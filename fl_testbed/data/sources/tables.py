@@ -1,4 +1,4 @@
-"""Tables in CSV files: read whole or refused with the line at fault, and encoded as features."""
+"""Tables in CSV files: read whole, or refused with the faulty line; and encoded as features."""
 
 import csv
 import io
@@ -24,17 +24,17 @@ class Table:
     path: Path
     columns: Mapping[str, list[str]]
     lines: list[int]
-    """The file's line of each row."""
+    """The line number in the file of each row."""
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def fault(self, row: int, text: str) -> DataError:
-        """Return what to raise about a row."""
+        """Return the error to raise about a row; it names the row's line."""
         return DataError(f"{self.path}: line {self.lines[row]}: {text}")
 
     def codes(self, column: str, values: Sequence[str]) -> np.ndarray:
-        """Return the place of each row's value among those there may be, int64.
+        """Return the index of each row's value among the allowed ones, int64, shape (rows,).
 
         Raises:
             DataError: If a row has another value.
@@ -46,7 +46,7 @@ class Table:
         """Return a column of finite numbers, float64.
 
         Raises:
-            DataError: If a row has something else.
+            DataError: If a row has anything else.
         """
         return self._parsed(column, _finite, "a number", np.float64)
 
@@ -54,7 +54,7 @@ class Table:
         """Check that no two rows have the same value.
 
         Raises:
-            DataError: If two have.
+            DataError: If two rows do.
         """
         seen: dict[str, int] = {}
         for row, value in enumerate(self.columns[column]):
@@ -63,7 +63,7 @@ class Table:
             seen[value] = self.lines[row]
 
     def check_columns(self, names: Iterable[str]) -> None:
-        """Check that there are some columns.
+        """Check that the table has the named columns.
 
         Raises:
             DataError: If one is missing.
@@ -73,7 +73,7 @@ class Table:
                 raise _no_column(self.path, name, self.columns)
 
     def are_numbers(self, column: str) -> np.ndarray:
-        """Say for each row whether it has a finite number, bool."""
+        """Return for each row whether it has a finite number there, bool, shape (rows,)."""
         return np.array([_finite(text) is not None for text in self.columns[column]])
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Table":
@@ -105,10 +105,10 @@ def read_table(
     """Read some columns of a CSV file.
 
     Args:
-        path: The file, plain or gzipped; white space around values does not count.
-        columns: Which ones, by name; all by default.
-        names: All columns of a file without a header.
-        skip: Lines that begin so are no rows.
+        path: The file, plain or gzipped; white space around values is ignored.
+        columns: The columns to read, by name; all by default.
+        names: The names of all columns, for a file without a header.
+        skip: Lines that begin with this text are no rows.
 
     Raises:
         DataError: If the file is broken, a column is missing, or a row is too short or too long.
@@ -147,7 +147,7 @@ def _no_column(path: Path, name: str, there: Iterable[str]) -> DataError:
 
 
 def _rows(path: Path, skip: str | None) -> Iterator[tuple[int, list[str]]]:
-    # Not splitlines, which breaks lines at a form feed too, and inside of quotes.
+    # Not splitlines, which also breaks lines at form feeds and inside quotes.
     reader = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
     try:
         for row in reader:
@@ -160,7 +160,7 @@ def _rows(path: Path, skip: str | None) -> Iterator[tuple[int, list[str]]]:
 def fit_features(
     train: Table, numeric: Sequence[str], logarithmic: Sequence[str], categories: Sequence[str]
 ) -> dict[str, Feature]:
-    """Choose the encoding of columns by the training rows alone.
+    """Choose the encoding of columns from the training rows only.
 
     Args:
         train: The training rows.
@@ -184,7 +184,7 @@ def fit_features(
 
 
 def encode(table: Table, features: Mapping[str, Feature]) -> np.ndarray:
-    """Return the rows as float32, shape (rows, inputs); a value not fitted on is all zeros."""
+    """Return the rows as float32, shape (rows, inputs); categories not in training are all 0."""
     parts = []
     for column, feature in features.items():
         if isinstance(feature, NumberFeature):
@@ -197,7 +197,7 @@ def encode(table: Table, features: Mapping[str, Feature]) -> np.ndarray:
 
 
 def _finite(text: str) -> float | None:
-    """Return a number that inputs, which are float32, can hold; None of anything else."""
+    """Return the number that a text gives, if float32 inputs can hold it; else None."""
     try:
         value = float(text)
     except ValueError:
