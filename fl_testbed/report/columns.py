@@ -1,7 +1,7 @@
 """Which figures of ``summary.json`` a comparison shows, and how.
 
-A column is a key of the summary. One that no run has is not shown, so another kind of run brings
-figures of its own by writing them into its summary and naming them here.
+A column is a key of the summary. Columns for which no run has a value are not shown, so a new kind
+of run adds figures of its own by writing them into its summary and naming them here.
 """
 
 import difflib
@@ -24,13 +24,13 @@ class Column(NamedTuple):
     best: Literal["highest", "lowest", "nearest 0"] | None = None
     """Which value is the best one, where that can be said."""
     idle: float | str = math.nan
-    """The value that says nothing, such as a ratio of 1, or the key of the figure that has it:
-    where it is so in all runs, the column is not shown."""
+    """The uninformative value, such as a ratio of 1, or the key of another figure that has it:
+    where all runs have this value, the column is not shown."""
     slack: float = ROUNDING
-    """Up to which distance from ``idle``, absolute or relative, a value says nothing, too."""
+    """How far from ``idle``, absolute or relative, a value is still taken for it."""
 
     def is_told_by(self, figures: Mapping[str, float]) -> bool:
-        """Whether a run's figures have something to show in the column."""
+        """Whether a run has a value to show in the column, other than ``idle``."""
         value = figures.get(self.key, math.nan)
         idle = figures.get(self.idle, math.nan) if isinstance(self.idle, str) else self.idle
         near = math.isclose(value, idle, rel_tol=self.slack, abs_tol=self.slack)
@@ -38,7 +38,7 @@ class Column(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """What the saved value is multiplied by."""
+        """The factor from the saved value to the shown one."""
         return {"%": 100.0, "%²": 100.0**2, "": 1.0}[self.unit]
 
     @property
@@ -53,7 +53,7 @@ class Column(NamedTuple):
 
 
 def by_role(key: str, title: str, **how: Any) -> tuple[Column, ...]:
-    """Return a column for each role, which stands for ``{}`` in the key and ends the title."""
+    """Return a column for each role; the role replaces ``{}`` in the key and ends the title."""
     roles = (role.value for role in Role)
     return tuple(
         Column(key.format(r), f"{title} {r.removeprefix('honest_')}", **how) for r in roles
@@ -65,17 +65,17 @@ WORST_GROUP = Column("final.worst_group_accuracy", "worst group", "%", "highest"
 ATTACK_SUCCESS = Column("final.attack_success_rate", "ASR", "%", "lowest")
 LOSS = "final.loss"
 """The key of the loss, which no table shows: null where the model has diverged."""
-# An attack that had the model for a while, and lost it again.
+# Differs from the final ASR where an attack succeeded for a while and was then lost.
 HIGHEST_SUCCESS = Column(
     "highest.attack_success_rate", "highest ASR", "%", idle=ATTACK_SUCCESS.key, slack=0.5
 )
 WEIGHT_RATIOS = by_role("suppression.{}.weight_ratio", "weight")
-# Whom chance asks somewhat more often than others, from 0.8 to 1.25 times, is no matter of design.
+# A ratio of 0.8 to 1.25 is chance, not design: sampling asks some somewhat more often.
 ASKED = by_role("suppression.{}.participation", "asked", idle=1.0, slack=0.2)
 KEPT = by_role("suppression.{}.retention", "kept", unit="%")
 SEPARABILITY = Column("suppression.separability", "separability", best="highest")
 PAIRS = f"{SEPARABILITY.key}_pairs"
-"""The key of the number of pairs that separability is a share of."""
+"""The key of the number of pairs of clients that separability is computed over."""
 
 SECTIONS: dict[str, tuple[Column, ...]] = {
     "how well the model does": (
@@ -120,7 +120,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
 }
 
 HEARD = {title: SECTIONS[title] for title in list(SECTIONS)[2:]}
-"""What a replay can say: all but how well models do."""
+"""The columns that a replay can fill: all but those on how well models do."""
 
 GROUP = "group_accuracy."
 """The keys of accuracies by group begin with this."""
@@ -143,8 +143,8 @@ class UnknownColumnError(ValueError):
 def columns_named(
     names: Iterable[str], runs: Iterable[Mapping[str, float]]
 ) -> dict[str, tuple[Column, ...]]:
-    """Return one section of the columns with these titles or keys, in this order. Who asks for a
-    column sees it, even where its values say nothing.
+    """Return one section of the columns with these titles or keys, in this order. A column that is
+    asked for is shown even where its values are uninformative.
 
     Raises:
         UnknownColumnError: If there is no such column.
@@ -169,10 +169,11 @@ def columns_named(
 def with_groups(
     sections: Mapping[str, tuple[Column, ...]], runs: Iterable[Mapping[str, float]]
 ) -> dict[str, tuple[Column, ...]]:
-    """Return the sections, and those that depend on the runs: accuracy by group, figures of one's
-    own, weight by group.
+    """Return the sections, and those that depend on the runs: accuracy by group, a user's own
+    figures, weight by group.
 
-    Two groups need no section: the worst group, and the roles that hold them, say it all.
+    Two groups need no section: the worst group's column, and those of the roles that hold them,
+    already say it all.
     """
     runs = list(runs)
     keys = list(dict.fromkeys(key for figures in runs for key in figures))
@@ -203,7 +204,7 @@ def with_groups(
 
 
 def shown_group(name: str, runs: Iterable[Mapping[str, float]]) -> str:
-    """Return a group's name, marked if it is a minority in all runs that say so of it."""
+    """Return a group's name, marked if it is a minority in all runs that have the group."""
     said = [figures[key] for figures in runs if (key := f"{IS_MINORITY}{name}") in figures]
     return shown_name(name, is_minority=bool(said) and min(said) > 0)
 
@@ -237,15 +238,15 @@ LEGEND = {
     "separation.auc_all": "AUC: of the loss after the first training of a method on pooled data, "
     "poisons against the minority, and against the part of it that has their label",
 }
-"""Explanations, each shown below the table that has the column."""
+"""Explanations of columns, each shown below the table that has the column."""
 
 
 def explained(columns: Iterable[Column], evaluations: str) -> list[str]:
     """Return the explanations that belong below a table with these columns.
 
     Args:
-        columns: The table's.
-        evaluations: What final figures are means of, such as ``5 evaluations``.
+        columns: The table's columns.
+        evaluations: What final figures are averaged over, such as ``5 evaluations``.
     """
     keys = [column.key for column in columns]
     texts = list(dict.fromkeys(LEGEND[key] for key in keys if key in LEGEND))

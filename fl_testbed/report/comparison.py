@@ -1,4 +1,4 @@
-"""Variants side by side: means with intervals, differences to a baseline, and who is best."""
+"""Variants side by side: means with intervals, differences to a baseline, and which is best."""
 
 import difflib
 import math
@@ -33,11 +33,11 @@ from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.strategy import StrategySpec
 
 METHODS = {"strategy", *StrategySpec.model_fields, "local_method", "stages"}
-"""Swept keys that belong to a method. Others, such as the attack, are what methods meet."""
-FEW_PAIRS = 30  # one more or less moves such a share by 3 points and more
-N_KEYS = 3  # at most, that are named
+"""Swept keys that belong to a method. Others, such as the attack, are conditions it meets."""
+FEW_PAIRS = 30  # with fewer, one pair moves separability by over 3 points
+N_KEYS = 3  # differing keys to name in a note, at most
 UNNAMED = "default"
-"""The variant of a file that names none."""
+"""The variant's name where a scenario file has no variants."""
 
 
 @dataclass
@@ -46,22 +46,23 @@ class Row:
 
     label: str
     runs: list[RunResult]
-    """One per seed, whether or not it is done."""
+    """One per seed, whether done or not."""
     method: str
-    """Its label without the point."""
+    """The label without the ``point``."""
     point: str
-    """What the method meets, such as ``attack=mimic``, or ``name=`` and a sweep's name. Methods are
-    compared at the same point. Empty if no two methods share one."""
+    """The conditions that the method meets, such as ``attack=mimic``, or ``name=`` and a sweep's
+    name. Methods are compared at the same point. Empty if no two methods share one."""
     counts: dict[Status, int]
     """How many runs have each status."""
     reasons: list[str]
     """Why runs failed, and which seeds."""
     groups: frozenset[tuple[str, float]]
-    """Whom it is tested on, and who of them is a minority: others are not better or worse."""
+    """The groups it is tested on, and which are minorities: rows where these differ are not ranked
+    against each other."""
     n_rounds: int
-    """Of all its finished runs together."""
+    """The number of rounds of all its finished runs together."""
     n_skipped: int
-    """How many of these moved nothing."""
+    """How many of these rounds left the model unchanged."""
     n_diverged: int
     """In how many of its finished runs the model's loss is not finite: never marked as best."""
     is_oracle: bool
@@ -71,54 +72,55 @@ class Row:
     estimates: dict[str, Estimate]
     """By the columns' keys."""
 
-    # What others decide:
+    # Depends on the other rows:
     is_unattacked: bool = False
-    """Nobody attacks it, where others are attacked: never marked as best."""
+    """Nobody attacks it, although other rows are attacked: never marked as best."""
     is_pareto: bool = False
     differences: dict[str, Estimate] = field(default_factory=dict)
-    """To the baseline, over the seeds that both have; none where there is no other."""
+    """By column key, to the baseline, over the seeds that both have; empty without a baseline."""
 
     @property
     def swept(self) -> dict[str, str]:
-        """Its swept values by key, rules and lifts among them."""
+        """Its swept values by key, those of rules and lifts included."""
         parts = (part.partition("=") for part in parts_of(self.runs[0].variant))
         return {key: value for key, sign, value in parts if sign}
 
     @property
     def competes(self) -> bool:
-        """Whether it can be the best."""
+        """Whether it may be marked as best."""
         out = self.is_oracle or self.is_unattacked or self.stands_still or self.n_diverged
         return not out
 
     @property
     def stands_still(self) -> bool:
-        """Whether no round of its finished runs moved anything: never marked as best."""
+        """Whether no round of its finished runs moved the model: never marked as best."""
         return 0 < self.n_rounds == self.n_skipped
 
 
 @dataclass
 class Comparison:
-    """All that a table of variants says, whatever it is written as."""
+    """The content of a table of variants, whatever format it is written in."""
 
     title: str
     sections: dict[str, list[Column]]
     """Columns that at least one run has a value for, by section."""
     rows: list[Row]
     best: dict[str, list[str]]
-    """Labels of the best rows of each point, by column key; none where no competitor beats
-    another."""
+    """Labels of the best rows at each point, by column key; none where all competitors are
+    equal."""
     baseline: str | None
     untested: list[str]
-    """A sentence for each group that some runs have no test example of: there the worst group is
-    another."""
+    """A sentence for each group of which some runs have no test example: their worst group is
+    taken over other groups."""
     on_other_data: list[str]
-    """Runs that asked for the same data as most others, and got other ones: a copy that differs."""
+    """Runs that asked for the same data as most others but got different data: their copy of the
+    files differs."""
     of_unlike_seeds: list[str]
-    """Variants whose finished runs differ in more than the seed, and in what."""
+    """Variants whose finished runs differ in more than the seed, and in which keys."""
     nobody_attacks: bool
-    """No finished run has attackers: then attack success says nothing."""
+    """Whether no finished run has attackers: then attack success is meaningless."""
     evaluations: str
-    """What final figures are means of."""
+    """What final figures are averaged over."""
 
     @property
     def columns(self) -> list[Column]:
@@ -127,12 +129,12 @@ class Comparison:
 
     @property
     def has_points(self) -> bool:
-        """Whether variants are compared at several points, at each by itself."""
+        """Whether there are several points, at each of which variants are compared separately."""
         return len({row.point for row in self.rows}) > 1
 
     @property
     def has_other_groups(self) -> bool:
-        """Whether some are tested on other groups, or have another minority, than others there."""
+        """Whether at some point variants are tested on different groups or minorities."""
         tested = {(row.point, row.groups) for row in self.rows if row.groups}
         return len(tested) > len({point for point, _ in tested})
 
@@ -154,19 +156,20 @@ def compare(
     """Compare variants over their seeds.
 
     Rows that meet the same swept values, such as the same attack, stand together and are compared
-    with each other alone: a strong attack makes no defence bad. The same holds for several sweeps
-    of the same methods, for instance on different data.
+    only with each other: meeting a strong attack must not make a defence look bad. The same holds
+    for several sweeps of the same methods, for instance on different data.
 
     Args:
         runs: Of one or several sweeps; with several, rows are called ``name/variant``.
-        baseline: The label of the row that differences are taken to; or a variant, or a method
-            with its swept values, that is there at several points: then each row's are taken to
-            the one at its own, of a variant that was swept the one of the same values.
-        sections: Columns by section; by default all that are known.
+        baseline: The label of the row that differences are taken to; or a method, with its swept
+            values if any, that is there at several points: then each row is compared with the
+            baseline at its own point; or a variant that was swept: then with its row of the same
+            swept values.
+        sections: Columns by section; by default all known ones.
 
     Raises:
-        ScenarioError: If two runs are of one variant and seed: as two they would make intervals
-            narrow.
+        ScenarioError: If two runs have the same variant and seed: counted twice they would make
+            intervals too narrow.
         UnknownVariantError: If there is no such baseline.
     """
     names = list(dict.fromkeys(run.name for run in runs))
@@ -220,7 +223,7 @@ def compare(
 
 
 def _evaluations(runs: Sequence[Mapping[str, float]]) -> str:
-    """Say how many evaluations final figures are means of; a run on pooled data has no rounds."""
+    """Say how many evaluations final figures are averaged over; pooled data have no rounds."""
     counts = [
         int(figures.get("n_final", N_FINAL))
         for figures in runs
@@ -233,7 +236,7 @@ def _evaluations(runs: Sequence[Mapping[str, float]]) -> str:
 
 
 def _on_other_data(by_label: Mapping[str, Sequence[RunResult]]) -> list[str]:
-    """Name the runs whose data are not those that most others got that asked for the same."""
+    """Name the runs that asked for the same data as most others but got different data."""
     got: dict[str, dict[str, list[str]]] = {}
     for label, runs in by_label.items():
         for run in runs:
@@ -250,7 +253,7 @@ def _on_other_data(by_label: Mapping[str, Sequence[RunResult]]) -> list[str]:
 
 
 def _of_unlike_seeds(by_label: Mapping[str, Sequence[RunResult]]) -> Iterator[str]:
-    """Yield a variant of which some seeds were given more rounds, say, and in what they differ."""
+    """Yield each variant whose seeds differ in other keys, such as ``rounds``, with these keys."""
     for label, runs in by_label.items():
         paths = [run.folder / "scenario.yaml" for run in runs if run.figures]
         without_seed = {
@@ -266,7 +269,7 @@ def _of_unlike_seeds(by_label: Mapping[str, Sequence[RunResult]]) -> Iterator[st
 
 
 def _untested(runs: Sequence[Mapping[str, float]]) -> Iterator[str]:
-    """Yield a sentence for each group that some runs have no test example of."""
+    """Yield a sentence for each group of which some runs have no test example."""
     keys = dict.fromkeys(key for figures in runs for key in figures if key.startswith(IS_MINORITY))
     for name in (key.removeprefix(IS_MINORITY) for key in keys):
         there = [figures for figures in runs if f"{IS_MINORITY}{name}" in figures]
@@ -277,16 +280,16 @@ def _untested(runs: Sequence[Mapping[str, float]]) -> Iterator[str]:
 
 
 class _Place(NamedTuple):
-    """Where a row stands, by its label: ``mean,attack=mimic`` is a method at a swept point."""
+    """A row's label in parts: ``mean,attack=mimic`` is a method at a swept point."""
 
     method: str
     point: str
 
 
 def _place(variant: str) -> _Place:
-    """Split a name into the variant, with swept parts of its method, and the other swept values.
+    """Split a variant's name into the method, with its own swept values, and the point.
 
-    A sweep's keys stand last in its runs' names, each by the last of its parts.
+    Swept keys come last in a variant's name, each shortened to its last dotted part.
     """
     parts = parts_of(variant)
     met = [part for part in parts if "=" in part and part.partition("=")[0] not in METHODS]
@@ -295,10 +298,10 @@ def _place(variant: str) -> _Place:
 
 
 def _places(by_label: Mapping[str, Sequence[RunResult]]) -> dict[str, _Place]:
-    """Return where each row stands. If no two methods share a point, all stand at the same one.
+    """Return each row's method and point. If no two methods share a point, points are empty.
 
-    Sweeps that have a method in common differ in what it meets, such as the data: their names are
-    then part of the point. Otherwise they are part of the method.
+    If sweeps have a method in common, they differ in what it meets, such as the data: the sweep's
+    name is then part of the point. Otherwise it is part of the method.
     """
     own = {label: (runs[0].name, _place(runs[0].variant)) for label, runs in by_label.items()}
     sweeps = {name for name, _ in own.values()}
@@ -319,7 +322,7 @@ def _places(by_label: Mapping[str, Sequence[RunResult]]) -> dict[str, _Place]:
 
 
 def _row(label: str, place: _Place, runs: list[RunResult], keys: Sequence[str]) -> Row:
-    """Return a variant with what its own runs say."""
+    """Return a variant's row, filled in from its own runs alone."""
     failed: dict[str, list[str]] = {}
     for run in runs:
         if run.status is Status.FAILED:
@@ -354,7 +357,7 @@ def _has_diverged(figures: Mapping[str, float]) -> bool:
 
 
 def _references(baseline: str | None, places: Mapping[str, _Place]) -> dict[str, str]:
-    """Return what each row is compared with, by label, as far as there is something.
+    """Return the label of the row that each row is compared with, for rows that have one.
 
     Raises:
         UnknownVariantError: If there is no such baseline.
@@ -366,7 +369,7 @@ def _references(baseline: str | None, places: Mapping[str, _Place]) -> dict[str,
         found = dict.fromkeys(places, baseline)
     elif there:
         found = {label: there[at.point] for label, at in places.items() if at.point in there}
-    else:  # at all swept values, such as a lift, and not at what methods meet alone
+    else:  # a variant, at all of its swept values, those of methods included
         alike = {label: ",".join([baseline, *parts_of(label)[1:]]) for label in places}
         found = {label: other for label, other in alike.items() if other in places}
     if not found:
@@ -403,8 +406,8 @@ def _differences(
 
 
 def _rivals(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Yield those rows of a point that are tested on the same groups, as far as they say on which:
-    a replay tests nothing."""
+    """Yield the rows of a point in lists of those that are tested on the same groups. Rows without
+    tests, such as replays, do not split them."""
     tested = dict.fromkeys(row.groups for row in rows if row.groups)
     if len(tested) < 2:
         yield list(rows)
@@ -413,7 +416,7 @@ def _rivals(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _mark_pareto(rows: list[Row]) -> None:
-    """Mark what no other competitor beats in both worst-group accuracy and attack success."""
+    """Mark the Pareto-optimal competitors in worst-group accuracy and attack success."""
     figures = (WORST_GROUP.key, ATTACK_SUCCESS.key)
     competitors = [
         row
@@ -440,7 +443,7 @@ def _best(rows: list[Row], column: Column) -> list[str]:
     cost = costs[column.best]
     found = {row.label: cost(row.estimates[column.key].mean) for row in rows if row.competes}
     found = {label: value for label, value in found.items() if not math.isnan(value)}
-    if len(set(found.values())) < 2:  # nobody is better than anybody
+    if len(set(found.values())) < 2:  # all are equal
         return []
     least = min(found.values())
     return [label for label, value in found.items() if value == least]

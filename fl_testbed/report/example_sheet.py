@@ -12,7 +12,7 @@ from fl_testbed.data.dataset import Feature
 from fl_testbed.data.specimens import Specimen, Strip
 
 FORMATS = sorted(FigureCanvasBase.get_supported_filetypes())
-"""What an image may end in."""
+"""File name endings that an image may have."""
 CELL = 1.15  # inches of an image's side
 
 
@@ -51,7 +51,7 @@ def image_sheet(strips: Sequence[Strip], title: str, path: Path) -> None:
 
 
 def caption(specimen: Specimen) -> str:
-    """Return what an example is called, and what it was before."""
+    """Return an example's label, and what it was before if that differs."""
     if not specimen.called_before:
         return specimen.label
     return f"{specimen.called_before}\n→ {specimen.label}"

@@ -27,20 +27,20 @@ MEANINGS = {
     DIVERGED: "diverged",
 }
 """Of the marks behind a variant's name."""
-N_NAMED = 3  # variants in a note that may be of many
-MOST_COLUMNS = 16  # of a table in a terminal; more would be a letter wide
+N_NAMED = 3  # variants that a note names before it counts the others
+MOST_COLUMNS = 16  # of a terminal's table; more would be one letter wide
 EDGE = 4  # letters of a table's lines and spaces beside a column, and one to spare
-LEAST_DIFFERENCE = 1e-6  # weights are float32: a smaller difference is none
+LEAST_DIFFERENCE = 1e-6  # weights are float32: smaller ones are rounding
 
 
 @dataclass
 class Cell:
-    """One value as text; marked where it is the best, or where a difference is beyond chance."""
+    """One value as text; marked if it is the best, or if a difference is beyond chance."""
 
     text: str
     is_marked: bool = False
     value: float = math.nan
-    """What to sort by."""
+    """The number to sort by."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Grid:
     """The variants, with their marks."""
     cells: list[list[Cell]]
     points: list[str]
-    """Of each variant: where the point changes, a line is drawn."""
+    """The point of each variant; a line is drawn where it changes."""
     notes: list[str]
 
     @property
@@ -86,8 +86,8 @@ def grids(comparison: Comparison) -> list[Grid]:
 
 
 def terminal(comparison: Comparison, width: int) -> Group:
-    """Return the tables for a terminal of some width; what is marked is bold as well."""
-    # Notes stand below the table, not in its caption: a narrow table would break them.
+    """Return the tables for a terminal of this width; marked values are also bold."""
+    # Notes go below the table, not into its caption, which would wrap at a narrow table's width.
     parts: list[Table | Text] = []
     for grid in grids(comparison):
         if len(grid.headings) > MOST_COLUMNS:
@@ -99,7 +99,7 @@ def terminal(comparison: Comparison, width: int) -> Group:
 
 
 def _side_by_side(grid: Grid, width: int) -> Iterator[Grid]:
-    """Yield a table in parts of so many columns as fit into a width beside the variants."""
+    """Yield a table in parts, each of as many columns as fit into a width beside the labels."""
     labels = min(width // 2, max(map(len, ["variant", *grid.labels])))
     start, room = 0, width - labels - EDGE
     for at, heading in enumerate(grid.headings):
@@ -119,7 +119,7 @@ def _columns(grid: Grid, start: int, end: int) -> Grid:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Return the tables in Markdown; what is marked is bold."""
+    """Return the tables in Markdown; marked values are bold."""
     lines = []
     for grid in grids(comparison):
         lines += [f"**{grid.title}**", ""]
@@ -156,7 +156,7 @@ LATEX = str.maketrans(
 
 
 def latex(comparison: Comparison) -> str:
-    """Return the tables in LaTeX, with booktabs; what is marked is bold."""
+    """Return the tables in LaTeX, with booktabs; marked values are bold."""
     lines = [r"% needs \usepackage{booktabs}"]
     for grid in grids(comparison):
         lines += [rf"\begin{{tabular}}{{l{'r' * len(grid.headings)}}}", r"\toprule"]
@@ -168,7 +168,7 @@ def latex(comparison: Comparison) -> str:
         for label, cells, ends in grid.rows:
             texts = [_latex(label)]
             for cell in cells:
-                text = _latex(cell.text.replace("-", "−"))  # a minus, no hyphen
+                text = _latex(cell.text.replace("-", "−"))  # a minus sign, not a hyphen
                 texts.append(rf"\textbf{{{text}}}" if cell.is_marked else text)
             lines.append(" & ".join(texts) + r" \\")
             lines += [r"\midrule"] * ends
@@ -179,7 +179,8 @@ def latex(comparison: Comparison) -> str:
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """Return one row per variant with plain numbers, fractions as such, and empty for none."""
+    """Return one CSV row per variant with plain numbers: fractions are not turned into percent,
+    missing values are empty."""
     table = pd.DataFrame([_plain(row, comparison) for row in comparison.rows])
     return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
 
@@ -193,8 +194,8 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 
 
 def value_text(value: Estimate, column: Column, n: int, *, signed: bool = False) -> str:
-    """Return a mean with its interval in the column's unit, and the number of its seeds where that
-    is not n."""
+    """Return a mean with its interval in the column's unit, and its number of seeds if that is not
+    n."""
     if math.isnan(value.mean):
         return NOTHING
     sign = "+" if signed else ""
@@ -234,7 +235,7 @@ def marked_label(row: Row) -> str:
 
 
 def marks_explained(rows: Sequence[Row]) -> list[str]:
-    """Return what the marks of these variants mean, in a word or two, for a figure."""
+    """Return what these variants' marks mean, in a word or two each, for a figure."""
     there = {mark for row in rows for mark in _marks(row)}
     return [f"{mark} {meaning}" for mark, meaning in MEANINGS.items() if mark in there]
 
@@ -246,7 +247,7 @@ def _grid(comparison: Comparison, title: str, columns: list[Column], with_seeds:
     rows = [
         row
         for row in comparison.rows
-        # The first table has those without any figure too: it says how far their runs are.
+        # The first table also lists variants without any figure: it says how far their runs are.
         if has_some(row, columns) or (with_seeds and not has_some(row, comparison.columns))
     ]
     grid = Grid(
@@ -353,7 +354,7 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
 
 
 def notes_with(grid: Grid, word: str) -> list[str]:
-    """Return a table's notes where what is marked is set off by bold type or by a colour."""
+    """Return a table's notes, for a format that marks values with bold type or a colour."""
     return [note.replace(f"{MARK} ", f"{word}: ") for note in grid.notes]
 
 
@@ -378,7 +379,7 @@ def _rich(grid: Grid) -> Table:
 
 
 def _wrapped(heading: str) -> str:
-    """Break a long heading in two lines."""
+    """Break a long heading into two lines."""
     first, _, rest = heading.partition(" ")
     return f"{first}\n{rest}" if len(heading) > 12 and rest else heading
 
@@ -392,7 +393,7 @@ def _plain(row: Row, comparison: Comparison) -> dict[str, Any]:
     if comparison.has_points:
         values["method"] = row.method
     keys = dict.fromkeys(key for other in comparison.rows for key in other.swept)
-    values |= {f"swept.{key}": row.swept.get(key, "") for key in keys}  # one pivot from a table
+    values |= {f"swept.{key}": row.swept.get(key, "") for key in keys}  # ready for a pivot table
     values |= {f"n_{status}": row.counts[status] for status in Status}
     values |= {
         "oracle": int(row.is_oracle),

@@ -1,4 +1,4 @@
-"""Every figure that a sweep's runs can give, with what it shows in words."""
+"""Every figure that a sweep's runs allow, each with a caption that says what it shows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -31,16 +31,16 @@ from fl_testbed.report.histories import (
 from fl_testbed.report.results import RunResult, Status, as_written, scenario_in
 from fl_testbed.report.statistics import NO_VALUE
 
-PER_PAGE = 12  # panels in a figure with one for each variant
-MOST_VARIANTS = 24  # that have panels of their own
-FILLED = 0.6  # of a heat map's cells, below which it says little
+PER_PAGE = 12  # panels in a figure that has one per variant
+MOST_VARIANTS = 24  # that get panels of their own
+FILLED = 0.6  # share of a heat map's cells that must have a value
 
 
 class Picture(NamedTuple):
     """One figure."""
 
     name: str
-    """Of its files."""
+    """The name of its files, without the ending."""
     title: str
     caption: str
     figure: Figure
@@ -97,12 +97,12 @@ def _heat_maps(
     lifts = table["reweighting"]
     table["method"] = table["defence"].where(lifts == "none", table["defence"] + ", " + lifts)
     methods = "method" if lifts.nunique() > 1 else "defence"
-    if comparison.has_points:  # then they have names, which tables and other figures go by
+    if comparison.has_points:  # then methods have names, as in tables and other figures
         table[methods] = table["name"]
         table["attack"] = table["attack"].where(table["swept"] == "none", table["swept"])
     for down, across in ((methods, "attack"), ("defence", "reweighting")):
         n_rows, n_columns = table[down].nunique(), table[across].nunique()
-        is_grid = not table.duplicated([down, across]).any()  # a variant to a cell
+        is_grid = not table.duplicated([down, across]).any()  # one variant per cell
         if is_grid and min(n_rows, n_columns) > 1 and len(table) >= FILLED * n_rows * n_columns:
             yield Picture(
                 f"defence_by_{across}",
@@ -114,7 +114,7 @@ def _heat_maps(
 
 
 def factors(folder: Path) -> dict[str, str]:
-    """Return what a run's scenario has for defence, attack and reweighting, in a word or two."""
+    """Return a run's defence, attack and reweighting, each in a word or two."""
     scenario = scenario_in(folder)
     with as_written(folder / "scenario.yaml"):
         strategy = scenario.get("strategy", {})
@@ -134,18 +134,18 @@ def factors(folder: Path) -> dict[str, str]:
 
 
 def _corrected(method: str, by: str | None) -> str:
-    """Say also what an oracle makes of a method."""
+    """Return a method's name, with the oracle that corrects it, if one does."""
     return method if by in (None, "standard") else f"{method} ({by})"
 
 
 def _step(step: Mapping[str, Any]) -> str:
-    """Return a rule or step by its kind, and whether it is told how many clients attack."""
+    """Return a rule's or step's kind, and whether it is told how many clients attack."""
     told = step.get("args", step).get("n_malicious") == "oracle"
     return _corrected(_short(step["kind"]), "oracle" if told else None)
 
 
 def _attack(attackers: Mapping[str, Any]) -> str:
-    """Return what attackers do, by their attack on the update or else by their poison."""
+    """Return what attackers do: the kind of their attack on the update, or else their poison."""
     if attackers.get("schedule", {}).get("first") == "never":
         return "none"
     return _kind(attackers, "attack") or _kind(attackers, "poison") or "none"
@@ -158,7 +158,7 @@ def _kind(mapping: Mapping[str, Any], key: str) -> str | None:
 
 
 def _short(kind: object) -> str:
-    """Return a kind, of one's own code the name without its file."""
+    """Return a kind; of users' code the function's name without its file."""
     return str(kind).rpartition(":")[2]
 
 
@@ -170,7 +170,7 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
     for label in federated:  # one variant's tables in memory at a time
         tables = [client_history(run.folder) for run in done[label]]
         weights[label] = [weight_ratios_by_round(clients) for clients in tables]
-        if len(tables[0]):  # else nobody ever answered
+        if len(tables[0]):  # empty if no client ever answered
             heard[label] = heard_by_round(tables[0])
         if label in areas:
             pairs = zip(done[label], tables, strict=True)
@@ -191,7 +191,7 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
         {
             label: group_accuracy_by_round(runs)
             for label, runs in done.items()
-            if (runs[0].folder / "rounds.csv").exists()  # pooled data have none
+            if (runs[0].folder / "rounds.csv").exists()  # runs on pooled data have none
         },
         group_curves,
     )
@@ -234,7 +234,7 @@ def _paged(
     panels: Mapping[str, Any],
     draw: Callable[[dict[str, Any]], Figure],
 ) -> Iterator[Picture]:
-    """Yield a figure for each so many variants."""
+    """Yield figures of at most ``PER_PAGE`` variants each."""
     labels = list(panels)
     pages = [labels[start : start + PER_PAGE] for start in range(0, len(labels), PER_PAGE)]
     for number, page in enumerate(pages, start=1):

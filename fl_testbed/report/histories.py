@@ -39,9 +39,9 @@ def client_history(folder: Path) -> pd.DataFrame:
 
 
 def after_restart(folder: Path, clients: pd.DataFrame) -> pd.DataFrame:
-    """Leave out what was before a restart, as a run's figures do: nothing of it is in the model."""
+    """Leave out rounds before a restart, as a run's figures do: they are not in the final model."""
     path = folder / "rounds.csv"
-    if not path.exists():  # of a replay
+    if not path.exists():  # as in a replay
         return clients
     rounds = _read(path, {"round": int, "restarted": int})
     return after_round(clients, last_restart(rounds))
@@ -55,9 +55,9 @@ def weight_ratios_by_round(clients: pd.DataFrame) -> pd.DataFrame:
 
 
 def suspicion_ranks(clients: pd.DataFrame) -> pd.DataFrame:
-    """Return each update's rank by suspicion within its round: 0 the most trusted, 1 the least.
+    """Return each update's rank by suspicion within its round: 0 most trusted, 1 least trusted.
 
-    Scores of different rounds are not on one scale; ranks are. Ties share their middle rank.
+    Unlike scores, ranks of different rounds are on one scale. Ties share their mean rank.
     """
     scored = clients[clients["suspicion"].notna()]
     by_round = scored.groupby("round")["suspicion"]
@@ -75,7 +75,7 @@ def group_accuracy_by_round(runs: Sequence[RunResult]) -> pd.DataFrame:
 
 
 def last_client_accuracies(runs: Sequence[RunResult]) -> pd.DataFrame:
-    """Return role and accuracy of the clients of all runs under the last model that was tested."""
+    """Return the role and accuracy of all runs' clients, under each run's last tested model."""
     tables = [_read(run.folder / ACCURACIES, ACCURACY_COLUMNS) for run in runs]
     known = [table.dropna(subset="accuracy") for table in tables]
     last = pd.concat(own[own["round"] == own["round"].max()] for own in known)
@@ -89,7 +89,7 @@ def heard_by_round(clients: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[
         Weight over prior weight by client (rows, those that were ever sampled, by id) and round
         (columns), NaN where the client took no part; the rounds; and each row's role.
     """
-    rounds = range(clients["round"].min(), clients["round"].max() + 1)  # without answers too
+    rounds = range(clients["round"].min(), clients["round"].max() + 1)  # also those without answers
     weight, prior = (
         clients.pivot_table(index="client", columns="round", values=name, dropna=False)
         for name in ("weight", "prior_weight")

@@ -1,4 +1,4 @@
-"""The report: one HTML page that holds everything and asks nobody for anything."""
+"""The report: one HTML page that holds everything and loads nothing from elsewhere."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def write_report(
 ) -> Path:
     """Write ``report.html`` and the figures of some runs into a folder; return the page's path.
 
-    Runs that are done in the same way give the same page.
+    Runs that were made in the same way give the same page.
 
     Raises:
         UnknownVariantError: If there is no such baseline.
@@ -78,16 +78,16 @@ def _page(
 
 
 def _breakable(label: str) -> Markup:
-    """Let a narrow column break a variant's name between its words, and no number."""
+    """Let a narrow column break a variant's name between words, but not within numbers."""
     return Markup(re.sub(r"([,=_]|\.(?!\d))", r"\1<wbr>", str(escape(label))))
 
 
 def _inline(svg: str, name: str) -> str:
-    """Return a figure to put into a page: without a background, its ink the page's, ids its own."""
+    """Return an SVG to put into a page: no background, ink in the page's colour, unique ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'<g id="patch_1">.*?</g>', "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<image\b[^>]*) id="[^"]*"', r"\1", svg)  # the same for equal images
+    svg = re.sub(r'(<image\b[^>]*) id="[^"]*"', r"\1", svg)  # equal images would have equal ids
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", svg)
     return svg.replace(INK.lower(), "currentColor").replace(INK, "currentColor")
@@ -110,7 +110,7 @@ def _scenarios(comparison: Comparison) -> tuple[RunResult | None, list[tuple[str
         if first is None:
             first, base = begun, keys
             continue
-        # A hash of code says nothing beside a method that has none.
+        # A hash that only one of two scenarios has says nothing new: the methods differ anyway.
         lone = {k for k in keys.keys() ^ base.keys() if k.endswith(".sha256")}
         changed = [f"{k}: {keys[k]}" for k in keys if base.get(k) != keys[k] and k not in lone]
         changed += [f"without {k}" for k in base if k not in keys and k not in lone]
@@ -119,7 +119,7 @@ def _scenarios(comparison: Comparison) -> tuple[RunResult | None, list[tuple[str
 
 
 def _command(folder: Path, first: RunResult | None) -> str:
-    """Return the command that made the runs; how often it was resumed is no part of it."""
+    """Return the command that made the runs, without ``--resume``."""
     plan = read_json(folder / PLAN)
     if plan is not None and "command" in plan:
         return re.sub(r" --resume(?!\S)", "", str(plan["command"]))
@@ -127,7 +127,7 @@ def _command(folder: Path, first: RunResult | None) -> str:
 
 
 def _environments(runs: Sequence[RunResult]) -> Iterator[tuple[str, str]]:
-    """Yield what the runs ran on, with every value that any of them had."""
+    """Yield each property of the environments that runs had, with all its values."""
     found: dict[str, dict[str, None]] = {}
     for run in runs:
         environment = read_json(run.folder / "environment.json")

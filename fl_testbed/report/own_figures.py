@@ -1,4 +1,4 @@
-"""Figures of one's own: functions of the tables that a run left, for comparisons and reports."""
+"""A user's own figures: functions of a run's tables, for comparisons and reports."""
 
 import math
 import re
@@ -17,14 +17,14 @@ from fl_testbed.scenario.users_code import OwnCode, load
 
 
 def with_own(runs: Sequence[RunResult], kinds: Iterable[str]) -> list[RunResult]:
-    """Return runs with figures of one's own beside theirs.
+    """Return runs with a user's own figures added to theirs.
 
     A figure is a function, ``file.py:name``. Its parameters name tables of a run's folder, such as
     ``groups`` or ``accuracies``; it gets them as data frames and returns a number.
 
     Raises:
         ScenarioError: If there is no such function, or a finished run has no such table.
-        OwnCodeError: If it fails, or returns something else; the text names its line.
+        OwnCodeError: If it fails, or returns anything but a number; the text names its line.
     """
     figures = [_loaded(kind) for kind in kinds]
     names = [name for name, _ in figures]

@@ -1,4 +1,4 @@
-"""Run folders as one table. Little is read of each, so that a thousand take a moment."""
+"""Reading run folders. Little is read of each, so that a thousand take only a moment."""
 
 import json
 import math
@@ -19,26 +19,26 @@ from fl_testbed.scenario.places import PLAN, place_of_run
 
 SEED_FOLDER = re.compile(r"seed-(\d+)")
 LEFT_BY_RUNS = {"events.log", "summary.json"}
-"""One of these lies beside a run's ``scenario.yaml``, and not beside one that is to be run; or
-beside ``failure.json`` alone, where it failed before it began."""
+"""Files that show a folder with a ``scenario.yaml`` to be a run's, and not a scenario still to be
+run; a run that failed before it began has one of them beside ``failure.json`` alone."""
 RUN_AGAIN = "remove the file, then run the scenario again"
 RUN_ANEW = "remove its folder, then run the scenario again"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, in C
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, faster
 
 
 class Status(StrEnum):
-    """How far a run is."""
+    """How far a run has got."""
 
     DONE = "done"
     FAILED = "failed"
     UNFINISHED = "unfinished"
     """Begun: still running, or interrupted."""
     WAITING = "waiting"
-    """Planned by the sweep, and not begun."""
+    """Planned by the sweep, but not begun."""
 
 
 class RunResult(NamedTuple):
-    """One run, as far as it is."""
+    """One run, as far as it has got."""
 
     folder: Path
     name: str
@@ -52,14 +52,15 @@ class RunResult(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What tells it from other runs, wherever it lies."""
+        """What identifies a run, whatever folder it lies in."""
         return self.name, self.variant, self.seed
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunResult]:
     """Return the runs in folders, at any depth, in the order of their sweeps' plans.
 
-    Runs that a sweep planned and that are not there yet are among them, if the whole sweep is.
+    If a whole sweep is among the folders, so are the runs that it planned and that are not there
+    yet.
     """
     found: dict[Path, RunResult] = {}
     for path in paths:
@@ -71,8 +72,8 @@ def find_runs(paths: Iterable[Path]) -> list[RunResult]:
 
 
 def _once_planned(runs: Collection[RunResult]) -> Iterator[RunResult]:
-    """Leave out runs that were only planned in one place and are in another, as where several
-    machines had a part of a sweep each."""
+    """Leave out runs that are only planned in one folder but exist in another, as when several
+    machines ran a part of a sweep each."""
     there = {run.key for run in runs if run.status is not Status.WAITING}
     for run in runs:
         if run.status is not Status.WAITING or run.key not in there:
@@ -86,7 +87,7 @@ def finished_runs(
     """Yield the scenarios whose runs are done, in their order, each with its run.
 
     Args:
-        scenarios: What a file expands to.
+        scenarios: Those that a file expands to.
         out: The folder of all runs.
     """
     asked = {(scenario.name, scenario.variant, scenario.seed): scenario for scenario in scenarios}
@@ -103,8 +104,8 @@ def scenario_in(folder: Path) -> dict[str, Any]:
 
 
 def noted_data(folder: Path) -> tuple[str, str] | None:
-    """Return what data a run asked for, and the fingerprint of those it got; None if it does not
-    say, as one of an earlier version."""
+    """Return which data a run asked for, and the fingerprint of the data it got; None if its folder
+    does not say, as with runs of earlier versions."""
     path = folder / "environment.json"
     with as_written(path):
         data = (read_json(path) or {}).get("data")
@@ -112,9 +113,9 @@ def noted_data(folder: Path) -> tuple[str, str] | None:
 
 
 def _walk(folder: Path, around: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yield run folders, of sweeps first those that they planned, some of them again."""
+    """Yield run folders, for sweeps first the planned ones; some may be yielded twice."""
     place = os.path.realpath(folder)
-    if place in around:  # a link to a folder that it lies in
+    if place in around:  # a link to one of its own parents
         return
     with os.scandir(folder) as entries:
         names = {entry.name: entry.is_dir() for entry in entries}
@@ -129,7 +130,7 @@ def _walk(folder: Path, around: tuple[str, ...] = ()) -> Iterator[Path]:
 
 
 def _natural(name: str) -> list[tuple[str, int]]:
-    """Order names as people do: seed-2 before seed-10."""
+    """Return a key that sorts names as people do: seed-2 before seed-10."""
     return [(text, int(number or -1)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
@@ -159,12 +160,12 @@ def _run(folder: Path) -> RunResult:
 
 @contextmanager
 def as_written(path: Path) -> Iterator[None]:
-    """Read a run folder's file.
+    """Guard the reading of a file in a run folder.
 
     Raises:
-        ScenarioError: If it turns out not to be what runs write: disks and editors damage files.
+        ScenarioError: If it is not as runs write it: disks and editors may damage files.
     """
-    remedy = RUN_AGAIN if path.suffix == ".json" else RUN_ANEW  # a plan's folder is all runs'
+    remedy = RUN_AGAIN if path.suffix == ".json" else RUN_ANEW  # a plan's folder holds all runs
     try:
         yield
     except ScenarioError:

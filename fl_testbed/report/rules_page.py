@@ -1,4 +1,4 @@
-"""The page on rules: what their docstrings say, in one form. ``make docs`` writes it."""
+"""The page on rules, made from their docstrings. ``make docs`` writes it."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from strategies.aggregation.traits import traits_of
 from strategies.pipeline import Pipeline
 
 FACTS = Pipeline.AGGREGATE_FACTS | Pipeline.PRE_AGGREGATE_FACTS | Pipeline.REWEIGHT_FACTS
-FIRST = {"updates", "update"}  # what methods work on; most reweightings do without
+FIRST = {"updates", "update"}  # what methods work on; most reweightings have neither
 
 INTRODUCTION = """\
 # Rules

@@ -1,4 +1,4 @@
-"""The page on scenarios: every key, from the classes that read it. ``make docs`` writes it."""
+"""The page on scenarios: every key, made from the classes that read it, by ``make docs``."""
 
 import re
 import sys
@@ -46,7 +46,7 @@ reads the first line of the files in `configs/` completes keys and underlines ty
 
 
 class Part(NamedTuple):
-    """A mapping with fixed keys, or the kinds that there are of one."""
+    """A section: a mapping with fixed keys, or one with several kinds."""
 
     heading: str
     what: type[Spec] | str
@@ -149,10 +149,10 @@ def _kinds(part: Part) -> dict[str, type[Spec]]:
 
 
 def _links() -> Iterator[tuple[str, str]]:
-    """Say where each class is described."""
+    """Yield each class's name, with a link to where the page describes it."""
     for name, address in ELSEWHERE.items():
         yield from ((spec.__name__, f"[a kind]({address})") for spec in CATALOGUE[name].values())
-    for part in reversed(PARTS):  # what federations and pooled data share is a federation's
+    for part in reversed(PARTS):  # shared classes link to the federation's section
         anchor = re.sub(r"[^\w-]", "", part.heading.lower().replace(" ", "-"))
         if isinstance(part.what, str):
             kinds = CATALOGUE[part.what].values()
@@ -182,7 +182,7 @@ def _section(part: Part) -> str:
 
 
 def _default_minorities() -> str:
-    """Say who is the minority where a scenario names none, which depends on the dataset."""
+    """Say which minority each dataset has by default."""
     usual, datasets = _default(DatasetSpec, "minority"), dict[str, list[str]]()
     for kind, spec in CATALOGUE["datasets"].items():
         datasets.setdefault(_default(spec, "minority"), []).append(f"`{kind}`")

@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
 
     @property
     def p_value(self) -> float:
-        """Two-sided, of a mean that is really 0: below 0.05 where the interval leaves out 0."""
+        """Two-sided p-value for a true mean of 0: below 0.05 where the interval excludes 0."""
         if self.half_width == 0:
             return float(self.mean == 0)
         return float(2 * stdtr(self.n - 1, -abs(self.mean) / self.half_width * _quantile(self.n)))
@@ -47,7 +47,7 @@ def _quantile(n: int) -> float:
 
 
 def pareto_optimal(costs: np.ndarray) -> np.ndarray:
-    """Mark the rows that no other row beats: at least as low everywhere, lower somewhere.
+    """Mark the rows that no other row dominates, being as low everywhere and lower somewhere.
 
     Args:
         costs: Shape (rows, figures), lower is better.

@@ -1,1 +1,1 @@
-"""Figures, one per file: each takes what tables say and returns a matplotlib figure."""
+"""Figures, one per file: each takes data from tables and returns a matplotlib figure."""

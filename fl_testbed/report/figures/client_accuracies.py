@@ -17,7 +17,7 @@ from fl_testbed.report.figures.style import (
 
 
 def client_accuracies(accuracies: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw a panel per variant: which share of each role's clients a model serves how well.
+    """Draw a panel per variant: the distribution of accuracy over each role's clients.
 
     Args:
         accuracies: By variant, one row per client: its role and its accuracy, as a fraction.

@@ -18,16 +18,16 @@ from fl_testbed.report.figures.style import (
     whole_numbers,
 )
 
-MOST = 3.0  # times the fair share: what lies above looks the same
+MOST = 3.0  # times the fair share, where the colours end
 SILENT, FAIR, LOUD = "#111111", "#F2F2F2", "#009E73"
 COLOURS = LinearSegmentedColormap.from_list("heard", [(0, SILENT), (1 / MOST, FAIR), (1, LOUD)])
-ABSENT = "#C9B8D8"  # not asked, or gave no answer
+ABSENT = "#C9B8D8"  # not sampled, or gave no answer
 Map = tuple[np.ndarray, np.ndarray, list[Role]]
 """Weight over fair share by client and round, the rounds, and each client's role."""
 
 
 def heard_map(maps: Mapping[str, Map]) -> Figure:
-    """Draw a panel per variant: black was silenced, pale had its fair share, green had more.
+    """Draw a panel per variant: black for silenced, pale for the fair share, green for more.
 
     Clients stand in the order of their roles; the strip at the left has the roles' colours.
     """

@@ -1,4 +1,4 @@
-"""A figure of a run by two factors, such as defence and attack."""
+"""A map of variants by two factors, such as defence and attack."""
 
 import matplotlib
 import numpy as np
@@ -17,10 +17,10 @@ def heat_map(cells: pd.DataFrame, rows: str, columns: str) -> Figure:
     """Draw worst-group accuracy and attack success by two factors; light is good, dark is bad.
 
     Args:
-        cells: One row per variant, no two of them with the same two factors: these, and its means
-            by column key, as fractions.
-        rows: The factor down.
-        columns: The factor across.
+        cells: One row per variant, with its two factors, which no other has, and its means by
+            column key, as fractions.
+        rows: The factor that varies from row to row.
+        columns: The factor that varies from column to column.
     """
     tables = {
         column: _table(cells, rows, columns, column)

@@ -1,4 +1,4 @@
-"""How all figures look: colours that all kinds of colour vision, and grey prints, tell apart."""
+"""How all figures look: colours that can be told apart with any colour vision, and in grey."""
 
 import math
 import re
@@ -23,14 +23,14 @@ INK = "#222222"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 PANEL_WIDTH = 2.9  # inches
 TITLE_WIDTH = 26  # characters above a panel
-TITLE_LINE = 0.16  # inches; each below the first makes panels higher
+TITLE_LINE = 0.16  # inches that each line below the first adds to a panel
 CHARACTER = 0.075  # inches of a legend's text, in the mean
 HANDLE = 0.65  # inches of a legend's line and the space around it
 LEGEND_LINE = 0.22  # inches
-LEAST_PANELS = 2  # that a figure is wide enough for: its legend and axis labels need the room
-SIDE_BY_SIDE = 3  # panels, at most
+LEAST_PANELS = 2  # a figure has the width of so many: legend and axis labels need it
+SIDE_BY_SIDE = 3  # panels in a row, at most
 FAINT = "#888888"
-"""Seen on white and on black."""
+"""A grey that can be seen on white and on black."""
 
 # Okabe and Ito's palette.
 ROLE_COLOURS = {
@@ -68,12 +68,12 @@ SETTINGS: dict[Any, Any] = {
 }
 
 DATES = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-"""What would make the same figure another file each time."""
+"""Dates to leave out of files: with them the same figure would be another file each time."""
 
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw inside in the house style."""
+    """Draw figures in the house style inside this block."""
     with matplotlib.rc_context(SETTINGS):
         yield
 
@@ -84,7 +84,7 @@ def role_name(role: Role) -> str:
 
 
 def panels(titles: Iterable[str], height: float = 1.9) -> tuple[Figure, list[Axes]]:
-    """Return a figure of a panel for each title, so many inches high, that share their axes.
+    """Return a figure with a panel for each title, of this height in inches, that share axes.
 
     A title has as many lines as the panel's width needs.
     """
@@ -107,8 +107,8 @@ def panels(titles: Iterable[str], height: float = 1.9) -> tuple[Figure, list[Axe
 
 
 def in_lines(label: str, width: int) -> str:
-    """Break a label into lines of so many characters, after spaces and commas where it has any,
-    and what is longer than a line after other signs."""
+    """Break a label into lines of at most this many characters, after spaces and commas where it
+    has any, and within longer words after other signs."""
     lines = [""]
     for phrase in re.findall(r"[^ ,]*[ ,]*", label):
         is_long = len(phrase.rstrip()) > width
@@ -121,20 +121,20 @@ def in_lines(label: str, width: int) -> str:
 
 
 def rounds_below(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Let rounds run from left to right in panels that share their axes: there are whole ones."""
+    """Label the shared x axis of panels as rounds, with ticks at whole numbers only."""
     figure.supxlabel("round", fontsize=9)
     axes[0].xaxis.set_major_locator(whole_numbers())
 
 
 def whole_numbers() -> MaxNLocator:
-    """Return what places an axis's ticks where only whole numbers are, be it one alone."""
+    """Return a locator that puts an axis's ticks at whole numbers only, even if there is one."""
     return MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1)
 
 
 def legend_of_panels(
     figure: Figure, axes: Sequence[Axes], *, columns: int, title: str | None = None
 ) -> None:
-    """Give a figure one legend, with everything once that any of its panels shows."""
+    """Give a figure one legend, with each entry of its panels once."""
     handles: dict[str, Any] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
@@ -161,7 +161,7 @@ def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg"))
     """Write a figure in several formats, on white; the same figure gives the same bytes."""
     files = [path.with_suffix(suffix) for suffix in suffixes]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with house_style():  # once for all formats: it takes longer than any of them
+    with house_style():  # layout once for all formats: it takes longest
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     for file in files:
@@ -174,9 +174,9 @@ def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg"))
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Write a file whole or leave what is there, as on a full disk.
+    """Write a file whole, or leave the old one as it is, for instance if the disk is full.
 
-    Jobs of one sweep may do so at the same time, each in a file of its own.
+    Several jobs of one sweep may do so at once: each first writes to a file of its own.
     """
     partial = file.with_name(f"{file.name}.{token_hex(4)}.partial")
     try:

@@ -18,17 +18,17 @@ from fl_testbed.report.figures.style import (
 from fl_testbed.report.formats import marked_label, marks_explained
 from fl_testbed.report.statistics import NO_VALUE
 
-HEIGHT = 0.27  # of a bar; three make a variant
-LABEL_WIDTH = 42  # characters beside its bars
+HEIGHT = 0.27  # of a bar; a variant has three
+LABEL_WIDTH = 42  # characters of a variant's name, beside its bars
 
 
 def suppression_bars(comparison: Comparison) -> Figure | None:
-    """Draw who was silenced and who amplified; None where no run says."""
+    """Draw who was silenced and who amplified; None if no run has weight ratios."""
     keys = [column.key for column in WEIGHT_RATIOS]
     rows = [r for r in comparison.rows if any(r.estimates.get(k, NO_VALUE).n for k in keys)]
     if not rows:
         return None
-    shown = [  # an unattacked study has no place for attackers
+    shown = [  # without attackers, their bars are left out
         (role, key)
         for role, key in zip(Role, keys, strict=True)
         if any(row.estimates.get(key, NO_VALUE).n for row in rows)

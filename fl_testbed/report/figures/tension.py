@@ -24,14 +24,14 @@ from fl_testbed.report.statistics import NO_VALUE
 
 FRONT = "#009E73"
 CLOSE = 4.0  # percent points: variants nearer than this share a label
-N_SPANS = 4  # at most in a label: it is to fit into a plane
-KEY_WIDTH = 48  # characters of a name in the key; what is longer goes on below
+N_SPANS = 4  # ranges of numbers in a label, at most, so that it fits into a plane
+KEY_WIDTH = 48  # characters of a name in the key; longer ones are wrapped
 
-WHOLE, PART = 4.6, 3.0  # inches that a plane by itself, and one of several, is wide
-# In percent points of a plane by itself:
+WHOLE, PART = 4.6, 3.0  # inches: width of a plane by itself, and of one of several
+# In percentage points, for a plane by itself:
 CHARACTER, LINE = 2.0, 4.4  # how wide a character of a label is, and how high a label
 GAP = 1.8  # between a point and its label, which stands off the bars through the point
-FAR = 4.5  # the same where others are in the way
+FAR = 4.5  # the same, if labels or points are in the way
 
 
 class Point(NamedTuple):
@@ -48,10 +48,11 @@ class Point(NamedTuple):
 
 
 def tension_plane(comparison: Comparison) -> Figure | None:
-    """Draw all variants that have both figures; None if there are none, or nobody attacks any.
+    """Draw all variants that have both figures; None if none has, or none is attacked.
 
-    Points are numbered as in the key beside them. The corner of fair and safe is top left. Where
-    variants meet several swept values, each of these has a plane, and a variant one number in all.
+    Points are numbered as in the key beside them; the best corner, fair and safe, is top left.
+    Where variants meet several swept values, each of these has a plane of its own, and a variant
+    has the same number in all planes.
     """
     planes = {} if comparison.nobody_attacks else _planes(comparison)
     if not planes:
@@ -133,14 +134,14 @@ def _draw(axes: Axes, points: list[Point], enlarged: float) -> None:
 
 
 def _within_bounds(mean: float, half: float) -> np.ndarray:
-    """Return how far an interval goes down and up, cut at 0 and 100 %."""
+    """Return how far an interval reaches down and up, cut at 0 and 100 %."""
     half = float(np.nan_to_num(half))
     return np.array([[min(half, mean)], [min(half, 100 - mean)]]).clip(min=0)
 
 
 def _placed(points: list[Point], enlarged: float) -> list[tuple[float, float, str]]:
-    """Put each label beside its points, between their bars or on one, where least is covered."""
-    taken = [(p.x, p.y, 2 * enlarged, 2 * enlarged) for p in points]  # middle, and half its sizes
+    """Place each label beside its points where it covers least, between their bars or on one."""
+    taken = [(p.x, p.y, 2 * enlarged, 2 * enlarged) for p in points]  # centre and half sizes
     labels = []
     for x, y, label in _joined(points, CLOSE * enlarged):
         width, height = enlarged * CHARACTER * len(label) / 2, enlarged * LINE / 2
@@ -158,7 +159,7 @@ def _placed(points: list[Point], enlarged: float) -> list[tuple[float, float, st
 def _covered(
     box: tuple[float, float, float, float], taken: list[tuple[float, float, float, float]]
 ) -> float:
-    """Return what of a box, given by its middle and half sizes, others cover or lies outside."""
+    """Return the area of a box (centre and half sizes) that others cover or lies outside."""
     x, y, width, height = box
     outside = max(0.0, abs(x - 50) + width - 54) + max(0.0, abs(y - 50) + height - 54)
     overlaps = (
@@ -182,8 +183,8 @@ def _joined(points: list[Point], close: float) -> list[tuple[float, float, str]]
 
 
 def _listed(numbers: list[int]) -> str:
-    """Return numbers in a label: those that follow each other by the first and the last, and of
-    more than there is room for the first."""
+    """Return a label's numbers as text: consecutive ones as a range, and only the first ranges if
+    there are more than fit."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and number == spans[-1][-1] + 1:
@@ -199,9 +200,9 @@ def _listed(numbers: list[int]) -> str:
 def _key(
     points: list[Point], has_points: bool, n_missing: int
 ) -> list[tuple[str, str, str] | None]:
-    """Return the variants as number, name and colour, and below them the notes, without numbers."""
+    """Return the key's lines as number, name and colour; below the variants notes, unnumbered."""
     rows = {point.number: point.row for point in points}
-    if has_points:  # who is on the front, is attacked or diverges differs from plane to plane
+    if has_points:  # the front, attacks and divergence differ from plane to plane
         attacked = {point.number for point in points if not point.row.is_unattacked}
         diverged = Counter(point.number for point in points if point.row.n_diverged)
         rows = {

@@ -19,7 +19,7 @@ from fl_testbed.report.figures.style import (
 
 
 def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
-    """Draw a panel per variant: mean over its seeds, and a band from the least to the greatest.
+    """Draw a panel per variant: the mean over its seeds, and a band from lowest to highest.
 
     Args:
         ratios: By variant, one table per seed: index round, columns roles.
@@ -33,7 +33,7 @@ def weights_over_rounds(ratios: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
                 if by_seed.isna().all(axis=None):
                     continue
                 mean = by_seed.mean(axis=1)
-                gap = mean.isna()  # of a value between two of them a line shows nothing
+                gap = mean.isna()  # a value between two gaps would not show as a line
                 alone = ~gap & gap.shift(1, fill_value=True) & gap.shift(-1, fill_value=True)
                 panel.plot(
                     mean.index,
