@@ -1,1 +1,1 @@
-"""What the testbed was asked, a folder per question: ``python -m experiments.FOLDER.table``."""
+"""The experiments, one folder per question: ``python -m experiments.FOLDER.table``."""

@@ -1,4 +1,4 @@
-"""The tables of docs/comparing.md: a replay, and what large sweeps take."""
+"""The tables of docs/comparing.md: a replay, and what large sweeps cost."""
 
 from pathlib import Path
 

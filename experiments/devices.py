@@ -27,7 +27,7 @@ AGREEMENT = {
         "float32, 1 step: one by one, from float64: largest",
     ),
 }
-"""Rows: which optimizers, and the benchmark's name of the figure."""
+"""Rows of a table: the optimizers, and the figure's name in the benchmark."""
 RUNS = {
     "quickstart, MLP, 9 variants of 40 or 45 rounds": "quickstart, MLP, 9 variants",
     "inverted Fashion-MNIST, CNN, the mean, 20 rounds": "inverted Fashion-MNIST, CNN, 1 variants",

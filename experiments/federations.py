@@ -1,4 +1,4 @@
-"""The table of docs/federations.md, of the experiments' federations, from their files."""
+"""The table of docs/federations.md: the experiments' federations, from their scenario files."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The table of the top page from the results of experiments/oil_and_water_federated."""
+"""The README's first table, from the results of experiments/oil_and_water_federated."""
 
 from pathlib import Path
 
@@ -30,7 +30,8 @@ METHODS = {
 
 
 def rows() -> pd.DataFrame:
-    """Return every run of lifts and rules against the own backdoor, JTT with four flags too."""
+    """Return all runs of lifts and rules against the federations' own backdoors, and those of JTT
+    told to flag four."""
     told = pages.where(runs.kept("sensitivity", runs.HERE), point="base", variant="jtt_told_4")
     return pd.concat([methods(runs.HERE), told.assign(lift=told["variant"], defence="mean")])
 
@@ -45,7 +46,7 @@ def tables() -> dict[str, pages.Rows]:
         own = pages.where(shown, lift=method[0], defence=method[1], federation=at[0])
         if at[1] == "weights":
             return runs.weights(own)
-        # An interval of an ASR with two peaks would reach beyond what there can be.
+        # An ASR may have two peaks, and an interval then reaches below 0 or above 100.
         of = pages.mean_range if at[1] == "attack_success" else pages.mean_pm
         return of(own[at[1]])
 

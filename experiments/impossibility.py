@@ -1,4 +1,4 @@
-"""The table of docs/impossibility.md: how well a loss tells poisons from the minority."""
+"""The table of docs/impossibility.md: how well losses separate poisons from the minority."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""Tables in pages: made from result files, and written between marks that name them.
+"""Tables in pages: made from result files, and written between marks with the tables' names.
 
     <!-- table: NAME -->
     | ...
     <!-- end: NAME -->
 
-A script whose result files a page shows has its path as ``PAGE`` and a function ``tables`` that
-returns the tables' rows by name, from files in the repository alone. ``python -m
+A script whose results a page shows has the page's path as ``PAGE`` and a function ``tables`` that
+returns the tables' rows by name, using only files in the repository. ``python -m
 experiments.pages`` writes the tables of all scripts into their pages, without running anything.
 """
 
@@ -25,17 +25,17 @@ from fl_testbed.report.statistics import estimate
 
 R, C = TypeVar("R"), TypeVar("C")
 Rows = list[list[str]]
-"""A table's cells, of which the first row is the heading."""
+"""A table's cells, row by row; the first row is the heading."""
 HERE = Path(__file__).parent
 MARK = re.compile(r"<!-- (table|end): (\S+) -->")
 MARKED = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL)
 
 
 def filled(page: str, tables: Mapping[str, Rows]) -> str:
-    """Return a page's text with every table between the marks of its name.
+    """Return a page's text with every table written between the marks with its name.
 
     Raises:
-        ValueError: If the names of the marks are not those of the tables, each once.
+        ValueError: If there are not marks for exactly these tables, each once.
     """
     marks = [name for kind, name in MARK.findall(page) if kind == "table"]
     pairs = [(kind, name) for name in marks for kind in ("table", "end")]
@@ -60,7 +60,7 @@ def scripts() -> list[ModuleType]:
 
 
 def parser(doc: str | None, out: Path = Path("runs")) -> argparse.ArgumentParser:
-    """Return what reads a script's arguments, of which one says where its runs are."""
+    """Return a parser of a script's arguments, with ``--out``, the folder of its runs."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -69,7 +69,7 @@ def parser(doc: str | None, out: Path = Path("runs")) -> argparse.ArgumentParser
 
 
 def keep(file: Path, rows: pd.DataFrame, digits: str = ".4g") -> None:
-    """Write a result file; ``digits`` is how its numbers are rounded."""
+    """Write a result file; ``digits`` is the format of its numbers."""
     file.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(file, index=False, float_format=f"%{digits}", lineterminator="\n")
 
@@ -86,7 +86,7 @@ def titled(tables: Mapping[str, Rows]) -> str:
 
 
 def records(rows: Iterable[Mapping[str, str]]) -> Rows:
-    """Return a table of rows that say each what stands below which heading, all the same."""
+    """Return a table from rows that map headings to cells; all rows have the same headings."""
     first, *others = rows
     return [[*first], *([*row.values()] for row in (first, *others))]
 
@@ -94,7 +94,7 @@ def records(rows: Iterable[Mapping[str, str]]) -> Rows:
 def crossed(
     corner: str, rows: Mapping[R, str], columns: Mapping[C, str], cell: Callable[[R, C], str]
 ) -> Rows:
-    """Return a table with the names of two keys along its sides, and a cell for each pair."""
+    """Return a table with the names of rows and columns, and a cell for each pair of keys."""
     lines = [[name, *(cell(row, column) for column in columns)] for row, name in rows.items()]
     return [[corner, *columns.values()], *lines]
 
@@ -112,7 +112,7 @@ def bold(text: str, when: bool) -> str:
 
 
 def number(value: float, digits: int = 0) -> str:
-    """Return a number with a proper minus sign, or a dash for NaN; nothing is −0."""
+    """Return a number with a proper minus sign, never −0, or a dash for NaN."""
     if math.isnan(value):
         return "–"
     text = f"{value:.{digits}f}"
@@ -120,7 +120,7 @@ def number(value: float, digits: int = 0) -> str:
 
 
 def mean(values: Iterable[float], digits: int = 0) -> str:
-    """Return the mean of values, one per seed, those that are NaN left out."""
+    """Return the mean of values, one per seed, without NaNs."""
     return number(estimate(np.array([*values], dtype=float)).mean, digits)
 
 
@@ -137,14 +137,14 @@ def mean_pm(values: Iterable[float], digits: int = 0) -> str:
 
 
 def difference(values: Iterable[float], digits: int = 0) -> str:
-    """Return the mean ± half the interval of differences, bold where that does not reach zero."""
+    """Return the mean ± half the interval of differences, bold where the interval excludes zero."""
     found = estimate(np.array([*values], dtype=float))
     text = pm(found.mean, found.half_width, digits)
     return bold(text, abs(found.mean) > found.half_width)
 
 
 def mean_range(values: Iterable[float], digits: int = 0) -> str:
-    """Return the mean of values, one per seed, with the lowest and highest unless all are alike."""
+    """Return the mean of values, one per seed, with the lowest and highest unless all are equal."""
     present = [value for value in values if not math.isnan(value)]
     if not present:
         return number(math.nan)

@@ -1,4 +1,4 @@
-"""The tables of docs/tutorial/README.md from what came of its runs."""
+"""The tables of docs/tutorial/README.md from the results of its runs."""
 
 from pathlib import Path
 

@@ -1,14 +1,14 @@
-"""What attacks do, each beside the same run without it.
+"""What each attack does, compared with the same run without it.
 
     for name in updates stronger poisons learnt adaptive; do
       fl-testbed run experiments/attacks/$name.yaml
     done
     python -m experiments.attacks.table
 
-Runs are compared seed by seed with the run that differs from them in nothing but the attack. An
-untargeted attack is to cost 10 points of accuracy, a backdoor to win 50 points of attack success,
-a subpopulation attack to cost 10 points on its cluster: **bold**. Writes one CSV file per question
-to ``results/``, in percent and points, and the tables of the README.
+Runs are compared seed by seed with the run that differs from them only in the attack. **Bold** is
+an attack that reaches its aim: an untargeted one costs 10 points of accuracy, a backdoor wins 50
+points of attack success, a subpopulation attack costs 10 points on its cluster. Writes one CSV file
+per question to ``results/``, in percent and points, and the tables of the README.
 """
 
 import json
@@ -32,7 +32,8 @@ AIMS = {
     "subpopulation": ("goal_accuracy_change", -1, 10.0),
     "success_rate": ("success_rate_change", 1, 50.0),
 }
-"""What an attack is for: the figure that it moves, which way, and how many points count."""
+"""By an attack's aim: the figure that it moves, in which direction, and by how many points to
+succeed."""
 NON_ADAPTIVE = ("sign_flip", "gaussian", "label_flip")
 KNOWS = {
     "krum": ("fang_krum", "tailored"),
@@ -40,7 +41,7 @@ KNOWS = {
     "trimmed_mean": ("fang_trimmed_mean", "tailored"),
     "coordinate_median": ("fang_trimmed_mean", "tailored"),
 }
-"""The attacks that were made for a rule. The others fit themselves to honest updates alone."""
+"""By rule, the attacks that were made for it. Other attacks adapt to honest updates only."""
 FIGURES = {
     "accuracy": "final.accuracy",
     "worst_group": "final.worst_group_accuracy",
@@ -48,7 +49,7 @@ FIGURES = {
     "flip_rate": "attacks.{poison}.flip_rate",
     "goal_accuracy": "attacks.{poison}.accuracy",
 }
-"""Figures, and where in ``summary.json`` they are; those of attacks are the first poison's."""
+"""Figures, and their keys in ``summary.json``; those under ``attacks`` are the first poison's."""
 
 
 UPDATES = """
@@ -73,8 +74,8 @@ tailored to the rule | | tailored
 label flip, mirrored (a poison) | | flip_mirrored | one in two | flip_mirrored
 label flip, random (a poison) | | flip_random | one in two, boosted × 4 | flip_random_boosted
 """
-"""Rows of a table: attack | constants | variant | where else it succeeds | variant, if in
-``stronger.yaml`` from there."""
+"""Rows of a table: attack | constants | variant | constants with which it also succeeds | the
+variant with them, taken from ``stronger.yaml`` if it is there."""
 POISONS = """
 patch 4 × 4 | patch
 patch, sent once, as if by everybody | patch_replaced_once
@@ -98,7 +99,7 @@ gradient matching, one victim, ε = 16/255 | gradient_matching | \
 the same, ε = 0.3 | gradient_matching_0.3
 subpopulation | subpopulation | counted by accuracy on the cluster lost | subpopulation
 """
-"""Rows of a table: poison | variant | at what else it succeeds | variant."""
+"""Rows of a table: poison | variant | what else it succeeds with | the variant with that."""
 ADAPTIVE = {
     "sign_flip": "*knows nothing:* sign flip",
     "gaussian": "Gaussian",
@@ -134,22 +135,22 @@ RULES = {
 
 
 def setting_of(scenario: Scenario) -> str:
-    """Return all that a scenario says but the attack: runs that share it can be compared."""
+    """Return a scenario without its attack, as text: runs that share it can be compared."""
     identity = scenario.identity()
     for key in ("name", "variant", "attack", "training_attack", "schedule", "attackers"):
         del identity[key]
     if is_untargeted_flip(identity["poison"]):
-        identity["poison"] = {"kind": "none"}  # nobody's data depend on it but attackers' own
+        identity["poison"] = {"kind": "none"}  # it changes only the attackers' own data
     return json.dumps(identity, sort_keys=True)
 
 
 def is_untargeted_flip(poison: dict) -> bool:
-    """Whether a poison confuses all classes."""
+    """Whether a poison flips the labels of all classes, not of one only."""
     return poison["kind"] == "label_flip" and poison["relabel"]["kind"] != "pairwise"
 
 
 def is_attacked(scenario: Scenario) -> bool:
-    """Whether anybody sends or trains on anything else than an honest client would."""
+    """Whether anybody sends or trains on anything other than an honest client would."""
     return any(
         kind.schedule.first != "never"
         and (kind.attack.kind != "none" or kind.poison.kind != "none")
@@ -158,7 +159,7 @@ def is_attacked(scenario: Scenario) -> bool:
 
 
 def aim_of(scenario: Scenario) -> str:
-    """Return what the attack is for, as a key of ``AIMS``."""
+    """Return the attack's aim, a key of ``AIMS``."""
     if scenario.poison.kind == "none" or is_untargeted_flip(scenario.identity()["poison"]):
         return "accuracy"
     return "subpopulation" if scenario.poison.kind == "subpopulation" else "success_rate"
@@ -186,7 +187,7 @@ def measured(scenarios: Iterable[Scenario], out: Path) -> pd.DataFrame:
 
 
 def with_changes(runs: pd.DataFrame) -> pd.DataFrame:
-    """Add each figure's distance to the run without attack: columns ending in ``_change``."""
+    """Add each figure's change against the run without attack, in columns ``*_change``."""
     without = runs[~runs["attacked"]].drop_duplicates("setting").set_index("setting")
     runs = runs.copy()
     for name in FIGURES:
@@ -214,7 +215,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 
 def against_the_best_plain(runs: pd.DataFrame) -> pd.DataFrame:
     """Return how much more accuracy each adaptive attack costs a rule than the strongest
-    non-adaptive one, seed by seed; positive: it is stronger."""
+    non-adaptive one does, paired by seed; positive: the adaptive attack is stronger."""
     rows = []
     for (scenario, rule), own in runs[runs["attacked"]].groupby(["scenario", "rule"], sort=False):
         loss = -own.pivot_table("accuracy_change", "seed", "variant", sort=False)
@@ -238,7 +239,7 @@ def against_the_best_plain(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_triggers(scenarios: Iterable[Scenario], out: Path) -> pd.DataFrame:
-    """Read what a trigger wins while attackers attack and in the last round, a row for each run."""
+    """Read each trigger's success while attackers attack and in the last round, a row per run."""
     rows = []
     for scenario, run in finished_runs(scenarios, out):
         rates = pd.read_csv(run.folder / "attacks.csv").set_index("round")["attack_success_rate"]
@@ -270,12 +271,12 @@ def tables() -> dict[str, pages.Rows]:
 
 
 def layout(text: str) -> list[list[str]]:
-    """Return the cells of lines."""
+    """Return the cells of a table that is written as lines of text."""
     return [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
 
 
 def updates(variants: dict[str, dict], stronger: dict[str, dict]) -> list[list[str]]:
-    """Return what attacks on updates cost, as published and where they succeed."""
+    """Return what attacks on updates cost, as published and with constants where they succeed."""
     rows = [["attack", "published constants", "accuracy lost"]]
     rows[0] += ["where it costs 10 points", "accuracy lost"]
     for name, constants, variant, *other in layout(UPDATES):
@@ -286,7 +287,7 @@ def updates(variants: dict[str, dict], stronger: dict[str, dict]) -> list[list[s
 
 
 def poisons(variants: dict[str, dict]) -> list[list[str]]:
-    """Return what poisons win, at first and where they succeed."""
+    """Return what poisons win, as first tried and with settings where they succeed."""
     rows = [["poison", "success without attack", "success", "won"]]
     rows[0] += ["at what else it succeeds", "won"]
     for name, variant, *other in layout(POISONS):
@@ -303,7 +304,7 @@ def poisons(variants: dict[str, dict]) -> list[list[str]]:
 def by_trigger(runs: pd.DataFrame) -> list[list[str]]:
     """Return the success of the fixed and of the learnt trigger, and the lead of the latter.
 
-    Bold where the interval does not reach zero.
+    Bold where the interval excludes zero.
     """
     rows = [["success", "fixed", "learnt", "lead", "stamped in the test alone"]]
     rows[0] += ["fixed, 10 rounds later", "learnt, 10 rounds later", "lead"]
@@ -322,7 +323,8 @@ def by_trigger(runs: pd.DataFrame) -> list[list[str]]:
 def by_rule(cells: dict, leads: dict) -> list[list[str]]:
     """Return the accuracy that each attack costs each rule.
 
-    Bold: made for the rule, and on average at least what the strongest costs that knows nothing.
+    Bold: attacks made for the rule that cost on average at least what the strongest non-adaptive
+    attack costs.
     """
 
     def cell(attack: str, rule: str) -> str:
@@ -336,7 +338,7 @@ def by_rule(cells: dict, leads: dict) -> list[list[str]]:
 def by_rule_leads(leads: dict) -> list[list[str]]:
     """Return how much more attacks cost the rules they are made for than the strongest plain one.
 
-    Bold where the interval does not reach zero.
+    Bold where the interval excludes zero.
     """
 
     def cell(attack: str, rule: str) -> str:
@@ -350,7 +352,7 @@ def by_rule_leads(leads: dict) -> list[list[str]]:
 
 
 def _moved(row: dict, aim: str) -> str:
-    """Return what an attack moved, bold if that was its aim and it was enough."""
+    """Return by how much an attack moved a figure, bold if that was its aim and it succeeded."""
     column, sign, _ = AIMS[aim]
     return pages.bold(_cell(row, column, sign), row["succeeds"] and row["aim"] == aim)
 

@@ -1,4 +1,4 @@
-"""ByzFL's rules behind a pipe, in ByzFL's own environment: one JSON request a line, one answer.
+"""ByzFL's rules behind a pipe, in ByzFL's own environment: it answers one JSON request per line.
 
 Started by rules_against_byzfl.py with the Python of an environment that has byzfl; it imports
 nothing of this project.
@@ -16,7 +16,7 @@ import torch
 
 try:
     import byzfl
-except RuntimeError:  # a torchvision of another build than torch; only ByzFL's datasets need one
+except RuntimeError:  # torchvision and torch do not match; only ByzFL's datasets need it
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
     for name in ("", ".datasets", ".transforms", ".models"):
@@ -42,7 +42,7 @@ RULES = {
     "adaptive_clipping": lambda f: byzfl.ARC(f=f),
 }
 OVERWRITE_THEIR_INPUT = ("clipping", "adaptive_clipping")
-IN_PLACE = ", in place"  # timed without the copy that keeps the input
+IN_PLACE = ", in place"  # timed without the copy that preserves the input
 
 
 def as_backend(rows: np.ndarray, backend: str):
@@ -54,7 +54,7 @@ def copied(rows):
 
 
 def result_of(rule: str, matrix: str, f: int, backend: str, to: str) -> dict[str, object]:
-    """Apply a rule to a matrix in a file and write what it returns into another."""
+    """Apply a rule to a matrix in one file and write the result into another."""
     np.random.seed(0)  # noqa: NPY002 (ByzFL draws from the global generators)
     torch.manual_seed(0)
     np.save(to, np.asarray(RULES[rule](f)(as_backend(np.load(matrix), backend))))
@@ -70,7 +70,7 @@ def seconds_of(
     seconds: list[float] = []
     try:
         for i in range(repeats + 1):
-            aggregate = RULES[named](f)  # anew: centred clipping keeps its centre
+            aggregate = RULES[named](f)  # a new one: centred clipping remembers its centre
             given = copied(rows) if rule.endswith(IN_PLACE) else rows
             start = time.perf_counter()
             aggregate(copied(rows) if rule in OVERWRITE_THEIR_INPUT else given)

@@ -1,7 +1,7 @@
-"""How far clients trained in a cohort are from the same clients trained one by one.
+"""How far clients trained in a cohort end from the same clients trained one by one.
 
 Five clients of 7, 23, 10, 1 and 16 examples, for each kind of model and optimizer; then whole runs
-with cohorts of all clients against runs one by one.
+with all clients in one cohort against runs that train them one by one.
 
     python experiments/benchmarks/cohort_agreement.py
 """
@@ -54,7 +54,7 @@ def shards(shape: tuple[int, ...], dtype: torch.dtype) -> list[Shard]:
     rng = torch.Generator().manual_seed(1)
     return [
         Shard(
-            torch.rand(size, *shape, generator=rng).to(dtype),  # the same numbers in either
+            torch.rand(size, *shape, generator=rng).to(dtype),  # the same numbers in either dtype
             torch.randint(10, (size,), generator=rng),
             torch.zeros(size, dtype=torch.int64),
             torch.zeros(size, dtype=torch.bool),
@@ -108,7 +108,7 @@ def of_parameters(kind: str, name: str) -> None:
         "float32, 1 step: largest": largest(apart),
     }
     if settings.optimizer == "adam":
-        # Its first step is lr g / (|g| + 1e-8): where g is rounding, so is the sign of the step.
+        # Adam's first step is lr g / (|g| + 1e-8): where g is only rounding, so is the step's sign.
         descent = trained(kind, LocalTraining(lr=1.0, batch_size=max(SIZES)), torch.float32)
         clear = (descent.alone - descent.start).abs() > 1e-5
         exact = trained(kind, step, torch.float64)

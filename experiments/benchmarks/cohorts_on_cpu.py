@@ -1,8 +1,8 @@
 """Seconds per round of many tiny clients: cohorts against one client after the other.
 
-1,000 clients of 20 examples of 28 × 28 pixels, logistic regression, batches of 10, the mean; the
-whole round through the engine: messages, training, checks, ledger; in one process, where the two
-sides take turns, and on two Ray workers. ``training.cohort`` is a scenario's key for this.
+1,000 clients of 20 examples of 28 × 28 pixels, logistic regression, batches of 10, under the mean.
+Timed are whole rounds through the engine (messages, training, checks, ledger): in one process,
+where the two sides take turns, and on two Ray workers. The scenario's key is ``training.cohort``.
 
     python experiments/benchmarks/cohorts_on_cpu.py
 """
@@ -29,7 +29,7 @@ from strategies.aggregation import mean
 from strategies.robust import RobustFedAvg
 
 N_CLIENTS, N_EXAMPLES, COHORT = 1_000, 20, 100
-ROUNDS = 6  # of which the first is left out
+ROUNDS = 6  # the first is not counted
 
 
 def build_app(training: LocalTraining, cohort: int, data: None) -> ShardClientApp:

@@ -1,8 +1,8 @@
 """Seconds per client message and peak memory: this engine against Flower's stock engine.
 
 Both run the same ServerApp logic (``RobustFedAvg`` through Flower's own ``Strategy.start``) and the
-same ClientApp, which returns a model afresh and trains nothing. One setting after the other, each
-engine in a process of its own; the first round is left out.
+same ClientApp, which returns a new model without training. Settings run one after the other, each
+engine in a process of its own; the first round is not counted.
 
     python experiments/benchmarks/engine_against_flower.py
 """
@@ -47,7 +47,7 @@ def answer(message: Message, context: Context) -> Message:
 
 
 def initial_arrays(d: int) -> ArrayRecord:
-    """Four arrays, as of a network with one hidden layer."""
+    """Return four arrays of d numbers in all, like those of a network with one hidden layer."""
     width = d // 2 - 100
     sizes = (width, 100, d - width - 200, 100)
     return ArrayRecord([np.zeros(size, dtype=np.float32) for size in sizes])
@@ -86,7 +86,7 @@ def on_ours(n: int, d: int, rounds: int, rule: str, watch_memory: bool) -> dict[
     if not watch_memory:
         return {"seconds": serve(grid, n, d, rounds, rule)}
     idle = tree_memory()
-    with PeakMemory() as memory:  # looking costs time: never while seconds are measured
+    with PeakMemory() as memory:  # it costs time, so seconds are measured without it
         serve(grid, n, d, rounds, rule)
     return {"idle": idle, "peak": memory.peak}
 

@@ -1,8 +1,8 @@
-"""Seconds per round against bare PyTorch doing the same SGD steps, and against pfl-research.
+"""Seconds per round, beside bare PyTorch doing the same SGD steps, and beside pfl-research.
 
-The bare processes train the same shards in the same order with the plain PyTorch loop that
-anybody would write, and neither send nor aggregate. Evaluation and the loss of the received model
-are off on all sides; this engine runs with 2 workers, Multi-Krum or the mean, and the ledger.
+The bare processes train the same shards in the same order with a plain PyTorch loop, and neither
+send nor aggregate. Evaluation and the loss of the received model are off on all sides; this engine
+runs with 2 workers, Multi-Krum or the mean, and the ledger.
 
     python experiments/benchmarks/engine_against_sgd.py
     python experiments/benchmarks/engine_against_sgd.py --pfl "PFL_PYTHON PFL_SCRIPT"
@@ -76,7 +76,8 @@ def build_app(examples: int, training: LocalTraining, data: None) -> ShardClient
 
 
 def bare_seconds(n: int, sampled: int, examples: int, training: LocalTraining) -> list[float]:
-    """Two processes, each with half of the clients, starting each round together."""
+    """Return the seconds per round of two processes, each with half of the clients, that start each
+    round together."""
     context = get_context("spawn")
     barrier = context.Barrier(3)
     halves = [range(0, sampled, 2), range(1, sampled, 2)]
@@ -117,7 +118,7 @@ def bare_process(barrier: Barrier, clients: range, examples: int, training: Loca
 
 
 def pfl_seconds(command: str) -> float:
-    """Return pfl-research's median seconds per round, the better of 1 and 2 threads."""
+    """Return pfl-research's median seconds per round with 1 or 2 threads, whichever is faster."""
     medians = []
     for threads in (1, 2):
         with tempfile.TemporaryDirectory() as folder:

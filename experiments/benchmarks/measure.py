@@ -1,4 +1,4 @@
-"""What the benchmarks share: rows in results.csv, the latest of them, memory of a process tree."""
+"""What benchmarks share: writing and reading results.csv, and the memory of a process tree."""
 
 import csv
 import os
@@ -26,11 +26,12 @@ def report(
     """Print what was measured in a setting of a benchmark, and append it to a file.
 
     Args:
-        benchmark: Which benchmark.
-        setting: What was measured.
+        benchmark: The benchmark's name.
+        setting: What it was measured on.
         figures: Values and their units, by name.
         path: The CSV file.
-        **versions: Versions besides torch's, in columns of their own: the same for all of a file.
+        **versions: Versions besides torch's, in columns of their own; a file has the same ones in
+            all rows.
     """
     fresh = not path.exists()
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -47,7 +48,7 @@ def report(
 
 
 def measured(benchmark: str, path: Path = RESULTS) -> dict[tuple[str, str], list[float]]:
-    """Return a benchmark's values by setting and figure, all from a file in its order."""
+    """Return all of a benchmark's values in a file, in its order, by setting and figure."""
     found: dict[tuple[str, str], list[float]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):

@@ -26,7 +26,7 @@ class Cnn(nn.Module):
 
 
 def shard_of(client: int, n_examples: int) -> Shard:
-    """Ten smooth prototypes plus noise, different for each client."""
+    """Return a client's examples: ten smooth prototypes plus noise that differs by client."""
     rng = np.random.default_rng([1, client])
     labels = rng.integers(0, 10, size=n_examples)
     smooth = PROTOTYPES[labels].repeat(4, axis=1).repeat(4, axis=2)

@@ -1,13 +1,13 @@
 """Thousands of clients on one GPU: training in cohorts, and rules on a large matrix.
 
-Needs torch and numpy, and of this repository ``clients`` and ``strategies``: a bare machine
-with CUDA will do, without Flower, Ray or an installation.
+Needs torch, numpy, and ``clients`` and ``strategies`` from this repository: a bare machine with
+CUDA is enough, without Flower, Ray or an installation.
 
     PYTHONPATH=. python experiments/benchmarks/on_gpu.py          # adds a row per figure to gpu.csv
     PYTHONPATH=. python experiments/benchmarks/on_gpu.py --tiny   # anywhere: shows that it runs
 
-Takes a few minutes. Without a GPU the table says so in place of each figure. A figure that fails
-says why in its place, and the others are measured all the same.
+Takes a few minutes. Without a GPU the table says so in place of each figure. If a figure cannot be
+measured, the table says why in its place, and the others are still measured.
 """
 
 import argparse
@@ -50,7 +50,7 @@ from strategies.pipeline import Pipeline, RoundFacts
 RESULTS = Path(__file__).with_name("gpu.csv")
 COLUMNS = ("date", "figure", "value", "unit", "wanted", "peak_gib", "hardware", "torch")
 NONE_AT_HAND = "no accelerator at hand"
-REPEATS = 9  # the median counts; one more comes first and is left out
+REPEATS = 9  # of which the median counts; one warm-up before is not counted
 TRAINING = LocalTraining(lr=0.05, batch_size=20)
 Rule = Callable[[torch.Tensor], Aggregate]
 
@@ -60,7 +60,7 @@ class Sizes(NamedTuple):
 
     clients: int
     one_by_one: int
-    """Of the clients, those that are timed one by one: the others would take as long each."""
+    """How many of the clients are timed one by one: each further one would take as long."""
     examples: int
     hidden: int
     tested: int
@@ -92,7 +92,7 @@ RULES: dict[str, tuple[Rule, str, str]] = {
     "coordinate_median": (coordinate_median, SORT, "<= 2"),
     "trimmed_mean": (lambda rows: trimmed_mean(rows, len(rows) // 5), SORT, "<= 2"),
 }
-"""Rules, what their time is compared with, and how many times that they may take."""
+"""Rules, the operation that their time is compared with, and at most how many times it."""
 YARDSTICKS: dict[str, Callable[[torch.Tensor], object]] = {
     READING: torch.sum,
     SORT: lambda rows: torch.sort(rows, dim=0),
@@ -106,7 +106,7 @@ UNITS = (
     | {FASTER: ("x", ">= 20"), RETAINED: ("%", ">= 60")}
     | dict.fromkeys((GROUPED, SEARCHED), ("clients/s", ""))
 )
-"""Every figure: its unit, and what it should be."""
+"""Every figure: its unit, and its target, if any."""
 
 
 class Round:
@@ -138,11 +138,11 @@ class Round:
             pass
 
     def cohorts(self) -> list[Trained]:
-        self.trainer.probe(self.start, self.jobs)  # the first time; here, since it may fail as well
+        self.trainer.probe(self.start, self.jobs)  # only once; timed, as it may fail
         return self.trainer.together(self.start, self.jobs)
 
     def apart(self) -> float:
-        """Return how far apart one step by itself and one in a cohort are."""
+        """Return the largest difference between parameters after one step alone and in a cohort."""
         step = replace(TRAINING, batch_size=len(self.test.labels))
         jobs = [job._replace(settings=step) for job in self.alone]
         alone = [flat(done.state) for done in self.trainer.one_by_one(self.start, jobs)]
@@ -150,7 +150,7 @@ class Round:
         return (torch.stack(alone) - torch.stack(together)).abs().max().item()
 
     def whole(self) -> float:
-        """Train, check all updates as the server does, aggregate, note all figures, test."""
+        """Train, check all updates as the server does, aggregate, read all figures, test."""
         for row, done in zip(self.matrix, self.cohorts(), strict=True):
             assert done.row is not None
             torch.sub(done.row, self.flat, out=row)
@@ -176,7 +176,7 @@ def flat(state: State) -> torch.Tensor:
 
 @contextmanager
 def grouped_convolutions(search: bool) -> Iterator[None]:
-    """Let cohorts convolve as torch does under vmap, not by products of matrices."""
+    """Make cohorts use torch's own convolutions under vmap, not our products of matrices."""
     torch.backends.cudnn.benchmark = search
     with mock.patch.object(training, "ConvolutionsAsProducts", nullcontext):
         yield
@@ -184,12 +184,12 @@ def grouped_convolutions(search: bool) -> Iterator[None]:
 
 
 class Measurements:
-    """Measures figure after figure, and tells each at once: what comes later may fail.
+    """Measures figure after figure, and reports each at once, since a later one may fail.
 
     Args:
-        memory: The device's.
-        tell: Told a figure, its value or why there is none, and the most memory it took, in GiB.
-        patience_s: No work that has taken so long is repeated, but for its first time.
+        memory: The device's memory.
+        tell: Is told a figure's name, its value or why there is none, and its peak memory in GiB.
+        patience_s: Work is not repeated once it has taken this long, not counting its first time.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class Measurements:
         value: Callable[[], float],
         setting: AbstractContextManager[object] | None = None,
     ) -> None:
-        """Take a figure, in some setting of the process."""
+        """Measure and report a figure, inside a context manager if one is given."""
         on_gpu = self._memory.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self._memory.device)
@@ -223,7 +223,7 @@ class Measurements:
         self._memory.release()
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Return the median time of some work, after a first time that is left out."""
+        """Return the median seconds of some work, not counting its first time."""
         times: list[float] = []
         while len(times) < 2 or (len(times) <= REPEATS and sum(times) < self._patience_s):
             self._synchronise()
@@ -280,7 +280,7 @@ def write(figure: str, shown: str, peak: str, hardware: str) -> None:
 
 
 def hardware_name() -> str:
-    """Return the GPU, what drives it, and the host's cores, which one by one waits for."""
+    """Return the GPU, its software, and the host's cores, which training one by one waits for."""
     cores = f"{os.cpu_count()} cores"
     if not torch.cuda.is_available():
         return f"CPU, {cores}"
@@ -295,7 +295,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="small sizes, and no row is written")
     tiny = parser.parse_args().tiny
-    # As the engine asks: full float32, and kernels that repeat.
+    # As in the engine: full float32, and deterministic kernels.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True

@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/partitions.py
 
-From the scenario to the rows of every client. 100,000 clients cannot hold an example each of
-their own, so there they overlap, and each draws its rows when it is asked for them: all are.
+Timed is everything from the scenario to the rows of every client. 100,000 clients cannot each hold
+an example of their own, so their shards overlap; each draws its rows when asked, and all are asked.
 """
 
 import time
@@ -32,7 +32,7 @@ GROUPS = {"styles": {"kind": "inverted"}, "own groups": LABEL_NINE}
 
 
 def fashion_mnist_sized() -> Dataset:
-    """Return pixels of one value with random labels and writers: partitions read no more."""
+    """Return constant images with random labels and writers: partitions read nothing else."""
     rng = np.random.default_rng(0)
 
     def examples(n: int) -> Examples:
@@ -76,7 +76,7 @@ def settings():
         for name, partition in DISJOINT.items():
             sizes = {} if name in NO_SIZE else {"examples_each": 40}
             if minority is LABEL_NINE and name in NEED_MORE_CLASSES:
-                continue  # a minority of one class: most of its clients would be left with nothing
+                continue  # with a minority of one class, most of its clients would get nothing
             yield f"1,000 clients, {name}, {by}", scenario(1_000, partition, minority, **sizes)
         for name, partition in OVERLAPPING.items():
             overlapping = scenario(100_000, partition, minority, examples_each=20, overlap=True)

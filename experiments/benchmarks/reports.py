@@ -1,4 +1,4 @@
-"""What it takes to look at many runs: the size of a report, its opening, and a comparison.
+"""What it costs to look at many runs: a report's size, the time to open it, and a comparison's.
 
 fl-testbed run configs/defence_by_attack.yaml
 python experiments/benchmarks/reports.py runs/defence_by_attack
@@ -34,13 +34,13 @@ def seconds(what: Callable[[], object]) -> float:
 
 
 def command(*arguments: object) -> float:
-    """Return how long a command takes, from its start to its end."""
+    """Return the seconds that a command takes, from start to end."""
     call = [*COMMAND, *map(str, arguments)]
     return seconds(lambda: subprocess.run(call, check=True, capture_output=True))
 
 
 def copies(sweep: Path, n: int, out: Path) -> Path:
-    """Make a sweep of n runs of those of another one: copies differ from them in name alone."""
+    """Make a sweep of n runs out of copies of another sweep's, which differ only in their names."""
     done = [run for run in find_runs([sweep]) if run.status is Status.DONE]
     for number in range(n):
         run = done[number % len(done)]
@@ -48,13 +48,13 @@ def copies(sweep: Path, n: int, out: Path) -> Path:
         folder = place_of_run(out / sweep.name, variant, run.seed)
         shutil.copytree(run.folder, folder, copy_function=os.link)
         summary = json.loads((folder / "summary.json").read_text()) | {"variant": variant}
-        (folder / "summary.json").unlink()  # a link so far
+        (folder / "summary.json").unlink()  # so far a link to the original
         (folder / "summary.json").write_text(json.dumps(summary))
     return out / sweep.name
 
 
 def opening(page_file: Path) -> float:
-    """Return the median time until a page is loaded and painted, in a browser that runs."""
+    """Return the median time until a page is loaded and painted, in a browser already running."""
     with sync_playwright() as driver:
         path = shutil.which("chromium") or driver.chromium.executable_path
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])

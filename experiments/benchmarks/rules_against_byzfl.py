@@ -2,15 +2,15 @@
 
     python experiments/benchmarks/rules_against_byzfl.py --byzfl-python BYZFL_PYTHON
 
-where BYZFL_PYTHON is the Python of an environment with ``byzfl``. Weights and suspicion, which
-ByzFL does not have, are computed on our side. ``--part`` and ``--rules`` run a piece of it; memory,
-which is measured for every rule of ours, needs no ByzFL.
+where BYZFL_PYTHON is the Python of an environment with ``byzfl``. Our side also computes weights
+and suspicion, which ByzFL does not have. ``--part`` and ``--rules`` run some of it; memory, which
+is measured for all of our rules, needs no ByzFL.
 
-Agreement: the same small random matrices go through both. Where the two are known to differ the
-reason is printed, and a difference that has none ends the benchmark with status 1. Seconds: both
-keep a process; the two take turns, as many as fit in twenty seconds a rule, each of five calls
-after one to warm up, and the median of the turns' medians counts.
-Memory: a fresh process per rule, the peak of its resident set above what it was with the matrix.
+Agreement: the same small random matrices go through both. Where the two are known to differ, the
+reason is printed; an unexplained difference ends the benchmark with status 1. Seconds: each side is
+one process; they take turns of five calls after one to warm up, as many turns as fit into twenty
+seconds per rule; the median of the turns' medians counts.
+Memory: a fresh process per rule, the peak of its resident set above its size with the matrix.
 """
 
 import argparse
@@ -47,7 +47,7 @@ MOST_TURNS = 25
 
 
 def random_updates(n: int, d: int, f: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Return n - f updates drawn from N(0.1, 1), and f of three times the size elsewhere."""
+    """Return n - f updates drawn from N(0.1, 1), and f others three times as large elsewhere."""
     generator = torch.Generator().manual_seed(0)
     updates = torch.randn(n, d, generator=generator, dtype=dtype).add_(0.1)
     updates[n - f :].mul_(3).sub_(2)
@@ -55,7 +55,7 @@ def random_updates(n: int, d: int, f: int, dtype: torch.dtype = torch.float32) -
 
 
 def around_a_common_part(n: int, d: int, f: int, dtype: torch.dtype = torch.float32):
-    """Return updates of size 1e-3 around 1: what clients that nearly agree send."""
+    """Return updates that deviate by 1e-3 from 1, as those of clients that nearly agree."""
     return 1 + 1e-3 * random_updates(n, d, f, dtype)
 
 
@@ -67,18 +67,18 @@ MATRICES = {
     "many": (30, 6, random_updates),
     "common part": (30, 6, around_a_common_part),
 }
-"""Clients, attackers, and what makes their updates."""
+"""Number of clients, number of attackers, and the function that makes their updates."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A rule of ours beside one of ByzFL's on the same matrix."""
+    """One of our rules beside one of ByzFL's, on the same matrix."""
 
     theirs: str
     ours: Callable[[torch.Tensor, int, str], torch.Tensor]
-    """From a matrix, ByzFL's f and its backend to our result."""
+    """Returns our result for a matrix, ByzFL's f and ByzFL's backend."""
     differs: str = ""
-    """Why the two are known to differ; they must agree where there is no reason."""
+    """Why the two are known to differ; empty: they must agree."""
     where: tuple[str, str] | None = None
     """The only matrix and backend for which the reason holds; all by default."""
     many_clients: bool = True
@@ -114,7 +114,7 @@ def buckets(updates: torch.Tensor, f: int, backend: str) -> torch.Tensor:
 
 
 def multi_krum_of(updates: torch.Tensor, f: int, backend: str) -> torch.Tensor:
-    """Average n - f clients by the scores that one attacker less would give."""
+    """Average the n - f clients of best score, with scores computed for f - 1 attackers."""
     return rules.multi_krum(updates, f - 1, n_selected=len(updates) - f).update
 
 
@@ -189,7 +189,7 @@ def agreement(theirs: "Side", names: list[str], folder: Path) -> bool:
             theirs.ask(ask="result", **asked, matrix=str(matrix), to=str(result))
             gap = np.abs(comparison.ours(updates, f, backend).numpy() - np.load(result)).max()
             share = float(gap / updates.abs().median())
-            # ByzFL's torch rules turn everything into float32.
+            # ByzFL's torch rules convert everything to float32.
             exact = dtype == torch.float64 and backend == "numpy"
             agrees = share <= (1e-10 if exact else 1e-5)
             known = comparison.differs and comparison.where in (None, (kind, backend))
@@ -205,7 +205,7 @@ def agreement(theirs: "Side", names: list[str], folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Contest:
-    """A rule that both have, and how many times faster ours is meant to be."""
+    """A rule that both have, and how many times faster ours should be."""
 
     call: Callable[[torch.Tensor], object]
     target: float = 1.0
@@ -223,7 +223,7 @@ CONTESTS = {
     "geometric_median": Contest(rules.geometric_median, 2.0),
     "centred_clipping": Contest(partial(rules.centred_clipping, memory={}, radius=100.0)),
     "caf": Contest(partial(rules.caf, n_malicious=F)),
-    # ByzFL measures all subsets: 4950 for f = 2, which take minutes.
+    # ByzFL goes through all subsets: 4950 for f = 2 take minutes.
     "minimum_diameter": Contest(partial(rules.minimum_diameter, n_malicious=1), f=1, d=10_000),
     # ByzFL gathers n (n - f) rows: 30 GiB for 1M parameters.
     "nearest_neighbour_mixing": Contest(
@@ -234,13 +234,13 @@ CONTESTS = {
     "adaptive_clipping": Contest(partial(pre.adaptive_clipping, n_malicious=F)),
 }
 IN_PLACE = ", in place"
-# ByzFL's clipping overwrites its input, ours where it may (as a server's step does): above both
-# keep it, ByzFL by a copy, and here both write into a copy that was made before.
+# ByzFL's clipping overwrites its input; ours does if allowed to, as in a server's step. In the
+# contests above both preserve it (ByzFL's copies it first); here both overwrite a copy made before.
 CONTESTS |= {name + IN_PLACE: CONTESTS[name] for name in ("clipping", "adaptive_clipping")}
 
 
 def seconds_of(rule: str, matrix: str) -> dict[str, object]:
-    """Time a rule of ours, after one call to warm up."""
+    """Time one of our rules, after one call to warm up."""
     updates = torch.from_numpy(np.load(matrix))
     seconds = []
     for _ in range(REPEATS + 1):
@@ -288,7 +288,7 @@ def contest(ours: "Side", theirs: "Side", names: list[str], folder: Path, thread
 
 
 class Side:
-    """A process that answers one JSON request a line; its first line tells its versions."""
+    """A process that answers one JSON request per line; its first line gives its versions."""
 
     def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(
@@ -318,7 +318,7 @@ class Side:
 # Memory
 
 Round = Callable[[torch.Tensor, Memory], object]
-"""A rule's round: from updates and what it carried over to its result."""
+"""A rule's round: takes updates and what the rule carried over, returns its result."""
 
 
 def stateless(rule: Callable[..., object], **given: Any) -> Round:
@@ -385,7 +385,7 @@ def every_rule() -> dict[str, Round]:
 
 
 LATER = ", fourth round"
-CARRYING = ("centred_clipping", "foolsgold", "fldetector")  # rules that carry something over
+CARRYING = ("centred_clipping", "foolsgold", "fldetector")  # rules with a memory between rounds
 
 
 def peak_of(name: str) -> dict[str, float]:

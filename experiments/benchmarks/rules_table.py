@@ -7,8 +7,8 @@ from experiments.benchmarks.measure import latest
 
 PAGE = Path(__file__).parent / "rules.md"
 CSV = Path(__file__).parent / "rules.csv"
-SETTING = ", 100 x 1000000, f=20"  # of all but what a table's row says
-SMALL = 0.2  # of the matrix: rules that need less share a row
+SETTING = ", 100 x 1000000, f=20"  # the usual one, which rows of a table leave out
+SMALL = 0.2  # of the matrix: rules that need less memory share a row
 
 
 def tables() -> dict[str, pages.Rows]:
@@ -45,7 +45,7 @@ def _memory(rules: dict[tuple[str, str], float]) -> list[list[str]]:
 
 
 def _name(setting: str) -> str:
-    """Return the rule, and its setting where that is not the usual one."""
+    """Return the rule's name, with its setting if that is not the usual one."""
     setting = setting.removesuffix(", 2 threads")
     if setting.endswith(SETTING):
         return setting.removesuffix(SETTING)

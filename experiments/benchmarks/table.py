@@ -81,7 +81,7 @@ def gpu() -> list[list[str]]:
 
 
 def with_range(benchmark: str, setting: str, figure: str, digits: int = 1) -> str:
-    """Return a figure's latest value, and the lowest and highest of all times; – without any."""
+    """Return a figure's latest value, and the lowest and highest ever measured; – if none was."""
     values = measured(benchmark).get((setting, figure))
     if not values:
         return "–"

@@ -5,9 +5,9 @@
     python -m experiments.combinations.matrix
 
 writes ``results.csv``, a row per run, ``matrix.png``, and the tables of the README. A cell is bold
-where it reaches both: worst-group accuracy within 5 points of the ideal lift without a defence,
-and attack success within 5 points of the same defence without a lift. ``--inside`` does the same
-for the runs of ``inside_clients*.yaml``, without a figure.
+where both goals are reached: worst-group accuracy within 5 points of the ideal lift's without a
+defence, and attack success within 5 points of the same defence's without a lift. ``--inside`` does
+the same for the runs of ``inside_clients*.yaml``, without a figure.
 """
 
 from collections.abc import Iterable
@@ -70,7 +70,7 @@ def cells_of(table: pd.DataFrame, poison: str) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def reaches_both(worst: pd.DataFrame, success: pd.DataFrame, goal: float) -> pd.DataFrame:
-    """Mark the lifts that serve the worst group and leave attack success where it was without them.
+    """Mark the lifts that serve the worst group and do not raise attack success above that without.
 
     Args:
         worst: Worst-group accuracy, lifts × defences.

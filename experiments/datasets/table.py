@@ -1,4 +1,4 @@
-"""Whom the same strategies silence and whom they lift, on four real datasets.
+"""Which clients the same strategies silence and lift, on four real datasets.
 
 python -m experiments.datasets.table [--out RUNS] [SCENARIO ...]
 
@@ -64,7 +64,7 @@ def tables() -> dict[str, pages.Rows]:
     parts = {name: results[results["scenario"].isin(names)] for name, names in TABLES.items()}
     made = {name: by_strategy(part) for name, part in parts.items()}
     for row in made["server_data"]:
-        del row["scenario"]  # all are of one
+        del row["scenario"]  # the same in all rows
     return {name: pages.records(rows) for name, rows in made.items()}
 
 

@@ -1,11 +1,11 @@
-"""What escapes the tension, and under which attacker.
+"""Which methods escape the tension, and under which attackers.
 
     fl-testbed run experiments/escapes/*.yaml
     python -m experiments.escapes.table
 
-writes the CSV files, a row per run, and the README's tables. A row is bold where it serves the
-worst group as the ideal lift does (within 5 points; inside clients: as the mean's, plus 5) and its
-attack success is at most 5.
+writes the CSV files, a row per run, and the README's tables. A method is bold where it serves the
+worst group as the ideal lift does (within 5 points; inside clients: at least 5 points above the
+mean) and its attack success is at most 5.
 """
 
 from collections.abc import Mapping
@@ -36,12 +36,12 @@ FILES = {
     "adult_attackers_seeds": ("adult_attackers_seeds",),
     "fashion_epochs_seeds": ("fashion_epochs_seeds",),
 }
-"""Result files, and the scenarios whose runs are in them."""
+"""Result files, and the scenario files whose runs are in them."""
 SHARES = ("worst_group", "attack_success", "attack_success_highest")
 COLUMNS = {name: runs.FIGURES[name] for name in (*SHARES, "weight_minority", "weight_poisoned")}
 COLUMNS["personal_minority"] = "personal.honest_minority.accuracy"
 DATASETS = {"fashion": "Fashion-MNIST", "adult": "Adult"}
-"""Result files with all kinds of attackers and none."""
+"""Result files with runs under all kinds of attackers and under none."""
 AT_HIGHEST = (
     *("mean", "jtt", "fltrust_balanced", "rejection_balanced"),
     *("jtt_fltrust_balanced", "jtt_rejection_balanced"),
@@ -71,7 +71,7 @@ SETTINGS = {
     "min_max": "no backdoor: Min-Max",
     "sign_flip": "no backdoor: sign flip",
 }
-"""Who attacks, where the minority is, or what is otherwise, as the page calls it."""
+"""Settings as the page calls them: who attacks, where the minority is, or what else differs."""
 
 
 def measured(name: str, out: Path) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def measured(name: str, out: Path) -> pd.DataFrame:
     rows = []
     for _, run in finished_runs(scenarios, out):
         method, setting = runs.placed(run.variant)
-        if method in SETTINGS:  # strategies are swept, and the variants are what they meet
+        if method in SETTINGS:  # strategies are swept, and variants are settings
             method, setting = setting, method
         row = {"method": method, "setting": setting or "nobody", "seed": run.seed}
         row |= {column: run.figures.get(key) for column, key in COLUMNS.items()}
@@ -141,8 +141,8 @@ def by_setting(table: pd.DataFrame) -> list[list[str]]:
 
 
 def highest(read: Mapping[str, pd.DataFrame]) -> list[list[str]]:
-    """Return ASR over the five rounds in which it was highest, of what judges by trusted examples
-    and of lifts."""
+    """Return ASR over the five rounds in which it was highest, for methods that judge by trusted
+    examples and for lifts."""
     columns = {
         (name, setting): f"{DATASETS[name]}: {SETTINGS[setting]}"
         for name, table in read.items()
@@ -157,7 +157,7 @@ def highest(read: Mapping[str, pd.DataFrame]) -> list[list[str]]:
 
 
 def by_seed(read: Mapping[str, pd.DataFrame]) -> pages.Rows:
-    """Return how methods fare on the new seeds."""
+    """Return the methods' results on new seeds."""
     columns = {"outcome": "worst group / ASR", "highest": "highest ASR"}
     columns |= {"won": f"seeds with ASR above {SAFE:g}", "both": "with both goals"}
     heads = {
@@ -175,7 +175,7 @@ def by_seed(read: Mapping[str, pd.DataFrame]) -> pages.Rows:
 
 
 def by_attacker(read: Mapping[str, pd.DataFrame], new: Mapping[str, pd.DataFrame]) -> pages.Rows:
-    """Return how methods fare on new seeds, by attackers."""
+    """Return the methods' results on new seeds, by attackers."""
     columns = {"outcome": "worst group / ASR", "seeds": f"ASR above {SAFE:g} / both goals"}
     heads = {
         (name, method, key): f"{DATASETS[name]}, {method}: {text}"
@@ -200,8 +200,8 @@ def ideal_of(table: pd.DataFrame) -> "pd.Series[float]":
 
 
 def counted(own: pd.DataFrame, ideal: "pd.Series[float]") -> dict[str, str]:
-    """Return what seeds come to, in how many attackers succeed, and in how many both goals are
-    reached: that of the worst group is by the ideal lift's of the same seed."""
+    """Return the result over seeds, in how many attackers succeed, and in how many both goals are
+    reached: the worst group is judged against the ideal lift's with the same seed."""
     own = judged(own, own["seed"].map(ideal))
     return {
         "outcome": runs.outcome(own),

@@ -1,4 +1,4 @@
-"""Bulyan as Flower has it: all n - 2f are chosen at once, by one Multi-Krum."""
+"""Bulyan as Flower implements it: one Multi-Krum chooses all n - 2f clients at once."""
 
 from strategies.aggregation import multi_krum
 from strategies.aggregation.coordinates import mean_of_windows

@@ -1,4 +1,4 @@
-"""Our norm clipping as a Flower strategy that is only watched from outside."""
+"""Our norm clipping as a Flower strategy whose weights are only inferred from outside."""
 
 from strategies.aggregation import norm_clipping
 from strategies.robust import RobustFedAvg

@@ -1,4 +1,4 @@
-"""How far weights inferred from outside are from those that rules report.
+"""How far weights that are inferred from outside lie from those that rules report.
 
     fl-testbed run experiments/inferred_weights/scenario.yaml
     python -m experiments.inferred_weights.table
@@ -16,7 +16,7 @@ from fl_testbed import api
 
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE / "README.md", HERE / "results.csv"
-PAIRS = {  # the rule that reports : the strategy that is watched
+PAIRS = {  # the rule that reports its weights : the strategy whose weights are inferred
     "mean": "FedAvg",
     "krum": "Krum",
     "multi_krum": "MultiKrum",

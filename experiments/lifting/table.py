@@ -1,10 +1,10 @@
-"""Who is lifted, at what price: a row per run, and the gaps between variants.
+"""Who is lifted, and at what price: a row per run, and the gaps between variants.
 
     fl-testbed run experiments/lifting/fashion.yaml
     python -m experiments.lifting.table fashion
 
-writes ``results/fashion.csv``, a row per run, and the tables of the README. A rate is bold where a
-lift takes it from 5 or less to 90 or more. The figure of the README comes from ``--figure``.
+writes ``results/fashion.csv``, a row per run, and the tables of the README. An attack success rate
+is bold where a lift takes it from 5 or less to 90 or more. ``--figure`` draws the README's figure.
 """
 
 from collections.abc import Iterator
@@ -56,8 +56,9 @@ def runs_of(scenarios: list[Scenario], out: Path) -> dict[tuple[str, int], RunRe
 def measured(runs: dict[tuple[str, int], RunResult]) -> pd.DataFrame:
     """Return one row per run.
 
-    ``asr_at_equal_worst_group`` is the attack success rate when a run first served the worst group
-    as well as the least of the unlifted long run and the standard lifts ever did with its seed.
+    ``asr_at_equal_worst_group`` is the attack success rate in the first round in which a run's
+    worst group is as good as a common level. With the run's seed, the level is the lowest of the
+    best worst groups that the unlifted long run and the standard lifts ever reach.
     """
     histories = {key: pd.read_csv(run.folder / "rounds.csv") for key, run in runs.items()}
     rows = []
@@ -94,7 +95,7 @@ def tables() -> dict[str, pages.Rows]:
 
 
 def gaps(name: str, table: pd.DataFrame) -> Iterator[dict[str, str]]:
-    """Yield a row per method: what it lifts, and what the standard choice costs over the ideal."""
+    """Yield a row per method: whom it lifts, and what its choice costs beside the ideal one."""
     success = table.pivot_table(index="seed", columns="variant", values=ASR) * 100
     worst = table.pivot_table(index="seed", columns="variant", values=WORST).mean() * 100
     for method, title in METHODS.items():
@@ -117,7 +118,7 @@ def gaps(name: str, table: pd.DataFrame) -> Iterator[dict[str, str]]:
 
 
 def controls() -> list[list[str]]:
-    """Return worst-group accuracy / attack success where there is nobody to lift, or no need."""
+    """Return worst-group accuracy / attack success in the control federations."""
     rows = [["worst group / ASR", "no attack", "unlifted", "JTT", "agnostic", "JTT, ideal †"]]
     for name, title in CONTROLS.items():
         means = 100 * pd.read_csv(RESULTS / f"{name}.csv").groupby("variant")[[WORST, ASR]].mean()

@@ -1,4 +1,4 @@
-"""One table: run its scenario (what is done already is kept), and write what came out.
+"""One table: run its scenario, keeping the runs that are done already, and write the results.
 
     python -m experiments.oil_and_water.table lifting --engine ray --workers 2
 
@@ -120,7 +120,7 @@ Runs = dict[tuple[str, str], pd.DataFrame]
 
 
 def runs_of(name: str, out: Path) -> pd.DataFrame:
-    """Return one row per finished run, figures that no run has left out."""
+    """Return one row per finished run, without the figures that no run has."""
     rows = []
     for _, run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
         figures = run.figures
@@ -133,7 +133,7 @@ def runs_of(name: str, out: Path) -> pd.DataFrame:
 
 
 def last_round(folder: Path) -> dict[str, float]:
-    """Return a federated run's figures after its last round; its summary averages five tests."""
+    """Return a federated run's figures after its last round alone; summaries average five tests."""
     groups, attacks = (pd.read_csv(folder / f"{name}.csv") for name in ("groups", "attacks"))
     accuracies = groups.loc[groups["round"] == groups["round"].max(), "accuracy"]
     return {
@@ -143,9 +143,9 @@ def last_round(folder: Path) -> dict[str, float]:
 
 
 def client_aucs(file: Path) -> dict[str, float | None]:
-    """Return how a federated run's losses and norms tell attackers from honest minority clients.
+    """Return the AUCs of a federated run's losses and norms, attackers against honest minority.
 
-    Above 0.5 attackers have the larger ones.
+    Above 0.5, attackers have the larger ones.
     """
     clients = pd.read_csv(file)
     columns = {"auc_client_loss": "train_loss", "auc_client_norm": "update_norm"}
@@ -205,9 +205,9 @@ def on_adult(runs: Runs) -> list[list[str]]:
 
 
 def shielded(runs: Runs, method: str) -> list[str]:
-    """Return worst-group accuracy, that with the minority shielded, and the difference by seed.
+    """Return worst-group accuracy, the same with the minority shielded, and the paired difference.
 
-    The difference is bold where its interval does not reach zero.
+    The difference is bold where its interval excludes zero.
     """
     worst = 100 * runs["", method].set_index("seed")["worst group"]
     if ("", f"{method}_shielded") not in runs:
@@ -217,9 +217,9 @@ def shielded(runs: Runs, method: str) -> list[str]:
 
 
 def combined(runs: Runs) -> list[list[str]]:
-    """Return filters before lifts; bold where one is as good as the ideal lift.
+    """Return the results of filters before lifts, bold where one is as good as the ideal lift.
 
-    That is a worst group no lower, and attack success of 10 at most.
+    That is where the worst group is no lower and attack success is at most 10.
     """
     rows = [[""]]
     for poison in ("hard", "mimic"):
@@ -271,7 +271,7 @@ def _mean(runs: pd.DataFrame, column: str) -> str:
 
 
 def _kept(runs: pd.DataFrame, *whom: str) -> str:
-    """Return the shares of roles that a filter or rule kept, if there is one."""
+    """Return which share of each role a filter or rule kept, if there is one."""
     columns = [f"kept {role}" for role in whom]
     if not {*columns} <= {*runs.dropna(axis="columns", how="all")}:
         return ""
@@ -279,7 +279,7 @@ def _kept(runs: pd.DataFrame, *whom: str) -> str:
 
 
 def epochs_of(name: str, out: Path, method: str) -> pd.DataFrame:
-    """Return how well scores tell poisons from the minority, by epoch, for one method."""
+    """Return how well a method's scores separate poisons from the minority, by epoch."""
     parts = []
     for _, run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
         own, _, swept = run.variant.partition(",")

@@ -1,10 +1,10 @@
-"""Runs questions and writes what came out: results, tables in the pages, figures.
+"""Runs questions and writes what they yield: results, tables in the pages, figures.
 
     python -m experiments.oil_and_water_federated.run                  # all ten
     python -m experiments.oil_and_water_federated.run defences
 
-Runs that are done are kept, unfinished ones go on. ``--quick`` runs one seed of what the figures
-show, and leaves results, tables and figures in a folder of its own, ``runs/quick``.
+Finished runs are kept, unfinished ones go on. ``--quick`` runs one seed of what the figures show,
+and writes results, tables and figures into a folder of its own, ``runs/quick``.
 """
 
 import importlib
@@ -28,15 +28,15 @@ QUESTIONS = (
     "weights",
     "seeds",
 )
-"""Each is a folder; later ones show results of earlier ones too."""
+"""Each has a folder of its name; later ones also show results of earlier ones."""
 NOT_QUICK = {"tuning", "seeds"}
-"""What is said of several seeds cannot be shown by one."""
+"""Questions about several seeds, which a quick look at one seed cannot answer."""
 IN_TABLES_ALONE = {
     "defences": {"no_attack", "min_max", "minority_mimic"},
     "reweightings": {"no_attack", "afl", "drfa", "tilted", "q_fedavg"},
     **{f"reweightings-{name}": {"easy"} for name in ("fashion-mnist", "adult", "writers")},
 }
-"""Methods and attackers of scenarios that no figure shows: a quick look does without them."""
+"""By scenario, methods and attackers that no figure shows: a quick look leaves them out."""
 
 
 def main() -> None:
@@ -65,12 +65,12 @@ def main() -> None:
     for question in questions:
         try:
             write(question, out, results)
-        except FileNotFoundError as fault:  # results of another question, which it shows as well
+        except FileNotFoundError as fault:  # results of another question, which this one also shows
             parser.exit(2, f"{fault.filename}: not there yet: run that question first\n")
 
 
 def in_figures(scenario: AnyScenario) -> bool:
-    """Whether a run is the first seed of what a figure shows."""
+    """Whether a run is of the first seed and a figure shows its method and attackers."""
     parts = set(scenario.variant.split(",attackers="))
     shown = all(not parts & IN_TABLES_ALONE[n] for n in IN_TABLES_ALONE if n in scenario.name)
     return scenario.seed == 0 and shown and not scenario.name.endswith(("-unattacked", "-told-two"))

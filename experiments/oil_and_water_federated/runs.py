@@ -1,4 +1,4 @@
-"""What the runs of a question came to: a row per run, kept as ``results.csv`` in its folder."""
+"""The results of a question's runs: a row per run, kept as ``results.csv`` in its folder."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ FEDERATIONS = {
     "faces": "faces",
 }
 SUFFERING = ("fashion_mnist", "adult")
-"""Those in which a group suffers without a lift, and defences cost it more."""
+"""The federations in which a group suffers without a lift, and defences cost it more."""
 NAMES = {
     "mean": "mean (no defence)",
     "none": "no lift",
@@ -71,14 +71,14 @@ NAMES = {
     "q_fedavg": "q-FedAvg",
     "fedmgda_plus": "FedMGDA+",
 }
-"""Of methods, where the name in a scenario does not say it."""
+"""Methods' names for readers, where they differ from the name in a scenario."""
 COMBINED = {
     "agnostic_multi_krum": ("agnostic", "multi_krum"),
     "fedmgda_plus_clipping": ("fedmgda_plus", "norm_clipping"),
 }
-"""Lifts with rules that one variant is of: their names, and those of lift and rule."""
+"""Variants that combine a lift and a rule: by the variant's name, those of lift and rule."""
 
-UNATTACKED = "_unattacked"  # what a lift's name ends with where nobody attacks
+UNATTACKED = "_unattacked"  # ends the names of lifts where nobody attacks
 
 FIGURES = {
     "accuracy": "final.accuracy",
@@ -93,13 +93,14 @@ FIGURES = {
     "minority_false_positives": "suppression.minority_false_positive_rate",
     "auc_suspicion": "suppression.separability",
 }
-"""Columns, and the figures of ``summary.json`` that they hold."""
+"""Columns of the result files, and the keys of ``summary.json`` that they hold."""
 PERCENT = [
     *("accuracy", "worst_group", "attack_success", "attack_success_highest"),
     "minority_false_positives",
 ]
 SCORES = {"auc_loss": "train_loss", "auc_norm": "update_norm"}
-"""AUCs of attackers against honest minority clients, by a column of ``clients.csv``."""
+"""AUCs of attackers against honest minority clients, and the column of ``clients.csv`` that each
+ranks clients by."""
 
 
 def name_of(method: str) -> str:
@@ -108,12 +109,12 @@ def name_of(method: str) -> str:
 
 
 def named(methods: Iterable[str]) -> dict[str, str]:
-    """Return the names of methods for readers, each method once."""
+    """Return the methods, each once, with their names for readers."""
     return {method: name_of(method) for method in methods}
 
 
 def federations(rows: pd.DataFrame, among: Iterable[str] = FEDERATIONS) -> dict[str, str]:
-    """Return the federations that rows are of, with their names for readers."""
+    """Return the federations that occur in rows, with their names for readers."""
     return {name: FEDERATIONS[name] for name in among if name in set(rows["federation"])}
 
 
@@ -126,12 +127,12 @@ def in_each(
 
 
 def present(rows: pd.DataFrame) -> list[str]:
-    """Return the federations that rows are of: all, but in a quick look."""
+    """Return the federations that occur in rows: all, except in a quick look."""
     return [*federations(rows)]
 
 
 def scenario_files(question: str) -> list[Path]:
-    """Return a question's scenario files, the federations in their order."""
+    """Return a question's scenario files, in the order of federations."""
     names = [*FEDERATIONS]
     files = (HERE / question).glob("*.yaml")
     found = [(names.index(of), file) for file in files if (of := federation_of(file))]
@@ -139,14 +140,14 @@ def scenario_files(question: str) -> list[Path]:
 
 
 def federation_of(file: Path) -> str | None:
-    """Return the federation that a scenario file is of, which its name begins with."""
+    """Return the federation of a scenario file, whose name begins with it."""
     return next((name for name in FEDERATIONS if file.stem.startswith(name)), None)
 
 
 def measured(files: Iterable[Path], out: Path) -> pd.DataFrame:
     """Return one row per finished run of scenario files, in their order.
 
-    A run's ``point`` is the swept value; where nothing is swept, what its file is named for.
+    A run's ``point`` is its swept value or, where nothing is swept, the rest of its file's name.
     """
     rows = []
     for file in files:
@@ -180,9 +181,9 @@ def _figures(run: RunResult) -> dict[str, float]:
 
 
 def _by_third(folder: Path, clients: pd.DataFrame) -> dict[str, float]:
-    """Return attack success in percent, attackers' weight over their fair share, and the length of
-    minority's and attackers' updates over the round's median, in each third of the rounds after a
-    restart."""
+    """Return, for each third of the rounds after a restart, attack success in percent, attackers'
+    weight over their fair share, and the lengths of the minority's and of attackers' updates over
+    the round's median."""
     tested = read_table(folder / "rounds.csv").query("round > 0")
     tested = after_round(tested, last_restart(tested))
     clients = clients[clients["round"].isin(tested["round"])]
@@ -203,20 +204,21 @@ def _by_third(folder: Path, clients: pd.DataFrame) -> dict[str, float]:
 
 
 def kept(question: str, results: Path) -> pd.DataFrame:
-    """Return a question's rows, as they were kept in a folder of results."""
+    """Return a question's rows from a folder of results."""
     return read_table(results / question / "results.csv")
 
 
 def keep(question: str, results: Path, rows: pd.DataFrame) -> None:
-    """Keep a question's rows in a folder of results."""
+    """Write a question's rows into a folder of results."""
     pages.keep(results / question / "results.csv", rows)
 
 
 def alone(results: Path) -> pd.DataFrame:
     """Return the runs of rules without a lift and of lifts without a rule, with columns ``lift``
-    and ``defence``; their ``point`` is who attacks, in the words of the rules.
+    and ``defence``; their ``point`` is who attacks, named as for rules.
 
-    A lift's backdoor is the federation's own; ``none`` of the lifts is the ``mean`` of the rules.
+    Lifts are under the federation's own backdoor or no attack; the lift ``none`` is left out, since
+    it is the rule ``mean``.
     """
     rules, lifts = kept("defences", results), kept("reweightings", results)
     lifts = lifts[lifts["variant"] != "none"]
@@ -229,7 +231,7 @@ def alone(results: Path) -> pd.DataFrame:
 
 
 def tried(results: Path) -> pd.DataFrame:
-    """Return these runs and those of lifts with rules, in the same columns."""
+    """Return the runs of :func:`alone` and those of lifts with rules, in the same columns."""
     both = kept("combinations", results)
     lift = both["variant"].str.removesuffix(UNATTACKED)
     point = (lift == both["variant"]).map({True: "backdoor", False: "no_attack"})
@@ -238,19 +240,19 @@ def tried(results: Path) -> pd.DataFrame:
 
 
 def base_point(results: Path) -> pd.DataFrame:
-    """Return what the other questions compare with: rules and lifts against the backdoor."""
+    """Return the runs that other questions compare with: rules and lifts against the backdoor."""
     rows = alone(results)
     return rows[rows["point"] == "backdoor"].reset_index(drop=True)
 
 
 def own_backdoor(lifts: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each federation's own backdoor: hard, but for the faces."""
+    """Return the rows of each federation's own backdoor: the hard one, except for faces."""
     of_faces = lifts["federation"] == "faces"
     return lifts[(lifts["point"] == "hard") | of_faces & (lifts["point"] == "easy")]
 
 
 def panels(drawing: Figure, rows: pd.DataFrame, **how: Any) -> dict[str, Axes]:
-    """Return a panel for each federation that rows are of, side by side, under its name."""
+    """Return a panel for each federation in rows, side by side, with its name as title."""
     names = federations(rows)
     row = drawing.subplots(1, len(names), sharey=True, squeeze=False, **how)[0]
     for axes, title in zip(row, names.values(), strict=True):
@@ -259,7 +261,7 @@ def panels(drawing: Figure, rows: pd.DataFrame, **how: Any) -> dict[str, Axes]:
 
 
 def compared(base: pd.DataFrame, varied: pd.DataFrame) -> pd.DataFrame:
-    """Return varied runs with those of the base that are of the same methods and federations."""
+    """Return varied runs together with the base runs of the same methods and federations."""
     alike = base["variant"].isin(varied["variant"]) & base["federation"].isin(varied["federation"])
     return pd.concat([varied, base[alike]], ignore_index=True)
 
@@ -282,5 +284,5 @@ def weights(own: pd.DataFrame, figure: str = "weight") -> str:
 
 
 def gained(own: pd.DataFrame, other: pd.DataFrame, column: str = "worst_group") -> str:
-    """Return the mean difference seed by seed ± half its interval, bold where it excludes 0."""
+    """Return the mean difference, paired by seed, ± half its interval; bold where it excludes 0."""
     return pages.difference(own.set_index("seed")[column] - other.set_index("seed")[column])

@@ -34,7 +34,7 @@ def federations() -> list[list[str]]:
 
 
 def constants(name: str, scenario: Scenario) -> dict[str, str]:
-    """Return what a federation consists of."""
+    """Return a federation's constants by name, as text."""
     clients, training, test = scenario.clients, scenario.training, scenario.evaluation
     roles = (clients.honest_majority, clients.honest_minority, clients.poisoned)
     trigger = scenario.poison.trigger
@@ -72,7 +72,7 @@ def methods() -> list[list[str]]:
 
 
 def described(spec: Spec) -> str:
-    """Return a method's constants, those that are not given left out."""
+    """Return a method's constants as text, without those that are None."""
     values = spec.model_dump(exclude={"kind"}, exclude_none=True)
     return ", ".join(f"`{k}` {_value(value)}" for k, value in values.items())
 

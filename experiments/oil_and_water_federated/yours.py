@@ -2,10 +2,10 @@
 
     python -m experiments.oil_and_water_federated.yours mine.yaml
 
-``mine.yaml`` holds ``variants`` and nothing else: rules, lifts, or both. Each runs on the datasets
-against no attacker, the federation's backdoor, Min-Max and minority-mimic, over the five seeds that
-all others had. What is done is kept, what has changed since, code too, runs again. Results, tables
-and figure go to ``runs/yours/mine``.
+``mine.yaml`` holds only ``variants``: rules, lifts, or both. Each runs on the datasets against no
+attacker, the federation's backdoor, Min-Max and minority-mimic, with the same five seeds as all
+other methods. Finished runs are kept; those whose method or code has changed since run again.
+Results, tables and figure go to ``runs/yours/mine``.
 """
 
 from itertools import cycle
@@ -27,7 +27,7 @@ from fl_testbed.report.figures.style import FAINT, house_style, save
 SHOWN = ("worst_group", "attack_success")
 IDEAL, UNDEFENDED = map(runs.name_of, ("jtt_ideal", "mean"))
 LIFTS = ("jtt", "jtt_ideal", "agnostic", "afl", "drfa", "tilted", "q_fedavg", "fedmgda_plus")
-N_NEAREST = 10  # of the methods of these pages, that a table shows
+N_NEAREST = 10  # methods of these pages that a table shows beside yours
 MARKERS = "osD^vP*X"
 NOTE = """mean over seeds ± half of the 95 % interval (Student's t)
 weights: of minority / attackers over their fair share, against the backdoor
@@ -72,7 +72,7 @@ def main() -> None:
         failures = ""
     except api.ScenarioError as fault:
         parser.exit(2, f"{fault}\n")
-    except api.RunFailedError as fault:  # tables are of the others
+    except api.RunFailedError as fault:  # tables then show the other runs
         failures = f"{fault}\n"
     rows = runs.measured(files, out)
     if BASE not in set(rows.get("point", [])):
@@ -94,14 +94,14 @@ def main() -> None:
 
 
 def written(own: Path, federations: list[str], out: Path) -> list[Path]:
-    """Write a scenario file for each federation, with the methods of a file in place of its own.
+    """Write a scenario file for each federation, with the methods of the user's file as variants.
 
     Raises:
         ValueError: If the file holds anything but variants.
     """
     content = yaml.safe_load(own.read_text("utf-8"))
     is_alone = isinstance(content, dict) and [*content] == ["variants"]
-    if not is_alone or not content["variants"]:  # none is the mean, under its name
+    if not is_alone or not content["variants"]:  # no variant would be the plain mean
         raise ValueError("needs variants and nothing else: all methods meet the same federations")
     out.mkdir(parents=True, exist_ok=True)
     files = []
@@ -131,7 +131,8 @@ def _named(lift: str, defence: str) -> str:
 
 
 def beside_others(own: pd.DataFrame, others: pd.DataFrame) -> list[list[str]]:
-    """Return own methods, the undefended mean, an oracle's lift, and who comes nearest to it."""
+    """Return the user's methods, the undefended mean, an oracle's lift, and the methods nearest to
+    it."""
     wanted = {p: goal(pages.where(others, point=p)) for p in ("no_attack", BASE)}
 
     def short(rows: pd.DataFrame) -> float:
@@ -165,7 +166,7 @@ def _show(title: str, lines: list[list[str]]) -> None:
 
 
 def figure(own: pd.DataFrame, others: pd.DataFrame) -> Figure:
-    """Draw own methods among the others: worst group up, attack success to the right."""
+    """Draw the user's methods among the others: worst group on the y axis, attack success on x."""
     own, others = (pages.where(rows, point=BASE) for rows in (own, others))
     with house_style():
         drawing = Figure(figsize=(11, 4), layout="constrained")

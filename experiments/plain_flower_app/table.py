@@ -1,9 +1,9 @@
-"""Whom strategies hear in a plain Flower app: two clients of ten have wrong labels.
+"""Which clients strategies hear in a plain Flower app, where two of ten have wrong labels.
 
     python -m experiments.plain_flower_app.table
 
-runs the app once with each strategy, by ``flwr run``, writes ``results.csv``, a row per strategy
-with what the last round's line says, and the table of the README.
+runs the app once with each strategy, by ``flwr run``, and writes ``results.csv``, a row per
+strategy with the figures of the last round's line, and the table of the README.
 """
 
 import re
@@ -27,7 +27,7 @@ LINE = re.compile(r"round +(\d+)  accuracy (\S+)  weights ([\d. ]+)  unexplained
 
 
 def measured(strategy: str) -> dict[str, object]:
-    """Run the app, and return what it says of its last round; weights in the partitions' order."""
+    """Run the app, and return what it prints of its last round, weights in partition order."""
     command = ["flwr", "run", str(HERE), "--stream"]
     command += ["--federation-config", f"num-supernodes={N_CLIENTS}"]
     command += ["--run-config", f'strategy="{strategy}"']

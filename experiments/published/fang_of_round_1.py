@@ -1,4 +1,4 @@
-"""Fang's attack as FLANDERS times it: around a model from before anybody attacks."""
+"""Fang's attack with FLANDERS' timing: around a model from before the attackers begin."""
 
 import torch
 
@@ -19,7 +19,7 @@ def fang_of_round_1(
     """Move away from the model that the first honest client sent in round 1, from round 3 on.
 
     Args:
-        own: What the attackers would send: what they do send before.
+        own: What the attackers would send without this attack, and do send before round 3.
         seen: The honest updates.
         received: The global parameters.
         n_assumed: How many malicious clients the server's rule assumes.

@@ -1,4 +1,4 @@
-"""Published figures beside ours.
+"""Published figures beside our own.
 
     fl-testbed run experiments/published/flanders_fashion_mnist_no_attack.yaml
     fl-testbed run experiments/published/flanders_fashion_mnist.yaml
@@ -6,9 +6,9 @@
     fl-testbed run experiments/published/long_tail_single_gradients.yaml
     python -m experiments.published.table [--out RUNS]
 
-Puts the runs that are there into a CSV file for each of the settings, beside those that are in it,
-and writes the tables of the README. FLANDERS reports the best accuracy from the round on in which
-attackers begin, of one run; bold is what is more than 0.1 apart.
+Adds the runs that it finds to a CSV file for each setting, and writes the tables of the README.
+FLANDERS reports the best accuracy of one run, from the round on in which attackers begin; figures
+that are more than 0.1 apart are bold.
 """
 
 from pathlib import Path
@@ -69,7 +69,7 @@ ATTACKS = {
 
 
 def flanders(out: Path) -> pd.DataFrame:
-    """Return one row per run: rule, attack, the best accuracies and what was published."""
+    """Return one row per run: rule, attack, its best accuracies and the published one."""
     rows = []
     for name in ("flanders_fashion_mnist_no_attack", "flanders_fashion_mnist"):
         for scenario, run in finished_runs(load_scenarios(HERE / f"{name}.yaml"), out):
@@ -137,7 +137,8 @@ def beside_flanders(runs: pd.DataFrame) -> list[list[str]]:
 
 
 def beside_long_tail(runs: pd.DataFrame) -> list[list[str]]:
-    """Return our last accuracy and theirs, by rule and partition, and what rules lose by class."""
+    """Return our last accuracy and theirs, by rule and partition, and what rules lose against the
+    mean where data are dealt by class."""
     rows = [["rule", "at random: ours", "theirs", "by class: ours", "theirs"]]
     rows[0] += ["gap to the mean, by class: ours", "theirs"]
     ours, theirs = (
@@ -154,7 +155,8 @@ def beside_long_tail(runs: pd.DataFrame) -> list[list[str]]:
 
 
 def by_class(single: pd.DataFrame, epochs: pd.DataFrame) -> list[list[str]]:
-    """Return what rules lose against the mean by class, with single gradients and with epochs."""
+    """Return what rules lose against the mean where data are dealt by class, with single gradients
+    and with epochs."""
     rows = [["rule", "single gradients", "gap to the mean: single gradients", "epochs", "theirs"]]
     ours, before, theirs = (
         pages.where(runs, partition="pathological").pivot_table(key, "seed", "rule")

@@ -1,10 +1,10 @@
-"""What a defence costs the minority: each rule against itself with the minority shielded.
+"""What a defence costs the minority: each rule beside itself with the minority shielded.
 
     fl-testbed run experiments/shielding/fashion.yaml
     python -m experiments.shielding.table fashion
 
 writes ``results/fashion.csv``, a row per run, and the tables of the README. A cost is bold where
-its interval does not reach zero.
+its interval excludes zero.
 """
 
 from pathlib import Path
@@ -52,7 +52,8 @@ def tables() -> dict[str, pages.Rows]:
 
 
 def costs(table: pd.DataFrame) -> list[list[str]]:
-    """Return a row per rule: itself, shielded if it was, and the difference seed by seed."""
+    """Return a row per rule: its result, that with the minority shielded if it was run, and the
+    difference paired by seed."""
     variants = [*NAMED, *(variant + SHIELDED for variant in NAMED)]
     worst, success = (
         100 * table.pivot_table(figure, "seed", "variant").reindex(columns=variants)

@@ -46,20 +46,21 @@ NAMED = {
         ("none", "mean"): (NEITHER, (-12, 30)),
     },
 }
-"""Points that are named in the figure, and where to: by federation, lift and rule."""
-TOLD_TWO = "_told_2"  # the same where rules are told the true number of attackers
+"""Points labelled in the figure, with the label's offset, by federation, lift and rule."""
+TOLD_TWO = "_told_2"  # ends the names of variants whose rules are told the true number of attackers
 FAIR, SAFE = 5.0, 5.0
-"""Points below the ideal lift's worst group, and percent of attack success, that reach both."""
+"""The goals: worst group at most so many points below the ideal lift's, and attack success at most
+so many percent."""
 COURSES = {
     "weight_poisoned": "attackers' weight",
     "length_poisoned": "length of their updates",
     "length_minority": "of the minority's",
 }
-"""Figures by third of the rounds, and their headings."""
+"""Figures that are given for each third of the rounds, and their headings."""
 MARGINS = (2.0, FAIR, 10.0, 20.0)
-"""Points below the ideal lift's worst group that could have been the goal."""
+"""Other goals for the worst group: at most so many points below the ideal lift's."""
 LOST_AGAIN = 30.0
-"""Points of attack success above the final ones, at which an attack counts as lost again."""
+"""An attack whose success was once so many points above its final one counts as lost again."""
 
 
 def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
@@ -71,20 +72,22 @@ def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
 
 
 def plane(results: Path) -> pd.DataFrame:
-    """Return the runs of the defences that were tried with a lift, see :func:`methods`."""
+    """Return the runs of :func:`methods` whose defence was tried with a lift."""
     found = methods(results)
     combined = found.loc[found["lift"].isin(LIFTS[1:]), "defence"]
     return found[found["defence"].isin(combined)]
 
 
 def methods(results: Path) -> pd.DataFrame:
-    """Return every run against the own backdoor, with columns ``lift`` and ``defence``."""
+    """Return every run against its federation's own backdoor, with columns ``lift`` and
+    ``defence``."""
     found = runs.tried(results)
     return found[(found["point"] == "backdoor") & found["lift"].isin([*LIFTS, IDEAL])]
 
 
 def goal(rows: pd.DataFrame) -> tuple[float, float]:
-    """Return the ideal lift's worst group less the margin, and the most attack success."""
+    """Return the goals: the ideal lift's worst group less the margin, and the attack success that
+    is not to be exceeded."""
     ideal = pages.where(rows, lift=IDEAL)
     return ideal["worst_group"].mean() - FAIR, SAFE
 
@@ -96,16 +99,16 @@ def reached(own: pd.DataFrame, fair: float) -> bool:
 
 
 def judged(own: pd.DataFrame, ideal: "pd.Series[float]") -> pd.DataFrame:
-    """Return runs with marks: ``fair``, within the margin of the ideal lift's worst group, which is
-    given for each run; ``won``, attackers succeed; ``both``, both goals are reached."""
+    """Return runs with marks: ``fair``, the worst group is within the margin of the ideal lift's,
+    which is given for each run; ``won``, attackers succeed; ``both``, both goals are reached."""
     fair, won = own["worst_group"] >= ideal - FAIR, own["attack_success"] > SAFE
     return own.assign(fair=fair, won=won, both=fair & ~won)
 
 
 def verdict(own: pd.DataFrame, fair: float, safe: float) -> str:
-    """Return whether a combination is in the corner, outside it, or cannot be told from it.
+    """Return whether a combination is in the corner, outside it, or undecided.
 
-    It is outside if the 95 % interval of its worst group or of its attack success is.
+    It is outside if the 95 % interval of its worst group or of its attack success lies outside.
     """
     worst, success = (estimate(own[c].to_numpy()) for c in ("worst_group", "attack_success"))
     if worst.mean >= fair and success.mean <= safe:
@@ -126,7 +129,7 @@ def suffering(rows: pd.DataFrame) -> list[tuple[str, str, str, pd.DataFrame, str
 
 
 def verdicts(rows: pd.DataFrame) -> pages.Rows:
-    """Return how many combinations are in the corner, outside it, or cannot be told from it."""
+    """Return how many combinations are in the corner, outside it, or undecided."""
     lines = [["", "combinations", "in the corner", "clearly outside it", "too close to call"]]
     combinations = suffering(rows)
     for name, title in runs.federations(rows, SUFFERING).items():
@@ -137,7 +140,7 @@ def verdicts(rows: pd.DataFrame) -> pages.Rows:
 
 
 def margins(rows: pd.DataFrame) -> pages.Rows:
-    """Return how many combinations reach both goals were the worst group's nearer or further."""
+    """Return how many combinations would reach both goals with other margins of the worst group."""
     titles, combinations = runs.federations(rows, SUFFERING), suffering(rows)
     ideal = {name: goal(pages.where(rows, federation=name))[0] + FAIR for name in titles}
     lines = [["points below the ideal lift's worst group", *titles.values(), "both"]]
@@ -152,7 +155,8 @@ def margins(rows: pd.DataFrame) -> pages.Rows:
 
 
 def undecided(rows: pd.DataFrame) -> pages.Rows:
-    """Return worst group / ASR by seed where intervals reach into the corner, means do not."""
+    """Return worst group / ASR by seed of combinations whose intervals reach into the corner but
+    whose means do not."""
     seeds = sorted(rows["seed"].unique())
     lines = [["worst group / ASR", "wanted", *(f"seed {seed}" for seed in seeds)]]
     for name, lift, defence, own, kind in suffering(rows):
@@ -168,8 +172,8 @@ def undecided(rows: pd.DataFrame) -> pages.Rows:
 
 
 def over_time(rows: pd.DataFrame) -> pages.Rows:
-    """Return attack success and attackers' weight in each third of the rounds, of what reaches both
-    goals where a group suffers and of attacks that were lost again."""
+    """Return attack success and attackers' weight in each third of the rounds: of methods that
+    reach both goals where a group suffers, and of those under which an attack was lost again."""
     lines = [["lift, rule", "worst group", "ASR in the end", "at its highest"]]
     lines[0] += ["ASR by thirds of the rounds", *COURSES.values()]
     for name, title in runs.federations(rows).items():
@@ -193,7 +197,7 @@ def course(own: pd.DataFrame, column: str, digits: int) -> str:
 
 
 def of(rows: pd.DataFrame) -> pages.Rows:
-    """Return worst group / ASR, bold where a method that is no oracle reaches both."""
+    """Return worst group / ASR, bold where a method that is no oracle reaches both goals."""
     fair, _ = goal(rows)
 
     def cell(defence: str, lift: str) -> str:
@@ -211,7 +215,7 @@ def _lines(defences: Iterable[str]) -> dict[str, str]:
 
 
 def of_unattacked(results: Path) -> pages.Rows:
-    """Return the worst group where nobody attacks, bold if it reaches the ideal lift's less 5."""
+    """Return the worst group where nobody attacks, bold if within 5 points of the ideal lift's."""
     rows = runs.tried(results).query("point == 'no_attack'")
     tried = rows.query("lift != 'none' and defence != 'mean'")
     columns = runs.in_each(tried, runs.named(LIFTS), SUFFERING)
@@ -248,7 +252,7 @@ def of_told_two(results: Path) -> pages.Rows:
 
 
 def figure(results: Path = runs.HERE) -> Figure:
-    """Draw every method as a point: worst group up, attack success to the right."""
+    """Draw every method as a point: worst group on the y axis, attack success on the x axis."""
     rows = plane(results)
     styles = {"none": "o", "jtt": "^", "agnostic": "s", "fedmgda_plus": "D", IDEAL: "*"}
     labels = {"none": "defence alone", "jtt": "with JTT", "agnostic": "with agnostic lift"}
@@ -292,7 +296,7 @@ def figure(results: Path = runs.HERE) -> Figure:
 
 
 def panel(axes: Axes, title: str, fair: float, safe: float) -> None:
-    """Prepare a plane of attack success and worst group, the corner that reaches both in green."""
+    """Prepare a plane of attack success and worst group, with the corner of both goals in green."""
     corner = Rectangle((-4, fair), safe + 4, 104 - fair, color="#009E73", alpha=0.15, lw=0)
     axes.add_patch(corner)
     axes.set(title=title, xlabel="attack success, %", xlim=(-4, 104), ylim=(-4, 104))

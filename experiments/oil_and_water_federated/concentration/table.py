@@ -21,7 +21,7 @@ def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
 
 
 def concentrated(results: Path) -> pd.DataFrame:
-    """Return the runs with the share of minority data that is in minority clients."""
+    """Return the runs, with a column for the share of minority data that minority clients hold."""
     varied = runs.kept("concentration", results)
     varied = varied.assign(concentration=pd.to_numeric(varied["point"]))
     return runs.compared(runs.base_point(results).assign(concentration=1.0), varied)
@@ -51,7 +51,7 @@ def figure(results: Path = runs.HERE) -> Figure:
                 own = pages.where(rows, federation=name, variant=method)
                 means = own.groupby("concentration")["worst_group"].mean()
                 style = "s--" if method in LIFTS else "o-"
-                colour = GROUP_COLOURS[place % 6]  # the seventh is pale
+                colour = GROUP_COLOURS[place % 6]  # the seventh colour is pale
                 shares = 100 * means.index
                 axes.plot(shares, means, style, color=colour, label=runs.name_of(method))
             axes.set_xticks([100 * share for share in SHARES])

@@ -39,7 +39,7 @@ def ordered(rows: pd.DataFrame) -> list[str]:
 
 
 def by_federation(rows: pd.DataFrame) -> list[list[str]]:
-    """Return what each rule costs the worst group against no defence, and the minority's weight."""
+    """Return what each rule costs the worst group beside no defence, and the minority's weight."""
     there = pages.where(rows, point=BASE)
 
     def cell(rule: str, name: str) -> str:
@@ -56,7 +56,7 @@ def by_federation(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def success(rows: pd.DataFrame) -> list[list[str]]:
-    """Return the backdoor's success under each rule, in the end / at its highest."""
+    """Return the backdoor's success under each rule, final / highest."""
     there = pages.where(rows, point=BASE)
 
     def cell(rule: str, name: str) -> str:
@@ -68,7 +68,7 @@ def success(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def by_attack(rows: pd.DataFrame) -> list[list[str]]:
-    """Return the weights of minority and attackers, bold where attackers are heard more."""
+    """Return the weights of minority and attackers, bold where attackers have more."""
     columns = runs.in_each(rows, ATTACKS, runs.SUFFERING)
 
     def cell(rule: str, at: tuple[str, str]) -> str:
@@ -89,7 +89,7 @@ def contributions(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def heard(own: pd.DataFrame, figure: str, attacked: bool) -> str:
-    """Return a figure of minority / attackers, bold where attackers are heard more."""
+    """Return a figure of minority / attackers, bold where attackers have more."""
     minority, poisoned = (own[f"{figure}_{role}"].mean() for role in ("minority", "poisoned"))
     return pages.bold(runs.weights(own, figure), attacked and bool(poisoned > minority + 0.005))
 

@@ -1,4 +1,4 @@
-"""What attackers gain who stand where honest minority clients stand."""
+"""What attackers gain by sending updates that lie where honest minority clients' lie."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ ATTACKERS = {
     "close_mimic": "mimic, half as far",
     "box_mimic": "mimic, by coordinate",
 }
-MARKERS = "os^DpvX"  # of the methods in the figure
+MARKERS = "os^DpvX"  # one for each method in the figure
 WEIGHTS = {Role.HONEST_MINORITY: "weight_minority", Role.POISONED: "weight_poisoned"}
 
 
@@ -99,7 +99,7 @@ def figure(results: Path = runs.HERE) -> Figure:
                 own = pages.where(rows, federation=name, variant=method)
                 means = own.groupby("attacker").mean(numeric_only=True).reindex(attackers)
                 style = {"marker": MARKERS[place], "color": GROUP_COLOURS[place]}
-                if method.endswith("_ideal"):  # hollow and dashed: others lie below it
+                if method.endswith("_ideal"):  # hollow and dotted, to show the markers below it
                     style |= {"color": FAINT, "mfc": "none", "linestyle": ":"}
                 label = runs.name_of(method)
                 above.plot(xs, means["attack_success"], label=label, **style)

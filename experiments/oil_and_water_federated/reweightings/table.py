@@ -1,4 +1,4 @@
-"""Who is amplified: every reweighting with every backdoor, and what an oracle would have lifted."""
+"""Who is amplified: every reweighting under every backdoor, and with an oracle's choice."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 STANDARD = ("jtt", "agnostic", "afl", "drfa", "tilted", "q_fedavg", "fedmgda_plus")
 GUIDED = ("jtt", "agnostic")
-"""Those that an oracle guided as well."""
+"""The methods that were also run guided by an oracle."""
 
 
 def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
@@ -39,7 +39,8 @@ def amplified(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def gaps(rows: pd.DataFrame) -> list[list[str]]:
-    """Return what the standard choice costs over the ideal one, and how much of the worst case."""
+    """Return ASR by who is lifted, what the standard choice costs beside the ideal one, and what it
+    gains the worst group."""
     lines = [["", "ASR, no lift", "standard", "ideal †", "worst case †", "standard − ideal"]]
     lines[0] += ["worst group, gained"]
     for (name, point), own in rows[rows["point"] != "no_attack"].groupby(
@@ -74,7 +75,7 @@ def controls(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def figure(results: Path = runs.HERE) -> Figure:
-    """Draw attack success by case, for the methods that an oracle guided as well."""
+    """Draw attack success by case, for the methods that were also guided by an oracle."""
     own = runs.own_backdoor(runs.kept("reweightings", results))
     cases = {
         "no lift": "none",

@@ -23,9 +23,9 @@ HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 LIFTS = ("jtt", "agnostic", "fedmgda_plus")
 WON = 50.0
-"""Percent of attack success from which on a run counts as lost to the attackers."""
+"""A run of at least so many percent of attack success counts as lost to the attackers."""
 FIVES = {(low, low + 4): f"{low} to {low + 4}" for low in range(0, 25, 5)}
-"""Seeds, five at a time; the first are those of the other pages."""
+"""Seeds, five at a time; the first five are those of the other pages."""
 FIGURES = {"worst_group": "worst group", "attack_success": "ASR"}
 UNATTACKED = "unattacked"
 ATTACKERS = {
@@ -35,20 +35,20 @@ ATTACKERS = {
     "box_mimic": "near it in each coordinate",
     "high_loss": "they report ten times their loss",
 }
-"""What attackers do."""
+"""What attackers do otherwise, by ``point``."""
 SETTINGS = {
     {"base": "", "attackers": "four"}.get(point, point): name
     for point, name in sensitivity.SETTINGS.items()
 }
-"""What is otherwise: what attackers do has the point of that name here."""
+"""Other settings, by ``point``. The setting ``attackers`` is ``four`` here."""
 IN_SETTINGS = {
     "agnostic_multi_krum": "agnostic, Multi-Krum",
     "jtt_told_4": "JTT, told 4",
 }
-"""What was tried in them, beside the ideal lift."""
+"""The methods tried in these settings, beside the ideal lift."""
 OTHERWISE = {*ATTACKERS, *SETTINGS, UNATTACKED}
 ROUNDING = 0.05
-"""Points: an ASR of 0 in five seeds holds one of 0.04."""
+"""Points: an interval around an ASR of 0 in five seeds counts as containing 0.04."""
 
 
 def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
@@ -63,7 +63,7 @@ def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
 
 def new_seeds(results: Path) -> pd.DataFrame:
     """Return the runs with lift and rule, and whether worst group and ASR reach their goals: the
-    ideal lift's of the same seed, less the margin, and the most ASR."""
+    ideal lift's worst group with the same seed, less the margin, and the ASR not to be exceeded."""
     rows = runs.kept("seeds", results)
     parts = rows["variant"].map(lift_and_rule)
     rows = rows.assign(lift=parts.str[0], defence=parts.str[1])
@@ -74,7 +74,7 @@ def new_seeds(results: Path) -> pd.DataFrame:
 
 
 def lift_and_rule(variant: str) -> tuple[str, str]:
-    """Return the lift and the rule that a variant is named for."""
+    """Return the lift and the rule that a variant's name stands for."""
     for lift in LIFTS:
         rule = variant.removeprefix(f"{lift}_")
         if rule != variant and rule in runs.NAMES:
@@ -83,7 +83,7 @@ def lift_and_rule(variant: str) -> tuple[str, str]:
 
 
 def named(rows: pd.DataFrame) -> dict[str, str]:
-    """Return the variants with their names, those of a lift with a rule last."""
+    """Return the variants with their names for readers; those of a lift with a rule come last."""
     pairs = rows.drop_duplicates("variant").set_index("variant")[["lift", "defence"]]
     both = (pairs["lift"] != "none") & (pairs["defence"] != "mean")
     found = {str(v): runs.name_of(str(v)) for v in pairs.index[~both]}
@@ -168,7 +168,7 @@ def settings(rows: pd.DataFrame) -> pages.Rows:
 
 
 def attackers(rows: pd.DataFrame) -> pages.Rows:
-    """Return how the agnostic lift with Multi-Krum fares, by what attackers do."""
+    """Return the results of the agnostic lift with Multi-Krum, by what attackers do."""
     rows = pages.where(rows, federation="fashion_mnist")
     heads = ["of 20 seeds", "worst group", "ASR", f"seeds with more than {SAFE:g} / {WON:g}"]
     heads += ["with both goals", "weight minority / attackers", "ideal lift †: worst group / ASR"]
@@ -183,7 +183,7 @@ def attackers(rows: pd.DataFrame) -> pages.Rows:
 
 def coverage(rows: pd.DataFrame) -> pages.Rows:
     """Return how many intervals over five seeds contain the mean over the twenty new ones, and how
-    many reach beyond what a percentage can be."""
+    many reach below 0 or above 100 %."""
     top = headline.rows()
     found = []
     for (name, lift, rule), own in rows.groupby(["federation", "lift", "defence"]):
@@ -227,7 +227,7 @@ def unattacked(rows: pd.DataFrame) -> pages.Rows:
 
 
 def figure(results: Path = runs.HERE) -> Figure:
-    """Draw every new seed of every method as a point: ASR across, a panel per federation."""
+    """Draw every new seed of every method as a point: ASR on the x axis, a panel per federation."""
     rows = pages.where(new_seeds(results), setting="")
     with house_style():
         drawing = Figure(figsize=(11, 5.5), layout="constrained")

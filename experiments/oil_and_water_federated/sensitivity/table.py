@@ -1,4 +1,4 @@
-"""Does it depend on the setting: more training, more data, other networks, more attackers?"""
+"""Do results depend on the setting: more training, more data, other networks, more attackers?"""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ SETTINGS = {
     "cnn": "CNN",
     "attackers": "4 attackers",
 }
-"""One thing is other than on the other pages."""
+"""Settings, each of which differs in one thing from the other pages'."""
 IDEAL = "jtt_ideal"
 MARKERS = "os^DdvpX*"
-COLOURS = (*GROUP_COLOURS[:6], INK, "#8C6D31")  # the seventh is pale
+COLOURS = (*GROUP_COLOURS[:6], INK, "#8C6D31")  # the seventh colour is pale
 
 
 def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
@@ -45,7 +45,7 @@ def of(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def settings(rows: pd.DataFrame) -> dict[str, str]:
-    """Return the settings that rows are of, with their names."""
+    """Return the settings that occur in rows, with their names for readers."""
     return {point: name for point, name in SETTINGS.items() if point in set(rows["point"])}
 
 

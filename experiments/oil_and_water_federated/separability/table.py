@@ -1,4 +1,4 @@
-"""Can a score tell attackers from honest minority clients? By what, and on what it depends."""
+"""Can a score tell attackers from honest minority clients? Which one, and depending on what?"""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def scores_of(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def auc(values: pd.Series) -> str:
-    """Return an AUC over seeds ± half its interval; bold where attackers look the more normal."""
+    """Return an AUC over seeds ± half its interval; bold where attackers look more normal."""
     return pages.bold(pages.mean_pm(values, 2), bool(values.mean() < 0.5))
 
 
@@ -78,12 +78,13 @@ def of_settings(scores: pd.DataFrame) -> list[list[str]]:
 
 
 def varied(scores: pd.DataFrame) -> dict[str, str]:
-    """Return the scores that were looked at in every setting, as rows of a table."""
+    """Return the scores that were computed in every setting, as rows of a table."""
     return {score: score for score in scores.loc[scores["setting"] != "as_elsewhere", "score"]}
 
 
 def assumed(results: Path) -> pd.DataFrame:
-    """Return rules that are told 1, 2, 4 or 8 attackers, as a column ``told``; there are two."""
+    """Return the runs of rules that are told of 1, 2, 4 or 8 attackers, with this number in a
+    column ``told``; there really are two."""
     varied = runs.kept("separability", results)
     varied = varied[~varied["variant"].isin([*SETTINGS])]
     varied = varied.assign(told=pd.to_numeric(varied["point"]))
@@ -91,7 +92,7 @@ def assumed(results: Path) -> pd.DataFrame:
 
 
 def of_assumed(rows: pd.DataFrame) -> list[list[str]]:
-    """Return worst group and weights by what a rule is told."""
+    """Return worst group and weights by how many attackers a rule is told of."""
     told = {f: f"told {f:.0f}" for f in sorted(rows["told"].unique())}
     pairs = rows[["federation", "variant"]].drop_duplicates().itertuples(index=False, name=None)
     lines = {
@@ -106,7 +107,8 @@ def of_assumed(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def figure(results: Path = runs.HERE) -> Figure:
-    """Draw AUC by score and setting, and the minority's weight by what rules are told."""
+    """Draw AUC by score and setting, and the minority's weight by how many attackers rules are told
+    of."""
     scores, told = by_setting(results), assumed(results)
     names = [*varied(scores)][::-1]
     present = runs.present(scores)

@@ -1,4 +1,4 @@
-"""Would other constants give both? Chosen with the truth on some seeds, and tried on others."""
+"""Would other constants reach both goals? Chosen with the truth on some seeds, tried on others."""
 
 from pathlib import Path
 
@@ -26,13 +26,13 @@ RULES = {
 }
 """Lifts and rules, with their constants on the other pages."""
 RULE_NAMES = {"mean": "none", "norm_clipping": "clipping", "geometric_median": "geometric median"}
-"""Shorter than on the other pages, or without a constant that is another here."""
+"""Names shorter than on the other pages, or without a constant that varies here."""
 FLAGGING = {"jtt": "their own losses", "jtt_high_loss": "ten times their losses"}
-"""JTT alone, by what attackers report."""
+"""Variants of JTT without a rule, and the losses that attackers report to each."""
 
 
 def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
-    """Return the tables of the page: what comes of the best constants, and of JTT's flags."""
+    """Return the tables of the page: results with the best constants, and by JTT's flags."""
     rows = by_federation(results)
     found = {"counts": counts(rows), "flags": of_flags(pd.concat(rows.values()))}
     return found | {name: of_best(name, rows) for name in rows}
@@ -45,7 +45,7 @@ def by_federation(results: Path) -> dict[str, pd.DataFrame]:
 
 
 def searched(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs to choose by, with kinds and constants of lift and rule apart."""
+    """Return the runs to choose by, with columns for kind and constants of lift and of rule."""
     parts = {}
     for part, column, kinds in (("lift", "variant", LIFTS), ("rule", "point", RULES)):
         split = rows[column].str.extract(rf"^({'|'.join(kinds)})_?(.*)$")
@@ -54,7 +54,7 @@ def searched(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def fair(rows: pd.DataFrame, own: pd.DataFrame) -> float:
-    """Return the worst group that runs should reach: the ideal lift's on their seeds, less 5."""
+    """Return the worst group that runs should reach: the ideal lift's with their seeds, less 5."""
     point = "no_attack" if (own["point"] == "no_attack").all() else "backdoor"
     ideal = pages.where(rows, variant=IDEAL, point=point)
     return ideal.loc[ideal["seed"].isin(own["seed"]), "worst_group"].mean() - FAIR
@@ -73,8 +73,8 @@ def clearly(rows: pd.DataFrame, own: pd.DataFrame) -> bool:
 
 
 def best(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    """Return the runs of each lift with each rule whose constants miss both goals by least: points
-    of worst group and of ASR together. Of several that reach both, the fairest."""
+    """Return the runs of each lift with each rule, with the constants that miss the two goals by
+    least, points of worst group and of ASR added. Of several that reach both, take the fairest."""
     search = searched(rows)
     wanted = fair(rows, search)
 
@@ -111,7 +111,7 @@ def again(rows: pd.DataFrame, setting: pd.DataFrame, point: str = "backdoor") ->
 
 
 def counts(rows: dict[str, pd.DataFrame]) -> list[list[str]]:
-    """Return how many reach both goals, a column for each federation they were chosen on."""
+    """Return how many settings reach both goals, a column per federation they were chosen on."""
     columns = {name: counted(name, rows) for name in rows}
     lines = {key: key for key in next(iter(columns.values()))}
     names = {name: f"chosen on {runs.FEDERATIONS[name]}" for name in rows}
@@ -173,7 +173,7 @@ def has_usual_constants(setting: pd.DataFrame) -> bool:
 
 
 def of_best(name: str, rows: dict[str, pd.DataFrame]) -> list[list[str]]:
-    """Return what the best of each lift with each rule came to: on the seeds it was chosen on, on
+    """Return the results of the best of each lift with each rule: on the seeds it was chosen on, on
     new ones, where nobody attacks, under other attackers, and on the other federation."""
     here, (other, there) = rows[name], elsewhere(name, rows)
     lines = []
@@ -218,12 +218,12 @@ def of_flags(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def flagging(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of JTT alone, of which ``point`` is how many clients it flags."""
+    """Return the runs of JTT alone, whose ``point`` is how many clients it flags."""
     return rows[rows["variant"].isin(FLAGGING)]
 
 
 def figure(results: Path = runs.HERE) -> Figure:
-    """Draw every setting and the best on new seeds; below, JTT alone by how many it flags."""
+    """Draw every setting, and the best ones on new seeds; below, JTT alone by how many it flags."""
     rows = by_federation(results)
     with house_style():
         drawing = Figure(figsize=(9, 7.5), layout="constrained")
@@ -240,7 +240,8 @@ def figure(results: Path = runs.HERE) -> Figure:
 
 
 def draw_settings(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw all settings small, and the best of each lift with each rule, on new seeds, large."""
+    """Draw all settings as small points, and the best of each lift with each rule, on new seeds, as
+    large ones."""
     search, chosen = searched(rows), best(rows)
     for place, (lift, marker) in enumerate(zip(LIFTS, "^sD", strict=True), start=1):
         style = {"marker": marker, "ls": "", "color": GROUP_COLOURS[place]}
@@ -252,7 +253,7 @@ def draw_settings(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def mean_point(own: pd.DataFrame) -> tuple[float, float]:
-    """Return the place of runs in the plane."""
+    """Return the coordinates of runs in the plane: their mean ASR and worst group."""
     success, worst = own[["attack_success", "worst_group"]].mean()
     return success, worst
 

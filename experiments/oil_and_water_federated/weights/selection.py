@@ -1,4 +1,4 @@
-"""Who is asked where others than the minority are never heard."""
+"""Which clients are sampled where some of the majority are never heard."""
 
 import numpy as np
 

@@ -1,4 +1,5 @@
-"""Is it the weight that does it? The mean at a chosen weight of a role, beside rules and lifts."""
+"""Does weight explain the results? The mean with a role at a chosen weight, beside rules and
+lifts."""
 
 from pathlib import Path
 
@@ -15,7 +16,7 @@ HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 MEAN = "mean"
 SIDES = {"minority": "minority", "attackers": "poisoned"}
-"""Whose weight is chosen: in variants, and in columns."""
+"""The role whose weight is chosen, as variants and as columns call it."""
 OTHERS = {
     "minority_0": "the minority's four, always †",
     "majority_4": "four of the majority, always",
@@ -25,11 +26,12 @@ OTHERS = {
 """Who is silenced, by variant."""
 SHIELDED = "_shielded"
 BY_COORDINATE = ("coordinate_median", "trimmed_mean", "mean_around_median", "robust_learning_rate")
-"""Rules whose weight of a client is a share of coordinates, or that change signs in some."""
+"""Rules for which a client's weight is its share of coordinates, or which flip the sign of
+some coordinates."""
 LIFTS = ("jtt", "agnostic", "afl", "drfa", "tilted", "q_fedavg", "fedmgda_plus")
 MEASURES = {"weight": "weight", "contribution": "contribution"}
 CLOSE = 5.0
-"""Points within which what a rule leaves the worst group is the mean's at the same weight."""
+"""A rule whose worst group is within so many points of the mean's at the same weight is close."""
 RATIO = "ratio_poisoned"
 
 
@@ -41,20 +43,20 @@ def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
 
 
 def everything(results: Path) -> pd.DataFrame:
-    """Return the runs of the question and those of rules and lifts, where groups suffer."""
+    """Return the question's runs and those of rules and lifts, where groups suffer."""
     rows = pd.concat([runs.base_point(results), runs.kept("weights", results)], ignore_index=True)
     rows[RATIO] = rows["weight_poisoned"] / rows["weight_majority"]
     return rows[rows["federation"].isin(runs.SUFFERING)]
 
 
 def curve(rows: pd.DataFrame, side: str) -> pd.DataFrame:
-    """Return the runs of the mean with a role at a chosen weight, the plain mean among them."""
+    """Return the runs of the mean with a role at each chosen weight, the plain mean included."""
     return rows[rows["variant"].str.startswith(f"{side}_") | (rows["variant"] == MEAN)]
 
 
 def at(doses: pd.DataFrame, own: pd.DataFrame, x: str, y: str) -> pd.Series:
-    """Return by seed what the mean gets where its figure x is that of a method's run: between the
-    two nearest that were tried on the seed, in proportion."""
+    """Return, by seed, the figure y that the mean has where its figure x equals that of a method's
+    run: interpolated linearly between the two nearest runs of the mean with that seed."""
     by_x = doses.sort_values(x)[["seed", x, y]].to_numpy()
     lines = {seed: by_x[by_x[:, 0] == seed, 1:].T for seed in np.unique(by_x[:, 0])}
     values = zip(own["seed"], own[x], strict=True)
@@ -62,8 +64,8 @@ def at(doses: pd.DataFrame, own: pd.DataFrame, x: str, y: str) -> pd.Series:
 
 
 def gaps(rows: pd.DataFrame, name: str, measure: str) -> dict[str, tuple]:
-    """Return each rule's runs, and what the mean leaves the worst group at the same measure of the
-    minority, by seed."""
+    """Return each rule's runs, and by seed the worst group of the mean where the minority has the
+    same measure (weight or contribution)."""
     there = pages.where(rows, federation=name)
     of_mean, x = curve(there, "minority"), f"{measure}_minority"
     own_rules = rules(there)
@@ -94,7 +96,7 @@ def doses(rows: pd.DataFrame) -> pages.Rows:
 
 
 def others(rows: pd.DataFrame) -> pages.Rows:
-    """Return what silencing others costs, and what rules do with the minority shielded."""
+    """Return what silencing other clients costs, and rules' results with the minority shielded."""
     shielded = [v for v in rows["variant"].unique() if v.endswith(SHIELDED)]
     named = {MEAN: "nobody", **OTHERS}
     for variant in shielded:
@@ -114,7 +116,7 @@ def others(rows: pd.DataFrame) -> pages.Rows:
 
 
 def counts(rows: pd.DataFrame) -> pages.Rows:
-    """Return how near rules come to the mean at the same weight or contribution."""
+    """Return how close rules are to the mean at the same weight or contribution."""
     found = {
         (name, measure): {
             rule: (own.set_index("seed")["worst_group"] - expected).mean()
@@ -157,7 +159,8 @@ def explained(rows: pd.DataFrame) -> pages.Rows:
 
 
 def lifted(rows: pd.DataFrame) -> pages.Rows:
-    """Return each lift's ASR beside the mean's with attackers at the same ratio to the majority."""
+    """Return each lift's ASR beside the mean's with the same ratio of attackers' weight to the
+    majority's."""
 
     def cell(lift: str, key: tuple[str, str]) -> str:
         there = pages.where(rows, federation=key[0])

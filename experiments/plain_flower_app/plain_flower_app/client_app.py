@@ -1,4 +1,4 @@
-"""Flower's quickstart client. The last metric is only for strategies that lift by loss."""
+"""Flower's quickstart client. Its last metric is needed only by strategies that lift by loss."""
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp

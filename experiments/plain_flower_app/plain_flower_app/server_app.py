@@ -1,4 +1,4 @@
-"""Flower's quickstart server, with a strategy of ours in place of Flower's.
+"""Flower's quickstart server, with one of our strategies in place of Flower's.
 
 ``RobustFedAvg`` takes a rule and a reweighting as arguments; ``Observed`` watches any strategy of
 Flower's from outside. Both leave a ledger of each round: whom they heard, and whom they suspected.
@@ -20,7 +20,7 @@ app = ServerApp()
 
 
 def build_strategy(name: str, n_malicious: int) -> Strategy:
-    sampling = {"fraction_evaluate": 0.0}  # the server tests
+    sampling = {"fraction_evaluate": 0.0}  # the server tests models itself
     trimmed = partial(FedTrimmedAvg, beta=0.2)
     rule = partial(multi_krum, n_malicious=n_malicious)
     lift = partial(agnostic, step_size=0.2)
@@ -33,7 +33,7 @@ def build_strategy(name: str, n_malicious: int) -> Strategy:
 
 
 def partitions(grid: Grid) -> dict[int, int]:
-    """Ask every node which partition it holds, for a table to read; strategies do not know."""
+    """Ask every node which partition it holds, for the README's table; strategies are not told."""
     queries = [Message(RecordDict(), node, "query") for node in grid.get_node_ids()]
     return {
         reply.metadata.src_node_id: int(reply.content["metrics"]["partition-id"])

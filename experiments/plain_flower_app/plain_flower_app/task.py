@@ -1,4 +1,4 @@
-"""The model, its data and its training: nothing here knows of a server."""
+"""The model, its data and its training, independent of any server."""
 
 from functools import cache
 
