@@ -137,7 +137,7 @@ class CelebASpec(DatasetSpec):
     minority: AnyMinoritySpec = AttributesSpec(by=["label", "Male"])
     target: str = "Blond_Hair"  # the attribute that is the label
     size: PositiveInt = 32  # pixels of a side
-    limit: PositiveInt | None = None  # read so many of each set, the first ones
+    limit: PositiveInt | None = None  # use only the first images, this many of each set
     function = staticmethod(sources.load_celeba)
 
 
@@ -148,7 +148,7 @@ class FairFaceSpec(DatasetSpec):
     minority: AnyMinoritySpec = AttributesSpec(by=["race"], groups=["Black"])
     target: Literal["gender", "age", "race"] = "gender"  # the column that is the label
     size: PositiveInt = 32  # pixels of a side
-    limit: PositiveInt | None = None  # read so many of each set, the first ones
+    limit: PositiveInt | None = None  # use only the first images, this many of each set
     function = staticmethod(sources.load_fairface)
 
 

@@ -136,4 +136,4 @@ class EvaluationSpec(Spec):
     split: Literal["test", "validation"] = "test"  # validation: for choosing settings
     n_validation: NonNegativeInt = 0  # training examples that nobody trains on
     n_final: PositiveInt | None = None  # last evaluations that final figures average; 5 by default
-    n_clients: NonNegativeInt = 1_000  # at most so many honest clients are judged one by one
+    n_clients: NonNegativeInt = 1_000  # judge at most this many honest clients one by one

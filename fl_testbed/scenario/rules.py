@@ -199,7 +199,7 @@ class KLossSpec(RuleSpec, AssumesMalicious):
 
 
 class FLTrustSpec(RuleSpec):
-    """FLTrust: trust a client as far as its update agrees with that of the server's root data."""
+    """FLTrust: trust a client as far as its update agrees with one from the server's root data."""
 
     kind: Literal["fltrust"]
     function = staticmethod(rules.fltrust)
@@ -287,7 +287,7 @@ class SignGuardSpec(RuleSpec):
 
 
 class RflbatSpec(RuleSpec):
-    """RFLBAT: drop outliers in two principal components, keep the cluster that is least alike."""
+    """RFLBAT: drop outliers in two principal components, keep the least similar cluster."""
 
     kind: Literal["rflbat"]
     first_limit: Annotated[float, Field(ge=1)] = 10.0

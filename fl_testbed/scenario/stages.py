@@ -47,7 +47,7 @@ class FilterStageSpec(StageSpec):
 
 
 class JTTStageSpec(LiftStageSpec):
-    """JTT: examples that a short training leaves uncertain count 1 + factor times."""
+    """JTT: examples that a short training leaves uncertain are counted 1 + factor times."""
 
     kind: Literal["jtt"]
     epochs: PositiveInt  # of the identification model

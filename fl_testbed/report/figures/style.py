@@ -27,7 +27,7 @@ TITLE_LINE = 0.16  # inches that each line below the first adds to a panel
 CHARACTER = 0.075  # inches of a legend's text, in the mean
 HANDLE = 0.65  # inches of a legend's line and the space around it
 LEGEND_LINE = 0.22  # inches
-LEAST_PANELS = 2  # a figure has the width of so many: legend and axis labels need it
+LEAST_PANELS = 2  # a figure is at least this many wide: legend and axis labels need it
 SIDE_BY_SIDE = 3  # panels in a row, at most
 FAINT = "#888888"
 """A grey that can be seen on white and on black."""
