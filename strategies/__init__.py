@@ -1,7 +1,8 @@
 """Everything that happens on the server, usable in any Flower app.
 
-``aggregation``, ``pre_aggregation`` and ``reweighting`` hold the pure rules, ``memory`` what they
-carry over rounds, and ``pipeline`` composes them. ``robust`` wraps the composition as a Flower
-strategy and ``observed`` watches any other; they and what they read replies with,
-``flower_arrays``, ``update_rows`` and ``reports``, are the only modules here that import Flower.
+``aggregation``, ``pre_aggregation`` and ``reweighting`` hold the pure rules, ``memory`` what these
+carry from round to round, and ``pipeline`` composes them into one server step. ``robust`` wraps
+that step as a Flower strategy, and ``observed`` watches any other Flower strategy. Only these two
+and the modules with which they read replies, ``flower_arrays``, ``update_rows`` and ``reports``,
+import Flower.
 """

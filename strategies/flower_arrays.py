@@ -14,21 +14,21 @@ R = TypeVar("R", ArrayRecord, MetricRecord)
 
 
 class ArrayView(Array):
-    """An Array around numbers in memory, serialised only if somebody asks for its bytes.
+    """An Array around numbers in memory, serialised only when its bytes are asked for.
 
-    Flower's own keeps the bytes of a .npy file. Workers and server often share memory, and
-    parsing them for every message would cost more than sending them.
+    Flower's own Array holds the bytes of a .npy file. Workers and server often share memory, and
+    parsing those bytes for every message would cost more than sending them.
 
     Args:
-        values: A tensor on a device is copied to the host only if somebody asks for it.
+        values: The numbers. A tensor on a device is copied to the host only when they are read.
     """
 
-    __qualname__ = Array.__qualname__  # what goes over a network is Flower's own
+    __qualname__ = Array.__qualname__  # the type name that Flower sends over a network
     _values: np.ndarray | torch.Tensor
 
     def __init__(self, values: np.ndarray | torch.Tensor) -> None:
         dtype = str(values.dtype).removeprefix("torch.")
-        # Past Flower's __setattr__, which watches every field that it serialises.
+        # Bypasses Flower's __setattr__, which watches every field that it serialises.
         self.__dict__.update(
             dtype=dtype, shape=tuple(values.shape), stype="numpy.ndarray", _values=values
         )
@@ -39,7 +39,7 @@ class ArrayView(Array):
         return Array.from_numpy_ndarray(values_of(self)).data
 
     def numpy(self) -> np.ndarray:
-        """Return a copy, as Flower's own does: whoever asks may write to it."""
+        """Return a copy, as Flower's own Array does, since the caller may write to it."""
         return np.array(values_of(self))
 
     def __reduce__(self) -> tuple[Callable[..., Array], tuple[np.ndarray]]:
@@ -47,22 +47,22 @@ class ArrayView(Array):
 
 
 def on_host(values: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Return values as a numpy array: a copy of those on a device."""
+    """Return values as a numpy array, copied to the host if they are on a device."""
     return values if isinstance(values, np.ndarray) else values.cpu().numpy()
 
 
 def values_of(array: Array) -> np.ndarray:
-    """Return an array's numbers, which nobody may change: of a view without a copy."""
+    """Return an array's numbers, which callers must not change: those of a view are not copied."""
     return on_host(array._values) if isinstance(array, ArrayView) else array.numpy()
 
 
 def view_of(values: np.ndarray) -> ArrayView:
-    """Return an Array around a numpy array: what pickles name, as the class has Flower's name."""
+    """Return an Array around a numpy array: pickles name this, as the class has Flower's name."""
     return ArrayView(values)
 
 
 def view(array: Array) -> Array:
-    """Return the same values without a copy, where the bytes are the plain .npy file they claim."""
+    """Return an array as a view, without a copy; unchanged if its bytes are no plain .npy file."""
     if isinstance(array, ArrayView) or array.stype != "numpy.ndarray":
         return array
     if not array.dtype.lstrip("<>=|").isalnum():
@@ -70,7 +70,7 @@ def view(array: Array) -> Array:
     try:
         dtype = np.dtype(array.dtype)
     except TypeError:
-        return array  # whoever reads it will say what is wrong
+        return array  # reading it will raise an error that says what is wrong
     offset = len(array.data) - prod(array.shape) * dtype.itemsize
     header = array.data[: max(offset, 0)]
     if not header.startswith(b"\x93NUMPY\x01\x00"):
@@ -92,7 +92,7 @@ def with_views(content: RecordDict) -> RecordDict:
     def viewed(record: ArrayRecord) -> ArrayRecord:
         if isinstance(record, FlatRecord) or all(isinstance(a, ArrayView) for a in record.values()):
             return record
-        views = ArrayRecord()  # which would copy arrays that it is made of
+        views = ArrayRecord()  # filled below, since its constructor would copy arrays
         for name, array in record.items():
             views[name] = view(array)
         return views
@@ -101,13 +101,13 @@ def with_views(content: RecordDict) -> RecordDict:
 
 
 def without_views(content: RecordDict) -> RecordDict:
-    """Return a record dict of Flower's own arrays, each of whose readers gets numbers of its own;
-    other records are the same objects."""
+    """Return a record dict of Flower's own arrays, which give every reader a fresh copy of the
+    numbers; other records are the same objects."""
     return _with_arrays(content, plain)
 
 
 def plain(record: ArrayRecord) -> ArrayRecord:
-    """Return a record of Flower's own arrays, with numbers of their own."""
+    """Return a record of Flower's own arrays, which hold copies of the numbers."""
     return ArrayRecord({name: Array(values_of(array)) for name, array in record.items()})
 
 
@@ -123,8 +123,8 @@ class UnusableReplyError(ValueError):
 def records_in(content: RecordDict, kind: type[R]) -> dict[str, R]:
     """Return a content's records of one kind by name.
 
-    Flower's own properties for this (``array_records``) make cycles that keep the content, arrays
-    and all, until Python looks for garbage.
+    Flower's own properties for this (``array_records``) create reference cycles that keep the
+    content, arrays included, until garbage is collected.
     """
     return {name: record for name, record in content.items() if isinstance(record, kind)}
 
@@ -142,7 +142,7 @@ def only_arrays(content: RecordDict) -> ArrayRecord:
 
 
 def batch_norm_statistics(names: Iterable[str]) -> frozenset[str]:
-    """Return those of a PyTorch model's arrays that BatchNorm keeps of its data, by their names."""
+    """Return those of a PyTorch model's array names under which BatchNorm keeps statistics."""
     kept = ("running_mean", "running_var", "num_batches_tracked")
     return frozenset(name for name in names if name.rpartition(".")[2] in kept)
 
@@ -158,7 +158,7 @@ class Piece(NamedTuple):
 class Layout:
     """Where each floating-point array of a record stands in the flat vector.
 
-    Integer arrays (a batch counter, say) are no parameters: they are kept from the global model.
+    Integer arrays (such as a batch counter) are not parameters: the global model's are kept.
     """
 
     names: tuple[str, ...]
@@ -182,7 +182,7 @@ class Layout:
 
     @property
     def is_flat(self) -> bool:
-        """Whether the flat vector holds all there is, in order: all arrays are float32."""
+        """Whether the vector is the whole record, in order: all float32, without buffers."""
         return set(self.dtypes) <= {"float32"} and not self.buffers
 
     @cached_property
@@ -192,7 +192,7 @@ class Layout:
 
     @property
     def n_parameters(self) -> int:
-        """Number of parameters d: what stands before the buffers."""
+        """Number of parameters d: the length of the vector before the buffers."""
         return max((place.stop for place in self.layers.values()), default=0)
 
     @property
@@ -214,18 +214,18 @@ class Layout:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        # A layout goes with every reply: what follows from its fields stays here.
+        # A layout goes with every reply: only its fields are sent, not what is cached from them.
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def flat_of(self, record: ArrayRecord) -> np.ndarray | torch.Tensor | None:
-        """Return the vector that a record's arrays lie in, if they do in this layout."""
+        """Return the vector that holds a record's arrays; None if it has none of this layout."""
         if not isinstance(record, FlatRecord):
             return None
-        own, flat = record._flat  # none if an array has been replaced
+        own, flat = record._flat  # both None if an array has been replaced
         return flat if own == self else None
 
     def parts(self, record: ArrayRecord) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield where parameters stand in the flat vector, and a record's values of them, flat.
+        """Yield, part by part, the place in the vector and the record's values for it, flat.
 
         Raises:
             UnusableReplyError: If the record's keys, shapes or types are not this layout's.
@@ -257,8 +257,8 @@ class Layout:
 
     @np.errstate(over="ignore", invalid="ignore")
     def flattened(self, record: ArrayRecord, out: np.ndarray | None = None) -> np.ndarray:
-        """Return a copy of a record's parameters, shape (d,), float32: in ``out``, if it is given.
-        What is beyond float32 is infinite.
+        """Return a copy of a record's parameters, shape (d,), float32, written into ``out`` if it
+        is given. Values beyond float32 become infinite.
 
         Raises:
             UnusableReplyError: If the record's keys, shapes or types are not this layout's.
@@ -272,7 +272,8 @@ class Layout:
         """Return a record with parameters from ``flat`` and integer arrays from ``others``.
 
         Args:
-            flat: Shape (d,); where it is on a device, so is what comes of it if nothing else does.
+            flat: Shape (d,). A tensor on a device stays there if :attr:`is_flat`, else goes to the
+                host.
             others: A record of this layout.
         """
         if isinstance(flat, torch.Tensor):
@@ -289,8 +290,8 @@ class Layout:
 
 
 def in_types_of(like: ArrayRecord, arrays: ArrayRecord) -> ArrayRecord:
-    """Return a model in the types that another has it in: numpy makes float64 of it in some of
-    Flower's strategies (FedAdam)."""
+    """Return a model cast to the types of another: some of Flower's strategies (FedAdam) return
+    float64."""
     if all(array.dtype == like[name].dtype for name, array in arrays.items()):
         return arrays
     return ArrayRecord(
@@ -348,7 +349,7 @@ def flat_record(layout: Layout, flat: np.ndarray | torch.Tensor) -> FlatRecord:
 
 
 def packed(state: Mapping[str, torch.Tensor], layout: Layout) -> ArrayRecord:
-    """Return a copy of a model's state, where it is, as a record in the layout's order of names."""
+    """Return a copy of a model's state as a record in the layout's order; on its device if flat."""
     if not layout.is_flat:
         return record_of({name: state[name].cpu().numpy().copy() for name in layout.names})
     flat = torch.empty(layout.size, device=next(iter(state.values())).device)

@@ -1,4 +1,4 @@
-"""What a server step says of the weights that clients had in it, from outside."""
+"""The weights that clients had in a server step, inferred from the updates and the step alone."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from strategies.aggregation.aggregate import dot_products
 from strategies.aggregation.distances import gram_in_float64
 from strategies.shapes import Float, Tensor
 
-RIDGE = 1e-12  # of the largest eigenvalue: equal updates, which nothing tells apart, share equally
+RIDGE = 1e-12  # of the largest eigenvalue: makes indistinguishable (equal) updates share equally
 
 
 class Inferred(NamedTuple):
@@ -20,17 +20,17 @@ class Inferred(NamedTuple):
     scale: float
     """The sum of the coefficients: 1 for an average, less where updates were clipped."""
     residual: float
-    """Length of what is not explained over the length of the step: 0 for a weighted sum of the
-    updates, 1 where they explain nothing of it. NaN where the server did not move."""
+    """Length of the unexplained part over that of the step: 0 if the step is a weighted sum of the
+    updates, 1 if they explain nothing of it. NaN where the server did not move."""
 
 
 def inferred_weights(updates: Float[Tensor, "n d"], step: Float[Tensor, " d"]) -> Inferred:
-    """Explain a server's step Δ by the updates u that came in: non-negative least squares.
+    """Explain a server's step Δ by the updates u that it was sent, by non-negative least squares.
 
     Minimises ‖Δ - Σ cᵢ uᵢ‖² over c >= 0. Where the step is a weighted sum of the updates and these
-    are linearly independent, as those of d >> n parameters are, c is exact. A rule that works by
-    coordinate (a median), or by a server optimiser, makes steps that are no such sum: the residual
-    says how far c is from the truth, and a large one that it should not be believed.
+    are linearly independent, as they are where d >> n, c is exact. A rule by coordinate (a median)
+    or a server optimiser takes steps that are no such sum: the residual says how much of the step c
+    leaves unexplained, and if it is large, c should not be believed.
 
     Args:
         updates: What the server was sent, local minus global parameters, finite.
@@ -51,7 +51,7 @@ def inferred_weights(updates: Float[Tensor, "n d"], step: Float[Tensor, " d"]) -
     root = values[known].sqrt()
     matrix = root[:, None] * vectors[:, known].T
     target = vectors[:, known].T @ pulls / root
-    from scipy.optimize import nnls  # half a second that every other command can do without
+    from scipy.optimize import nnls  # takes half a second, which other commands can do without
 
     coefficients = torch.from_numpy(nnls(matrix.numpy(), target.numpy())[0])
     total = coefficients.sum().item()

@@ -1,4 +1,4 @@
-"""What a rule or a reweighting carries over rounds, and how it remembers clients."""
+"""What a rule or a reweighting carries from round to round, and how it remembers clients."""
 
 from collections.abc import Iterable
 
@@ -9,17 +9,17 @@ from strategies.shapes import Bool, Float, Int, Tensor
 Memory = dict[str, Tensor]
 """Named tensors, so that any checkpoint can hold them."""
 NO_MEMORY: Memory = {}
-"""Of whatever carries nothing over; nobody writes into a memory that was returned."""
+"""The memory of a method that carries nothing over. A memory once returned is never modified."""
 
 
 def client_ids(node_ids: Iterable[int]) -> Int[Tensor, " n"]:
-    """Return node ids as torch holds them: SuperLink's are 64 bits without a sign."""
+    """Return node ids as torch holds them, signed; those of Flower's SuperLink are unsigned."""
     signed = [(node_id + 2**63) % 2**64 - 2**63 for node_id in node_ids]
     return torch.tensor(signed, dtype=torch.int64)
 
 
 def can_go_on(strategy: object) -> bool:
-    """Whether a strategy can say what it carries from round to round, and take it up again."""
+    """Whether a strategy can save what it carries from round to round, and restore it."""
     return hasattr(strategy, "state_dict") and hasattr(strategy, "load_state_dict")
 
 
@@ -32,9 +32,9 @@ def recall(
     dtype: torch.dtype = torch.float64,
     device: torch.device | None = None,
 ) -> Float[Tensor, "n *shape"]:
-    """Return what is remembered of each client; the default for those not yet met.
+    """Return what is remembered of each client, or the default for clients not yet seen.
 
-    On the device that is named, where it may well be already; by default beside the clients' ids.
+    The result is on the given device, by default on that of the clients' ids.
     """
     device = device or clients.device
     known = memory.get(f"{name}.clients", clients[:0]).to(clients.device)
@@ -51,9 +51,9 @@ def recall(
 def places(
     memory: Memory, name: str, clients: Int[Tensor, " n"]
 ) -> tuple[Int[Tensor, " n"], Bool[Tensor, " n"]]:
-    """Return in which row each client is remembered, and whether it is (any row if not).
+    """Return the row in which each client is remembered, and whether it is (any row if not).
 
-    Somebody must be remembered under the name.
+    At least one client must be remembered under the name.
     """
     known = memory[f"{name}.clients"].to(clients.device)
     at = torch.searchsorted(known, clients).clamp(max=len(known) - 1)
@@ -65,7 +65,7 @@ def remember(
 ) -> Memory:
     """Return the whole memory, with these clients' values replaced and all others kept.
 
-    What else is new in it goes over this: ``{**remember(...), "direction": new}``.
+    Other new entries are added to the result: ``{**remember(...), "direction": new}``.
     """
     if f"{name}.clients" in memory:
         known = memory[f"{name}.clients"].to(clients.device)

@@ -1,4 +1,4 @@
-"""Any Flower strategy, watched from outside: whom it heard, though it does not say."""
+"""Any Flower strategy, watched from outside to infer whom it heard."""
 
 import gc
 import logging
@@ -36,22 +36,22 @@ from strategies.update_rows import HostRows
 
 
 class Observed(Strategy):
-    """Passes everything on to another strategy, and keeps a ledger of what it made of it.
+    """Passes everything on to another strategy, and keeps a ledger of what that strategy did.
 
-    The other strategy runs unchanged: it gets the messages it would get, in the order of node ids,
-    and its result is the result. Weights are inferred from the updates and the step, see
+    The other strategy runs unchanged: it gets the messages that it would get anyway, in the order
+    of node ids, and its result is returned. Weights are inferred from the updates and the step, see
     :mod:`strategies.inferred_weights`; the round's residual says how well they explain it.
 
     Args:
         strategy: The strategy to watch.
         weight_by: The weights that clients would have without defence: equal ones (``clients``) or
-            by the number of examples they claim (``examples``), as Flower's own strategies have it.
-        leave_one_out: Whether to ask a copy of the strategy, for each client, what it would have
-            done without it: n more aggregations in a round.
+            by the number of examples they claim (``examples``), as in Flower's own strategies.
+        leave_one_out: Whether to aggregate again, in a copy of the strategy, without each client in
+            turn: n more aggregations in a round.
         seed: Seeds, for each round, the global generators that the strategy may draw from. By
             default they are left alone.
-        buffers: Names of the model's arrays that are no parameters, as :class:`RobustFedAvg` takes
-            them. The strategy gets them; who was heard is measured without.
+        buffers: Names of the model's arrays that are not parameters, as in :class:`RobustFedAvg`.
+            The strategy gets them; weights are inferred without them.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class Observed(Strategy):
     ) -> Iterable[Message]:
         """Let the strategy address clients; sort its messages by node id.
 
-        An exception in it is the round's outcome: nobody is asked, the ledger will say why.
+        If it raises, the round is skipped: nobody is addressed, and the ledger will say why.
         """
         self._arrays, self._unasked = arrays, ""
         if self._buffers is None:
             self._buffers = batch_norm_statistics(arrays)
         layout = Layout.of(arrays, self._buffers)
-        # Averaged by Flower's strategies, a batch counter comes back as floats: still no parameter.
+        # A batch counter that Flower's strategies average comes back as floats: still no parameter.
         self._buffers |= set(layout.names) - set(layout.pieces)
         self._layout = Layout.of(arrays, self._buffers)
         self._seed(server_round)
@@ -101,8 +101,8 @@ class Observed(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Let the strategy aggregate, and infer what it did.
 
-        An exception in it, or a result that is no such model, is the round's outcome: the model
-        stays as it is, the ledger says why.
+        If it raises, or returns something that is no such model, the model stays as it is and the
+        ledger says why.
         """
         ledger = self.ledger = RoundLedger(server_round)
         if self._unasked:
@@ -136,17 +136,17 @@ class Observed(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Pass it on."""
+        """Pass the call on."""
         return self.strategy.configure_evaluate(server_round, plain(arrays), config, grid)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Pass it on."""
+        """Pass the call on."""
         return self.strategy.aggregate_evaluate(server_round, replies)
 
     def summary(self) -> None:
-        """Log which strategy is watched, and let it tell of itself."""
+        """Log which strategy is watched, then that strategy's own summary."""
         LOG.info("\t├──> Observed: %s", type(self.strategy).__name__)
         self.strategy.summary()
 
@@ -155,12 +155,12 @@ class Observed(Strategy):
         return False
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what the strategy carries from round to round, if it can say so."""
+        """Return what the strategy carries from round to round; empty if it cannot save that."""
         strategy: Any = self.strategy
         return strategy.state_dict() if can_go_on(strategy) else {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         strategy: Any = self.strategy
         if not can_go_on(strategy):
             name = type(strategy).__name__
@@ -170,8 +170,8 @@ class Observed(Strategy):
         strategy.load_state_dict(state)
 
     def _described(self, fault: Exception) -> str:
-        """Say what an exception in the strategy was, and in which line."""
-        # By its module's name, not its file: of a class that was sent by value there is no module.
+        """Describe an exception that the strategy raised, and in which line."""
+        # By module name, not file: for a class that was sent by value no module can be looked up.
         module = type(self.strategy).__module__
         lines = [
             f" ({Path(frame.f_code.co_filename).name}:{line})"
@@ -183,8 +183,8 @@ class Observed(Strategy):
     def _read(
         self, answers: list[Message], ledger: RoundLedger
     ) -> tuple[np.ndarray, Tensor, list[ClientEntry]]:
-        """Copy the updates, which a strategy may write into; return the global parameters, the
-        matrix, and the entry of each of its rows."""
+        """Copy the updates, since a strategy may overwrite them; return the global parameters, the
+        matrix of updates, and the ledger entry of each of its rows."""
         layout = self._layout
         start = layout.flattened(self._arrays)
         entries = {client: ClientEntry(client, NO_REPLY) for client in self._asked}
@@ -222,7 +222,7 @@ class Observed(Strategy):
         inferred = inferred_weights(updates, step)
         ledger.residual = inferred.residual
         if math.isnan(inferred.residual) and not step.isfinite().all():
-            return  # nobody can say
+            return  # weights cannot be inferred
         pulls = inferred.weights * dot_products(updates, step)
         total = pulls.sum().item()
         for entry, weight, pull in zip(
@@ -243,7 +243,7 @@ class Observed(Strategy):
                 arrays, _ = deepcopy(self.strategy).aggregate_train(server_round, others)
                 if arrays is not None:
                     steps[left_out.metadata.src_node_id] = self._step(arrays, start)
-            except Exception:  # it may need as many: then nobody can say
+            except Exception:  # it may need all of them: then the influence is unknown
                 continue
         return steps
 
@@ -268,7 +268,7 @@ def _distance(step: Tensor, other: Tensor) -> float:
 
 
 def _copied(replies: list[Message]) -> list[Message]:
-    """Return the replies with arrays of their own, which a strategy may take apart."""
+    """Return the replies with copies of their arrays, which a strategy may modify."""
     copies = [copy(reply) for reply in replies]
     for reply in copies:
         if reply.has_content():
@@ -278,8 +278,8 @@ def _copied(replies: list[Message]) -> list[Message]:
 
 @contextmanager
 def _warnings_noted() -> Iterator[list[str]]:
-    """Note warnings in Flower's log, shown there or not: its strategies say in no other way why
-    they return no model."""
+    """Note warnings in Flower's log, even those not shown: only they tell why one of Flower's
+    strategies returned no model."""
     noted: list[str] = []
     level = LOG.level
 
@@ -301,10 +301,10 @@ def _warnings_noted() -> Iterator[list[str]]:
 def _older_objects_spared() -> Iterator[None]:
     """Let garbage collections look at new objects alone.
 
-    Flower's strategies collect garbage at every reply that they read; among all that torch has
-    imported that takes a quarter of a second.
+    Flower's strategies collect garbage at every reply that they read, which takes a quarter of a
+    second among all the objects that torch has imported.
     """
-    if gc.get_freeze_count():  # somebody else's, which only they may undo
+    if gc.get_freeze_count():  # frozen by other code, which alone may undo it
         yield
         return
     gc.freeze()

@@ -17,25 +17,27 @@ Removing = Literal["standard", "ideal", "worst_case", "shielded"]
 
 @dataclass(frozen=True)
 class Oracle:
-    """The truth about clients, and what is corrected by it."""
+    """The truth about clients, and which decisions it corrects."""
 
     minority: Collection[int]
     """Ids of the honest minority's clients."""
     attackers: Collection[int]
-    """Ids of the attackers; whoever is neither is of the majority."""
+    """Ids of the attackers; all other clients are the majority's."""
     lifting: Lifting = "standard"
-    """Who is lifted: whom the method lifts; the minority alone (ideal); attackers alone."""
+    """Who is lifted: those whom the method lifts (standard), the minority alone (ideal), or
+    attackers alone (worst case)."""
     removing: Removing = "standard"
-    """Who is removed: whom the rule removes; attackers alone (ideal); the minority alone (worst
-    case). Shielded: the rule judges all but the minority, which is heard in full."""
+    """Who is removed: those whom the rule removes (standard), attackers alone (ideal), or the
+    minority alone (worst case). Shielded: the rule judges all but the minority, which is heard in
+    full."""
 
     def corrected(self, lift: Lift, clients: Int[Tensor, " n"], prior: Float[Tensor, " n"]) -> Lift:
         """Return a lift of the true minority alone, or of attackers alone.
 
-        A method that flags lifts all of them by its factor. Otherwise they keep the ratio of lifted
-        weight to prior that the method gave them, and everybody else gets the majority's. Where it
-        left neither of these any weight, all keep their prior. Of a method that brings updates to
-        one length it is their weights after that.
+        If the method flags clients, all those to be lifted get its factor. Otherwise they keep the
+        ratio of lifted weight to prior that the method gave them, and everybody else gets the
+        majority's ratio. Where that leaves nobody any weight, all keep their prior. For a method
+        that rescales updates to one length, these are the weights after rescaling.
         """
         if self.lifting == "standard":
             return lift
@@ -66,15 +68,16 @@ class Oracle:
         rule: Callable[[Bool[Tensor, " n"]], Aggregate],
         scales: Float[Tensor, " n"] | None = None,
     ) -> Aggregate:
-        """Return what the server does with a round.
+        """Return the server's aggregate of a round, with the corrections of ``removing``.
 
         Args:
             updates: One row per client, shape (n, d).
             clients: Their ids, shape (n,).
             prior: Their weights before the rule has its say, shape (n,), sum 1.
-            rule: What the rule makes of the marked rows alone.
-            scales: By what a lift multiplied the rows before. It counts only where the rule's
-                weights are of directions: the minority's then are of the updates before the lift.
+            rule: Applies the rule to the marked rows alone.
+            scales: The factors by which a lift has multiplied the rows. They count only where the
+                rule's weights are of directions: the minority's weights then refer to the updates
+                before the lift.
         """
         minority, attackers = among(clients, self.minority), among(clients, self.attackers)
         if self.removing in ("ideal", "worst_case"):
@@ -89,7 +92,7 @@ class Oracle:
         multipliers, suspicion = share * heard.weights, torch.full_like(prior, torch.nan)
         by = scales if rest.of_directions and scales is not None else torch.ones_like(multipliers)
         weights = multipliers * by
-        # What the rule makes smaller counts for less beside the minority's.
+        # Rows that the rule shrinks count for less beside the minority's.
         total = (multiplied * by[~minority]).sum()
         weights[~minority] = (1 - share) * total * rest.weights.to(weights)
         multipliers[~minority] = (1 - share) * multiplied.to(weights)

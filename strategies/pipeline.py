@@ -30,35 +30,35 @@ class RoundFacts:
     prior: Float[Tensor, " n"]
     """Each client's weight before anything else, sum 1."""
     losses: Float[Tensor, " n"]
-    """Mean loss of the received model on each client's data, as it reports, or of each client's
-    updated model on the server's, as the server measures; NaN where nobody asked for it."""
+    """Mean loss of the received model on each client's data, as the client reports it, or of each
+    client's updated model on the server's data, as the server measures it; NaN where not needed."""
     confidences: Float[Tensor, " n"]
     """The mean probability that the same model gives the labels of the same data."""
     received: Callable[[], Float[Tensor, " d"]]
-    """The global parameters that clients received, where the updates are; a rule that names
-    ``received`` gets the result."""
+    """Returns the global parameters that clients received, on the updates' device; a rule that
+    names ``received`` gets the result."""
     layers: Mapping[str, slice]
     """Where each array of parameters stands in a row, by its name in the model."""
     reference: Callable[[], Float[Tensor, " d"]]
-    """The update that the server makes by training the received model on its own data; a rule that
-    names ``reference`` gets the result."""
+    """Returns the update that the server makes by training the received model on its own data; a
+    rule that names ``reference`` gets the result."""
     evaluate: Callable[[Float[Tensor, " d"]], tuple[float, float]]
-    """Error rate and mean loss, on the server's validation set, of the model that an update would
-    give."""
+    """Returns the error rate and mean loss, on the server's validation set, of the model that an
+    update would give."""
     respond: Callable[[Float[Tensor, " d"], int], Float[Tensor, "m classes"]]
-    """Outputs (logits), where the updates are, of the model that an update would give on so many
-    random inputs: the same inputs in every call of a round."""
+    """Returns the outputs (logits), on the updates' device, of the model that an update would give,
+    for a given number of random inputs: the same inputs in every call of a round."""
     represent: Callable[[Float[Tensor, " d"]], Float[Tensor, "m width"]]
-    """What the output layer is given, where the updates are, in the model that an update would give
-    on the server's own data."""
+    """Returns the inputs of the output layer, on the updates' device, in the model that an update
+    would give, for the server's own data."""
     rng: np.random.Generator
     """The round's random numbers: the reweighting draws first, then pre-aggregations, in their
     order, then the rule."""
 
     @classmethod
     def of_equals(cls, n: int, rng: np.random.Generator, **known: Any) -> "RoundFacts":
-        """Return a round of n equal clients of which no more is known: what they would report is
-        NaN, and what is asked of the server raises."""
+        """Return a round of n equal clients about which no more is known: their reports are NaN,
+        and asking the server for a fact raises."""
         unknown = {
             "round_": 1,
             "clients": torch.arange(n),
@@ -83,8 +83,8 @@ class ServerStep(NamedTuple):
     result: Aggregate
     contribution: Float[Tensor, " n"]
     """Each client's share of the pull along the update: wᵢ⟨uᵢ, Δ⟩ / Σⱼ wⱼ⟨uⱼ, Δ⟩. NaN where that
-    sum is not positive: where nothing moves, and where the update is more than the updates' sum
-    and what else is in it (a centre that is carried over, turned signs, noise) outweighs them."""
+    sum is not positive: where nothing moves, or where other parts of the update (a centre carried
+    over, flipped signs, noise) outweigh what comes from the clients."""
     memory: Memory
     restart: bool
     lift: Float[Tensor, " n"]
@@ -96,19 +96,19 @@ class Pipeline:
 
     ``filter_then_lift``: the rule judges the plain updates, and averages those it keeps by the
     lifted weights. ``lift_then_filter``: each update is scaled by n · lift, then the rule judges.
-    Pre-aggregations come right before the rule; what it says of their rows is pulled back to
+    Pre-aggregations come right before the rule, whose results for their rows are pulled back to
     clients.
 
     Args:
         aggregate: The rule, with its own parameters bound.
         reweight: The reweighting, with its own parameters bound; none by default.
-        order: Which of the two comes first.
+        order: Which comes first, the rule (filter) or the reweighting (lift).
         pre_aggregate: Pre-aggregations in their order, with their own parameters bound.
         oracle: Corrects the reweighting or the rule by the truth about clients, for comparison.
 
     Raises:
-        TypeError: If one of them needs a parameter that is neither bound nor a fact of a round, or
-            if pre-aggregations would hide from a rule the clients that it remembers.
+        TypeError: If one of these functions needs a parameter that is neither bound nor a fact of a
+            round, or if pre-aggregations would mix the clients that a rule remembers.
     """
 
     AGGREGATE_FACTS = frozenset(field.name for field in fields(RoundFacts)) | {"memory"}
@@ -149,19 +149,19 @@ class Pipeline:
 
     @property
     def needs_losses(self) -> bool:
-        """Whether anybody asks how well a model does on each client's data."""
+        """Whether the rule or the reweighting needs clients' losses, alone or with confidences."""
         asked = self._aggregate_asks | self._reweight_asks
         return "losses" in asked or self.needs_confidences
 
     @property
     def needs_confidences(self) -> bool:
-        """Whether somebody asks for the probabilities of labels."""
+        """Whether the rule or the reweighting needs clients' confidences."""
         return "confidences" in self._aggregate_asks | self._reweight_asks
 
     @property
     def row_by_row(self) -> RowByRow | None:
-        """What becomes of a row where the step is a mean of scaled rows, which can be summed as
-        they come; None where it needs all rows at once."""
+        """How each row is scaled, where the step is a mean of scaled rows that can be summed as
+        they come; None where the step needs all rows at once."""
         of_bound = traits_of(self.aggregate).row_by_row
         corrected = self.oracle.removing != "standard"
         if of_bound is None or self.reweight is not None or self.pre_aggregate or corrected:
@@ -170,20 +170,21 @@ class Pipeline:
 
     @property
     def n_copies(self) -> int:
-        """How many matrices as large as that of the updates there are beside it, at most: rows that
-        a pre-aggregation mixes, or that are judged without those that are shielded, and what a
-        rule remembers of each client, before the round and after it."""
+        """The most matrices of the updates' size that there are beside it: rows mixed by a
+        pre-aggregation, the rows left to judge without the shielded ones, and what a rule remembers
+        of each client, before and after the round."""
         mixes = any("out" not in asks for asks in self._pre_aggregate_asks)
         return mixes + (self.oracle.removing == "shielded") + 2 * self.remembers_updates
 
     @property
     def remembers_updates(self) -> bool:
-        """Whether the rule may remember a row as long as an update of each client."""
+        """Whether the rule may remember, for each client, a row as long as an update."""
         return {"clients", "memory"} <= self._aggregate_asks
 
     @property
     def compares_pairs(self) -> bool:
-        """Whether a step works on a figure for every pair of clients, as a mixing matrix is."""
+        """Whether some part of the step holds (n, n) figures, one per pair of clients, as in a
+        mixing matrix."""
         methods = (self.aggregate, self.reweight)
         return bool(self.pre_aggregate) or any(traits_of(m).compares_pairs for m in methods)
 
@@ -210,7 +211,7 @@ class Pipeline:
         if self.reweight is not None:
             known["updates"] = updates
             lift = self.reweight(**{name: known[name] for name in self._reweight_asks})
-            home = facts.prior.device  # whoever looks at updates may answer where these are
+            home = facts.prior.device  # a method that reads updates may answer on their device
             lengths = None if lift.lengths is None else lift.lengths.to(home)
             lift = lift._replace(weights=lift.weights.to(home), lengths=lengths)
             lift = self.oracle.corrected(lift, facts.clients, facts.prior)
@@ -243,7 +244,7 @@ class Pipeline:
         total = pulls.sum()
         contribution = pulls / total if total > 0 else torch.full_like(pulls, torch.nan)
         if scales is not None and not result.of_directions:
-            # The ledger speaks of the updates that clients sent.
+            # The ledger's weights are those of the updates as clients sent them.
             result = result._replace(weights=normalised(result.weights * scales))
         result = result._replace(update=result.update * step)
         # A restart begins the training again, and the rule with it.
@@ -260,10 +261,10 @@ class Pipeline:
     ) -> Aggregate:
         """Run the pre-aggregations and the rule on the chosen rows alone.
 
-        Where there is ``clipped``, rows may be overwritten, and it tells by which factors;
-        ``scales``, where a lift came first, by what it multiplied them.
+        If ``clipped`` is given, rows may be overwritten, and it takes the factors by which they are
+        clipped; ``scales`` are the factors of a lift that came first.
         """
-        if not chosen.any():  # nobody to judge: the rule remembers what it did
+        if not chosen.any():  # nobody to judge: the rule's memory stays as it is
             nobody = updates.new_empty(0)
             return Aggregate(torch.zeros_like(updates[0]), nobody, nobody, known["memory"])
         if not chosen.all():
@@ -323,7 +324,7 @@ def asked_facts(rule: Callable[..., Any], facts: Iterable[str], skip: int) -> fr
 
 
 def described(method: Callable[..., Any]) -> str:
-    """Return a method's name and what is bound to it: ``multi_krum(n_malicious=2)``."""
+    """Return a method's name and its bound parameters: ``multi_krum(n_malicious=2)``."""
     bound = getattr(method, "keywords", {}).items()
     return f"{_name(method)}({', '.join(f'{name}={value!r}' for name, value in bound)})"
 

@@ -27,7 +27,7 @@ class Purpose(IntEnum):
 
 
 def generator(seed: int, purpose: Purpose, *where: int) -> np.random.Generator:
-    """Return the stream of one purpose at one place. To numpy no place and place 0 are the same.
+    """Return the stream of one purpose at one place. numpy treats no place and place 0 alike.
 
     Args:
         seed: The scenario's seed, >= 0.

@@ -1,4 +1,4 @@
-"""Numbers that clients report, which may be anything."""
+"""Reading the numbers that clients report, which may be anything."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -35,7 +35,7 @@ def claimed_examples(metrics: MetricRecord, key: str) -> int:
 
 
 def alike(reports: Sequence[RecordDict], weight: str) -> list[int]:
-    """Return the places of the reports of the form that most have."""
+    """Return the places of the reports that have the most common form."""
     by_form: dict[Hashable, list[int]] = {}
     for place, report in enumerate(reports):
         form = _form_of(report, weight)
@@ -45,7 +45,7 @@ def alike(reports: Sequence[RecordDict], weight: str) -> list[int]:
 
 
 def _form_of(content: RecordDict, weight: str) -> Hashable:
-    """Return which numbers, and how many of each, a client reports; None if they are of no use."""
+    """Return which numbers, and how many of each, a client reports; None if they cannot be used."""
     records = records_in(content, MetricRecord)
     if len(records) != 1:
         return None

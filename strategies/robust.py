@@ -39,56 +39,57 @@ from strategies.server_optimizers import OPTIMIZER_FACTS, ServerOptimizer
 from strategies.shapes import CPU, Tensor
 from strategies.update_rows import DeviceRows, HostRows, UpdateRows
 
-MEMORY, OPTIMIZER_MEMORY = "memory/", "optimizer/"  # what names in a checkpoint begin with
+MEMORY, OPTIMIZER_MEMORY = "memory/", "optimizer/"  # prefixes of names in a checkpoint
 
 
 class RobustFedAvg(FedAvg):
     """FedAvg whose server step is ``global + pipeline(client updates)``.
 
     One strategy serves every rule and reweighting, because they are arguments. Every reply is
-    checked by itself: a client that fails, or sends what cannot be used, is recorded in the ledger
-    and left out, and never ends the run. Rows stand in the order of the clients' node ids. It
-    computes in float32, and returns arrays of the types that the model has.
+    checked by itself: a client that fails, or sends an unusable reply, is recorded in the ledger
+    and left out, and never ends the run. Rows stand in the order of the clients' node ids. The
+    strategy computes in float32, and returns arrays of the model's own types.
 
     Args:
         aggregate: An aggregation rule with its parameters bound, such as
             ``partial(krum, n_malicious=2)``.
         reweight: A reweighting with its parameters bound; none by default.
-        order: Which of the two comes first, see :class:`strategies.pipeline.Pipeline`.
+        order: Whether rule or reweighting comes first, see :class:`strategies.pipeline.Pipeline`.
         pre_aggregate: Pre-aggregations, in their order, with their parameters bound.
         optimize: A server optimizer with its parameters bound, such as ``partial(adam, lr=0.01)``;
-            by default the model moves by the round's update. Where nobody has any weight it is not
-            asked, and the model stays as it is.
-        n_examples: Tells how many examples a client (by node id) holds. By default the client's own
-            ``num-examples`` is believed, which an attacker can exaggerate.
+            by default the model moves by the round's update. Where nobody has any weight, the
+            optimizer is not called and the model stays as it is.
+        n_examples: Returns how many examples a client, given by node id, holds. By default the
+            client's own ``num-examples`` is believed, which an attacker can exaggerate.
         weight_by: ``clients`` gives every client the same prior weight, ``examples`` weights them
             by their number of examples.
         server_update: Trains the given arrays on the server's own data in the given round and
             returns the result; needed by rules that name ``reference``.
         oracle: Corrects the reweighting or the rule by the truth about clients, for comparison.
-        losses: What a reweighting or a rule believes: ``reported`` by each client, of the received
-            model on its own data, or ``measured`` by the server, of each client's updated model on
-            its validation set.
+        losses: Which losses the reweighting and the rule use: ``reported`` by each client, of the
+            received model on its own data, or ``measured`` by the server, of each client's updated
+            model on the server's validation set.
         server_evaluate: Returns the error rate, the mean loss and the mean probability of the label
             of the given arrays on the server's own validation set; needed by rules that name
             ``evaluate`` and for measured losses.
-        server_respond: Returns the outputs (logits) of the given arrays on so many random inputs,
-            the same ones for all calls of the given round; needed by rules that name ``respond``.
-        server_represent: Returns what the output layer of the given arrays is given on the server's
-            own data; needed by rules that name ``represent``.
-        seed: Seed of rules and pre-aggregations that draw random numbers: those of a round depend
-            on it and on the round alone.
-        device: Where the matrix of updates is, and the server step computes. Replies of clients in
-            this process that trained on that device never travel through the host.
+        server_respond: Returns the outputs (logits) of the given arrays on the given number of
+            random inputs, the same ones for all calls of the given round; needed by rules that name
+            ``respond``.
+        server_represent: Returns the inputs of the output layer, in the model of the given arrays,
+            for the server's own data; needed by rules that name ``represent``.
+        seed: Seed of the random numbers of the server step: those of a round depend on the seed and
+            the round alone.
+        device: Where the matrix of updates is kept and the server step is computed. Replies of
+            clients in this process that trained on that device never travel through the host.
         on_too_few: What to do when fewer usable replies come than the rule's bound needs:
             ``skip_round`` keeps the model as it is, ``stop`` raises.
         keep_mib: A mean of more updates than this, in MiB on a CPU, adds them up as they come and
-            keeps none: then nobody's contribution is known.
-        buffers: Names of the model's arrays that are statistics and no parameters; by default those
-            that PyTorch's BatchNorm keeps, by their names. No rule sees them: they are averaged by
-            the weights that the rule gives.
-        averages_metrics: Whether to average, as FedAvg does, what clients report of their training:
-            whoever reads the ledger need not wait for it.
+            keeps none: contributions are then unknown.
+        buffers: Names of the model's arrays that are statistics, not parameters; by default those
+            that PyTorch's BatchNorm keeps, recognised by name. No rule sees them: they are averaged
+            by the rule's weights.
+        averages_metrics: Whether to average, as FedAvg does, the metrics that clients report of
+            their training; a caller that reads the ledger can save this time.
         fedavg: Arguments of Flower's FedAvg (sampling, record keys, how to average metrics).
     """
 
@@ -226,8 +227,8 @@ class RobustFedAvg(FedAvg):
         return self._layout.read_flat(target, self._arrays), self._metrics(ledger, reports)
 
     def _optimized(self, update: Tensor, ledger: RoundLedger) -> Tensor:
-        """Return by how much the model moves: what the server optimizer makes of the update."""
-        if not any(entry.weight > 0 for entry in ledger.clients):  # of who failed it is NaN
+        """Return the move of the model: what the server optimizer makes of the update."""
+        if not any(entry.weight > 0 for entry in ledger.clients):  # NaN for clients that failed
             ledger.skip("rule and lift leave nobody any weight")
             return update
         if self.optimize is None:
@@ -240,10 +241,10 @@ class RobustFedAvg(FedAvg):
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Average what clients report, as Flower does, which would raise if they did not all report
-        the same: whoever differs in form from most, or sends no finite numbers, is left out."""
+        """Average what clients report, by Flower's own method, which raises unless all reports have
+        one form: those that differ from the most common form, or are not finite, are left out."""
         replies = list(replies)
-        failed = [reply for reply in replies if reply.has_error()]  # Flower tells of them
+        failed = [reply for reply in replies if reply.has_error()]  # Flower logs them
         answers = [reply for reply in replies if not reply.has_error()]
         places = self._averaged([reply.content for reply in answers], "aggregate_evaluate")
         return super().aggregate_evaluate(server_round, [answers[i] for i in places] + failed)
@@ -267,7 +268,7 @@ class RobustFedAvg(FedAvg):
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         self.memory, self._optimizer_memory = (
             {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             for prefix in (MEMORY, OPTIMIZER_MEMORY)
@@ -278,7 +279,7 @@ class RobustFedAvg(FedAvg):
         self, replies: Iterable[Message], start: np.ndarray, ledger: RoundLedger
     ) -> dict[int, RecordDict]:
         """Check each reply and write its update into its row, or add it to the running sum; return
-        what is to be averaged of replies, by the client's place."""
+        the metrics to average, by the client's place in the round."""
         n, d = len(self._sampled), len(start)
         rule = self.pipeline.row_by_row if self.keeps_running_sum(n, d) else None
         self._sum = None if rule is None else RunningSum(d, rule)
@@ -318,8 +319,8 @@ class RobustFedAvg(FedAvg):
         return reports
 
     def _read(self, reply: Message, row: int, entry: ClientEntry, rows: UpdateRows) -> MetricRecord:
-        """Write the update into a row, and what the client claims into the ledger; return what it
-        reports."""
+        """Write the update into a row and the client's claims into the ledger; return its
+        metrics."""
         metrics = metrics_in(reply.content)
         entry.n_examples = (
             self.n_examples(entry.client)
@@ -333,7 +334,7 @@ class RobustFedAvg(FedAvg):
     def _check_updates(
         self, start: np.ndarray, rows: UpdateRows, read: dict[int, tuple[ClientEntry, MetricRecord]]
     ) -> None:
-        """Check updates that stand in their rows, and what is believed of their clients' losses."""
+        """Check the updates in their rows, and note their clients' losses if they are needed."""
         norms = rows.norms()
         for row, (entry, metrics) in read.items():
             with _told(entry):
@@ -346,7 +347,7 @@ class RobustFedAvg(FedAvg):
     def _believe(
         self, start: np.ndarray, row: int, entry: ClientEntry, metrics: MetricRecord
     ) -> None:
-        """Note a client's loss and confidence, as it reports them or as the server measures."""
+        """Note a client's loss and confidence, reported by it or measured by the server."""
         if self.losses == "measured":
             model = self._layout.read_flat(start + self._matrix[row].cpu().numpy(), self._arrays)
             _, loss, confidence = self._server["evaluate"](model)
@@ -391,14 +392,14 @@ class RobustFedAvg(FedAvg):
             represent=lambda update: self._server["represent"](model_of(update)).to(self.device),
             rng=generator(self.seed, Purpose.AGGREGATION, ledger.round_),
         )
-        memory = {  # what the rule remembers belongs beside the updates, a lift's on the host
+        memory = {  # a rule's memory belongs on the updates' device, a lift's on the host
             name: value.to(self.device if name.startswith(Pipeline.RULE_MEMORY) else CPU)
             for name, value in self.memory.items()
         }
         return self.pipeline(self._matrix[: len(usable), :d], facts, memory, overwrite=True)
 
     def _lasting(self, kept: Tensor) -> Tensor:
-        """Return what a rule keeps; a copy if it lies in the matrix, which the next round fills."""
+        """Return a tensor to keep, copied if it lies in the matrix, which the next round fills."""
         matrix = self._matrix.untyped_storage()
         return kept.clone() if kept.untyped_storage().data_ptr() == matrix.data_ptr() else kept
 
@@ -426,7 +427,7 @@ class RobustFedAvg(FedAvg):
         return update[: self._layout.n_parameters].to(self.device)
 
     def _averaged(self, contents: list[RecordDict], where: str) -> list[int]:
-        """Return the places of what can be averaged, and log how many more there are."""
+        """Return the places of those that can be averaged, and log how many cannot."""
         places = alike(contents, self.weighted_by_key)
         if n_odd := len(contents) - len(places):
             LOG.warning(
@@ -450,7 +451,7 @@ class RobustFedAvg(FedAvg):
 
 
 def _moved(start: np.ndarray, update: Tensor) -> np.ndarray:
-    """Return what stands at the start, its parameters moved by an update."""
+    """Return a copy of the start, whose parameters are moved by an update."""
     target = start.copy()
     target[: len(update)] += update.cpu().numpy()
     return target
@@ -458,7 +459,7 @@ def _moved(start: np.ndarray, update: Tensor) -> np.ndarray:
 
 @contextmanager
 def _told(entry: ClientEntry) -> Iterator[None]:
-    """Say in a client's entry whether its reply can be used, as far as is known."""
+    """Note in a client's entry whether its reply can be used, as far as is known."""
     try:
         yield
         entry.status = OK

@@ -1,4 +1,4 @@
-"""A weighted mean of updates that come one by one, without keeping them; when there is one."""
+"""A weighted mean of updates that come one by one, without keeping them, and when it is used."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from strategies.aggregation.traits import RowByRow
 from strategies.pipeline import Pipeline
 from strategies.shapes import CPU
 
-KEEP_MIB = 256.0  # more of updates is not kept where a running sum will do
+KEEP_MIB = 256.0  # a larger matrix of updates is not kept where a running sum will do
 BLOCK = 2**16  # entries whose float64 copy stays in a core's cache
 
 
@@ -29,8 +29,8 @@ def server_bytes(
     device: torch.device = CPU,
     keep_mib: float = KEEP_MIB,
 ) -> int:
-    """Return what the server keeps of a round: the matrix of updates, its copies and what compares
-    clients, or a running sum."""
+    """Return the bytes that the server keeps in a round: the matrix of updates, its copies and the
+    matrices that compare pairs of clients, or a running sum."""
     if takes_running_sum(pipeline, n_clients, n_parameters, device, keep_mib):
         return (8 + 8 + 4) * n_parameters
     pairs = 5 * 8 * n_clients**2 if pipeline.compares_pairs else 0
@@ -92,7 +92,7 @@ class RunningSum:
         update, raw_weight, norm = item
         scale = self._rule.scale(norm)
         if raw_weight > 0 and not self._any_weight:
-            self._total.zero_()  # until here, where nobody had any weight, all counted equally
+            self._total.zero_()  # so far all counted equally, since nobody had any weight
             self._any_weight = True
         factor = raw_weight * scale if self._any_weight else scale
         for total, block in zip(self._total.split(BLOCK), update.split(BLOCK), strict=True):

@@ -1,4 +1,4 @@
-"""Server optimizers: how far the server moves along a round's update, by those of past rounds."""
+"""Server optimizers: how far the server moves along a round's update, given past ones."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,14 +15,15 @@ class Move(NamedTuple):
     update: Float[Tensor, " d"]
     """What it adds to the global model, in parameter units."""
     memory: Memory = NO_MEMORY
-    """What the optimizer wants to be given back in the next round."""
+    """State that the optimizer is given back in the next round."""
 
 
 ServerOptimizer = Callable[..., Move]
-"""An optimizer with its parameters bound, of the round's combined update and its own memory."""
+"""An optimizer with its parameters bound, called with the round's combined update and the facts
+that it names."""
 
 OPTIMIZER_FACTS = frozenset({"memory", "round_"})
-"""What a server optimizer is handed where it names it, beside the round's update."""
+"""The facts that a server optimizer can name as parameters, beside the round's update."""
 
 
 def sgd(
@@ -31,10 +32,10 @@ def sgd(
     """Move along the sum of all updates so far, in which older ones count for less (FedAvgM).
 
     Args:
-        update: What the rule made of the round, shape (d,).
+        update: The round's combined update, shape (d,).
         memory: ``velocity``, that sum.
-        lr: What the sum is multiplied by.
-        momentum: What is left of the sum from round to round.
+        lr: The factor on the sum.
+        momentum: The share of the sum that is kept from round to round.
 
     Returns:
         update: lr · velocity. With lr 1 and without momentum the update itself.
@@ -47,8 +48,8 @@ def sgd(
         None can arise.
 
     Variants:
-        The momentum is plain, as the paper writes it and Flower's FedAvgM has it; the paper's
-        experiments take Nesterov's, with lr 1.
+        The momentum is plain, as in the paper's formula and Flower's FedAvgM; the paper's
+        experiments use Nesterov's, with lr 1.
 
     References:
         Hsu et al., Measuring the Effects of Non-Identical Data Distribution for Federated Visual
@@ -67,13 +68,13 @@ def adagrad(
     beta_1: float = 0.0,
     tau: float = 1e-3,
 ) -> Move:
-    """Move a parameter the less, the larger its updates were so far (FedAdagrad).
+    """Move a parameter the less, the larger its updates have been so far (FedAdagrad).
 
     Args:
-        update: What the rule made of the round, shape (d,).
+        update: The round's combined update, shape (d,).
         memory: ``mean`` and ``squares``, shape (d,) each.
         lr: η, how far a parameter moves.
-        beta_1: What is left of the mean of updates from round to round.
+        beta_1: The share of the mean of updates that is kept from round to round.
         tau: τ, the adaptivity: the smaller it is, the more alike are the steps of all parameters.
 
     Returns:
@@ -87,7 +88,7 @@ def adagrad(
         None can arise.
 
     Variants:
-        Squares begin at τ², as the paper has it; at 0 in Flower's.
+        Squares begin at τ², as in the paper; in Flower at 0.
 
     References:
         Reddi et al., Adaptive Federated Optimization, ICLR 2021.
@@ -103,14 +104,14 @@ def adam(
     beta_2: float = 0.99,
     tau: float = 1e-3,
 ) -> Move:
-    """Move a parameter the less, the larger its last updates were (FedAdam).
+    """Move a parameter the less, the larger its recent updates were (FedAdam).
 
     Args:
-        update: What the rule made of the round, shape (d,).
+        update: The round's combined update, shape (d,).
         memory: ``mean`` and ``squares``, shape (d,) each.
         lr: η, how far a parameter moves.
-        beta_1: What is left of the mean of updates from round to round.
-        beta_2: What is left of the mean of their squares.
+        beta_1: The share of the mean of updates that is kept from round to round.
+        beta_2: The share of the mean of their squares that is kept.
         tau: τ, the adaptivity: the smaller it is, the more alike are the steps of all parameters.
 
     Returns:
@@ -124,8 +125,8 @@ def adam(
         None can arise.
 
     Variants:
-        Squares begin at τ², and means are not corrected for their beginning, as the paper has it.
-        Flower's begin at 0, and its first rounds are corrected as in Kingma and Ba's Adam.
+        Squares begin at τ², and means have no bias correction, as in the paper. In Flower squares
+        begin at 0, with the bias correction of Kingma and Ba's Adam.
 
     References:
         Reddi et al., Adaptive Federated Optimization, ICLR 2021.
@@ -148,11 +149,11 @@ def yogi(
     """Move as FedAdam does, with squares that fall more slowly after large updates (FedYogi).
 
     Args:
-        update: What the rule made of the round, shape (d,).
+        update: The round's combined update, shape (d,).
         memory: ``mean`` and ``squares``, shape (d,) each.
         lr: η, how far a parameter moves.
-        beta_1: What is left of the mean of updates from round to round.
-        beta_2: 1 minus the share of a new square by which squares move towards it.
+        beta_1: The share of the mean of updates that is kept from round to round.
+        beta_2: 1 minus the fraction of a new square by which squares move towards it.
         tau: τ, the adaptivity: the smaller it is, the more alike are the steps of all parameters.
 
     Returns:
@@ -167,7 +168,7 @@ def yogi(
         None can arise.
 
     Variants:
-        Squares begin at τ², as the paper has it; at 0 in Flower's.
+        Squares begin at τ², as in the paper; in Flower at 0.
 
     References:
         Reddi et al., Adaptive Federated Optimization, ICLR 2021.

@@ -16,7 +16,7 @@ class UpdateRows(ABC):
     """The matrix of updates, and how it is filled.
 
     Args:
-        layout: Of the model.
+        layout: The model's layout.
         matrix: Shape (n, d), float32.
         start: What clients received, shape (d,), float32.
     """
@@ -35,8 +35,9 @@ class UpdateRows(ABC):
 
     @abstractmethod
     def norms(self) -> list[float]:
-        """Return the L2 norm of the parameters in each row that was written, and something of the
-        others. It is not finite exactly if an entry of the row is not."""
+        """Return the L2 norm of the parameters in each row that was written; other rows' values
+        mean nothing. A norm is not finite exactly if an entry of the whole row, buffers included,
+        is not."""
 
     def _norms_of(self, rows: Tensor) -> Tensor:
         norms = norms_of(rows[:, : self._d])
@@ -44,14 +45,14 @@ class UpdateRows(ABC):
 
 
 class HostRows(UpdateRows):
-    """Rows on the host: each is measured while the cache still has it."""
+    """Rows on the host: the norm of each is taken while the row is still in the cache."""
 
     def __init__(self, layout: Layout, matrix: Tensor, start: np.ndarray) -> None:
         super().__init__(layout, matrix, start)
         self._rows = matrix.numpy()
         self._norms = [math.nan] * len(matrix)
 
-    @np.errstate(over="ignore", invalid="ignore")  # what overflows is not finite
+    @np.errstate(over="ignore", invalid="ignore")  # rows that overflow are refused by their norm
     def write(self, row: int, arrays: ArrayRecord) -> None:
         """Write a reply's update into a row."""
         for part, values in self._layout.parts(arrays):
@@ -64,9 +65,9 @@ class HostRows(UpdateRows):
 
 
 class DeviceRows(UpdateRows):
-    """Rows on a GPU. A reply that is there already is read there; others pass a row on the host.
+    """Rows on a GPU. A reply already on it is read there; others pass through a row on the host.
 
-    All are measured together: the host would wait for each norm.
+    All norms are taken together, since the host would have to wait for each.
     """
 
     def __init__(self, layout: Layout, matrix: Tensor, start: np.ndarray) -> None:
@@ -81,7 +82,7 @@ class DeviceRows(UpdateRows):
             if self._staged is None:
                 self._staged = torch.empty(len(self._start), pin_memory=True)
             self._layout.flattened(arrays, out=self._staged.numpy())
-            # Waits until it is there: the next reply is staged in its place.
+            # This copy blocks: the next reply is staged in the same place.
             flat = self.matrix[row].copy_(self._staged)
         torch.sub(flat, self._there, out=self.matrix[row])
 

@@ -14,12 +14,12 @@ from strategies.shapes import Bool, Float, Int, Tensor
 
 SUM_WIDTH = 65_536  # columns added up at a time: two float64 copies of them stay in the cache
 PIECE = 1_024  # elements whose squares are added up in the type of the updates
-SHORT = 1e-10  # a row's norm, below which float32 squares that matter may underflow
+SHORT = 1e-10  # a row's norm below which its entries' squares may underflow in float32
 GROUP = 128  # rows added up in the type of the updates, before float64 sums them
-SMALL = 2**20  # numbers in a matrix that is summed in float64
-FAR = 64  # times the lower quartile of sizes: rows beyond it would cost those beside them digits
-KEY_COLUMNS = 4_096  # at most, that tell rows apart which are no copies
-N_LOOKS, LOOKED_AT = 16, 256  # how many pieces of a row, and columns in each, say how large it is
+SMALL = 2**20  # a matrix of at most this many numbers is summed in float64 throughout
+FAR = 64  # times the lower quartile of sizes: larger rows would cost the others digits
+KEY_COLUMNS = 4_096  # compared first, at most: they tell apart most rows that are not copies
+N_LOOKS, LOOKED_AT = 16, 256  # pieces of a row, and columns in each, that tell its size
 
 
 class Aggregate(NamedTuple):
@@ -28,24 +28,25 @@ class Aggregate(NamedTuple):
     update: Float[Tensor, " d"]
     """Combined update, in parameter units: the server adds it to the global model."""
     weights: Float[Tensor, " n"]
-    """Each client's share: >= 0, sum 1, or all 0 where the rule moves nothing. Those of a rule by
-    coordinates sum to less where in some of them nobody survives whose prior is above 0."""
+    """Each client's share: >= 0, sum 1, or all 0 where the rule moves nothing. Those of a
+    coordinate-wise rule sum to less where, in some coordinates, only clients of prior 0 survive."""
     suspicion: Float[Tensor, " n"]
     """The rule's own score: higher means less trusted; constant where a rule has none."""
     memory: Memory = NO_MEMORY
-    """What a rule that names ``memory`` wants to be given back in the next round."""
+    """State that a rule which names ``memory`` is given back in the next round."""
     multipliers: Float[Tensor, " n"] | None = None
-    """What the update multiplies each row by, where that is not its weight."""
+    """The factor of each row in the update, where that is not its weight."""
     pulls: Float[Tensor, " n"] | None = None
-    """⟨part, update⟩ for each row's part of the update, where that is no multiple of the row; NaN
-    where nobody knows."""
+    """⟨part, update⟩ for each row's part of the update, where that part is not a multiple of the
+    row; NaN where unknown."""
     of_directions: bool = False
-    """Whether weights are of rows brought to one length, so that no step before can scale them."""
+    """Whether the weights are those of rows rescaled to one length, which no earlier scaling can
+    affect."""
 
 
 Aggregator = Callable[..., Aggregate]
-"""A rule. Its first parameter is ``updates``; of the facts that the server has about a round it is
-handed those that its other parameters name (:class:`strategies.pipeline.RoundFacts`)."""
+"""A rule. Its first parameter is ``updates``; its other parameters name the facts of the round that
+it needs (:class:`strategies.pipeline.RoundFacts`)."""
 
 
 class TooFewClientsError(ValueError):
@@ -55,7 +56,7 @@ class TooFewClientsError(ValueError):
 def prior_or_uniform(
     updates: Float[Tensor, "n d"], prior: Float[Tensor, " n"] | None
 ) -> Float[Tensor, " n"]:
-    """Return the weights a client has before the rule has its say: equal unless given."""
+    """Return the clients' weights before the rule has its say: equal unless given."""
     if prior is None:
         share = 1 / len(updates)
         return torch.full((len(updates),), share, dtype=torch.float64, device=updates.device)
@@ -70,20 +71,21 @@ def weighted_sum(
 ) -> Float[Tensor, " d"]:
     """Sum the rows times their weights, in float64 where it matters.
 
-    A matrix of up to a million numbers is summed in float64, which takes no time there. Of a larger
-    one up to 128 rows are summed in their own type, and such sums in float64: for float32 the error
-    is less than 1e-5 of what the terms of a column come to without their signs, and 4e-7 as a rule,
-    however many rows there are. Rows far larger than the others are added in float64, so that where
-    they cancel each other they leave the digits of the rest. How large a row is, its norm says, or
-    4,096 of its columns.
+    A matrix of up to a million numbers is summed in float64, which takes no time at that size. In a
+    larger one, groups of up to 128 rows are summed in their own type, and the groups' sums in
+    float64: in float32 the error is below 1e-5 of the sum of a column's absolute terms, and
+    typically 4e-7, however many rows there are. Rows far larger than the others are added in
+    float64, so that where they cancel each other the digits of the rest survive. A row's size is
+    its norm, if given, or estimated from 4,096 of its columns.
 
     A row of weight 0 is not added: whatever a rejected client sent, it cannot get in.
 
     Args:
         updates: One row per client, shape (n, d).
         weights: Shape (n,).
-        dtype: Of the result; that of the updates by default. For float64 all is added in it.
-        norms: Of the rows, where they are known.
+        dtype: Type of the result; that of the updates by default. With float64, all is added in
+            float64.
+        norms: The rows' norms, if they are known.
     """
     d = updates.shape[1]
     result = torch.empty(d, dtype=dtype or updates.dtype, device=updates.device)
@@ -107,9 +109,9 @@ class _Terms(NamedTuple):
     own: Float[Tensor, " n"]
     """Weights in the type of the updates."""
     groups: list[list[slice]]
-    """The rows that are added up in it, group by group."""
+    """Rows that are added up in that type, group by group."""
     alone: list[tuple[int, float]]
-    """Those that are added in float64, with their weights."""
+    """Rows that are added in float64, with their weights."""
 
 
 def _add_up(
@@ -145,8 +147,8 @@ def _read(
 ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
     """Return the weights, on the host, and mark the rows that float32 must not add up with others.
 
-    All is read at once and the rest decided on the host, since a GPU stands still meanwhile: it
-    takes longer to launch each of these small steps than to compute them all.
+    All is read at once and the rest decided on the host: launching each of these small steps on a
+    GPU takes longer than computing them all on the host.
     """
     if asked or updates.dtype == torch.float64 or updates.numel() <= SMALL:
         weights = weights.cpu()
@@ -163,7 +165,7 @@ def _read(
     heard, sizes = weights != 0, norms * weights.abs()
     ordered = torch.where(heard, sizes, torch.inf).sort().values
     quartile = ordered[heard.sum().view(1) // 4]
-    far_larger = sizes > FAR * quartile  # than three quarters of the others need
+    far_larger = sizes > FAR * quartile  # than the row at the lower quartile
     held = torch.finfo(updates.dtype)
     return weights, heard & (far_larger | (weights.abs() < held.tiny) | (weights.abs() > held.max))
 
@@ -182,7 +184,7 @@ def _sum_in_own_type(
 
 
 def _groups(rows: list[int]) -> list[list[slice]]:
-    """Cut rows into groups, each of them into runs of neighbours, which need no copy."""
+    """Cut rows into groups, and each group into runs of consecutive rows, which need no copy."""
     groups = []
     for start in range(0, len(rows), GROUP):
         group = rows[start : start + GROUP]
@@ -193,9 +195,9 @@ def _groups(rows: list[int]) -> list[list[slice]]:
 
 
 def empty_rows(n: int, like: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
-    """Return a matrix to write into, with as many columns and of the same type as another.
+    """Return an uninitialised matrix of n rows, with the columns and the type of another.
 
-    numpy asks the system for huge pages; touching new memory in small ones takes as long as
+    numpy asks the system for huge pages; touching new memory in small pages takes as long as
     reading the matrix.
     """
     if like.device.type != "cpu":
@@ -224,15 +226,16 @@ def dot_products(
 def norms_of(updates: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """Return the L2 norm of every row, in float64.
 
-    Squares are all positive, so pieces of a row lose nothing in their own type; their sums are
-    added in float64. Rows so long or so short that a float32 square is lost are read again.
+    Squares are all positive, so pieces of a row can be summed in their own type without loss; the
+    pieces are then combined in float64. Rows so long or so short that float32 squares overflow or
+    underflow are read again.
     """
     whole = updates.shape[1] // PIECE * PIECE
     pieces = torch.linalg.vector_norm(updates[:, :whole].unflatten(1, (-1, PIECE)), dim=2)
     rest = torch.linalg.vector_norm(updates[:, whole:], dim=1, keepdim=True)
     norms = torch.linalg.vector_norm(torch.cat([pieces, rest], dim=1).double(), dim=1)
     if updates.dtype != torch.float64:
-        seen = norms.cpu()  # a search on a GPU is more launches, and the host waits for it as well
+        seen = norms.cpu()  # searching on a GPU is more launches, and the host waits all the same
         for row in ((seen < SHORT) | seen.isinf()).nonzero().flatten().tolist():
             norms[row] = torch.linalg.vector_norm(updates[row].double())
     return norms
@@ -263,13 +266,13 @@ def shared_by_copies(
     updates: Float[Tensor, "n d"],
     prior: Float[Tensor, " n"] | None,
 ) -> Aggregate:
-    """Let copies of a row share weight, multiplier and pull by their priors, and suspicion alike.
+    """Let identical rows share weight, multiplier and pull by their priors, and suspicion equally.
 
-    The server heard what they all say, and nobody can tell from whom: which of them a rule chose
-    lies in their order, which is that of roles.
+    They are the same update, and only their order, which is that of roles, decided which of them a
+    rule chose.
 
     Args:
-        result: What a rule decided by updates alone.
+        result: The result of a rule that goes by the updates alone.
         updates: Shape (n, d).
         prior: Weights among the clients; equal by default.
     """
@@ -293,7 +296,7 @@ def shared_by_copies(
 
 
 def _first_copies(updates: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
-    """Return for each row the first one that is the very same."""
+    """Return, for each row, the index of the first row that is identical to it."""
     first = torch.arange(len(updates), device=updates.device)
     some = updates[:, :: updates.shape[1] // KEY_COLUMNS + 1].contiguous() + 0.0  # -0 becomes 0
     # A sum of integers does not depend on where its row stands in memory: one of floats may.

@@ -1,4 +1,4 @@
-"""AlignIns: reject those whose direction or signs are aligned unusually badly, or well."""
+"""AlignIns: reject clients whose direction or signs are unusually badly, or well, aligned."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from strategies.aggregation.traits import Traits
 from strategies.shapes import Float, Tensor
 
 ROUNDING = 1e-6  # what cosines of rows along one line may differ by in float32
-BORDER = 1e-9  # of two clients, or two camps of equal size, everybody is just one deviation away
+BORDER = 1e-9  # with two clients, or two camps of equal size, each is exactly one deviation away
 
 
 @Traits(selects=True)
@@ -23,19 +23,19 @@ def alignins(
     top_fraction: float = 0.3,
     prior: Float[Tensor, " n"] | None = None,
 ) -> Aggregate:
-    """Average those near the median in two measures of alignment, clipped to their median norm.
+    """Average the updates near the median of two alignment measures, clipped to their median norm.
 
     The measures are the cosine of an update with the received model, and the share of an update's
-    largest coordinates whose sign is the principal one, sign(Σ sign(update)) over clients. What
-    counts is |measure - median| in standard deviations among all clients. Either side is unusual:
-    clients that agree with the others more than most do are rejected as well, and where clients
-    differ by chance alone, more than half of them are.
+    largest coordinates whose sign is the principal one, sign(Σ sign(update)) over clients. A client
+    is judged by |measure - median|, in standard deviations over all clients. Both sides count as
+    unusual: clients that agree with the others more than most do are rejected as well, and where
+    clients differ by chance alone, more than half of them are rejected.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         received: The model that the updates were made from, shape (d,).
-        direction_radius: λ_c, how many standard deviations from the median cosine are usual.
-        sign_radius: λ_s, how many from the median share of principal signs.
+        direction_radius: λ_c, how many standard deviations from the median cosine are allowed.
+        sign_radius: λ_s, how many from the median share of principal signs are allowed.
         top_fraction: The share of the coordinates, those of largest magnitude, whose signs count.
         prior: Weights among those kept; equal by default.
 
@@ -46,20 +46,20 @@ def alignins(
             rejected.
 
     Bound:
-        None is checked: the medians are honest while n >= 2f + 1, but the norm that clips is an
-        attacker's where attackers are most of those kept.
+        None is checked: the medians are honest while n >= 2f + 1, but where attackers are a
+        majority of those kept, the norm that clips is theirs.
 
     Ties:
-        A client at a radius is kept: of two, both are. Where the smallest of the largest
-        coordinates has equals, all of them count, in part. An update or a model of norm 0 has
-        cosine 0; a coordinate whose signs sum to 0 has none, so only a value of 0 agrees with it.
-        The median norm is the lower of the two middle ones for an even number.
+        A client exactly at a radius is kept: of two clients, both are. Coordinates that tie for the
+        last place among the largest all count in part. An update or a model of norm 0 has cosine 0;
+        a coordinate whose signs sum to 0 has the principal sign 0, with which only a value of 0
+        agrees. For an even number of clients, the median norm is the lower of the two middle ones.
 
     Variants:
-        Radii of 1 and a fraction of 0.3 are those of the authors' code and BackFed. Both reject who
-        is at a radius, and everybody where all are alike in one measure. The authors' code compares
-        the model's buffers as well, and weighs those kept by their examples; BackFed weighs them
-        equally and goes half of the way.
+        Radii of 1 and a fraction of 0.3 are those of the authors' code and BackFed. Both reject
+        clients exactly at a radius, and everybody where all are alike in one measure. The authors'
+        code compares the model's buffers as well, and weights those kept by their examples; BackFed
+        weights them equally and takes half of the step.
 
     References:
         Xu et al., Detecting Backdoor Attacks in Federated Learning via Direction Alignment

@@ -13,7 +13,7 @@ import torch
 from strategies.shapes import Float, Tensor
 
 CPU_BLOCK = 400_000  # elements worked on at a time: a few copies of them stay in a core's cache
-ROW_BLOCK = 2**20  # elements: what is read once more is still in a cache
+ROW_BLOCK = 2**20  # elements: a block that is read again is still in a cache
 GPU_BLOCK = 64_000_000  # a GPU wants few, large kernels
 
 Found = TypeVar("Found")
@@ -29,8 +29,8 @@ def column_blocks(
 
     Args:
         updates: The matrix, shape (n, d).
-        width: Columns in a block; by default as many as make it of a good size.
-        least: The fewest columns that a block of a good size has.
+        width: Columns in a block; by default as many as give it a suitable size.
+        least: The fewest columns in a block of the default size.
     """
     n, d = updates.shape
     size = CPU_BLOCK if updates.device.type == "cpu" else GPU_BLOCK
@@ -55,15 +55,16 @@ def each_block(
 ) -> list[Found]:
     """Work on all blocks, several at a time; return what each gives, in their order.
 
-    On a CPU a block is one thread's from beginning to end. That takes half as long as sharing out
-    each operation among torch's threads, which wait for each other after every one of them, and
-    the bytes are the same for any number of threads.
+    On a CPU one thread handles a block from beginning to end. That takes half as long as splitting
+    each operation among torch's threads, which wait for each other after every operation, and the
+    result is the same to the last bit for any number of threads.
 
     Args:
         blocks: The blocks.
-        work: Takes a block, and what to write into. It must not work on blocks itself.
-        new_scratch: Returns what one thread may write into, block after block: memory that is new
-            for every block costs as much as the sums.
+        work: Takes a block, and scratch memory to write into. It must not call this function
+            itself.
+        new_scratch: Returns the scratch memory of one thread, which reuses it for every block: new
+            memory for each block would cost as much as the sums.
         on_cpu: Whether the matrix is on a CPU; on a GPU one block comes after the other.
     """
     if not on_cpu:
@@ -94,7 +95,7 @@ def _with_spare(
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Let operations run on the thread that calls them, as long as the block lasts."""
+    """Let torch's operations run on the calling thread alone inside this context."""
     with _ALONE:
         before = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -17,8 +17,8 @@ def bulyan(
     """Select n - 2f by repeated Krum, then average per coordinate the n - 4f nearest the median.
 
     Krum alone can be fooled in one coordinate by an update that is close in all others; the second
-    step leaves at most f values on either side of the median to do so. Among the last rows left
-    Krum takes at least one neighbour, where n - f - 2 would be none.
+    step leaves at most f values on either side of the median that could do so. When few rows are
+    left, Krum counts at least one neighbour, where n - f - 2 would be none.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -36,18 +36,18 @@ def bulyan(
         n >= 4f + 3, else TooFewClientsError: below it the guarantee does not hold.
 
     Ties:
-        In Krum the row closer to all that are left, then the lowest. Of two values as far from the
-        median the lower stays. Equal values share alike in the ranks that are kept.
+        In Krum, the row closer to all remaining rows is chosen, then the lowest row. Of two values
+        equally far from the median the lower stays. Equal values share the kept ranks equally.
 
     Variants:
-        Of an even number the median is midway between the two middle values, where the paper takes
+        For an even number the median is midway between the two middle values, where the paper takes
         one of them. Flower's ``Bulyan`` and FL-Byzantine-Library select all n - 2f at once, by one
-        Multi-Krum; older Flower (``aggregate_bulyan``) as here, but for ties, of which the last
-        choice is one where f is 1 or 2. The ALIE authors' code and FedML's add up unsquared
+        Multi-Krum; older Flower (``aggregate_bulyan``) does as here except in ties, and the last
+        choice is a tie where f is 1 or 2. The ALIE authors' code and FedML's add up unsquared
         distances to all but f and keep n - 4f - 1. FL-Byzantine-Library and BackFed take the
-        trimmed mean for the second step; FLPoison keeps n - 2f in it too, which then trims nothing.
-        AggregaThor's and SignGuard's codes select n - 2f - 2 in the first, and put means of
-        Multi-Krum in place of single updates.
+        trimmed mean for the second step; FLPoison keeps n - 2f in the second step too, which then
+        trims nothing. AggregaThor's and SignGuard's code select n - 2f - 2 in the first step, and
+        use means of Multi-Krum in place of single updates.
 
     References:
         El Mhamdi et al., The Hidden Vulnerability of Distributed Learning in Byzantium, ICML 2018.

@@ -14,12 +14,12 @@ caf_bound = Bound("caf", 2, 1)
 def caf(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:
-    """Fade out who stands out along the direction of largest spread; keep the tightest mean.
+    """Fade out clients that stand out in the direction of largest spread; keep the tightest mean.
 
     Every client begins with c = 1. While Σ c > n - 2f: take the mean and covariance weighted by c,
     note the mean if the covariance's largest eigenvalue is the least so far, and multiply each c by
-    1 - τ / max τ, with τ the squared projection on its eigenvector. All of it happens in the small
-    matrix of inner products, n by n.
+    1 - τ / max τ, with τ the client's squared projection on the eigenvector. All of this is
+    computed on the small (n, n) matrix of inner products.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -33,17 +33,18 @@ def caf(
 
     Bound:
         n >= 2f + 1, else TooFewClientsError: the filter might run out of weight. Where the first
-        fading takes 2f or more off Σ c, the plain mean is the only one noted: with 5 attackers of
-        25 (ALIE, z = 1.5) in all of 60 rounds where it was told 1, 2 or 3, in 37 where told 5.
+        fading takes 2f or more off Σ c, the plain mean is the only one noted: with 5 attackers
+        among 25 clients (ALIE, z = 1.5) that happened in all of 60 rounds with f = 1, 2 or 3, and
+        in 37 with f = 5.
 
     Ties:
         Of two means of equal spread the earlier is kept.
 
     Variants:
         The rule is as stated in ByzFL, by the same authors. Its code finds the eigenvector by one
-        step of the power method from a random start, here it is exact; and its max τ runs over
-        everybody, here over those with c > 0, since one giant that has gone would stop all others
-        from fading, for ever.
+        step of the power method from a random start; here it is exact. Its max τ is over all
+        clients; here over those with c > 0, since otherwise one huge update, itself already faded
+        out, would keep all others from ever fading.
 
     References:
         Allouah et al., Towards Trustworthy Federated Learning with Untrusted Participants, ICML

@@ -24,7 +24,7 @@ def centred_clipping(
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         memory: ``centre``, the last round's result; 0 in the first round.
-        radius: τ, L2, in parameter units. Above all differences the rule is the mean.
+        radius: τ, an L2 norm in parameter units. If it exceeds all distances, the rule is the mean.
         n_iterations: The number L of steps in a round.
         prior: Weights of the clipped differences; equal by default.
 
@@ -44,8 +44,8 @@ def centred_clipping(
         τ is 100 in ByzFL and FLPoison, 10 in epfml and FedML, 5 in fedlib, 1 in
         FL-Byzantine-Library; L is 1 in the paper, ByzFL and FLPoison, 3 in epfml, 5 in fedlib.
         FedML begins each round at a random client's update. The authors' clients send momentum in
-        place of updates, in their code as a sum: for the average of
-        ``local_method: {kind: worker_momentum}`` their τ is to be multiplied by 1 - β.
+        place of updates, in their code as a sum; for the average that ``local_method: {kind:
+        worker_momentum}`` sends, their τ has to be multiplied by 1 - β.
 
     References:
         Karimireddy et al., Learning from History for Byzantine Robust Optimization, ICML 2021.

@@ -16,19 +16,19 @@ def coordinate_median(
 
     Returns:
         update: The median of each coordinate; 0 where those in the middle have prior 0.
-        weights: The share of the coordinates in which the client is the median, half where it is
-            one of two.
+        weights: The share of the coordinates in which the client is the median, counted half where
+            it is one of two.
         suspicion: The share of coordinates in which it is not.
 
     Bound:
         None is checked: the result stays among honest values while n >= 2f + 1.
 
     Ties:
-        Equal values share alike in the ranks that are kept, whoever sent them.
+        Equal values share the kept ranks equally, whichever client sent them.
 
     Variants:
         ByzFL and numpy take the mean of the two middle values as well; torch.median, and with it
-        BackFed, FedML and SignGuard's code, the lower one, which is off to one side.
+        BackFed, FedML and SignGuard's code, takes the lower one, which is biased to one side.
 
     References:
         Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, ICML

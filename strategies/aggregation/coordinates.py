@@ -13,7 +13,7 @@ from strategies.aggregation.blocks import column_blocks, each_block
 from strategies.shapes import Float, Int, Tensor
 
 PIECE = 512  # columns added up in the type of the updates, before float64 sums them
-FAINT = 1e-30  # float32 products whose sums are all below it may have lost digits
+FAINT = 1e-30  # float32 sums of products that are all below it may have lost digits
 LIGHT = 1e-25  # a prior below it is summed in float64
 
 
@@ -28,17 +28,17 @@ def mean_of_windows(
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
-        first: The first rank that is kept, from 0; None: the ranks nearest to the median are.
+        first: The first rank that is kept, from 0; None keeps the ranks nearest to the median.
         n_kept: How many ranks are kept.
         prior: Weights among the survivors of a coordinate; equal by default.
         rows: The only rows that take part; all by default.
 
     Returns:
-        The mean of the survivors in proportion to their prior; as weights each client's share in
-        it, averaged over coordinates; as suspicion the share of coordinates in which it is
-        dropped; as pull the inner product of what it adds to the mean with the mean. Equal values
-        share alike in the ranks that are kept: where clients stand by role, to decide by row would
-        be to decide by role.
+        The mean of the survivors in proportion to their prior; as weights, each client's share in
+        it, averaged over coordinates; as suspicion, the share of coordinates in which the client is
+        dropped; as pull, the inner product of its part of the mean with the mean. Equal values
+        share the kept ranks equally: rows stand in the order of roles, so deciding ties by row
+        would be deciding them by role.
     """
     d = updates.shape[1]
     everyone = prior_or_uniform(updates, prior)
@@ -85,8 +85,9 @@ def mean_of_windows(
 def _as_summed(prior: Float[Tensor, " n"], dtype: torch.dtype) -> tuple[Float[Tensor, " n"], float]:
     """Return a prior in the type in which it is summed, and the least sum to divide by.
 
-    Sums of at most n numbers of like size lose nothing in the type of the updates. But a lift may
-    leave clients e^-100 beside others: where they alone survive, the mean is still theirs.
+    Sums of at most n numbers of similar size lose nothing in the type of the updates. But a lift
+    may leave some clients e^-100 of the others' weight: where only they survive, the mean is still
+    theirs.
     """
     if (prior.where(prior > 0, torch.inf) < LIGHT).any():
         return prior, 1e-300
@@ -107,9 +108,10 @@ def _sums_over_columns(
 ) -> Float[Tensor, " n"]:
     """Return each row's sum of products with the factors, in float64.
 
-    Added up in float32, tens of thousands of like numbers are off by 1e-5. On a CPU sums of pieces,
-    which are off by 1e-6 at most, take two thirds of the time of float64. Products beyond
-    float32, of updates beyond 1e19 or all below 1e-15, are summed in float64 there too.
+    A float32 sum of tens of thousands of similar numbers is off by 1e-5. On a CPU, pieces are
+    summed in float32 and their sums in float64: that is off by 1e-6 at most and takes two thirds of
+    the time of float64 throughout. Products outside float32's range (updates beyond 1e19, or all
+    below 1e-15) are summed in float64 there too.
     """
     if block.device.type != "cpu":
         return dot_products(block, factors)
@@ -123,8 +125,8 @@ def _sums_of_shares(
 ) -> Float[Tensor, " n"]:
     """Return each row's sum of shares, times factors from 1 to 1e30 if any: no product is lost.
 
-    A GPU adds up a row's float32 as a tree, which is off by 1e-6 at most; for float64 it would
-    write and read a copy of the block that is twice as large.
+    A GPU adds up a row's float32 as a tree, which is off by 1e-6 at most; float64 would write and
+    read a copy of the block, twice its size.
     """
     if survives.device.type == "cpu":
         factors = torch.ones_like(survives[0]) if factors is None else factors
@@ -141,7 +143,8 @@ def in_window(
 ) -> Float[Tensor, "n columns"]:
     """Mark with 1 in ``out`` the values whose rank in their column is first, first + 1, …
 
-    Where some of several equal values have such a rank, each is marked with their share.
+    If only some of several equal values have such a rank, each is marked with the fraction that
+    have.
     """
     low = ordered.gather(1, first[:, None]).squeeze(1)
     high = ordered.gather(1, first[:, None] + n_kept - 1).squeeze(1)

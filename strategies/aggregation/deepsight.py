@@ -18,8 +18,8 @@ from strategies.shapes import Float, Tensor
 
 N_SEEDS = 3
 TAU = 1 / 3
-CLUSTER = 5  # the fewest clients in a cluster, of a sample of as many
-LARGEST_LOG = 100.0  # of a ratio: squares of its exponential are finite
+CLUSTER = 5  # the fewest clients in a cluster, where a round has that many
+LARGEST_LOG = 100.0  # of a log ratio: the square of its exponential is still finite
 
 Respond = Callable[[Tensor, int], Tensor]
 """From an update and a number to the outputs of its model on that many random inputs."""
@@ -37,57 +37,60 @@ def deepsight(
 ) -> Aggregate:
     """Reject clusters of models that learnt few classes, clip the others to the median norm.
 
-    A neuron's update energy is the sum of the sizes of its output weights' and bias's updates; its
-    NEUP is the square of that over the sum of all neurons' squares. A model is suspicious, since
-    its data are homogeneous, where at most half as many NEUPs exceed max(0.01, 1 / classes) of its
-    largest as the median of clients has. Models are clustered (HDBSCAN) by their NEUPs, by the
-    cosine distance of their output biases' updates and, for each of three sets of random inputs, by
-    how many times as probable as the received model they find each class (DDifs). How many of
-    the three views keep two clients apart (the three sets are a third of a view each) is their
-    distance in a last clustering. Its clusters are rejected where a third or more are suspicious.
+    An output neuron's update energy is the sum of the absolute updates of its weights and bias; its
+    NEUP is the square of that over the sum of all neurons' squares. A model counts its NEUPs above
+    max(0.01, 1 / classes) times its largest; with at most half of the clients' median count it is
+    suspicious, since its data are homogeneous. Models are clustered (HDBSCAN) by their NEUPs, by
+    the cosine distance of their output biases' updates and, for each of three sets of random
+    inputs, by the ratios of their class probabilities to the received model's (DDifs). The number
+    of these three views that separate two clients (each of the three sets counts a third) is their
+    distance in a final clustering. Of this, clusters are rejected in which a third or more of the
+    models are suspicious.
 
-    Whoever holds few classes is taken for an attacker, however honest. With two classes nobody who
-    trains is: what one output learns the other unlearns, both count, and the rule is clipping.
+    A client that holds few classes is taken for an attacker, however honest. With two classes no
+    client that trains is suspicious, since what one output learns the other unlearns and both
+    count: the rule is then clipping alone.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
-        respond: Outputs, on so many random inputs, of the model that an update gives. Called
-            n + 1 times.
+        respond: Returns the outputs, on a given number of random inputs, of the model that an
+            update gives. Called n + 1 times.
         layers: Where each array of parameters stands in a row, by its name: the largest array of
-            the last module are the output weights, one with a number for each class is the bias.
+            the last module holds the output weights, one with an entry per class the bias.
         n_samples: Random inputs in each of the three sets.
         prior: Weights among the accepted; equal by default.
 
     Returns:
         update: The mean of the clipped accepted updates, in proportion to their prior.
         weights: prior · clipping factor, scaled to sum 1; 0 for those rejected, which may be all.
-        suspicion: The share of suspicious models in the client's cluster: a third rejects it.
+        suspicion: The share of suspicious models in the client's cluster: a third or more rejects
+            it.
 
     Raises:
-        OutputLayerError: If there are not as many output weights for each class.
+        OutputLayerError: If the output weights cannot be divided evenly among the classes.
 
     Bound:
-        n >= 2, else TooFewClientsError: there must be somebody to compare with. Of attackers who
-        hold all classes nobody is rejected; none is longer than the median norm, which is honest
+        n >= 2, else TooFewClientsError: there must be somebody to compare with. Attackers who hold
+        all classes are not rejected; but no update counts beyond the median norm, which is honest
         while n >= 2f + 1.
 
     Ties:
-        HDBSCAN's are decided by who moved the output layer less, and copies share what they get.
-        Whoever HDBSCAN calls an outlier is a cluster of its own. The median norm is midway between
-        the two middle ones for even n.
+        HDBSCAN takes clients in the order of how far they moved the output layer, least first,
+        which decides its ties; copies share the outcome. A client that HDBSCAN calls an outlier is
+        a cluster of its own. The median norm is midway between the two middle ones for even n.
 
     Variants:
         Without a bias there are two views. The paper, BackFed and FLPoison take 20,000 samples,
         minutes a round on a CPU; with 300 the DDifs of a small network were within a twentieth of
         their spread over clients, and clusters the same. BackFed and FLPoison also draw inputs from
-        [0, 1), and divide outputs of any sign in place of probabilities. A cluster has 5 clients at
-        least, HDBSCAN's default, as in both, and is one of several: fewer attackers are outliers,
-        or among others, and of fewer than 10 clients each is judged alone. FLPoison takes all
-        outliers of one view for one cluster, rejects those of the last clustering, which may be a
-        single cluster there, and goes by 3 neighbours (min_samples). The package hdbscan,
+        [0, 1), and divide outputs of any sign in place of probabilities. As in both, a cluster has
+        at least 5 clients (HDBSCAN's default) and is one of several: fewer attackers are outliers
+        or fall into other clusters, and among fewer than 10 clients each is judged alone. FLPoison
+        treats all outliers of a view as one cluster, rejects those of the final clustering, which
+        may be a single cluster there, and uses 3 neighbours (min_samples). The package hdbscan,
         which both use, does not count a client among its own neighbours, as scikit-learn's HDBSCAN
-        does: of simulated clients one in a hundred was judged otherwise. BackFed counts NEUPs from
-        1 / classes of the largest, compares rows of the last distances, and accepts clusters of
+        does: one in a hundred simulated clients was judged differently. BackFed counts NEUPs from
+        1 / classes of the largest, compares rows of the final distances, and accepts clusters of
         which less than a third is *not* suspicious.
 
     References:
@@ -104,11 +107,11 @@ def deepsight(
     for bias in biases:
         energies += bias.abs()
     relative = energies / energies.amax(dim=1, keepdim=True).clamp(min=1e-300)
-    squares = relative**2  # NEUPs, but for a factor that each client's have in common
+    squares = relative**2  # NEUPs, up to a common factor per client
     exceedings = (squares > max(0.01, 1 / n_classes)).double().sum(dim=1)
     suspicious = (exceedings <= median_of(exceedings) / 2).double()
     neups = squares / squares.sum(dim=1, keepdim=True).clamp(min=1)  # the largest square is 1
-    order = energies.sum(dim=1).argsort()  # that of rows would decide HDBSCAN's ties
+    order = energies.sum(dim=1).argsort()  # else the order of rows would decide HDBSCAN's ties
     apart = _apart(neups[order]) + sum(_apart(each[order]) for each in ratios) / N_SEEDS
     for bias in biases:
         apart += _apart(bias[order], "cosine")
@@ -140,7 +143,7 @@ def _l1(neuron: Float[Tensor, "n w"]) -> Float[Tensor, " n"]:
 
 
 def _apart(values: Float[Tensor, "n m"], metric: str = "euclidean") -> Float[Tensor, "n n"]:
-    """Cluster, and return 0 for two who share a cluster, else 1; an outlier is alone."""
+    """Cluster the rows; return 0 for two in the same cluster, else 1; an outlier is on its own."""
     clusters = hdbscan(values, metric, min_cluster_size=min(CLUSTER, len(values)))
     same = (clusters[:, None] == clusters) & (clusters >= 0)
     return (~same).double().fill_diagonal_(0)

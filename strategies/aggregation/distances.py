@@ -6,18 +6,19 @@ from strategies.aggregation.aggregate import dot_products, norms_of
 from strategies.aggregation.blocks import column_blocks
 from strategies.shapes import Bool, Float, Int, Tensor
 
-GRAM_BLOCK = 1_000  # columns at least: each block's (n, n) products are added to those before
+GRAM_BLOCK = 1_000  # columns at least, since every block adds an (n, n) matrix of products
 CANCELLATION = 1e-2  # below this share of the two squared norms, a difference has lost 2 digits
 
 
 def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     """Return the squared L2 distance of every pair of rows, in float64.
 
-    One row is subtracted from all before the Gram matrix, so that a part common to all clients
-    costs no digits. The row is the one of median norm, never the mean: a single attacker of size
-    100 would move the mean away from honest updates of size 1e-3 and ruin their distances.
+    One row is subtracted from all before the Gram matrix is computed, so that a part common to all
+    clients costs no digits. The row is the one of median norm, never the mean: a single attacker of
+    size 100 would move the mean away from honest updates of size 1e-3 and ruin their distances.
     Rows much closer to each other than to that row are grouped around one of themselves and
-    measured again, until no pair is left that has lost digits. Copies have the very same distances.
+    measured again, until no pair is left that has lost digits. Copies have exactly the same
+    distances.
 
     Args:
         updates: One row per client, shape (n, d), finite.
@@ -31,10 +32,10 @@ def squared_distances(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
         group = (blurred[centre] | (everyone == centre)).nonzero().squeeze(1)
         pairs = group[:, None], group[None, :]
         closer, still_blurred = _distances_within(_gram_around(updates, group, centre, norms))
-        # A pair that was sharp before stays as it was: seen from here it may be worse.
+        # A pair that was exact before keeps its value: around this centre it may be less so.
         distances[pairs] = torch.where(blurred[pairs], closer, distances[pairs])
-        blurred[pairs] &= still_blurred  # none is of the centre, where that is subtracted
-    # A product's last digits depend on where its rows stand, and with them who of copies is chosen.
+        blurred[pairs] &= still_blurred  # no pair with the centre itself is blurred
+    # A product's last digits depend on its rows' positions, which would decide between copies.
     first = (distances == 0).int().argmax(dim=1)
     return distances[first[:, None], first]
 
@@ -52,9 +53,9 @@ def squared_distances_to(
 def centred_gram(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     """Return the inner products of the rows less a row that most of them are close to, in float64.
 
-    Whatever combines rows can work in this small matrix: with weights w that sum to 1, the squared
-    distance of row i to the combination is G_ii - 2 (G w)_i + w·G w. Far rows must not be centre,
-    since all others would then differ in the last digits only.
+    Rules that combine rows can work on this small matrix: with weights w that sum to 1, the squared
+    distance of row i to the combination is G_ii - 2 (G w)_i + w·G w. A far row must not be the
+    centre, since all others would then differ in their last digits only.
 
     Args:
         updates: One row per client, shape (n, d), finite.
@@ -92,8 +93,9 @@ def cosines_with(
 def gram_in_float64(
     updates: Float[Tensor, "n d"], *, centred: bool = False
 ) -> Float[Tensor, "n n"]:
-    """Return the inner products of the rows, or of the rows less their mean, worked out in float64:
-    squares of giants are finite, and only a block of columns is held in it at a time."""
+    """Return the inner products of the rows, or of the rows less their mean, computed in float64:
+    squares of huge entries are finite, and only one block of columns is held in float64 at a
+    time."""
     gram = torch.zeros(len(updates), len(updates), dtype=torch.float64, device=updates.device)
     for columns in column_blocks(updates, least=GRAM_BLOCK):
         block = updates[:, columns].double()
@@ -106,8 +108,9 @@ def gram_in_float64(
 def _products(block: Float[Tensor, "n b"]) -> Float[Tensor, "n n"]:
     """Return the inner products of rows.
 
-    numpy computes one half and mirrors it. With several threads it must not: its own and torch's,
-    which take turns here, spin while they wait and hold the cores from each other.
+    numpy computes one half and mirrors it. With several threads torch's product is used: numpy's
+    threads and torch's, which would take turns, spin while they wait and keep the cores from each
+    other.
     """
     if block.device.type != "cpu" or torch.get_num_threads() > 1:
         return block @ block.T

@@ -1,4 +1,4 @@
-"""Divide-and-conquer (DnC): drop who stands out along the direction of largest spread."""
+"""Divide-and-conquer (DnC): drop clients that stand out along the direction of largest spread."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from strategies.aggregation.krum import lowest
 from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Int, Tensor
 
-MANY = 500  # rows from which one eigenvector is sought alone, in a tenth of the time of all
+MANY = 500  # rows from which on only the top eigenvector is computed, in a tenth of the time of all
 
 
 def n_dropped(n_malicious: int, filter_fraction: float) -> int:
@@ -34,14 +34,14 @@ def dnc(
 
     A repeat draws coordinates, subtracts the mean, projects every client on the top right singular
     vector and drops the c · f largest squared projections. Projections are read off the small
-    matrix of inner products, n by n: its top eigenvector is what singular vectors project to.
+    matrix of inner products, n by n: its top eigenvector is proportional to them.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         rng: Draws the coordinates.
         n_malicious: The bound f the defence assumes; the true count may differ.
         n_repeats: How many filters must be passed.
-        n_coordinates: How many coordinates each draws; all where there are fewer.
+        n_coordinates: How many coordinates each repeat draws; all where there are fewer.
         filter_fraction: c; c · f is rounded down.
         prior: Weights among the survivors; equal by default.
 
@@ -49,11 +49,11 @@ def dnc(
         update: The mean of the survivors.
         weights: Equal among the survivors, or in proportion to their prior; all 0 where nobody
             survives.
-        suspicion: The share of the squared projections, averaged over repeats.
+        suspicion: The client's share of the squared projections, averaged over repeats.
 
     Bound:
-        n >= 2cf + 1, else TooFewClientsError. It bounds nothing: one attacker can hide where the
-        mean is that another has dragged away (n = 11, sizes 1e4 and 1e5).
+        n >= 2cf + 1, else TooFewClientsError. It guarantees nothing: one attacker can hide near the
+        mean that another has dragged away (n = 11, sizes 1e4 and 1e5).
 
     Ties:
         Of equal projections the lowest rows stay. Copies of a row that stays share its weight.
@@ -89,7 +89,7 @@ def _squared_projections(
     gram = gram_in_float64(updates[:, drawn], centred=True)
     largest = gram.diagonal().max()
     gram /= largest.clamp(min=1e-300)
-    return _top_eigenvector(gram) ** 2 * (largest > 0)  # where all agree it is any row's
+    return _top_eigenvector(gram) ** 2 * (largest > 0)  # where all rows agree, it is arbitrary
 
 
 def _top_eigenvector(gram: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:

@@ -30,16 +30,16 @@ def flame(
 ) -> Aggregate:
     """Admit the cluster that holds a majority, clip to the median norm, average and add noise.
 
-    HDBSCAN on cosine distances, with clusters of at least ⌊n / 2⌋ + 1, finds exactly one: where
-    clients are joined by increasing distance (single linkage), the first group of that size.
-    Everybody outside it is rejected, however honest: of 20 clients who differ by chance alone,
+    HDBSCAN on cosine distances, with clusters of at least ⌊n / 2⌋ + 1 clients, finds exactly one:
+    the first group of that size as clients are joined by increasing distance (single linkage).
+    Everybody outside it is rejected, however honest: of 20 clients that differ by chance alone,
     eight or nine on average, and one less where updates are compared.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         rng: Draws the noise.
-        received: The model that the updates were made from, shape (d,): then whole models are
-            compared, as in the paper. Without it the updates themselves are.
+        received: The model that the updates were made from, shape (d,). If given, whole models are
+            compared, as in the paper; without it, the updates themselves.
         noise_factor: λ; the noise on each parameter has standard deviation λ · median norm.
         prior: Weights among the admitted; equal by default.
 
@@ -53,16 +53,16 @@ def flame(
         be honest.
 
     Ties:
-        Those who are joined at the same distance, rounding included, are admitted together: updates
-        along one line may differ by 1e-7. The median norm is that of all clients, the lower of the
-        two middle ones for even n.
+        Clients joined at exactly the same computed distance are admitted together; rounding may
+        make the distances of updates along one line differ by 1e-7. The median norm is that of all
+        clients, the lower of the two middle ones for even n.
 
     Variants:
         With whole models, as in the paper and FLPoison, lengths of updates count as well as
-        directions; who is admitted often differs from what cosines of updates say. BackFed means to
-        compare the last layer of models, and compares the received one with itself. λ is 1e-3 in
-        the paper (for images) and in BackFed, 1.2e-5 in FLPoison, and both multiply it by each
-        layer's standard deviation.
+        directions; the clients admitted often differ from those that cosines of updates would
+        admit. BackFed intends to compare the last layers of models, but compares the received one
+        with itself. λ is 1e-3 in the paper (for images) and in BackFed, 1.2e-5 in FLPoison, and
+        both multiply it by each layer's standard deviation.
 
     References:
         Nguyen et al., FLAME: Taming Backdoors in Federated Learning, USENIX Security 2022.

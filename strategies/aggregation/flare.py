@@ -9,7 +9,7 @@ from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Tensor
 
 Represent = Callable[[Tensor], Tensor]
-"""From an update to what its model's output layer is given for each of the server's examples."""
+"""From an update to the inputs of its model's output layer for each of the server's examples."""
 
 ROUNDING = 1e-12  # by which discrepancies of copies may differ
 
@@ -23,19 +23,20 @@ def flare(
     temperature: float = 1.0,
     prior: Float[Tensor, " n"] | None = None,
 ) -> Aggregate:
-    """Weight clients by how many others count them among the nearer half, by representations.
+    """Weight clients by how many others count them among their nearer half, by representations.
 
-    A model's representations are what its output layer is given, for each of the server's own
-    examples. How far two models are apart is the unbiased squared maximum mean discrepancy of
-    theirs, with the kernel exp(-‖x - y‖² / width) and the layer's width. Each client names the
-    ⌊n / 2⌋ nearest others, and who is named c times is trusted exp(c / (τ · mean c)): whom nobody
-    names still has e⁻¹ of the weight of a client named as often as the mean, where τ is 1. Clients
-    whose data are unlike those of most are named by few, whoever they are.
+    A model's representations are the inputs of its output layer for each of the server's own
+    examples. The distance of two models is the unbiased squared maximum mean discrepancy of their
+    representations, with the kernel exp(-‖x - y‖² / width), where width is the layer's. Each client
+    names the ⌊n / 2⌋ nearest others, and a client named c times has the trust
+    exp(c / (τ · mean c)): with τ = 1, one that nobody names still has e⁻¹ of the weight of a client
+    named as often as the mean. Clients whose data are unlike those of most are named by few, honest
+    or not.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
-        represent: Representations, of the model that an update gives, of the server's examples.
-            Called n times.
+        represent: Returns the representations of the server's examples in the model that an update
+            gives. Called n times.
         temperature: τ, in units of the mean count; 1 in the authors' code.
         prior: Multiplies the trust; equal by default.
 
@@ -45,20 +46,20 @@ def flare(
         suspicion: The share of the others that do not name the client.
 
     Bound:
-        n >= 2, else TooFewClientsError: there must be somebody to compare with. It bounds nothing,
-        since everybody keeps some weight; attackers are named less while n >= 2f + 1.
+        n >= 2, else TooFewClientsError: there must be somebody to compare with. It guarantees
+        nothing, since everybody keeps some weight; attackers are named less while n >= 2f + 1.
 
     Ties:
-        Of others equally far all are named; without a hidden layer that is everybody. A model whose
-        representations are no numbers is named by nobody, and names nobody.
+        Others equally far are all named; without a hidden layer that is everybody. A model whose
+        representations are NaN is named by nobody, and names nobody.
 
     Variants:
         The authors' code takes 200 examples of a single class, BackFed 10; here they are all that
-        the server holds, of one class with ``server_data.bias``. Data of the minority there hardly
-        help it. The authors' names one other fewer, since it counts the client itself, and
-        takes discrepancies below 0 for 0: those of models that are nearly alike, which are then
-        named in the order of their ids. BackFed's kernel is exp(-‖x - y‖² / 2), whatever the width,
-        and its trust exp(c), as with a temperature of 1 / ⌊n / 2⌋.
+        the server holds, of one class with ``server_data.bias``. Examples of the minority among
+        them hardly help it. The authors' code names one other fewer, since it counts the client
+        itself, and sets discrepancies below 0 to 0: those of nearly identical models, which are
+        then named in the order of their ids. BackFed's kernel is exp(-‖x - y‖² / 2), whatever the
+        width, and its trust exp(c), as with a temperature of 1 / ⌊n / 2⌋.
 
     References:
         Wang et al., FLARE: Defending Federated Learning against Model Poisoning Attacks via Latent

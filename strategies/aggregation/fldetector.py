@@ -1,4 +1,4 @@
-"""FLDetector: suspect clients whose updates cannot be foretold from their last ones."""
+"""FLDetector: suspect clients whose updates cannot be predicted from their last ones."""
 
 import numpy as np
 import torch
@@ -24,11 +24,12 @@ def fldetector(
 ) -> Aggregate:
     """Average all clients but those once detected by how badly their updates are predicted.
 
-    An honest client's update changes with the model: u_i + H Δw, with Δw the last step of the model
-    and H built from the last ``window`` steps and the changes of the average update by L-BFGS. The
-    distances to what came instead, divided by their sum, are averaged over the window. Once it is
-    full, each round asks the gap statistic until it sees more than one cluster of scores. Then
-    2-means splits them, the worse half is heard no more, and nobody else is ever detected.
+    An honest client's update is predicted to become u_i + H Δw, with Δw the last step of the model
+    and H built by L-BFGS from the last ``window`` steps and the changes of the average update. A
+    client's score is the distance of its update from that prediction, divided by the sum over
+    clients and averaged over the window. Once the window is full, the gap statistic is computed in
+    each round until it sees more than one cluster of scores. Then 2-means splits them, the worse
+    half is heard no more, and nobody else is ever detected.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -46,15 +47,16 @@ def fldetector(
 
     Bound:
         None: it averages all until its window is full. Nor are the honest safe: where there is no
-        attacker and scores differ by chance alone, up to one round in five sees two clusters (20
-        clients, evenly spread), and the first that does takes the worse half away.
+        attacker and scores differ by chance alone, the gap statistic sees two clusters in up to one
+        round of five (20 clients, evenly spread), and the first time it does, the worse half is
+        dropped.
 
     Ties:
         Clients of equal scores are always in the same half; if all are equal, nobody is detected.
 
     Variants:
-        The authors start the training again after a detection, without those detected; here it
-        goes on. To go on detecting would split whoever is left until hardly anybody is. They also
+        The authors start the training again after a detection, without those detected; here it goes
+        on. Detecting again would split the remaining clients until hardly any are left. They also
         put other rules (Krum, trimmed mean, median) in place of the mean. Their code begins at
         round 50, and its gap statistic has 10 references, here 20, and the logarithm of their mean
         in place of their mean logarithm. FLPoison's never sees a single cluster, and it detects
@@ -96,7 +98,7 @@ def hessian_product(results: Float[Tensor, "k d"]) -> Float[Tensor, " d"]:
             its difference to the next is how the average update changed on that step.
     """
     n_steps = len(results) - 1
-    largest = torch.finfo(results.dtype).max  # what giants change by stays finite
+    largest = torch.finfo(results.dtype).max  # changes of huge updates stay finite
     changes = results.diff(dim=0).clamp_(-largest, largest)
     rows = torch.cat([results, changes])
     gram = gram_in_float64(rows)
@@ -143,7 +145,8 @@ def worse_cluster(scores: Float[Tensor, " n"], rng: np.random.Generator) -> Bool
 def _spread_within(
     samples: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, row by row, the squares within one and two clusters, and the lower one's border."""
+    """Return, for each row, the sum of squares within one and two clusters, and the lower one's
+    border."""
     ordered = np.sort(samples, axis=1)
     n = ordered.shape[1]
     sums, squares = ordered.cumsum(axis=1), (ordered**2).cumsum(axis=1)
@@ -164,9 +167,9 @@ def _shares_of_distance(
     met: Bool[Tensor, " n"],
     change: Float[Tensor, " d"],
 ) -> Float[Tensor, " n"]:
-    """Return each row's distance to its client's last row plus the change, as a share of all.
+    """Return each row's distance to its prediction, as a share of all: last row plus change.
 
-    NaN for clients not met in the last round.
+    NaN for clients absent from the last round.
     """
     squares = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
     for columns in column_blocks(updates):

@@ -20,10 +20,10 @@ def fltrust(
     reference: Float[Tensor, " d"],
     prior: Float[Tensor, " n"] | None = None,
 ) -> Aggregate:
-    """Average the updates by their cosine to the server's update, each rescaled to its norm.
+    """Average the updates, rescaled to the server's norm, by their cosine to the server's update.
 
-    The trust score is ReLU(cos(update, reference)). A rule can only be as fair as its root data: a
-    minority that the server does not hold points elsewhere and is not trusted.
+    The trust score is ReLU(cos(update, reference)). The rule can only be as fair as its root data:
+    updates of a minority that these do not hold point elsewhere and are not trusted.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -45,9 +45,9 @@ def fltrust(
     Variants:
         The paper's root dataset has 100 examples, as have FLPoison's and FLTrust_pytorch's (drawn
         from the test set there). The paper's server takes as many local steps as a client. Here it
-        trains as clients do but for a local method: with ``local_epochs`` it takes fewer steps than
-        a client of more examples, and the round moves less far; ``local_steps`` gives both as many.
-        Where nobody is trusted FLPoison averages all alike.
+        trains as clients do, except for a local method: with ``local_epochs`` it takes fewer steps
+        than a client with more examples, and the model moves less far; with ``local_steps`` both
+        take equally many. Where nobody is trusted, FLPoison averages all equally.
 
     References:
         Cao et al., FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, NDSS 2021.

@@ -25,17 +25,18 @@ def foolsgold(
 ) -> Aggregate:
     """Weight clients down by their largest cosine similarity to another's summed updates.
 
-    Similarities to more suspect clients are pardoned in part (cs · own / other's maximum); the rest
-    goes through 1 - max cs, scaled so that the largest is 1, and κ (ln(x / (1 - x)) + 0.5) clipped
-    to [0, 1]. A homogeneous group of honest clients is taken for sybils.
+    Similarities cs to more suspect clients are pardoned in part (multiplied by own / other's
+    maximum). A weight is x = 1 - max cs, scaled so that the largest is 1, and then
+    κ (ln(x / (1 - x)) + 0.5), clipped to [0, 1]. A homogeneous group of honest clients is taken for
+    sybils.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         clients: Ids of the clients, shape (n,).
-        memory: The sum of what was compared of each client's past updates.
-        layers: Where each array of parameters stands in a row, by its name: then only the weights
-            of the output layer (the largest array of the last module) are compared, as in the
-            paper. Without it all parameters are.
+        memory: The sum of each client's past updates, of the part that is compared.
+        layers: Where each array of parameters stands in a row, by its name. If given, only the
+            weights of the output layer (the largest array of the last module) are compared, as in
+            the paper; without it, all parameters.
         confidence: κ; 1 in the paper and in BackFed.
         prior: Multiplies the weights; equal by default.
 
@@ -52,12 +53,13 @@ def foolsgold(
         None can arise. An update of norm 0 has cosine 0.
 
     Variants:
-        The paper adds up weight · update, DBA's code divides by n; here, as in BackFed, the weights
-        sum to 1, so that the step is no longer for more clients. The authors' and DBA's codes
-        compare the output layer's weights too, BackFed all parameters. The paper, and the authors'
-        code if asked, weigh them by their importance in the model; FLPoison compares the tenth of
-        the output layer that is largest in it. The authors' code for softmax regression, FLPoison
-        and BackFed scale updates longer than 1 to norm 1 before adding them to the history.
+        The paper adds up weight · update, and DBA's code divides that by n; here, as in BackFed,
+        the weights sum to 1, so that the step does not grow with the number of clients. The
+        authors' and DBA's code also compare the output layer's weights, BackFed all parameters. The
+        paper, and optionally the authors' code, weight these by their importance in the model;
+        FLPoison compares the largest tenth of the model's output layer. The authors' code for
+        softmax regression, FLPoison and BackFed scale updates longer than 1 to norm 1 before adding
+        them to the history.
 
     References:
         Fung et al., The Limitations of Federated Learning in Sybil Settings, RAID 2020.
@@ -69,7 +71,7 @@ def foolsgold(
     largest_allowed = torch.finfo(updates.dtype).max  # sums of giants stay finite
     history.clamp_(-largest_allowed, largest_allowed)
     kept = remember(memory, "history", clients, history)
-    similarity = cosines(history).fill_diagonal_(0)  # nobody is less alike than 0, as in the code
+    similarity = cosines(history).fill_diagonal_(0)  # maxima are >= 0, as in the authors' code
     largest = similarity.max(dim=1).values
     # Where j is more suspect than i, the similarity of i to j is pardoned in part.
     pardon = torch.where(
@@ -77,7 +79,7 @@ def foolsgold(
     )
     suspicion = (similarity * pardon).max(dim=1).values
     weights = 1 - suspicion
-    if weights.max() > 1e-6:  # below is rounding: everybody has a twin
+    if weights.max() > 1e-6:  # less is rounding: everybody has a twin
         weights = (weights / weights.max()).clamp(max=CAP)
         weights = (confidence * (torch.logit(weights) + 0.5)).clamp(0, 1)
     else:

@@ -20,14 +20,14 @@ def geometric_median(
 
     Each step weights the updates by prior / max(ν, distance to the last point). All points on the
     way are combinations of updates, so the steps run on inner products alone and the updates are
-    read only three times. The way begins at updates weighted by their distance to one that most are
-    close to, where the paper begins at their mean: an attacker of size 1e30 then needs no extra
-    steps to be forgotten.
+    read only three times. The first point is the mean of the updates weighted by the inverse of
+    their distance to one that most are close to; the paper's is their plain mean: an attacker of
+    size 1e30 then needs no extra steps to be forgotten.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
-        n_iterations: Steps at most; they cost next to nothing. Where copies of one update stand
-            just beside the median, as those of ALIE do at some z, 100 have ended 0.4 % of its
+        n_iterations: The most steps, which cost next to nothing. Where copies of one update lie
+            just beside the median, as those of ALIE do at some z, 100 steps have ended 0.4 % of its
             length away from it.
         smoothing: ν as a share of the median distance to the starting point, so that the rule
             scales with the updates.
@@ -43,10 +43,10 @@ def geometric_median(
         None is checked: the result stays near honest updates while n >= 2f + 1.
 
     Ties:
-        Where the minimum is not unique (collinear updates, even n) it is the point that the steps
-        lead to: the mean of two updates, or of two points at which half of the prior is each. Where
-        half of the updates or more are one and the same point, and it is the only minimum, as it is
-        with more than half of the prior, it is that point exactly.
+        Where the minimum is not unique (collinear updates, even n), the result is the point that
+        the steps lead to: the mean of two updates, or of two points that have half of the prior
+        each. Where at least half of the updates are one and the same point, and that is the only
+        minimum, as it is with more than half of the prior, the result is exactly that point.
 
     Variants:
         3 steps in the paper, ByzFL and FLPoison, 4 in the authors' code and BackFed, 8 in epfml,
@@ -64,8 +64,8 @@ def geometric_median(
         at_point = prior * (distances == 0)
         pulls = torch.where(distances > 0, prior / distances, 0.0)
         resultant = (pulls @ gram @ pulls).clamp(min=0).sqrt()  # of the others' unit vectors
-        # Where others pull as hard, all one way, the points up to the next of them are medians too.
-        if resultant < (1 - 1e-6) * at_point.sum():  # which is then the median
+        # If the others pull as hard, all one way, the points up to the next one are medians too.
+        if resultant < (1 - 1e-6) * at_point.sum():  # then this point is the only median
             weights = normalised(at_point)
             return Aggregate(weighted_sum(updates, weights), weights, distances)
         typical = distances[distances > 0].median()

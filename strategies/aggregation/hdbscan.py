@@ -13,7 +13,7 @@ def hdbscan(values: Float[Tensor, "n m"], metric: str, **settings: Any) -> Int[T
     Args:
         values: Points, shape (n, m); with the metric ``precomputed`` their distances, (n, n).
         metric: How far two points are from each other.
-        settings: What else scikit-learn's class is to be told.
+        settings: Further arguments of scikit-learn's class.
     """
     from sklearn.cluster import HDBSCAN  # here, since a bare machine with torch may lack it
 

@@ -77,8 +77,8 @@ def mean_of_lowest(
     count: int,
     prior: Float[Tensor, " n"] | None,
 ) -> Aggregate:
-    """Average the ``count`` rows of the lowest scores; of equal ones the lowest rows, with whom
-    copies share."""
+    """Average the ``count`` rows of the lowest scores; of equal ones the lowest rows, which share
+    with their copies."""
     result = mean_of_selected(updates, lowest(scores, count), prior, scores)
     return shared_by_copies(result, updates, prior)
 
@@ -99,7 +99,8 @@ def krum(
 
     Returns:
         update: The chosen update.
-        weights: 1 for the chosen client, shared with those who sent the very same; 0 for others.
+        weights: 1 for the chosen client, shared with those who sent an identical update; 0 for
+            others.
         suspicion: The scores, in squared parameter units.
 
     Bound:
@@ -145,8 +146,8 @@ def multi_krum(
         suspicion: The Krum scores, in squared parameter units.
 
     Bound:
-        n >= 2f + 3, else TooFewClientsError, and n >= m. What is proved (AggregaThor, SysML 2019)
-        is for m <= n - f - 2.
+        n >= 2f + 3, else TooFewClientsError, and n >= m. The proof (AggregaThor, SysML 2019) is for
+        m <= n - f - 2.
 
     Ties:
         Of equal scores the lowest rows are selected; copies of any of them share its weight.
@@ -171,7 +172,7 @@ def multi_krum(
 def iterative_multi_krum(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:
-    """Choose by Krum and set aside, again and again while more than 2f + 2 remain; average those.
+    """Choose updates one by one by Krum, while more than 2f + 2 remain; average those chosen.
 
     The other variant of Multi-Krum: each choice scores the remaining updates anew. It averages n -
     2f - 2 updates, the one-shot :func:`multi_krum` n - f.
@@ -184,7 +185,7 @@ def iterative_multi_krum(
     Returns:
         update: The mean of the chosen.
         weights: Equal among the chosen, or in proportion to their prior, shared with those who sent
-            the very same; 0 for all others.
+            an identical update; 0 for all others.
         suspicion: The place in the order of choice, from 0; those never chosen follow by their last
             score. Copies have the mean of their places.
 

@@ -12,10 +12,10 @@ def output_layer(layers: Mapping[str, slice], n_classes: int = 1) -> list[slice]
 
     Args:
         layers: Where each array of parameters stands in a row, by its name.
-        n_classes: How many neurons it has, for those who look at each.
+        n_classes: The number of its neurons, for rules that look at each of them.
 
     Raises:
-        OutputLayerError: If its weights are not as many for each of them.
+        OutputLayerError: If its weights cannot be divided evenly among the neurons.
     """
     module = list(layers)[-1].rpartition(".")[0]
     own = [place for name, place in layers.items() if name.rpartition(".")[0] == module]

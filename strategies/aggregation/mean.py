@@ -14,8 +14,8 @@ def mean(updates: Float[Tensor, "n d"], prior: Float[Tensor, " n"] | None = None
         prior: Each client's weight before any defence, >= 0, sum 1; equal by default.
 
     Returns:
-        update: The weighted mean; in float32 to less than 1e-5 of what a parameter's terms come to
-            without their signs, and 4e-7 as a rule.
+        update: The weighted mean; in float32 its error is below 1e-5 of the sum of a parameter's
+            absolute terms, and typically 4e-7.
         weights: The prior.
         suspicion: 0 for everybody.
 
@@ -26,8 +26,8 @@ def mean(updates: Float[Tensor, "n d"], prior: Float[Tensor, " n"] | None = None
         None can arise.
 
     Variants:
-        The paper and Flower weight by examples, which a client states itself. Here the scenario's
-        ``weight_by`` says what the prior is, and counts come from the engine.
+        The paper and Flower weight by the number of examples, which clients report themselves. Here
+        the scenario's ``weight_by`` sets the prior, and the engine counts the examples.
 
     References:
         McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data,

@@ -31,8 +31,8 @@ def mean_around_median(
         n >= 2f + 1, else TooFewClientsError: the median itself could be malicious.
 
     Ties:
-        Of two values as far from the median the lower stays. Equal values share alike in the ranks
-        that are kept, whoever sent them.
+        Of two values equally far from the median the lower stays. Equal values share the kept ranks
+        equally, whichever client sent them.
 
     Variants:
         ByzFL's Meamed is the same; for even n the median is midway between the two middle values in

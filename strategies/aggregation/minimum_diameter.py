@@ -16,9 +16,9 @@ def minimum_diameter(
 ) -> Aggregate:
     """Average the subset of n - f updates whose largest pairwise distance is least.
 
-    Exact without trying all subsets: for a diameter t, whoever is left out must cover all pairs
-    further apart than t, and whether f can do so is decided by branching on one such pair at a
-    time. t is found by bisection. Time grows like 1.5^f in the worst case.
+    Exact without trying all subsets: for a diameter t, the clients left out must cover all pairs
+    further apart than t, and whether f clients can is decided by branching: either a row goes, or
+    all rows too far from it. t is found by bisection. Time grows like 1.5^f in the worst case.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).

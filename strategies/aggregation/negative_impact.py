@@ -1,4 +1,4 @@
-"""Rejection on negative impact: leave out those without whom the model would be better."""
+"""Rejection on negative impact: leave out clients without whom the model would be better."""
 
 from collections.abc import Callable, Iterator
 
@@ -36,8 +36,8 @@ def error_rate_rejection(
     """Drop the f clients whose presence raises the error rate most (ERR), then aggregate.
 
     A client's impact is the error of the model aggregated from all minus that of the model
-    aggregated from all others. A minority that the validation data hardly holds has, if any, a bad
-    impact: the rule is as fair as those data.
+    aggregated from all others. The impact of a minority that is scarce in the validation data is
+    bad, if there is any: the rule is only as fair as those data.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -53,8 +53,8 @@ def error_rate_rejection(
         suspicion: The impact on the error rate.
 
     Bound:
-        n >= f + 1, else TooFewClientsError, as where the rule's own bound fails for the rest. It
-        bounds nothing: without one of two attackers the model is as bad as with both.
+        n >= f + 1, else TooFewClientsError, also where the rule's own bound fails for the rest. It
+        guarantees nothing: without one of two attackers the model is as bad as with both.
 
     Ties:
         Error rates on a hundred examples are often equal: of equal impacts those of less impact on
@@ -85,7 +85,7 @@ def loss_rejection(
 ) -> Aggregate:
     """Drop the f clients whose presence raises the loss most (LFR), then aggregate.
 
-    Everything but the measure is as in :func:`error_rate_rejection`, which says more.
+    Everything but the measure is as in :func:`error_rate_rejection`, which see.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -100,8 +100,8 @@ def loss_rejection(
         suspicion: The impact on the loss.
 
     Bound:
-        n >= f + 1, else TooFewClientsError, as where the rule's own bound fails for the rest. It
-        bounds nothing: of two opposite attackers each makes up for the other.
+        n >= f + 1, else TooFewClientsError, also where the rule's own bound fails for the rest. It
+        guarantees nothing: two opposite attackers make up for each other.
 
     Ties:
         Of equal impacts the lowest rows stay; copies of any of them share its weight.
@@ -144,8 +144,8 @@ def union_rejection(
         suspicion: The higher of the client's two places in the order of impact, from 0.
 
     Bound:
-        n >= 2f + 1, else TooFewClientsError, as where the rule's own bound fails for those left. It
-        bounds nothing: attackers cover for each other, as for either measure alone.
+        n >= 2f + 1, else TooFewClientsError, also where the rule's own bound fails for those left.
+        It guarantees nothing: attackers cover for each other, as with either measure alone.
 
     Ties:
         Of equal impacts on the error rate those of less impact on the loss stay, then the lowest
@@ -178,7 +178,7 @@ def _impacts(
     with_all = _measured(evaluate, aggregate(updates, prior=prior).update)
     for i, update in enumerate(_updates_without_each(updates, aggregate, prior)):
         impacts[:, i] = with_all - _measured(evaluate, update)
-    # A loss that is finite only without a client says enough; one that never is says nothing.
+    # A loss that is finite only without a client is a huge impact; one that never is tells nothing.
     impacts = impacts.nan_to_num(nan=0.0, posinf=1e300, neginf=-1e300).to(updates.device)
     return impacts[0], impacts[1]
 
@@ -192,11 +192,11 @@ def _measured(evaluate: Evaluate, update: Float[Tensor, " d"]) -> Float[Tensor, 
 def _updates_without_each(
     updates: Float[Tensor, "n d"], aggregate: Aggregator, prior: Float[Tensor, " n"]
 ) -> Iterator[Float[Tensor, " d"]]:
-    """Aggregate, for each client in turn, the updates of all others: without any nothing moves."""
+    """Aggregate, for each client in turn, the updates of all others; 0 without any."""
     if len(updates) == 1:
         yield torch.zeros_like(updates[0])
         return
-    if aggregate is mean and prior.count_nonzero() > 1:  # somebody counts whoever is left out
+    if aggregate is mean and prior.count_nonzero() > 1:  # whoever is left out, others have weight
         nothing = torch.zeros(updates.shape[1], dtype=torch.float64, device=updates.device)
         for i, total in enumerate(_sums_without_each(updates, prior, nothing)):
             rest = prior[:i].sum() + prior[i + 1 :].sum()
@@ -216,7 +216,8 @@ def _sums_without_each(
     """Add to a sum, for each row in turn, all other rows times their weights.
 
     Half of the rows go into the sum that the other half begins with, and so on: m log m additions
-    in place of m², and nothing is subtracted, which would leave a giant's rounding behind.
+    in place of m², and nothing is subtracted, which would leave a huge row's rounding errors
+    behind.
     """
     if len(updates) == 1:
         yield outside

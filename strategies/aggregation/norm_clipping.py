@@ -70,9 +70,9 @@ def mean_of_clipped(
     prior: Float[Tensor, " n"],
     suspicion: Float[Tensor, " n"],
 ) -> Aggregate:
-    """Average rows, of which the norms are known, scaled down to a bound, by their prior weights.
+    """Average rows of known norms, scaled down to a bound, by their prior weights.
 
-    What clipping takes off is nobody's: the priors are not scaled up again.
+    The weight that clipping takes off is not redistributed: the priors are not scaled up again.
     """
     effective = prior * clipping_factors(norms, bound)
     update = weighted_sum(updates, effective, norms=norms)
@@ -86,6 +86,6 @@ def clipping_factors(norms: Float[Tensor, " n"], bound: float | Tensor) -> Float
 
 def median_of(values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
     """Return the median, midway between the two middle values for even n."""
-    # The bits of torch.quantile(0.5), in a third of its steps: a GPU idles at each of them.
+    # Bit for bit torch.quantile(0.5), in a third of its steps, each of which leaves a GPU idle.
     ordered, n = values.sort().values, len(values)
     return torch.lerp(ordered[(n - 1) // 2], ordered[n // 2], 0.5)

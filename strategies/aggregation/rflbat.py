@@ -11,7 +11,7 @@ from strategies.shapes import Float, Tensor
 MOST_CLUSTERS = 10
 N_REFERENCES = 20  # uniform samples that the gap statistic compares with
 N_STEPS = 100  # of k-means at most, which takes a few
-NOISE = 1e-12  # of the largest variance, or of the squares around one centre: rounding alone
+NOISE = 1e-12  # of the largest variance, or of the squares around one centre: less is rounding
 
 
 @Traits(selects=True, compares_pairs=True)
@@ -24,43 +24,44 @@ def rflbat(
 ) -> Aggregate:
     """Average the cluster of principal components whose updates are least alike.
 
-    Updates are projected on their two principal components. Who is too far from all others there
-    goes; k-means clusters the rest, as many clusters as the gap statistic sees; one is chosen, and
-    who is too far from the rest of that goes as well. Attackers, who share a goal, are taken to be
-    alike: the chosen cluster has the least median, over its clients, of their mean cosine with all
-    of it. A minority that is a cluster of its own is alike as well, and goes with them.
+    Updates are projected on their first two principal components. Clients too far from all others
+    there are dropped; k-means splits the rest into as many clusters as the gap statistic sees; one
+    cluster is chosen, and clients too far from the rest of it are dropped as well. Attackers, who
+    share a goal, are assumed to be alike: the chosen cluster has the least median, over its
+    clients, of their mean cosine with all of it. A minority that is a cluster of its own is alike
+    as well, and is dropped with them.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         rng: Draws the gap statistic's references.
-        first_limit: ε₁: how many times the median of all a client's summed distance to the others
-            may be; 10 in 3DFed and BackFed.
+        first_limit: ε₁: the largest ratio allowed of a client's summed distance to the others to
+            the median of all clients'; 10 in 3DFed and BackFed.
         second_limit: ε₂, the same within the cluster; 4 in both.
         prior: Weights among those kept; equal by default.
 
     Returns:
         update: The mean of those kept.
         weights: Equal among those kept, or in proportion to their prior.
-        suspicion: How many of the three steps the client did not pass, from 3 for whoever went
+        suspicion: How many of the three steps the client did not pass: 3 for clients dropped in the
             first.
 
     Bound:
-        None is checked or can be. A giant stands out from its summed distance only among more than
-        ε₁ + 1 clients, from those in its cluster among more than ε₂ + 1; where only one cluster is
-        seen, the rule is two tests for outliers.
+        None is checked, nor could be. A huge update stands out by its summed distance only among
+        more than ε₁ + 1 clients, and within its cluster only among more than ε₂ + 1; where only one
+        cluster is seen, the rule is two tests for outliers.
 
     Ties:
-        A client alone in its cluster counts as alike as can be. Of clusters equally alike the
-        largest is chosen, then that of the lowest row. A client at a limit is kept.
+        A cluster of one client counts as perfectly alike. Of equally alike clusters the largest is
+        chosen, then that of the lowest row. A client exactly at a limit is kept.
 
     Variants:
         3DFed's code, BackFed and this compare all parameters; for ResNets 3DFed takes the last
-        block and layer. Both begin k-means at random, here it begins at Ward's clusters and nothing
-        hangs on the order of clients. BackFed's components are approximate (``pca_lowrank``), which
-        changed 7 of 60 choices. For the gap statistic both scale the components to [0, 1], add up
-        distances in place of squares and draw 5 references, not 20; 3DFed's adds for each client
-        the distance of one in its cluster and tests with s(k) for s(k + 1), and newer BackFed
-        always makes two clusters.
+        block and layer. Both start k-means at random; here it starts from Ward's clusters, and
+        nothing depends on the order of clients. BackFed's components are approximate
+        (``pca_lowrank``), which changed 7 of 60 choices. For the gap statistic both scale the
+        components to [0, 1], add up distances in place of squares and draw 5 references, not 20;
+        3DFed's adds for each client the distance of one in its cluster and tests with s(k) for
+        s(k + 1), and newer BackFed always makes two clusters.
 
     References:
         Wang et al., RFLBAT: A Robust Federated Learning Algorithm against Backdoor Attack,
@@ -83,7 +84,7 @@ def rflbat(
 
 
 def _principal_components(updates: Float[Tensor, "n d"]) -> Float[np.ndarray, "n c"]:
-    """Return where each row lies on the two; but for signs, whatever the order of rows."""
+    """Return each row's coordinates on the two: up to signs, whatever the order of rows."""
     gram = gram_in_float64(updates, centred=True).cpu()
     values, vectors = torch.linalg.eigh(gram / gram.diagonal().max().clamp(min=1e-300))
     lengths = torch.where(values > NOISE * values[-1], values, 0.0).sqrt()
@@ -110,7 +111,7 @@ def _least_alike(similarity: Float[np.ndarray, "n n"], labels: np.ndarray) -> np
 
 
 def _clusters(points: Float[np.ndarray, "n c"], rng: np.random.Generator) -> np.ndarray:
-    """Cluster by k-means, with the least k of which Gap(k) >= Gap(k + 1) - s(k + 1).
+    """Cluster by k-means, with the least k for which Gap(k) >= Gap(k + 1) - s(k + 1).
 
     Gap(k) is by how much the logarithm of the squares within k clusters falls short of that of
     samples that are uniform in a box as large as the one around the points.
@@ -136,7 +137,8 @@ def _clusters(points: Float[np.ndarray, "n c"], rng: np.random.Generator) -> np.
 def _k_means(
     points: Float[np.ndarray, "n c"], tree: np.ndarray, k: int
 ) -> tuple[np.ndarray, float]:
-    """Return labels, from 0, and the squares around centres, begun at k clusters of a tree."""
+    """Return labels, from 0, and the sum of squares around centres, starting from a tree's k
+    clusters."""
     from scipy.cluster.hierarchy import fcluster
     from scipy.spatial.distance import cdist
 

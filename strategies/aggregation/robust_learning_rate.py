@@ -12,8 +12,9 @@ def robust_learning_rate(
 ) -> Aggregate:
     """Average, and flip the sign of each coordinate in which |Σ sign(update)| < θ.
 
-    A backdoor's coordinates are moved by few: they are moved away from where those want them. So
-    are the coordinates that only a minority cares about. Nothing bounds the size of an update.
+    A backdoor's coordinates are pushed by few clients, so they move opposite to where those want
+    them. So do the coordinates that matter to a minority alone. Nothing limits the size of an
+    update.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).

@@ -19,19 +19,19 @@ def sign_guard(
     sign_fraction: float = 0.1,
     prior: Float[Tensor, " n"] | None = None,
 ) -> Aggregate:
-    """Average those of usual norm and of the largest cluster of sign statistics, clipped.
+    """Average clients of usual norm from the largest cluster of sign statistics, clipped.
 
     The norm filter keeps lower <= norm / median norm <= upper. The sign filter describes each
     client by its shares of positive, zero and negative values among random coordinates, and keeps
-    the largest cluster of mean shift (bandwidth: the mean distance to the nearest half, which is
-    the client itself and one other at least). Survivors are clipped to the median norm.
+    the largest cluster that mean shift finds (bandwidth: the mean distance to the nearest half,
+    which is at least the client itself and one other). Survivors are clipped to the median norm.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         rng: Draws the coordinates.
         lower: L, a share of the median norm; 0.1 in the paper.
         upper: R, a multiple of the median norm; 3 in the paper.
-        sign_fraction: The share of the coordinates that is looked at; 0.1 in the paper.
+        sign_fraction: The share of the coordinates that are drawn; 0.1 in the paper.
         prior: Weights among the survivors; equal by default.
 
     Returns:
@@ -83,10 +83,10 @@ def _largest_cluster(features: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
 
     points = features.cpu().numpy()
     n = len(points)
-    # Of two or three clients half would be one, the client itself, and row 0 alone would be kept.
+    # Half of two or three clients would be one, the client itself, and row 0 alone would be kept.
     quantile, wider = (0.5, 1.0) if n > 3 else (min(2 / n, 1.0), 1 + 1e-9)  # two lie just inside
     bandwidth = wider * estimate_bandwidth(points, quantile=quantile)  # of all: nothing is drawn
-    if bandwidth < 1e-9:  # with half of the clients everybody shares the very same statistics
+    if bandwidth < 1e-9:  # each client's statistics are exactly those of half of all
         gaps = torch.cdist(features, features) < 1e-9
         return gaps[gaps.sum(dim=1).argmax()]
     labels = MeanShift(bandwidth=bandwidth, cluster_all=False).fit(points).labels_

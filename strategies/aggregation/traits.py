@@ -1,4 +1,4 @@
-"""What a method is beyond its maths; it stands beside the function, as its decorator."""
+"""Properties of a method beyond its maths, declared by a decorator on the function."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Bound:
     Args:
         rule: The rule's name, for the message.
         per_malicious: a, clients needed for each one that the rule assumes malicious.
-        more: b, clients needed beside them.
-        counted: What takes the place of f where the rule does not count it plainly.
+        more: b, clients needed in addition.
+        counted: The symbol shown in place of f, where the bound does not count f itself.
     """
 
     rule: str
@@ -55,8 +55,8 @@ class RowByRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Traits:
-    """What a rule, a pre-aggregation or a reweighting is; as a decorator it leaves the function
-    itself as it is."""
+    """Properties of a rule, a pre-aggregation or a reweighting; as a decorator it leaves the
+    function itself unchanged."""
 
     bound: Bound | None = None
     """The fewest rows that it can work on."""
@@ -66,9 +66,10 @@ class Traits:
     """Whether it works on a figure for every pair of clients: five (n, n) matrices of float64 at
     most."""
     row_by_row: Callable[..., RowByRow | None] | None = None
-    """Of the bound parameters: what becomes of a row where all can be summed as they come."""
+    """Given the bound parameters, returns how each row is scaled if rows can be summed as they
+    come."""
     takes_update_for_step: bool = False
-    """Whether it goes by how the model moved, and takes its own updates for that."""
+    """Whether it goes by the model's past steps, and takes its own results for them."""
 
     def __call__(self, method: Method) -> Method:
         """Mark a function."""

@@ -29,7 +29,7 @@ def trimmed_mean(
         n >= 2f + 1, else TooFewClientsError: trimming must leave somebody.
 
     Ties:
-        Equal values share alike in the ranks that are kept, whoever sent them.
+        Equal values share the kept ranks equally, whichever client sent them.
 
     Variants:
         f values at each end in ByzFL and Blades. Others give the trimmed share in place of f: 0.2

@@ -22,8 +22,8 @@ def clipping(
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         max_norm: The bound, L2, in parameter units, > 0.
-        out: Where the clipped rows go: new memory by default. Those of ``updates`` itself are
-            clipped in place, and rows within the bound not even written.
+        out: Where the clipped rows are written; new memory by default. If it is ``updates`` itself,
+            rows are clipped in place, and those within the bound are not even written.
 
     Returns:
         updates: The clipped rows.
@@ -57,8 +57,8 @@ def adaptive_clipping(
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         n_malicious: The bound f the defence assumes.
-        out: Where the clipped rows go: new memory by default. Those of ``updates`` itself are
-            clipped in place, and rows within the bound not even written.
+        out: Where the clipped rows are written; new memory by default. If it is ``updates`` itself,
+            rows are clipped in place, and those within the bound are not even written.
 
     Returns:
         updates: The clipped rows.
@@ -89,7 +89,7 @@ def _scaled(
     factors_of: Callable[[slice], Float[Tensor, " m"]],
     out: Float[Tensor, "n d"] | None,
 ) -> Mixed:
-    """Return all rows times their factors, which are told block by block."""
+    """Return all rows times their factors, which are computed block by block."""
     rows = empty_rows(len(updates), updates) if out is None else out
     in_place = rows.data_ptr() == updates.data_ptr()
 

@@ -1,4 +1,4 @@
-"""What every pre-aggregation returns, and how to see through it."""
+"""What every pre-aggregation returns, and how results for its rows are pulled back to clients."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,9 +22,9 @@ class Mixed(NamedTuple):
 
 
 PreAggregator = Callable[..., Mixed]
-"""A pre-aggregation. It gets the rows, and the facts of the round that its parameters name:
-``prior``, ``rng``, and ``out``: None, or the rows that came in where nobody needs them any more. It
-may return them there, each times a factor; without ``out`` it leaves them as they were."""
+"""A pre-aggregation. It gets the rows, and those of ``prior``, ``rng`` and ``out`` that its
+parameters name. ``out`` is None or, where nobody else needs them, the rows themselves: then it may
+return these, each scaled in place. With None it must leave the rows unchanged."""
 
 
 def mixed_rows(updates: Float[Tensor, "n d"], mixing: Float[Tensor, "m n"]) -> Float[Tensor, "m d"]:
@@ -32,7 +32,7 @@ def mixed_rows(updates: Float[Tensor, "n d"], mixing: Float[Tensor, "m n"]) -> F
 
     Args:
         updates: One row per client, shape (n, d).
-        mixing: Shape (m, n), at least one share in each row.
+        mixing: Shape (m, n), with at least one nonzero share in each row.
     """
     rows = empty_rows(len(mixing), updates)
     if mixing.count_nonzero() <= SPARSE * len(mixing):
@@ -51,7 +51,7 @@ def mixed_rows(updates: Float[Tensor, "n d"], mixing: Float[Tensor, "m n"]) -> F
 
 
 def prior_of_rows(mixing: Float[Tensor, "m n"], prior: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
-    """Return the new rows' prior: a bucket has its members' together, any other row keeps its."""
+    """Return the new rows' prior: the sum of its members' for a bucket, else the row's own."""
     members = mixing > 0
     is_bucket = len(mixing) < mixing.shape[1] or bool((members.sum(dim=0) == 1).all())
     return members.to(prior) @ prior if is_bucket else prior  # buckets of one come in any order
@@ -60,7 +60,7 @@ def prior_of_rows(mixing: Float[Tensor, "m n"], prior: Float[Tensor, " n"]) -> F
 def _pulls_of_clients(
     pulls: Float[Tensor, " m"], mixing: Float[Tensor, "m n"]
 ) -> Float[Tensor, " n"] | None:
-    """Return the clients' pulls where each row is one client's; of shared rows nobody knows."""
+    """Return the clients' pulls where each row is a single client's; None where rows are shared."""
     part_of = mixing != 0
     alone = (part_of.sum(dim=1) <= 1).all()
     return pulls.double() @ part_of.double() if alone or pulls.isnan().any() else None
@@ -69,16 +69,17 @@ def _pulls_of_clients(
 def pulled_back(
     result: Aggregate, mixing: Float[Tensor, "m n"], scales: Float[Tensor, " n"] | None = None
 ) -> Aggregate:
-    """Say of clients what a rule said of mixed rows.
+    """Return a rule's result for mixed rows as one for clients.
 
-    A client's weight is what reaches the update of it through all rows, scaled to sum 1; its
+    A client's weight is what it contributes to the update through all rows, scaled to sum 1; its
     suspicion is that of the rows it is in, averaged by how much of it is in each.
 
     Args:
-        result: What the rule said.
+        result: The rule's result for the mixed rows.
         mixing: How much of each client is in each row.
-        scales: By what a lift multiplied the clients before. It counts only where weights are of
-            directions, and each row's is its clients' by what they have in it.
+        scales: The factors of a lift that came before. They count only where weights are of
+            directions: a row's weight is then shared by its clients in proportion to their scaled
+            part in it.
     """
     shares = mixing / mixing.sum(dim=0).clamp(min=1e-300)
     parts = mixing

@@ -27,7 +27,7 @@ def nearest_neighbour_mixing(updates: Float[Tensor, "n d"], n_malicious: int) ->
 
     Ties:
         Of equally distant rows the lowest are neighbours, and copies of them share their places; a
-        row without copies is always its own.
+        row without copies is always its own neighbour.
 
     Variants:
         ByzFL is the same but for ties, and takes any f < n.

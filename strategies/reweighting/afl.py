@@ -19,10 +19,10 @@ def afl(
 ) -> Lift:
     """Play the adversary's side of a minimax game over clients by projected gradient.
 
-    A client's weight λ begins as its prior in the round in which it is first met, which is larger
-    the fewer take part. A round averages by the λ that it begins with, and then steps λ ← Proj(λ +
-    η · losses), the projection onto the simplex. Where only some clients take part, the round's λ
-    share among themselves what they had together.
+    A client's weight λ begins as its prior in the first round in which it takes part, which is
+    larger the fewer do. A round averages by the λ that it begins with, and then steps
+    λ ← Proj(λ + η · losses), the projection onto the simplex. Where only some clients take part,
+    the sum of their λ stays what it was.
 
     Args:
         clients: Ids of the round's clients, shape (n,).
@@ -42,12 +42,11 @@ def afl(
         None can arise.
 
     Variants:
-        The code of fair_flearn steps in the same order, with η = 0.1 on Adult, and returns
-        the running average of all models; here the last model counts, as for every other method.
-        Its projection ends each partial sum one entry early: its λ often sum to more than 1, up to
-        1.2 in 300 simulated runs.
-        Their clients take one gradient step a round. The multiplicative step of the agnostic method
-        never takes a weight to 0, this one does.
+        The code of fair_flearn steps in the same order, with η = 0.1 on Adult, and returns the
+        running average of all models; here the last model counts, as for every other method. Its
+        projection ends each partial sum one entry early: its λ often sum to more than 1, up to 1.2
+        in 300 simulated runs. Their clients take one gradient step a round. Unlike the
+        multiplicative step of the agnostic method, this one can take a weight to 0.
 
     References:
         Mohri et al., Agnostic Federated Learning, ICML 2019.
@@ -69,9 +68,10 @@ def drfa(
 ) -> Lift:
     """Draw the round's clients from a mixture λ that the losses move once per round.
 
-    With ``n_drawn`` = m, m clients are drawn with replacement in proportion to λ, and weigh by how
-    often they were drawn; without it each weighs λ, which is the same on average. λ then steps by
-    Proj(λ + η τ · losses), as if each of the τ local steps had been a step of the game.
+    With ``n_drawn`` = m, m clients are drawn with replacement in proportion to λ, and weighted by
+    how often they were drawn; without it each is weighted by λ, which is the same on average. λ
+    then steps by Proj(λ + η τ · losses), as if each of the τ local steps had been a step of the
+    game.
 
     Args:
         clients: Ids of the round's clients, shape (n,).
@@ -81,7 +81,7 @@ def drfa(
         rng: Draws the clients.
         step_size: The ascent step η per unit of loss and local step.
         local_steps: τ, the local steps of a round that one step of λ stands for.
-        n_drawn: How many clients to draw, m; none drawn by default.
+        n_drawn: m, how many clients to draw; by default none are drawn.
 
     Returns:
         weights: How often each client was drawn / m, or λ, scaled to sum 1.
@@ -97,10 +97,10 @@ def drfa(
         The paper draws first and lets only the drawn train; λ moves by the losses of a second set
         of clients, drawn uniformly, on the average of their models after a random local step. Here
         all of the round's clients train and report the loss of the received model. The authors'
-        FedTorch draws uniformly and weighs by λ, begins with η = 0.1, takes a tenth off it in every
-        round, and lifts a λ below 0.001 to that. Paper and FedTorch multiply the losses by how many
-        clients there are for each that reports one, and project all λ; here those of the round
-        share what they had together.
+        FedTorch draws uniformly and weights by λ, begins with η = 0.1, reduces it by a tenth in
+        every round, and raises a λ below 0.001 to that. The paper and FedTorch multiply losses by
+        the number of all clients over that of clients that report one, and project all λ; here the
+        sum of the λ of a round's clients stays what it was.
 
     References:
         Deng et al., Distributionally Robust Federated Averaging, NeurIPS 2020.
@@ -117,7 +117,7 @@ def drfa(
 def _mixture(
     memory: Memory, name: str, clients: Int[Tensor, " n"], prior: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
-    """Return each client's λ: the prior of those not yet met, and of all where nobody has any."""
+    """Return each client's λ: the prior for clients not yet seen, and for all if every λ is 0."""
     unknown = -1.0
     weights = recall(memory, name, clients, default=unknown)
     weights = torch.where(weights == unknown, prior, weights)

@@ -23,18 +23,18 @@ def agnostic(
 ) -> Lift:
     """Play the adversary's side of a minimax game over clients by exponentiated gradient.
 
-    Each client keeps a factor, 1 until it is first met, which exp(step_size · loss) multiplies in
-    every round in which it takes part; the weights of a round are prior · factor, scaled to sum 1,
-    with this round's losses counted already. The factors are then scaled so that Σ prior · factor
-    over the round's clients is what it was before: where only some take part they share among
-    themselves what they had together, and nobody gains by being asked more often.
+    Each client keeps a factor, at first 1, which is multiplied by exp(step_size · loss) in every
+    round in which it takes part; the weights of a round are prior · factor, scaled to sum 1, with
+    this round's losses already counted. The factors are then rescaled so that Σ prior · factor over
+    the round's clients is what it was before: where only some clients take part, their total stays
+    the same, and nobody gains by being sampled more often.
 
     Args:
         clients: Ids of the round's clients, shape (n,).
         losses: Mean loss of the received model on each client's data, shape (n,).
         prior: Weights before any lift, shape (n,), sum 1.
-        memory: Each client's log(factor) / step_size: the sum of its losses so far, less what was
-            taken from all clients of the same rounds.
+        memory: Each client's log(factor) / step_size: the sum of its losses so far, less what the
+            rescaling took from all clients of the same rounds.
         step_size: The ascent step η per unit of loss, > 0.
 
     Returns:
@@ -56,7 +56,7 @@ def agnostic(
         Mohri et al., Agnostic Federated Learning, ICML 2019; the step is that of Sagawa et al.,
         Distributionally Robust Neural Networks for Group Shifts, ICLR 2020.
     """
-    # Losses are kept, not factors: those over- or underflow after a few hundred rounds.
+    # Losses are kept, since factors would over- or underflow after a few hundred rounds.
     before = recall(memory, "agnostic", clients, default=0.0)
     after = before + losses
     weights = exponentiated_gradient(prior, after, step_size)

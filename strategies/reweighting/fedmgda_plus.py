@@ -10,7 +10,7 @@ from strategies.reweighting.lift import Lift
 from strategies.reweighting.min_norm import min_norm_mixture
 from strategies.shapes import Float, Tensor
 
-SHORT = 0.1  # of the median length, which shorter updates are taken to have
+SHORT = 0.1  # of the median length: shorter updates are treated as if they had this length
 LEAST = 1e-30  # a length whose reciprocal float32 holds
 
 
@@ -25,9 +25,9 @@ def fedmgda_plus(
 
     With ûᵢ = uᵢ / ‖uᵢ‖ the server moves by η Σ λᵢ ûᵢ, where λ minimises ‖Σ λᵢ ûᵢ‖ among weights
     that differ from the prior by ε at most. With ε = 1 nobody's loss grows to first order:
-    ⟨ûᵢ, Σ λⱼ ûⱼ⟩ >= ‖Σ λⱼ ûⱼ‖² for all. Whoever points away from the others is lifted, whatever it
-    is after, and nobody is heard more for a longer update. Of raw updates that is a mean with
-    weights ∝ λᵢ / ‖uᵢ‖, times a step.
+    ⟨ûᵢ, Σ λⱼ ûⱼ⟩ >= ‖Σ λⱼ ûⱼ‖² for all. A client whose update points away from the others is
+    lifted, whatever its aim, and nobody is heard more for a longer update. In terms of the raw
+    updates this is a mean with weights ∝ λᵢ / ‖uᵢ‖, times a step.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
@@ -41,21 +41,22 @@ def fedmgda_plus(
         step: η Σ λᵢ / ‖uᵢ‖.
 
     Bound:
-        None: λᵢ is at most the prior + ε, which for ε = 0.1 is four times the share of one of 30,
-        and attackers who agree with nobody are likely to get it. With ε = 1 one client that sends
-        the opposite of the others' mean stops the server. The step is right for a mean: a rule that
-        rejects short updates is left with one that is too long, by up to ten times the λ of those.
+        None: λᵢ is at most the prior + ε, which for ε = 0.1 is four times the fair share among 30
+        clients, and attackers who agree with nobody are likely to get it. With ε = 1 one client
+        that sends the opposite of the others' mean stops the server. The step is right for a mean;
+        for a rule that rejects short updates it is too long, by up to ten times the λ of those.
 
     Ties:
-        Of several λ the nearest to the prior is taken, so that copies share alike; λ is worked out
-        to nine digits.
+        Of several λ the one nearest to the prior is taken, so that copies share equally; λ is
+        rounded to nine decimals.
 
     Variants:
         The paper's η shrinks by a factor every 100 rounds. So does that of the authors' code, from
         1, unless it is told to take the median length of the round; the prior is equal weights
         there. ε is 1 in its scripts, 0.1 by default in FLGo, which adds 1e-8 to lengths; FedLab has
-        ε = 1 alone. Nobody says where an update of length 0 points. Here those below a tenth of the
-        median length are multiplied as if they had that, and are short vectors for λ too.
+        ε = 1 alone. None of them says where an update of length 0 points. Here updates below a
+        tenth of the median length are scaled as if they had that length, and thus are short vectors
+        in the search for λ too.
 
     References:
         Hu et al., Federated Learning Meets Multi-Objective Optimization, IEEE Transactions on

@@ -1,4 +1,4 @@
-"""Group DRO over groups that the server is told."""
+"""Group DRO over groups that the server knows."""
 
 import torch
 

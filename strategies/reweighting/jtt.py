@@ -27,9 +27,9 @@ def jtt(
 ) -> Lift:
     """Train briefly, flag the clients that the model serves worst, train again with them lifted.
 
-    The flags are set once, at the end of the last warm-up round, by the model that was received in
-    it (for clients not sampled then, by their latest report). A warm-up round that the server had
-    to skip puts this off to the next one. From then on the weights are prior · factor for flagged
+    The flags are set once, at the end of the last warm-up round, by the model received in that
+    round (for clients not sampled then, by their latest report). If the server has to skip that
+    round, they are set in the next one. From then on the weights are prior · factor for flagged
     clients and prior for others, scaled to sum 1. Give either ``n_flagged`` or ``threshold``.
 
     Args:
@@ -37,13 +37,13 @@ def jtt(
         losses: Mean loss of the received model on each client's data, shape (n,).
         prior: Weights before any lift, shape (n,), sum 1.
         round_: The round, from 1.
-        memory: Each client's latest loss or confidence; once they are set, who is flagged.
+        memory: Each client's latest loss or confidence; once the flags are set, who is flagged.
         confidences: Mean probability that the received model gives the labels of each client's
-            data, shape (n,); bound to None where flags go by loss, nobody has to report it.
+            data, shape (n,). If bound to None, where flags go by loss, clients need not report it.
         warm_up_rounds: Rounds of plain averaging before the flags are set, >= 1.
         factor: The upweighting λ of a flagged client; 1 lifts nobody.
         n_flagged: How many clients to flag: those of largest loss or least confidence.
-        threshold: Flag clients of a larger loss, or of a smaller confidence.
+        threshold: Flag clients with a larger loss, or a smaller confidence, than this.
         flag_by: What the flags go by.
         adds_one: Whether a flagged client weighs λ + 1, as in the authors' code, which puts λ
             copies of an example beside it.
@@ -62,8 +62,8 @@ def jtt(
 
     Variants:
         The authors' code flags examples that the model gets wrong, which for two classes is a
-        confidence below 0.5, and shows each λ + 1 times in all, with λ in {20, 50, 100}. The
-        client-level form is this project's own.
+        confidence below 0.5, and shows each of these λ + 1 times in all, with λ in {20, 50, 100}.
+        The client-level form is this project's own.
 
     References:
         Liu et al., Just Train Twice: Improving Group Robustness without Training Group Information,
@@ -90,7 +90,7 @@ def _worst(
     threshold: float | None,
     flag_by: Literal["loss", "confidence"],
 ) -> Bool[Tensor, " clients"]:
-    """Mark the clients to flag: their scores are losses, or confidences with the sign turned."""
+    """Mark the clients to flag: their scores are losses, or negated confidences."""
     if threshold is not None:
         return scores > (threshold if flag_by == "loss" else -threshold)
     flagged = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)

@@ -6,11 +6,11 @@ from strategies.aggregation.aggregate import normalised
 from strategies.aggregation.blocks import one_torch_thread
 from strategies.shapes import Float, Tensor
 
-RIDGE = 1e-8  # of mixtures equally near the origin, as copies allow, the nearest to the prior
+RIDGE = 1e-8  # picks, of mixtures equally near the origin (copies), that nearest to the prior
 GAP, RESIDUAL = 1e-17, 1e-14  # of the optimality conditions, for vectors of length 1
 MOST_STEPS = 100  # ten to twenty do
 DIGITS = 9  # of the result: rounding leaves no trace of the order of rows
-LEAST = 10.0**-DIGITS  # what a prior weight begins from, at least, and a radius that is not 0
+LEAST = 10.0**-DIGITS  # the least prior weight, and the least radius that does not count as 0
 
 
 def min_norm_mixture(
@@ -19,23 +19,23 @@ def min_norm_mixture(
     """Return the λ >= 0 of sum 1, within the radius of the prior in every entry, for which
     ‖Σ λᵢ vᵢ‖ is least.
 
-    Of several such λ it is the nearest to the prior, where a primal-dual interior-point method
-    begins.
+    Of several such λ, the one nearest to the prior is found, by a primal-dual interior-point method
+    that starts from the prior.
 
     Args:
         gram: ⟨vᵢ, vⱼ⟩ for all pairs of vectors of length 1 or less, shape (n, n), in float64 on the
             host.
-        prior: Shape (n,), > 0, sum 1, in float64. Weights below 1e-9 are taken for that much.
-        radius: ε, >= 0. Less than 1e-9 is 0.
+        prior: Shape (n,), > 0, sum 1, in float64. Weights below 1e-9 are raised to that.
+        radius: ε, >= 0. Less than 1e-9 counts as 0.
 
     References:
         Nocedal and Wright, Numerical Optimization, 2006, section 16.6.
     """
     if radius < LEAST or len(prior) == 1:
         return prior.clone()
-    if prior.min() < LEAST:  # one of 1, beside others that vanish, would be at its bound
+    if prior.min() < LEAST:  # a weight of 1, beside vanishing ones, would be at its bound
         prior = normalised(prior.clamp(min=LEAST))
-    with one_torch_thread():  # for a thousand rows, faster than several that wait for each other
+    with one_torch_thread():  # faster for a thousand rows: several would wait for each other
         return _by_interior_points(gram, prior, radius)
 
 
@@ -54,7 +54,7 @@ def _by_interior_points(
         gaps = torch.stack([above * low, below * high])
         if gaps.max() <= GAP and residual.abs().max() <= RESIDUAL:
             break
-        # Newton's step towards gaps that are all equal, and the smaller the freer the last one was.
+        # Newton's step towards equal gaps, which are the smaller, the longer the last step was.
         goal = gaps.mean() * max((1 - length) ** 2, 0.01)
         right = goal / above - low - goal / below + high - residual
         factor = torch.linalg.cholesky(gram + torch.diag(RIDGE + low / above + high / below))

@@ -46,7 +46,7 @@ def q_fedavg(
     References:
         Li et al., Fair Resource Allocation in Federated Learning, ICLR 2020, algorithm 2.
     """
-    losses = losses + 1e-10  # the authors' guard: F^(q-1) of a perfect client
+    losses = losses + 1e-10  # the authors' guard against F^(q-1) of a client with loss 0
     # All powers are divided by the largest that counts: a claim of 1e38 would make them inf, or,
     # from a client of prior 0, all others 0.
     largest = losses[prior > 0].max()

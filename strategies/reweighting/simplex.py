@@ -8,7 +8,7 @@ from strategies.shapes import Float, Tensor
 def project_to_simplex(values: Float[Tensor, " n"], mass: float = 1.0) -> Float[Tensor, " n"]:
     """Return the nearest point whose entries are >= 0 and sum to ``mass``.
 
-    One threshold is taken off all entries, and what falls below 0 becomes 0.
+    One threshold is subtracted from all entries, and negative results become 0.
 
     References:
         Duchi et al., Efficient Projections onto the l1-Ball, ICML 2008.

@@ -16,19 +16,19 @@ def tilted(
     tilt: float,
     smoothing: float | None = None,
 ) -> Lift:
-    """Weight clients by e to the tilt times the loss.
+    """Weight clients by exp(tilt · loss).
 
     A tilt above 0 lifts clients with a large loss (fair), below 0 those with a small one (robust);
     0 is FedAvg. Without ``smoothing`` the weights sum to 1. With it the server moves by Σ pₖ eₖ uₖ
     / Z, where eₖ = exp(tilt · (loss - the largest loss)) and Z is an exponential moving average of
-    Σ pₖ eₖ: the round's step is then that mean over Z.
+    Σ pₖ eₖ: the round's step is then Σ pₖ eₖ / Z.
 
     Args:
         losses: Mean loss of the received model on each client's data, shape (n,).
         prior: Weights pₖ before any lift, shape (n,), sum 1.
         memory: Where smoothed, the logarithm of Z.
         tilt: The tilt t, per unit of loss.
-        smoothing: The share of a new round in Z, in (0, 1]; none by default.
+        smoothing: The share of a new round in Z, in (0, 1]; by default no smoothing.
 
     Returns:
         weights: prior · exp(tilt · loss), scaled to sum 1.
