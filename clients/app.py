@@ -30,7 +30,7 @@ from strategies.randomness import Purpose, generator
 
 ARRAYS = "arrays"
 CONFIG = frozenset({"server-round", "report-loss"})  # all of a server's config that is read here
-LEARNT = "learnt"  # what attackers have, by the name of their poison: honest clients do not look
+LEARNT = "learnt"  # what attackers have learnt, by poison name; honest clients ignore it
 CLEAN_ARRAYS = "clean-arrays"  # an attacker's second reply, for its colluders alone
 LAST_RECEIVED = "last-received"
 PERSONAL = "personal"  # a client's own model, which it keeps
@@ -53,7 +53,7 @@ class Work(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What becomes of a client's round."""
+    """What a client trains in a round."""
 
     work: Work
     jobs: dict[str, Job]
@@ -68,8 +68,8 @@ class ShardClientApp(ClientApp):
     A query is answered with the ``partition-id``. The reply to training holds the trained
     ``arrays`` and the metrics ``num-examples``, ``train-loss`` and, where the server's config asks
     for it with ``report-loss``, ``received-loss`` and ``received-confidence``: the mean loss of the
-    received model on the client's own data, and the mean probability that it gives their labels.
-    It evaluates nothing: a server of Flower's needs ``fraction_evaluate=0``.
+    received model on the client's own data, and the mean probability that it gives their labels. It
+    evaluates nothing: Flower's own strategies need ``fraction_evaluate=0``.
 
     Args:
         shard_of: Returns a client's shard, an attacker's as it was before any poison.
@@ -77,12 +77,12 @@ class ShardClientApp(ClientApp):
         settings: How to train.
         seed: The scenario's seed.
         cohort: The most clients that :meth:`train_many` trains at once.
-        work_of: Returns what a client (the first argument) does in a round (the second) where that
-            is not to train on its shard as ``settings`` say: attackers. The third is what these
-            have learnt.
-        memory: The memory of the device to train on; the CPU's by default, as much as it has.
+        work_of: Returns what a client (the first argument) does in a round (the second), or None to
+            train on its shard as ``settings`` say. It is for attackers; the third argument is what
+            they have learnt.
+        memory: The memory of the device to train on; by default the CPU's, without a limit.
         local: A group-robust or personal method inside every client; none by default.
-        stays_on_device: Whether replies hold tensors of that device: for a server in this process.
+        stays_on_device: Whether replies hold tensors on that device, for a server in this process.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ShardClientApp(ClientApp):
     ) -> None:
         super().__init__()
         self.notes: list[str] = []
-        """What was decided on the way, for whoever runs the app to take."""
+        """Decisions taken while training, for the app's caller to read and clear."""
         self._shard_of = shard_of
         self._trainer = Trainer(
             # Convolutions on a CPU take a fifth less time where channels are last in memory.
@@ -116,7 +116,7 @@ class ShardClientApp(ClientApp):
         self._layout = Layout.of(ArrayRecord())
         self._work_of = work_of
         self._local = local
-        # Its own method would make a cycle: shards would stay until Python looks for garbage.
+        # A bound method would make a cycle: shards would stay until garbage is collected.
         itself = weakref.proxy(self)
         self.train()(lambda message, context: itself._train(message, context))
         self.query()(identify)
@@ -127,8 +127,8 @@ class ShardClientApp(ClientApp):
         return self._trainer.size
 
     def train_many(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """Answer the first of several training messages that carry the same model, as many as are
-        trained at once.
+        """Answer the first of several training messages that carry the same model: as many as can
+        be trained at once.
 
         Clients that train in the same way are one cohort; attackers may train in another.
         """
@@ -198,7 +198,7 @@ class ShardClientApp(ClientApp):
             return Lesson(work.shard)
         record = _arrays_in(context.state, LOCAL_MEMORY)
         memory = {} if record is None else state_dict_of(record)
-        model = self._trainer.holding(received).eval()  # lest it draws
+        model = self._trainer.holding(received).eval()  # so that it draws no random numbers
         shard = work.shard.to(self._trainer.device)
         rng = generator(self._seed, Purpose.LESSON, round_, _client(context))
         return self._local.lesson(LocalRound(model, shard, round_, memory, rng))
@@ -208,7 +208,7 @@ class ShardClientApp(ClientApp):
         if self._received is None or self._received[0] is not arrays:  # once for a whole chunk
             assert isinstance(arrays, ArrayRecord)
             state = moved(state_dict_of(arrays), self._trainer.device)
-            self._trainer.model.load_state_dict(state)  # names what does not fit
+            self._trainer.model.load_state_dict(state)  # raises, and names what does not fit
             self._received, self._layout = (arrays, state), Layout.of(arrays)
         return self._received[1]
 
@@ -233,11 +233,11 @@ class ShardClientApp(ClientApp):
         trained: Iterator[Trained],
         extra: dict[str, float],
     ) -> Message:
-        """Return the reply, and only now note what the client keeps: all went well."""
+        """Return the reply, and store what the client keeps, now that all went well."""
         own = next(trained)
         if plan.lesson.revise is not None:
             with torch.no_grad():
-                # In place alone: they may be views on the row that is sent.
+                # Only in place: they may be views of the row that is sent.
                 plan.lesson.revise(plan.received, MappingProxyType(own.state))
         metrics = {
             "num-examples": len(plan.work.shard.labels),
@@ -252,7 +252,7 @@ class ShardClientApp(ClientApp):
         if plan.work.keeps_received:
             context.state[LAST_RECEIVED] = message.content[ARRAYS]
         memory = plan.lesson.kept()
-        if memory or LOCAL_MEMORY in context.state:  # which nothing replaces as well
+        if memory or LOCAL_MEMORY in context.state:  # an empty memory replaces it too
             arrays = {name: value.cpu().numpy() for name, value in memory.items()}
             context.state[LOCAL_MEMORY] = record_of(arrays)
         return Message(content, reply_to=message)

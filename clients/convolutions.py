@@ -13,7 +13,7 @@ Pair = int | Sequence[int]
 
 
 class ConvolutionsAsProducts(TorchFunctionMode):
-    """While this lasts, a plain convolution of images is a product of matrices.
+    """While this mode is on, plain convolutions of images are computed as products of matrices.
 
     Under ``vmap`` one convolution per model becomes one with a group for each model. On a CPU that
     is as fast as any. On a GPU each group is a small direct convolution, and in the backward pass
@@ -42,7 +42,7 @@ def convolution(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Float[Tensor, "*batch filters rows columns"]:
-    """Return what ``torch.nn.functional.conv2d`` does, whose parameters these are.
+    """Return what ``torch.nn.functional.conv2d`` returns for the same parameters.
 
     A convolution with dilation, groups or a named padding is left to torch.
     """
@@ -63,8 +63,9 @@ def convolution(
 class _Windows(torch.autograd.Function):
     """Cuts images into windows, shape (…, rows, columns, high, wide, channels).
 
-    The backward pass adds up slices. Torch's own, of ``unfold``, divides 64-bit integers twice for
-    each number, to find the windows that it is in: more work for a GPU than all of these sums.
+    The backward pass adds up slices. Torch's own backward pass of ``unfold`` divides 64-bit
+    integers twice for each number, to find the windows that hold it: more work for a GPU than all
+    of these sums.
     """
 
     generate_vmap_rule = True

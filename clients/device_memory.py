@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from strategies.shapes import CPU
 
-# What else torch and its libraries raise when memory is short: on a CPU, in cuBLAS, in cuDNN.
+# Other messages of torch and its libraries when memory is short: on a CPU, in cuBLAS, in cuDNN.
 SHORT_OF_MEMORY = (
     "can't allocate memory",
     "not enough memory",
@@ -38,18 +38,18 @@ class DeviceMemory(ABC):
 
     @abstractmethod
     def free(self) -> int | None:
-        """Return how many bytes can still be had; None where nobody knows."""
+        """Return how many bytes are still available; None if unknown."""
 
     @abstractmethod
     def peak_of(self, work: Callable[[], object]) -> int:
         """Do some work; return the most bytes it took at once, beyond those taken before."""
 
     def limited(self) -> AbstractContextManager[object]:
-        """While this lasts, taking more than there is raises ``torch.OutOfMemoryError``."""
-        return nullcontext()  # an allocator of its own does so anyway
+        """Return a context in which taking more than there is raises ``torch.OutOfMemoryError``."""
+        return nullcontext()  # a device with an allocator of its own raises anyway
 
     def release(self) -> None:
-        """Give memory back that nothing needs any more."""
+        """Give back memory that is no longer needed."""
         release_gpus()
 
 
@@ -58,7 +58,7 @@ class CudaMemory(DeviceMemory):
 
     Args:
         device: The GPU.
-        share: What of it this process may take, where several train on one GPU.
+        share: The share of its memory that this process may take, where several train on one GPU.
         limit: Bytes that this process may take; no limit by default.
     """
 
@@ -66,11 +66,11 @@ class CudaMemory(DeviceMemory):
         self.device = device
         total = torch.cuda.get_device_properties(device).total_memory
         self._most = int(min(share * total, total if limit is None else limit))
-        # Always: the process may have had a limit before.
+        # Set in any case: the process may have had a limit before.
         torch.cuda.set_per_process_memory_fraction(self._most / total, device)
 
     def free(self) -> int:
-        """Return what other processes left, or what this one may still take of its share."""
+        """Return what other processes left, or what is left of this one's share if that is less."""
         unused, _ = torch.cuda.mem_get_info(self.device)
         reserved = torch.cuda.memory_reserved(self.device)
         allocated = torch.cuda.memory_allocated(self.device)
@@ -95,7 +95,7 @@ def release_gpus() -> None:
 
 
 class HostMemory(DeviceMemory):
-    """The memory of this machine, as far as tensors take it.
+    """The memory of this machine, as far as tensors use it.
 
     Args:
         available: Returns the bytes that this process may still take; unknown by default.
@@ -109,7 +109,7 @@ class HostMemory(DeviceMemory):
         self._available, self._limit = available, limit
 
     def free(self) -> int | None:
-        """Return what may be taken."""
+        """Return how many bytes may still be taken; None if unknown."""
         if self._available is None:
             return self._limit
         return self._available() if self._limit is None else min(self._available(), self._limit)
@@ -126,18 +126,18 @@ class HostMemory(DeviceMemory):
 
 
 class CountedTensors(TorchDispatchMode):
-    """Counts the tensors that operations make while this lasts, on a CPU as a GPU's allocator does.
+    """Counts the bytes of tensors that operations make in this mode, as a GPU's allocator does.
 
-    What a kernel needs for itself is not seen.
+    It is meant for a CPU. Memory that a kernel uses internally is not seen.
 
     Args:
-        limit: Bytes of tensors that live; more raise ``torch.OutOfMemoryError``.
+        limit: The most bytes of live tensors; more raise ``torch.OutOfMemoryError``.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__()
         self.live, self.peak = 0, 0
-        """Bytes of the tensors that live, and the most there were at once."""
+        """Bytes of live tensors, and the most there were at once."""
         self._limit = limit
         self._known = weakref.WeakSet[torch.UntypedStorage]()
 
@@ -150,7 +150,7 @@ class CountedTensors(TorchDispatchMode):
         return result
 
     def _see(self, values: Any, *, counts: bool) -> None:
-        """Note the storage of each tensor, unless another tensor brought it before."""
+        """Note the storage of each tensor, unless it has been seen before."""
         for value in tree_leaves(values):
             if not isinstance(value, torch.Tensor):
                 continue
@@ -171,5 +171,5 @@ class CountedTensors(TorchDispatchMode):
         self.live -= size
 
 
-# Else torch imports its compiler, of which it wants to keep the mode out: as long as torch itself.
+# Else torch imports its compiler, to switch that off in here: as slow as importing torch itself.
 CountedTensors.__torch_dispatch__ = unwrap(CountedTensors.__torch_dispatch__)

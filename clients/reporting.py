@@ -1,4 +1,4 @@
-"""What a client tells the server of how well the received model serves it."""
+"""What a client tells the server about how well the received model serves it."""
 
 from typing import Literal, NamedTuple
 
@@ -30,7 +30,8 @@ def report_of(model: nn.Module, shard: Shard) -> Report:
 
 
 def claimed(report: Report, claim: Claim) -> Report:
-    """Return what a client says: one that claims a low loss shrinks its loss and its doubt."""
+    """Return the report that a client sends: a low claim shrinks its loss and 1 - its
+    confidence."""
     if claim == "low":
         doubt = (1 - report.confidence) / EXAGGERATION
         return Report(report.loss / EXAGGERATION, 1 - doubt)

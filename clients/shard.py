@@ -32,7 +32,7 @@ class Shard(NamedTuple):
     role: Role
 
     def to(self, device: torch.device) -> "Shard":
-        """Return the shard on a device: itself, if that is where it is."""
+        """Return the shard on a device; the same object if it is there already."""
         if self.labels.device == device:
             return self
         return Shard(*(column.to(device) for column in self[:4]), role=self.role)

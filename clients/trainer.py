@@ -23,8 +23,8 @@ from clients.training import (
 )
 from strategies.shapes import CPU, Tensor
 
-SHARE_OF_FREE = 0.7  # for a cohort; the rest is for what a probe of two clients does not show
-PROBE_STEPS = 2  # the peak of a whole round: in the second step the optimizer has its state
+SHARE_OF_FREE = 0.7  # for a cohort; the rest is kept for what a probe of two clients does not show
+PROBE_STEPS = 2  # they show a round's peak: from the second step on the optimizer holds its state
 
 Done = TypeVar("Done")
 
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     shard: Shard
     settings: LocalTraining
     make_rng: Callable[[], np.random.Generator]
-    """Returns the generator of the order of examples, as new: a job may be tried twice."""
+    """Returns a fresh generator for the order of examples, since a job may be tried twice."""
     make_hook: Callable[[State], StepHook] | None = None
     """Returns an attacker's hook, given the received model."""
     objective: Objective | None = None
@@ -45,7 +45,7 @@ class Job(NamedTuple):
 
     @property
     def fits_cohort(self) -> bool:
-        """Whether it begins and is trained as others are, so that a cohort can be one computation.
+        """Whether the job can be one of a cohort, which is trained as a single computation.
 
         An objective may keep count from step to step, and a start is its client's own.
         """
@@ -53,7 +53,7 @@ class Job(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What came of a job."""
+    """The result of a job."""
 
     state: State
     """All parameters and buffers: views on a cohort's matrix, or the model's own, which last until
@@ -69,17 +69,18 @@ class Trained(NamedTuple):
 class Trainer:
     """Trains on one device, and on the CPU if not even one client fits there.
 
-    The first time, a cohort of one and one of two clients are probed, those with most examples.
-    Memory grows by the difference with every client, so this says how many fit into
-    ``SHARE_OF_FREE`` of what is free. Where that turns out to be too many, cohorts are halved, and
-    stay so. A model that draws random numbers while it trains, or keeps running means of its data,
-    is trained one by one: these are its client's own then, whatever the cohort.
+    The first time, a cohort of one and one of two clients are probed, with those that have most
+    examples. Memory grows by the difference with every client, which tells how many fit into
+    ``SHARE_OF_FREE`` of the free memory. Where that turns out to be too many, cohorts are halved,
+    and stay so. A model that draws random numbers while it trains, or keeps running means of its
+    data, is trained for one client at a time, so that these do not depend on the rest of a cohort.
 
     Args:
         model: Gives the forward pass; moved to the device.
-        memory: The device's.
-        largest: The most clients trained at once; 1 trains one by one and asks no memory.
-        note: Told of every decision, once.
+        memory: The device's memory.
+        largest: The most clients trained at once; with 1 they are trained one by one, without a
+            probe.
+        note: Called with a line of text on every decision, once.
         stays_on_device: Whether results stay there; otherwise they come back to the host.
     """
 
@@ -183,7 +184,7 @@ class Trainer:
         budget = int(SHARE_OF_FREE * (self.memory.free() or 0))
         wanted, fits = self.size, max(1, (budget - (one - each)) // each)
         self.size = min(wanted, fits)
-        if self.size < wanted or self.device.type != "cpu":  # else it is as the user said
+        if self.size < wanted or self.device.type != "cpu":  # else it is what the user asked for
             self._note(
                 f"{self.device}: cohorts of {self.size} of {wanted} clients, for each takes "
                 f"{_amount(each)} and {SHARE_OF_FREE:.0%} of free memory is {_amount(budget)}"
@@ -191,7 +192,7 @@ class Trainer:
 
     def _peak_of(self, received: State, jobs: Sequence[Job]) -> int | None:
         work = partial(self._rows, received, jobs, PROBE_STEPS)
-        # Once before: libraries take a workspace the first time, whatever the number of clients.
+        # One run before: libraries take a workspace the first time, whatever the number of clients.
         if self.device.type != "cpu" and self._attempt(work) is None:
             return None
         return self._attempt(lambda: self.memory.peak_of(work))
@@ -273,7 +274,7 @@ def device_of(state: State) -> torch.device:
 
 
 def moved(state: State, device: torch.device) -> State:
-    """Return a state on a device: itself, if that is where it is."""
+    """Return a state on a device; the same object if it is there already."""
     if all(value.device == device for value in state.values()):
         return state
     return {name: value.to(device) for name, value in state.items()}

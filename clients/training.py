@@ -24,7 +24,8 @@ _Kind = TypeVar("_Kind", bound=type[torch.optim.Optimizer])
 
 
 def _without_compiler(kind: _Kind) -> _Kind:
-    """Return an optimizer without what torch wraps around its methods for ``torch.compile``.
+    """Return an optimizer class without the wrappers that torch puts around its methods for
+    ``torch.compile``.
 
     It computes the same, and no process imports the compiler, which takes almost as long as the
     rest of torch.
@@ -41,15 +42,16 @@ _SGD, _Adam = _without_compiler(torch.optim.SGD), _without_compiler(torch.optim.
 
 
 class NoCohortError(RuntimeError):
-    """A model cannot be one of a cohort: what it draws while it trains would depend on who else is
-    in it, or what it keeps of its data, as BatchNorm does, would be everybody's."""
+    """A model cannot be trained in a cohort: the random numbers it draws while it trains would
+    depend on who else is in it, or the statistics it keeps of its data, as BatchNorm does, would
+    mix all clients'."""
 
 
 NO_COHORT = {
     "randomness error mode": "the model draws random numbers while it trains",
     "running_mean or running_var": "the model keeps running means of its data (BatchNorm)",
 }
-"""Why not, by words in what ``vmap`` says of it."""
+"""The reason, by words in the error that ``vmap`` raises."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ class LocalTraining:
     local_epochs: int = 1
     """Passes over the examples."""
     local_steps: int | None = None
-    """Steps in place of epochs; 1 is what sends a single gradient."""
+    """Steps in place of epochs; with 1 a client sends a single gradient."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.0
-    """Of SGD."""
+    """SGD's momentum."""
     weight_decay: float = 0.0
 
     def build_optimizer(self, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
@@ -89,9 +91,9 @@ class Objective(Protocol):
     """What one client minimises in place of the mean cross-entropy. It may change step by step."""
 
     def begin(self, received: State, shard: Shard) -> None:
-        """Take up the received model and the examples, on the device of the training.
+        """Take the received model and the examples, on the device of the training.
 
-        A training that ran out of memory begins again.
+        Called again if the training ran out of memory and is repeated.
         """
         ...
 
@@ -110,7 +112,7 @@ def batches(
 ) -> list[Int[np.ndarray, " batch"]]:
     """Return the examples of every step, in order: a new permutation each epoch.
 
-    A number of steps cuts the last epoch short.
+    ``local_steps`` may cut the last epoch short.
     """
     size, n_steps = settings.batch_size, settings.local_steps
     in_an_epoch = range(0, n_examples, size)
@@ -133,8 +135,8 @@ def train(
 ) -> float:
     """Train a model in place on one shard; an attacker's ``hook`` runs after each step.
 
-    The loss is that of the ``objective``, by default the mean cross-entropy. What the model draws
-    from torch's global generators, for dropout or else, is seeded from ``rng``.
+    The loss is that of the ``objective``, by default the mean cross-entropy. Torch's global
+    generators, from which a model may draw (dropout does), are seeded from ``rng``.
 
     Returns:
         The mean loss over all examples seen, each at the time it was seen.
@@ -167,9 +169,9 @@ def train(
 
 
 def gradient_of(model: nn.Module, start: State, shard: Shard, batch_size: int) -> State:
-    """Return the gradient of the summed loss on a shard, so many examples at a time.
+    """Return the gradient of the summed loss on a shard, computed in batches.
 
-    The model is as it is tested: it draws nothing, and no buffer moves.
+    The model is in evaluation mode: it draws no random numbers, and no buffer changes.
     """
     model.eval()
     like = trainable(model, start)
@@ -189,8 +191,9 @@ def gradient_of(model: nn.Module, start: State, shard: Shard, batch_size: int) -
 def own_draws(device: torch.device, rng: np.random.Generator) -> Iterator[None]:
     """Let a model draw from a client's own generator, and not from the process's.
 
-    Always: no list of layers names all that draw. Only the generators of the CPU and of the device
-    are seeded, for only those are put back; ``torch.manual_seed`` would seed every GPU's.
+    This is done for every model, since no list of layers names all that draw. Only the generators
+    of the CPU and of the device are seeded, since only those are restored; ``torch.manual_seed``
+    would seed every GPU's.
     """
     seed, on_gpu = int(rng.integers(2**63)), device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
@@ -203,7 +206,7 @@ def own_draws(device: torch.device, rng: np.random.Generator) -> Iterator[None]:
 
 @torch.no_grad()
 def logits_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n classes"]:
-    """Return a model's outputs as it is tested."""
+    """Return a model's outputs, in evaluation mode."""
     model.eval()
     return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)])
 
@@ -215,7 +218,7 @@ def output_layer(model: nn.Module) -> nn.Module:
 
 
 def last_hidden(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n features"]:
-    """Return what a model's output layer is given as it is tested."""
+    """Return the inputs of a model's output layer, in evaluation mode."""
     seen: list[Tensor] = []
     with output_layer(model).register_forward_pre_hook(
         lambda layer, given: seen.append(given[0].flatten(1))
@@ -225,10 +228,10 @@ def last_hidden(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tenso
 
 
 def classes_in(logits: Float[Tensor, "n classes"]) -> Int[Tensor, " n"]:
-    """Return what a model calls each example; -1, no class, where its outputs are no numbers.
+    """Return the class that a model gives each example; -1, no class, where an output is NaN.
 
-    The first NaN would count as the largest output: a model that an attack has driven to NaN would
-    call everything class 0, as many attackers want it to.
+    Argmax takes the first NaN for the largest output: a model that an attack has driven to NaN
+    would call everything class 0, as many attackers want it to.
     """
     return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
@@ -267,12 +270,12 @@ def train_cohort(
 ) -> tuple[Float[Tensor, "clients d"], Float[Tensor, " clients"]]:
     """Train a cohort of clients at once from the same model.
 
-    Each client sees the same batches in the same order as in :func:`train`; the results agree up
-    to the order of float32 sums. Shards may differ in size: shorter batches are padded and masked,
-    and a client that is done is left alone, its optimizer state included. The clients' parameters
-    are one matrix, the one that a server wants, and every layer's are a view on it that takes its
-    gradient as it comes, without a copy. Everything happens on the device that ``start`` is on, and
-    the host never waits for it.
+    Each client sees the same batches in the same order as in :func:`train`; the results agree up to
+    the order of float32 sums. Shards may differ in size: shorter batches are padded and masked, and
+    a client that is done is left unchanged, its optimizer state included. The clients' parameters
+    are one matrix, as a server needs it; every layer's are a view on it, which takes its gradient
+    as it comes, without a copy. Everything happens on the device that ``start`` is on, and the host
+    never waits for it.
 
     Args:
         model: Gives the forward pass; must work under ``torch.func.vmap`` (GroupNorm does,
@@ -282,7 +285,7 @@ def train_cohort(
         settings: The same for all.
         rngs: One per client, for its order of examples.
         hooks: One per client, None for those that are honest; none at all by default.
-        most_steps: Stop after so many steps: enough to see how much memory a cohort takes.
+        most_steps: Stop after this many steps: a few show how much memory a cohort takes.
 
     Returns:
         The trained parameters, a row per client in the order of :func:`trainable`, and each
@@ -305,7 +308,7 @@ def train_cohort(
 
     def loss_of(parameters: State, x: Tensor, y: Tensor, present: Tensor) -> Tensor:
         logits = functional_call(model, {**parameters, **fixed}, (x,))
-        # Under vmap torch's cross_entropy is these, with Python in each step, and imports sympy.
+        # Under vmap torch's cross_entropy is these two, with Python in each, and imports sympy.
         losses = -logits.log_softmax(dim=1).gather(1, y[:, None]).squeeze(1)
         return (losses * present).sum() / present.sum()
 
@@ -338,7 +341,7 @@ def train_cohort(
 
 @contextmanager
 def _each_by_itself() -> Iterator[None]:
-    """Tell by its type what ``vmap`` tells in words alone."""
+    """Raise NoCohortError for what ``vmap`` tells in words alone."""
     try:
         yield
     except RuntimeError as fault:

@@ -19,8 +19,8 @@ def alie_z(n_clients: int, n_attackers: int, rule: ZRule = "quantile") -> float:
     Args:
         n_clients: Clients n in the round.
         n_attackers: Attackers f among them.
-        rule: ``quantile`` is the paper's. ``cdf`` takes Φ for Φ⁻¹, as FLANDERS does; the z in the
-            code of Min-Max (0.726 for n = 50, f = 10) are such values too.
+        rule: ``quantile`` is the paper's. ``cdf`` uses Φ in place of Φ⁻¹, as FLANDERS does; the z
+            in the code of Min-Max (0.726 for n = 50, f = 10) are such values too.
     """
     n_honest = max(1, n_clients - n_attackers)
     supporters = n_clients // 2 + 1 - n_attackers
@@ -41,8 +41,8 @@ def alie(
 ) -> Forged:
     """Send μ + z σ from every attacker, coordinate by coordinate.
 
-    The paper's code takes z σ off gradients: updates have the other sign. epfml does the same, and
-    FLPoison and Blades add it to updates.
+    The paper's code and epfml subtract z σ from gradients, whose sign is opposite to that of
+    updates; FLPoison and Blades add it to updates.
 
     Args:
         own: What the attackers would send, local minus global parameters.
@@ -52,9 +52,10 @@ def alie(
         n_attackers: Attackers f among them.
         z: How many deviations, or how to derive it from n and f (see :func:`alie_z`). The paper's
             experiments give it (1.5 on MNIST), and so does ByzFL (1.5). A negative z goes to the
-            other side, where ByzFL and the code of Min-Max (adding to gradients) and FLANDERS go:
-            parameters shrink in place of growing, which is not the same to a minority.
-        spread: ``root_std`` takes √σ for σ, as FLANDERS does: far larger, since σ is far below 1.
+            other side, as ByzFL, the code of Min-Max (adding to gradients) and FLANDERS do:
+            parameters shrink instead of growing, which makes a difference to a minority.
+        spread: ``root_std`` uses √σ in place of σ, as FLANDERS does: far larger, since σ is far
+            below 1.
 
     References:
         Baruch et al., A Little Is Enough: Circumventing Defenses For Distributed Learning,

@@ -28,9 +28,9 @@ def fang_krum(
     λ begins at its upper bound, with n clients and c assumed malicious,
     min_i Σ_nearest ‖uₗ - uᵢ‖ / ((n - 2c - 1) √d) + maxᵢ ‖uᵢ‖ / √d, and is halved until Krum, run on
     the honest updates and the attackers' own, chooses an attacker, or λ falls below the threshold.
-    Full knowledge: the attackers see all honest updates. The paper's s is the way that the rule's
-    own result would go without an attack, which for Krum is one client's update; the mean stands
-    for it here, as in the paper's partial knowledge and in the code of Min-Max. All send the same
+    Full knowledge: the attackers see all honest updates. The paper's s is the direction of the
+    rule's own result without an attack, which for Krum is one client's update; here the mean stands
+    in for it, as in the paper's partial knowledge and in the code of Min-Max. All send the same
     update; the paper moves the others by at most ε.
 
     Args:

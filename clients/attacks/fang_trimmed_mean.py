@@ -23,9 +23,8 @@ def fang_trimmed_mean(
 
     Where the honest mean falls (s = -1) the values lie above the honest maximum w: uniformly in
     [w, b w] if w > 0, in [w, w / b] if not. Where it rises they lie below the honest minimum w: in
-    [w / b, w] if w > 0, in [b w, w] if not. Each attacker draws its own. Full knowledge. (The
-    paper goes by what the rule itself would make of the round without an attack; here the honest
-    mean says which way.)
+    [w / b, w] if w > 0, in [b w, w] if not. Each attacker draws its own. Full knowledge. (The paper
+    goes by the direction of the rule's own result without an attack; here by the honest mean's.)
 
     Args:
         own: What the attackers would send, local minus global parameters.

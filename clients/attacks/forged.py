@@ -27,7 +27,7 @@ class Forged(NamedTuple):
     updates: Float[Tensor, "f d"]
     """Local minus global parameters, one row per attacker; equal rows may share memory."""
     memory: Memory = NO_MEMORY
-    """What an attack that names ``memory`` wants to be given back in its next round."""
+    """State that an attack which names ``memory`` is given back in its next round."""
 
 
 FACTS = frozenset(
@@ -51,11 +51,11 @@ FACTS = frozenset(
 """The names of what attackers may know of a round."""
 
 UNTOLD = frozenset({"seen", "sample", "clean", "seen_clients", "is_minority", "defence", "memory"})
-"""Those of them that blind attackers, of whom each acts by itself, are not told."""
+"""Those facts that blind attackers, each of whom acts alone, are not told."""
 
 Attack = Callable[..., Forged]
-"""An attack. Its first parameter is ``own``, the updates that its attackers would send; of what the
-attackers know it is handed what its other parameters name:
+"""An attack. Its first parameter is ``own``, the updates that its attackers would send; its other
+parameters name what it needs of the attackers' knowledge:
 
 * ``seen`` (m, d): the updates they see, by their knowledge;
 * ``sample`` (k, d): the updates whose mean and spread they take: ``seen``, or everybody's;
@@ -71,7 +71,7 @@ attackers know it is handed what its other parameters name:
 """
 
 Defence = Callable[[Float[Tensor, " d"]], Float[Tensor, " d"]]
-"""What the server would make of the round if every attacker sent this update: 0 if it skips it."""
+"""The server's update if every attacker sent this one; 0 if the server would skip the round."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ def inner_product(own: Float[Tensor, "f d"], sample: Float[Tensor, "k d"], scale
     Args:
         own: What the attackers would send, local minus global parameters.
         sample: The updates whose mean μ is taken.
-        scale: The factor ε. With f of n clients the mean turns round if ε > (n - f) / f; a small ε
+        scale: The factor ε. With f of n clients the mean changes sign if ε > (n - f) / f; a small ε
             (0.1) stays close to the honest and is meant for robust rules. Peers use 0.1, 0.2, 0.5,
             1, 2 and 100.
 

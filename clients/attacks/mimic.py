@@ -21,11 +21,11 @@ def mimic(
 ) -> Forged:
     """Send uᵢ* of one honest client i* from every attacker, so that it counts f + 1 times.
 
-    Unless told whom, the attackers seek the direction z in which honest updates differ most, by
-    one power iteration a round: in round t of the warm-up, z ← (t z + v / ‖v‖) / (t + 1) with
-    v = Σᵢ ⟨uᵢ - μ, z⟩ (uᵢ - μ), scaled to length 1, and μ the running mean of all rounds; i* is the
-    client of largest ⟨uᵢ, z⟩. After the warm-up i* stays; in a round without it, the client of
-    largest ⟨uᵢ, z⟩ takes its place.
+    Unless ``client`` is given, the attackers seek the direction z in which honest updates differ
+    most, by one power iteration a round: in round t of the warm-up, z ← (t z + v / ‖v‖) / (t + 1)
+    with v = Σᵢ ⟨uᵢ - μ, z⟩ (uᵢ - μ), scaled to length 1, and μ the running mean of all rounds; i*
+    is the client of largest ⟨uᵢ, z⟩. After the warm-up i* stays; in a round without it, the client
+    of largest ⟨uᵢ, z⟩ takes its place.
 
     Args:
         own: What the attackers would send, local minus global parameters.
@@ -33,7 +33,7 @@ def mimic(
         seen_clients: Their clients' ids.
         memory: Holds ``direction``, ``mean``, ``rounds`` and ``client``.
         rng: Draws the first direction.
-        client: The client i*, if it is told. In a round without it attackers send ``own``.
+        client: The client i*, if it is given. In a round without it, attackers send ``own``.
         warm_up_rounds: Rounds in which z is sought and i* may change; 1 in the authors' code.
 
     References:

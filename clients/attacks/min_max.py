@@ -23,12 +23,12 @@ def min_max(
 
     Args:
         own: What the attackers would send, local minus global parameters.
-        seen: The honest updates uᵢ that must not stand out less than the attackers.
+        seen: The honest updates uᵢ, among which the attackers must not stand out.
         sample: The updates whose mean μ and deviation σ are taken; the same in the paper.
         direction: p, the way from the honest mean μ: -μ / ‖μ‖ (``unit_vector``), -sign(μ)
             (``sign``), or a standard deviation, σ (``std``) or -σ (``minus_std``). The paper's code
-            takes σ off gradients, which is ``std``, Blades off updates and FLANDERS off models;
-            FLPoison and Plato take ``unit_vector``.
+            subtracts σ from gradients, which is ``std``; Blades subtracts it from updates and
+            FLANDERS from models; FLPoison and Plato use ``unit_vector``.
         search: How a peer searches for γ, in place of the exact one: the paper's code from 10
             (steps of 5, 2.5, …), FLANDERS from 5 (1.25, 0.625, …; 6 where nothing fits).
 

@@ -1,4 +1,4 @@
-"""Minority-mimic: a poison that stands where honest minority clients stand. Our own."""
+"""Minority-mimic: a poison that stands where honest minority clients stand; this project's own."""
 
 from typing import Literal
 
@@ -20,23 +20,22 @@ def minority_mimic(
     closeness: float = 1.0,
     within: Within = "ball",
 ) -> Forged:
-    """Send uᵢ' = m + pᵢ', the mean of the minority's updates and the poison's part, cut to the
-    size at which minority clients differ from each other.
+    """Send uᵢ' = m + pᵢ': the mean of the minority's updates plus the poison's part, cut to the
+    size by which minority clients differ from each other.
 
-    The poison's part pᵢ = uᵢ - cᵢ is what training on poisoned data changed against training on
-    clean data. In a ``ball``, pᵢ' = pᵢ c R / ‖pᵢ‖, with R the mean distance of a minority client to
-    the mean of the *other* ones: by its distance to the minority an attacker then looks like one of
-    them, and the poison is as large as that allows (it may be boosted). In a ``box``, pᵢ' is pᵢ cut
-    to ± c σ, σ each coordinate's deviation among the minority, for rules that work by coordinate.
-    So a rule that drops attackers of closeness <= 1 for where they stand has to drop minority
-    clients too.
+    The poison's part pᵢ = uᵢ - cᵢ is the difference between training on poisoned and on clean data.
+    In a ``ball``, pᵢ' = pᵢ c R / ‖pᵢ‖, with R the mean distance of a minority client to the mean of
+    the *other* ones: by its distance to the minority an attacker then looks like one of them, and
+    the poison is as large as that allows (it may be boosted). In a ``box``, pᵢ' is pᵢ cut to ± c σ,
+    σ each coordinate's deviation among the minority, for rules that work by coordinate. A rule that
+    drops attackers of closeness <= 1 for their position then has to drop minority clients too.
 
     Args:
         own: What the attackers would send, local minus global parameters, trained on poison.
         clean: What they would send had they trained on clean data.
         seen: The updates that the attackers see: all honest ones (omniscient), or ``clean``
             (colluding), which is a good picture of the minority if they hold such data.
-        is_minority: Whose of these are the minority; if nobody's, all count as such.
+        is_minority: Which of these are the minority's; if none is, all count as such.
         closeness: The factor c: below 1 closer to the minority's mean than its own members.
         within: What the poison's part is cut to.
     """

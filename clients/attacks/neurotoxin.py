@@ -14,10 +14,10 @@ class Neurotoxin:
 
     Honest updates will overwrite those coordinates and leave the others alone. The authors' code
     takes the gradient at the received model too, on other clients' data, and for images over all
-    layers together as here. Algorithm 1 takes the last round's aggregate in place of it: an
-    attacker of every round finds its own writing there, and would be kept out of that. The paper
-    masks gradients: to hold parameters gives the same with plain SGD, and holds with momentum,
-    weight decay and Adam too.
+    layers together as here. Algorithm 1 takes the last round's aggregate instead, in which an
+    attacker of every round finds its own changes, and would be kept from those coordinates. The
+    paper masks gradients: holding parameters gives the same with plain SGD, and works with
+    momentum, weight decay and Adam too.
 
     References:
         Zhang et al., Neurotoxin: Durable Backdoors in Federated Learning, ICML 2022.
@@ -28,7 +28,8 @@ class Neurotoxin:
 
     @property
     def needs_previous(self) -> bool:
-        """The last move is not asked for: the attacker's own part is in it."""
+        """Whether the model's last move is needed: it is not, since it contains the attacker's own
+        part."""
         return False
 
     def hook(

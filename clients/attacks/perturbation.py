@@ -17,9 +17,9 @@ def perturbation(
 ) -> Float[Tensor, " d"]:
     """Return p: -μ / ‖μ‖ (``unit_vector``), -sign(μ) (``sign``), σ (``std``) or -σ (``minus_std``).
 
-    The paper and its code take σ off gradients, so that parameters grow: an update is a gradient
-    with its sign turned, and gets σ on top. FL-Byzantine-Library does the same. Blades takes σ off
-    updates and FLANDERS off models, which is ``minus_std``.
+    The paper and its code subtract σ from gradients, so that parameters grow: an update is a
+    gradient with its sign flipped, so σ is added to it. FL-Byzantine-Library does the same. Blades
+    subtracts σ from updates and FLANDERS from models, which is ``minus_std``.
 
     References:
         Shejwalkar and Houmansadr, Manipulating the Byzantine, NDSS 2021, section IV-B.

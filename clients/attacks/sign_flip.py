@@ -13,7 +13,7 @@ def sign_flip(own: Float[Tensor, "f d"], scale: float = 1.0) -> Forged:
 
     References:
         Li et al., RSA: Byzantine-Robust Stochastic Aggregation Methods, AAAI 2019, whose workers
-        send models. FLPoison turns an attacker's update, as here; Blades every gradient while it
+        send models. FLPoison flips an attacker's update, as here; Blades every gradient while it
         trains; ByzFL the honest mean (``inner_product`` of scale 1).
     """
     return Forged(-scale * own)

@@ -20,8 +20,8 @@ def tailored(
     direction: Direction = "std",
     n_evaluations: int = 20,
 ) -> Forged:
-    """Send μ + γ p with the γ that maximises ‖A(γ) - μ‖, where A(γ) is what the server would make
-    of the round. Knows the defence.
+    """Send μ + γ p with the γ that maximises ‖A(γ) - μ‖, where A(γ) is the update that the server
+    would make. Knows the defence.
 
     ``std`` is ALIE with the best z > 0, ``unit_vector`` inner-product manipulation with the best ε.
     γ begins where ‖γ p‖ is the root mean squared distance of an honest update to μ.
@@ -32,7 +32,7 @@ def tailored(
         defence: Gives the server's update if every attacker sent the given one.
         direction: p, the way from the honest mean μ: -μ / ‖μ‖ (``unit_vector``), -sign(μ)
             (``sign``), or a standard deviation, σ (``std``) or -σ (``minus_std``).
-        n_evaluations: How often the defence is asked; ByzFL asks 20 times. The search climbs from
+        n_evaluations: How often the defence is evaluated; 20 times in ByzFL. The search climbs from
             one factor, and may end on the lower of two peaks: against CAF, in one round of 16 at a
             third of the largest effect.
 

@@ -11,7 +11,7 @@ class TrainingAttack(Protocol):
 
     @property
     def needs_previous(self) -> bool:
-        """Whether it asks for the model that the attacker received the last time."""
+        """Whether it needs the model that the attacker received last time."""
         ...
 
     def hook(

@@ -1,4 +1,4 @@
-"""Ditto: a model of one's own beside the common one."""
+"""Ditto: a personal model for each client beside the common one."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from clients.local.proximal import PulledTowards
 
 @dataclass(frozen=True)
 class Ditto:
-    """Train the received model as ever, and a personal one that is pulled towards it.
+    """Train the received model as usual, and a personal one that is pulled towards it.
 
     The personal model begins as the first one received, lasts over rounds, and sees the same
     batches as the common one.
@@ -19,7 +19,7 @@ class Ditto:
     """
 
     pull: float
-    """λ: 0 is training alone."""
+    """λ: with 0 each client trains alone."""
 
     def lesson(self, told: LocalRound) -> Lesson:
         """Return the shard, and the loss of the personal model."""

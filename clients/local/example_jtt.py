@@ -19,7 +19,7 @@ def flagged_by(model: nn.Module, shard: Shard, threshold: float) -> Bool[Tensor,
 
 
 def with_copies(shard: Shard, flagged: Bool[Tensor, " examples"], n_copies: int) -> Shard:
-    """Return the shard with so many copies of each flagged example behind it."""
+    """Return the shard with ``n_copies`` copies of each flagged example appended."""
     rows = torch.arange(len(shard.labels), device=shard.labels.device)
     rows = torch.cat([rows, rows[flagged].repeat(n_copies)])
     return Shard(*(column[rows] for column in shard[:4]), role=shard.role)
@@ -27,13 +27,13 @@ def with_copies(shard: Shard, flagged: Bool[Tensor, " examples"], n_copies: int)
 
 @dataclass(frozen=True)
 class ExampleJtt:
-    """Flag one's own examples in a warm-up, and train on copies of them beside the rest after it.
+    """Flag the client's own examples in a warm-up, then train on all examples and copies of those.
 
     Each client flags by the model that it receives in the last warm-up round in which it takes
-    part. One that the warm-up never asked waits for as many rounds again, and then flags by the
-    next model that it receives: that one is as well trained, whether or not the server began again.
-    The server's model goes on; together with the server's client-level method at factor 1 and with
-    as many warm-up rounds it begins again, as in the paper.
+    part. A client that took no part in the warm-up waits for as many rounds again, and then flags
+    by the next model that it receives: that one is as well trained, whether or not the server
+    started over. The server's model goes on training; together with the server's client-level
+    method, at factor 1 and with as many warm-up rounds, it starts over, as in the paper.
 
     References:
         Liu et al., Just Train Twice: Improving Group Robustness without Training Group Information,
@@ -44,7 +44,7 @@ class ExampleJtt:
     n_copies: int
     """λ: a flagged example is seen λ + 1 times."""
     threshold: float = 0.5
-    """Of the probability that the model gives an example's label."""
+    """Examples whose label the model gives a lower probability are flagged."""
 
     def lesson(self, told: LocalRound) -> Lesson:
         """Return the shard, and after the warm-up with copies."""

@@ -23,7 +23,7 @@ class GroupWeights:
     code.
 
     Args:
-        first: The weights to begin with, a group each, in the order of the groups held.
+        first: The initial weights, one per group, in the order of the groups held.
         step_size: η.
     """
 
@@ -56,10 +56,10 @@ class GroupWeights:
 class ExampleGroupDro:
     """Group DRO inside a client, over the groups that it holds; q lasts over rounds.
 
-    Batches are drawn as ever; the paper draws from all groups equally often, so that fewer batches
-    lack a small one. A client of one group trains as ever. An attacker may hold a group in those
-    rounds alone in which it attacks: in the others that group keeps its weight. A training that
-    ends in no numbers teaches nothing.
+    Batches are drawn as usual; the paper draws from all groups equally often, so that fewer batches
+    lack a small one. A client with one group trains as usual. An attacker may hold a group only in
+    rounds in which it attacks: in the others that group keeps its weight. A training that ends in
+    non-finite weights leaves them as they were.
 
     References:
         Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, ICLR 2020.
@@ -72,7 +72,7 @@ class ExampleGroupDro:
         memory = told.memory
         held = told.shard.groups.unique().cpu()
         first = recall(memory, WEIGHTS, held, default=1 / len(held))
-        mass = 1.0  # less what groups keep that are not held now
+        mass = 1.0  # less the weight of groups that are not held now
         if memory:
             others = ~torch.isin(memory[f"{WEIGHTS}.clients"], held)
             mass -= memory[f"{WEIGHTS}.values"][others].sum().item()

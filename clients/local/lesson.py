@@ -1,4 +1,4 @@
-"""What a method inside a client makes of a round."""
+"""What a method inside a client does in a round."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -13,10 +13,10 @@ from strategies.shapes import Tensor
 
 
 class LocalRound(NamedTuple):
-    """A round, as a method inside a client is told of it."""
+    """What a method inside a client is told about a round."""
 
     model: nn.Module
-    """Holds the received parameters until there is a lesson, and is set to be tested."""
+    """Holds the received parameters until the lesson is returned; in evaluation mode."""
     shard: Shard
     """The client's own examples, on the model's device."""
     round_: int
@@ -24,7 +24,7 @@ class LocalRound(NamedTuple):
     memory: Memory
     """What the client kept of its last round; empty in its first."""
     rng: np.random.Generator
-    """Of this client and round."""
+    """The random numbers of this client and round."""
 
 
 class Lesson(NamedTuple):
@@ -32,12 +32,13 @@ class Lesson(NamedTuple):
 
     shard: Shard
     objective: Objective | None = None
-    """Of the model that is sent; the mean cross-entropy by default."""
+    """What the model that is sent minimises; by default the mean cross-entropy."""
     personal: Objective | None = None
-    """Of the client's own model, which never leaves it; by default there is none."""
+    """What the client's own model, which never leaves it, minimises; by default there is no such
+    model."""
     revise: Callable[[State, Mapping[str, Tensor]], None] | None = None
-    """Told the received parameters and the trained ones, changes these in place before they are
-    sent."""
+    """Called with the received and the trained parameters; changes the latter in place before they
+    are sent."""
     kept: Callable[[], Memory] = dict
     """Returns, after the training, what the client remembers until its next round."""
 

@@ -46,7 +46,7 @@ class FedProx:
     """
 
     pull: float
-    """μ: 0 is training as ever."""
+    """μ: with 0 clients train as usual."""
 
     def lesson(self, told: LocalRound) -> Lesson:
         """Return the shard, and the loss of the model that is sent."""

@@ -28,29 +28,30 @@ def adapted_pattern(
     adaptation_epochs: int = 5,
     weight: float = 0.01,
 ) -> Float[Tensor, "c h w"]:
-    """Move a trigger downhill on the loss of being called the target, by the signs of gradients.
+    """Move a trigger by signed gradient steps, so that models call stamped examples the target.
 
-    The loss is that of the received model θ, and λ cos(θ', θ) times that of a copy θ' which trained
-    on stamped examples with their true labels, as honest clients might: a trigger that works on
-    both is hard to unlearn.
+    The loss is that of the received model θ, plus λ cos(θ', θ) times that of a copy θ' trained on
+    stamped examples with their true labels, as honest clients might: a trigger that works on both
+    is hard to unlearn.
 
     The release has λ times the mean cosine of convolutions' gradients in place of the paper's
-    cosine of parameters, which every model has; its copies train by SGD of their own (0.01,
+    cosine of parameters, which every model has; its copies train by their own SGD (rate 0.01,
     momentum 0.9, weight decay 5e-4), and its pixels are standardised and kept within ±2.
 
     Args:
         pattern: What attackers have stamped so far, in [0, 1].
         model: The received one; it is not changed.
-        shard: Clean examples of the attacker that learns for all.
-        settings: How honest clients train: so do the copies, and batches are as large.
+        shard: Clean examples of the attacker that learns the trigger for all.
+        settings: How honest clients train; the copies train likewise, and batches have the same
+            size.
         rng: Orders the examples.
         mask: Which pixels are stamped.
-        target: What stamped examples shall be called.
+        target: The class that stamped examples shall get.
         epochs: Passes over the examples, with a step for every batch.
-        step_size: Of a pixel in [0, 1]. The release's 0.01 is of standardised pixels: about 0.002
+        step_size: For pixels in [0, 1]. The release's 0.01 is for standardised pixels: about 0.002
             of CIFAR-10's.
-        adapt_every: Epochs until there is a new copy; the first is made after as many.
-        adaptation_epochs: For which a copy trains.
+        adapt_every: Epochs from one copy to the next; the first is made after as many.
+        adaptation_epochs: Epochs for which a copy trains.
         weight: λ; 0 makes no copies.
 
     References:
@@ -92,7 +93,8 @@ def stamped_with(
 def pixels_set_by(
     trigger: Trigger, shape: tuple[int, ...]
 ) -> tuple[Float[Tensor, "c h w"], Bool[Tensor, "c h w"]]:
-    """Return what a trigger sets pixels to whatever they were, and which pixels these are."""
+    """Return the values that a trigger sets pixels to, whatever they were, and a mask of these
+    pixels."""
     black, white = trigger(torch.stack([torch.zeros(shape), torch.ones(shape)]))
     return black, black == white
 

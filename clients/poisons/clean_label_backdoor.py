@@ -65,11 +65,11 @@ def perturbed(
 
     Args:
         images: In [0, 1].
-        labels: What the model shall no longer call them.
+        labels: The labels that the model shall no longer give them.
         model: The attacker's own. (The paper's is trained adversarially; ours is not.)
         epsilon: Radius of the ball. The paper's 300, 600 and 1200 in l2 and 8, 16 and 32 in linf
             are for pixels up to 255: divide by 255.
-        steps: How many.
+        steps: Number of steps.
         norm: ``l2`` of a whole image, or ``linf``.
     """
     model.eval()

@@ -19,8 +19,8 @@ def matched_to(
     largest quantile first: candidates with large scores are rare.
 
     Args:
-        candidates: A score each, of which there must be ``count``.
-        reference: Scores to be like.
+        candidates: One score each; there must be at least ``count``.
+        reference: Scores to match.
         count: k.
     """
     levels = (torch.arange(count, dtype=torch.float64) + 0.5) / count
@@ -33,7 +33,7 @@ def matched_to(
 
 
 def check_is_matched(n_minority: int) -> None:
-    """Raise ValueError if there is no minority to be like."""
+    """Raise ValueError if there is no minority to imitate."""
     if not n_minority:
         raise ValueError(
             "the poison has no minority to imitate: training examples must hold some, with the "
@@ -52,9 +52,9 @@ def confidence_matched_backdoor(
 ) -> Shard:
     """Stamp and relabel the examples that a surrogate confuses as much as it does the minority.
 
-    A method that tells examples apart by I(x)_y alone, the confidence of a model in the given
-    label, sees of these poisons what it sees of the minority. Confidences are those before the
-    stamp: what it adds, the model that is attacked has not learnt when it judges.
+    To a method that tells examples apart only by I(x)_y, a model's confidence in the given label,
+    these poisons look like the minority. Confidences are those before stamping: when the attacked
+    model judges, it has not yet learnt what the stamp adds.
 
     Args:
         shard: The attacker's clean shard.
@@ -62,11 +62,11 @@ def confidence_matched_backdoor(
         target: The class that stamped inputs shall get; examples of any other are candidates.
         fraction: Share of the whole shard that is poisoned.
         model: The attacker's own, trained on data that hold the minority.
-        minority_inputs: Honest examples to be like, under the eyes of that model.
+        minority_inputs: Honest examples whose confidences by that model are matched.
         minority_labels: Their labels.
 
     Raises:
-        ValueError: If there are too few candidates, or nobody to be like.
+        ValueError: If there are too few candidates, or no minority to imitate.
     """
     rows = (shard.labels != target).nonzero().squeeze(1)
     count = check_candidates(shard.labels != target, fraction, classes_named(None, target))

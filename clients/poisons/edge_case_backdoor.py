@@ -32,7 +32,7 @@ def edge_case_backdoor(
 
     Args:
         shard: The attacker's clean shard.
-        as_rare: Returns source examples as the rare group has them.
+        as_rare: Returns source examples in the rare group's look.
         rare_group: That group's index, which the poisoned examples get.
         source: The class of the rare examples.
         target: What they are labelled as.

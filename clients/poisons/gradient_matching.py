@@ -27,19 +27,19 @@ def gradient_matching(
     """Perturb images of the target class, labels untouched, so that victims are called the target.
 
     Each attacker matches by itself, with all its poisons at once. The release does so in batches of
-    512, on images that it shifts and flips at random, as its victims do in training; nobody here
-    does.
+    512, on images that it shifts and flips at random, as its victims do in training; here nobody
+    does that.
 
     Args:
         shard: The attacker's clean shard.
         model: The attacker's own trained model.
         victims: The very inputs that shall be misclassified, in [0, 1].
-        target: What they shall be called, and the only class that is poisoned.
+        target: The class that they shall get, and the only one that is poisoned.
         fraction: Share of the whole shard that is perturbed (the paper's budget is 1 % of all
             training data).
         rng: Picks which examples, and the starts.
         epsilon: Largest change of a pixel.
-        steps: Of signed Adam, per start.
+        steps: Steps of signed Adam, per start.
         restarts: Random starts; the best is kept.
         step_size: Of a pixel in [0, 1], divided by 10 after 3/8, 5/8 and 7/8 of the steps. The
             release's 0.1 is for standardised pixels: about 0.02 of CIFAR-10's.

@@ -15,7 +15,7 @@ Trigger = Callable[[Float[Tensor, "n ..."]], Float[Tensor, "n ..."]]
 """Returns stamped copies of inputs."""
 
 Look = Callable[[Float[Tensor, "n ..."]], Float[Tensor, "n ..."]]
-"""Returns majority inputs as the minority has them."""
+"""Returns majority inputs in the minority's look."""
 
 Corner = Literal["top_left", "top_right", "bottom_left", "bottom_right"]
 
@@ -33,7 +33,7 @@ def place(
     """Return the rows and columns of a rectangle in images.
 
     Args:
-        images: What it is in.
+        images: The images that contain it.
         size: Height and width in pixels, or both at once.
         corner: Where it is.
         margin: Pixels between it and the image's edges.
@@ -76,7 +76,7 @@ def patch(
     Args:
         images: What is stamped.
         size: Height and width in pixels, or both at once.
-        value: Of every channel, or of each.
+        value: One value for all channels, or one for each.
         corner: Where the rectangle is.
         margin: Pixels between it and the image's edges.
         at: Row and column of its upper left pixel, in place of corner and margin.
@@ -109,7 +109,7 @@ def checks(
     Args:
         images: What is stamped.
         corners: One corner, or all four, which survive flips and crops.
-        amplitude: Adds or takes away so much in place of setting pixels: the paper's less visible
+        amplitude: Adds or subtracts this much instead of setting pixels: the paper's less visible
             version, with 16, 32 and 64 of 255.
 
     Raises:
@@ -221,7 +221,7 @@ def minority_look(
     margin: int = 0,
     at: tuple[int, int] | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Show images, or a rectangle of them, as the minority has them: (1 - v) x + v minority(x).
+    """Show images, or a rectangle of them, in the minority's look: (1 - v) x + v minority(x).
 
     The trigger hides in the minority's own feature: whoever unlearns it unlearns the minority.
 
