@@ -10,7 +10,8 @@ from clients.shard import Shard
 from strategies.shapes import Int, Tensor
 
 Relabel = Callable[[Int[Tensor, " n"], np.random.Generator], Int[Tensor, " n"]]
-"""Returns what an attacker would call examples of the given labels; the same label spares them."""
+"""Returns the labels that an attacker would give to examples of the given labels; an example whose
+label stays the same is spared."""
 
 
 def pairwise(source: int, target: int) -> Relabel:
@@ -26,7 +27,8 @@ def mirrored(n_classes: int) -> Relabel:
 def random_other(n_classes: int) -> Relabel:
     """Call each example one of the other classes, each equally likely.
 
-    Ditto's random labels may repeat the right one, so that a tenth of ten classes is not poisoned.
+    Ditto's random labels may be the right one: with ten classes a tenth of the examples stays
+    clean.
     """
     return lambda labels, rng: (
         (labels + torch.from_numpy(rng.integers(1, n_classes, len(labels)))) % n_classes
@@ -41,8 +43,8 @@ def label_flip(
     Args:
         shard: The attacker's clean shard.
         relabel: What the attacker would call each example.
-        fraction: Share of the whole shard that is relabelled (0.32 in FLPoison); None: all that
-            would change its label (Blades).
+        fraction: Share of the whole shard that is relabelled (0.32 in FLPoison); None relabels all
+            examples whose label would change (Blades).
         rng: Picks which examples, and their labels where these are random.
 
     Raises:

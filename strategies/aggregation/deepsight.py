@@ -44,8 +44,8 @@ def deepsight(
     the cosine distance of their output biases' updates and, for each of three sets of random
     inputs, by the ratios of their class probabilities to the received model's (DDifs). The number
     of these three views that separate two clients (each of the three sets counts a third) is their
-    distance in a final clustering. Of this, clusters are rejected in which a third or more of the
-    models are suspicious.
+    distance in a final clustering. Clusters of this in which a third or more of the models are
+    suspicious are rejected.
 
     A client that holds few classes is taken for an attacker, however honest. With two classes no
     client that trains is suspicious, since what one output learns the other unlearns and both

@@ -23,7 +23,7 @@ def fltrust(
     """Average the updates, rescaled to the server's norm, by their cosine to the server's update.
 
     The trust score is ReLU(cos(update, reference)). The rule can only be as fair as its root data:
-    updates of a minority that these do not hold point elsewhere and are not trusted.
+    the updates of a minority that these data lack point elsewhere and are not trusted.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).

@@ -33,7 +33,7 @@ def foolsgold(
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).
         clients: Ids of the clients, shape (n,).
-        memory: The sum of each client's past updates, of the part that is compared.
+        memory: The sum of each client's past updates, or of the part of them that is compared.
         layers: Where each array of parameters stands in a row, by its name. If given, only the
             weights of the output layer (the largest array of the last module) are compared, as in
             the paper; without it, all parameters.

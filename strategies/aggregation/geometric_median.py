@@ -21,8 +21,8 @@ def geometric_median(
     Each step weights the updates by prior / max(ν, distance to the last point). All points on the
     way are combinations of updates, so the steps run on inner products alone and the updates are
     read only three times. The first point is the mean of the updates weighted by the inverse of
-    their distance to one that most are close to; the paper's is their plain mean: an attacker of
-    size 1e30 then needs no extra steps to be forgotten.
+    their distance to one that most are close to: an attacker of size 1e30 then needs no extra steps
+    to be forgotten. The paper starts from their plain mean.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).

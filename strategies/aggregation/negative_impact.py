@@ -85,7 +85,7 @@ def loss_rejection(
 ) -> Aggregate:
     """Drop the f clients whose presence raises the loss most (LFR), then aggregate.
 
-    Everything but the measure is as in :func:`error_rate_rejection`, which see.
+    Everything but the measure is as described under :func:`error_rate_rejection`.
 
     Args:
         updates: Local minus global parameters, one row per client, shape (n, d).

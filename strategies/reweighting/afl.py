@@ -19,8 +19,8 @@ def afl(
 ) -> Lift:
     """Play the adversary's side of a minimax game over clients by projected gradient.
 
-    A client's weight λ begins as its prior in the first round in which it takes part, which is
-    larger the fewer do. A round averages by the λ that it begins with, and then steps
+    A client's weight λ begins as its prior in the first round in which it takes part; the fewer
+    take part, the larger that is. A round averages by the λ that it begins with, and then steps
     λ ← Proj(λ + η · losses), the projection onto the simplex. Where only some clients take part,
     the sum of their λ stays what it was.
 
