@@ -43,6 +43,7 @@ SETTINGS = {
 """Other settings, by ``point``. The setting ``attackers`` is ``four`` here."""
 IN_SETTINGS = {
     "agnostic_multi_krum": "agnostic, Multi-Krum",
+    "fedmgda_plus_norm_clipping": "FedMGDA+, clipping",
     "jtt_told_4": "JTT, told 4",
 }
 """The methods tried in these settings, beside the ideal lift."""
