@@ -290,7 +290,7 @@ def _difference_grid(comparison: Comparison, title: str, columns: list[Column]) 
         points=[row.point for row in others],
         notes=[
             f"differences are taken seed by seed, in points where the unit is %; {MARK} the 95 % "
-            "interval leaves out 0 (not corrected for the number of comparisons)"
+            "interval excludes 0 (not corrected for the number of comparisons)"
         ],
     )
     for row in others:

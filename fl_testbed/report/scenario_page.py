@@ -40,7 +40,7 @@ reads the first line of the files in `configs/` completes keys and underlines ty
 * **`sweep`** has lists of values by dotted key, or names with values, which keep the names of variants short (`attack: {none: {kind: none}, mine: {kind: "my_attack.py:forge"}}`); every
   variant runs with every combination.
 * **`extends`** names a file, or several, that this one begins from, relative to it.
-* On the command line `--set KEY=VALUE` changes the base, and every variant and swept value that has the key; a sweep of the key itself gives way to it.
+* On the command line `--set KEY=VALUE` changes the base, and every variant and swept value that has the key; it replaces a sweep of the key itself.
 * In all of these, mappings go into what is there, as those of variants do; lists replace it, and so do `variants` and `sweep` themselves (`--set 'sweep.attack={mine: {kind: alie, z: 2}}'`).
 """  # noqa: E501 (lines of a page)
 
