@@ -60,11 +60,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.P
     with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
         head = start_node("--head", f"--port={port}", "--include-dashboard=false")
-        other = start_node(f"--address=127.0.0.1:{port}")
-        yield f"127.0.0.1:{port}", other
-        for node in (other, head):
-            if node.poll() is None:
-                kill(node)
+        nodes = [head]
+        try:  # a head without another node would stay
+            nodes.append(start_node(f"--address=127.0.0.1:{port}"))
+            yield f"127.0.0.1:{port}", nodes[-1]
+        finally:
+            for node in reversed(nodes):
+                if node.poll() is None:
+                    kill(node)
 
 
 def test_an_address_where_nobody_answers_ends_the_command(tmp_path: Path) -> None:
