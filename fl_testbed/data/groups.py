@@ -166,10 +166,13 @@ def groups_by(
             )
     if len(set(by)) < len(by):
         raise DataError(f"dataset.minority.by names an attribute twice: {', '.join(by)}")
-    for name in set(merge or {}) - set(by):
-        raise DataError(f"dataset.minority.merge has {name!r}, which dataset.minority.by has not")
-    merged = {name: _merged(name, values[name], (merge or {}).get(name, {})) for name in by}
-    parts = itertools.product(*(dict.fromkeys(merged[name]) for name in by))
+    merge = merge or {}
+    for name in merge:
+        if name not in by:
+            text = f"dataset.minority.merge has {name!r}, which dataset.minority.by has not"
+            raise DataError(text)
+    merged = {name: _merged(name, values[name], merge.get(name, {})) for name in by}
+    parts = itertools.product(*(own for own, _ in merged.values()))
     names = tuple(", ".join(part) for part in parts)
     train, test = (_codes(part, merged) for part in (dataset.train, dataset.test))
     if minority is None:
@@ -192,8 +195,8 @@ def group_index(names: Sequence[str], name: str, key: str) -> int:
 
 def _merged(
     name: str, values: Sequence[str], merge: Mapping[str, Sequence[str]]
-) -> tuple[str, ...]:
-    """Return the name of each value of an attribute after some have been merged."""
+) -> tuple[list[str], np.ndarray]:
+    """Return an attribute's values after some have been merged, and each earlier one's index."""
     into: dict[str, str] = {}
     key = f"dataset.minority.merge.{name}"
     for common, members in merge.items():
@@ -203,14 +206,15 @@ def _merged(
             if value in into:
                 raise DataError(f"{key} names {value!r} twice")
             into[value] = common
-    return tuple(into.get(value, value) for value in values)
+    called = [into.get(value, value) for value in values]
+    names = list(dict.fromkeys(called))
+    return names, np.array([names.index(name) for name in called])
 
 
-def _codes(examples: Examples, merged: Mapping[str, Sequence[str]]) -> np.ndarray:
+def _codes(examples: Examples, merged: Mapping[str, tuple[list[str], np.ndarray]]) -> np.ndarray:
     """Return each example's combination of values, numbered as ``itertools.product`` does."""
     codes = np.zeros(len(examples), dtype=np.int64)
-    for name, values in merged.items():
+    for name, (names, index) in merged.items():
         own = examples.labels if name == LABEL else examples.attributes[name]
-        distinct = list(dict.fromkeys(values))
-        codes = codes * len(distinct) + np.array([distinct.index(v) for v in values])[own]
+        codes = codes * len(names) + index[own]
     return codes

@@ -51,7 +51,7 @@ def check_folders(
             faults.setdefault(text, []).append(file)
             continue
         there = folder.read("scenario.yaml")
-        is_same = there is not None and there == scenario.to_yaml()
+        is_same = there == scenario.to_yaml()
         if is_same and folder.read("summary.json") is not None:
             continue
         left.append(scenario)

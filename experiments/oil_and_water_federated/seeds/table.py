@@ -158,10 +158,10 @@ def settings(rows: pd.DataFrame) -> pages.Rows:
         there = pages.where(rows, federation=federation, setting=setting)
         if there.empty:
             continue
-        ideal, cells = pages.where(there, variant=IDEAL), []
+        ideal, fair, cells = pages.where(there, variant=IDEAL), goal(there)[0], []
         for method in IN_SETTINGS:
             own = pages.where(there, variant=method)
-            cells.append(pages.bold(runs.outcome(own), reached(own, goal(there)[0])))
+            cells.append(pages.bold(runs.outcome(own), reached(own, fair)))
             marks = (own["attack_success"] > SAFE, own["both"])
             cells.append(" / ".join(of(own, marked) for marked in marks))
         lines.append([name, str(len(ideal)), *cells, runs.outcome(ideal)])

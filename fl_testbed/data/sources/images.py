@@ -52,10 +52,11 @@ def read_images(
         for row, name in enumerate(names):
             try:
                 image = _decoded((images / name).read_bytes(), size, channels)
-            except UNREADABLE as fault:
-                text = "is not an image that can be read: copy it again"
-                text = str(fault) if isinstance(fault, DataError) else text
-                raise table.fault(row, f"{name} {text}") from None
+            except DataError as fault:
+                raise table.fault(row, f"{name} {fault}") from None
+            except UNREADABLE:
+                text = f"{name} is not an image that can be read: copy it again"
+                raise table.fault(row, text) from None
             if pixels is None:
                 pixels = np.empty((len(names), *image.shape), dtype=np.uint8)
             elif image.shape != pixels.shape[1:]:
