@@ -102,9 +102,9 @@ def lines() -> list[list[str]]:
 
 
 def reaching() -> tuple[int, int]:
-    """Count combinations of a lift with a rule that judges updates, and those among them whose
-    worst group is within 5 points of the ideal lift's, and whose attack success is within 5 points
-    of the rule's alone."""
+    """Count the combinations of a lift with a rule that judges updates whose worst group is within
+    5 points of the ideal lift's and whose attack success is within 5 points of the rule's alone,
+    and count all combinations."""
     table = pd.read_csv(HERE / "combinations" / "results.csv")
     means = table.groupby(["poison", "lift", "defence"]).mean(numeric_only=True)
     reached = []
