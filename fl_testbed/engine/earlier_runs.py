@@ -67,9 +67,9 @@ def _refusal(
     folder: RunFolder, there: str, is_same: bool, scenario: AnyScenario, options: Options
 ) -> str | None:
     """Return why a run may not begin in a folder that holds another scenario's run, or this one
-    unfinished, and which option would allow it; None if it may."""
+    unfinished or damaged, and which option would allow it; None if it may."""
     if goes_on(folder, scenario, options):
-        return None
+        return folder.damage()
     if is_same and not folder.has_checkpoint:
         return None
     if is_same and scenario.can_resume:

@@ -1,12 +1,14 @@
 """A run's folder: plain files for any tool, written so that killing a run loses no round."""
 
 import csv
+import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
@@ -76,6 +78,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tables: dict[str, TextIO] = {}
+        self._sums: dict[str, int] = {}  # CRC-32 of each table so far
         self.ownership = Ownership(path)
 
     def release(self) -> None:
@@ -123,44 +126,69 @@ class RunFolder:
         rmtree(self.path / UPDATES, ignore_errors=True)
         for name, headings in columns.items():
             self._tables[name] = (self.path / name).open("w", encoding="utf-8", newline="")
+            self._sums[name] = 0
             self.append(name, [tuple(headings)])
+
+    def damage(self) -> str | None:
+        """Say why the run cannot be resumed from its last checkpoint; None if nothing is known."""
+        try:
+            self._counted_on()
+        except ValueError as fault:
+            return str(fault)
+        return None
+
+    def _counted_on(self) -> tuple[int, dict[str, int], dict[str, int]]:
+        """Return the last checkpoint's round, and how many bytes of each table it counts on, with
+        their CRC-32.
+
+        Raises:
+            ValueError: If the checkpoint is damaged, or a table is missing or damaged.
+        """
+        with _whole_checkpoint(), safe_open(self.path / CHECKPOINT, "pt") as file:
+            position = json.loads(file.metadata()["position"])
+            round_, sizes = int(position["round"]), dict(position["bytes"])
+            sums = dict(position.get("crc32", {}))  # earlier versions wrote none
+        for name, size in sizes.items():
+            path = self.path / name
+            if not path.exists():
+                raise _cannot_resume(name, "is missing, which its checkpoint counts on")
+            with path.open("rb") as file:
+                content = file.read(size)
+            if len(content) < size:  # a machine's crash may lose rows
+                raise _cannot_resume(name, "is shorter than its checkpoint says")
+            found = zlib.crc32(content)
+            if found != sums.setdefault(name, found):
+                text = f"has changed since the run wrote it{_odd_row(content)}"
+                raise _cannot_resume(name, text)
+        return round_, sizes, sums
 
     def resume(self, columns: Mapping[str, Sequence[str]]) -> tuple[int, State]:
         """Resume from the last checkpoint: cut the tables to it, and return its round and tensors.
 
         Raises:
-            ValueError: If the checkpoint is damaged, a table is missing or shorter than the
-                checkpoint says, or tables have other columns than these.
+            ValueError: If the checkpoint is damaged, a table is missing or damaged, or tables have
+                other columns than these.
         """
+        round_, sizes, sums = self._counted_on()
         (self.path / FAILURE).unlink(missing_ok=True)
-        try:
-            with safe_open(self.path / CHECKPOINT, framework="pt") as file:
-                position = json.loads(file.metadata()["position"])
-            round_, sizes = int(position["round"]), dict(position["bytes"])
+        with _whole_checkpoint():
             state = _tensors_of(self.path / CHECKPOINT)
             if not any(name.startswith(ARRAYS) for name in state):  # of a finished run
                 model = _tensors_of(self.path / MODEL)
                 state |= {f"{ARRAYS}{name}": tensor for name, tensor in model.items()}
-        except (SafetensorError, ValueError, LookupError, TypeError) as fault:
-            text = f"is no whole checkpoint ({fault})"
-            raise _cannot_resume(self.path / CHECKPOINT, text) from None
         for name, headings in columns.items():
-            path, size = self.path / name, sizes.get(name)
-            if size is None:
+            path = self.path / name
+            if name not in sizes:
                 text = "is not among the tables of this run, which another version began"
-                raise _cannot_resume(path, text)
-            if not path.exists():
-                raise _cannot_resume(path, "is missing, which its checkpoint counts on")
+                raise _cannot_resume(name, text)
             table = self._tables[name] = path.open(
                 "r+", encoding="utf-8", errors="replace", newline=""
             )
-            if table.seek(0, os.SEEK_END) < size:  # a machine's crash may lose rows
-                raise _cannot_resume(path, "is shorter than its checkpoint says")
-            table.seek(0)
             if table.readline().rstrip("\n") != ",".join(headings):
-                raise _cannot_resume(path, "has other columns, as another version began this run")
-            table.truncate(size)  # rows written after the checkpoint, the last perhaps torn
+                raise _cannot_resume(name, "has other columns, as another version began this run")
+            table.truncate(sizes[name])  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
+            self._sums[name] = sums[name]
         (self.path / "summary.json").unlink(missing_ok=True)  # that of fewer rounds
         return round_, state
 
@@ -180,15 +208,18 @@ class RunFolder:
         if not lasts:
             return
         sizes = {name: table.tell() for name, table in self._tables.items()}
-        position = json.dumps({"round": record.round_, "bytes": sizes})
+        position = json.dumps({"round": record.round_, "bytes": sizes, "crc32": self._sums})
         content = save(_apart(record.state), metadata={"position": position})
         self.write_bytes(CHECKPOINT, content, *self._tables.values())
 
     def append(self, name: str, rows: Iterable[Row]) -> None:
         """Add rows to a table."""
-        csv.writer(self._tables[name], lineterminator="\n").writerows(
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(
             [[_cell(value) for value in row] for row in rows]
         )
+        self._sums[name] = zlib.crc32(text.getvalue().encode(), self._sums[name])
+        self._tables[name].write(text.getvalue())
 
     def finish(self, state: State, summary: dict[str, Any], *, may_go_on: bool = False) -> None:
         """Write the final model and, last of all, the summary, which marks the run as done.
@@ -238,8 +269,27 @@ def _tensors_of(file: Path) -> State:
     return {name: tensor.clone() for name, tensor in load_file(file).items()}
 
 
-def _cannot_resume(path: Path, why: str) -> ValueError:
-    return ValueError(f"{path} {why}: remove the folder to run it again")
+@contextmanager
+def _whole_checkpoint() -> Iterator[None]:
+    """Guard the reading of a run's checkpoint."""
+    try:
+        yield
+    except (SafetensorError, ValueError, LookupError, TypeError) as fault:
+        raise _cannot_resume(CHECKPOINT, f"is no whole checkpoint ({fault})") from None
+
+
+def _odd_row(table: bytes) -> str:
+    """Name the line of the first row whose cells are not those of a table; empty if none."""
+    rows = csv.reader(io.StringIO(table.decode("utf-8", "replace"), newline=""))
+    with suppress(csv.Error):  # such a long cell is odd too
+        width = len(next(rows, []))
+        if all(len(row) == width and "".join(row).isprintable() for row in rows):
+            return ""
+    return f" (see line {rows.line_num})"
+
+
+def _cannot_resume(file: str, why: str) -> ValueError:
+    return ValueError(f"{file} {why}: remove the folder to run it again")
 
 
 def _size(state: Mapping[str, Tensor]) -> int:

@@ -7,6 +7,7 @@ patches it in every process, so that the shipped code needs no hooks for them.
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -329,6 +330,25 @@ def test_a_kill_while_the_checkpoint_is_written_loses_that_round_alone_once_aske
     assert "holds a run of another scenario, which differs in rounds: add --redo" in other.stderr
     succeed("run", "scenario.yaml", "--out", "out", "--resume", cwd=tmp_path)
     assert_same_results(undisturbed, tmp_path / "out")
+
+
+def test_a_run_with_a_damaged_table_is_refused_and_stays_as_it_is(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    write_scenario(tmp_path)
+    shutil.copytree(undisturbed, tmp_path / "out")
+    table = tmp_path / "out" / "small" / "default" / "seed-0" / "groups.csv"
+    header, row, *rows = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([header, "\0" * len(row), *rows]))
+    before = {path: path.read_bytes() for path in table.parent.rglob("*.*")}
+    longer = ("run", "scenario.yaml", "--out", "out", "--resume", "--set", "rounds=5")
+    done = run(*longer, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "out/small/default/seed-0: groups.csv has changed since the run wrote it (see line 2): "
+        "remove the folder to run it again\n"
+    )
+    assert {path: path.read_bytes() for path in table.parent.rglob("*.*")} == before
 
 
 def test_a_full_disk_ends_the_run_with_a_message_and_a_resume_finishes_it(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fl_testbed.engine import run_folder
 from fl_testbed.engine.client_work import attempt
@@ -50,6 +50,42 @@ def test_a_table_that_lost_rows_is_not_filled_up(tmp_path: Path) -> None:
     (tmp_path / "rounds.csv").unlink()
     with pytest.raises(ValueError, match="is missing, which its checkpoint counts on"):
         RunFolder(tmp_path).resume(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [("1,9.5", ""), *((odd, " (see line 3)") for odd in ("1;2.5", "\0" * 5, "9" * 150_000))],
+)
+def test_a_row_that_was_damaged_is_found_before_anything_is_changed(
+    tmp_path: Path, row: str, line: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start(COLUMNS)
+    for round_ in range(3):  # the sums go on over a resume
+        rows = {"rounds.csv": [(round_, 2.5)]}
+        folder.record(Record(round_, rows, {"arrays/w": torch.zeros(2)}, None))
+        folder.close()
+        assert folder.damage() is None
+        folder.resume(COLUMNS)
+    folder.close()
+    table = tmp_path / "rounds.csv"
+    table.write_text(damaged := table.read_text().replace("1,2.5", row))
+    why = f"rounds.csv has changed since the run wrote it{line}: remove the folder to run it again"
+    assert folder.damage() == why
+    with pytest.raises(ValueError, match="has changed"):
+        RunFolder(tmp_path).resume(COLUMNS)
+    assert table.read_text() == damaged
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_sums_and_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "rounds.csv").write_text("round,loss\n0,2.5\n")
+    (tmp_path / "checkpoint").mkdir()
+    earlier = {"position": '{"round": 0, "bytes": {"rounds.csv": 17}}'}
+    save_file({"arrays/w": torch.zeros(2)}, tmp_path / CHECKPOINT, metadata=earlier)
+    folder = RunFolder(tmp_path)
+    assert folder.resume(COLUMNS)[0] == 0
+    folder.record(Record(1, {"rounds.csv": [(1, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
+    assert folder.damage() is None
 
 
 def test_a_run_that_is_done_has_its_rows_on_the_disk(tmp_path: Path, monkeypatch) -> None:
@@ -140,7 +176,7 @@ def test_a_table_that_is_no_text_any_more_is_not_gone_on_with(tmp_path: Path) ->
     folder.record(Record(0, {"rounds.csv": [(0, 2.5)]}, {"arrays/w": torch.zeros(2)}, None))
     folder.close()
     (tmp_path / "rounds.csv").write_bytes(b"\xff" * 99)
-    with pytest.raises(ValueError, match=r"rounds.csv has other columns.* remove"):
+    with pytest.raises(ValueError, match=r"rounds.csv has changed.* remove"):
         RunFolder(tmp_path).resume(COLUMNS)
 
 
