@@ -1,8 +1,10 @@
 """What earlier commands left in run folders, and which runs are therefore still to do."""
 
+import errno
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import yaml
 from fl_testbed.data import Dataset
 from fl_testbed.engine.environment import ENVIRONMENT
 from fl_testbed.engine.options import Options
-from fl_testbed.engine.run_folder import RunFolder
+from fl_testbed.engine.run_folder import RunFolder, updates_file
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.leaves import leaves
 from fl_testbed.scenario.naming import named
@@ -45,6 +47,14 @@ def check_folders(
     faults: dict[str, list[Path]] = {}
     for scenario in scenarios:
         folder = run_folder(options.out, scenario)
+        try:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                (folder.path / f"{updates_file(0)}.partial").stat()  # its longest path
+        except OSError as fault:
+            text = f"cannot be a run's folder ({fault.strerror}): choose another --out"
+            text += " or shorter names" * (fault.errno == errno.ENAMETOOLONG)
+            faults.setdefault(text, []).append(folder.path)
+            continue
         file = next((p for p in (folder.path, *folder.path.parents) if p.is_file()), None)
         if file is not None:
             text = "is a file where a folder is needed: choose another --out, or move it away"

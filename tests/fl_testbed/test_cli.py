@@ -56,6 +56,23 @@ def test_a_file_where_run_folders_go_exits_with_2_and_is_named(file: str, tmp_pa
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "room", [20, -1]
+)  # enough for the folder, but not for its files; too little
+def test_a_path_too_long_for_a_run_exits_with_2_before_any_run_begins(
+    room: int, tmp_path: Path
+) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO)
+    longest = os.pathconf(tmp_path, "PC_PATH_MAX") - 1 - len("/small/default/seed-0")
+    out = ("b" * 199 + "/" + "b" * 55) * 16
+    out = out[: longest - room]
+    done = run("run", "scenario.yaml", "--out", out, cwd=tmp_path)
+    assert done.returncode == 2
+    fault = "cannot be a run's folder (File name too long): choose another --out or shorter names"
+    assert done.stderr == f"{out}/small/default/seed-0: {fault}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["scenario.yaml"]
+
+
 def test_a_missing_file_exits_with_2_and_names_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     done = run("run", "scenaro.yaml", cwd=tmp_path)
