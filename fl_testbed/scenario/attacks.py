@@ -252,7 +252,7 @@ class OwnAttackSpec(OwnSpec, AttackSpec):
         """Say which knowledge attackers need to be told a fact."""
         if fact not in self.facts:
             return ""
-        return ", which blind attackers are not told: let knowledge be omniscient or colluding"
+        return ", which blind attackers are not told: set knowledge to omniscient or colluding"
 
     @property
     def asked(self) -> frozenset[str]:
@@ -394,7 +394,7 @@ class ScheduleSpec(Spec):
         """Yield a fault if attackers would never attack although ``first`` is not ``never``."""
         last = rounds if self.last is None else min(self.last, rounds)
         if self.first != "never" and self.first > last:
-            yield "first", f"needs <= {last}, got {self.first}: the attackers would never attack"
+            yield "first", f"needs at most {last}, got {self.first}: attackers would never attack"
 
 
 class AttackersSpec(Spec):
@@ -435,25 +435,25 @@ class AttackerKind(AttackersSpec):
         attack = self.attack
         if self.count == 1 and attack.seen is Knowledge.COLLUDING and attack.needs_spread:
             text = (
-                f"colluding attackers learn from each other how updates differ: {attack.kind} "
-                "needs 2 or more, got 1; raise the count or let them be omniscient"
+                f"{attack.kind} needs at least 2 colluding attackers, who learn from each other "
+                "how updates differ, got 1: raise their count or set omniscient"
             )
             yield "attack.knowledge", text
         if attack.needs_twin and self.poison.kind == "none" and self.count:
-            yield "attack", f"{attack.kind} hides a poison: give the attackers one"
+            yield "attack", f"{attack.kind} hides a poison, and there is none: set poison"
         if isinstance(attack, AlieSpec) and attack.z == "quantile" and 2 * self.count >= n_clients:
             text = (
-                f"alie derives z for a minority of attackers, got {self.count} of {n_clients}: "
-                "give z, or lower the count"
+                f"is derived where less than half attack, got {self.count} of {n_clients} clients: "
+                "give a number, or lower the count"
             )
             yield "attack.z", text
         if isinstance(attack, FangKrumSpec) and (
             attack.around == "first_reply" and attack.seen is Knowledge.COLLUDING
         ):
-            text = "first_reply takes an honest client's model: it needs knowledge: omniscient"
+            text = "first_reply uses an honest client's model: set attack.knowledge to omniscient"
             yield "attack.around", text
         if attack.seen is Knowledge.COLLUDING:
-            text = "is for omniscient attackers: leave it out"
+            text = "is only for omniscient attackers: leave it out"
             for key, field in type(attack).model_fields.items():
                 if key in OF_THE_OMNISCIENT and getattr(attack, key) != field.default:
                     yield f"attack.{key}", text

@@ -163,5 +163,5 @@ class CentralizedScenario(WholeScenario):
         if self.dataset.n_classes is not None:
             yield from inside("poison", self.poison.unknown_classes(self.dataset.n_classes))
         if self.engine.kind == "flower":
-            text = "flower is for federations: use inline, or ray for whole runs side by side"
+            text = "flower is only for federations: use inline, or ray for runs side by side"
             yield "engine.kind", text

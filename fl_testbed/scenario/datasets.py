@@ -208,9 +208,9 @@ class TableSpec(DatasetSpec):
     @classmethod
     def _each_once(cls, attributes: list[str], info: ValidationInfo) -> list[str]:
         if len(set(attributes)) < len(attributes):
-            raise ValueError("needs each column once")
+            raise ValueError("needs each column only once")
         if {"label", info.data.get("label")} & set(attributes):
-            raise ValueError("does not need the label: minority.by can name it, as label")
+            raise ValueError("must not have the label's column: minority.by can name it as label")
         return attributes
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
@@ -250,7 +250,7 @@ class CsvSpec(TableSpec):
     @classmethod
     def _no_category(cls, logarithmic: list[str], info: ValidationInfo) -> list[str]:
         if set(logarithmic) & set(info.data.get("categories", [])):
-            raise ValueError("needs columns that are not in categories")
+            raise ValueError("must not have columns that are also in categories")
         return logarithmic
 
     function = staticmethod(sources.load_csv)
@@ -329,9 +329,9 @@ class CompositeSpec(DatasetSpec):
             inner.append(self.background.dataset)
         # A resolved scenario states defaults as well.
         if any(spec.minority != type(spec).model_fields["minority"].default for spec in inner):
-            raise ValueError("minority belongs to the composite, not to a dataset in it")
+            raise ValueError("minority belongs to the composite: move it out of the dataset inside")
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
-            raise ValueError("classes needs each class once")
+            raise ValueError("classes needs each class only once")
         return self
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
@@ -365,7 +365,7 @@ class DominoesSpec(DatasetSpec):
             raise ValueError("garments and digits each need two different classes")
         counts = type(self).model_fields["counts"].default  # a resolved scenario states them too
         if self.correlation is not None and self.counts != counts:
-            raise ValueError("give counts or a correlation, not both")
+            raise ValueError("needs either counts or correlation, got both")
         return self
 
     def read(self, data_dir: Path | None, rng: Generator) -> Dataset:
@@ -407,7 +407,7 @@ def _flaw_of(dataset: Dataset) -> str:
     for part, examples in (("train", dataset.train), ("test", dataset.test)):
         unknown = sorted(set(examples.attributes) - set(dataset.attributes))
         if unknown:
-            return f"must say in attributes what the codes of {unknown[0]!r} stand for"
+            return f"must return attributes[{unknown[0]!r}], which says what its codes stand for"
         missing = sorted(set(dataset.attributes) - set(examples.attributes))
         if missing:
             return f"must return {part}.attributes[{missing[0]!r}], which its attributes name"
@@ -430,11 +430,11 @@ def _flaw_of(dataset: Dataset) -> str:
 
 
 def _flaw_of_codes(codes: Any, n: int, n_values: int | None, needed: str, *kinds: type) -> str:
-    needs = f"as an array of {needed}, shape ({n},), returned"
+    needs = f"as an array of {needed} of shape ({n},), returned"
     if not isinstance(codes, np.ndarray):
         return f"{needs} {type(codes).__name__}"
     if not any(np.issubdtype(codes.dtype, kind) for kind in kinds) or codes.shape != (n,):
-        return f"{needs} {codes.dtype}, shape {codes.shape}"
+        return f"{needs} {codes.dtype} of shape {codes.shape}"
     if n_values is not None and n and not 0 <= codes.min() <= codes.max() < n_values:
         return f"from 0 to {n_values - 1}, returned {codes.min()} to {codes.max()}"
     return ""

@@ -4,6 +4,7 @@ What a key stands for is not known here: :mod:`fl_testbed.scenario.loading` make
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +19,15 @@ from fl_testbed.scenario.yaml_floats import Loader
 
 TEXT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "merge"))
 MOST_VALUES = 1_000_000  # in one file
+INSIDE = {
+    "while parsing a flow mapping": "in a mapping in braces",
+    "while parsing a flow sequence": "in a list in brackets",
+    "while parsing a block mapping": "in a mapping",
+    "while parsing a block collection": "in a list",
+    "while scanning a simple key": "in a key",
+    "while scanning a quoted scalar": "in a text in quotes",
+}
+"""What the YAML library was reading, in plain words."""
 Key = tuple[str, ...]
 
 
@@ -128,7 +138,7 @@ def _read(draft: Draft, path: Path, seen: tuple[str, ...]) -> None:
 
 def _extend(draft: Draft, path: Path, base: Any, where: str, seen: tuple[str, ...]) -> None:
     if not isinstance(base, str) or not base:
-        text = f"needs the name of a file, or a list of names, got {short(base)}"
+        text = f"needs the name of a file, or a list of such names, got {short(base)}"
         raise ScenarioError(Fault(where, "extends", text))
     base_path = path.parent / base
     if not os.path.exists(base_path):  # False also for a name that no file can have
@@ -171,7 +181,7 @@ def _parsed(text: str, where: str) -> tuple[yaml.Node | None, Any]:
 
 def _faults_of(root: yaml.Node, where: str) -> Iterator[Fault]:
     if _n_values(root, {}) > MOST_VALUES:
-        text = f"has more than {MOST_VALUES:,} values, those that *names repeat included"
+        text = f"has more than {MOST_VALUES:,} values, counting those that aliases (*NAME) repeat"
         yield Fault(where, "", text)
     else:
         yield from _prepared(root, (), where, ())
@@ -189,16 +199,18 @@ def _line(where: str, mark: yaml.Mark | None) -> str:
 def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:
     begun, mark = (getattr(fault, f"{name}_mark", None) for name in ("context", "problem"))
     line = _line(where, mark)
-    parts = (getattr(fault, "context", None), getattr(fault, "problem", None))
-    problem = " ".join(part for part in parts if part) or str(fault)
+    context, problem = getattr(fault, "context", None), getattr(fault, "problem", None)
+    problem = re.sub("'<stream end>'|unexpected end of stream", "the end", problem or str(fault))
     if "'\\t'" in problem:
-        return Fault(line, "", "YAML cannot be indented with tabs: use spaces")
+        return Fault(line, "", "is not YAML: a line is indented with tabs, use spaces")
     if "found '<block mapping start>'" in problem:
-        problem = "indented differently from the lines around it"
+        problem = "the line is indented differently from those around it"
     elif "mapping values are not allowed" in problem:
-        problem = "no key can stand here: check indent and the line before, or quote the text"
-    elif begun and mark and begun.line != mark.line:
-        problem = f"{problem.splitlines()[0]} (it begins in line {begun.line + 1})"
+        problem = "a key cannot stand here, check the indentation, or quote text that has a colon"
+    elif context:
+        is_long = begun and mark and begun.line != mark.line
+        begins = f" that begins in line {begun.line + 1}" if is_long else ""
+        problem = f"{INSIDE.get(context, context)}{begins}, {problem}"
     return Fault(line, "", f"is not YAML: {problem.splitlines()[0]}")
 
 
@@ -219,13 +231,13 @@ def _prepared(
     """Turn keys and dates of a tree into plain text, as written; yield what cannot be read."""
     line = _line(where, node.start_mark)
     if any(node is outer for outer in around):
-        yield Fault(line, ".".join(key), "contains itself: give the values in full")
+        yield Fault(line, ".".join(key), "contains itself: write its values out")
     elif isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for name, value in node.value:
             line = _line(where, name.start_mark)
             if not isinstance(name, yaml.ScalarNode):
-                yield Fault(line, ".".join(key), "a key must be text, not a list or a mapping")
+                yield Fault(line, ".".join(key), "needs text as key, got a list or a mapping")
                 continue
             if name.tag != MERGE:
                 name.tag = TEXT  # 'on' is a key, not the truth value that YAML makes of it
@@ -275,7 +287,7 @@ def _parse_setting(text: str) -> tuple[Key, Any]:
         raise ScenarioError(*told) from None
     outer, dot, inner = name.strip().partition(".")
     if outer == "extends":
-        text = "is a file's own: write a file that extends others, and run that"
+        text = "cannot be set here: write a scenario file that extends others, and run that"
         raise ScenarioError(Fault("--set", name, text))
     if outer == "sweep" and dot:
         return (outer, inner), data  # a sweep's own keys contain dots

@@ -76,16 +76,16 @@ NEEDED = {
     "model_attributes_type": "a mapping (key: value)",
     "union_tag_not_found": "a mapping (key: value)",
     "finite_number": "a finite number",
-    "greater_than": "> {gt}",
-    "greater_than_equal": ">= {ge}",
-    "less_than": "< {lt}",
-    "less_than_equal": "<= {le}",
+    "greater_than": "a number > {gt:.12g}",
+    "greater_than_equal": "a number >= {ge:.12g}",
+    "less_than": "a number < {lt:.12g}",
+    "less_than_equal": "a number <= {le:.12g}",
     "literal_error": "{expected}",
     "too_short": "at least {min_length} entries",
     "too_long": "at most {max_length} entries",
     "string_too_short": "text that is not empty",
     "string_too_long": "at most {max_length} characters",
-    "string_pattern_mismatch": "letters, digits and . _ = , - with a letter or digit first",
+    "string_pattern_mismatch": "letters, digits and . _ = , -, beginning with a letter or digit",
 }
 """What is needed, by the type of pydantic's error; values of its context go into the braces."""
 
@@ -129,10 +129,10 @@ def _text(error: ErrorDetails, path: KeyPath, owner: type[Spec] | None, root: ty
         case "extra_forbidden":
             return unknown_key(path, owner, root)
         case "missing":
-            return f"is missing: it has no default{_for_instance(owner, path)}"
+            return f"is missing and has no default{_for_instance(owner, path)}"
         case "union_tag_invalid":
             if context["tag"].endswith(".py"):
-                return f"needs the function's name too, {context['tag']}:name"
+                return f"needs the function's name too: {context['tag']}:name"
             return unknown_kind(context["tag"], kinds, root)
         case "union_tag_not_found" | "model_type" | "model_attributes_type" if kinds:
             if error["input"] in kinds:
@@ -158,7 +158,7 @@ def _swept(kind: str, value: Any, path: KeyPath) -> str:
     has_room = kind in ONE_VALUE and all(isinstance(key, str) for key in path)
     if not has_room or not isinstance(value, list):
         return ""
-    return f": several values are swept, under sweep.{'.'.join(map(str, path))}"
+    return f": to run with several values, list them under sweep.{'.'.join(map(str, path))}"
 
 
 def unknown_key(path: KeyPath, owner: type[Spec] | None, root: type[Spec]) -> str:
@@ -167,7 +167,8 @@ def unknown_key(path: KeyPath, owner: type[Spec] | None, root: type[Spec]) -> st
     name = str(path[-1])
     outer, _, inner = name.partition(".")
     if inner and outer in known:
-        return f"unknown key: dots are for variants, sweep and --set, write {outer}: {{{inner}: …}}"
+        text = "keys with dots are for variants, sweep and --set; here write"
+        return f"unknown key: {text} {outer}: {{{inner}: …}}"
     around = tuple(part for part in path[:-1] if isinstance(part, str))
     places = [
         place
@@ -176,22 +177,22 @@ def unknown_key(path: KeyPath, owner: type[Spec] | None, root: type[Spec]) -> st
     ]
     is_users = owner is not None and issubclass(owner, OwnSpec)
     if is_users and (name,) not in places and not _close(name, known):
-        return f"unknown key: arguments of your own function go into args: {{{name}: …}}"
+        return f"unknown key: write arguments of your own function as args: {{{name}: …}}"
     has_kinds = owner is not None and "kind" in owner.model_fields  # in a list of attackers too
     is_of_another_kind = has_kinds and any(
         around[1 - len(place) :] == place[:-1] for place in places
     )
     if places and not is_of_another_kind and (len(path) == 1 or not _close(name, known)):
         named = [".".join(place) if len(place) > 1 else f"{name} at the top" for place in places]
-        return f"unknown key here, known as {' or '.join(named)}"
-    return f"unknown key{_suggestion(name, known)}"
+        return f"unknown key here, did you mean {' or '.join(named)}?"
+    return f"unknown key{_suggestion(name, known, 'keys')}"
 
 
 def unknown_kind(kind: str, known: Sequence[str], root: type[Spec]) -> str:
     """Say that there is no such kind, and suggest another, or the keys that have this kind."""
     if not _alike(kind, known) and (places := _places(kind, root, of_kind=True)):
-        return f"unknown kind {kind!r} here, known under {' or '.join(map('.'.join, places))}"
-    return f"unknown kind {kind!r}{_suggestion(kind, known)}"
+        return f"unknown kind {kind!r} here: it is a kind of {' or '.join(map('.'.join, places))}"
+    return f"unknown kind {kind!r}{_suggestion(kind, known, 'kinds')}"
 
 
 def _known(owner: type[Spec] | None, root: type[Spec]) -> list[str]:
@@ -231,10 +232,10 @@ def _alike(name: str, known: Sequence[str]) -> list[str]:
     return longer or _close(name, known)
 
 
-def _suggestion(name: str, known: Sequence[str]) -> str:
+def _suggestion(name: str, known: Sequence[str], what: str) -> str:
     if close := _alike(name, known):
         return f", did you mean {' or '.join(map(repr, close))}?"
-    return f", known: {', '.join(known)}" if known else ""
+    return f"; known {what}: {', '.join(known)}" if known else ""
 
 
 def short(value: Any) -> str:
@@ -281,7 +282,7 @@ def _for_instance(owner: type[Spec] | None, path: KeyPath) -> str:
     """Return an example of what to write for a missing key that needs a mapping, or nothing."""
     field = owner.model_fields.get(str(path[-1])) if owner is not None else None
     example = _shortest(field.annotation) if field is not None else UNKNOWN
-    return "" if example == UNKNOWN else f"; write, for instance, {path[-1]}: {example}"
+    return "" if example == UNKNOWN else f": write, for instance, {path[-1]}: {example}"
 
 
 def _shortest(annotation: Any) -> str:

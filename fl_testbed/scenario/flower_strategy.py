@@ -70,13 +70,13 @@ class FlowerStrategySpec(OwnSpec):
         strategy = self.build()
         share = self.args.get("fraction_evaluate", 0)
         if share:
-            text = "the testbed tests models on the server's test set, its clients evaluate nothing"
+            text = "clients evaluate nothing here, the server tests the model"
             raise OwnCodeError(f"args.fraction_evaluate needs 0, got {share}: {text}")
         while strategy is not None:  # in a wrapper, the inner strategy takes the sample
             for key in ("min_available_nodes", "min_train_nodes"):
                 if (needed := getattr(strategy, key, 0)) > n:
-                    text = f"{key}={needed} would wait for ever: {n} sampled"
-                    raise OwnCodeError(f"{type(strategy).__name__} with {text}")
+                    text = f"would wait for ever with {key}={needed}, as a round's sample has {n}"
+                    raise OwnCodeError(f"{type(strategy).__name__} {text} clients")
             strategy = getattr(strategy, "strategy", None)
 
     def build(self) -> Any:
@@ -89,7 +89,7 @@ class FlowerStrategySpec(OwnSpec):
         """Require the methods that the round loop calls."""
         methods = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
         missing = [name for name in methods if not callable(getattr(result, name, None))]
-        return f"is no Flower strategy: it has no {', '.join(missing)}" if missing else ""
+        return f"must return a Flower strategy, this has no {', '.join(missing)}" if missing else ""
 
 
 AnyStrategySpec = Annotated[

@@ -59,8 +59,8 @@ class InitSpec(Spec):
         file = _read(Path(self.path))
         if self.sha256 not in (None, file.sha256):
             raise ValueError(
-                f"{file.path} has changed since the scenario was resolved: take sha256 out to "
-                "start from it as it is now"
+                f"{file.path} has changed since the scenario was resolved: remove sha256 to "
+                "start from the file as it is now"
             )
         self._file = file
         vars(self).update(path=COPY, sha256=file.sha256)  # frozen, but nobody has seen it yet
@@ -112,7 +112,7 @@ def _read(path: Path) -> _File:
     try:
         load(content)
     except (SafetensorError, KeyError) as fault:  # KeyError: a dtype that torch lacks
-        raise ValueError(f"{path} is no safetensors file: {fault}") from None
+        raise ValueError(f"{path} is not a safetensors file: {fault}") from None
     digest = hashlib.sha256(content).hexdigest()
     return _FILES.setdefault((path, digest), _File(path, digest, content))
 
@@ -120,7 +120,7 @@ def _read(path: Path) -> _File:
 def _misfits(given: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> Iterator[str]:
     for what, names in (("lacks", needed.keys() - given), ("has unknown", given.keys() - needed)):
         if names:
-            yield f"{what} {named(sorted(names), SHOWN)}: is it of another model?"
+            yield f"{what} {named(sorted(names), SHOWN)}: is it the file of another model?"
     for name in (name for name in needed if name in given):
         ours, theirs = _kind(needed[name]), _kind(given[name])
         if ours != theirs:

@@ -62,22 +62,22 @@ def load_files(
     if not faults:
         found = [scenario.variant for _, scenarios in loaded for scenario in scenarios]
         lacking = [name for name in asked if not any(_is_of(variant, [name]) for variant in found)]
-        text = "there is no such variant: validate shows which there are"
+        text = "there is no such variant: fl-testbed validate lists them"
         faults += [Fault("--variant", name, text) for name in lacking]
     runs: set[tuple[str, str, int]] = set()
     for path, scenarios in loaded:
         own = scenarios[0]
         first_path, (first, *_) = loaded[0]
         if own.engine != first.engine:
-            text = f"differs from {first_path}'s: run them one by one, or set the same for both"
+            text = f"differs from that of {first_path}: run them apart, or set the same for both"
             faults.append(Fault(str(path), "engine", text))
         if type(own) is not type(first):
-            text = f"differs from {first_path}'s: federated and centralized runs go one by one"
+            text = f"differs from that of {first_path}: run federated and centralized ones apart"
             faults.append(Fault(str(path), "kind", text))
         here = {(item.name, item.variant, item.seed) for item in scenarios}
         if runs & here:
             name, variant, seed = min(runs & here)
-            text = f"{name!r} is another file's too, with {variant} seed {seed}: give it another"
+            text = f"{name!r} has {variant} with seed {seed} in another file too: rename one"
             faults.append(Fault(str(path), "name", text))
         runs |= here
     if faults:
@@ -145,12 +145,12 @@ def load_scenarios(
         text = f"needs one of {', '.join(variants)}, got {', '.join(asked)}"
         raise ScenarioError(Fault(str(path), "--variant", text))
     if not faults:  # otherwise they may be why a key is missing
-        text = "is in no run: variants, a sweep or a later setting put something else in its place"
+        text = "is in no run: variants, a sweep or a later --set put something else in its place"
         faults += [Fault("--set", ".".join(key), text) for key in unused]
     faults += _repeated_runs(scenarios, draft.origin(("sweep",)))
     faults += _other_engines(scenarios, sweep.origins, draft.origin(("variants",)))
     if len({type(scenario) for scenario in scenarios}) > 1:
-        text = "federated and centralized runs need a file each"
+        text = "needs to be the same in all variants: federated runs need a file of their own"
         faults.append(Fault(draft.origin(("variants",)), "kind", text))
     if faults:
         raise ScenarioError(*faults)
@@ -170,7 +170,7 @@ def _set_in_base(
     swept_here = [key for key in sweep if sweep.origins[key] == "--set"]
     for key, value in (*settings, *plain):
         if (dotted := ".".join(key)) in swept_here:
-            text = f"is set, and swept by sweep.{dotted}, at once: leave one out"
+            text = f"is both set and swept (by sweep.{dotted}): leave one out"
             raise ScenarioError(Fault("--set", dotted, text))
         if dotted in sweep:
             sweep.replace((dotted,), [value], "--set")
@@ -281,13 +281,12 @@ def _class_of(draft: Draft) -> type[AnyScenario]:
     if kind == "centralized":
         return CentralizedScenario
     if kind is not None:
-        text = (
-            f"{unknown_kind(str(kind), (), Scenario)}; at the top: centralized, none if federated"
-        )
+        unknown = unknown_kind(str(kind), (), Scenario)
+        text = f"{unknown}; write kind: centralized for pooled data, and no kind for a federation"
         raise ScenarioError(Fault(draft.origin(("kind",)), "kind", text))
     pooled = draft.keys() & OF_POOLED_DATA
     if pooled and "strategy" not in draft:
-        text = f"is missing: {min(pooled)} is of pooled data, kind: centralized"
+        text = f"is missing: {min(pooled)} is for pooled data, so write kind: centralized"
         raise ScenarioError(Fault(draft.origin(()), "kind", text))
     return Scenario
 
@@ -296,13 +295,13 @@ def _overlaid(base: Draft, variants: Draft, name: str) -> Draft:
     """Return the base with a variant's keys laid over it."""
     overrides = Draft() if variants[name] is None else variants[name]
     if not isinstance(overrides, Draft):
-        text = "needs a mapping of keys to values"
+        text = f"needs a mapping (key: value), got {short(overrides)}"
         raise ScenarioError(Fault(variants.origins[name], f"variants.{name}", text))
     draft = deepcopy(base)
     for dotted, value in overrides.items():
         key, where = tuple(dotted.split(".")), overrides.origins[dotted]
         if key[0] in EXPANSION_KEYS:
-            text = "is a whole file's: give it at the top"
+            text = "belongs to the whole file: move it to the top level"
             raise ScenarioError(Fault(where, f"variants.{name}.{key[0]}", text))
         draft.overlay(key, value, where)
     return draft
@@ -327,13 +326,13 @@ def _sweep_points(draft: Draft, sweep: Draft) -> list[dict[str, Swept]]:
         model = _class_of(draft)
         outer, _, inner = key.partition(".")
         if outer in EXPANSION_KEYS:
-            raise ScenarioError(Fault(where, dotted, "is a whole file's: it cannot be swept"))
+            raise ScenarioError(Fault(where, dotted, "belongs to the whole file, not to a sweep"))
         if outer not in model.model_fields:
             raise ScenarioError(Fault(where, dotted, unknown_key((outer,), model, model)))
         if not inner and (
             nested := _nested(values, models_in(model.model_fields[outer].annotation))
         ):
-            text = f"a swept key is written with dots: {key}.{nested}"
+            text = f"needs the swept key written with dots: {key}.{nested}"
             raise ScenarioError(Fault(where, dotted, text))
         unfit = [name for name in values if UNFIT.search(name)] if isinstance(values, dict) else []
         if unfit and key != "seed":  # which is in no variant's name
@@ -359,7 +358,7 @@ def _repeated_runs(scenarios: Sequence[AnyScenario], where: str) -> Iterator[Fau
     """Yield a fault for each run that would write into the folder of another."""
     runs = Counter((scenario.variant, scenario.seed) for scenario in scenarios)
     for variant, seed in (run for run, n in runs.items() if n > 1):
-        text = f"gives variant {variant} with seed {seed} twice: their values must tell them apart"
+        text = f"makes two runs of {variant} with seed {seed}: let their values or names differ"
         yield Fault(where, "sweep", text)
 
 
@@ -388,7 +387,7 @@ def _other_engines(
         if len(values) > 1:
             where = swept.get(f"engine.{key}", swept.get("engine", otherwise))
             text = (
-                f"all runs of a command share one engine, got {', '.join(map(str, values))}: "
-                "name it once, outside variants and sweep"
+                f"needs to be the same in all runs of a command, got "
+                f"{', '.join(map(str, values))}: set it once, outside variants and sweep"
             )
             yield Fault(where, f"engine.{key}", text)

@@ -119,12 +119,12 @@ class OwnLocalMethodSpec(OwnSpec, LocalMethodSpec):
         for name in ("objective", "personal"):
             given = getattr(result, name)
             if given is not None and not isinstance(given, Objective):
-                text = f"must return {name} with begin and loss"
+                text = f"must return {name} as an object with begin and loss"
                 return f"{text}, returned {type(given).__name__}"
         if not callable(result.kept):
             return f"must return kept as a function, returned {type(result.kept).__name__}"
         if result.personal is not None and not self.has_personal:
-            return "returned a personal model: say has_personal: true"
+            return "returned a personal model: set has_personal: true in the scenario"
         return flaw_of_shard(result.shard, args[0])
 
 

@@ -102,8 +102,8 @@ class OwnMinoritySpec(OwnSpec, MinoritySpec):
         asked = self.facts & code.parameters.keys()
         if not wrong and asked not in ({"inputs"}, {"examples"}, {"examples", "dataset"}):
             return (
-                "needs either 'inputs', to return them restyled, or 'examples' (and 'dataset', if "
-                "it asks what their codes stand for), to mark some"
+                "needs either 'inputs', to restyle them, or 'examples' (and 'dataset', which says "
+                "what their codes stand for), to mark those of the minority"
             )
         return wrong
 
@@ -125,14 +125,14 @@ class OwnMinoritySpec(OwnSpec, MinoritySpec):
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Require inputs of the shape that came in, or a bool for each example."""
-        like, what, kind = named.get("inputs"), "inputs in floats", "f"
+        like, what, kind = named.get("inputs"), "inputs as floats", "f"
         if like is None:
-            like, what, kind = named["examples"].labels, "a bool for each example", "b"
+            like, what, kind = named["examples"].labels, "bools", "b"
         if not isinstance(result, np.ndarray):
-            return f"must return {what}, as an array, returned {type(result).__name__}"
+            return f"must return {what} in an array, returned {type(result).__name__}"
         if result.shape != like.shape or result.dtype.kind != kind:
-            needs = f"must return {what}, shape {like.shape}"
-            return f"{needs}, returned {result.dtype}, shape {result.shape}"
+            needs = f"must return {what} of shape {like.shape}"
+            return f"{needs}, returned {result.dtype} of shape {result.shape}"
         flaw = flaw_of_inputs(result, like.shape[1:], is_image=like.ndim == 4)
         return flaw and f"must return inputs {flaw}"
 

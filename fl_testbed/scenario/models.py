@@ -121,10 +121,10 @@ class OwnModelSpec(OwnSpec, ModelSpec):
             raise OwnCodeError(self.code.blame(fault)) from fault
         given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if given != (2, n_classes):
-            text = f"turns {(2, *shape)} into {given}, not into {(2, n_classes)}"
-            raise self.code.refused(f"{text}: one logit for a class")
+            text = f"must turn shape {(2, *shape)} into {(2, n_classes)}, one logit per class"
+            raise self.code.refused(f"{text}, returned {given}")
         if not torch.equal(torch.get_rng_state(), before):
-            text = "draws random numbers when it is tested too: ask self.training in forward"
+            text = "draws random numbers in tests too: check self.training in forward"
             raise self.code.refused(text)
         return model.train()
 

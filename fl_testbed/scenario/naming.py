@@ -21,4 +21,5 @@ def beside(path: Path, pattern: str) -> str:
     others = sorted(p.name for p in folder.glob(pattern)) if os.path.isdir(folder) else []
     near = difflib.get_close_matches(path.name, others, cutoff=0.8)
     names = list(dict.fromkeys([*near, *others]))
-    return f"; {folder} holds {named(names, MOST_FILES)}" if names else ""
+    place = "the current folder" if folder == Path() else folder
+    return f"; {place} has {named(names, MOST_FILES)}" if names else ""

@@ -101,7 +101,7 @@ class Guarded:
         after = _versions(handed) if before else {}
         written = [name for name, versions in after.items() if versions != before[name]]
         if written and not wrong:
-            wrong = f"wrote to {written[0]!r}, which others read after it: write to a copy, clone()"
+            wrong = f"wrote to {written[0]!r}, which is read again later: write to a clone() of it"
         if wrong:
             raise self._code.refused(wrong)
         return result
@@ -140,8 +140,8 @@ class OwnSpec(FunctionSpec):
         code = load(getattr(self, self.place))
         if self.sha256 not in (None, code.sha256):
             raise ValueError(
-                f"{code.path} has changed since the scenario was resolved: take sha256 out to run "
-                "it as it is now"
+                f"{code.path} has changed since the scenario was resolved: remove sha256 to run "
+                "the code as it is now"
             )
         if wrong := self._flaw_of_signature(code):
             raise ValueError(f"{code.place}: {code.name} {wrong}")
@@ -156,27 +156,27 @@ class OwnSpec(FunctionSpec):
         try:
             parameters = list(code.parameters.values())
         except (TypeError, ValueError):
-            return "has no signature: wrap it in a function of your own"
+            return "has no signature that Python can read: wrap it in a function of your own"
         if self.first:
             if not parameters or parameters[0].kind not in (
                 inspect.Parameter.POSITIONAL_ONLY,
                 inspect.Parameter.POSITIONAL_OR_KEYWORD,
             ):
-                return f"needs a first parameter, which is handed {self.first}"
+                return f"needs a first parameter, for {self.first}"
             parameters = parameters[1:]
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        offered = f"what is handed over by name: {', '.join(sorted(self.offered)) or 'nothing'}"
+        offered = ", ".join(sorted(self.offered)) or "nothing"
         for name in self.args:
             if name in self.offered:
-                return f"cannot have {name!r} in args: it is {offered}"
+                return f"cannot have {name!r} in args: it is handed over by name ({offered})"
             if name not in named and not takes_any:
                 known = sorted(named - self.facts)
-                return f"has no parameter {name!r} for args, it has: {', '.join(known) or 'none'}"
+                return f"has no parameter {name!r} for args, it has {', '.join(known) or 'none'}"
         for p in parameters:
             is_given = p.name in self.offered | self.args.keys() or p.default is not p.empty
             if not is_given and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
-                why = self._untold(p.name) or f": give it in args. It is not {offered}"
+                why = self._untold(p.name) or f": give it in args (handed over by name: {offered})"
                 return f"needs {p.name!r}{why}"
         return ""
 
@@ -225,16 +225,16 @@ def flaw_of_tensors(result: Any, needed: type, shapes: Mapping[str, tuple[int, .
     for name, shape in shapes.items():
         given = getattr(result, name)
         if not isinstance(given, torch.Tensor) or tuple(given.shape) != shape:
-            what = tuple(given.shape) if isinstance(given, torch.Tensor) else "no tensor"
-            return f"must return {name} of shape {shape}, returned {what}"
+            what = tuple(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+            return f"must return {name} as a tensor of shape {shape}, returned {what}"
         if given.requires_grad:
-            return f"must return {name} without a gradient: detach it"
+            return f"must return {name} without a gradient: detach() it"
     memory = getattr(result, "memory", {})
     if not isinstance(memory, dict):
         return f"must return memory as a dict, returned {type(memory).__name__}"
     for name, value in memory.items():
         if not isinstance(value, torch.Tensor):
-            return f"must return memory of tensors, returned {type(value).__name__} as {name!r}"
+            return f"must return tensors in memory, returned {type(value).__name__} as {name!r}"
     return ""
 
 
@@ -244,7 +244,7 @@ def flaw_of_shard(result: Any, like: Shard) -> str:
         return flaw_of_tensors(result, Shard, {})
     n = len(result.labels)
     if n == 0:
-        return "must return a shard with examples, returned none"
+        return "must return a shard with examples, returned an empty one"
     columns = dict.fromkeys(("labels", "groups", "is_poisoned"), (n,))
     wrong = flaw_of_tensors(result, Shard, {"inputs": (n, *like.inputs.shape[1:]), **columns})
     if not wrong and (lowest := result.labels.min().item()) < 0:
@@ -257,7 +257,7 @@ def flaw_of_inputs(inputs: Any, shape: tuple[int, ...], *, is_image: bool) -> st
     if not isinstance(inputs, np.ndarray):
         return f"as an array, returned {type(inputs).__name__}"
     if inputs.shape[1:] != shape:
-        return f"each of shape {shape}, as in training, returned {inputs.shape[1:]}"
+        return f"of shape {shape} each, as in training, returned {inputs.shape[1:]}"
     if inputs.dtype.kind != "f" or not inputs.size:
         return ""
     least, most = inputs.min(), inputs.max()
@@ -272,9 +272,9 @@ def flaw_of_weights(weights: torch.Tensor, *, may_be_none: bool) -> str:
     """Return what is wrong with the weights of clients, or nothing."""
     total = weights.double().sum().item()
     if (weights < 0).any() or not (abs(total - 1) < 1e-3 or (may_be_none and total == 0)):
-        needed = "weights >= 0 of sum 1" + (", or all 0" if may_be_none else "")
+        needed = "weights >= 0 that sum to 1" + (" or are all 0" if may_be_none else "")
         lowest = weights.min().item()
-        returned = f"one of {lowest:.4g}" if lowest < 0 else f"a sum of {total:.4g}"
+        returned = f"a weight of {lowest:.4g}" if lowest < 0 else f"a sum of {total:.4g}"
         return f"must return {needed}, returned {returned}"
     return ""
 

@@ -132,14 +132,14 @@ def _flaw_of_deal(dealt: Any, n_clients: int, n: int) -> str:
     for client, own in enumerate(dealt):
         if not isinstance(own, np.ndarray) or own.dtype.kind != "i" or own.ndim != 1:
             given = own.dtype if isinstance(own, np.ndarray) else type(own).__name__
-            return f"must return arrays of int64 indices, shape (n,), returned {given} at {client}"
+            return f"must return int64 indices of shape (n,), returned {given} for client {client}"
         if not len(own):
-            return f"must return an example for every client, returned none at {client}"
+            return f"must return examples for every client, returned none for client {client}"
     indices, counts = np.unique(np.concatenate(dealt), return_counts=True)
     if indices[0] < 0 or indices[-1] >= n:
         return f"must return indices from 0 to {n - 1}, returned {indices[0]} to {indices[-1]}"
     if counts.max() > 1:
-        often = f"{indices[counts.argmax()]} {counts.max()} times"
+        often = f"index {indices[counts.argmax()]} {counts.max()} times"
         return f"must return no index twice, returned {often}"
     return ""
 

@@ -31,7 +31,7 @@ class SamplingSpec(Spec):
         most, least = min(n, n_attackers), max(0, n - n_honest)
         if not least <= k <= most:
             who = f"a sample of {n} from {n_honest} honest clients and {n_attackers} attackers"
-            yield "attackers", f"needs {least} to {most} for {who}, got {k}"
+            yield "attackers", f"needs from {least} to {most} for {who}, got {k}"
 
 
 class OwnSamplingSpec(OwnSpec, SamplingSpec):
@@ -42,7 +42,7 @@ class OwnSamplingSpec(OwnSpec, SamplingSpec):
     def contradictions(self, n_honest: int, n_attackers: int) -> Iterator[Contradiction]:
         """Yield what no single key shows, as (key, text)."""
         if self.attackers is not None:
-            yield "attackers", f"is for drawn samples, and {self.kind} selects: leave it out"
+            yield "attackers", f"is for random samples, but {self.kind} selects: leave it out"
 
     def choose(self, n_clients: int, **facts: Any) -> list[int]:
         """Return the ids that the function selects.
@@ -54,8 +54,8 @@ class OwnSamplingSpec(OwnSpec, SamplingSpec):
         chosen = self.called(n=self.count(n_clients), clients=clients, **facts)
         ids = chosen.tolist() if isinstance(chosen, np.ndarray) else chosen
         if not isinstance(ids, list) or not _is_sample(ids, n_clients):
-            text = f"one or more of 0 to {n_clients - 1} as a list or array, none twice"
-            raise self.code.refused(f"must return ids, {text}, returned {short(ids)}")
+            text = f"a list or array of client ids from 0 to {n_clients - 1}, none twice"
+            raise self.code.refused(f"must return {text}, returned {short(ids)}")
         return sorted(map(int, ids))
 
 

@@ -58,7 +58,7 @@ class Scene:
         """
         model = self.train(shard, epochs)
         if not logits_of(model, shard.inputs).isfinite().all():
-            raise ValueError("the model that attackers plan with diverged: lower training.lr")
+            raise ValueError("the model that the attackers plan with diverged: lower training.lr")
         return model
 
 
@@ -129,7 +129,7 @@ class PoisonSpec(FunctionSpec):
         named = self.classes()
         for key, label in named.items():
             if key.endswith("source") and label == named.get(key.removesuffix("source") + "target"):
-                yield key, f"is the target too ({label}): nothing to flip"
+                yield key, f"needs another class than the target, got {label} for both"
 
     def unknown_classes(self, n_classes: int) -> Iterator[Contradiction]:
         """Yield which of its classes the dataset lacks."""
@@ -180,8 +180,8 @@ class DistributedBackdoorSpec(DirtyLabelBackdoorSpec):
         yield from super().contradictions(clients, minority, n_attackers)
         if 0 < n_attackers < self.n_pieces:
             text = (
-                f"needs as many attackers, got {self.n_pieces} pieces for {n_attackers}: nobody "
-                "would train on the others"
+                f"needs an attacker for each piece, got {self.n_pieces} pieces for {n_attackers} "
+                "attackers: lower it or add attackers"
             )
             yield "n_pieces", text
 
@@ -212,8 +212,8 @@ class AdaptiveBackdoorSpec(DirtyLabelBackdoorSpec):
         start, mask = poisons.pixels_set_by(trigger, scene.dataset.input_shape)
         if not mask.any():
             raise DataError(
-                f"poison.trigger: {self.kind} learns the pixels that a trigger sets whatever they "
-                "were, and this one sets none: take patch, checks or strips"
+                f"poison.trigger: {self.kind} learns pixels that a trigger overwrites, and this "
+                "trigger overwrites none: choose patch, checks or strips"
             )
         keys = self.model_dump(include={"source", "target", "fraction"})
 
@@ -266,14 +266,14 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
         yield from super().contradictions(clients, minority, n_attackers)
         if not minority.is_style:
             text = (
-                "edge_case_backdoor shows examples as the minority has them: it needs a "
-                "dataset.minority of the kind inverted, rotated or faded (where examples have "
-                "groups of themselves, take label_flip and clients.poisoned_hold: minority)"
+                "edge_case_backdoor restyles examples as the minority's: it needs dataset.minority "
+                "inverted, rotated or faded (where groups are in the data, choose label_flip "
+                "with clients.poisoned_hold: minority)"
             )
             yield "kind", text
             return
         if self.held_by == "minority" and not clients.honest_minority:
-            text = "is minority, and clients.honest_minority is 0: set nobody, or add some"
+            text = "is minority, but clients.honest_minority is 0: set nobody, or add such clients"
             yield "held_by", text
         if clients.poisoned_hold == "minority" or clients.minority_concentration < 1:
             text = (
@@ -385,7 +385,7 @@ class GradientMatchingSpec(PoisonSpec):
             rows = (test.labels == self.source).nonzero().squeeze(1).numpy()
             if len(rows) < self.n_victims:
                 raise DataError(
-                    f"poison.n_victims: there are {len(rows)} test examples of class "
+                    f"poison.n_victims: needs at most {len(rows)}, the test examples of class "
                     f"{self.source}, got {self.n_victims}"
                 )
             return test.where(torch.from_numpy(scene.rng().permutation(rows)[: self.n_victims]))

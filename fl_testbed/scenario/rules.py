@@ -378,7 +378,7 @@ class OwnRuleSpec(OwnSpec, RuleSpec):
         if wrong := flaw_of_tensors(result, Aggregate, needed):
             return wrong
         if not result.update.isfinite().all():
-            return "returned an update that is not finite"
+            return "must return a finite update, returned one with NaN or infinity"
         for name in needed:
             here, there = getattr(result, name).device, args[0].device
             if here != there:
@@ -500,7 +500,7 @@ class OwnPreAggregationSpec(OwnSpec, StepSpec):
         (n, d), m = args[0].shape, len(result.updates)
         wrong = flaw_of_tensors(result, Mixed, {"updates": (m, d), "mixing": (m, n)})
         if not wrong and not result.updates.isfinite().all():
-            return "returned rows that are not finite"
+            return "must return finite rows, returned some with NaN or infinity"
         return wrong
 
 

@@ -55,7 +55,7 @@ Name = Annotated[str, Field(pattern=NAME, max_length=255)]
 
 def _no_file_s_name(value: str) -> str:
     if value in BESIDE_VARIANTS:
-        raise ValueError(f"is the name of a file beside the variants, take another than {value}")
+        raise ValueError(f"needs another name: {value} is a file beside the variants' folders")
     return value
 
 
@@ -152,8 +152,8 @@ class Scenario(WholeScenario):
             drawn, of = self.sampling.attackers, self.clients.poisoned
         total = self.n_attacking * drawn
         if 0 < total < of:
-            text = f"{self.n_attacking} of {of} attack, of a sample of {drawn} less than one"
-            raise TooFewClientsError(f"n_malicious: {text}: name a count in place of oracle")
+            text = f"{self.n_attacking} of {of} attack, less than one in a sample of {drawn}"
+            raise TooFewClientsError(f"n_malicious: {text}: give a count in place of oracle")
         return total // max(1, of)
 
     @property
@@ -246,7 +246,7 @@ class Scenario(WholeScenario):
         except OwnCodeError as fault:
             yield "strategy", str(fault)
         if self.strategy.needs_server_data and self.server_data.n_examples == 0:
-            text = f"{self.strategy.rule_name} judges by the server's own data: give it some"
+            text = f"needs a number > 0: {self.strategy.rule_name} judges by the server's own data"
             yield "server_data.n_examples", text
         n_attackers = self.clients.poisoned
         of_sampling = self.sampling.contradictions(n_clients - n_attackers, n_attackers)
@@ -255,10 +255,10 @@ class Scenario(WholeScenario):
         yield from self._local_contradictions()
         yield from self._data_contradictions()
         if self.engine.kind == "ray" and ":" in self.engine.device:
-            text = f"{self.engine.device} is one GPU, and Ray shares out all there are: use cuda"
+            text = f"{self.engine.device} is a single GPU, but Ray shares out all GPUs: use cuda"
             yield "engine.device", text
         if self.draws_while_training and self.training.cohort not in (1, "auto"):
-            text = "needs 1 with dropout: what a client's model draws would depend on its cohort"
+            text = "needs 1 with dropout: what a client draws would depend on its cohort"
             yield "training.cohort", text
         yield from self._attacker_contradictions()
         yield from self._poison_contradictions()
@@ -274,7 +274,7 @@ class Scenario(WholeScenario):
         except TooFewClientsError as fault:
             if told is None:
                 raise
-            raise TooFewClientsError(f"{fault} (oracle says {told})") from None
+            raise TooFewClientsError(f"{fault} (the oracle says f={told})") from None
 
     def _strategy_contradictions(self, n_clients: int) -> Iterator[Contradiction]:
         if isinstance(self.strategy, FlowerStrategySpec):
@@ -283,30 +283,30 @@ class Scenario(WholeScenario):
         lift, oracle = self.strategy.reweighting, self.strategy.oracle
         decays = (self.training.lr_decay or 1) < 1
         if isinstance(lift, QFedAvgSpec) and lift.lipschitz is None and decays:
-            text = "needs a value with training.lr_decay: 1 / training.lr is no constant then"
+            text = "needs a value where training.lr_decay < 1: 1 / training.lr is then not constant"
             yield "strategy.reweighting.lipschitz", text
         if self.strategy.losses == "measured" and self.server_data.n_examples == 0:
-            text = "the server measures losses on data of its own: give it some"
+            text = "needs a number > 0: losses are measured on the server's own data"
             yield "server_data.n_examples", text
         if oracle.lifting != "standard" and lift.kind == "none":
-            text = f"{oracle.lifting} corrects a reweighting, and there is none: name one"
+            text = f"{oracle.lifting} corrects strategy.reweighting, but there is none: set one"
             yield "strategy.oracle.lifting", text
         if oracle.removing == "shielded" and self.n_sampled == n_clients:
             try:
                 self._check_bounds(n_clients - self.clients.honest_minority)
             except TooFewClientsError as fault:
-                yield "strategy.oracle.removing", f"{fault} (of all clients but the minority's)"
+                yield "strategy.oracle.removing", f"{fault} (n is without the minority)"
         if isinstance(lift, JTTSpec):
             if (lift.n_flagged is None) == (lift.threshold is None):
-                text = "needs either n_flagged or threshold: how many to flag, or from where on"
+                text = "needs either n_flagged (how many to flag) or threshold (from which loss on)"
                 yield "strategy.reweighting", text
             if lift.n_flagged is not None and lift.n_flagged > n_clients:
-                text = f"needs <= {n_clients} clients, got {lift.n_flagged}"
+                text = f"needs at most {n_clients}, the number of clients, got {lift.n_flagged}"
                 yield "strategy.reweighting.n_flagged", text
             if lift.warm_up_rounds >= self.rounds:
                 text = (
                     f"needs fewer than rounds = {self.rounds}, got {lift.warm_up_rounds}: "
-                    "nothing would be left to train with the flags"
+                    "no round would be left to train with the flags"
                 )
                 yield "strategy.reweighting.warm_up_rounds", text
 
@@ -314,36 +314,40 @@ class Scenario(WholeScenario):
         local = self.local_method
         if isinstance(local, ExampleJttSpec) and local.warm_up_rounds >= self.rounds:
             text = (
-                f"needs fewer than rounds = {self.rounds}, got {local.warm_up_rounds}: nothing "
+                f"needs fewer than rounds = {self.rounds}, got {local.warm_up_rounds}: no round "
                 "would be left to train with the copies"
             )
             yield "local_method.warm_up_rounds", text
         restart = self._restarts_after
         if isinstance(local, ExampleJttSpec) and restart not in (0, local.warm_up_rounds):
             text = (
-                f"needs the server's {restart}, got {local.warm_up_rounds}: the model begins again "
-                "after them, and a new one gets nearly all examples wrong"
+                f"needs {restart} as in strategy.reweighting, got {local.warm_up_rounds}: the "
+                "model then starts anew, and a new one gets nearly all examples wrong"
             )
             yield "local_method.warm_up_rounds", text
         if local is not None and local.is_personal and self.engine.kind == "flower":
-            text = "Flower's own engine keeps personal models where nobody can test them: use ray"
+            text = "Flower's own engine keeps personal models where they go untested: use ray"
             yield "engine.kind", text
-        if local is not None and any(kind.attack.needs_twin for kind in self.attacker_kinds):
-            text = "an attacker that compares itself with its clean twin trains as everybody does"
-            yield "local_method", f"{text}: leave it out"
+        twins = [kind.attack.kind for kind in self.attacker_kinds if kind.attack.needs_twin]
+        if local is not None and twins:
+            text = f"cannot be combined with {twins[0]}, which trains attackers a second time"
+            yield "local_method", f"{text}: leave one out"
 
     def _attacker_contradictions(self) -> Iterator[Contradiction]:
         counts = [kind.count for kind in self.attackers]
         total, poisoned = sum(kind.count or 0 for kind in self.attackers), self.clients.poisoned
         if counts.count(None) > 1:
-            yield "attackers", "only one kind may leave out its count: it gets all that are left"
+            yield "attackers", "needs a count in all entries but one, which gets what is left"
         elif total > poisoned or (counts and None not in counts and total < poisoned):
-            wanted = "it must not be less" if None in counts else "they must be equal"
-            text = f"the counts sum to {total}, clients.poisoned is {poisoned}: {wanted}"
+            wanted = "raise that or lower these" if None in counts else "make them equal"
+            text = f"the counts sum to {total}, but clients.poisoned is {poisoned}: {wanted}"
             yield "attackers", text
         for key in OF_ONE_KIND:
             if self.attackers and getattr(self, key) != type(self).model_fields[key].default:
-                yield key, "is for attackers of one kind: give it to each that attackers lists"
+                yield (
+                    key,
+                    "is for a single kind of attackers: write it into each entry of attackers",
+                )
         n_clients = len(self.clients.population)
         n_honest = n_clients - self.clients.poisoned
         for place, kind in enumerate(self.attacker_kinds):
@@ -352,19 +356,18 @@ class Scenario(WholeScenario):
                 yield own + key, text
             if kind.attack.knows_defence and not self.strategy.can_be_foreseen:
                 text = (
-                    f"an attacker cannot foresee what {self.strategy.rule_name} does: it asks "
-                    "for the server's data, its memory, what models answer, or the clients' ids, "
-                    "losses or confidences"
+                    f"attackers cannot foresee what {self.strategy.rule_name} does: it asks for "
+                    "more than updates and model, such as losses, server data or memory"
                 )
                 yield f"{own}attack", text
 
     def _data_contradictions(self) -> Iterator[Contradiction]:
         clients, minority, partition = self.clients, self.dataset.minority, self.partition
         if minority.kind == "none" and clients.honest_minority:
-            text = f"needs 0 where dataset.minority is none, got {clients.honest_minority}"
+            text = f"needs 0 or a dataset.minority that is not none, got {clients.honest_minority}"
             yield "clients.honest_minority", text
         if clients.overlap and not partition.can_overlap:
-            text = f"a {partition.kind} partition deals every example once: set it to false"
+            text = f"needs false: a {partition.kind} partition deals every example once"
             yield "clients.overlap", text
         needs_size = {
             "clients.overlap": clients.overlap,
@@ -373,18 +376,18 @@ class Scenario(WholeScenario):
         }
         for key, is_set in needs_size.items():
             if is_set and clients.examples_each is None:
-                yield key, "needs clients.examples_each, the size of a shard"
+                yield key, "needs clients.examples_each as well, the size of a shard"
         if clients.minority_mix is not None and minority.is_style:
-            text = f"needs groups that the data themselves have, not {minority.kind} images"
+            text = f"needs groups that are in the data, not {minority.kind} images"
             yield "clients.minority_mix", text
         if partition.by_natural_client and not minority.is_style:
-            text = "natural clients keep their own examples: leave it out"
+            text = "has no effect on natural clients, which keep their own examples: leave it out"
             if clients.minority_concentration < 1:
                 yield "clients.minority_concentration", text
             if clients.minority_mix is not None:
                 yield "clients.minority_mix", text
         if self.evaluation.split == "validation" and not self.evaluation.n_validation:
-            yield "evaluation.n_validation", "is 0: there is nothing to validate on"
+            yield "evaluation.n_validation", "needs a number > 0 for the split validation"
 
     def _own_code_contradictions(self) -> Iterator[Contradiction]:
         files: dict[str, str | None] = {}
@@ -392,8 +395,8 @@ class Scenario(WholeScenario):
         clashing = {
             c.path.name for c in codes if files.setdefault(c.path.name, c.sha256) != c.sha256
         }
-        text = "two files of this name: rename one, for the run's folder keeps a copy of both"
-        yield from (("", f"{name}: {text}") for name in sorted(clashing))
+        text = "is the name of two files of yours: rename one, the run's folder keeps both"
+        yield from (("", f"{name} {text}") for name in sorted(clashing))
 
     def _poison_contradictions(self) -> Iterator[Contradiction]:
         for key, poison in self._poisons_by_key().items():
@@ -406,8 +409,8 @@ class Scenario(WholeScenario):
             if isinstance(poison, EdgeCaseBackdoorSpec)
         }
         if len(rarities) > 1:
-            text = "edge cases must agree on source, held_by and held_fraction: honest clients hold"
-            yield "attackers", f"{text} one or the other"
+            text = "needs the same source, held_by and held_fraction for all edge-case backdoors"
+            yield "attackers", f"{text}: they say what honest clients hold"
 
     def _poisons_by_key(self) -> dict[str, AnyPoisonSpec]:
         by_key = {"poison": self.poison}

@@ -65,7 +65,7 @@ class OwnServerOptimizerSpec(OwnSpec):
         """Require a Move whose update is as long as the round's, and finite."""
         wrong = flaw_of_tensors(result, Move, {"update": tuple(args[0].shape)})
         if not wrong and not result.update.isfinite().all():
-            return "returned an update that is not finite"
+            return "must return a finite update, returned one with NaN or infinity"
         return wrong
 
 

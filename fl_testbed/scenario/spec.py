@@ -74,7 +74,7 @@ def unknown_classes(named: Mapping[str, int], n_classes: int) -> Iterator[Contra
 def _count_or_fraction(value: float) -> float:
     if value >= 1 and value != int(value):
         raise ValueError(
-            f"needs a count (0, 1, 2, ...) or a fraction of the sample below 1, got {value}"
+            f"needs a count (0, 1, 2, …) or a fraction of the sample below 1, got {value}"
         )
     return value
 
@@ -113,7 +113,7 @@ def count_of(value: float, n: int) -> int:
     """
     count = share_of(value, n) if 0 < value < 1 else int(value)
     if value > 0 and count == 0:
-        text = f"{value:g} of a sample of {n} is less than one client: name a count"
+        text = f"{value:g} of a sample of {n} is less than one client: give a count"
         raise TooFewClientsError(f"n_malicious: {text}")
     return count
 

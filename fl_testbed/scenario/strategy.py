@@ -116,13 +116,13 @@ class StrategySpec(Spec):
         except TooFewClientsError as fault:
             if rows == judged:
                 raise
-            text = f"{fault} (n counts rows: the steps before make {rows} of {judged} clients)"
+            text = f"{fault} (n counts rows: pre_aggregation makes {rows} of {judged} clients)"
             raise TooFewClientsError(text) from None
 
     def contradictions(self) -> Iterator[Contradiction]:
         """Yield parts that do not go together, as (key, text)."""
         if self.pre_aggregation and "clients" in self._asked:
-            text = f"{self.rule_name} remembers clients, and these mix them: leave these out"
+            text = f"mixes clients, but {self.rule_name} remembers each of them: leave it out"
             yield "pre_aggregation", text
         is_heard = (
             "prior" in self._asked
@@ -131,13 +131,13 @@ class StrategySpec(Spec):
         )
         if self.reweighting.kind != "none" and not is_heard:
             text = (
-                f"would change nothing: {self.rule_name} has no parameter prior, the lifted "
-                "weights. Let it weigh those it keeps by them, or take order: lift_then_filter"
+                f"would change nothing: {self.rule_name} has no parameter 'prior' for the lifted "
+                "weights; add one that it weighs clients by, or set order: lift_then_filter"
             )
             yield "reweighting", text
         if traits_of(self.aggregation.function).takes_update_for_step:
             text = (
-                f"{self.rule_name} takes its updates for the model's steps, and this changes them"
+                f"{self.rule_name} takes its update for the model's step, but this changes the step"
             )
             if self.reweighting.changes_step:
                 yield "reweighting", text

@@ -142,8 +142,9 @@ class FeaturesSpec(TriggerSpec):
         inputs: dict[int, float] = {}
         for column, value in self.set.items():
             if column not in dataset.features:
-                known = ", ".join(dataset.features) or "none: it is no table"
-                raise DataError(f"poison.trigger.set: {dataset.name} has columns {known}")
+                known = ", ".join(dataset.features) or "none, as it is not a table"
+                text = f"unknown column {column!r}; columns of {dataset.name}: {known}"
+                raise DataError(f"poison.trigger.set: {text}")
             try:
                 inputs |= dataset.features[column].inputs_of(value)
             except ValueError as fault:
@@ -200,8 +201,8 @@ def as_minority(groups: Groups) -> Trigger:
     """
     if not isinstance(groups, StyleGroups):
         raise DataError(
-            "examples here have groups of their own, which no poison can change: this one needs a "
-            "dataset.minority of the kind inverted, rotated or faded"
+            "no poison can change the group of an example where groups are in the data: this one "
+            "needs dataset.minority inverted, rotated or faded"
         )
     return partial(_restyled, style=groups.style)
 

@@ -76,7 +76,7 @@ class OwnCode:
             try:
                 memo[self.module] = _executed(self.module, self.path, self.source)
             except ValueError as fault:
-                raise OwnCodeError(f"{fault} (each run runs the file anew)") from None
+                raise OwnCodeError(f"{fault} (the file is executed anew for each run)") from None
         return replace(self, function=_function_in(memo[self.module], self.path, self.name))
 
     def refused(self, wrong: str) -> OwnCodeError:
@@ -131,7 +131,7 @@ def load(kind: str) -> OwnCode:
     """
     where, _, name = kind.rpartition(":")
     if not where or not name.isidentifier():
-        raise ValueError(f"needs package.module:name or file.py:name, got {kind!r}")
+        raise ValueError(f"needs file.py:name or package.module:name, got {kind!r}")
     if where.endswith(".py"):
         return _load_from_file(Path(where).absolute(), name)
     return _load_from_package(where, name)
@@ -149,13 +149,12 @@ def _load_from_package(where: str, name: str) -> OwnCode:
     package = _package_of(where)
     if package == "__main__":
         raise ValueError(
-            "a function of a notebook's cell or of a script has no file that others could have: "
-            "write it to one (in a notebook with %%writefile my_rule.py) and name my_rule.py:name"
+            "a function in a notebook's cell or a script cannot be sent to other processes: write "
+            "it to a file (in a notebook with %%writefile my_rule.py), my_rule.py:name"
         )
     if package in sys.stdlib_module_names:
         raise ValueError(
-            f"{where} is Python's own, and nothing in it is a rule, an attack or a model: name a "
-            "function of yours or of an installed package"
+            f"{where} is part of Python: name a function of yours or of an installed package"
         )
     module = _from_package(where)
     path = Path(module.__file__ or where)
@@ -178,8 +177,8 @@ def _function_in(module: types.ModuleType, path: Path, name: str) -> Callable[..
         own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         close = difflib.get_close_matches(name, own, n=1)
         hint = f", did you mean {close[0]!r}?" if close else ""
-        what = "has no" if function is None else "has, but not to call,"
-        raise ValueError(f"{path} {what} {name!r}{hint}")
+        what = f"has no {name!r}" if function is None else f"has a {name!r}, but not a function"
+        raise ValueError(f"{path} {what}{hint}")
     return function
 
 
@@ -208,8 +207,8 @@ def _insist_on_what_runs(package: str, contents: Mapping[Path, bytes]) -> None:
     own = _BESIDE.get(package)
     if own is not None and own not in there and there & _FOLDERS and _is_in(own, package):
         raise ValueError(
-            f"there is a {package!r} beside the scenario, and that of {min(there)} has been "
-            "imported: restart Python, or rename one"
+            f"{package!r} lies beside the scenario, but that of {min(there)} has been imported: "
+            "restart Python, or rename one"
         )
     known = _IMPORTED.setdefault(package, {})
     for file in {**known, **contents}:
@@ -242,8 +241,8 @@ def _insist_on_no_neighbour(
         for name in map(_package_of, names):
             if name not in covered and _lies_in(folder, name):
                 raise ValueError(
-                    f"{file}:{node.lineno}: imports {name!r}, which lies beside it and is no part "
-                    "of the run's hash: put both into one package, package.module:name"
+                    f"{file}:{node.lineno}: imports {name!r} beside it, whose changes would go "
+                    "unnoticed: put both into one package, package.module:name"
                 )
 
 
@@ -305,8 +304,8 @@ def _from_package(name: str) -> types.ModuleType:
     except ModuleNotFoundError as fault:
         if fault.name and (name == fault.name or name.startswith(f"{fault.name}.")):
             raise ValueError(
-                f"there is no module {fault.name!r} beside the scenario, and none is installed; a "
-                "file is named with its ending, file.py:name"
+                f"there is no module {fault.name!r}, neither beside the scenario nor installed "
+                "(a file is named with its ending, file.py:name)"
             ) from None
         raise ValueError(_import_fault(None, fault)) from None
     except (Exception, SystemExit) as fault:

@@ -17,7 +17,7 @@ class Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ArithmeticError, LookupError, ValueError):  # raised by 0x_ or !!bool maybe
-            text = f"{repr(node.value)[:60]} is no {node.tag.rpartition(':')[2]}"
+            text = f"{repr(node.value)[:60]} is not a valid {node.tag.rpartition(':')[2]}"
             raise ConstructorError(None, None, text, node.start_mark) from None
 
 

@@ -111,7 +111,7 @@ attackers:
         ),
         (
             "attack: {kind: inner_product}\n",
-            "attack.scale: is missing: it has no default",
+            "attack.scale: is missing and has no default",
         ),
         (
             "attackers:\n  - {count: 1, attack: {kind: alie, zz: 1}}\n  - {count: 3}\n",
@@ -119,28 +119,28 @@ attackers:
         ),
         (
             "attackers:\n  - {count: 1}\n  - {count: 2}\n",
-            "attackers: the counts sum to 3, clients.poisoned is 4: they must be equal",
+            "attackers: the counts sum to 3, but clients.poisoned is 4: make them equal",
         ),
         (
             "attackers:\n  - {count: 1}\n  - {}\n  - {}\n",
-            "attackers: only one kind may leave out its count: it gets all that are left",
+            "attackers: needs a count in all entries but one, which gets what is left",
         ),
         (
             "attackers:\n  - {count: 3}\n  - {count: 2}\n",
-            "attackers: the counts sum to 5, clients.poisoned is 4: they must be equal",
+            "attackers: the counts sum to 5, but clients.poisoned is 4: make them equal",
         ),
         (
             "attack: {kind: sign_flip}\nattackers: [{count: 4}]\n",
-            "attack: is for attackers of one kind: give it to each that attackers lists",
+            "attack: is for a single kind of attackers: write it into each entry of attackers",
         ),
         (
             "attack: {kind: minority_mimic}\n",
-            "attack: minority_mimic hides a poison: give the attackers one",
+            "attack: minority_mimic hides a poison, and there is none: set poison",
         ),
         (
             "attackers: [{count: 1, attack: {kind: min_max, knowledge: colluding}}, {count: 3}]\n",
-            "attackers.0.attack.knowledge: colluding attackers learn from each other how updates "
-            "differ: min_max needs 2 or more, got 1; raise the count or let them be omniscient",
+            "attackers.0.attack.knowledge: min_max needs at least 2 colluding attackers, who learn "
+            "from each other how updates differ, got 1: raise their count or set omniscient",
         ),
         (
             "attack: {kind: mimic, client: 12}\n",
@@ -148,20 +148,20 @@ attackers:
         ),
         (
             "schedule: {first: 7}\n",
-            "schedule.first: needs <= 6, got 7: the attackers would never attack",
+            "schedule.first: needs at most 6, got 7: attackers would never attack",
         ),
         (
             "attack: {kind: fang_krum, knowledge: colluding, around: first_reply}\n",
-            "attack.around: first_reply takes an honest client's model: it needs knowledge: "
+            "attack.around: first_reply uses an honest client's model: set attack.knowledge to "
             "omniscient",
         ),
         (
             "attack: {kind: fang_trimmed_mean, knowledge: colluding, stretch: 3}\n",
-            "attack.stretch: is for omniscient attackers: leave it out",
+            "attack.stretch: is only for omniscient attackers: leave it out",
         ),
         (
             "attack: {kind: min_max, knowledge: colluding, include_own: true}\n",
-            "attack.include_own: is for omniscient attackers: leave it out",
+            "attack.include_own: is only for omniscient attackers: leave it out",
         ),
     ],
 )
@@ -173,8 +173,8 @@ def test_a_rule_that_looks_at_more_than_updates_cannot_be_foreseen(load, faults_
     tailored, data = "attack: {kind: tailored}\n", "server_data.n_examples=10"
     assert load(tailored, "strategy.aggregation={kind: coordinate_median}")
     assert faults_of(tailored, "strategy.aggregation={kind: fltrust}", data) == [
-        "attack: an attacker cannot foresee what fltrust does: it asks for the server's data, its "
-        "memory, what models answer, or the clients' ids, losses or confidences"
+        "attack: attackers cannot foresee what fltrust does: it asks for more than updates and "
+        "model, such as losses, server data or memory"
     ]
 
 
@@ -185,7 +185,7 @@ def test_a_rule_of_ones_own_is_foreseen_by_layer_but_not_by_confidence(tmp_path,
     )
     assert load(tailored, f"strategy.aggregation={{kind: '{code}:by_layer'}}")
     (fault,) = faults_of(tailored, f"strategy.aggregation={{kind: '{code}:sure'}}")
-    assert fault.startswith("attack: an attacker cannot foresee what mine.py:sure does")
+    assert fault.startswith("attack: attackers cannot foresee what mine.py:sure does")
 
 
 def test_mimic_needs_somebody_to_copy(faults_of):
@@ -197,8 +197,8 @@ def test_mimic_needs_somebody_to_copy(faults_of):
 def test_alie_asks_for_z_where_attackers_are_no_minority(load, faults_of):
     half = "clients.honest_majority=1"
     assert faults_of("attack: {kind: alie}\n", half) == [
-        "attack.z: alie derives z for a minority of attackers, got 4 of 8: give z, or lower the "
-        "count"
+        "attack.z: is derived where less than half attack, got 4 of 8 clients: give a number, or "
+        "lower the count"
     ]
     assert load("attack: {kind: alie, z: 1.5}\n", half)
     assert load("attack: {kind: alie, z: cdf}\n", half)
@@ -222,7 +222,7 @@ def test_an_attack_of_ones_own_that_names_what_it_is_not_told_is_refused(
             continue
         assert faults_of(kind.replace("NAME", "needs")) == [
             f"attack: {tmp_path / 'mine.py'}:1: needs needs '{fact}', which blind attackers are "
-            "not told: let knowledge be omniscient or colluding"
+            "not told: set knowledge to omniscient or colluding"
         ]
 
 

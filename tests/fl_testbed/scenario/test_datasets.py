@@ -91,12 +91,12 @@ def test_every_key_reaches_who_reads_a_users_own_files(kind, names, keys, monkey
 @pytest.mark.parametrize(
     ("keys", "fault"),
     [
-        ({"attributes": ["sex", "sex"]}, "needs each column once"),
-        ({"attributes": ["cured"]}, "does not need the label"),
-        ({"attributes": ["label"]}, "does not need the label"),
+        ({"attributes": ["sex", "sex"]}, "needs each column only once"),
+        ({"attributes": ["cured"]}, "must not have the label"),
+        ({"attributes": ["label"]}, "must not have the label"),
         (
             {"categories": ["ward"], "logarithmic": ["ward"]},
-            "needs columns that are not in categories",
+            "must not have columns that are also in categories",
         ),
     ],
 )
@@ -146,7 +146,7 @@ class TestComposite:
                 {"foreground": {"kind": "digits", "minority": {"kind": "none"}}},
                 "minority belongs to the composite",
             ),
-            ({"classes": [1, 1]}, "classes needs each class once"),
+            ({"classes": [1, 1]}, "classes needs each class only once"),
             ({"foreground": {"kind": "adult"}}, "does not match any of the expected tags"),
             ({"correlation": 1.2}, "less than or equal to 1"),
         ],
@@ -186,7 +186,7 @@ class TestDominoes:
         ("keys", "fault"),
         [
             ({"digits": [1, 1]}, "two different classes"),
-            ({"correlation": 0.9, "counts": [[1, 1], [1, 1]]}, "not both"),
+            ({"correlation": 0.9, "counts": [[1, 1], [1, 1]]}, "got both"),
         ],
     )
     def test_what_makes_no_sense_is_refused(self, keys, fault):
@@ -197,15 +197,18 @@ class TestDominoes:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("labels = labels > 0", "train.labels as an array of int64, shape (4,), returned bool"),
+        ("labels = labels > 0", "train.labels as an array of int64 of shape (4,), returned bool"),
         ("labels = labels - 100", "from 0 to 1, returned -100 to -99"),
         ("codes = codes + 1", "train.attributes['site'] from 0 to 1, returned 1 to 2"),
         ("inputs = 255 * inputs.reshape(4, 1, 1, 2)", "bytes or from 0 to 1, returned 255 to 255"),
         ("inputs[0, 0] = np.nan", "train.inputs without NaN"),
-        ("test['inputs'] = inputs[:, :1]", "test.inputs each of shape (2,), as in training"),
+        ("test['inputs'] = inputs[:, :1]", "test.inputs of shape (2,) each, as in training"),
         ("test['attributes'] = {}", "test.attributes['site'], which its attributes name"),
-        ("train['clients'] = codes[:3]", "train.clients as an array of whole numbers, shape (4,)"),
-        ("train['ids'] = inputs[:, 0]", "train.ids as an array of whole numbers, shape (4,)"),
+        (
+            "train['clients'] = codes[:3]",
+            "train.clients as an array of whole numbers of shape (4,)",
+        ),
+        ("train['ids'] = inputs[:, 0]", "train.ids as an array of whole numbers of shape (4,)"),
     ],
 )
 def test_a_users_dataset_that_is_ill_formed_is_refused(tmp_path, change, told):

@@ -90,12 +90,12 @@ def test_it_travels_with_the_scenario(tmp_path):
         (
             "lost.safetensors",
             "FOLDER/lost.safetensors cannot be read: No such file or directory; "
-            "FOLDER holds model.safetensors",
+            "FOLDER has model.safetensors",
         ),
-        (".", "FOLDER cannot be read: Is a directory; FOLDER holds model.safetensors"),
-        ("scenario.yaml", "FOLDER/scenario.yaml is no safetensors file: "),
-        ("torn.safetensors", "FOLDER/torn.safetensors is no safetensors file: "),
-        ("empty.pt", "FOLDER/empty.pt is no safetensors file: "),
+        (".", "FOLDER cannot be read: Is a directory; FOLDER has model.safetensors"),
+        ("scenario.yaml", "FOLDER/scenario.yaml is not a safetensors file: "),
+        ("torn.safetensors", "FOLDER/torn.safetensors is not a safetensors file: "),
+        ("empty.pt", "FOLDER/empty.pt is not a safetensors file: "),
         ("7", "needs the path of a safetensors file, got 7"),
     ],
 )

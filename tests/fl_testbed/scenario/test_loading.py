@@ -85,7 +85,7 @@ class TestExtends:
         (line,) = lines_of(error)
         assert "scenario.yaml:2: extends: " in line
         assert "bsae.yaml: no such file" in line
-        assert "holds base.yaml" in line
+        assert "has base.yaml" in line
 
     def test_of_several_files_each_is_laid_over_those_before_it(self, load, tmp_path):
         (tmp_path / "methods.yaml").write_text("rounds: 8\nvariants: {a: {seed: 1}}\n")
@@ -127,15 +127,17 @@ class TestVariants:
             load(BASE + f"variants:\n  a: {{{key}: x}}\n")
         (fault,) = lines_of(error)
         key = key.partition(".")[0]
-        assert fault.endswith(f"yaml:10: variants.a.{key}: is a whole file's: give it at the top")
+        assert fault.endswith(
+            f"yaml:10: variants.a.{key}: belongs to the whole file: move it to the top level"
+        )
 
     def test_a_fault_in_the_base_is_told_once_however_many_variants_there_are(self, load):
         text = BASE.replace("lr: 0.1", "lr: -1") + "variants: {a: {}, b: {}, c: {rounds: 0}}\n"
         with pytest.raises(ScenarioError) as error:
             load(text)
         assert [line.split("yaml:")[1] for line in lines_of(error)] == [
-            "6: training.lr: needs > 0.0, got -1",
-            "9: rounds: needs > 0, got 0",
+            "6: training.lr: needs a number > 0, got -1",
+            "9: rounds: needs a number > 0, got 0",
         ]
 
 
@@ -175,7 +177,7 @@ class TestSweep:
 
     def test_a_value_given_twice_is_refused(self, load):
         with pytest.raises(
-            ScenarioError, match=r"yaml:9: sweep: gives variant default with seed 4"
+            ScenarioError, match=r"yaml:9: sweep: makes two runs of default with seed 4"
         ):
             load(BASE + "sweep: {seed: [4, 5, 4]}\n")
 
@@ -193,7 +195,7 @@ class TestSweep:
             ("{sed: [1]}", "sweep.sed: unknown key, did you mean 'seed'?"),
             ("{1: [1]}", "sweep.1: unknown key"),
             ("{training.lrr: [1]}", "training.lrr: unknown key, did you mean 'lr'?"),
-            ("{extends: [a.yaml]}", "sweep.extends: is a whole file's: it cannot be swept"),
+            ("{extends: [a.yaml]}", "sweep.extends: belongs to the whole file, not to a sweep"),
             (
                 "{poison: {täter: {kind: none}}}",
                 "sweep.poison: needs names of letters, digits and . _ = , -, got 'täter'",
@@ -208,7 +210,7 @@ class TestSweep:
 
     @pytest.mark.parametrize("name", ["sweep.json", "tension.png", "report.html"])
     def test_no_variant_is_named_as_a_file_beside_it(self, load, name):
-        with pytest.raises(ScenarioError, match=r"scenario.yaml:9: variant: is the name of a fi"):
+        with pytest.raises(ScenarioError, match=r"scenario.yaml:9: variant: needs another name: "):
             load(BASE + f"variants: {{{name}: {{}}}}\n")
 
     def test_a_variants_name_is_refused_once(self, load):
@@ -275,7 +277,10 @@ class TestSettings:
         with pytest.raises(ScenarioError) as error:
             load(text, "strategy.aggregation.n_malicious=-1")
         (fault,) = lines_of(error)
-        assert fault == "--set: strategy.aggregation.n_malicious: needs >= 0.0 or 'oracle', got -1"
+        assert (
+            fault
+            == "--set: strategy.aggregation.n_malicious: needs a number >= 0 or 'oracle', got -1"
+        )
 
     @pytest.mark.parametrize(
         ("expansion", "setting"),
@@ -290,7 +295,7 @@ class TestSettings:
             load(BASE + expansion + "\n", setting)
         key = setting.partition("=")[0]
         (fault,) = lines_of(error)
-        assert fault.startswith(f"--set: {key}: is in no run: variants, a sweep or a later setting")
+        assert fault.startswith(f"--set: {key}: is in no run: variants, a sweep or a later --set")
 
     def test_a_sweep_of_a_key_inside_a_mapping_can_be_added(self, load):
         scenarios = load(BASE, "sweep.training.lr=[0.1, 0.2]")
@@ -301,7 +306,7 @@ class TestSettings:
         with pytest.raises(ScenarioError) as error:
             load(BASE, "seed=5", sweep)
         (fault,) = lines_of(error)
-        assert fault == "--set: seed: is set, and swept by sweep.seed, at once: leave one out"
+        assert fault == "--set: seed: is both set and swept (by sweep.seed): leave one out"
 
     def test_one_of_a_key_that_the_file_sweeps_takes_the_place_of_the_sweep(self, load):
         assert the_one(load(BASE + "sweep: {seed: [1, 2]}\n", "seed=5", "seed=6")).seed == 6
@@ -321,7 +326,8 @@ class TestSettings:
             ("sweep=3", "--set: sweep: needs a mapping (key: value), got 3"),
             (
                 "extends=other.yaml",
-                "--set: extends: is a file's own: write a file that extends others, and run that",
+                "--set: extends: cannot be set here: write a scenario file that extends others, "
+                "and run that",
             ),
         ],
     )
@@ -339,7 +345,9 @@ class TestSettings:
     def test_a_fault_in_a_replaced_mapping_is_the_command_line_s_and_not_the_file_s(self, load):
         with pytest.raises(ScenarioError) as error:
             load(BASE, "strategy.aggregation={kind: krum, n_malicious: -1}")
-        expected = "--set: strategy.aggregation.n_malicious: needs >= 0.0 or 'oracle', got -1"
+        expected = (
+            "--set: strategy.aggregation.n_malicious: needs a number >= 0 or 'oracle', got -1"
+        )
         assert lines_of(error) == [expected]
 
 
@@ -396,8 +404,8 @@ def test_runs_of_one_file_are_on_one_engine(load, expansion, where, key, values)
     with pytest.raises(ScenarioError) as error:
         load(BASE + expansion)
     (line,) = lines_of(error)
-    text = f"all runs of a command share one engine, got {values}: name it once, outside variants"
-    assert line.endswith(f"scenario.yaml:{where}: {key}: {text} and sweep")
+    text = f"needs to be the same in all runs of a command, got {values}: set it once, outside"
+    assert line.endswith(f"scenario.yaml:{where}: {key}: {text} variants and sweep")
 
 
 def test_runs_of_one_file_are_of_one_kind(load):
@@ -410,7 +418,10 @@ def test_runs_of_one_file_are_of_one_kind(load):
     with pytest.raises(ScenarioError) as error:
         load(f"{shared}variants:\n  a: {pooled}\n  b: {federated}\n")
     (line,) = lines_of(error)
-    assert line.endswith("yaml:4: kind: federated and centralized runs need a file each")
+    assert line.endswith(
+        "yaml:4: kind: needs to be the same in all variants: "
+        "federated runs need a file of their own"
+    )
 
 
 class TestSeveralFiles:
@@ -455,7 +466,7 @@ class TestSeveralFiles:
     @pytest.mark.parametrize(
         ("second", "fault"),
         [
-            (BASE, "name: 'small' is another file's too, with default seed 0"),
+            (BASE, "name: 'small' has default with seed 0 in another file too"),
             (BASE.replace("name: small", "name: b\nengine: {kind: ray}"), "engine: differs from"),
             (
                 "{kind: centralized, name: b, dataset: {kind: digits}, "

@@ -49,23 +49,23 @@ def test_who_marks_examples_is_told_what_codes_stand_for(tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "body", "fault"),
     [
-        ("inputs", "return 1", "must return inputs in floats, as an array, returned int"),
+        ("inputs", "return 1", "must return inputs as floats in an array, returned int"),
         (
             "inputs",
             "return inputs[:1]",
-            "must return inputs in floats, shape (2, 1, 2, 2), returned float32, shape (1, 1, 2, ",
+            "must return inputs as floats of shape (2, 1, 2, 2), returned float32 of shape (1, ",
         ),
         (
             "inputs",
             "return inputs > 0.5",
-            "must return inputs in floats, shape (2, 1, 2, 2), returned bool",
+            "must return inputs as floats of shape (2, 1, 2, 2), returned bool",
         ),
         ("inputs", "return inputs + 1", "must return inputs as bytes or from 0 to 1, returned 1 t"),
         ("inputs", "return inputs / 0 * 0", "must return inputs without NaN or infinity"),
         (
             "examples",
             "return examples.labels",
-            "must return a bool for each example, shape (4,), returned int64, shape (4,)",
+            "must return bools of shape (4,), returned int64 of shape (4,)",
         ),
         ("examples", "examples.inputs.sort()", "raised ValueError: sort array is read-only"),
         (
@@ -84,5 +84,5 @@ def test_what_is_no_minority_is_told_with_the_users_line(tmp_path, parameters, b
 
 @pytest.mark.parametrize("parameters", ["inputs, examples", "inputs, dataset", "dataset", ""])
 def test_a_minority_is_either_a_look_or_some_examples(tmp_path, parameters):
-    with pytest.raises(ValidationError, match="few needs either 'inputs', to return them restyled"):
+    with pytest.raises(ValidationError, match="few needs either 'inputs', to restyle them"):
         groups(tmp_path, parameters, "return inputs")

@@ -70,11 +70,12 @@ def test_whom_nobody_tells_is_no_oracle(load):
     [
         (
             "clients.poisoned=12",
-            "got n=24 and f=12: sample at least 27 clients or lower n_malicious (oracle says 12)",
+            "got n=24 and f=12: sample at least 27 clients or lower n_malicious "
+            "(the oracle says f=12)",
         ),
         (
             "sampling.fraction=0.2",
-            "n_malicious: 4 of 16 attack, of a sample of 3 less than one: name a count in place of "
+            "n_malicious: 4 of 16 attack, less than one in a sample of 3: give a count in place of "
             "oracle",
         ),
     ],

@@ -159,7 +159,7 @@ def test_two_packages_of_one_name_in_one_process_are_refused(folder):
     with pytest.raises(ScenarioError) as error:
         load(folder / "other", from_package("twice"))
     assert str(error.value).endswith(
-        f"there is a 'twice' beside the scenario, and that of {folder / 'one'} has been imported: "
+        f"'twice' lies beside the scenario, but that of {folder / 'one'} has been imported: "
         "restart Python, or rename one"
     )
     load(folder / "one", from_package("twice"))
@@ -183,7 +183,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     )
     (tmp_path / "mine.py").write_text(RULE)
     (tmp_path / "own.yaml").write_text(text)
-    with pytest.raises(ScenarioError, match=r"mine.py: two files of this name"):
+    with pytest.raises(ScenarioError, match=r"mine.py is the name of two files of yours"):
         load_scenarios(tmp_path / "own.yaml")
 
 
@@ -193,38 +193,37 @@ def test_two_files_of_one_name_are_refused(tmp_path):
         (
             "kind: 'mime.py:first_only'",
             RULE,
-            "mime.py cannot be read: No such file or directory; FOLDER holds mine.py",
+            "mime.py cannot be read: No such file or directory; FOLDER has mine.py",
         ),
-        ("kind: 'mine.py:'", RULE, "needs package.module:name or file.py:name, got 'mine.py:'"),
+        ("kind: 'mine.py:'", RULE, "needs file.py:name or package.module:name, got 'mine.py:'"),
         (
             "kind: 'mine.py:firstonly'",
             RULE,
             "mine.py has no 'firstonly', did you mean 'first_only'?",
         ),
-        ("kind: 'mine.py:limit'", RULE, "mine.py has, but not to call, 'limit'"),
+        ("kind: 'mine.py:limit'", RULE, "mine.py has a 'limit', but not a function"),
         (
             "kind: 'mime:first_only'",
             RULE,
-            "there is no module 'mime' beside the scenario, and none is installed; a file is named "
-            "with its ending, file.py:name",
+            "there is no module 'mime', neither beside the scenario nor installed (a file is named "
+            "with its ending, file.py:name)",
         ),
         (
             "kind: 'subprocess:run', args: {args: exit, shell: true}",
             RULE,
-            "subprocess is Python's own, and nothing in it is a rule, an attack or a model: name a "
-            "function of yours or of an installed package",
+            "subprocess is part of Python: name a function of yours or of an installed package",
         ),
         (
             "kind: '__main__:first_only'",
             RULE,
-            "a function of a notebook's cell or of a script has no file that others could have: "
-            "write it to one (in a notebook with %%writefile my_rule.py) and name my_rule.py:name",
+            "a function in a notebook's cell or a script cannot be sent to other processes: write "
+            "it to a file (in a notebook with %%writefile my_rule.py), my_rule.py:name",
         ),
         (
             "kind: 'mime.rules:first_only'",
             RULE,
-            "there is no module 'mime' beside the scenario, and none is installed; a file is named "
-            "with its ending, file.py:name",
+            "there is no module 'mime', neither beside the scenario nor installed (a file is named "
+            "with its ending, file.py:name)",
         ),
         (GOOD, RULE.replace(")))", "))"), "mine.py:8: SyntaxError: '(' was never closed"),
         (
@@ -241,24 +240,24 @@ def test_two_files_of_one_name_are_refused(tmp_path):
         (
             "kind: 'mine.py:first_only'",
             RULE,
-            "mine.py:5: first_only needs 'n_malicious': give it in args. It is not what is handed "
-            f"over by name: {FACTS}",
+            "mine.py:5: first_only needs 'n_malicious': give it in args (handed over by name: "
+            f"{FACTS})",
         ),
         (
             "kind: 'mine.py:first_only', args: {n_malicious: 1, scael: 2}",
             RULE,
-            "mine.py:5: first_only has no parameter 'scael' for args, it has: n_malicious, scale",
+            "mine.py:5: first_only has no parameter 'scael' for args, it has n_malicious, scale",
         ),
         (
             "kind: 'mine.py:first_only', args: {n_malicious: 1, prior: 2}",
             RULE,
-            "mine.py:5: first_only cannot have 'prior' in args: it is what is handed over by name: "
-            f"{FACTS}",
+            "mine.py:5: first_only cannot have 'prior' in args: it is handed over by name "
+            f"({FACTS})",
         ),
         (
             GOOD,
             "def first_only(): ...\n",
-            "mine.py:1: first_only needs a first parameter, which is handed the updates",
+            "mine.py:1: first_only needs a first parameter, for the updates",
         ),
     ],
 )
@@ -273,14 +272,14 @@ def test_what_does_not_fit_is_refused_with_the_users_line(tmp_path, kind, code, 
 @pytest.mark.parametrize(
     ("kind", "fault"),
     [
-        ("kind: mine.py", "kind: needs the function's name too, mine.py:name"),
+        ("kind: mine.py", "kind: needs the function's name too: mine.py:name"),
         (
             "kind: 'mine.py:first_only', tau: 2",
-            "tau: unknown key: arguments of your own function go into args: {tau: …}",
+            "tau: unknown key: write arguments of your own function as args: {tau: …}",
         ),
         (
             "kind: 'mine.py:first_only', schedule: {first: 2}",
-            "schedule: unknown key here, known as schedule at the top",
+            "schedule: unknown key here, did you mean schedule at the top?",
         ),
     ],
 )
@@ -314,21 +313,29 @@ def test_a_users_rule_may_ask_for_more_clients(tmp_path):
             "8: first_only raised IndexError: index 9 is out of b",
         ),
         ("return Aggregate", "return list", "8: first_only raised TypeError: list expected at mos"),
-        ("updates[0] * scale", "updates", "5: first_only must return update of shape (3,), retur"),
+        (
+            "updates[0] * scale",
+            "updates",
+            "5: first_only must return update as a tensor of shape (3,), retur",
+        ),
         ("return", "return 1 or", "5: first_only must return Aggregate, returned int"),
-        ("weights[0] = 1", "weights[0] = 2", "5: first_only must return weights >= 0 of sum 1, or"),
+        (
+            "weights[0] = 1",
+            "weights[0] = 2",
+            "5: first_only must return weights >= 0 that sum to 1 or",
+        ),
         (
             "return",
             "return Aggregate(updates[0], weights, weights, pulls=weights[:1]) or",
-            "5: first_only must return pulls of shape (8,), returned (1,)",
+            "5: first_only must return pulls as a tensor of shape (8,), returned (1,)",
         ),
         ("return", "exit(0); return", "8: first_only raised SystemExit: 0"),
-        ("* scale", "/ 0", "5: first_only returned an update that is not finite"),
+        ("* scale", "/ 0", "5: first_only must return a finite update"),
         ("weights[0] = 1", "weights.requires_grad_()", "5: first_only must return weights without"),
         (
             "return",
             "return Aggregate(updates[0], weights, weights, {'t': 1}) or",
-            "5: first_only must return memory of tensors, returned int as 't'",
+            "5: first_only must return tensors in memory, returned int as 't'",
         ),
         ("weights[0] = 1", "weights[0] = 1; updates -= 1", "5: first_only wrote to 'updates', wh"),
         ("weights[0] = 1", "weights[0] = 1; prior[0] = 0", "5: first_only wrote to 'prior', whi"),
@@ -372,12 +379,15 @@ def test_what_a_rule_returns_must_lie_where_the_updates_do(tmp_path):
 @pytest.mark.parametrize(
     ("returned", "fault"),
     [
-        ("prior * 2", "weights >= 0 of sum 1, returned a sum of 2"),
-        ("prior * float('nan')", "weights >= 0 of sum 1, returned a sum of nan"),
-        ("prior - 2 * prior[0] * torch.eye(8)[0]", "weights >= 0 of sum 1, returned one of -0.125"),
-        ("prior[:3]", "weights of shape (8,), returned (3,)"),
-        ("prior, {'t': 1}", "memory of tensors, returned int as 't'"),
-        ("prior, {}, lengths=prior[:3]", "lengths of shape (8,), returned (3,)"),
+        ("prior * 2", "weights >= 0 that sum to 1, returned a sum of 2"),
+        ("prior * float('nan')", "weights >= 0 that sum to 1, returned a sum of nan"),
+        (
+            "prior - 2 * prior[0] * torch.eye(8)[0]",
+            "weights >= 0 that sum to 1, returned a weight of -0.125",
+        ),
+        ("prior[:3]", "weights as a tensor of shape (8,), returned (3,)"),
+        ("prior, {'t': 1}", "tensors in memory, returned int as 't'"),
+        ("prior, {}, lengths=prior[:3]", "lengths as a tensor of shape (8,), returned (3,)"),
     ],
 )
 def test_a_users_lift_that_is_none_is_told_with_its_line(tmp_path, returned, fault):
@@ -403,15 +413,15 @@ def test_a_users_lift_may_look_at_the_updates_and_not_write_to_them(tmp_path):
         return reweight(updates=torch.diag(torch.tensor([1.0, 2.0]))).weights.tolist()
 
     assert lifted("pass") == pytest.approx([0.2, 0.8])
-    with pytest.raises(OwnCodeError, match="wrote to 'updates', which others read after it"):
+    with pytest.raises(OwnCodeError, match="wrote to 'updates', which is read again later"):
         lifted("updates.mul_(2)")
 
 
 @pytest.mark.parametrize(
     ("returned", "fault"),
     [
-        ("Move(update[:2], {})", "must return update of shape (3,), returned (2,)"),
-        ("Move(update / 0, {})", "returned an update that is not finite"),
+        ("Move(update[:2], {})", "must return update as a tensor of shape (3,), returned (2,)"),
+        ("Move(update / 0, {})", "must return a finite update, returned one with NaN or infinity"),
         ("update", "must return Move, returned Tensor"),
     ],
 )
@@ -435,7 +445,9 @@ def test_a_lift_that_a_users_rule_would_not_hear_is_refused(tmp_path):
     load(tmp_path, f"{with_lift}}}\n  order: lift_then_filter\n  oracle: {{", deaf)
     with pytest.raises(ScenarioError) as error:
         load(tmp_path, with_lift, deaf)
-    fault = "strategy.reweighting: would change nothing: mine.py:first_only has no parameter prior"
+    fault = (
+        "strategy.reweighting: would change nothing: mine.py:first_only has no parameter 'prior'"
+    )
     assert fault in str(error.value)
 
 
@@ -505,7 +517,7 @@ def test_what_lies_beside_and_is_not_in_the_hash_cannot_be_imported(folder, neig
     for kind in (GOOD, from_package(package.name)):
         with pytest.raises(ScenarioError) as error:
             load(folder, kind, imports)
-        assert f"py:1: imports {name!r}, which lies beside it" in str(error.value)
+        assert f"py:1: imports {name!r} beside it" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["time", "numpy"])
@@ -575,18 +587,18 @@ def lesson(shard, model, round_, memory, rng):
         ("Lesson(Shard(*(c[:0] for c in shard[:4]), shard.role))", "must return a shard with exam"),
         (
             "Lesson(shard._replace(groups=shard.groups[1:]))",
-            r"must return groups of shape (2,), re",
+            r"must return groups as a tensor of shape (2,), re",
         ),
         (
             "Lesson(shard, objective=len)",
-            "must return objective with begin and loss, returned buil",
+            "must return objective as an object with begin and loss, returned buil",
         ),
         ("Lesson(shard, kept={})", "must return kept as a function, returned dict"),
         (
             "Lesson(shard._replace(labels=shard.labels - 100))",
             "must return labels >= 0, returned -100",
         ),
-        ("[shard.inputs.add_(1), Lesson(shard)][1]", "wrote to 'shard', which others read"),
+        ("[shard.inputs.add_(1), Lesson(shard)][1]", "wrote to 'shard', which is read again"),
         ("1 / 0", "raised ZeroDivisionError: division by zero"),
     ],
 )
@@ -609,7 +621,7 @@ def test_a_users_method_with_personal_models_or_groups_says_so(tmp_path):
     code = LOCAL.replace("Lesson(shard)", "Lesson(shard, personal=PulledTowards(1.0))")
     (tmp_path / "local.py").write_text("from clients.local import PulledTowards\n" + code)
     shard = Shard(torch.ones(2, 3), *torch.zeros(2, 2).long(), torch.zeros(2), Role.POISONED)
-    for told, fault in (("", "say has_personal: true"), (", has_personal: true", "")):
+    for told, fault in (("", "set has_personal: true"), (", has_personal: true", "")):
         kind = f"kind: mean}}\nlocal_method: {{kind: 'local.py:lesson', uses_groups: true{told}"
         method = cast(Any, load(tmp_path, kind))
         assert method.is_oracle

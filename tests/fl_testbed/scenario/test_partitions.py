@@ -51,12 +51,15 @@ def test_attackers_get_in_exchange_what_they_lack_for_their_poison(tmp_path):
     [
         ("examples", "a list of 3 arrays, one for each client, returned Examples"),
         ("[np.arange(2)]", "a list of 3 arrays, one for each client, returned 1"),
-        ("[[0], [1], [2]]", "arrays of int64 indices, shape (n,), returned list at 0"),
-        ("[np.arange(2), np.eye(2), [1]]", "arrays of int64 indices, shape (n,), returned float"),
-        ("[np.arange(2), np.arange(2, 4), np.arange(0)]", "an example for every client, returned"),
+        ("[[0], [1], [2]]", "int64 indices of shape (n,), returned list for client 0"),
+        ("[np.arange(2), np.eye(2), [1]]", "int64 indices of shape (n,), returned float"),
+        (
+            "[np.arange(2), np.arange(2, 4), np.arange(0)]",
+            "examples for every client, returned none for client 2",
+        ),
         ("np.split(np.arange(2, 8), 3)", "indices from 0 to 6, returned 2 to 7"),
         ("np.split(np.arange(-1, 5), 3)", "indices from 0 to 6, returned -1 to 4"),
-        ("[np.array([1, 2])] * 3", "no index twice, returned 1 3 times"),
+        ("[np.array([1, 2])] * 3", "no index twice, returned index 1 3 times"),
     ],
 )
 def test_what_cannot_be_dealt_is_told_with_the_users_line(tmp_path, returned, fault):

@@ -16,7 +16,7 @@ EDGE = "kind: edge_case_backdoor, source: 1, target: 0"
         (
             f"kind: dirty_label_backdoor, {PATCH}, source: 3, target: 3",
             "",
-            "poison.source: is the target too (3): nothing to flip",
+            "poison.source: needs another class than the target, got 3 for both",
         ),
         (
             f"kind: dirty_label_backdoor, {PATCH}, source: 11, target: 10",
@@ -27,7 +27,7 @@ EDGE = "kind: edge_case_backdoor, source: 1, target: 0"
         (
             "kind: label_flip, relabel: {kind: pairwise, source: 4, target: 4}",
             "",
-            "poison.relabel.source: is the target too (4): nothing to flip",
+            "poison.relabel.source: needs another class than the target, got 4 for both",
         ),
         (
             "kind: label_flip, relabel: {kind: pairwise, source: 4, target: 12}",
@@ -42,14 +42,14 @@ EDGE = "kind: edge_case_backdoor, source: 1, target: 0"
         (
             f"kind: distributed_backdoor, {PATCH}, target: 0, n_pieces: 6",
             "",
-            "poison.n_pieces: needs as many attackers, got 6 pieces for 4: nobody would train on "
-            "the others",
+            "poison.n_pieces: needs an attacker for each piece, got 6 pieces for 4 attackers: "
+            "lower it or add attackers",
         ),
         (
             EDGE,
             "clients.honest_minority=0",
-            "poison.held_by: is minority, and clients.honest_minority is 0: set nobody, or add "
-            "some",
+            "poison.held_by: is minority, but clients.honest_minority is 0: set nobody, or add "
+            "such clients",
         ),
         (
             EDGE,
@@ -60,9 +60,9 @@ EDGE = "kind: edge_case_backdoor, source: 1, target: 0"
         (
             EDGE,
             "dataset={kind: digits, minority: {kind: attributes, by: [label], groups: ['3']}}",
-            "poison.kind: edge_case_backdoor shows examples as the minority has them: it needs a "
-            "dataset.minority of the kind inverted, rotated or faded (where examples have groups "
-            "of themselves, take label_flip and clients.poisoned_hold: minority)",
+            "poison.kind: edge_case_backdoor restyles examples as the minority's: it needs "
+            "dataset.minority inverted, rotated or faded (where groups are in the data, choose "
+            "label_flip with clients.poisoned_hold: minority)",
         ),
         (
             "kind: clean_label_backdoor, trigger: {kind: checks, corners: []}, target: 1",
@@ -89,15 +89,15 @@ def test_the_poison_of_one_kind_of_attackers_is_checked_where_it_stands(load):
             f"{{kind: distributed_backdoor, {PATCH}, source: 2, target: 2}}}}\n"
         )
     assert [f"{fault.key}: {fault.text}" for fault in error.value.faults] == [
-        "attackers.1.poison.source: is the target too (2): nothing to flip",
-        "attackers.1.poison.n_pieces: needs as many attackers, got 4 pieces for 3: nobody would "
-        "train on the others",
+        "attackers.1.poison.source: needs another class than the target, got 2 for both",
+        "attackers.1.poison.n_pieces: needs an attacker for each piece, got 4 pieces for 3 "
+        "attackers: lower it or add attackers",
     ]
 
 
 def test_honest_clients_cannot_hold_two_edge_cases(load):
     kinds = [f"{{count: 2, poison: {{{EDGE}, held_by: {who}}}}}" for who in ("nobody", "minority")]
-    with pytest.raises(ScenarioError, match="edge cases must agree on source, held_by"):
+    with pytest.raises(ScenarioError, match="needs the same source, held_by"):
         load(f"attackers: [{', '.join(kinds)}]\n")
 
 

@@ -144,7 +144,7 @@ def test_bucketing_keeps_f_and_checks_the_bound_on_buckets() -> None:
     bucketed = StrategySpec.model_validate(
         {"pre_aggregation": [{"kind": "bucketing", "size": 2}], "aggregation": krum}
     )
-    with pytest.raises(TooFewClientsError, match=r"got n=6 and f=2.*make 6 of 11 clients"):
+    with pytest.raises(TooFewClientsError, match=r"got n=6 and f=2.*makes 6 of 11 clients"):
         bucketed.check(N)
 
 
