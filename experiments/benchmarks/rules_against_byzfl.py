@@ -358,6 +358,8 @@ def every_rule() -> dict[str, Round]:
         "weak_dp": stateless(rules.weak_dp, rng=rng, max_norm=5.0, noise_std=0.01),
         "k_loss": stateless(rules.k_loss, losses=torch.arange(N).double(), n_malicious=F),
         "alignins": stateless(rules.alignins, received=torch.ones(D)),
+        "lasa": stateless(rules.lasa, layers={"weight": slice(0, D)}),
+        "feddlad": stateless(rules.feddlad, received=torch.ones(D)),
         "flame": stateless(rules.flame, rng=rng),
         "deepsight": stateless(
             rules.deepsight,

@@ -356,6 +356,27 @@ class AlignInsSpec(RuleSpec):
     function = staticmethod(rules.alignins)
 
 
+class LasaSpec(RuleSpec):
+    """LASA: in each layer, the clipped and sparsified updates of usual norm and sign purity."""
+
+    kind: Literal["lasa"]
+    norm_radius: PositiveFloat = 1.0
+    sign_radius: PositiveFloat = 1.0
+    top_fraction: Fraction = 0.7
+    function = staticmethod(rules.lasa)
+
+
+class FedDladSpec(RuleSpec):
+    """FedDLAD: trust the most connected models, flip unusual values, pardon some of the others."""
+
+    kind: Literal["feddlad"]
+    trusted_fraction: Fraction = 0.48
+    pardoned_fraction: Fraction = 0.12
+    iqr_factor: NonNegativeFloat = 0.6
+    n_neighbours: PositiveInt = 24
+    function = staticmethod(rules.feddlad)
+
+
 class OwnRuleSpec(OwnSpec, RuleSpec):
     """Your own rule: file.py:name or package.module:name."""
 
@@ -439,6 +460,8 @@ AnyRuleSpec = Annotated[
     | MinimumDiameterSpec
     | CafSpec
     | AlignInsSpec
+    | LasaSpec
+    | FedDladSpec
     | OwnRuleSpec,
     BY_KIND,
 ]

@@ -8,6 +8,7 @@ from strategies.aggregation.centred_clipping import centred_clipping
 from strategies.aggregation.coordinate_median import coordinate_median
 from strategies.aggregation.deepsight import deepsight
 from strategies.aggregation.dnc import dnc
+from strategies.aggregation.feddlad import feddlad
 from strategies.aggregation.flame import flame
 from strategies.aggregation.flare import flare
 from strategies.aggregation.fldetector import fldetector
@@ -17,6 +18,7 @@ from strategies.aggregation.geometric_median import geometric_median
 from strategies.aggregation.k_loss import k_loss
 from strategies.aggregation.k_norm import k_norm
 from strategies.aggregation.krum import iterative_multi_krum, krum, multi_krum
+from strategies.aggregation.lasa import lasa
 from strategies.aggregation.mean import mean
 from strategies.aggregation.mean_around_median import mean_around_median
 from strategies.aggregation.minimum_diameter import minimum_diameter
@@ -47,6 +49,7 @@ __all__ = [
     "deepsight",
     "dnc",
     "error_rate_rejection",
+    "feddlad",
     "flame",
     "flare",
     "fldetector",
@@ -57,6 +60,7 @@ __all__ = [
     "k_loss",
     "k_norm",
     "krum",
+    "lasa",
     "loss_rejection",
     "mean",
     "mean_around_median",

@@ -1,17 +1,20 @@
 """AlignIns: reject clients whose direction or signs are unusually badly, or well, aligned."""
 
-import numpy as np
 import torch
 
-from strategies.aggregation.aggregate import Aggregate, normalised, norms_of, prior_or_uniform
+from strategies.aggregation.aggregate import (
+    Aggregate,
+    kth_largest,
+    normalised,
+    norms_of,
+    prior_or_uniform,
+)
 from strategies.aggregation.blocks import column_blocks, each_block, row_blocks
 from strategies.aggregation.distances import cosines_with
-from strategies.aggregation.norm_clipping import mean_of_clipped, median_of
+from strategies.aggregation.mz_scores import BORDER, mz_scores
+from strategies.aggregation.norm_clipping import mean_of_clipped
 from strategies.aggregation.traits import Traits
 from strategies.shapes import Float, Tensor
-
-ROUNDING = 1e-6  # what cosines of rows along one line may differ by in float32
-BORDER = 1e-9  # with two clients, or two camps of equal size, each is exactly one deviation away
 
 
 @Traits(selects=True)
@@ -69,8 +72,7 @@ def alignins(
     directions = cosines_with(updates, received, norms)
     signs = _shares_of_principal_signs(updates, top_fraction)
     suspicion = torch.maximum(
-        _distances_to_median(directions) / direction_radius,
-        _distances_to_median(signs) / sign_radius,
+        mz_scores(directions) / direction_radius, mz_scores(signs) / sign_radius
     )
     usual = suspicion <= 1 + BORDER
     median = torch.where(usual, norms, torch.nan).nanmedian()
@@ -89,7 +91,7 @@ def _shares_of_principal_signs(
 
     def look_at(rows: slice, scratch: None) -> None:
         sizes, agree = updates[rows].abs(), updates[rows].sign() == principal
-        least = _kth_largest(sizes, n_top)[:, None]
+        least = kth_largest(sizes, n_top)[:, None]
         above, equal = sizes > least, sizes == least
         part = (n_top - above.count_nonzero(dim=1)).double() / equal.count_nonzero(dim=1)
         above, equal = above & agree, equal & agree
@@ -98,16 +100,3 @@ def _shares_of_principal_signs(
 
     each_block(row_blocks(updates), look_at, lambda: None, updates.device.type == "cpu")
     return shares
-
-
-def _kth_largest(values: Float[Tensor, "m d"], k: int) -> Float[Tensor, " m"]:
-    if values.device.type != "cpu":
-        return values.kthvalue(values.shape[1] - k + 1, dim=1).values
-    # torch takes ten times as long.
-    return torch.from_numpy(np.partition(values.numpy(), -k, axis=1)[:, -k])
-
-
-def _distances_to_median(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Return how many standard deviations each value is away from the median."""
-    gaps = (values - median_of(values)).abs()
-    return torch.where(gaps > ROUNDING, gaps / values.std(correction=0), 0.0)

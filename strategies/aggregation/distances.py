@@ -82,6 +82,17 @@ def cosines(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     return ((result + result.T) / 2).clamp_(-1, 1)  # products of blocks are not quite symmetric
 
 
+def model_cosines(
+    updates: Float[Tensor, "n d"], received: Float[Tensor, " d"]
+) -> Float[Tensor, "n n"]:
+    """Return the cosine of every pair of models, which differ in the last digits alone."""
+    along = dot_products(updates, received)
+    square = torch.linalg.vector_norm(received.double()).square()
+    products = gram_in_float64(updates) + along[:, None] + along + square
+    norms = products.diagonal().clamp(min=1e-300).sqrt()
+    return (products / norms[:, None] / norms).clamp_(-1, 1)
+
+
 def cosines_with(
     updates: Float[Tensor, "n d"], direction: Float[Tensor, " d"], norms: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:

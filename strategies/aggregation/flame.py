@@ -1,16 +1,9 @@
 """FLAME: cluster by direction, clip to the median norm, add noise."""
 
 import numpy as np
-import torch
 
-from strategies.aggregation.aggregate import (
-    Aggregate,
-    dot_products,
-    normalised,
-    norms_of,
-    prior_or_uniform,
-)
-from strategies.aggregation.distances import cosines, gram_in_float64
+from strategies.aggregation.aggregate import Aggregate, normalised, norms_of, prior_or_uniform
+from strategies.aggregation.distances import cosines, model_cosines
 from strategies.aggregation.hdbscan import hdbscan
 from strategies.aggregation.norm_clipping import mean_of_clipped
 from strategies.aggregation.traits import Bound, Traits
@@ -70,24 +63,13 @@ def flame(
     flame_bound(len(updates))
     norms = norms_of(updates)
     median = norms.median()
-    distances = 1 - (cosines(updates) if received is None else _model_cosines(updates, received))
+    distances = 1 - (cosines(updates) if received is None else model_cosines(updates, received))
     admitted = _majority_cluster(distances.fill_diagonal_(0))
     heard = normalised(prior_or_uniform(updates, prior) * admitted)
     suspicion = distances[:, admitted].mean(dim=1)
     clipped = mean_of_clipped(updates, norms, median, heard, suspicion)
     noisy = with_noise(clipped.update, noise_factor * float(median), rng)
     return clipped._replace(update=noisy)
-
-
-def _model_cosines(
-    updates: Float[Tensor, "n d"], received: Float[Tensor, " d"]
-) -> Float[Tensor, "n n"]:
-    """Return the cosine of every pair of models, which differ in the last digits alone."""
-    along = dot_products(updates, received)
-    square = torch.linalg.vector_norm(received.double()).square()
-    products = gram_in_float64(updates) + along[:, None] + along + square
-    norms = products.diagonal().clamp(min=1e-300).sqrt()
-    return (products / norms[:, None] / norms).clamp_(-1, 1)
 
 
 def _majority_cluster(distances: Float[Tensor, "n n"]) -> Bool[Tensor, " n"]:
