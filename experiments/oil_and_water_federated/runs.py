@@ -56,6 +56,8 @@ NAMES = {
     "minimum_diameter": "minimum diameter",
     "caf": "CAF",
     "alignins": "AlignIns",
+    "lasa": "LASA",
+    "feddlad": "FedDLAD",
     "jtt": "JTT",
     "jtt_told_2": "JTT told 2",
     "jtt_told_4": "JTT, told 4",
