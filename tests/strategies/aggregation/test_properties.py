@@ -160,6 +160,7 @@ NOT_ROBUST = {
     "foolsgold": "a lone attacker of any size keeps its weight",
     "k_loss": "an attacker that reports the right loss is the only one heard",
     "mean": "one client moves it anywhere",
+    "rflbat": "a huge update stands out only among more than 11 clients",
     "robust_learning_rate": "it flips directions and bounds no size",
 }
 MAY_HEAR_NOBODY = {
