@@ -367,6 +367,7 @@ def every_rule() -> dict[str, Round]:
             layers={"weight": slice(D - 850, D - 10), "bias": slice(D - 10, D)},
         ),
         "flare": stateless(rules.flare, represent=lambda update: update[:200].view(20, 10)),
+        "freqfed": stateless(rules.freqfed),
         "dnc": stateless(rules.dnc, rng=rng, n_malicious=F),
         "sign_guard": stateless(rules.sign_guard, rng=rng),
         "rflbat": stateless(rules.rflbat, rng=rng),

@@ -58,6 +58,7 @@ NAMES = {
     "alignins": "AlignIns",
     "lasa": "LASA",
     "feddlad": "FedDLAD",
+    "freqfed": "FreqFed",
     "jtt": "JTT",
     "jtt_told_2": "JTT told 2",
     "jtt_told_4": "JTT, told 4",

@@ -20,6 +20,7 @@ from strategies.aggregation import Aggregate
 from strategies.aggregation.aggregate import weighted_sum
 from strategies.aggregation.deepsight import N_SEEDS
 from strategies.aggregation.dnc import dnc_bound, n_dropped
+from strategies.aggregation.freqfed import check_cluster_size
 from strategies.aggregation.krum import check_n_selected
 from strategies.aggregation.layers import output_layer
 from strategies.aggregation.traits import traits_of
@@ -221,7 +222,16 @@ class FoolsGoldSpec(RuleSpec):
         return given | {"layers": None} if given.pop("compare") == "all" else given
 
 
-class FlameSpec(RuleSpec):
+class ModelsOrUpdatesSpec(RuleSpec):
+    """A rule whose key ``compare`` says whether it compares models or updates."""
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the function's arguments; to compare updates it is told no received model."""
+        given = super().arguments()
+        return given | {"received": None} if given.pop("compare") == "updates" else given
+
+
+class FlameSpec(ModelsOrUpdatesSpec):
     """FLAME: the majority's cluster by cosine distance, clipped, with noise."""
 
     kind: Literal["flame"]
@@ -230,11 +240,6 @@ class FlameSpec(RuleSpec):
         Literal["models", "updates"], Field(description="Whose cosines tell clients apart.")
     ] = "models"
     function = staticmethod(rules.flame)
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the function's arguments; to compare updates it is told no received model."""
-        given = super().arguments()
-        return given | {"received": None} if given.pop("compare") == "updates" else given
 
 
 class DeepSightSpec(RuleSpec):
@@ -377,6 +382,23 @@ class FedDladSpec(RuleSpec):
     function = staticmethod(rules.feddlad)
 
 
+class FreqFedSpec(ModelsOrUpdatesSpec):
+    """FreqFed: the largest cluster by the low frequencies of weights."""
+
+    kind: Literal["freqfed"]
+    low_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    min_cluster_size: Annotated[int, Field(ge=2)] | None = None
+    compare: Annotated[
+        Literal["models", "updates"], Field(description="Whose low frequencies tell clients apart.")
+    ] = "models"
+    function = staticmethod(rules.freqfed)
+
+    def check(self, n_rows: int, n: int) -> None:
+        """Require also that a cluster of min_cluster_size is possible."""
+        super().check(n_rows, n)
+        check_cluster_size(n_rows, self.min_cluster_size)
+
+
 class OwnRuleSpec(OwnSpec, RuleSpec):
     """Your own rule: file.py:name or package.module:name."""
 
@@ -462,6 +484,7 @@ AnyRuleSpec = Annotated[
     | AlignInsSpec
     | LasaSpec
     | FedDladSpec
+    | FreqFedSpec
     | OwnRuleSpec,
     BY_KIND,
 ]

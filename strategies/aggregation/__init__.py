@@ -14,6 +14,7 @@ from strategies.aggregation.flare import flare
 from strategies.aggregation.fldetector import fldetector
 from strategies.aggregation.fltrust import fltrust
 from strategies.aggregation.foolsgold import foolsgold
+from strategies.aggregation.freqfed import freqfed
 from strategies.aggregation.geometric_median import geometric_median
 from strategies.aggregation.k_loss import k_loss
 from strategies.aggregation.k_norm import k_norm
@@ -55,6 +56,7 @@ __all__ = [
     "fldetector",
     "fltrust",
     "foolsgold",
+    "freqfed",
     "geometric_median",
     "iterative_multi_krum",
     "k_loss",

@@ -4,11 +4,11 @@ import numpy as np
 
 from strategies.aggregation.aggregate import Aggregate, normalised, norms_of, prior_or_uniform
 from strategies.aggregation.distances import cosines, model_cosines
-from strategies.aggregation.hdbscan import hdbscan
+from strategies.aggregation.hdbscan import largest_cluster
 from strategies.aggregation.norm_clipping import mean_of_clipped
 from strategies.aggregation.traits import Bound, Traits
 from strategies.aggregation.weak_dp import with_noise
-from strategies.shapes import Bool, Float, Tensor
+from strategies.shapes import Float, Tensor
 
 flame_bound = Bound("flame", 0, 2)
 
@@ -64,20 +64,9 @@ def flame(
     norms = norms_of(updates)
     median = norms.median()
     distances = 1 - (cosines(updates) if received is None else model_cosines(updates, received))
-    admitted = _majority_cluster(distances.fill_diagonal_(0))
+    admitted = largest_cluster(distances.fill_diagonal_(0), len(updates) // 2 + 1)
     heard = normalised(prior_or_uniform(updates, prior) * admitted)
     suspicion = distances[:, admitted].mean(dim=1)
     clipped = mean_of_clipped(updates, norms, median, heard, suspicion)
     noisy = with_noise(clipped.update, noise_factor * float(median), rng)
     return clipped._replace(update=noisy)
-
-
-def _majority_cluster(distances: Float[Tensor, "n n"]) -> Bool[Tensor, " n"]:
-    clusters = hdbscan(
-        distances,
-        "precomputed",
-        min_cluster_size=len(distances) // 2 + 1,
-        min_samples=1,
-        allow_single_cluster=True,
-    )
-    return clusters >= 0

@@ -97,8 +97,21 @@ def test_dnc_is_refused_by_how_many_clients_it_drops() -> None:
         strategy.check(8)
 
 
+def test_freqfed_is_refused_where_no_cluster_can_be_as_large_as_told() -> None:
+    rule = {"kind": "freqfed", "min_cluster_size": 5}
+    strategy = StrategySpec.model_validate({"aggregation": rule})
+    strategy.check(5)
+    with pytest.raises(TooFewClientsError, match="freqfed needs"):
+        strategy.check(4)
+
+
 @pytest.mark.parametrize(
-    ("kind", "fact", "other"), [("flame", "received", "updates"), ("foolsgold", "layers", "all")]
+    ("kind", "fact", "other"),
+    [
+        ("flame", "received", "updates"),
+        ("freqfed", "received", "updates"),
+        ("foolsgold", "layers", "all"),
+    ],
 )
 def test_a_rule_is_handed_what_its_paper_compares_unless_told_otherwise(
     kind: str, fact: str, other: str
