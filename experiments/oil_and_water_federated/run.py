@@ -1,10 +1,10 @@
-"""Runs questions and writes what they yield: results, tables in the pages, figures.
+"""Runs questions, and writes their results, the tables in their pages and their figures.
 
     python -m experiments.oil_and_water_federated.run                  # all ten
     python -m experiments.oil_and_water_federated.run defences
 
-Finished runs are kept, unfinished ones go on. ``--quick`` runs one seed of what the figures show,
-and writes results, tables and figures into a folder of its own, ``runs/quick``.
+Finished runs are kept, and unfinished ones go on. ``--quick`` runs one seed of what the figures
+show, and writes results, tables and figures into a folder of its own, ``runs/quick``.
 """
 
 import importlib
@@ -49,7 +49,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown question {', '.join(sorted(unknown))}: {', '.join(QUESTIONS)}")
     if arguments.quick and NOT_QUICK & {*arguments.questions}:
-        parser.error(f"no quick look at {', '.join(sorted(NOT_QUICK))}: one seed does not show it")
+        parser.error(f"--quick runs one seed, which cannot answer {', '.join(sorted(NOT_QUICK))}")
     out = arguments.out / "quick" if arguments.quick else arguments.out
     results = out / "results" if arguments.quick else runs.HERE
     asked = arguments.questions or {*QUESTIONS} - (NOT_QUICK if arguments.quick else set())
@@ -66,7 +66,7 @@ def main() -> None:
         try:
             write(question, out, results)
         except FileNotFoundError as fault:  # results of another question, which this one also shows
-            parser.exit(2, f"{fault.filename}: not there yet: run that question first\n")
+            parser.exit(2, f"{fault.filename} is not there yet: run that question first\n")
 
 
 def in_figures(scenario: AnyScenario) -> bool:

@@ -1,4 +1,4 @@
-"""Methods of your own in the federations of these pages, beside all that were tried there.
+"""Compares methods of your own with all that were tried in the federations of these pages.
 
     python -m experiments.oil_and_water_federated.yours mine.yaml
 
@@ -29,13 +29,15 @@ IDEAL, UNDEFENDED = map(runs.name_of, ("jtt_ideal", "mean"))
 LIFTS = ("jtt", "jtt_ideal", "agnostic", "afl", "drfa", "tilted", "q_fedavg", "fedmgda_plus")
 N_NEAREST = 10  # methods of these pages that a table shows beside yours
 MARKERS = "osD^vP*X"
-NOTE = """mean over seeds ± half of the 95 % interval (Student's t)
-weights: of minority / attackers over their fair share, against the backdoor
-short: points of worst group that are missing to the ideal lift's less 5, against the backdoor or
-without an attack, whichever is more, and of ASR above 5 against the backdoor
-lifts without a defence, and all lifts under minority-mimic: clients held other examples
-told 2: the rule is told the true number of attackers, 4 otherwise
-† an oracle
+NOTE = """Figures are means over seeds ± half of the 95 % interval (Student's t).
+weights: minority / attackers, each over its fair share, against the backdoor
+short: the points by which a method misses two goals, added up: a worst group at most 5 below the
+ideal lift's (against the backdoor or without an attack, whichever is missed by more), and an ASR of
+at most 5 against the backdoor
+told 2: the rule is told the true number of attackers; others are told 4
+† an oracle, which is told who is who
+In runs of lifts without a defence, and of all lifts under minority-mimic, clients held
+other examples.
 """
 
 
@@ -47,10 +49,10 @@ def main() -> None:
         nargs="+",
         choices=[*runs.FEDERATIONS],
         metavar="DATASET",
-        help=f"{', '.join(runs.FEDERATIONS)}: all by default",
+        help=f"{', '.join(runs.FEDERATIONS)} (default: all)",
     )
-    parser.add_argument("--data-dir", help="of the datasets; FL_TESTBED_DATA by default")
-    parser.add_argument("--quick", action="store_true", help="the first seed alone")
+    parser.add_argument("--data-dir", help="folder of the datasets (default: FL_TESTBED_DATA)")
+    parser.add_argument("--quick", action="store_true", help="only the first seed")
     parser.add_argument("--engine", choices=("inline", "ray"), help="the scenarios' by default")
     arguments = parser.parse_args()
     out = arguments.out / arguments.methods.stem

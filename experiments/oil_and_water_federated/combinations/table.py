@@ -1,4 +1,4 @@
-"""The tension plane: every lift with every defence, against the federation's backdoor."""
+"""The plane of worst group and attack success: every lift with every defence."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,8 +49,8 @@ NAMED = {
 """Points labelled in the figure, with the label's offset, by federation, lift and rule."""
 TOLD_TWO = "_told_2"  # ends the names of variants whose rules are told the true number of attackers
 FAIR, SAFE = 5.0, 5.0
-"""The goals: worst group at most so many points below the ideal lift's, and attack success at most
-so many percent."""
+"""The goals: by how many points the worst group may be below the ideal lift's, and the highest
+attack success allowed, in percent."""
 COURSES = {
     "weight_poisoned": "attackers' weight",
     "length_poisoned": "length of their updates",
@@ -58,9 +58,10 @@ COURSES = {
 }
 """Figures that are given for each third of the rounds, and their headings."""
 MARGINS = (2.0, FAIR, 10.0, 20.0)
-"""Other goals for the worst group: at most so many points below the ideal lift's."""
+"""Other goals for the worst group: by how many points it may be below the ideal lift's."""
 LOST_AGAIN = 30.0
-"""An attack whose success was once so many points above its final one counts as lost again."""
+"""An attack counts as lost again if its success was once more than this many points higher than in
+the end."""
 
 
 def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
@@ -86,8 +87,8 @@ def methods(results: Path) -> pd.DataFrame:
 
 
 def goal(rows: pd.DataFrame) -> tuple[float, float]:
-    """Return the goals: the ideal lift's worst group less the margin, and the attack success that
-    is not to be exceeded."""
+    """Return the goals: the ideal lift's worst group less the margin, and the highest attack
+    success."""
     ideal = pages.where(rows, lift=IDEAL)
     return ideal["worst_group"].mean() - FAIR, SAFE
 
@@ -106,9 +107,10 @@ def judged(own: pd.DataFrame, ideal: "pd.Series[float]") -> pd.DataFrame:
 
 
 def verdict(own: pd.DataFrame, fair: float, safe: float) -> str:
-    """Return whether a combination is in the corner, outside it, or undecided.
+    """Return whether a combination is in the corner of both goals, clearly outside it, or open.
 
-    It is outside if the 95 % interval of its worst group or of its attack success lies outside.
+    It is in the corner if its means are, and clearly outside if the 95 % interval of its worst
+    group or of its attack success lies outside.
     """
     worst, success = (estimate(own[c].to_numpy()) for c in ("worst_group", "attack_success"))
     if worst.mean >= fair and success.mean <= safe:

@@ -1,4 +1,4 @@
-"""Who is suppressed: every rule under every attack."""
+"""Whom every rule suppresses, under every attack."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def ordered(rows: pd.DataFrame) -> list[str]:
 
 
 def by_federation(rows: pd.DataFrame) -> list[list[str]]:
-    """Return what each rule costs the worst group beside no defence, and the minority's weight."""
+    """Return what each rule costs the worst group over no defence, and the minority's weight."""
     there = pages.where(rows, point=BASE)
 
     def cell(rule: str, name: str) -> str:
@@ -56,7 +56,7 @@ def by_federation(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def success(rows: pd.DataFrame) -> list[list[str]]:
-    """Return the backdoor's success under each rule, final / highest."""
+    """Return the backdoor's success under each rule: in the end / where it is highest."""
     there = pages.where(rows, point=BASE)
 
     def cell(rule: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Who is amplified: every reweighting under every backdoor, and with an oracle's choice."""
+"""Whom every reweighting amplifies, under every backdoor, and what an oracle's choice would do."""
 
 from pathlib import Path
 
@@ -39,8 +39,8 @@ def amplified(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def gaps(rows: pd.DataFrame) -> list[list[str]]:
-    """Return ASR by who is lifted, what the standard choice costs beside the ideal one, and what it
-    gains the worst group."""
+    """Return ASR by who is lifted, how much higher it is with the standard choice than with the
+    ideal one, and what the standard choice gains the worst group over no lift."""
     lines = [["", "ASR, no lift", "standard", "ideal †", "worst case †", "standard − ideal"]]
     lines[0] += ["worst group, gained"]
     for (name, point), own in rows[rows["point"] != "no_attack"].groupby(
@@ -58,7 +58,7 @@ def gaps(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def controls(rows: pd.DataFrame) -> list[list[str]]:
-    """Return the worst group without attackers, and ASR of a backdoor that needs no lift."""
+    """Return the worst group where nobody attacks, and the ASR of an easier backdoor."""
     columns = {}
     for point, head in {
         "no_attack": "worst group, no attack",
@@ -75,7 +75,7 @@ def controls(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def figure(results: Path = runs.HERE) -> Figure:
-    """Draw attack success by case, for the methods that were also guided by an oracle."""
+    """Draw attack success and worst group by who is lifted."""
     own = runs.own_backdoor(runs.kept("reweightings", results))
     cases = {
         "no lift": "none",

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
 LIFTS = ("jtt", "agnostic", "fedmgda_plus")
 WON = 50.0
-"""A run of at least so many percent of attack success counts as lost to the attackers."""
+"""A run with more than this attack success, in percent, counts as lost to the attackers."""
 FIVES = {(low, low + 4): f"{low} to {low + 4}" for low in range(0, 25, 5)}
 """Seeds, five at a time; the first five are those of the other pages."""
 FIGURES = {"worst_group": "worst group", "attack_success": "ASR"}
@@ -49,7 +49,7 @@ IN_SETTINGS = {
 """The methods tried in these settings, beside the ideal lift."""
 OTHERWISE = {*ATTACKERS, *SETTINGS, UNATTACKED}
 ROUNDING = 0.05
-"""Points: an interval around an ASR of 0 in five seeds counts as containing 0.04."""
+"""Tolerance in points: the interval of five seeds with an ASR of 0 counts as containing 0.04."""
 
 
 def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
@@ -64,7 +64,7 @@ def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
 
 def new_seeds(results: Path) -> pd.DataFrame:
     """Return the runs with lift and rule, and whether worst group and ASR reach their goals: the
-    ideal lift's worst group with the same seed, less the margin, and the ASR not to be exceeded."""
+    ideal lift's worst group with the same seed, less the margin, and the highest ASR allowed."""
     rows = runs.kept("seeds", results)
     parts = rows["variant"].map(lift_and_rule)
     rows = rows.assign(lift=parts.str[0], defence=parts.str[1])
@@ -228,7 +228,7 @@ def unattacked(rows: pd.DataFrame) -> pages.Rows:
 
 
 def figure(results: Path = runs.HERE) -> Figure:
-    """Draw every new seed of every method as a point: ASR on the x axis, a panel per federation."""
+    """Draw every new seed of every method as a point, worst group and ASR in a panel each."""
     rows = pages.where(new_seeds(results), setting="")
     with house_style():
         drawing = Figure(figsize=(11, 5.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""Can a score tell attackers from honest minority clients? Which one, and depending on what?"""
+"""Can a score tell attackers from honest minority clients, and what does this depend on?"""
 
 from pathlib import Path
 

@@ -31,7 +31,7 @@ some coordinates."""
 LIFTS = ("jtt", "agnostic", "afl", "drfa", "tilted", "q_fedavg", "fedmgda_plus")
 MEASURES = {"weight": "weight", "contribution": "contribution"}
 CLOSE = 5.0
-"""A rule whose worst group is within so many points of the mean's at the same weight is close."""
+"""A rule is close if its worst group is within so many points of the mean's at equal weight."""
 RATIO = "ratio_poisoned"
 
 
