@@ -23,6 +23,8 @@ def load_image_folder(
 ) -> Dataset:
     """Load images that a table lists, by their paths relative to the folder that holds both.
 
+    Photos are turned upright, as the camera noted.
+
     Args:
         data_dir: The folder of datasets.
         rng: Draws the test set if no column gives the split.
@@ -40,7 +42,7 @@ def load_image_folder(
     (path,) = find_files(f"image_folder {folder}", (table,), data_dir, (folder,), remedy)
     rows = read_table(path, [image, *meanings.columns])
     rows.check_unique(image)
-    images = read_images(rows, image, path.parent, size, channels)
+    images = read_images(rows, image, path.parent, size, channels, upright=True)
     values = meanings.values(rows)
     train, test = meanings.examples(rows, images, values, rng)
     return Dataset(folder, train, test, values.pop(meanings.label), values)

@@ -4,6 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 from published import assert_sound, values_of, write, write_image
 
 from fl_testbed.data import DataError
@@ -236,6 +237,14 @@ class TestImageFolder:
         assert leaves.test.labels.tolist() == [1, 0]
         assert leaves.test.attributes["weather"].tolist() == [1, 0]
         assert leaves.train.clients.tolist() == [0, 0, 1, 2, 2, 3]
+
+    def test_photos_are_turned_as_the_camera_noted(self, folder):
+        assert self.load(folder).input_shape == (3, 4, 6)
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        for path in folder.glob("*.png"):
+            Image.open(path).save(path, exif=exif)
+        assert self.load(folder).input_shape == (3, 6, 4)
 
     def test_without_a_split_whole_clients_are_held_out(self, folder):
         for seed in range(4):

@@ -3,16 +3,18 @@ import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fl_testbed.data import DataError
 from fl_testbed.data.sources.images import read_images
 from fl_testbed.data.sources.tables import read_table
 
 
-def png(values: np.ndarray, dtype: type = np.uint8) -> bytes:
+def png(values: np.ndarray, dtype: type = np.uint8, orientation: int = 1) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(values.astype(dtype)).save(content, "PNG")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(values.astype(dtype)).save(content, "PNG", exif=exif)
     return content.getvalue()
 
 
@@ -65,6 +67,20 @@ def test_they_are_scaled_and_made_grey_as_asked_for(store, table):
     images = read_images(table, "file", store(FILES), 2, channels=1)
     assert images.shape == (2, 1, 2, 2)
     assert images[0].mean() == pytest.approx(GREY.mean(), abs=1)
+
+
+TURNS = [np.asarray, np.fliplr, lambda x: np.rot90(x, 2), np.flipud]
+TURNS += [np.transpose, lambda x: np.rot90(x, -1), lambda x: np.rot90(x, 2).T, np.rot90]
+TURNS += [np.asarray]  # there is no ninth
+
+
+@pytest.mark.parametrize(("orientation", "turned"), list(enumerate(TURNS, start=1)))
+def test_a_camera_s_orientation_is_followed_where_asked_for(store, table, orientation, turned):
+    stored = np.arange(20).reshape(4, 5)
+    images = store({name: png(stored, orientation=orientation) for name in FILES})
+    upright = read_images(table, "file", images, None, channels=1, upright=True)
+    assert np.array_equal(upright[0, 0], turned(stored))
+    assert np.array_equal(read_images(table, "file", images, None, channels=1)[0, 0], stored)
 
 
 @pytest.mark.parametrize(
