@@ -186,7 +186,7 @@ class Trainer:
         self.size = min(wanted, fits)
         if self.size < wanted or self.device.type != "cpu":  # else it is what the user asked for
             self._note(
-                f"{self.device}: cohorts of {self.size} of {wanted} clients, for each takes "
+                f"{self.device}: cohorts of {self.size} clients, not {wanted}, as each takes "
                 f"{_amount(each)} and {SHARE_OF_FREE:.0%} of free memory is {_amount(budget)}"
             )
 
@@ -260,8 +260,10 @@ class Trainer:
 
     def _leave_device(self) -> None:
         if isinstance(self.memory, HostMemory):
-            raise torch.OutOfMemoryError("one client does not fit into memory: lower batch_size")
-        self._note(f"{self.device}: out of memory with one client, going on on the CPU")
+            raise torch.OutOfMemoryError(
+                "one client does not fit into memory: lower training.batch_size"
+            )
+        self._note(f"{self.device}: out of memory with a single client, continuing on the CPU")
         self.model.to(CPU)
         self._own = self.model.state_dict()
         self.memory.release()

@@ -256,8 +256,8 @@ def _as_yaml(key: str, value: object) -> str:
         return yaml.dump(value, Dumper=Dumper, sort_keys=False)  # variants keep their order
     except yaml.YAMLError:
         text = (
-            f"needs plain Python numbers, text, lists and dicts, got {short(value)}"
-            "; name code by its file, my_rule.py:name"
+            f"needs plain numbers, text, lists and dicts, got {short(value)}: name code of yours "
+            "by its file, my_rule.py:name"
         )
         raise ScenarioError(Fault("settings", key, text)) from None
 
@@ -274,7 +274,7 @@ def load_results(*folders: PathLike) -> Results:
     paths = [Path(folder) for folder in folders]
     for path in paths:
         if not path.is_dir():
-            raise FileNotFoundError(f"{path} is no folder")
+            raise FileNotFoundError(f"{path}: no such folder")
     runs = find_runs(paths)
     if not runs:
         raise FileNotFoundError(f"no run in {', '.join(map(str, paths))}")

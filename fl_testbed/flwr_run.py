@@ -98,8 +98,8 @@ def main(grid: Grid, context: Context) -> None:
         n_nodes = count_nodes(grid, n_clients)
         if n_nodes != n_clients:
             text = (
-                f"{scenario.variant} has {n_clients} clients, the federation {n_nodes} SuperNodes: "
-                f"pass --federation-config 'num-supernodes={n_clients}'"
+                f"{scenario.variant} has {n_clients} clients, but the federation {n_nodes} "
+                f"SuperNodes: pass --federation-config 'num-supernodes={n_clients}'"
             )
             raise ScenarioError(Fault(str(context.run_config["scenario"]), "clients", text))
     out = Path(str(context.run_config["out"])).absolute()

@@ -36,7 +36,7 @@ def check_is_matched(n_minority: int) -> None:
     """Raise ValueError if there is no minority to imitate."""
     if not n_minority:
         raise ValueError(
-            "the poison has no minority to imitate: training examples must hold some, with the "
+            "the poison has no minority to imitate: training data need examples of it, with the "
             "target's label unless poison.minority is all"
         )
 

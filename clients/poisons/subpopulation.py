@@ -30,8 +30,8 @@ def check_cluster_count(n_examples: int, n_clusters: int) -> None:
     """Raise ValueError if there are fewer examples than clusters."""
     if n_examples < n_clusters:
         raise ValueError(
-            f"{n_clusters} clusters need as many examples, the attackers have {n_examples}: "
-            "lower poison.n_clusters or give attackers more data"
+            f"{n_clusters} clusters need at least as many examples, but the attackers have "
+            f"{n_examples}: lower poison.n_clusters or give attackers more data"
         )
 
 

@@ -49,7 +49,7 @@ class Plan(NamedTuple):
             DataError: If none are left.
         """
         if not self.kept.any():
-            raise DataError("filters have removed every example: let them remove fewer")
+            raise DataError("the stages have removed every example: let them remove fewer")
         chances = self.chances().numpy()
         rows = np.flatnonzero(chances)
         if np.allclose(chances[rows], chances[rows[0]], rtol=1e-9, atol=0):

@@ -36,7 +36,7 @@ def group_table(scenario: CentralizedScenario, dataset: Dataset) -> Table:
         "group",
         *(Column(heading, justify="right") for heading in ("share", "clean", "poisoned", "test")),
         title=f"training examples by group ({scenario.variant}, seed {scenario.seed})",
-        caption="poisoned examples by the label they were given\n"
+        caption="poisoned: examples in the group of the label that they were given\n"
         f"fingerprint of the data: {dataset.fingerprint}",
         title_justify="left",
         caption_justify="left",

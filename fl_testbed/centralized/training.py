@@ -77,5 +77,7 @@ def features_of(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tenso
     """
     features = last_hidden(model, inputs)
     if not features.isfinite().all():
-        raise DataError("a stage's own model diverged, its features say nothing: lower training.lr")
+        raise DataError(
+            "the model of a stage diverged, so its features are useless: lower training.lr"
+        )
     return features

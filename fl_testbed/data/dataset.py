@@ -180,8 +180,8 @@ class Dataset:
     def need_images(self, who: str, instead: str = "") -> None:
         """Raise DataError if it holds no images; the text says who needs them and what to use."""
         if not self.holds_images:
-            advice = instead and f": take {instead}"
-            raise DataError(f"{who} needs images, {self.name} holds features{advice}")
+            advice = instead and f": choose {instead}"
+            raise DataError(f"{who} needs images, but {self.name} holds features{advice}")
 
 
 def long_tailed(dataset: Dataset, ratio: float, *, test: bool) -> Dataset:

@@ -95,7 +95,7 @@ def quantity_skew(
     if min_examples * pool.n_clients > total:
         raise DataError(
             f"{pool.n_clients} clients with at least {min_examples} examples need "
-            f"{min_examples * pool.n_clients:,}, there are {total:,} to deal: lower "
+            f"{min_examples * pool.n_clients:,}, but there are {total:,} to deal: lower "
             "partition.min_examples"
         )
     shares = rng.dirichlet(np.full(pool.n_clients, alpha))
@@ -150,8 +150,8 @@ def dirichlet(pool: Pool, rng: np.random.Generator, alpha: float, min_examples: 
         if smallest >= min_examples:
             return _exchanged(pool, _by_counts(classes, counts), rng)
     raise DataError(
-        f"in {ATTEMPTS} Dirichlet partitions with alpha = {alpha:g} some client of "
-        f"{pool.n_clients} always holds fewer than {min_examples} examples, at best {smallest}: "
+        f"in each of {ATTEMPTS} Dirichlet partitions with alpha = {alpha:g} some client of "
+        f"{pool.n_clients} holds fewer than {min_examples} examples, at best {smallest}: "
         "raise partition.alpha, lower partition.min_examples or the number of clients, or fix "
         "clients.examples_each"
     )
@@ -231,12 +231,12 @@ def natural(
         owner_of_id[fitting] = np.arange(len(fitting))
         found = len(fitting)
     if found < pool.n_clients:
-        how = "can be merged to" if merge else "have"
+        natural = f"{len(ids)} natural clients ({len(clients):,} training examples)"
+        there = f"{natural} can be merged to {found} of" if merge else f"{found} of {natural} have"
         key = "partition.min_examples" if pool.examples_each is None else "clients.examples_each"
         otherwise = f"lower {key}{'' if merge else ', set partition.merge'}, or "
         raise DataError(
-            f"{found} clients {how} {needed} examples or more, of {len(ids)} natural clients with "
-            f"{len(clients):,} training examples; {pool.n_clients} are needed: "
+            f"{pool.n_clients} clients are needed, but {there} {needed} or more examples: "
             f"{otherwise * (len(ids) >= pool.n_clients)}ask for fewer clients"
         )
     owners = owner_of_id[inverse]
@@ -315,8 +315,8 @@ def _dealt(pool: Pool) -> np.ndarray:
 def _check_enough(pool: Pool, needed: int, what: str) -> None:
     if needed > len(pool.rows):
         raise DataError(
-            f"{pool.n_clients} clients with {what} need {needed:,} training examples, there are "
-            f"{len(pool.rows):,}: lower clients.examples_each or the number of clients"
+            f"{pool.n_clients} clients with {what} need {needed:,} training examples, but there "
+            f"are {len(pool.rows):,}: lower clients.examples_each or the number of clients"
         )
 
 
@@ -411,6 +411,6 @@ def _exchanged(
 def _too_few_to_poison(n_attackers: int, wanted: np.ndarray, there: int) -> DataError:
     each = f"{wanted[0]} examples each" if len(set(wanted)) == 1 else f"{wanted.sum():,} examples"
     return DataError(
-        f"{n_attackers} attackers need {each} that they can poison, there are {there:,}: lower "
-        "poison.fraction, clients.examples_each or clients.poisoned"
+        f"{n_attackers} attackers need {each} that they can poison, but there are {there:,}: "
+        "lower poison.fraction, clients.examples_each or clients.poisoned"
     )

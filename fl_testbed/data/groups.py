@@ -169,7 +169,7 @@ def groups_by(
     merge = merge or {}
     for name in merge:
         if name not in by:
-            text = f"dataset.minority.merge has {name!r}, which dataset.minority.by has not"
+            text = f"dataset.minority.merge has {name!r}, which dataset.minority.by lacks"
             raise DataError(text)
     merged = {name: _merged(name, values[name], merge.get(name, {})) for name in by}
     parts = itertools.product(*(own for own, _ in merged.values()))

@@ -294,10 +294,13 @@ def overlapping_shards(
         n_wanted = division.wanted.counts(np.full(n_attackers, each))
     smallest = min(sum(len(pile) for pile in own.piles) for own in strata.values())
     most_wanted = int(n_wanted.max(initial=0))
-    if each > smallest or most_wanted > len(wanted_pool):
+    if each > smallest:
+        text = f"a client needs {each:,} examples, but there are {smallest:,}"
+        raise DataError(f"{text}: lower clients.examples_each")
+    if most_wanted > len(wanted_pool):
         raise DataError(
-            f"a client cannot hold {each} of {smallest:,} examples, {most_wanted} of "
-            f"{len(wanted_pool):,} to poison: lower clients.examples_each or poison.fraction"
+            f"an attacker needs {most_wanted:,} examples that it can poison, but there are "
+            f"{len(wanted_pool):,}: lower clients.examples_each or poison.fraction"
         )
     return OverlappingShards(
         division.population,
@@ -343,8 +346,8 @@ def _held_out(
     n_validation, n_server = division.n_validation, division.n_server
     if n_validation + n_server > len(order):
         raise DataError(
-            f"{n_server} examples for the server and {n_validation} for validation are more than "
-            f"the {len(order):,} training examples: lower server_data.n_examples or "
+            f"{n_server:,} examples for the server and {n_validation:,} for validation are more "
+            f"than the {len(order):,} training examples: lower server_data.n_examples or "
             "evaluation.n_validation"
         )
     validation, order = order[:n_validation], order[n_validation:]
@@ -452,8 +455,9 @@ def _pool_counts(
     for name, n, there in zip(groups.names, needed, sizes, strict=True):
         if n > there:
             raise DataError(
-                f"clients need {n:,} examples of the group {name!r}, there are {there:,}: lower "
-                "clients.examples_each or the number of clients, or change clients.minority_mix"
+                f"clients need {n:,} examples of the group {name!r}, but there are {there:,}: "
+                "lower clients.examples_each or the number of clients, or change "
+                "clients.minority_mix"
             )
     return counts
 

@@ -107,7 +107,7 @@ def test_the_cohort_is_what_fits_into_seven_tenths_of_free_memory():
     trainer, notes = trainer_with(memory, largest=50)
     trainer.probe(model().state_dict(), JOBS)
     assert trainer.size == 9
-    text = "cpu: cohorts of 9 of 50 clients, for each takes 300.0 KiB and 70% of free memory is"
+    text = "cpu: cohorts of 9 clients, not 50, as each takes 300.0 KiB and 70% of free memory is"
     assert notes == [f"{text} 3.4 MiB"]
     trainer.probe(model().state_dict(), JOBS)  # asks no second time: no answer is left
     assert not memory.peaks
@@ -158,7 +158,7 @@ def test_where_not_even_one_client_fits_training_goes_on_on_the_cpu():
     for train in (together, one_by_one):
         trainer, notes = trainer_with(Full(0, []))
         same(train(trainer, JOBS), ALONE)
-        assert notes[-1] == "cpu: out of memory with one client, going on on the CPU"
+        assert notes[-1] == "cpu: out of memory with a single client, continuing on the CPU"
         assert trainer.memory.free() is None
 
 

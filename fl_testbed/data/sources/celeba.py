@@ -35,7 +35,9 @@ def load_celeba(
     attributes, names = _attributes(paths[0])
     split, identity = (_pairs(path, attributes) for path in paths[1:])
     if target not in names:
-        raise DataError(f"{paths[0]}: has no attribute {target!r}: it has {', '.join(names)}")
+        raise DataError(
+            f"{paths[0]}: has no attribute {target!r}; its attributes: {', '.join(names)}"
+        )
     folder = paths[0].parent / "img_align_celeba"
     people = np.unique(identity, return_inverse=True)[1].astype(np.int64)
 
@@ -44,7 +46,7 @@ def load_celeba(
             [row for row, value in enumerate(split) if value == part][:limit], dtype=int
         )
         if not len(rows):
-            raise DataError(f"{paths[1]}: has no image of set {part}")
+            raise DataError(f"{paths[1]}: has no image of the set {part}")
         table = attributes.take(rows)
         codes = {name: table.codes(name, ("-1", "1")) for name in names}
         images = read_images(table, "image", folder, size)
@@ -58,16 +60,14 @@ def _attributes(path: Path) -> tuple[Table, list[str]]:
     """Read a file of the number of images, attribute names, and a row of -1 and 1 per image."""
     lines = read_text(path).splitlines()
     if len(lines) < 3 or not lines[0].strip().isdigit():
-        raise DataError(f"{path}: line 1: needs the number of images")
+        raise DataError(f"{path}:1: needs the number of images")
     names = lines[1].split()
     rows = [line.split() for line in lines[2:] if line.strip()]
     if len(rows) != int(lines[0]):
         raise DataError(f"{path}: needs {int(lines[0]):,} rows, has {len(rows):,}: copy it again")
     for number, row in enumerate(rows, start=3):
         if len(row) != len(names) + 1:
-            raise DataError(
-                f"{path}: line {number}: needs {len(names) + 1} columns, has {len(row)}"
-            )
+            raise DataError(f"{path}:{number}: needs {len(names) + 1} columns, has {len(row)}")
     columns = dict(zip(["image", *names], map(list, zip(*rows, strict=True)), strict=True))
     table = Table(path, columns, list(range(3, len(rows) + 3)))
     table.check_unique("image")
@@ -80,7 +80,7 @@ def _pairs(path: Path, table: Table) -> list[str]:
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         parts = line.split()
         if len(parts) not in (0, 2):
-            raise DataError(f"{path}: line {number}: needs an image and a value, got {line!r}")
+            raise DataError(f"{path}:{number}: needs an image and a value, got {line!r}")
         if parts:
             values[parts[0]] = parts[1]
     for row, image in enumerate(table.columns["image"]):

@@ -43,7 +43,7 @@ def load_csv(
     Raises:
         DataError: If the file is missing or broken, or a column's values do not fit.
     """
-    remedy = "it is yours to make: see docs/datasets.md"
+    remedy = "docs/datasets.md says how to make it"
     if Path(file).is_file():
         remedy = "the one in the current folder is read with --data-dir ."
     (path,) = find_files(f"csv {file}", (file,), data_dir, (".",), remedy)
@@ -52,10 +52,10 @@ def load_csv(
     no_inputs = {meanings.label, meanings.client, meanings.split, *leave_out}
     inputs = [column for column in rows.columns if column not in no_inputs]
     if not inputs:
-        raise DataError(f"{path}: has no column left that is an input")
+        raise DataError(f"{path}: has no column left for the inputs")
     if "" in inputs:
-        text = "has a column without a name, as pandas writes the index: to_csv(index=False), or"
-        raise DataError(f"{path}: {text} leave_out: ['']")
+        text = "has a column without a name, as pandas writes an index: save it with index=False"
+        raise DataError(f"{path}: {text}, or set leave_out: ['']")
     texts = [
         column
         for column in inputs
@@ -97,7 +97,7 @@ def _is_category(rows: Table, column: str) -> bool:
         found = f"{column} is {brief(text)} here and a number elsewhere: correct it"
     elif n_values > MOST_VALUES:
         found = (
-            f"{column} has {n_values} values that are no numbers, such as {brief(text)}: use fewer"
+            f"{column} has {n_values} values that are not numbers, like {brief(text)}: use fewer"
         )
     else:
         return True

@@ -70,12 +70,12 @@ def _users(path: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
     try:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as fault:
-        raise DataError(f"{path}: line {fault.lineno}: is not JSON: {fault.msg}") from fault
+        raise DataError(f"{path}:{fault.lineno}: is not JSON ({fault.msg})") from fault
     except RecursionError:
-        raise DataError(f"{path}: is not LEAF's JSON: nested too deeply") from None
+        raise DataError(f"{path}: is nested too deeply to be LEAF's JSON") from None
     for key in ("users", "num_samples", "user_data"):
         if not isinstance(content, dict) or key not in content:
-            raise DataError(f"{path}: has no {key!r}: it is not LEAF's JSON")
+            raise DataError(f"{path}: has no {key!r}, so it is not LEAF's JSON")
     users, sizes = content["users"], content["num_samples"]
     if not isinstance(users, list) or not isinstance(sizes, list) or len(users) != len(sizes):
         raise DataError(f"{path}: users and num_samples must be lists of the same length")

@@ -45,9 +45,9 @@ def fetch(kind: str, data_dir: Path) -> bool:
     """
     if kind not in FETCHERS:
         if kind in BY_HAND:
-            raise DataError(f"{kind} cannot be downloaded by a program: {BY_HAND[kind]}")
+            raise DataError(f"{kind} cannot be downloaded automatically: {BY_HAND[kind]}")
         raise DataError(
-            f"there is nothing to download for {kind!r}: there is for {', '.join(FETCHERS)}"
+            f"there is nothing to download for {kind!r}, only for {', '.join(FETCHERS)}"
         )
     if _is_there(kind, data_dir):
         return False

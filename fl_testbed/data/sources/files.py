@@ -39,7 +39,7 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         line = content[: fault.start].count(b"\n") + 1
-        raise DataError(f"{path}: line {line}: is not UTF-8 text: save it as UTF-8") from fault
+        raise DataError(f"{path}:{line}: is not UTF-8 text: save it as UTF-8") from fault
 
 
 def find_files(
@@ -68,7 +68,7 @@ def find_files(
         if all(found):
             return [path for path in found if path is not None]
     looked = " and ".join(str(data_dir / folder) for folder in folders)
-    text = f"{title} needs the files {what} (plain or .gz): looked in {looked}; {remedy}"
+    text = f"{title} needs {what} (plain or .gz), looked for in {looked}; {remedy}"
     raise MissingFilesError(text)
 
 

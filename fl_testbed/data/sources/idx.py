@@ -23,7 +23,7 @@ def read_idx(path: Path, n_dimensions: int) -> np.ndarray:
     """
     content = read_bytes(path)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES:
-        raise DataError(f"{path}: not an IDX file of bytes or integers (magic {content[:4].hex()})")
+        raise DataError(f"{path}: is not an IDX file of bytes or integers ({content[:4].hex()})")
     if content[3] != n_dimensions:
         raise DataError(f"{path}: needs {n_dimensions} dimensions, has {content[3]}")
     header = 4 + 4 * n_dimensions

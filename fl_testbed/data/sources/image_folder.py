@@ -38,7 +38,7 @@ def load_image_folder(
     Raises:
         DataError: If files are missing or broken.
     """
-    remedy = "it is yours to make: see docs/datasets.md"
+    remedy = "docs/datasets.md says how to make it"
     (path,) = find_files(f"image_folder {folder}", (table,), data_dir, (folder,), remedy)
     rows = read_table(path, [image, *meanings.columns])
     rows.check_unique(image)

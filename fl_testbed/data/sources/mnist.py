@@ -100,7 +100,7 @@ def load_mnist_writers(
     if len(wrong):
         row = int(wrong[0])
         raise DataError(
-            f"{paths[2]}: row {row + 1}: says {table[row, DIGIT]}, the image's label is "
+            f"{paths[2]}: row {row + 1}: says {table[row, DIGIT]}, but the image's label is "
             f"{examples.labels[row]}: the files do not belong together"
         )
     populations = (table[:n, SERIES] == STUDENTS).astype(np.int64)
@@ -120,7 +120,7 @@ def idx_examples(images: Path, labels: Path, n_classes: int) -> Examples:
     """
     pixels, classes = read_idx(images, 3), read_idx(labels, 1)
     if len(pixels) != len(classes):
-        raise DataError(f"{labels}: {len(classes):,} labels for {len(pixels):,} images")
+        raise DataError(f"{labels}: has {len(classes):,} labels for {len(pixels):,} images")
     outside = np.flatnonzero((classes < 0) | (classes >= n_classes))
     if len(outside):
         raise DataError(

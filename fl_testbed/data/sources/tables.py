@@ -31,7 +31,7 @@ class Table:
 
     def fault(self, row: int, text: str) -> DataError:
         """Return the error to raise about a row; it names the row's line."""
-        return DataError(f"{self.path}: line {self.lines[row]}: {text}")
+        return DataError(f"{self.path}:{self.lines[row]}: {text}")
 
     def codes(self, column: str, values: Sequence[str]) -> np.ndarray:
         """Return the index of each row's value among the allowed ones, int64, shape (rows,).
@@ -59,7 +59,7 @@ class Table:
         seen: dict[str, int] = {}
         for row, value in enumerate(self.columns[column]):
             if value in seen:
-                raise self.fault(row, f"{column} {value} is on line {seen[value]} already")
+                raise self.fault(row, f"{column} {value} is in line {seen[value]} already")
             seen[value] = self.lines[row]
 
     def check_columns(self, names: Iterable[str]) -> None:
@@ -122,7 +122,9 @@ def read_table(
         columns = header
         for column in columns:
             if header.count(column) > 1:
-                raise DataError(f"{path}: has {header.count(column)} columns {column!r}")
+                raise DataError(
+                    f"{path}: has {header.count(column)} columns of the name {column!r}"
+                )
     for column in columns:
         if column not in header:
             raise _no_column(path, column, header)
@@ -132,7 +134,7 @@ def read_table(
     for line, row in [first, *rows] if names is not None else rows:
         if len(row) != len(header):
             raise DataError(
-                f"{path}: line {line}: needs {len(header)} columns, has {len(row)}: copy it again"
+                f"{path}:{line}: needs {len(header)} columns, has {len(row)}: copy it again"
             )
         lines.append(line)
         for place, column in zip(places, values, strict=True):
@@ -143,7 +145,7 @@ def read_table(
 
 
 def _no_column(path: Path, name: str, there: Iterable[str]) -> DataError:
-    return DataError(f"{path}: has no column {name!r}: it has {', '.join(there)}")
+    return DataError(f"{path}: has no column {name!r}; its columns: {', '.join(there)}")
 
 
 def _rows(path: Path, skip: str | None) -> Iterator[tuple[int, list[str]]]:
@@ -154,7 +156,7 @@ def _rows(path: Path, skip: str | None) -> Iterator[tuple[int, list[str]]]:
             if row and not (skip is not None and row[0].startswith(skip)):
                 yield reader.line_num, [value.strip() for value in row]
     except csv.Error as fault:
-        raise DataError(f"{path}: line {reader.line_num}: is not CSV: {fault}") from fault
+        raise DataError(f"{path}:{reader.line_num}: is not CSV ({fault})") from fault
 
 
 def fit_features(

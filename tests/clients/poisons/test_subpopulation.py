@@ -54,7 +54,9 @@ class TestClusters:
         assert find_subpopulations(same, 3, np.random.default_rng(0)).of(same).unique().numel() == 1
 
     def test_more_clusters_than_points_are_refused(self):
-        with pytest.raises(ValueError, match=r"11 clusters need as many examples.* have 10"):
+        with pytest.raises(
+            ValueError, match=r"11 clusters need at least as many examples.* have 10"
+        ):
             find_subpopulations(POINTS, 11, np.random.default_rng(0))
 
 

@@ -63,7 +63,7 @@ class TestOwnGroups:
     @pytest.mark.parametrize(
         ("merge", "fault"),
         [
-            ({"sex": {"all": ["woman"]}}, "merge has 'sex', which dataset.minority.by has not"),
+            ({"sex": {"all": ["woman"]}}, "merge has 'sex', which dataset.minority.by lacks"),
             ({"race": {"x": ["d"]}}, "there is no race 'd': .*merge.race can name a; b; c"),
             ({"race": {"x": ["a"], "y": ["b", "a"]}}, "merge.race names 'a' twice"),
         ],

@@ -62,7 +62,7 @@ def divisions(draw) -> Division:
 
 def test_where_data_is_short_it_is_told_whose():
     division = Division(Population(2, 3, 0), 10, GROUPS, by_natural_client=True)
-    with pytest.raises(DataError, match="data of the minority: 0 clients have 10 examples or more"):
+    with pytest.raises(DataError, match=r"data of the minority: .* 0 of 0 natural clients"):
         share_out(division, deal=natural, writers=WRITERS)  # each has more of the majority's
     theirs = replace(division, population=Population(2, 0, 1), attackers_hold=MINORITY)
     with pytest.raises(DataError, match="clients; a natural client is of the minority if at least"):
@@ -167,7 +167,9 @@ def test_too_few_examples_of_a_group_are_refused_with_its_name():
     division = Division(Population(1, 3, 0), 40, GROUPS, minority_mix={3: 1.0})
     with pytest.raises(DataError) as error:
         share_out(division)
-    assert str(error.value).startswith("clients need 120 examples of the group 'd', there are 40")
+    assert str(error.value).startswith(
+        "clients need 120 examples of the group 'd', but there are 40"
+    )
     assert share_out(Division(Population(1, 1, 0), 40, GROUPS, minority_mix={3: 1.0}))
 
 
@@ -178,7 +180,7 @@ def test_a_group_without_examples_has_none_to_deal():
     with pytest.raises(DataError, match="there is no example of a minority group for 2 minority"):
         share_out(Division(Population(1, 2, 0), 10, UNSEEN))
     division = Division(Population(2, 2, 0), 10, UNSEEN, minority_mix={3: 1.0, 4: 1.0})
-    with pytest.raises(DataError, match="need 10 examples of the group 'e', there are 0"):
+    with pytest.raises(DataError, match="need 10 examples of the group 'e', but there are 0"):
         share_out(division)
     drawn = overlapping_shards(division, None, LABELS, 0)  # these take others instead
     assert (CODES[drawn.client_rows(3)] == 3).all()
@@ -373,16 +375,18 @@ class TestOverlapping:
         division = Division(Population(1, 0, 0), 500, n_server=100)
         assert overlapping_shards(division, None, LABELS, 0).size(0) == 500
         division = Division(Population(1, 0, 0), 501, n_server=100)
-        with pytest.raises(DataError, match="a client cannot hold 501 of 500 examples"):
+        with pytest.raises(DataError, match="a client needs 501 examples, but there are 500"):
             overlapping_shards(division, None, LABELS, 0)
         division = Division(Population(1, 1, 0), 121, GROUPS)
-        with pytest.raises(DataError, match="a client cannot hold 121 of 120 examples"):
+        with pytest.raises(DataError, match="a client needs 121 examples, but there are 120"):
             overlapping_shards(division, None, LABELS, 0)
         threes = Wanted(LABELS == 3, 1.0)
         assert overlapping_shards(
             Division(Population(1, 0, 1), 120, wanted=threes), None, LABELS, 0
         )
-        with pytest.raises(DataError, match="hold 121 of 600 examples, 121 of 120 to poison"):
+        with pytest.raises(
+            DataError, match="an attacker needs 121 examples that it can poison, but there are 120"
+        ):
             overlapping_shards(Division(Population(1, 0, 1), 121, wanted=threes), None, LABELS, 0)
 
     def test_a_hundred_thousand_clients_are_shared_out_without_being_drawn(self):

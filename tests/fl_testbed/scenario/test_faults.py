@@ -73,9 +73,9 @@ def with_change(old: str, new: str) -> str:
             "rounds: 6",
             "yes: 1\nrounds: 6",
             "wrong.yaml:2: yes: unknown key; known keys: name, variant, seed, rounds, "
-            "torch_threads, dataset, model, init, clients, partition, sampling, training, local_method, poison,"
-            " training_attack, attack, reported_loss, schedule, attackers, server_data, strategy,"
-            " evaluation, record_updates, engine, extends, variants, sweep",
+            "torch_threads, dataset, model, init, clients, partition, sampling, training, "
+            "local_method, poison, training_attack, attack, reported_loss, schedule, attackers, "
+            "server_data, strategy, evaluation, record_updates, engine, extends, variants, sweep",
             id="a key that YAML takes for a truth value",
         ),
         pytest.param(

@@ -66,7 +66,7 @@ class TestFairFace:
                 path.unlink()
         assert values_of(load_fairface(folder.parent, size=4).train.inputs) == [0, 10, 20]
         (folder / "faces.zip").rename(folder / "faces.tar")
-        with pytest.raises(DataError, match=r"line 2: train/1.jpg is not in .* \(found none\)"):
+        with pytest.raises(DataError, match=r":2: train/1.jpg is not in .* \(found none\)"):
             load_fairface(folder.parent)
 
     def test_only_the_first_of_each_file_are_read_where_asked_for(self, folder):
@@ -77,11 +77,15 @@ class TestFairFace:
     @pytest.mark.parametrize(
         ("old", "new", "fault"),
         [
-            ("train/3.jpg", "train/9.jpg", "line 4: train/9.jpg is not in "),
-            ("train/3.jpg", "train/1.jpg", "line 4: file train/1.jpg is on line 2 already"),
-            ("0-2,Female", "0-2,Femal", "line 4: gender needs one of Female, Male, got 'Femal'"),
-            ("50-59", "May-59", "line 2: age needs one of 0-2, 3-9,"),
-            ("gender", "sex", "has no column 'gender': it has file, age, sex, race, service_test"),
+            ("train/3.jpg", "train/9.jpg", ":4: train/9.jpg is not in "),
+            ("train/3.jpg", "train/1.jpg", ":4: file train/1.jpg is in line 2 already"),
+            ("0-2,Female", "0-2,Femal", ":4: gender needs one of Female, Male, got 'Femal'"),
+            ("50-59", "May-59", ":2: age needs one of 0-2, 3-9,"),
+            (
+                "gender",
+                "sex",
+                ": has no column 'gender'; its columns: file, age, sex, race, service_test",
+            ),
         ],
     )
     def test_a_broken_label_file_is_one_line_with_the_row(self, folder, old, new, fault):
@@ -89,7 +93,7 @@ class TestFairFace:
         path.write_text(path.read_text().replace(old, new, 1))
         with pytest.raises(DataError) as error:
             load_fairface(folder.parent)
-        assert str(error.value).startswith(f"{path}: {fault}")
+        assert str(error.value).startswith(f"{path}{fault}")
         assert "\n" not in str(error.value)
 
     def test_the_shared_files_have_the_counts_of_their_readme(self, data_dir):
@@ -148,18 +152,20 @@ class TestCelebA:
 
     def test_another_attribute_can_be_learnt(self, folder):
         assert load_celeba(folder.parent, "Male", size=4).train.labels.tolist() == [1, 0]
-        with pytest.raises(DataError, match="has no attribute 'Bald': it has Blond_Hair, Male"):
+        with pytest.raises(
+            DataError, match="has no attribute 'Bald'; its attributes: Blond_Hair, Male"
+        ):
             load_celeba(folder.parent, "Bald")
 
     @pytest.mark.parametrize(
         ("name", "old", "new", "fault"),
         [
-            ("list_attr_celeba.txt", "5\n", "6\n", "needs 6 rows, has 5"),
-            ("list_attr_celeba.txt", "000004.jpg -1", "000004.jpg", "line 6: needs 3 columns"),
+            ("list_attr_celeba.txt", "5\n", "6\n", ": needs 6 rows, has 5"),
+            ("list_attr_celeba.txt", "000004.jpg -1", "000004.jpg", ":6: needs 3 columns"),
             ("list_attr_celeba.txt", "000001.jpg -1", "000001.jpg 0", "Blond_Hair needs one of"),
-            ("list_attr_celeba.txt", "000002", "000001", "line 4: image 000001.jpg is on line 3"),
-            ("list_eval_partition.txt", "000002.jpg 0\n", "", "line 4: 000002.jpg is not in"),
-            ("identity_CelebA.txt", "2880", "28 80", "line 1: needs an image and a value"),
+            ("list_attr_celeba.txt", "000002", "000001", ":4: image 000001.jpg is in line 3"),
+            ("list_eval_partition.txt", "000002.jpg 0\n", "", ":4: 000002.jpg is not in"),
+            ("identity_CelebA.txt", "2880", "28 80", ":1: needs an image and a value"),
         ],
     )
     def test_a_broken_list_is_one_line_with_the_row(self, folder, name, old, new, fault):
@@ -195,10 +201,10 @@ class TestWaterbirds:
     @pytest.mark.parametrize(
         ("old", "new", "fault"),
         [
-            ("001.A/b", "001.A/x", "line 3: 001.A/x.jpg is not in"),
-            ("\n2,", "\n1,", "line 3: img_id 1 is on line 2 already"),
-            ("a.jpg,0", "a.jpg,2", "line 2: y needs one of 0, 1, got '2'"),
-            (",split", ",set", "has no column 'split'"),
+            ("001.A/b", "001.A/x", ":3: 001.A/x.jpg is not in"),
+            ("\n2,", "\n1,", ":3: img_id 1 is in line 2 already"),
+            ("a.jpg,0", "a.jpg,2", ":2: y needs one of 0, 1, got '2'"),
+            (",split", ",set", ": has no column 'split'"),
         ],
     )
     def test_broken_metadata_are_one_line_with_the_row(self, folder, old, new, fault):
@@ -206,7 +212,7 @@ class TestWaterbirds:
         path.write_text(path.read_text().replace(old, new, 1))
         with pytest.raises(DataError) as error:
             load_waterbirds(folder.parent)
-        assert str(error.value).startswith(f"{path}: {fault}")
+        assert str(error.value).startswith(f"{path}{fault}")
 
 
 class TestImageFolder:
@@ -264,16 +270,16 @@ class TestImageFolder:
     @pytest.mark.parametrize(
         ("options", "old", "new", "fault"),
         [
-            ({}, "3.png", "9.png", "line 5: 9.png is not in"),
-            ({}, "3.png", "2.png", "line 5: image 2.png is on line 4 already"),
-            ({"client": "park"}, "", "", "has no column 'park': it has image, label, weather,"),
+            ({}, "3.png", "9.png", ":5: 9.png is not in"),
+            ({}, "3.png", "2.png", ":5: image 2.png is in line 4 already"),
+            ({"client": "park"}, "", "", ": has no column 'park'; its columns: image, label, "),
             (
                 {"split": "split"},
                 "test",
                 "dev",
-                "line 5: split needs one of train, test, got 'dev'",
+                ":5: split needs one of train, test, got 'dev'",
             ),
-            ({"split": "split"}, "train", "test", "split must say train for some rows"),
+            ({"split": "split"}, "train", "test", ": split must say train for some rows"),
         ],
     )
     def test_a_broken_table_is_one_line_with_the_row(self, folder, options, old, new, fault):
@@ -282,4 +288,4 @@ class TestImageFolder:
         path.write_text(path.read_text().replace(old, new, every))
         with pytest.raises(DataError) as error:
             self.load(folder, **options)
-        assert str(error.value).startswith(f"{path}: {fault}")
+        assert str(error.value).startswith(f"{path}{fault}")

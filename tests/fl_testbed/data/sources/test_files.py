@@ -18,7 +18,7 @@ def test_missing_files_are_named_with_where_they_were_looked_for(tmp_path):
     with pytest.raises(DataError) as error:
         find_files("X", ("a.csv",), tmp_path, ("one", "two"), "get it at home")
     assert str(error.value) == (
-        f"X needs the files a.csv (plain or .gz): looked in {tmp_path / 'one'} and "
+        f"X needs a.csv (plain or .gz), looked for in {tmp_path / 'one'} and "
         f"{tmp_path / 'two'}; get it at home"
     )
     with pytest.raises(DataError, match=r"X needs a data folder with a.csv .* in one or two: pass"):
@@ -33,5 +33,5 @@ def test_text_is_utf_8_with_or_without_a_mark_plain_or_gzipped(tmp_path):
 
 def test_other_text_is_refused_with_its_line(tmp_path):
     (tmp_path / "latin").write_bytes("a\nb\né".encode("latin-1"))
-    with pytest.raises(DataError, match="latin: line 3: is not UTF-8 text"):
+    with pytest.raises(DataError, match="latin:3: is not UTF-8 text"):
         read_text(tmp_path / "latin")

@@ -93,7 +93,7 @@ class TestFashionMnist:
     def test_labels_that_are_not_as_many_as_images_are_refused(self, tiny):
         name = IDX_FILES[1]
         (tiny / name).write_bytes(idx(np.zeros(3)))
-        with pytest.raises(DataError, match=f"{name}: 3 labels for 2 images"):
+        with pytest.raises(DataError, match=f"{name}: has 3 labels for 2 images"):
             load_fashion_mnist(tiny.parents[1])
 
     def test_test_images_of_another_size_are_refused(self, tiny):
@@ -169,7 +169,7 @@ class TestWriters:
         [
             (np.zeros((23, 8)), "needs 24 rows of at least 3 columns, one for each image, has 23"),
             (np.zeros((30, 2)), "has 30 of 2"),
-            (np.zeros((30, 8)), "row 2: says 0, the image's label is 1: the files do not belong"),
+            (np.zeros((30, 8)), "row 2: says 0, but the image's label is 1: the files do not"),
         ],
     )
     def test_a_label_table_of_other_images_is_refused(self, folder, table, fault):

@@ -64,14 +64,14 @@ def test_gzipped_tables_are_read_too(tmp_path):
     [
         ("", "people.csv: is empty"),
         ("id,sex\n", "people.csv: has no rows"),
-        ("id,age\n1,2\n", "people.csv: has no column 'sex': it has id, age"),
+        ("id,age\n1,2\n", "people.csv: has no column 'sex'; its columns: id, age"),
         (
             "id,sex\n1,man\n2\n",
-            "people.csv: line 3: needs 2 columns, has 1: copy it again",
+            "people.csv:3: needs 2 columns, has 1: copy it again",
         ),
         (
             "id,sex\n1,man,x\n",
-            "people.csv: line 2: needs 2 columns, has 3: copy it again",
+            "people.csv:2: needs 2 columns, has 3: copy it again",
         ),
     ],
 )
@@ -86,19 +86,19 @@ def test_a_broken_table_is_one_line_that_says_where(table, tmp_path, text, fault
     [
         (
             lambda people: people.codes("sex", ("man",)),
-            "people.csv: line 3: sex needs one of man, got 'woman'",
+            "people.csv:3: sex needs one of man, got 'woman'",
         ),
         (
             lambda people: people.numbers("sex"),
-            "people.csv: line 2: sex needs a number, got 'man'",
+            "people.csv:2: sex needs a number, got 'man'",
         ),
         (
             lambda people: people.check_unique("sex"),
-            "people.csv: line 5: sex man is on line 2 already",
+            "people.csv:5: sex man is in line 2 already",
         ),
         (
             lambda people: people.take([2, 1]).codes("sex", ("man",)),
-            "people.csv: line 3: sex needs one of man, got 'woman'",
+            "people.csv:3: sex needs one of man, got 'woman'",
         ),
     ],
 )

@@ -60,10 +60,10 @@ class TestAdult:
     @pytest.mark.parametrize(
         ("name", "old", "new", "fault"),
         [
-            ("adult.data", "50, ?", "fifty, ?", "line 2: age needs a number, got 'fifty'"),
-            ("adult.data", ">50K", "50K", "line 2: income needs one of <=50K, >50K, got '50K'"),
-            ("adult.test", ">50K.", ">50K", "line 3: income needs one of <=50K., >50K., got"),
-            ("adult.data", "13, Never-married, ", "", "line 1: needs 15 columns, has 13"),
+            ("adult.data", "50, ?", "fifty, ?", ":2: age needs a number, got 'fifty'"),
+            ("adult.data", ">50K", "50K", ":2: income needs one of <=50K, >50K, got '50K'"),
+            ("adult.test", ">50K.", ">50K", ":3: income needs one of <=50K., >50K., got"),
+            ("adult.data", "13, Never-married, ", "", ":1: needs 15 columns, has 13"),
         ],
     )
     def test_a_broken_row_is_named(self, folder, name, old, new, fault):
@@ -71,7 +71,7 @@ class TestAdult:
         path.write_text(path.read_text().replace(old, new, 1))
         with pytest.raises(DataError) as error:
             load_adult(folder.parent)
-        assert str(error.value).startswith(f"{path}: {fault}")
+        assert str(error.value).startswith(f"{path}{fault}")
 
     def test_without_its_files_it_says_where_to_get_them(self, tmp_path):
         with pytest.raises(DataError, match=r"adult.data, adult.test .*archive.ics.uci.edu"):
@@ -157,8 +157,8 @@ class TestCompas:
     @pytest.mark.parametrize(
         ("rows", "fault"),
         [
-            (compas_row(1) + compas_row(1), "line 3: id 1 is on line 2 already"),
-            (compas_row(1, days="soon"), "line 2: days_b_screening_arrest needs a number"),
+            (compas_row(1) + compas_row(1), ":3: id 1 is in line 2 already"),
+            (compas_row(1, days="soon"), ":2: days_b_screening_arrest needs a number"),
             (compas_row(1) + compas_row(2, label=3), "two_year_recid needs one of 0, 1, got '3'"),
             (compas_row(1, text="N/A"), "has 0 rows that ProPublica's filter keeps"),
         ],
@@ -254,22 +254,22 @@ class TestCsv:
                 "60,",
                 ",",
                 {},
-                "line 4: age is '' here and a number elsewhere: correct it, or name it",
+                ":4: age is '' here and a number elsewhere: correct it, or name it",
             ),
-            ("no,", ",", {}, "line 2: cured is empty: fill it in, or leave the row out"),
-            ("Ely,", ",", {}, "line 4: town is empty: fill it in, or leave the row out"),
-            ("Ely,", "\x1b[2J,", {}, r"line 4: town has control characters in it: '\x1b[2J'"),
-            ("", "", {"logarithmic": ["town"]}, "line 2: town needs a number, got 'Ayr'"),
-            ("99", "-1", {"logarithmic": ["dose"]}, "line 6: dose needs numbers > -1 for log"),
-            ("", "", {"leave_out": ["city"]}, "has no column 'city': it has age, ward, dose"),
-            ("dose", "age", {}, "has 2 columns 'age'"),
-            ("dose", "", {}, "has a column without a name, as pandas writes the index: to_csv(ind"),
-            ("test", "dev", {}, "line 4: part needs one of train, test, got 'dev'"),
+            ("no,", ",", {}, ":2: cured is empty: fill it in, or leave the row out"),
+            ("Ely,", ",", {}, ":4: town is empty: fill it in, or leave the row out"),
+            ("Ely,", "\x1b[2J,", {}, r":4: town has control characters in it: '\x1b[2J'"),
+            ("", "", {"logarithmic": ["town"]}, ":2: town needs a number, got 'Ayr'"),
+            ("99", "-1", {"logarithmic": ["dose"]}, ":6: dose needs numbers > -1 for log"),
+            ("", "", {"leave_out": ["city"]}, ": has no column 'city'; its columns: age, ward"),
+            ("dose", "age", {}, ": has 2 columns of the name 'age'"),
+            ("dose", "", {}, ": has a column without a name, as pandas writes an index: save"),
+            ("test", "dev", {}, ":4: part needs one of train, test, got 'dev'"),
             (
                 "",
                 "",
                 {"leave_out": ["age", "ward", "dose", "town"]},
-                "has no column left that is an input",
+                ": has no column left for the inputs",
             ),
         ],
     )
@@ -277,7 +277,7 @@ class TestCsv:
         path.write_text(path.read_text().replace(old, new, 1))
         with pytest.raises(DataError) as error:
             self.load(path, options=options)
-        assert str(error.value).startswith(f"{path}: {fault}")
+        assert str(error.value).startswith(f"{path}{fault}")
 
     def test_a_table_that_lies_where_one_is_needs_to_be_told_of(self, path, monkeypatch):
         monkeypatch.chdir(path.parent)
@@ -287,9 +287,7 @@ class TestCsv:
     def test_names_of_rows_are_no_category(self, path):
         rows = ["name,cured"] + [f"p{i},{i % 2}" for i in range(101)]
         path.write_text("\n".join(rows))
-        with pytest.raises(
-            DataError, match="name has 101 values that are no numbers, such as 'p0'"
-        ):
+        with pytest.raises(DataError, match="name has 101 values that are not numbers, like 'p0'"):
             self.load(path, split=None, attributes=[])
         options = {"categories": ["name"]}
         assert len(self.load(path, split=None, attributes=[], options=options).features) == 1
