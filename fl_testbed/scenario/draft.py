@@ -208,8 +208,9 @@ def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:
     elif "mapping values are not allowed" in problem:
         problem = "a key cannot stand here, check the indentation, or quote text that has a colon"
     elif context:
-        is_long = begun and mark and begun.line != mark.line
-        begins = f" that begins in line {begun.line + 1}" if is_long else ""
+        begins = ""
+        if begun and mark and begun.line != mark.line:
+            begins = f" that begins in line {begun.line + 1}"
         problem = f"{INSIDE.get(context, context)}{begins}, {problem}"
     return Fault(line, "", f"is not YAML: {problem.splitlines()[0]}")
 
