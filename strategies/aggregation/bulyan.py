@@ -10,7 +10,7 @@ from strategies.shapes import Float, Tensor
 bulyan_bound = Bound("bulyan", 4, 3)
 
 
-@Traits(bound=bulyan_bound, compares_pairs=True)
+@Traits(bound=bulyan_bound, selects=True, compares_pairs=True)
 def bulyan(
     updates: Float[Tensor, "n d"], n_malicious: int, prior: Float[Tensor, " n"] | None = None
 ) -> Aggregate:
