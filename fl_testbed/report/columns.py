@@ -161,7 +161,7 @@ def columns_named(
             titles = {column.title.lower(): column.title for column in known}
             close = difflib.get_close_matches(name.lower(), titles, n=1)
             there = "; ".join(titles.values())
-            hint = f", did you mean {titles[close[0]]!r}?" if close else f": there are {there}"
+            hint = f", did you mean {titles[close[0]]!r}?" if close else f"; known columns: {there}"
             raise UnknownColumnError(f"there is no column {name!r}{hint}")
     return {"chosen figures": tuple(by_name[name]._replace(idle=math.nan) for name in names)}
 
@@ -192,7 +192,7 @@ def with_groups(
     after = {
         model: {
             f"{model} by group": columns(GROUP, unit="%", best="highest"),
-            "figures of one's own": tuple(Column(key, title) for key, title in own.items()),
+            "your own figures": tuple(Column(key, title) for key, title in own.items()),
         },
         heard: {f"{heard} by group": columns(GROUP_WEIGHT)},
     }
@@ -210,33 +210,33 @@ def shown_group(name: str, runs: Iterable[Mapping[str, float]]) -> str:
 
 
 LEGEND = {
-    ACCURACY.key: "accuracy (groups by their share of honest training data), worst group, ASR "
-    "(attack success rate): mean of the last {evaluations}",
-    HIGHEST_SUCCESS.key: "highest ASR: the highest mean of as many evaluations in a row",
+    ACCURACY.key: "accuracy (groups weighted by their share of honest training data), worst group, "
+    "ASR (attack success rate): mean of the last {evaluations}",
+    HIGHEST_SUCCESS.key: "highest ASR: the highest mean of as many consecutive evaluations",
     "final.trigger_rate_unpoisoned": "trigger alone: ASR of the same method trained without poison",
-    "final.worst_group_accuracy_with_poisoned": "on pooled data figures are the final model's; "
-    "poisoned too: the lowest of clean groups and of poisoned ones, these judged by the attacker's "
-    "label",
-    "final.worst_clients_accuracy": "clients: honest ones, each judged on test examples in the mix "
-    "of groups and classes that it holds, or on its own where it has some",
-    "personal.honest_majority.accuracy": "each client's own model, on test examples in the mix of "
-    "groups and classes that it holds; mean over the clients of a role that were ever sampled",
+    "final.worst_group_accuracy_with_poisoned": "on pooled data, figures are those of the final "
+    "model; poisoned too: the lowest accuracy of clean and poisoned groups, the latter judged by "
+    "the attacker's label",
+    "final.worst_clients_accuracy": "clients: honest clients, each judged on test examples in its "
+    "own mix of groups and classes, or on test examples of its own where it has some",
+    "personal.honest_majority.accuracy": "each client's own model, judged on test examples in its "
+    "own mix of groups and classes; mean over the clients of a role that were ever sampled",
     **dict.fromkeys(
         [column.key for column in ASKED],
-        "asked: a role's share of all who were sampled over its share of all clients, 0 never",
+        "asked: a role's share of all sampled clients over its share of all clients (0: never)",
     ),
-    WEIGHT_RATIOS[0].key: "weight: share of the aggregate over fair share, below 1 silenced, above "
-    "1 amplified; contribution: the same of the pull along the update",
-    "lifting.ratio.honest_majority": "lift: weight before the rule over fair share",
+    WEIGHT_RATIOS[0].key: "weight: a role's share of the aggregate over its fair share (below 1: "
+    "silenced, above 1: amplified); contribution: the same for the pull along the update",
+    "lifting.ratio.honest_majority": "lift: a role's weight before the rule over its fair share",
     "lifting.auc_by_loss": "AUC by loss: how often an attacker has a larger loss than a minority "
-    "client, 0.5 cannot tell them apart",
-    KEPT[0].key: "kept: share of a role's updates with any weight, for rules that choose",
-    "suppression.minority_false_positive_rate": "minority FPR: minority updates thrown out; filter "
-    "bias: that minus the majority's",
+    "client (0.5: the loss cannot tell them apart)",
+    KEPT[0].key: "kept: the share of a role's updates that have any weight, for rules that choose",
+    "suppression.minority_false_positive_rate": "minority FPR: the share of the minority's updates "
+    "that is thrown out; filter bias: that share minus the majority's",
     SEPARABILITY.key: "separability: AUC of the rule's suspicion, poisoned against "
-    "honest minority; 0.5 cannot tell them apart",
-    "separation.auc_all": "AUC: of the loss after the first training of a method on pooled data, "
-    "poisons against the minority, and against the part of it that has their label",
+    "honest minority (0.5: the rule cannot tell them apart)",
+    "separation.auc_all": "AUC: of the loss after a method's first training on pooled data, "
+    "poisons against the minority, and against the part of the minority that has their label",
 }
 """Explanations of columns, each shown below the table that has the column."""
 
@@ -253,7 +253,7 @@ def explained(columns: Iterable[Column], evaluations: str) -> list[str]:
     texts = [text.replace("{evaluations}", evaluations) for text in texts]
     if any(key.startswith(GROUP_WEIGHT) for key in keys):
         texts.append(
-            "weight over fair share, of honest clients, each by its share of the group; on pooled "
-            "data, of its honest examples"
+            "weight over fair share, of honest clients, each counted by its share of the group; on "
+            "pooled data, of the group's honest examples"
         )
     return texts

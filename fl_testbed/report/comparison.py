@@ -375,8 +375,8 @@ def _references(baseline: str | None, places: Mapping[str, _Place]) -> dict[str,
     if not found:
         known = list(dict.fromkeys([*(place.method for place in places.values()), *places]))
         near = difflib.get_close_matches(baseline, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {named(known, 20)}"
-        raise UnknownVariantError(f"there is no variant {baseline!r}: {hint}")
+        hint = f", did you mean {near[0]!r}?" if near else f"; known variants: {named(known, 20)}"
+        raise UnknownVariantError(f"there is no variant {baseline!r}{hint}")
     return {label: other for label, other in found.items() if label != other}
 
 
@@ -385,9 +385,7 @@ def _repeated(by_label: Mapping[str, Sequence[RunResult]]) -> Iterator[Fault]:
         first: dict[int, RunResult] = {}
         for run in runs:
             if (other := first.setdefault(run.seed, run)) is not run:
-                text = (
-                    f"is {label} with seed {run.seed}, as {other.folder} is: leave one of them out"
-                )
+                text = f"holds {label} with seed {run.seed}, as {other.folder} does: leave one out"
                 yield Fault(str(run.folder), "", text)
 
 

@@ -72,7 +72,7 @@ def grids(comparison: Comparison) -> list[Grid]:
     if not tables:  # nothing has finished
         tables = [_grid(comparison, "runs", [], True)]
     tables[0].notes += [
-        f"{text}: in the others worst group and accuracy are those of the rest"
+        f"{text}: in the others, worst group and accuracy are those of the other groups"
         for text in comparison.untested
     ]
     if comparison.baseline is not None:
@@ -309,17 +309,17 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
     rows = comparison.rows
     if comparison.has_other_groups:
         yield (
-            "some are tested on other groups, or have another minority, than others: best and "
-            "Pareto-optimal are marked among those alike"
+            "not all are tested on the same groups with the same minority: the best and the "
+            "Pareto-optimal are marked among those that are"
         )
     if comparison.on_other_data:
         yield (
-            "not all are on the same data, though of the same dataset: others than the rest have "
+            "not all are on the same data, though of the same dataset; different from most are "
             f"{named(comparison.on_other_data, N_NAMED)} (fingerprints are in environment.json)"
         )
     if comparison.of_unlike_seeds:
         unlike = named(comparison.of_unlike_seeds, N_NAMED)
-        yield f"seeds of one variant differ in more than the seed: {unlike}"
+        yield f"runs of one variant differ in more than the seed: {unlike}"
     if any(not math.isnan(e.half_width) for row in rows for e in row.estimates.values()):
         yield "mean ± 95 % interval over seeds (Student's t)"
     if any(row.is_pareto for row in rows):
@@ -339,15 +339,15 @@ def _general_notes(comparison: Comparison) -> Iterator[str]:
     ]
     if diverged:
         yield (
-            f"{DIVERGED} diverged, the model's loss is not finite: {named(diverged, N_NAMED)}; not "
-            "in the running for best"
+            f"{DIVERGED} diverged (the model's loss is not finite), not in the running for best: "
+            f"{named(diverged, N_NAMED)}"
         )
     for row in rows:
         if row.n_skipped:
             share = f"{row.n_skipped:,} of {row.n_rounds:,}"
             no_rival = ", not in the running for best" * row.stands_still
             file = "events.log" if f",{REPLAY}" in row.label else "rounds.csv"  # no replay has it
-            yield f"{row.label}: {share} rounds moved nothing, {file} says why{no_rival}"
+            yield f"{row.label}: {share} rounds left the model unchanged, {file} says why{no_rival}"
     yield from (f"failed: {text}" for text in comparison.failed)
     if comparison.failed:
         yield "tracebacks of failed runs are in their events.log"
@@ -359,7 +359,9 @@ def notes_with(grid: Grid, word: str) -> list[str]:
 
 
 def _left_out(grid: Grid) -> Text:
-    text = f"{len(grid.headings)} columns: fl-testbed compare --format csv has them, and the report"
+    text = (
+        f"{len(grid.headings)} columns do not fit here; they are in the report and in --format csv"
+    )
     return Text(f"{grid.title}\n{text}")
 
 

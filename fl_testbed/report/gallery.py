@@ -108,7 +108,11 @@ def _heat_maps(
                 f"defence_by_{across}",
                 f"{down.capitalize()} × {across}",
                 "Means over seeds. Light is good."
-                + (" An attack on data alone goes by its poison." if across == "attack" else ""),
+                + (
+                    " An attack on data alone has the name of its poison."
+                    if across == "attack"
+                    else ""
+                ),
                 heat_map(table, down, across),
             )
 
@@ -180,7 +184,7 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
     yield from _paged(
         "weights",
         "Weight over rounds",
-        "Each role's weight over its fair share; bands from the least to the greatest seed.",
+        "Each role's weight over its fair share; bands from the lowest to the highest seed.",
         weights,
         weights_over_rounds,
     )
@@ -198,9 +202,9 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
     yield from _paged(
         "clients",
         "Accuracy by client",
-        "The last model, clients of all seeds: how many of a role's clients are served no better "
-        "than that. Each is judged on test examples in the mix that it holds, or on its own where "
-        "it has some.",
+        "The last model, clients of all seeds: the share of a role's clients with at most that "
+        "accuracy. Each is judged on test examples in its own mix of groups and classes, or on "
+        "test examples of its own where it has some.",
         {
             label: accuracies
             for label in federated
@@ -212,9 +216,9 @@ def _panels(done: Mapping[str, Sequence[RunResult]], comparison: Comparison) -> 
     yield from _paged(
         "scores",
         "Whom the rule suspects",
-        "Where honest minorities and attackers stand in the rule's own order of suspicion, all "
-        "seeds and rounds but those before a restart; AUC 0.5: it cannot tell them apart. The AUC "
-        "leaves out rounds in which an attacker is honest.",
+        "Where honest minorities and attackers stand in the rule's own order of suspicion, in all "
+        "seeds and all rounds but those before a restart. AUC 0.5 means that it cannot tell them "
+        "apart; the AUC leaves out rounds in which an attacker is honest.",
         {label: own for label, own in ranks.items() if len(own)},
         lambda page: score_distributions(page, areas),
     )

@@ -29,7 +29,7 @@ def with_own(runs: Sequence[RunResult], kinds: Iterable[str]) -> list[RunResult]
     figures = [_loaded(kind) for kind in kinds]
     names = [name for name, _ in figures]
     if twice := {name for name in names if names.count(name) > 1}:
-        text = f"two functions are called {twice.pop()}: their columns would be one"
+        text = f"two functions have the name {twice.pop()}, which is their column's: rename one"
         raise ScenarioError(Fault("--figure", "", text))
     return [
         run._replace(figures=run.figures | {f"{OWN}{name}": of(run) for name, of in figures})
@@ -55,7 +55,9 @@ def _tables(code: OwnCode, folder: Path) -> dict[str, pd.DataFrame]:
         file = folder / f"{name}.csv"
         if not re.fullmatch(r"[a-z_]+", name) or not file.exists():
             there = ", ".join(sorted(path.stem for path in folder.glob("*.csv")))
-            text = f"{code.place}: {code.name} asks for {name!r}, and its tables are {there}"
+            text = (
+                f"{code.place}: {code.name} asks for {name!r}, but the run has the tables {there}"
+            )
             raise ScenarioError(Fault(str(folder), "", text))
         with as_written(file):
             tables[name] = read_table(file)

@@ -191,7 +191,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as fault:
         raise ScenarioError(Fault(str(path), "", f"is not JSON ({fault}): {RUN_AGAIN}")) from None
     if not isinstance(content, dict):
-        raise ScenarioError(Fault(str(path), "", f"needs a mapping: {RUN_AGAIN}"))
+        raise ScenarioError(Fault(str(path), "", f"needs a mapping (key: value): {RUN_AGAIN}"))
     return content
 
 

@@ -140,7 +140,9 @@ def test_for_a_damaged_plan_nobody_is_told_to_remove_the_sweep(sweep: Path, cont
 def test_a_copy_of_a_run_is_no_second_seed(sweep: Path) -> None:
     copytree(sweep / "mean" / "seed-0", sweep.parent / "copy" / "mean" / "seed-0")
     runs = find_runs([sweep, sweep.parent / "copy"])
-    with pytest.raises(ScenarioError, match=r"copy/mean/seed-0: is mean with seed 0, as .*: leave"):
+    with pytest.raises(
+        ScenarioError, match=r"copy/mean/seed-0: holds mean with seed 0, as .*leave"
+    ):
         compare(runs)
 
 
@@ -149,7 +151,7 @@ def test_seeds_that_differ_in_more_than_the_seed_are_named(tmp_path: Path) -> No
         folder = write_run(tmp_path / "sweep", "mean", seed, figures(0.5))
         (folder / "scenario.yaml").write_text(f"seed: {seed}\nrounds: {rounds}\n")
         notes = grids(compare(find_runs([tmp_path])))[-1].notes
-        assert ("seeds of one variant differ in more than the seed: mean in rounds" in notes) == (
+        assert ("runs of one variant differ in more than the seed: mean in rounds" in notes) == (
             seed > 0
         )
 
@@ -175,8 +177,8 @@ def test_rounds_that_moved_nothing_are_told_below_the_table(tmp_path: Path) -> N
     for seed, skipped in ((0, 40), (1, 3)):
         write_run(tmp_path / "one", "krum", seed, figures(0.1), rounds=40, skipped_rounds=skipped)
     notes = grids(compare(find_runs([tmp_path])))[-1].notes
-    assert [note for note in notes if "moved nothing" in note] == [
-        "krum: 43 of 80 rounds moved nothing, rounds.csv says why"
+    assert [note for note in notes if "unchanged" in note] == [
+        "krum: 43 of 80 rounds left the model unchanged, rounds.csv says why"
     ]
 
 
@@ -199,7 +201,9 @@ def test_a_model_that_diverged_is_marked_and_best_in_nothing(tmp_path: Path) -> 
     assert comparison.best[ATTACK_SUCCESS.key] == ["median"]
     table = grids(comparison)[0]
     assert table.labels == ["krum", "mean ×", "median ◆"]
-    note = "× diverged, the model's loss is not finite: mean in 1 of 2 seeds; not in the running"
+    note = (
+        "× diverged (the model's loss is not finite), not in the running for best: mean in 1 of 2"
+    )
     assert any(text.startswith(note) for text in table.notes)
     assert r"mean $^\times$" in latex(comparison)
 
@@ -522,7 +526,9 @@ def test_figures_of_pooled_data_are_said_to_be_the_final_model_s_without_a_twin_
     both = figures(0.5) | {"final.worst_group_accuracy_with_poisoned": 0.1}
     write_run(tmp_path / "pooled", "erm", 0, both)
     (table,) = grids(compare(find_runs([tmp_path])))
-    assert any("on pooled data figures are the final model's" in note for note in table.notes)
+    assert any(
+        "on pooled data, figures are those of the final model" in note for note in table.notes
+    )
 
 
 def test_another_kind_of_run_brings_columns_of_its_own(tmp_path: Path) -> None:
@@ -538,7 +544,7 @@ def test_columns_may_be_chosen_by_their_headings(sweep: Path) -> None:
     sections = columns_named(["ASR", WORST_GROUP.key], [run.figures for run in runs])
     (table,) = grids(compare(runs, sections=sections))
     assert table.headings == ["seeds", "ASR %", "worst group %"]
-    for name, hint in (("asr", r", did you mean 'ASR'\?"), ("f1", ": there are accuracy; worst g")):
+    for name, hint in (("asr", r", did you mean 'ASR'\?"), ("f1", "; known columns: accuracy; w")):
         with pytest.raises(UnknownColumnError, match=f"there is no column '{name}'{hint}"):
             columns_named([name], [])
     assert columns_named(["lift minority"], [])["chosen figures"][0].is_told_by(
@@ -564,8 +570,8 @@ def test_more_than_two_groups_have_a_table_of_their_weights(tmp_path: Path) -> N
     found = compare(find_runs([tmp_path / "three"]), sections=HEARD)
     assert [c.title for c in found.sections["who was heard by group"]] == ["a", "b", "c"]
     page = markdown(found)
-    assert "weight over fair share, of honest clients, each by its share of the group" in page
-    assert "on pooled data, of its honest examples" in page  # which have no clients
+    assert "weight over fair share, of honest clients, each counted by its share of the" in page
+    assert "on pooled data, of the group's honest examples" in page  # which have no clients
 
 
 def test_more_than_two_groups_have_a_table_of_their_own(tmp_path: Path) -> None:
@@ -663,7 +669,7 @@ def test_a_group_that_not_every_run_tests_is_named_below_the_table(tmp_path: Pat
     write_run(tmp_path / "sweep", "mean", 0, figures(0.5) | groups | {"group_accuracy.b": 0.2})
     write_run(tmp_path / "sweep", "mean", 1, figures(0.9) | groups | {"group_accuracy.b": None})
     notes = "\n".join(grids(compare(find_runs([tmp_path / "sweep"])))[0].notes)
-    assert "\nb (minority) is tested in 1 of 2 runs: in the others worst group and" in notes
+    assert "\nb (minority) is tested in 1 of 2 runs: in the others, worst group and" in notes
 
 
 def test_runs_whose_data_are_not_those_of_the_same_dataset_are_named_below(tmp_path: Path) -> None:
@@ -680,7 +686,7 @@ def test_runs_whose_data_are_not_those_of_the_same_dataset_are_named_below(tmp_p
     run("krum", 1, "c")
     notes = "\n".join(grids(compare(find_runs([tmp_path])))[-1].notes)
     assert "not all are on the same data" in notes
-    assert "the rest have krum seed 1 (fingerprints" in notes
+    assert "different from most are krum seed 1 (fingerprints" in notes
 
 
 def test_variants_with_another_minority_are_no_rivals(tmp_path: Path) -> None:
@@ -696,7 +702,7 @@ def test_variants_with_another_minority_are_no_rivals(tmp_path: Path) -> None:
         "mean_blurred",
         "mean_inverted",
     ]
-    assert "best and Pareto-optimal are marked among those alike" in markdown(comparison)
+    assert "the best and the Pareto-optimal are marked among those" in markdown(comparison)
     same = compare([run for run in find_runs([tmp_path]) if "blurred" not in run.variant])
     assert "among those alike" not in markdown(same)
 
@@ -723,7 +729,7 @@ def test_a_table_of_very_many_groups_is_left_out_of_a_terminal_alone(tmp_path: P
     comparison = compare(find_runs([tmp_path]))
     written = io.StringIO()
     Console(width=100, file=written).print(terminal(comparison, 100))
-    assert "by group\n40 columns: fl-testbed compare --format csv has them" in written.getvalue()
+    assert "by group\n40 columns do not fit here" in written.getvalue()
     assert "w39 %" in markdown(comparison)
 
 

@@ -39,7 +39,7 @@ def test_a_figure_of_ones_own_is_a_column_like_others(
     runs: list[RunResult], tmp_path: Path
 ) -> None:
     comparison = compare(with_own(runs, [f"{tmp_path}/mine.py:last_round"]), "mean")
-    (column,) = comparison.sections["figures of one's own"]
+    (column,) = comparison.sections["your own figures"]
     assert column.title == "last round"
     means = {row.label: row.estimates[column.key].mean for row in comparison.rows}
     assert (means["krum"], means["mean"]) == (10, 6)
@@ -54,7 +54,7 @@ def test_a_figure_of_ones_own_is_a_column_like_others(
             OwnCodeError,
             "mine.py:6: no_number must return a number, returned DataFrame",
         ),
-        ("of_no_table", ScenarioError, "asks for 'nowhere', and its tables are rounds"),
+        ("of_no_table", ScenarioError, "asks for 'nowhere', but the run has the tables rounds"),
         ("nothing", ScenarioError, "has no 'nothing'"),
     ],
 )
