@@ -85,6 +85,13 @@ def test_of_two_clients_the_first_is_trusted_and_copies_share():
     assert copies.weights.tolist() == [0.25] * 4 + [0]
 
 
+def test_equal_models_are_equally_connected_whatever_the_rounding():
+    for seed in range(20):
+        draws = torch.Generator().manual_seed(seed)
+        received, update = torch.randn(2, 50, generator=draws)
+        assert feddlad(update.repeat(6, 1), received).suspicion.tolist() == [0] * 6
+
+
 def test_small_steps_of_a_large_model_lose_no_digits():
     draws = torch.Generator().manual_seed(0)
     updates, received = (
