@@ -14,6 +14,7 @@ from clients.attacks.model_replacement import model_replacement
 from clients.attacks.neurotoxin import Neurotoxin
 from clients.attacks.perturbation import Halving
 from clients.attacks.pgd import ProjectedDescent
+from clients.attacks.poisonedfl import poisonedfl
 from clients.attacks.sign_flip import sign_flip
 from clients.attacks.tailored import tailored
 from clients.attacks.training_attack import TrainingAttack
@@ -43,6 +44,7 @@ __all__ = [
     "min_sum",
     "minority_mimic",
     "model_replacement",
+    "poisonedfl",
     "sign_flip",
     "tailored",
 ]

@@ -235,6 +235,18 @@ class MinorityMimicSpec(AttackSpec):
     needs_spread = False
 
 
+class PoisonedFLSpec(AttackSpec):
+    """PoisonedFL: push the model along the same random signs in every round."""
+
+    kind: Literal["poisonedfl"]
+    knowledge: Literal["colluding"] = "colluding"
+    scale: PositiveFloat = 8.0
+    window: PositiveInt = 50
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.7
+    function = staticmethod(attacks.poisonedfl)
+    needs_spread = False
+
+
 class OwnAttackSpec(OwnSpec, AttackSpec):
     """Your own attack: file.py:name or package.module:name."""
 
@@ -278,6 +290,7 @@ AnyAttackSpec = Annotated[
     | MimicSpec
     | TailoredSpec
     | MinorityMimicSpec
+    | PoisonedFLSpec
     | OwnAttackSpec,
     BY_KIND,
 ]

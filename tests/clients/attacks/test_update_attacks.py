@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.attacks import (
+    Forged,
     Halving,
     Schedule,
     alie,
@@ -26,6 +27,7 @@ from clients.attacks import (
     min_sum,
     minority_mimic,
     model_replacement,
+    poisonedfl,
     sign_flip,
     tailored,
 )
@@ -415,6 +417,68 @@ class TestSchedule:
         assert [round_ for round_ in range(1, 9) if schedule.is_active(round_)] == rounds
 
 
+class TestPoisonedFL:
+    def after(self, *models: torch.Tensor, window: int = 50, **memory: float) -> Forged:
+        """Return what is sent on receiving the last of some models, and what is remembered."""
+        forged = Forged(OWN)
+        for model in models:
+            known = {**forged.memory, **{k: torch.tensor(v) for k, v in memory.items()}}
+            known = known if forged.memory else {}
+            own = torch.ones(2, len(model))
+            forged = poisonedfl(own, model, known, rng(), window=window)
+        return forged
+
+    def test_it_sends_nothing_first_and_keeps_the_signs_that_it_draws(self):
+        first, second = torch.zeros(1000), torch.ones(1000)
+        forged = self.after(first)
+        assert forged.updates.tolist() == first.expand(2, -1).tolist()
+        signs = forged.memory["signs"]
+        assert set(signs.tolist()) == {-1, 1}
+        assert abs(float(signs.mean())) < 0.1
+        sent = poisonedfl(torch.ones(2, 1000), second, forged.memory, rng(9)).updates
+        torch.testing.assert_close(sent[0], 8 * signs)  # the model moved by 1 everywhere
+
+    def test_it_pushes_where_others_moved_the_model(self):
+        # A move of length 5 after an update of length 2: the rest is (3, 4) - 5 / 2 · (0, 2).
+        memory = {"received": torch.zeros(2), "sent": torch.tensor([0.0, 2]), "rounds": 1}
+        memory |= {"signs": torch.tensor([1.0, -1]), "start": torch.zeros(2), "factor": 8.0}
+        memory = {name: torch.as_tensor(value) for name, value in memory.items()}
+        forged = poisonedfl(OWN, torch.tensor([3.0, 4]), memory, rng())
+        expected = 8 * 5 * torch.tensor([3.0, -1]) / math.sqrt(10)
+        torch.testing.assert_close(forged.updates, expected.expand(2, -1))
+        torch.testing.assert_close(forged.memory["sent"], expected)
+        assert forged.memory["received"].tolist() == [3, 4]
+
+    def test_where_the_model_has_not_moved_it_sends_nothing(self):
+        assert not self.after(torch.ones(3), torch.ones(3)).updates.any()
+
+    @pytest.mark.parametrize(("along", "factor"), [(62, 8.0), (61, 5.6), (0, 5.6)])
+    def test_the_factor_falls_unless_coins_would_hardly_follow_so_well(self, along, factor):
+        # Of 100 fair coins at most 62 fall on one side with a probability of 0.99, and 61 do not.
+        start = torch.zeros(100)
+        signs = self.after(start).memory["signs"]
+        end = torch.cat([signs[:along], -signs[along:]])
+        assert float(self.after(start, end, window=2).memory["factor"]) == 8
+        # The last move alone is against the signs: what counts is the whole window.
+        forged = self.after(start, 3 * end, end, window=2)
+        assert float(forged.memory["factor"]) == pytest.approx(factor)
+        torch.testing.assert_close(forged.memory["start"], end)
+
+    def test_a_window_begins_when_one_has_ended_and_the_factor_has_a_least_value(self):
+        models = [torch.full((100,), float(i)) for i in range(8)]  # never along random signs
+        factors = [float(self.after(*models[:n], window=3).memory["factor"]) for n in range(1, 9)]
+        assert factors == pytest.approx([8, 8, 8, 5.6, 5.6, 5.6, 3.92, 3.92])
+        for factor, lowered in ((0.72, 0.504), (0.7, 0.7)):  # 0.49 would be below 0.5
+            forged = self.after(*models[:4], window=3, factor=factor)
+            assert float(forged.memory["factor"]) == pytest.approx(lowered)
+
+    def test_a_coordinate_that_has_not_moved_counts_by_the_sign_of_its_parameter(self):
+        signs = self.after(torch.zeros(100)).memory["signs"]
+        still = self.after(signs, signs, window=1)
+        assert float(still.memory["factor"]) == 8
+        assert float(self.after(-signs, -signs, window=1).memory["factor"]) < 8
+
+
 def test_attackers_change_neither_what_they_see_nor_their_own():
     seen, own = updates(8, 10, 1), updates(3, 10, 2)
     before = seen.clone(), own.clone()
@@ -431,6 +495,7 @@ def test_attackers_change_neither_what_they_see_nor_their_own():
         partial(fang_trimmed_mean, seen=seen, received=torch.ones(10), rng=rng()),
         partial(fang_trimmed_mean_partial, seen=own, rng=rng()),
         partial(mimic, seen=seen, seen_clients=torch.arange(8), memory={}, rng=rng()),
+        partial(poisonedfl, received=torch.ones(10), memory={}, rng=rng()),
         partial(tailored, seen=seen, defence=lambda update: update),
         partial(minority_mimic, clean=own - 1, seen=seen, is_minority=torch.arange(8) > 5),
     ):
