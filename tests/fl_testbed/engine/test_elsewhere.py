@@ -53,6 +53,7 @@ KINDS = {
     ],
     "poisons": [
         {"count": 1, "attack": {"kind": "mimic"}},  # which remembers
+        {"count": 1, "attack": {"kind": "poisonedfl", "window": 1}},  # which does too
         {"count": 1, "poison": ADAPTIVE},
         {"count": 2, "poison": BACKDOOR, "attack": {"kind": "model_replacement"}},  # clean twins
         {"count": 1, "poison": BACKDOOR, "attack": {"kind": "minority_mimic"}},
@@ -73,7 +74,7 @@ SCENARIOS = {
     "shielded": scenario(MULTI_KRUM | {"oracle": {"removing": "shielded"}} | MIXED),
     "forewarned": scenario(by_rule("flame"), attack={"kind": "tailored"}),
     "attacks": scenario(attackers=KINDS["attacks"], clients=COUNTS | {"poisoned": 4}),
-    "poisons": scenario(attackers=KINDS["poisons"], clients=COUNTS | {"poisoned": 7}),
+    "poisons": scenario(attackers=KINDS["poisons"], clients=COUNTS | {"poisoned": 8}),
     "personal": scenario(local_method={"kind": "ditto", "pull": 1.0}),
     "group_dro": scenario(local_method={"kind": "example_group_dro", "step_size": 0.1}),
     "worker_momentum": scenario(by_rule("flare"), local_method={"kind": "worker_momentum"}),
