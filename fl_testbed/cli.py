@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 N_TOLD = 3  # failures repeated after the tables, which show all of them
-KEPT = "rounds are kept up to the last checkpoint, --resume goes on from there where a run can"
+KEPT = "rounds up to the last checkpoint are kept, and --resume continues where runs can be resumed"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +38,7 @@ app = typer.Typer(
     suggest_commands=False,  # click suggests them already
 )
 
-data = typer.Typer(help="The files of datasets.", no_args_is_help=True, suggest_commands=False)
+data = typer.Typer(help="Get the files of datasets.", no_args_is_help=True, suggest_commands=False)
 app.add_typer(data, name="data")
 
 
@@ -55,41 +55,43 @@ def _everywhere(
         typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Whom does a defence silence, and whom does a lift amplify?"""
+    """Simulate federations: whom does a defence silence, and whom does a lift amplify?"""
 
 
-ScenarioPath = Annotated[Path, typer.Argument(help="YAML file of the scenario.")]
+ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO")]
 OwnFigures = Annotated[
     list[str] | None,
     typer.Option(
         "--figure",
         metavar="FILE.py:NAME",
-        help="A function of yours that makes one more column of a run's tables.",
+        help="A function of yours that computes one more column; may be given several times.",
     ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change any key; the value is YAML."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key, as in training.lr=0.1; VALUE is YAML. May be given several times.",
+    ),
 ]
 Variants = Annotated[
     list[str] | None,
-    typer.Option(help="Only this variant, at all swept values; may be given several times."),
+    typer.Option(help="Only this variant, with all its swept values; may be given several times."),
 ]
 Redo = Annotated[
     bool,
     typer.Option(
-        "--redo", help="Where scenario or code has changed, run again in place of what was there."
+        "--redo", help="Run again where scenario or code has changed, and replace earlier runs."
     ),
 ]
-RunFolders = Annotated[
-    list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs, or folders that hold runs.")
-]
+RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN_DIR...")]
 Baseline = Annotated[
-    str | None, typer.Option(help="Variant that the others are compared with, seed by seed.")
+    str | None, typer.Option(help="Variant that all others are compared with, seed by seed.")
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Folder of the datasets.", envvar="FL_TESTBED_DATA"),
+    typer.Option(help="Folder that holds the datasets.", envvar="FL_TESTBED_DATA"),
 ]
 
 
@@ -115,35 +117,41 @@ def _loading() -> Iterator[None]:
 
 @app.command()
 def run(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="SCENARIO...", help="YAML files of scenarios.")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="SCENARIO...")],
     settings: Settings = None,
     variant: Variants = None,
-    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Folder for the runs' folders.")] = Path("runs"),
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with unfinished runs, or for more rounds.")
+        bool,
+        typer.Option(
+            "--resume", help="Continue unfinished runs, or finished ones for more rounds."
+        ),
     ] = False,
     redo: Redo = False,
     engine: Annotated[
-        Literal["inline", "ray", "flower"] | None, typer.Option(help="Where clients run.")
+        Literal["inline", "ray", "flower"] | None,
+        typer.Option(help="Where clients run: here, on Ray, or on Flower's own engine."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes, Ray's unless --engine is flower.")
+        int | None,
+        typer.Option(min=1, help="Number of workers; implies --engine ray unless it is flower."),
     ] = None,
     ray_address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster to join; implies --engine ray.")
+        str | None, typer.Option(help="Address of a running Ray cluster; implies --engine ray.")
     ] = None,
     with_report: Annotated[
-        bool, typer.Option("--report", help="Write the report page at the end.")
+        bool, typer.Option("--report", help="Also write the report page at the end.")
     ] = False,
     tracker: Annotated[
         list[TrackerName] | None,
-        typer.Option(help="Show runs in this program too, as they go on."),
+        typer.Option(help="Also show the runs in this program while they go on."),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Run all variants and seeds of scenarios, then compare them."""
+    """Run all variants and seeds of scenarios, then compare them.
+
+    SCENARIO is a YAML file; the runs of several files go side by side.
+    """
     with _loading():
         from fl_testbed.engine.earlier_runs import run_folder
         from fl_testbed.engine.launch import launch
@@ -199,15 +207,18 @@ def compare_(
     baseline: Baseline = None,
     form: Annotated[
         Literal["table", "csv", "markdown", "latex"],
-        typer.Option("--format", help="How to write it."),
+        typer.Option("--format", help="Format of the output."),
     ] = "table",
     column: Annotated[
         list[str] | None,
-        typer.Option(help="Only the column of this heading; may be given several times."),
+        typer.Option(help="Only the column with this heading; may be given several times."),
     ] = None,
     figure: OwnFigures = None,
 ) -> None:
-    """Compare variants over seeds: one row each, mean and 95 % interval. Runs may go on."""
+    """Compare variants in tables: one row each, with means over seeds and 95 % intervals.
+
+    RUN_DIR is a run's folder, or one that holds runs at any depth; some may still go on.
+    """
     with _loading():
         from fl_testbed.report.columns import SECTIONS, UnknownColumnError, columns_named
         from fl_testbed.report.comparison import UnknownVariantError, compare
@@ -232,11 +243,14 @@ def compare_(
 def replay_(
     runs: RunFolders,
     settings: Settings = None,
-    out: Annotated[Path, typer.Option(help="Where replays go.")] = Path("replays"),
+    out: Annotated[Path, typer.Option(help="Folder for the replays' folders.")] = Path("replays"),
     redo: Redo = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Apply another strategy to the very updates that runs recorded: whom would it have heard?"""
+    """Apply another strategy to the updates that runs recorded: whom would it have heard?
+
+    RUN_DIR is a finished run's folder, or one that holds such runs at any depth.
+    """
     with _loading():
         from fl_testbed.engine.options import Options
         from fl_testbed.engine.replay import replay
@@ -248,7 +262,7 @@ def replay_(
     console = make_console()
     done = [run for run in _found_runs(runs) if run.status is Status.DONE]
     if not done:
-        _refuse("", "holds no finished run: let it finish, then replay it", *runs)
+        _refuse("", "holds no finished run, and only finished ones can be replayed", *runs)
     options = Options(out, data_dir, "", redo=redo)
     replays = replay([run.folder for run in done], settings or [], options)
     found = [*done, *find_runs(folder for folder, _ in replays)]
@@ -256,7 +270,7 @@ def replay_(
     n_same = sum(same for _, same in replays)
     if n_same or not settings:  # nobody expects it of another rule
         console.print(
-            f"weights as in the run itself, to the byte: {n_same} of {len(replays)} replays"
+            f"{n_same} of {len(replays)} replays gave the weights of the run itself, to the byte"
         )
     for name in dict.fromkeys(run.name for run in done):
         console.print(f"replays: {out / name}", soft_wrap=True)
@@ -264,16 +278,17 @@ def replay_(
 
 @app.command()
 def report(
-    folder: Annotated[
-        Path, typer.Argument(metavar="RUN_DIR", help="A sweep's folder, or a run's.")
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR")],
     baseline: Baseline = None,
     with_pdf: Annotated[
-        bool, typer.Option("--pdf", help="Write figures as PDF as well, for LaTeX.")
+        bool, typer.Option("--pdf", help="Also write the figures as PDF, for LaTeX.")
     ] = False,
     figure: OwnFigures = None,
 ) -> None:
-    """Write report.html, one page that holds tables, figures and scenario, and figures/."""
+    """Write a page with tables, figures and scenario, and the figures as files.
+
+    They go into RUN_DIR, a sweep's folder or a run's, as report.html and figures/.
+    """
     page = _reported(folder, baseline, figure, with_pdf=with_pdf)
     make_console().print(f"report: {page}", soft_wrap=True)
 
@@ -300,10 +315,10 @@ def _found_runs(folders: list[Path], figures: list[str] | None = None) -> "list[
     from fl_testbed.report.results import find_runs
 
     if missing := [folder for folder in folders if not folder.is_dir()]:
-        _refuse("", "is no folder", *missing)
+        _refuse("", "no such folder", *missing)
     runs = find_runs(folders)
     if not runs:
-        text = "holds no run: name a run's folder, or one that holds run folders at any depth"
+        text = "holds no run: give a run's folder, or one that holds runs at any depth"
         _refuse("", text, *folders)
     return with_own(runs, figures or [])
 
@@ -315,7 +330,7 @@ def validate(
     variant: Variants = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Check a scenario and print its variants, its groups, and what a run costs in memory."""
+    """Check a scenario, and show its variants, its groups and the memory that runs need."""
     with _loading():
         from fl_testbed.engine.datasets import DatasetCache, check_data
         from fl_testbed.engine.placement import check_device, gpus
@@ -351,7 +366,7 @@ def validate(
         try:
             check_device(loaded[0], len(gpus()))
         except ScenarioError as error:  # this may be a cluster's login node
-            text = f"not to be run on this machine: {error.faults[0]}"
+            text = f"cannot run on this machine: {error.faults[0]}"
             console.print(text, soft_wrap=True)
 
 
@@ -359,12 +374,14 @@ def validate(
 def show(
     scenario: ScenarioPath,
     settings: Settings = None,
-    variant: Annotated[str | None, typer.Option(help="Which one; the first by default.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write.")] = None,
-    columns: Annotated[int, typer.Option(min=1, help="Examples of each kind.")] = 10,
+    variant: Annotated[
+        str | None, typer.Option(help="The variant to show; by default the first.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; a table's is CSV.")] = None,
+    columns: Annotated[int, typer.Option(min=1, help="Number of examples of each kind.")] = 10,
     data_dir: DataDir = None,
 ) -> None:
-    """Write examples of clean, minority and poisoned data with their labels, to look at."""
+    """Draw clean, minority and poisoned examples with their labels, to look at."""
     with _loading():
         from fl_testbed.data.specimens import specimens
         from fl_testbed.engine.datasets import DatasetCache, checked_federation
@@ -374,7 +391,7 @@ def show(
     loaded = load_scenarios(scenario, settings or [], [] if variant is None else [variant])
     one = loaded[0]
     if not isinstance(one, Scenario):
-        text = "is centralized, and show draws what clients hold: leave it out, or use validate"
+        text = "is centralized, but show draws what clients hold: use validate"
         _refuse("kind", text, scenario)
     federation = checked_federation(one, DatasetCache(data_dir))
     attackers = {name: one.attackers_with(name) for name in one.named_poisons}
@@ -397,11 +414,12 @@ def show(
 
 @app.command("list")
 def list_(
-    what: Annotated[
-        str | None, typer.Argument(help="One section, such as rules; all by default.")
-    ] = None,
+    what: Annotated[str | None, typer.Argument()] = None,
 ) -> None:
-    """List all that a scenario can name, from rules to datasets, with its parameters."""
+    """List all that a scenario can name, from rules to datasets, with its parameters.
+
+    WHAT is one section, such as rules; by default all are listed.
+    """
     with _loading():
         from fl_testbed.scenario.catalogue import CATALOGUE, describe_kind
 
@@ -434,22 +452,25 @@ def schema() -> None:
 
 @data.command("fetch")
 def fetch_(
-    name: Annotated[str, typer.Argument(help="A dataset's kind, such as fashion_mnist.")],
+    name: Annotated[str, typer.Argument()],
     data_dir: DataDir = None,
 ) -> None:
-    """Download a dataset's files into the data folder, or say how to get them."""
+    """Download a dataset's files into the data folder, or say how to get them.
+
+    NAME is the dataset's kind, such as fashion_mnist.
+    """
     with _loading():
         from fl_testbed.data import DataError
         from fl_testbed.data.sources import fetch
 
     if data_dir is None:
-        text = "needs a folder to put files in: pass --data-dir DIR or set FL_TESTBED_DATA"
+        text = "needs a folder for the files: pass --data-dir DIR or set FL_TESTBED_DATA"
         _refuse("data fetch", text)
     try:
         is_new = fetch(name, data_dir)
     except DataError as fault:
         _refuse("data fetch", str(fault))
-    already = "" if is_new else " already, and whole: nothing was downloaded"
+    already = "" if is_new else " already and complete: nothing was downloaded"
     make_console().print(f"{name} is in {data_dir}{already}", soft_wrap=True)
 
 

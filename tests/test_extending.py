@@ -73,7 +73,7 @@ def test_the_rules_work_where_the_updates_are(tmp_path):
 def test_a_wrong_scenario_and_a_missing_folder_are_told(tmp_path):
     with pytest.raises(api.ScenarioError, match=r"none.yaml: no such file"):
         api.run(tmp_path / "none.yaml")
-    with pytest.raises(FileNotFoundError, match=r"nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder"):
         api.load_results("nowhere")
     with pytest.raises(FileNotFoundError, match=r"no run in"):
         api.load_results(tmp_path)

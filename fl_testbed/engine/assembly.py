@@ -62,7 +62,7 @@ def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
         sizes = np.bincount(groups.train, minlength=len(groups.names))
         there = "; ".join(f"{name} ({n:,})" for name, n in zip(groups.names, sizes, strict=True))
         raise DataError(
-            f"no group of {dataset.name} is so small that it is a minority, of {there}: name some "
+            f"no group of {dataset.name} is small enough to be a minority, of {there}: name some "
             "in dataset.minority.groups, or set clients.honest_minority to 0"
         )
     minority_mix = None

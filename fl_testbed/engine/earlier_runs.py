@@ -57,7 +57,7 @@ def check_folders(
             continue
         file = next((p for p in (folder.path, *folder.path.parents) if p.is_file()), None)
         if file is not None:
-            text = "is a file where a folder is needed: choose another --out, or move it away"
+            text = "is a file, but a folder is needed: choose another --out, or move the file away"
             faults.setdefault(text, []).append(file)
             continue
         there = folder.read("scenario.yaml")
@@ -83,18 +83,17 @@ def _refusal(
     if is_same and not folder.has_checkpoint:
         return None
     if is_same and scenario.can_resume:
-        return "holds an unfinished run: add --resume to go on, or remove the folder"
+        return "holds an unfinished run: add --resume to continue it, or remove the folder"
     if options.redo:
         return None
     if is_same:
-        text = f"holds an unfinished run, which cannot go on in the middle: {NO_STATE}"
-        return f"{text}. Add --redo to run it again"
+        text = f"holds an unfinished run that cannot be resumed, as {NO_STATE}"
+        return f"{text}: add --redo to run it again"
     if not options.resume and folder.has_checkpoint and _begins(there, scenario):
-        return "holds a run of fewer rounds: add --resume to go on after them"
+        return "holds a run of fewer rounds: add --resume to continue after them"
     return (
         f"holds a run of another scenario{_apart(there, scenario.identity())}"
-        f"{_why_lost(there, scenario)}: add --redo to run it again in its place, or choose another "
-        "--out"
+        f"{_why_lost(there, scenario)}: add --redo to replace it, or choose another --out"
     )
 
 
@@ -140,10 +139,10 @@ def _why_lost(there: str, scenario: AnyScenario) -> str:
     if shorter is None:
         return ""
     if not shorter.can_resume:
-        return f" and cannot go on, as {NO_STATE}"
+        return f" and cannot be resumed, as {NO_STATE}"
     if not shorter.may_be_longer:
-        return " and cannot go on, as its last round was evaluated only because it was the last"
-    return " and keeps nothing to go on from"
+        return " and cannot be resumed, as its last round was evaluated only for being the last"
+    return " and cannot be resumed, as it has no checkpoint"
 
 
 def _of_fewer_rounds(there: str, scenario: AnyScenario) -> AnyScenario | None:

@@ -149,7 +149,8 @@ class FlowerGrid(ClientGrid):
         deadline = monotonic() + REGISTRATION_TIMEOUT_S
         while len(nodes := list(self._grid.get_node_ids())) < n_clients:
             if monotonic() > deadline:
-                raise PoolError(f"{len(nodes)} of {n_clients} Flower nodes registered")
+                text = f"{len(nodes)} of {n_clients} Flower nodes registered"
+                raise PoolError(f"only {text} within {REGISTRATION_TIMEOUT_S:g} s")
             self._wait()
         messages = [Message(RecordDict(), node, "query") for node in nodes]
         replies = list(self._replies(messages, REGISTRATION_TIMEOUT_S))
@@ -163,7 +164,7 @@ class FlowerGrid(ClientGrid):
             for reply in replies
         }
         if set(node_of) != set(range(n_clients)):
-            raise PoolError(f"{len(node_of)} of {n_clients} Flower nodes said who they are")
+            raise PoolError(f"only {len(node_of)} of {n_clients} Flower nodes told their client id")
         return node_of
 
 

@@ -42,7 +42,7 @@ def check_same(wanted: Mapping[str, str | None]) -> None:
     """Raise an OtherInstallationError unless what is wanted is installed here."""
     own = installation()
     apart = [
-        f"its {what} is {own[what]}, the command's {wanted[what]}"
+        f"its {what} is {own[what]}, that of the command {wanted[what]}"
         for what in own
         if own[what] != wanted[what]
     ]

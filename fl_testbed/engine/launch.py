@@ -62,7 +62,7 @@ def launch(
             for folder, item in others
         )
     if n_changed:
-        progress.note(f"runs replaced by changed ones: {n_changed}")
+        progress.note(f"earlier runs replaced, as something has changed: {n_changed}")
     unfinished = set(map(id, left))
     done = [scenario for scenario in scenarios if id(scenario) not in unfinished]
     for text in _done_on_other_data(done, options, datasets):
@@ -99,8 +99,7 @@ def _on_other_data(
             continue
         if there := other_data(folder, datasets.get(scenario)):
             text = (
-                f"holds {there}: go on with those, add --redo to run it again on these, "
-                "or choose another --out"
+                f"holds {there}: use those data, add --redo to replace it, or choose another --out"
             )
             faults.setdefault(text, []).append(folder.path)
     if not options.redo:
@@ -118,7 +117,7 @@ def _done_on_other_data(
         if dataset is not None and (there := other_data(folder, dataset)):
             found.setdefault(there, []).append(str(folder.path))
     for there, paths in found.items():
-        yield f"{named(paths, 1)}: done before, {there}; remove the folder to run it on these"
+        yield f"{named(paths, 1)}: done before, {there}; remove the folder to run it on these data"
 
 
 def _run(
@@ -178,7 +177,7 @@ def write_plan(scenarios: Sequence[AnyScenario], options: Options) -> list[str]:
                 plan = json.loads(folder.read(PLAN) or '{"runs": []}')
                 earlier = [(str(variant), int(seed)) for variant, seed in plan["runs"]]
             except (ValueError, TypeError, KeyError) as fault:
-                text = f"is no plan of a sweep ({fault}): remove it, or choose another --out"
+                text = f"is not the plan of a sweep ({fault}): remove it, or choose another --out"
                 raise ScenarioError(Fault(str(folder.path / PLAN), "", text)) from None
             keeps_all, place = options.is_part, folder.path
             there = [run for run in earlier if keeps_all or place_of_run(place, *run).exists()]

@@ -72,7 +72,7 @@ def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
             more = ", and what is made of them," if needed > 4 * scenario.n_sampled * d else ""
             text = (
                 f"the updates of {scenario.n_sampled:,} clients × {d:,} parameters{more} take "
-                f"{needed / 2**30:,.1f} GiB, {available / 2**30:,.1f} GiB are free: lower "
+                f"{needed / 2**30:,.1f} GiB, but {available / 2**30:,.1f} GiB are free: lower "
                 "sampling.fraction or use a smaller model"
             )
             faults.append(Fault(scenario.name, "sampling.fraction", text))

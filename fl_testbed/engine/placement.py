@@ -36,7 +36,7 @@ def check_device(scenario: AnyScenario, n_gpus: int) -> None:
     if not device.startswith("cuda"):
         return
     if n_gpus <= int(device.partition(":")[2] or 0):
-        text = f"{device}: there are {n_gpus} GPUs that torch or Ray can use: choose auto or cpu"
+        text = f"{device} is not there, torch or Ray can use {n_gpus} GPUs: choose auto or cpu"
         raise ScenarioError(Fault(scenario.name, "engine.device", text))
 
 
@@ -78,7 +78,7 @@ def server_device(scenario: Scenario, dataset: Dataset) -> tuple[torch.device, s
     free, _ = torch.cuda.mem_get_info(device)
     name = torch.cuda.get_device_name(device)
     if needed > SHARE_OF_FREE * free:
-        what = f"{needed / 2**30:,.1f} GiB of updates, {free / 2**30:,.1f} GiB of {name} are free"
+        what = f"{needed / 2**30:,.1f} GiB of updates, {free / 2**30:,.1f} GiB are free on {name}"
         return CPU, f"server on the CPU: {what}"
     return device, f"server on {device} ({name})"
 

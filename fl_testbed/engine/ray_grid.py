@@ -111,7 +111,7 @@ class RayGrid(ClientGrid):
                 if refs[ref] in loads:  # else it was lost with another chunk of this batch
                     yield from _let_go(self._collect(refs[ref], ref, loads, waiting))
             for worker in self._hung(loads):
-                yield from self._lose(worker, loads, waiting, "worker hangs")
+                yield from self._lose(worker, loads, waiting, "worker does not answer")
 
     def _loads(self, workers: list[Any]) -> dict[Any, _Load]:
         return {worker: _Load(self._pool.slots_of(worker)) for worker in workers}

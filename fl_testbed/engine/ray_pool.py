@@ -60,7 +60,7 @@ def _reached(address: str) -> str:
             number = reached.getpeername()[0]
     except (OSError, OverflowError) as fault:
         text = (
-            f"no Ray cluster answers at {address} ({fault}): start its head node, or name another"
+            f"no Ray cluster answers at {address} ({fault}): start its head node, or give another"
         )
         raise PoolError(text) from None
     return f"{scheme}[{number}]:{port}" if ":" in number else f"{scheme}{number}:{port}"
@@ -74,13 +74,13 @@ def _one_line(address: str) -> Iterator[None]:
     except Exception as fault:  # Ray's own; a plain Exception if Ray is not up in time
         reason = " ".join(str(fault).split()).split(". ")[0]
         text = (
-            f"cannot join the Ray cluster at {address} ({reason}): this machine has to be a node "
+            f"cannot join the Ray cluster at {address} ({reason}): this machine must be a node "
             "of it, with the same Ray and Python, and with its token in RAY_AUTH_TOKEN"
         )
         if address == "local":
             text = (
-                f"Ray does not start here ({reason}): has it memory, room in /tmp and /dev/shm, "
-                "and a short TMPDIR (RAY_TMPDIR=/tmp takes its place)?"
+                f"Ray does not start here ({reason}): check memory, free space in /tmp and "
+                "/dev/shm, and that TMPDIR is short (RAY_TMPDIR=/tmp takes its place)"
             )
         raise PoolError(text) from None
 
@@ -254,11 +254,11 @@ class RayPool:
         if not self.workers and self._failed_starts:
             reason = " ".join(Text.from_ansi(self._failed_starts[-1]).plain.split())
             n = len(self._failed_starts)
-            raise PoolError(f"no Ray worker came up, {n} were lost, the last of them: {reason}")
+            raise PoolError(f"no Ray worker started, {n} were lost, the last one with: {reason}")
         if not self.workers:
             raise PoolError(
-                f"no Ray worker came up within {START_TIMEOUT_S:g} s: has the cluster a free core, "
-                "and time for one (Ray runs workers at low priority unless RAY_worker_niceness=0)?"
+                f"no Ray worker started within {START_TIMEOUT_S:g} s: check that the cluster has a "
+                "free core (Ray runs workers at low priority unless RAY_worker_niceness=0)"
             )
 
     def join_started(self, timeout_s: float = 0.0) -> list[Any]:

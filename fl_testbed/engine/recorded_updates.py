@@ -138,7 +138,7 @@ class Recorded:
                 round_ = json.loads(opened.metadata()["round"])
             tensors = load_file(file)
         except (SafetensorError, TypeError, KeyError, ValueError) as fault:  # not ours, or damaged
-            raise DataError(f"{file.name} is no recorded round ({fault}): {REMEDY}") from None
+            raise DataError(f"{file.name} is not a recorded round ({fault}): {REMEDY}") from None
         self.start = record_of({name: tensors[f"start/{name}"].numpy() for name in round_["names"]})
         self.replies = {reply["client"]: reply for reply in round_["replies"]}
         rows = iter(tensors["rows"].numpy())

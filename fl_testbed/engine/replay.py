@@ -43,9 +43,9 @@ def replay(
     faults = []
     for folder in runs:
         if not (folder / UPDATES).is_dir():
-            text = "has recorded no updates: run it again with record_updates=true and another name"
+            text = "has no recorded updates: run it again with record_updates=true and another name"
             if (folder / REPLAYED).exists():
-                text = "is a replay, which records no updates: name the run that it is of"
+                text = "is a replay, which has no recorded updates: give the run that it replays"
             faults.append(Fault(str(folder), "", text))
         else:
             replays += [(folder, scenario) for scenario in _changed(folder, settings)]
@@ -71,9 +71,7 @@ def _check_targets(replays: Sequence[tuple[Path, Scenario]], options: Options) -
     for source, scenario in replays:
         target = run_folder(options.out, scenario).path
         if (first := sources.setdefault(target, source)) is not source:
-            text = (
-                f"its replay would be that of {first} too, {target}: give each an --out of its own"
-            )
+            text = f"its replay would go to {target}, as that of {first}: give each its own --out"
             faults.append(Fault(str(source), "", text))
     if faults:
         raise ScenarioError(*faults)
@@ -85,10 +83,7 @@ def _check_targets(replays: Sequence[tuple[Path, Scenario]], options: Options) -
         left.append(scenario)
         others.append(target.path)
     if others and not options.redo:
-        text = (
-            "holds a replay of another run: add --redo to make it again in its "
-            "place, or choose another --out"
-        )
+        text = "holds a replay of another run: add --redo to replace it, or choose another --out"
         refuse({text: others})
     return left
 
@@ -116,12 +111,18 @@ def _changed(folder: Path, settings: Sequence[str]) -> list[Scenario]:
 def _replayable(folder: Path, own: AnyScenario, scenario: AnyScenario) -> Scenario:
     """Return a changed scenario; refuse it if more than the strategy has changed."""
     if not isinstance(own, Scenario) or not isinstance(scenario, Scenario):
-        raise ScenarioError(Fault(str(folder), "", "holds no federated run: nothing was sent"))
+        raise ScenarioError(
+            Fault(str(folder), "", "holds a run on pooled data, in which clients send nothing")
+        )
     before, after = (
         {k: v for k, v in s.identity().items() if k not in FREE} for s in (own, scenario)
     )
     faults = [
-        Fault("--set", key, "a replay can change the strategy alone: its clients have trained")
+        Fault(
+            "--set",
+            key,
+            "cannot be changed in a replay: its clients have trained, only the strategy can change",
+        )
         for key in {**before, **after}
         if before.get(key) != after.get(key)
     ]
@@ -160,7 +161,7 @@ def _write(folder: RunFolder, source: Path, scenario: Scenario, federation: Fede
                 restarts.append(ledger.round_)
             if ledger.skipped:
                 n_skipped += 1
-                folder.log(f"round {ledger.round_} moved nothing: {ledger.skipped}")
+                folder.log(f"round {ledger.round_} left the model unchanged: {ledger.skipped}")
     except (DataError, TooFewClientsError) as fault:
         raise ScenarioError(Fault(str(source), "", str(fault))) from None
     folder.close()

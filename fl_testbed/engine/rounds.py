@@ -86,7 +86,7 @@ class Run:
         self._evaluate = Evaluator(scenario, federation, device)
         if untested := self._evaluate.untested:
             names = ", ".join(untested)
-            text = f"no test example of {names}: worst group and accuracy are those of the others"
+            text = f"no test example of {names}: worst group and accuracy are of the other groups"
             self._grid.notes.append(text)
         self._learnt: Learnt = NOTHING
         self._device = device
@@ -171,8 +171,8 @@ class Run:
             where = f"{self._scenario.variant} seed {self._scenario.seed}"
             keys = ", ".join(sorted(unread))
             self._grid.notes.append(
-                f"{where}: the strategy tells clients {keys}, and ours do not read it: nothing "
-                "comes of that (what FedProx asks of clients is a local_method here)"
+                f"{where}: the strategy sends clients {keys}, which they ignore (what FedProx asks "
+                "of clients is a local_method here)"
             )
 
     def _learn(self, round_: int, messages: Sequence[Message]) -> None:
@@ -200,10 +200,10 @@ class Run:
         self._has_complained = True
         where = f"{self._scenario.variant} seed {self._scenario.seed}, round {round_}"
         if not unusable:
-            return [f"{where}, moved nothing: {ledger.skipped}"]
+            return [f"{where} left the model unchanged: {ledger.skipped}"]
         first, n = unusable[0], len(ledger.clients)
         what = f"client {first.client} {first.status}"
-        return [f"{where}, {len(unusable)} of {n} replies were rejected or failed: {what}"]
+        return [f"{where}: {len(unusable)} of {n} replies were rejected or failed, {what}"]
 
     def _is_evaluated(self, round_: int) -> bool:
         return round_ % self._scenario.evaluation.every == 0 or round_ == self._scenario.rounds

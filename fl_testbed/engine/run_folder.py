@@ -151,7 +151,7 @@ class RunFolder:
         for name, size in sizes.items():
             path = self.path / name
             if not path.exists():
-                raise _cannot_resume(name, "is missing, which its checkpoint counts on")
+                raise _cannot_resume(name, "is missing, but its checkpoint needs it")
             with path.open("rb") as file:
                 content = file.read(size)
             if len(content) < size:  # a machine's crash may lose rows
@@ -179,13 +179,14 @@ class RunFolder:
         for name, headings in columns.items():
             path = self.path / name
             if name not in sizes:
-                text = "is not among the tables of this run, which another version began"
+                text = "is not in the checkpoint, as another version of fl-testbed began this run"
                 raise _cannot_resume(name, text)
             table = self._tables[name] = path.open(
                 "r+", encoding="utf-8", errors="replace", newline=""
             )
             if table.readline().rstrip("\n") != ",".join(headings):
-                raise _cannot_resume(name, "has other columns, as another version began this run")
+                text = "has other columns, as another version of fl-testbed began this run"
+                raise _cannot_resume(name, text)
             table.truncate(sizes[name])  # rows written after the checkpoint, the last perhaps torn
             table.seek(0, os.SEEK_END)
             self._sums[name] = sums[name]
@@ -275,7 +276,7 @@ def _whole_checkpoint() -> Iterator[None]:
     try:
         yield
     except (SafetensorError, ValueError, LookupError, TypeError) as fault:
-        raise _cannot_resume(CHECKPOINT, f"is no whole checkpoint ({fault})") from None
+        raise _cannot_resume(CHECKPOINT, f"is not a complete checkpoint ({fault})") from None
 
 
 def _odd_row(table: bytes) -> str:

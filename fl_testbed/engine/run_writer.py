@@ -143,7 +143,7 @@ class RunWriter:
         if not isinstance(fault, readable):
             text = f"{type(fault).__name__}: {text}"
         elif isinstance(fault, TooFewClientsError):
-            text += " (strategy.on_too_few: skip_round would go on)"
+            text += " (with strategy.on_too_few: skip_round the run would go on)"
         when = "" if self._round < 0 else f"after round {self._round}: "
         reason, self._state = when + " ".join(text.split()), None
         told = f"failed {reason}" if when else f"failed: {reason}"
@@ -197,7 +197,7 @@ class RunWriter:
             yield
         except TrackerError as fault:
             self._trackers = [tracker for tracker in self._trackers if tracker not in trackers]
-            text = f"{fault}: runs go on untracked"
+            text = f"{fault}; runs go on without it"
             self.folder.log(text)
             self._progress.note(text)
 
@@ -222,7 +222,7 @@ class RunWriter:
         summary = self.kind.summarise(self.folder.path, self.scenario)
         for poison, pieces in summary.get("untrained_pieces", {}).items():
             numbers = ", ".join(map(str, pieces))
-            text = f"no attacker who took part had piece {numbers} (from 0) of {poison}"
+            text = f"no attacker that took part had piece {numbers} (counted from 0) of {poison}"
             self._note([f"{self.scenario.variant} seed {self.scenario.seed}: {text}"])
         self.folder.finish(state, summary, may_go_on=self.scenario.may_be_longer)
         for tracker in self._trackers:

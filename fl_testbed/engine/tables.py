@@ -56,8 +56,9 @@ def group_table(scenario: Scenario, dataset: Dataset) -> Table:
         *(Column(heading, justify="right") for heading in counted),
         title=f"examples by group and holder ({scenario.variant}, seed {scenario.seed})",
         title_justify="left",
-        caption=f"share: of the honest clients' examples{_numbered(dataset.classes)}\n"
-        f"{_inputs(list(dataset.features))}fingerprint of the data: {dataset.fingerprint}",
+        caption="share: the group's part of the honest clients' examples"
+        f"{_numbered(dataset.classes)}\n{_inputs(list(dataset.features))}"
+        f"fingerprint of the data: {dataset.fingerprint}",
         caption_justify="left",
     )
     for group, name in enumerate(federation.group_names):

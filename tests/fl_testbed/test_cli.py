@@ -52,7 +52,7 @@ def test_a_file_where_run_folders_go_exits_with_2_and_is_named(file: str, tmp_pa
     (tmp_path / file).touch()
     done = run("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"{file}: is a file where a folder is needed")
+    assert done.stderr.startswith(f"{file}: is a file, but a folder is needed")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -171,7 +171,7 @@ def test_a_tracker_changes_nothing_even_where_it_fails(scenarios, tmp_path: Path
     assert launch(scenarios, options, progress) == []
     assert_same_results(tmp_path / "plain", tmp_path / "out")
     assert Unreachable.told == ("round 0", "round 1")
-    progress.note.assert_any_call("the server has gone: runs go on untracked")
+    progress.note.assert_any_call("the server has gone; runs go on without it")
 
 
 def test_a_database_that_cannot_be_made_leaves_none_half_made(

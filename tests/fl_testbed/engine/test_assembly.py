@@ -138,7 +138,7 @@ def test_every_partition_gives_every_client_examples(partition, minority):
     [
         (
             {"minority": {"kind": "attributes", "by": ["sex"]}},
-            "no group of people is so small that it is a minority, of man (226); woman (174): name "
+            "no group of people is small enough to be a minority, of man (226); woman (174): name "
             "some in dataset.minority.groups, or set clients.honest_minority to 0",
         ),
         (

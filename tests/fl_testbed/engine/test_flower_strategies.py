@@ -227,7 +227,7 @@ def test_an_exception_in_a_strategy_costs_a_round_and_says_why(tmp_path: Path) -
     rounds = pd.read_csv(next((tmp_path / "out").rglob("rounds.csv")))
     fault = f"RuntimeError: not today (mine.py:{line_of('not today', CLIPPING)})"
     assert rounds["skipped"].tolist()[2] == fault
-    progress.note.assert_called_with(f"picky seed 0, round 2, moved nothing: {fault}")
+    progress.note.assert_called_with(f"picky seed 0, round 2 left the model unchanged: {fault}")
     assert rounds["skipped"].notna().sum() == 1
 
 

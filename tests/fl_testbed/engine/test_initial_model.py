@@ -107,7 +107,7 @@ def test_a_resumed_run_is_the_same_and_refuses_another_file(
         progress = MagicMock()
         launch(changed, Options(tmp_path / out, None, "", resume=True, redo=True), progress)
         told = [call.args[0] for call in progress.note.call_args_list]
-        assert ("runs replaced by changed ones: 1" in told) is gives_way
+        assert ("earlier runs replaced, as something has changed: 1" in told) is gives_way
     redone, new = (run_folders(tmp_path / out)["more/jtt/seed-0"] for out in ("redone", "new"))
     assert (redone / "clients.csv").read_bytes() == (new / "clients.csv").read_bytes()
 

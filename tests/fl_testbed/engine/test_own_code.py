@@ -88,7 +88,7 @@ def test_the_command_tells_of_a_users_model_that_cannot_be_trained(tmp_path: Pat
     assert done.returncode == 1  # nobody trained anything
     line = 1 + broken[: broken.index("assert")].count("\n")
     fault = f"client 0 failed: AssertionError: (mine.py:{line})"
-    told = f"default seed 0, round 1, 12 of 12 replies were rejected or failed: {fault}"
+    told = f"default seed 0, round 1: 12 of 12 replies were rejected or failed, {fault}"
     assert done.stdout.splitlines().count(told) == 1
     assert f"12 of 12 failed: AssertionError: (mine.py:{line})" in done.stderr
 

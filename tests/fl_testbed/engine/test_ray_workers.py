@@ -292,7 +292,7 @@ def test_a_client_is_not_to_blame_for_the_workers_that_died_beside_its_own(
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("local", r"Ray does not start here \(timed out on 3\): has it memory"),
+        ("local", r"Ray does not start here \(timed out on 3\): check memory"),
         (
             "head:1",
             r"cannot join the Ray cluster at head:1 \(timed out on None\): .* RAY_AUTH_TOKEN$",
@@ -339,7 +339,7 @@ def test_a_node_that_has_something_else_installed_is_named(
 
     monkeypatch.setattr(pool, "_actor", ray.remote(Unfit))
     pool._start()
-    told = r"no worker can start on node [0-9.]+: its torch is [^;]*, the command's 1.0$"
+    told = r"no worker can start on node [0-9.]+: its torch is [^;]*, that of the command 1.0$"
     with pytest.raises(PoolError, match=told):
         pool.join_started(timeout_s=60.0)
 

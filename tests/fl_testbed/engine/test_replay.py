@@ -54,7 +54,7 @@ def test_the_rule_that_a_run_used_gives_its_weights_to_the_byte(
     recorded: Path, tmp_path: Path
 ) -> None:
     said = succeed("replay", recorded, cwd=tmp_path)
-    assert "to the byte: 8 of 8 replays" in said
+    assert "8 of 8 replays gave the weights of the run" in said
     replays = run_folders(tmp_path / "replays")
     for key, folder in run_folders(recorded).items():
         variant = folder.parent.name
@@ -102,7 +102,9 @@ def test_another_rule_hears_whom_it_would_have_heard(recorded: Path, tmp_path: P
     assert "mean,replay=aggregation=multi_krum-2" in succeed("compare", "replays", cwd=tmp_path)
     again = run("replay", "replays", cwd=tmp_path)
     assert again.returncode == 2
-    assert "is a replay, which records no updates: name the run that it is of" in again.stderr
+    assert (
+        "is a replay, which has no recorded updates: give the run that it replays" in again.stderr
+    )
 
 
 def test_variants_give_a_replay_each_and_their_names(recorded: Path, tmp_path: Path) -> None:
@@ -130,10 +132,10 @@ def test_a_rule_that_asks_for_losses_finds_them_recorded(recorded: Path, tmp_pat
 @pytest.mark.parametrize(
     ("variant", "settings", "expected"),
     [
-        ("mean", ["rounds=2"], "--set: rounds: a replay can change the strategy alone"),
-        ("mean", ["seed=1"], "--set: seed: a replay can change the strategy alone"),
+        ("mean", ["rounds=2"], "--set: rounds: cannot be changed in a replay"),
+        ("mean", ["seed=1"], "--set: seed: cannot be changed in a replay"),
         ("mean", ["strategy.aggregation.n_maliciuos=1"], "unknown key"),
-        ("mean", ["sweep.seed=[0, 1]"], "--set: seed: a replay can change the strategy alone"),
+        ("mean", ["sweep.seed=[0, 1]"], "--set: seed: cannot be changed in a replay"),
     ],
 )
 def test_what_cannot_be_replayed_is_refused(
@@ -151,7 +153,7 @@ def test_no_replay_takes_the_place_of_another(recorded: Path, tmp_path: Path) ->
         copytree(recorded / "small" / "mean", tmp_path / copy)
     done = run("replay", "one", "two", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("two/seed-0: its replay would be that of one/seed-0 too")
+    assert done.stderr.startswith("two/seed-0: its replay would go to ")
     assert not (tmp_path / "replays").exists()
 
     said = succeed("replay", "one", cwd=tmp_path)
@@ -220,7 +222,7 @@ def test_a_replay_sees_who_failed_who_was_silent_and_what_could_not_be_used(
     write_scenario(tmp_path, SCENARIO.replace("rounds: 4", "rounds: 1"))
     recording = f"record_updates={{dtype: {dtype}}}"
     succeed("run", "scenario.yaml", "--out", "out", "--set", recording, cwd=tmp_path)
-    assert "to the byte: 1 of 1 replays" in succeed("replay", "out", cwd=tmp_path)
+    assert "1 of 1 replays gave the weights of the run" in succeed("replay", "out", cwd=tmp_path)
     statuses = pd.read_csv(tmp_path / "out/small/default/seed-0/clients.csv")["status"].tolist()
     assert statuses[0].startswith("failed: RuntimeError: out of battery")
     assert statuses[1:6] == [
@@ -247,7 +249,7 @@ def test_a_record_with_a_gap_is_refused(recorded: Path, tmp_path: Path, round_: 
 @pytest.mark.parametrize(
     ("name", "size", "said"),
     [
-        (updates_file(2), 1000, "round-00002.safetensors is no recorded round"),
+        (updates_file(2), 1000, "round-00002.safetensors is not a recorded round"),
         ("clients.csv", 0, "clients.csv is not what a run writes"),
     ],
 )
@@ -286,8 +288,13 @@ def test_a_rule_that_hears_nobody_is_said_to_have_moved_nothing(
     )
     rule = {"strategy.aggregation": {"kind": f"{path}:picky"}}
     (found,) = api.replay(recorded / "small/mean", settings=rule, out=tmp_path).runs
-    assert "round 3 moved nothing: needs more\n" in (found.folder / "events.log").read_text()
-    assert "3 of 3 rounds moved nothing, events.log says why" in markdown(compare([found]))
+    assert (
+        "round 3 left the model unchanged: needs more\n"
+        in (found.folder / "events.log").read_text()
+    )
+    assert "3 of 3 rounds left the model unchanged, events.log says why" in markdown(
+        compare([found])
+    )
 
 
 def test_a_users_rule_that_fails_is_blamed_and_no_run_was_stopped(
@@ -305,7 +312,7 @@ def test_a_run_that_recorded_nothing_is_refused(recorded: Path, tmp_path: Path) 
     succeed("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
     done = run("replay", "out", cwd=tmp_path)
     assert done.returncode == 2
-    assert "has recorded no updates: run it again with record_updates=true and" in done.stderr
+    assert "has no recorded updates: run it again with record_updates=true and" in done.stderr
     (tmp_path / "out/small/default/seed-0/summary.json").unlink()
     done = run("replay", "out", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (

@@ -72,7 +72,7 @@ class TestRun:
         first, second = federated.records(data, made, -1, None)
         assert [note for note in first.notes if "no test example" in note] == [
             "no test example of farm (minority), class 2: "
-            "worst group and accuracy are those of the others"
+            "worst group and accuracy are of the other groups"
         ]
         assert not second.notes
 
@@ -154,7 +154,7 @@ class TestRun:
         complaints = [[note for note in r.notes if "rejected" in note] for r in records]
         assert [len(own) for own in complaints] == [0, 1, 0, 0]
         told = (
-            "default seed 0, round 1, 10 of 10 replies were rejected or failed: client 0 failed: no"
+            "default seed 0, round 1: 10 of 10 replies were rejected or failed, client 0 failed: no"
         )
         assert complaints[1][0].startswith(told)
 

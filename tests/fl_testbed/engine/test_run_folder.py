@@ -26,7 +26,9 @@ def test_a_run_that_another_version_began_is_not_gone_on_with(tmp_path: Path) ->
     folder.close()
     with pytest.raises(ValueError, match=r"rounds.csv has other columns, as another version"):
         RunFolder(tmp_path).resume({"rounds.csv": ("round", "accuracy")})
-    with pytest.raises(ValueError, match=r"groups.csv is not among the tables of this run"):
+    with pytest.raises(
+        ValueError, match=r"groups.csv is not in the checkpoint, as another version"
+    ):
         RunFolder(tmp_path).resume({**COLUMNS, "groups.csv": ("round", "group")})
 
 
@@ -48,7 +50,7 @@ def test_a_table_that_lost_rows_is_not_filled_up(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is shorter than its checkpoint says"):
         RunFolder(tmp_path).resume(COLUMNS)
     (tmp_path / "rounds.csv").unlink()
-    with pytest.raises(ValueError, match="is missing, which its checkpoint counts on"):
+    with pytest.raises(ValueError, match="is missing, but its checkpoint needs it"):
         RunFolder(tmp_path).resume(COLUMNS)
 
 
@@ -166,7 +168,9 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
         whole.replace(b"round", b"sound"),
     ):
         checkpoint.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"state.safetensors is no whole checkpoint .* remove"):
+        with pytest.raises(
+            ValueError, match=r"state.safetensors is not a complete checkpoint .* remove"
+        ):
             RunFolder(tmp_path).resume(COLUMNS)
 
 

@@ -116,7 +116,7 @@ def test_a_piped_sweep_says_how_long_it_goes_on(undisturbed: Path, tmp_path: Pat
 
 def test_compare_says_what_is_wrong_with_its_folders(undisturbed: Path, tmp_path: Path) -> None:
     done = run("compare", "nowhere", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (2, "nowhere: is no folder\n")
+    assert (done.returncode, done.stderr) == (2, "nowhere: no such folder\n")
     done = run("compare", ".", cwd=tmp_path)
     assert done.returncode == 2
     assert "holds no run" in done.stderr
@@ -183,14 +183,18 @@ def test_a_run_that_is_done_goes_on_to_more_rounds(tmp_path: Path) -> None:
 
     done: list[bool] = []
     runs("out", 2)
-    with pytest.raises(ScenarioError, match="holds a run of fewer rounds: add --resume to go on"):
+    with pytest.raises(
+        ScenarioError, match="holds a run of fewer rounds: add --resume to continue"
+    ):
         runs("out", 3)
     runs("out", 3, resume=True)
     assert done == [False] * 4  # else a run cut off now would count as done
     runs("whole", 3)
     assert_same_results(tmp_path / "whole", tmp_path / "out")
     (tmp_path / "out/small/default/seed-0" / CHECKPOINT).unlink()
-    with pytest.raises(ScenarioError, match="in rounds and keeps nothing to go on from: add --red"):
+    with pytest.raises(
+        ScenarioError, match="in rounds and cannot be resumed, as it has no checkpoint: add"
+    ):
         runs("out", 4, resume=True)
     flower = "strategy={kind: flower, path: 'flwr.serverapp.strategy:FedAvg'}"
     for keys, why in (
@@ -201,7 +205,7 @@ def test_a_run_that_is_done_goes_on_to_more_rounds(tmp_path: Path) -> None:
         folder = run_folder(tmp_path, shorter)
         folder.write("scenario.yaml", shorter.to_yaml())
         folder.write(CHECKPOINT, "")
-        with pytest.raises(ScenarioError, match=f"in rounds and cannot go on, as {why}"):
+        with pytest.raises(ScenarioError, match=f"in rounds and cannot be resumed, as {why}"):
             check_folders(
                 load_scenarios(path, ["rounds=6", *keys]), Options(tmp_path, None, "", True)
             )
@@ -229,7 +233,7 @@ def test_a_run_goes_on_with_the_data_that_it_began_on_alone(tmp_path: Path, monk
     with pytest.raises(ScenarioError, match=begun_on):
         runs(2, resume=True)
     runs(2, resume=True, redo=True)
-    progress.note.assert_any_call("runs replaced by changed ones: 1")
+    progress.note.assert_any_call("earlier runs replaced, as something has changed: 1")
     assert "resumed" not in (folder / "events.log").read_text()
 
 
@@ -350,7 +354,7 @@ def test_what_another_command_ran_meanwhile_is_left_as_it_is(
     monkeypatch.setattr(federated, "check", meanwhile)
     progress = MagicMock()
     failures = launch(scenarios, options, progress)
-    unfinished = "holds an unfinished run: add --resume to go on, or remove the folder"
+    unfinished = "holds an unfinished run: add --resume to continue it, or remove the folder"
     assert failures == ([] if finished else [f"{folder}: {unfinished}"])
     told = "done before" if finished else unfinished
     assert [call.args[1] for call in progress.end.call_args_list] == [told, "done"]
@@ -621,5 +625,5 @@ def test_a_plan_that_is_none_is_a_fault(tmp_path: Path, torn: str) -> None:
     done = run("run", "scenario.yaml", cwd=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "sweep.json: is no plan of a sweep" in line
+    assert "sweep.json: is not the plan of a sweep" in line
     assert (tmp_path / "runs/small/sweep.json").read_text() == torn
