@@ -22,9 +22,10 @@ from clients.attacks import (
 from clients.attacks.perturbation import Direction
 from clients.reporting import Claim
 from clients.training import LocalTraining, State, StepHook
-from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_tensors
+from fl_testbed.scenario.own_specs import OwnSpec, flaw_of_tensors
 from fl_testbed.scenario.poisons import AnyPoisonSpec
 from fl_testbed.scenario.spec import (
+    BY_KIND,
     ClientCount,
     Contradiction,
     FunctionSpec,

@@ -4,7 +4,6 @@ from fl_testbed.scenario.attacks import AnyAttackSpec, AnyTrainingAttackSpec
 from fl_testbed.scenario.centralized import AnyPooledPoisonSpec
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.docstrings import sections
-from fl_testbed.scenario.faults import kinds_of, models_in
 from fl_testbed.scenario.local_methods import AnyLocalMethodSpec
 from fl_testbed.scenario.minorities import AnyMinoritySpec
 from fl_testbed.scenario.models import AnyModelSpec
@@ -13,7 +12,7 @@ from fl_testbed.scenario.poisons import AnyPoisonSpec
 from fl_testbed.scenario.reweightings import AnyReweightingSpec
 from fl_testbed.scenario.rules import AnyRuleSpec, AnyStepSpec
 from fl_testbed.scenario.server_optimizers import AnyServerOptimizerSpec
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.spec import Spec, kinds_of, models_in
 from fl_testbed.scenario.stages import AnyStageSpec
 from fl_testbed.scenario.triggers import AnyTriggerSpec
 from strategies.aggregation.traits import traits_of

@@ -15,7 +15,6 @@ from clients.training import LocalTraining
 from fl_testbed.scenario.datasets import AnyDatasetSpec
 from fl_testbed.scenario.initial_model import Init
 from fl_testbed.scenario.models import AnyModelSpec
-from fl_testbed.scenario.own_specs import BY_KIND
 from fl_testbed.scenario.poisons import (
     CleanLabelBackdoorSpec,
     DirtyLabelBackdoorSpec,
@@ -31,6 +30,7 @@ from fl_testbed.scenario.poisons import (
 )
 from fl_testbed.scenario.scenario import EngineSpec, Name, Variant
 from fl_testbed.scenario.spec import (
+    BY_KIND,
     Contradiction,
     Fraction,
     Spec,

@@ -29,8 +29,8 @@ from fl_testbed.scenario.minorities import (
     InvertedSpec,
     NoMinoritySpec,
 )
-from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_inputs, flaw_of_tensors
-from fl_testbed.scenario.spec import Fraction, FunctionSpec, Spec
+from fl_testbed.scenario.own_specs import OwnSpec, flaw_of_inputs, flaw_of_tensors
+from fl_testbed.scenario.spec import BY_KIND, Fraction, FunctionSpec, Spec
 
 
 class LongTailSpec(Spec):
@@ -266,7 +266,7 @@ SimpleDatasetSpec = Annotated[
     | FairFaceSpec
     | FemnistSpec
     | ImageFolderSpec,
-    Field(discriminator="kind"),
+    BY_KIND,
 ]
 """Datasets of images, of which a composite can be made."""
 
@@ -315,7 +315,8 @@ class CompositeSpec(DatasetSpec):
     foreground: SimpleDatasetSpec  # a dataset of images
     background: Annotated[
         ColoursSpec | TexturesSpec | ImagesSpec,
-        Field(discriminator="kind", description="what images stand on"),
+        BY_KIND,
+        Field(description="what images stand on"),
     ]
     classes: Annotated[list[NonNegativeInt], Field(min_length=1)] | None = None  # all by default
     correlation: Fraction = 0.95  # share of a class on the background that goes with it

@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from typing import Any, get_args
+from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from fl_testbed.scenario.own_specs import OURS, OWN, OwnSpec
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.own_specs import OwnSpec
+from fl_testbed.scenario.spec import Spec, kinds_of, models_in, tags_of
 
 EXPANSION_KEYS = ("extends", "variants", "sweep")
 """Keys of a scenario file that no single run has."""
@@ -73,8 +73,6 @@ NEEDED = {
     "list_type": "a list",
     "dict_type": "a mapping (key: value)",
     "model_type": "a mapping (key: value)",
-    "model_attributes_type": "a mapping (key: value)",
-    "union_tag_not_found": "a mapping (key: value)",
     "finite_number": "a finite number",
     "greater_than": "a number > {gt:.12g}",
     "greater_than_equal": "a number >= {ge:.12g}",
@@ -134,7 +132,7 @@ def _text(error: ErrorDetails, path: KeyPath, owner: type[Spec] | None, root: ty
             if context["tag"].endswith(".py"):
                 return f"needs the function's name too: {context['tag']}:name"
             return unknown_kind(context["tag"], kinds, root)
-        case "union_tag_not_found" | "model_type" | "model_attributes_type" if kinds:
+        case "union_tag_not_found" | "model_type" if kinds:
             if error["input"] in kinds:
                 return f"needs a mapping, such as {{kind: {error['input']}}}, got {given}"
             return f"needs a mapping with a kind ({', '.join(kinds)}), got {given}"
@@ -250,11 +248,8 @@ def _resolve(loc: Sequence[str | int], model: type[Spec]) -> tuple[KeyPath, type
     owner: type[Spec] | None = model
     choices: list[type[Spec]] = [model]
     for place, part in enumerate(loc):
-        if part in (OURS, OWN):
-            choices = [c for c in choices if issubclass(c, OwnSpec) == (part == OWN)]
-            continue
         if len(choices) > 1 and isinstance(part, str):
-            tagged = [c for c in choices if part in kinds_of(c)]
+            tagged = [c for c in choices if part in tags_of(c)]
             if tagged:
                 choices = tagged
                 continue
@@ -297,16 +292,3 @@ def _shortest(annotation: Any) -> str:
         if key == "kind" or field.is_required()
     ]
     return "{" + ", ".join(keys) + "}"
-
-
-def kinds_of(model: type[Spec]) -> tuple[str, ...]:
-    """Return the kinds that pick this class; empty if its kind is free text or it has none."""
-    field = model.model_fields.get("kind")
-    return get_args(field.annotation) if field is not None else ()
-
-
-def models_in(annotation: Any) -> list[type[Spec]]:
-    """Return the classes that a type is made of."""
-    if isinstance(annotation, type) and issubclass(annotation, Spec):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in models_in(part)]

@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from fl_testbed.scenario.own_specs import PATH, ByKind, OwnSpec
+from fl_testbed.scenario.own_specs import PATH, OwnSpec
 from fl_testbed.scenario.reweightings import NoReweightingSpec
-from fl_testbed.scenario.spec import ORACLE
+from fl_testbed.scenario.spec import BY_KIND, ORACLE
 from fl_testbed.scenario.strategy import StrategySpec
 from fl_testbed.scenario.users_code import OwnCodeError
 from strategies.memory import can_go_on
@@ -92,6 +92,4 @@ class FlowerStrategySpec(OwnSpec):
         return f"must return a Flower strategy, this has no {', '.join(missing)}" if missing else ""
 
 
-AnyStrategySpec = Annotated[
-    StrategySpec | FlowerStrategySpec, ByKind(is_own=lambda kind: kind == "flower")
-]
+AnyStrategySpec = Annotated[StrategySpec | FlowerStrategySpec, BY_KIND]

@@ -10,9 +10,8 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from fl_testbed.scenario.centralized import CentralizedScenario
-from fl_testbed.scenario.faults import models_in
 from fl_testbed.scenario.scenario import Scenario
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.spec import Spec, models_in
 
 Schema = dict[str, Any]
 REF = "#/$defs/"
@@ -125,7 +124,7 @@ def _partial(node: Any, definitions: Schema) -> Any:
             value if key == "default" else _partial(value, definitions)
         )
         for key, value in node.items()
-        if key not in ("required", "discriminator")
+        if key != "required"
     }
 
 

@@ -18,15 +18,13 @@ from fl_testbed.scenario.faults import (
     Fault,
     ScenarioError,
     describe,
-    models_in,
     short,
     unknown_key,
     unknown_kind,
 )
-from fl_testbed.scenario.own_specs import is_own
 from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.scenario import NAME, Scenario
-from fl_testbed.scenario.spec import Spec
+from fl_testbed.scenario.spec import Spec, is_own, models_in
 from fl_testbed.scenario.users_code import look_beside
 
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name

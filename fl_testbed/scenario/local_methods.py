@@ -15,8 +15,8 @@ from clients.local import (
     WorkerMomentum,
 )
 from clients.training import Objective
-from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_shard, flaw_of_tensors
-from fl_testbed.scenario.spec import FunctionSpec
+from fl_testbed.scenario.own_specs import OwnSpec, flaw_of_shard, flaw_of_tensors
+from fl_testbed.scenario.spec import BY_KIND, FunctionSpec
 
 
 class LocalMethodSpec(FunctionSpec):

@@ -9,8 +9,8 @@ from pydantic import Field, PositiveInt
 from fl_testbed.data import DataError, Dataset, Groups
 from fl_testbed.data.groups import OwnGroups, StyleGroups, groups_by, one_group
 from fl_testbed.data.styles import faded, inverted, rotated
-from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_inputs
-from fl_testbed.scenario.spec import FunctionSpec
+from fl_testbed.scenario.own_specs import OwnSpec, flaw_of_inputs
+from fl_testbed.scenario.spec import BY_KIND, FunctionSpec
 from fl_testbed.scenario.users_code import OwnCode
 
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from fl_testbed.data import DataError, Dataset
 from fl_testbed.models import cnn, lenet, mlp, resnet18, resnet50
-from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_tensors
-from fl_testbed.scenario.spec import FunctionSpec
+from fl_testbed.scenario.own_specs import OwnSpec, flaw_of_tensors
+from fl_testbed.scenario.spec import BY_KIND, FunctionSpec
 from fl_testbed.scenario.users_code import OwnCodeError
 
 SMALLEST = 8  # pixels of an image's side: of fewer, convolutions and pooling leave nothing

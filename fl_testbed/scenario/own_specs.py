@@ -10,19 +10,12 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, TypeGuard, TypeVar, Union, get_args
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from pydantic import (
-    Discriminator,
-    Field,
-    GetCoreSchemaHandler,
-    PrivateAttr,
-    Tag,
-)
-from pydantic_core import CoreSchema
+from pydantic import Field, PrivateAttr
 
 from clients.shard import Shard
 from fl_testbed.data import DataError
@@ -31,39 +24,8 @@ from fl_testbed.scenario.users_code import OwnCode, OwnCodeError, load
 from strategies.aggregation import TooFewClientsError
 from strategies.aggregation.traits import traits_of
 
-OURS, OWN = "(ours)", "(own)"
 S = TypeVar("S", bound=Spec)
 PATH = r"^[^:\s][^:]*:[A-Za-z_]\w*$"
-
-
-def is_own(kind: object) -> TypeGuard[str]:
-    """Whether a kind says where a user's function is, and is no name of ours."""
-    return isinstance(kind, str) and ":" in kind
-
-
-@dataclass(frozen=True)
-class ByKind:
-    """Lets ``kind`` pick the class of a union, as in ``Annotated[A | B | Own, BY_KIND]``.
-
-    The last class is for users' code. The others have distinct kinds, or there is only one.
-    """
-
-    is_own: Callable[[object], bool] = is_own
-    """Whether a kind is the user's own."""
-
-    def __get_pydantic_core_schema__(self, union: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the union's schema in pydantic's terms."""
-        *ours, own = get_args(union)
-        named = Annotated[Union[*ours], Field(discriminator="kind")] if ours[1:] else ours[0]
-        either = Annotated[named, Tag(OURS)], Annotated[own, Tag(OWN)]
-        return handler.generate_schema(Annotated[Union[*either], Discriminator(self._whose)])
-
-    def _whose(self, value: Any) -> str:
-        kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-        return OWN if self.is_own(kind) else OURS
-
-
-BY_KIND = ByKind()
 
 
 class Guarded:

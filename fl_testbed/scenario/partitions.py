@@ -9,8 +9,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fl_testbed.data import Examples, Population, dealing
 from fl_testbed.data.dealing import Dealer, Pool
-from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec
-from fl_testbed.scenario.spec import ClientCount, Fraction, FunctionSpec, Spec
+from fl_testbed.scenario.own_specs import OwnSpec
+from fl_testbed.scenario.spec import BY_KIND, ClientCount, Fraction, FunctionSpec, Spec
 
 RoleName = Literal["honest_majority", "honest_minority", "poisoned"]
 Lost = Annotated[float, Field(ge=0, lt=1)]

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, Posi
 
 from clients.training import LocalTraining
 from fl_testbed.scenario.faults import short
-from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec
-from fl_testbed.scenario.spec import Contradiction, Fraction, Spec, share_of
+from fl_testbed.scenario.own_specs import OwnSpec
+from fl_testbed.scenario.spec import BY_KIND, Contradiction, Fraction, Spec, share_of
 
 
 class SamplingSpec(Spec):

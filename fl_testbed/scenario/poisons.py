@@ -16,9 +16,10 @@ from clients.shard import Shard
 from clients.training import LocalTraining, last_hidden, logits_of
 from fl_testbed.data import DataError, Dataset, Goal, GroupedExamples, Groups
 from fl_testbed.scenario.minorities import MinoritySpec
-from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_shard
+from fl_testbed.scenario.own_specs import OwnSpec, flaw_of_shard
 from fl_testbed.scenario.partitions import ClientsSpec
 from fl_testbed.scenario.spec import (
+    BY_KIND,
     Contradiction,
     Fraction,
     FunctionSpec,
@@ -331,9 +332,7 @@ class NoHardeningSpec(NoneSpec):
     """Leave images as they are."""
 
 
-AnyHardenSpec = Annotated[
-    PerturbedSpec | InterpolatedSpec | NoHardeningSpec, Field(discriminator="kind")
-]
+AnyHardenSpec = Annotated[PerturbedSpec | InterpolatedSpec | NoHardeningSpec, BY_KIND]
 
 
 class CleanLabelBackdoorSpec(PoisonSpec):
@@ -439,9 +438,7 @@ class RandomOtherSpec(Spec):
         return poisons.random_other(n_classes)
 
 
-AnyRelabelSpec = Annotated[
-    PairwiseSpec | MirroredSpec | RandomOtherSpec, Field(discriminator="kind")
-]
+AnyRelabelSpec = Annotated[PairwiseSpec | MirroredSpec | RandomOtherSpec, BY_KIND]
 
 
 class LabelFlipSpec(PoisonSpec):

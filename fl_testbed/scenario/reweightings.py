@@ -7,8 +7,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from clients.training import LocalTraining
-from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_tensors, flaw_of_weights
-from fl_testbed.scenario.spec import FunctionSpec, NoneSpec
+from fl_testbed.scenario.own_specs import OwnSpec, flaw_of_tensors, flaw_of_weights
+from fl_testbed.scenario.spec import BY_KIND, FunctionSpec, NoneSpec
 from strategies import reweighting
 from strategies.pipeline import Pipeline
 from strategies.reweighting import Lift, Reweighter

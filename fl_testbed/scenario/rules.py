@@ -7,13 +7,12 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from fl_testbed.scenario.own_specs import (
-    BY_KIND,
     Guarded,
     OwnSpec,
     flaw_of_tensors,
     flaw_of_weights,
 )
-from fl_testbed.scenario.spec import ORACLE, AssumedCount, Fraction, FunctionSpec, count_of
+from fl_testbed.scenario.spec import BY_KIND, ORACLE, AssumedCount, Fraction, FunctionSpec, count_of
 from strategies import aggregation as rules
 from strategies import pre_aggregation as mixers
 from strategies.aggregation import Aggregate

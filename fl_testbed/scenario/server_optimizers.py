@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
-from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec, flaw_of_tensors
-from fl_testbed.scenario.spec import FunctionSpec
+from fl_testbed.scenario.own_specs import OwnSpec, flaw_of_tensors
+from fl_testbed.scenario.spec import BY_KIND, FunctionSpec
 from strategies import server_optimizers as optimizers
 from strategies.server_optimizers import OPTIMIZER_FACTS, Move
 

@@ -3,10 +3,20 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeGuard, Union, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    Tag,
+)
+from pydantic_core import CoreSchema
 
 from fl_testbed.scenario.yaml_floats import Dumper
 from strategies.aggregation import TooFewClientsError
@@ -54,6 +64,53 @@ class WholeScenario(Spec):
         """Return the resolved scenario: running it again gives the same results."""
         return yaml.dump(self.identity(), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
+
+def models_in(annotation: Any) -> list[type[Spec]]:
+    """Return the classes that a type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in models_in(part)]
+
+
+def kinds_of(model: type[Spec]) -> tuple[str, ...]:
+    """Return the kinds that pick this class; empty if its kind is free text or it has none."""
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation) if field is not None else ()
+
+
+def is_own(kind: object) -> TypeGuard[str]:
+    """Whether a kind says where a user's function is, and is no name of ours."""
+    return isinstance(kind, str) and ":" in kind
+
+
+OWN, KINDLESS = "(own)", "(kindless)"
+
+
+def tags_of(model: type[Spec]) -> tuple[str, ...]:
+    """Return what picks a class of a union: its kinds or, if its kind is free text, OWN."""
+    return kinds_of(model) or ((OWN,) if "kind" in model.model_fields else (KINDLESS,))
+
+
+class ByKind:
+    """Lets ``kind`` pick the class of a union, as in ``Annotated[A | B | Own, BY_KIND]``: the one
+    of that kind, the one for users' code, or else the one that has no kind."""
+
+    def __get_pydantic_core_schema__(self, union: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the union's schema in pydantic's terms."""
+        tagged = {tag: model for model in models_in(union) for tag in tags_of(model)}
+
+        def tag_of(value: Any) -> str | None:
+            given = dict(value) if isinstance(value, dict | Spec) else {}
+            if OWN in tagged and is_own(given.get("kind")):
+                return OWN
+            kind = str(given["kind"]) if "kind" in given else None
+            return KINDLESS if KINDLESS in tagged and kind not in tagged else kind
+
+        either = [Annotated[model, Tag(tag)] for tag, model in tagged.items()]
+        return handler.generate_schema(Annotated[Union[*either], Discriminator(tag_of)])
+
+
+BY_KIND = ByKind()
 
 Contradiction = tuple[str, str]
 """A key that contradicts others, and what is wrong, as (key, text)."""

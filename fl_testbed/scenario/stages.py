@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from fl_testbed.scenario.spec import Fraction, Spec
+from fl_testbed.scenario.spec import BY_KIND, Fraction, Spec
 
 Amplify = Literal["flagged", "minority", "poisons", "flagged_and_poisons", "flagged_and_minority"]
 """Which examples a lift lifts: those it flags (standard), or what an oracle says: the true
@@ -149,5 +149,5 @@ AnyStageSpec = Annotated[
     | ActivationClusteringStageSpec
     | SpectreStageSpec
     | EpicStageSpec,
-    Field(discriminator="kind"),
+    BY_KIND,
 ]

@@ -12,8 +12,8 @@ from clients.poisons import Corner, Trigger
 from fl_testbed.data import DataError, Dataset, Groups
 from fl_testbed.data.groups import StyleGroups
 from fl_testbed.data.styles import Style
-from fl_testbed.scenario.own_specs import BY_KIND, OwnSpec
-from fl_testbed.scenario.spec import Fraction, FunctionSpec
+from fl_testbed.scenario.own_specs import OwnSpec
+from fl_testbed.scenario.spec import BY_KIND, Fraction, FunctionSpec
 from strategies.shapes import Tensor
 
 Extent = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
