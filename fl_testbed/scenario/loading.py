@@ -124,7 +124,8 @@ def load_scenarios(
     if not variants:
         variants.replace(("default",), None, draft.origin(("variants",)))
     given = [(key, value) for key, value in parsed if key[0] not in EXPANSION_KEYS]
-    plain = _set_in_base(draft, variants, sweep, given)
+    wanted = [name for name in variants if _has_runs(name, asked)]
+    plain = _set_in_base(draft, [_overlaid(draft, variants, name) for name in wanted], sweep, given)
 
     scenarios: list[AnyScenario] = []
     faults: list[Fault] = []
@@ -156,15 +157,20 @@ def load_scenarios(
 
 
 def _set_in_base(
-    draft: Draft, variants: Draft, sweep: Draft, settings: list[tuple[Key, Any]]
+    draft: Draft, overlaid: list[Draft], sweep: Draft, settings: list[tuple[Key, Any]]
 ) -> list[tuple[Key, Any]]:
     """Lay settings of the command line over the base, and over sweeps of the same keys, in place.
+
+    Args:
+        draft: The base.
+        overlaid: The base with each variant that is to run.
+        sweep: The swept keys.
+        settings: Keys and values.
 
     Returns:
         The settings, with a mapping that is merged split into one setting for each of its keys.
     """
     plain = [inner for key, value in settings for inner in _inside(key, value)]
-    overlaid = [_overlaid(draft, variants, name) for name in variants]
     swept_here = [key for key in sweep if sweep.origins[key] == "--set"]
     for key, value in (*settings, *plain):
         if (dotted := ".".join(key)) in swept_here:
@@ -183,6 +189,11 @@ def _is_of(variant: str, asked: Sequence[str]) -> bool:
     """Whether a run's variant, which includes swept values, belongs to one that is asked for."""
     parts = parts_of(variant)
     return not asked or any(parts[: len(own)] == own for own in map(parts_of, asked))
+
+
+def _has_runs(name: str, asked: Sequence[str]) -> bool:
+    """Whether any run of a variant of the file may be asked for."""
+    return name == "default" or _is_of(name, asked) or any(_is_of(one, [name]) for one in asked)
 
 
 def _inside(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:

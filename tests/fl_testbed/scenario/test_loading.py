@@ -263,6 +263,11 @@ class TestSettings:
             {"kind": "krum", "n_malicious": 2},
         ]
 
+    def test_a_variant_that_is_not_asked_for_does_not_spare_the_base(self, load, tmp_path):
+        load(BASE + "variants: {a: {}, b: {training.local_epochs: 3}}\n")
+        path, settings = tmp_path / "scenario.yaml", ["training.local_epochs=2"]
+        assert the_one(load_scenarios(path, settings, ["a"])).training.local_epochs == 2
+
     def test_variants_can_be_taken_away_and_added(self, load):
         text = BASE + "variants: {a: {}, b: {}}\n"
         assert [s.variant for s in load(text, "variants={}")] == ["default"]
