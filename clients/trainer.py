@@ -186,7 +186,7 @@ class Trainer:
         self.size = min(wanted, fits)
         if self.size < wanted or self.device.type != "cpu":  # else it is what the user asked for
             self._note(
-                f"{self.device}: cohorts of {self.size} clients, not {wanted}, as each takes "
+                f"{self.device}: cohorts of {self.size} instead of {wanted} clients, as each takes "
                 f"{_amount(each)} and {SHARE_OF_FREE:.0%} of free memory is {_amount(budget)}"
             )
 

@@ -107,7 +107,9 @@ def test_the_cohort_is_what_fits_into_seven_tenths_of_free_memory():
     trainer, notes = trainer_with(memory, largest=50)
     trainer.probe(model().state_dict(), JOBS)
     assert trainer.size == 9
-    text = "cpu: cohorts of 9 clients, not 50, as each takes 300.0 KiB and 70% of free memory is"
+    text = (
+        "cpu: cohorts of 9 instead of 50 clients, as each takes 300.0 KiB and 70% of free memory is"
+    )
     assert notes == [f"{text} 3.4 MiB"]
     trainer.probe(model().state_dict(), JOBS)  # asks no second time: no answer is left
     assert not memory.peaks

@@ -122,7 +122,7 @@ def test_whoever_asks_for_ray_s_workers_asks_for_ray(
         (["--variant", "a"], "scenario.yaml: --variant: needs one of aa, b, b,c, got a"),
         (
             ["--variant", "b", "--variant", "a"],
-            "--variant: a: there is no such variant: validate shows which there are",
+            "--variant: a: there is no such variant: fl-testbed validate lists them",
         ),
     ],
 )

@@ -140,7 +140,7 @@ CHANGES = {
     ),
     "a source that is the target": (
         SCENARIO.replace("source: 0, target: 1", "source: 1, target: 1"),
-        "scenario.yaml:28: poison.source: is the target too (1): nothing to flip",
+        "scenario.yaml:28: poison.source: needs another class than the target, got 1 for both",
     ),
     "a trigger that does not fit": (
         SCENARIO.replace("size: 3", "size: 9", 1),
@@ -156,7 +156,7 @@ CHANGES = {
     ),
     "no kind": (
         SCENARIO.replace("kind: centralized", ""),
-        "scenario.yaml: kind: is missing: attacker is of pooled data, kind: centralized",
+        "scenario.yaml: kind: is missing: attacker is for pooled data, so write kind: centralized",
     ),
     "a name where a kind belongs in a list": (
         SCENARIO + "  short: {stages: [jtt]}\n",
@@ -164,7 +164,7 @@ CHANGES = {
     ),
     "another kind of scenario": (
         SCENARIO.replace("kind: centralized", "kind: central"),
-        "scenario.yaml:2: kind: unknown kind 'central'; at the top: centralized, none if federated",
+        "scenario.yaml:2: kind: unknown kind 'central'; write kind: centralized for pooled data",
     ),
     "a model of one's own that cannot be built": (
         SCENARIO.replace("{kind: mlp, hidden: [8]}", "{kind: 'model.py:build'}"),
@@ -172,11 +172,11 @@ CHANGES = {
     ),
     "an engine for federations": (
         SCENARIO + "engine: {kind: flower}\n",
-        "scenario.yaml:30: engine.kind: flower is for federations",
+        "scenario.yaml:30: engine.kind: flower is only for federations",
     ),
     "more clusters than examples": (
         SCENARIO.replace("n_clusters: 3", "n_clusters: 3000"),
-        "pooled, subpopulation: poison: 3000 clusters need as many examples, the attackers have ",
+        "pooled, subpopulation: poison: 3000 clusters need at least as many examples, but the ",
     ),
     "a clean label that too few have": (
         SCENARIO.replace("target: 1, steps", "target: 1, fraction: 1.0, steps"),
@@ -184,7 +184,7 @@ CHANGES = {
     ),
     "more victims than there are": (
         SCENARIO.replace("steps: 2", "n_victims: 2000, steps: 2"),
-        "pooled, matched: dataset: poison.n_victims: there are ",
+        "pooled, matched: dataset: poison.n_victims: needs at most ",
     ),
     "nobody to be like": (
         SCENARIO.replace("  correlation: 0.9", "  minority: {kind: inverted}").replace(

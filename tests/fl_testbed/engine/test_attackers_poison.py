@@ -188,7 +188,7 @@ def test_each_attacker_stamps_its_own_piece_and_the_test_stamps_all():
 
 
 def test_a_trigger_that_sets_no_pixels_cannot_be_learnt():
-    with pytest.raises(DataError, match="this one sets none: take patch, checks or strips"):
+    with pytest.raises(DataError, match="overwrites none: choose patch, checks or strips"):
         build(POISONS["adaptive"] | {"trigger": {"kind": "blended", "strength": 0.5}})
 
 
@@ -361,10 +361,10 @@ class TestTables:
     @pytest.mark.parametrize(
         ("name", "told"),
         [
-            ("dirty label", "poison.trigger.kind patch needs images, people holds features"),
-            ("minority look", "this one needs a dataset.minority of the kind inverted"),
-            ("matching", "gradient_matching needs images, people holds features"),
-            ("adaptive", "adaptive_backdoor needs images, people holds features"),
+            ("dirty label", "poison.trigger.kind patch needs images, but people holds features"),
+            ("minority look", "this one needs dataset.minority inverted"),
+            ("matching", "gradient_matching needs images, but people holds features"),
+            ("adaptive", "adaptive_backdoor needs images, but people holds features"),
         ],
     )
     def test_poisons_that_paint_do_not(self, name, told):

@@ -295,17 +295,17 @@ def test_only_a_strategy_with_a_state_dict_that_it_can_take_up_can_go_on(
         (flower("flwr.serverapp.strategy:FedTrimmed"), "did you mean 'FedTrimmedAvg'"),
         (flower("flwr.serverapp.strategy:Krum", "{n_malicious: 2}"), "no parameter 'n_malicious'"),
         (flower("flwr.serverapp.strategy:FedTrimmedAvg", "{beta: 0.7}"), "must be in the range"),
-        (flower("mine.py:broken"), "is no Flower strategy: it has no configure_train"),
+        (flower("mine.py:broken"), "must return a Flower strategy, this has no configure_train"),
         (flower("flwr.serverapp.strategy:FedAvg", "{min_available_nodes: 99}"), "wait for ever"),
         (
             flower("flwr.serverapp.strategy:FedAvg", "{fraction_evaluate: 1.0}"),
-            "strategy: args.fraction_evaluate needs 0, got 1.0: the testbed tests models on the "
-            "server's test set, its clients evaluate nothing",
+            "strategy: args.fraction_evaluate needs 0, got 1.0: clients evaluate nothing "
+            "here, the server tests the model",
         ),
         ("{kind: flower, args: {}}", "strategy.path: is missing"),
         (
             flower("mine.py:waiting", "{min_train_nodes: 99}"),
-            "strategy: FedAvg with min_train_nodes=99 would wait for ever: 12 sampled",
+            "strategy: FedAvg would wait for ever with min_train_nodes=99",
         ),
     ],
 )

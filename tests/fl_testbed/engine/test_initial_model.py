@@ -139,7 +139,10 @@ def renamed(model: Tensors) -> None:
 MISFITS: dict[str, tuple[Callable[[Tensors], None], list[str]]] = {
     "names": (
         renamed,
-        ["lacks 2.bias: is it of another model?", "has unknown 3.bias: is it of another model?"],
+        [
+            "lacks 2.bias: is it the file of another model?",
+            "has unknown 3.bias: is it the file of another model?",
+        ],
     ),
     "shape": (
         changed("2.weight", lambda tensor: tensor[:, :-1]),
@@ -182,7 +185,7 @@ def test_the_command_refuses_the_model_of_another_architecture(
     lines = done.stderr.splitlines()
     assert len(lines) == 5  # names, and four tensors whose names both models have
     assert all(line.startswith("more: init: ") for line in lines)
-    assert "model.safetensors lacks 6.bias, 6.weight: is it of another model?" in lines[0]
+    assert "model.safetensors lacks 6.bias, 6.weight: is it the file of another model?" in lines[0]
     assert not list(tmp_path.iterdir())
 
 

@@ -98,9 +98,12 @@ def test_the_command_tells_of_a_users_model_that_cannot_be_trained(tmp_path: Pat
     [
         (
             "images = images + torch.rand(1)\n        return ",
-            "draws random numbers when it is tested",
+            "draws random numbers in tests too",
         ),
-        ("return 1, ", "turns (2, 1, 8, 8) into tuple, not into (2, 3): one logit for a class"),
+        (
+            "return 1, ",
+            "must turn shape (2, 1, 8, 8) into (2, 3), one logit per class, returned tuple",
+        ),
     ],
 )
 def test_a_users_model_that_cannot_be_tested_is_refused(

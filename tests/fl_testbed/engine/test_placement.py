@@ -30,7 +30,7 @@ def test_a_tiny_limit_ends_in_a_finished_run_with_smaller_cohorts_and_a_line_tha
     said = succeed("run", "scenario.yaml", "--out", "out", *COHORT, *TINY, cwd=tmp_path)
     folder = run_folders(tmp_path / "out")["small/default/seed-0"]
     (line,) = decisions(folder)
-    size = re.match(r"cpu: cohorts of (\d+) of 12 clients", line)
+    size = re.match(r"cpu: cohorts of (\d+) instead of 12 clients", line)
     assert size is not None
     assert 1 < int(size[1]) < 12
     assert said.count(line) == 1
@@ -83,7 +83,7 @@ def test_a_gpu_that_is_not_there_is_a_fault_of_the_scenario(tmp_path: Path) -> N
     ("setting", "text"),
     [
         ("engine.device=gpu", "needs auto, cpu, cuda, or one GPU of several such as cuda:1"),
-        ("engine={kind: ray, device: 'cuda:1'}", "cuda:1 is one GPU, and Ray"),
+        ("engine={kind: ray, device: 'cuda:1'}", "cuda:1 is a single GPU, but Ray"),
         ("training.cohort=0", "training.cohort: needs"),
     ],
 )

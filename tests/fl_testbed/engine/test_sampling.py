@@ -82,13 +82,19 @@ def test_every_sample_has_so_many_attackers(tmp_path):
 @pytest.mark.parametrize(
     ("sampling", "fault"),
     [
-        ("{fraction: 0.5, attackers: 3}", "needs 0 to 2 for a sample of 6 from 10 honest clients"),
-        ("{fraction: 0.1, attackers: 2}", "needs 0 to 1 for a sample of 1 from 10 honest clients"),
+        (
+            "{fraction: 0.5, attackers: 3}",
+            "needs from 0 to 2 for a sample of 6 from 10 honest clients",
+        ),
+        (
+            "{fraction: 0.1, attackers: 2}",
+            "needs from 0 to 1 for a sample of 1 from 10 honest clients",
+        ),
         (
             "{attackers: 1}",
-            "needs 2 to 2 for a sample of 12 from 10 honest clients and 2 attackers",
+            "needs from 2 to 2 for a sample of 12 from 10 honest clients and 2 attackers",
         ),
-        ("{kind: 'mine.py:select', attackers: 1}", "is for drawn samples, and mine.py:select"),
+        ("{kind: 'mine.py:select', attackers: 1}", "is for random samples, but mine.py:select"),
     ],
 )
 def test_attackers_that_no_sample_can_have_are_refused(tmp_path, sampling, fault):
@@ -121,7 +127,7 @@ def test_a_selection_of_ones_own_knows_the_last_loss_and_weight_of_each_client(t
     ],
 )
 def test_what_is_no_sample_is_told_with_the_users_line(tmp_path, returned, shown):
-    fault = "must return ids, one or more of 0 to 11 as a list or array, none twice, returned "
+    fault = "must return a list or array of client ids from 0 to 11, none twice, returned "
     with pytest.raises(OwnCodeError, match=re.escape(f"mine.py:5: select {fault}{shown}")):
         sampler(load(tmp_path, body=f"return {returned}")).sample(1)
 
