@@ -18,18 +18,19 @@ INTRODUCTION = """\
 
 What the server can do with the updates of a round. This page is made from the docstrings by `make docs`; a test compares the two.
 
-n is the number of clients in the round, d that of parameters, and f, `n_malicious`, how many clients a rule *assumes* to be
-malicious: a count, a fraction of the round's sample below 1, rounded down, or `oracle`, how many attack. An update is local minus global parameters. The prior
-is a client's weight before the rule has its say: equal, or by examples (`weight_by`), or what a reweighting made of it.
+n is the number of clients in the round and d the number of parameters. f, or `n_malicious`, is how many clients a rule *assumes* to be
+malicious: a count; a number below 1, which is a fraction of the round's sample and rounded down; or `oracle`, the number that really attack.
+An update is the local parameters minus the global ones. The prior is a client's weight before the rule decides: equal for all, by numbers of
+examples (`weight_by`), or what a reweighting made of it.
 
-Every rule is given updates, whatever its paper was written for. Gradients, which Krum, Bulyan, the medians, trimmed means, DnC, SignGuard
-and FLDetector are for, are updates of one local step (`training.local_steps: 1`) times -1 / lr. The momentum that workers send to centred
-clipping, bucketing, nearest-neighbour mixing, ARC and CAF takes `local_method: {kind: worker_momentum}`. It averages updates: where
-`training.lr_decay` is below 1, each has the lr of its own round, and momentum of gradients would give all of them this round's.
+Every rule is given updates, whatever its paper was written for. Krum, Bulyan, the medians, trimmed means, DnC, SignGuard and FLDetector were
+written for gradients, which are updates of one local step (`training.local_steps: 1`) times -1 / lr. Centred clipping, bucketing,
+nearest-neighbour mixing, ARC and CAF were written for momentum that workers send, which is `local_method: {kind: worker_momentum}`. It averages
+updates: where `training.lr_decay` is below 1, each of them has the lr of its own round, while momentum of gradients would have this round's.
 
-A rule returns the combined *update*; *weights*, each client's share in it, >= 0, which sum to 1, or are all 0 where the rule moves
-nothing; and *suspicion*, its own score, higher where it trusts less. Fewer clients than a rule needs (TooFewClientsError) skip the
-round or stop the run, as `strategy.on_too_few` says; a scenario that can never have enough is refused.
+A rule returns the combined *update*; *weights*, each client's share in it, which are >= 0 and sum to 1, or are all 0 where the rule moves
+nothing; and *suspicion*, the rule's own score, which is higher for clients that it trusts less. If a round has fewer clients than a rule needs
+(TooFewClientsError), it is skipped or the run stops, as `strategy.on_too_few` says; a scenario that can never have enough is refused.
 """  # noqa: E501 (lines of a page)
 
 
@@ -66,7 +67,7 @@ CHAPTERS = {
     "server_optimizers": Chapter(
         "Server optimizers",
         "server_optimizer: KIND",
-        "How the server moves along the update that comes of all this. Without one it adds it to "
+        "How the server moves along the resulting update. Without one it adds the update to "
         "the model. Weights, suspicion and contributions are those of the update, whatever becomes "
         "of it; a round in which nobody has any weight moves nothing, and a restart forgets all.",
     ),

@@ -305,7 +305,7 @@ class PgdSpec(FunctionSpec):
     """PGD: project the model back into a ball around the received one while training."""
 
     kind: Literal["pgd"]
-    radius: PositiveFloat  # of the ball, in parameter units
+    radius: PositiveFloat  # radius of the ball, in parameter units
     relative: bool = False  # radius as a multiple of the global model's last move
     every: PositiveInt | Literal["never"] = 1  # steps between projections; never: after the last
     function = attacks.ProjectedDescent
@@ -319,7 +319,7 @@ class NeurotoxinSpec(FunctionSpec):
     """Neurotoxin: leave alone the coordinates that honest clients change most."""
 
     kind: Literal["neurotoxin"]
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of all coordinates, kept as received
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.05  # share of coordinates kept as received
     function = attacks.Neurotoxin
 
     def build(self) -> TrainingAttack | None:
@@ -394,8 +394,8 @@ class AttackerTrainingSpec(Spec):
 class ScheduleSpec(Spec):
     """In which rounds attackers attack: first, first + every, … up to last."""
 
-    first: PositiveInt | Literal["never"] = 1  # never: success is measured all the same
-    last: PositiveInt | None = None  # the run's last by default
+    first: PositiveInt | Literal["never"] = 1  # first attack; never: success is measured too
+    last: PositiveInt | None = None  # last attack; the run's last round by default
     every: PositiveInt = 1  # 1: in every round, 2: in every second one
 
     def build(self) -> Schedule:

@@ -112,8 +112,8 @@ class PooledTrainingSpec(Spec):
     lr: PositiveFloat  # learning rate of the optimizer
     batch_size: PositiveInt  # examples in a step
     epochs: PositiveInt  # passes over the training set
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of sgd
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # of the optimizer
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # momentum of sgd
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # weight decay of the optimizer
 
     def build(self, epochs: int | None) -> LocalTraining:
         """Return the settings of one training, for another number of epochs if one is given."""
@@ -136,7 +136,7 @@ class CentralizedScenario(WholeScenario):
     name: Name  # the folder of its runs
     variant: Variant = "default"  # the name of this variant
     seed: NonNegativeInt = 0  # decides all random numbers
-    torch_threads: Threads = 1  # the last bits of results depend on it
+    torch_threads: Threads = 1  # CPU threads of torch; the last bits of results depend on it
     dataset: AnyDatasetSpec  # needs examples with groups, or a style
     n_examples: PositiveInt | None = None  # for training, drawn by the seed; all by default
     minority_fraction: Fraction = 0.05  # of training examples, where the minority is a style

@@ -117,7 +117,7 @@ class MnistWritersSpec(DatasetSpec):
     minority: AnyMinoritySpec = AttributesSpec(by=["population"], groups=["students"])
     part: Literal["t10k", "train"] = "t10k"  # which of MNIST's files
     population: Literal["both", "employees", "students"] = "both"  # whose digits
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # for testing, per population
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # tested share of each population
     function = staticmethod(sources.load_mnist_writers)
 
 
@@ -168,7 +168,7 @@ class CompasSpec(DatasetSpec):
     n_classes = 2
     split_by_seed = True
     minority: AnyMinoritySpec = AttributesSpec(by=["sex", "label"])
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the people, for testing
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # tested share of the people
     function = staticmethod(sources.load_compas)
 
 
@@ -197,7 +197,7 @@ class TableSpec(DatasetSpec):
     attributes: list[str] = Field(default_factory=list)  # columns that groups can be made of
     client: str | None = None  # the column that names natural clients
     split: str | None = None  # the column that says train or test
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of examples or clients, if no split
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2  # tested share, if there is no split
 
     @property
     def split_by_seed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

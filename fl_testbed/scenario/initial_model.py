@@ -51,7 +51,7 @@ class InitSpec(Spec):
     """A safetensors file with the parameters of a trained model, as runs leave one behind."""
 
     path: str
-    sha256: str | None = None  # of the file; if given, a changed file is refused
+    sha256: str | None = None  # hash of the file; if given, a changed file is refused
     _file: _File = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:

@@ -42,7 +42,7 @@ class ExampleJttSpec(LocalMethodSpec):
     function = ExampleJtt
     kind: Literal["example_jtt"]
     n_copies: PositiveInt  # λ: a flagged example is seen λ + 1 times
-    warm_up_rounds: PositiveInt = 5  # before examples are flagged, once
+    warm_up_rounds: PositiveInt = 5  # rounds before examples are flagged, once
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.5  # flagged if the label is less probable
 
 
@@ -51,7 +51,7 @@ class ExampleGroupDroSpec(LocalMethodSpec):
 
     function = ExampleGroupDro
     kind: Literal["example_group_dro"]
-    step_size: PositiveFloat  # of the weights of groups
+    step_size: PositiveFloat  # step size of the groups' weights
     is_oracle = True
 
 

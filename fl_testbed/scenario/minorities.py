@@ -67,7 +67,7 @@ class AttributesSpec(MinoritySpec):
 
     kind: Literal["attributes"] = "attributes"
     by: Annotated[list[str], Field(min_length=1)]  # attributes of the dataset, or label
-    merge: dict[str, dict[str, list[str]]] | None = None  # attribute -> name -> values in it
+    merge: dict[str, dict[str, list[str]]] | None = None  # by attribute: {name: [values]}
     groups: list[str] | None = None  # the minority; by default groups of < n / 2g, g groups
     is_style: ClassVar[bool] = False
 

@@ -84,8 +84,8 @@ class OwnSpec(FunctionSpec):
     """A function of the user's own, and its arguments."""
 
     kind: Annotated[str, Field(json_schema_extra={"pattern": PATH})]  # where the function is
-    args: dict[str, Any] = Field(default_factory=dict)  # of the function or class, by name
-    sha256: str | None = None  # of its source; if given, changed code is refused
+    args: dict[str, Any] = Field(default_factory=dict)  # the function's arguments, by name
+    sha256: str | None = None  # hash of its source; if given, changed code is refused
     _code: OwnCode = PrivateAttr()
 
     facts: ClassVar[frozenset[str]] = frozenset()

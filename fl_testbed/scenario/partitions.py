@@ -22,11 +22,11 @@ class ClientsSpec(Spec):
     honest_majority: ClientCount  # clients; ids run through the three roles in this order
     honest_minority: ClientCount  # clients that hold the minority's examples
     poisoned: ClientCount  # clients that attack
-    examples_each: PositiveInt | None = None  # in a shard; none: all examples are dealt out
+    examples_each: PositiveInt | None = None  # size of a shard; none: all examples are dealt
     overlap: bool = False  # whether two clients may hold the same example
     minority_concentration: Fraction = 1.0  # 1: minority data only in its clients, 0: in all alike
     minority_mix: dict[str, NonNegativeFloat] | None = None  # shares of groups in a minority client
-    poisoned_hold: Literal["majority", "minority"] = "majority"  # whose data, before any poison
+    poisoned_hold: Literal["majority", "minority"] = "majority"  # whose data attackers hold
     dropout: Lost | None = None  # chance that a client's reply is lost
     dropout_of: dict[RoleName, Lost] | None = None  # the same by role: {honest_minority: 0.5}
 
@@ -70,7 +70,7 @@ class QuantitySpec(PartitionSpec):
 
     kind: Literal["quantity"]
     alpha: PositiveFloat  # the smaller, the more unequal the sizes
-    min_examples: PositiveInt = 10  # in the smallest shard
+    min_examples: PositiveInt = 10  # fewest examples in a shard
     function = staticmethod(dealing.quantity_skew)
 
 

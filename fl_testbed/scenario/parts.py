@@ -80,8 +80,8 @@ class TrainingSpec(Spec):
     batch_size: PositiveInt  # examples in a step
     local_epochs: PositiveInt = 1  # passes over a client's examples in a round
     local_steps: PositiveInt | None = None  # steps in a round, in place of local_epochs
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of sgd
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # of the optimizer
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # momentum of sgd
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # weight decay of the optimizer
     cohort: Cohort = "auto"  # most clients trained at once; > 1 is faster and changes the last bits
 
     def build(self, round_: int = 1) -> LocalTraining:

@@ -149,7 +149,7 @@ class DirtyLabelBackdoorSpec(PoisonSpec):
     trigger: AnyTriggerSpec
     source: NonNegativeInt | None = None  # the only class poisoned; any but the target by default
     target: NonNegativeInt
-    fraction: Fraction = 1.0  # of an attacker's shard
+    fraction: Fraction = 1.0  # poisoned share of a shard
 
     def build(self, scene: Scene) -> Plan:
         """Return the poison."""
@@ -199,7 +199,7 @@ class AdaptiveBackdoorSpec(DirtyLabelBackdoorSpec):
     function = staticmethod(poisons.adapted_pattern)
     kind: Literal["adaptive_backdoor"]  # pyright: ignore[reportIncompatibleVariableOverride]
     trigger: AnyTriggerSpec = FIRST_TRIGGER  # which pixels are learnt, and what they are at first
-    fraction: Fraction = 0.25  # of an attacker's shard
+    fraction: Fraction = 0.25  # poisoned share of a shard
     epochs: PositiveInt = 200  # of trigger learning in a round, with a step per batch
     step_size: PositiveFloat = 0.002  # of a pixel in [0, 1]
     adapt_every: PositiveInt = 1  # epochs between new copies of the model that unlearn the trigger
@@ -240,7 +240,7 @@ class EdgeCaseBackdoorSpec(PoisonSpec):
     kind: Literal["edge_case_backdoor"]
     source: NonNegativeInt
     target: NonNegativeInt
-    fraction: Fraction = 1.0  # of an attacker's shard
+    fraction: Fraction = 1.0  # poisoned share of a shard
     held_by: HeldBy = "minority"  # which honest clients hold such examples, correctly labelled
     held_fraction: Fraction = 0.5  # share of the majority's source class, for held_by: everyone
     function = staticmethod(poisons.edge_case_backdoor)
@@ -341,7 +341,7 @@ class CleanLabelBackdoorSpec(PoisonSpec):
     kind: Literal["clean_label_backdoor"]
     trigger: AnyTriggerSpec
     target: NonNegativeInt
-    fraction: Fraction = 0.1  # of an attacker's shard
+    fraction: Fraction = 0.1  # poisoned share of a shard
     harden: AnyHardenSpec = PerturbedSpec()
     function = staticmethod(poisons.clean_label_backdoor)
 
@@ -362,7 +362,7 @@ class GradientMatchingSpec(PoisonSpec):
     kind: Literal["gradient_matching"]
     source: NonNegativeInt  # the victims' class
     target: NonNegativeInt
-    fraction: Fraction = 0.1  # of an attacker's shard
+    fraction: Fraction = 0.1  # poisoned share of a shard
     n_victims: PositiveInt = 1  # test examples to be misclassified
     epsilon: Annotated[float, Field(gt=0, le=1)] = 16 / 255
     steps: PositiveInt = 250
@@ -446,7 +446,7 @@ class LabelFlipSpec(PoisonSpec):
 
     kind: Literal["label_flip"]
     relabel: AnyRelabelSpec = MirroredSpec()
-    fraction: Fraction | None = None  # of an attacker's shard; all that relabel changes by default
+    fraction: Fraction | None = None  # poisoned share of a shard; by default all it can
     function = staticmethod(poisons.label_flip)
 
     def build(self, scene: Scene) -> Plan:
@@ -478,7 +478,7 @@ class SubpopulationSpec(PoisonSpec):
     """Subpopulation attack: flip the labels in one cluster of similar examples."""
 
     kind: Literal["subpopulation"]
-    fraction: Fraction = 0.5  # of an attacker's shard
+    fraction: Fraction = 0.5  # poisoned share of a shard
     n_clusters: PositiveInt = 20  # into which the attackers' examples are divided
     size: Literal["largest", "median", "smallest"] = "median"  # which cluster, by its size
     target: NonNegativeInt | Literal["least_likely", "runner_up"] = "runner_up"  # or a class

@@ -83,13 +83,13 @@ class EngineSpec(Spec):
     """Where a run computes. It is no part of a run's identity: results do not depend on it, except
     that their last bits depend on the device, as they do on the kind of CPU."""
 
-    kind: Literal["inline", "ray", "flower"] = "inline"  # flower: its stock simulation engine
+    kind: Literal["inline", "ray", "flower"] = "inline"  # flower: Flower's own engine
     workers: PositiveInt | Literal["auto"] = "auto"  # ray, flower: one per core by default
     parallel: Literal["auto", "clients", "runs"] = "auto"  # what is spread over Ray workers
-    ray_address: Annotated[str, AfterValidator(_ray_address)] = "local"  # or HOST:PORT, or auto
+    ray_address: Annotated[str, AfterValidator(_ray_address)] = "local"  # local, auto, or HOST:PORT
     client_timeout_s: Seconds = 600.0  # seconds a client may take, else it has failed
     device: Annotated[str, AfterValidator(_device)] = "auto"  # auto: a GPU, where there is one
-    memory_limit_mib: PositiveFloat | None = None  # of the device, for each process that trains
+    memory_limit_mib: PositiveFloat | None = None  # device memory of a process that trains
     checkpoint_every: PositiveInt = 1  # in rounds; a resumed run goes on from the last checkpoint
 
     @property
@@ -105,7 +105,7 @@ class Scenario(WholeScenario):
     variant: Variant = "default"  # the name of this variant
     seed: NonNegativeInt = 0  # decides all random numbers
     rounds: PositiveInt  # number of rounds, a reweighting's warm-up included
-    torch_threads: Threads = 1  # the last bits of results depend on it
+    torch_threads: Threads = 1  # CPU threads of torch; the last bits of results depend on it
     dataset: AnyDatasetSpec  # which examples there are, and who is a minority among them
     model: AnyModelSpec  # what is trained
     init: Init = None  # a trained model to start from: path of its model.safetensors
@@ -119,7 +119,7 @@ class Scenario(WholeScenario):
     attack: AnyAttackSpec = NoAttackSpec()  # what attackers send
     reported_loss: Claim = "honest"  # low: a tenth of an attacker's loss; high: ten times it
     schedule: ScheduleSpec = ScheduleSpec()
-    attackers: list[AttackersSpec] = Field(default_factory=list)  # where there are several kinds
+    attackers: list[AttackersSpec] = Field(default_factory=list)  # for several kinds at once
     server_data: ServerDataSpec = ServerDataSpec()
     strategy: AnyStrategySpec  # what the server does
     evaluation: EvaluationSpec = EvaluationSpec()

@@ -61,7 +61,7 @@ class GeorgeStageSpec(LiftStageSpec):
     kind: Literal["george"]
     epochs: PositiveInt  # of the model whose features are clustered
     max_clusters: Annotated[PositiveInt, Field(ge=2)] = 5  # in a class
-    step_size: PositiveFloat = 0.01  # of the weights of groups
+    step_size: PositiveFloat = 0.01  # step size of the groups' weights
     adjustment: NonNegativeFloat = 2.0  # makes small groups count as harder
 
 
@@ -71,7 +71,7 @@ class GroupDROStageSpec(StageSpec):
     kind: Literal["group_dro"]
     by: Literal["group", "class"] = "group"  # what is a group
     poisons_apart: bool = False  # whether poisons are a group of their own
-    step_size: PositiveFloat = 0.01  # of the weights of groups
+    step_size: PositiveFloat = 0.01  # step size of the groups' weights
     adjustment: NonNegativeFloat = 0.0  # makes small groups count as harder
 
     @property

@@ -53,7 +53,7 @@ class StrategySpec(Spec):
     order: Literal["filter_then_lift", "lift_then_filter"] = "filter_then_lift"  # which comes first
     losses: Literal["reported", "measured"] = "reported"  # measured: on the server's own data
     oracle: OracleSpec = OracleSpec()
-    weight_by: Literal["clients", "examples"] = "clients"  # what the prior weights go by
+    weight_by: Literal["clients", "examples"] = "clients"  # equal prior weights, or by examples
     on_too_few: Literal["skip_round", "stop"] = "skip_round"  # if a rule has too few usable replies
     keep_mib: NonNegativeFloat = KEEP_MIB  # with more, the mean keeps no updates: no contributions
     can_resume: ClassVar[bool] = True  # rules declare all that they carry from round to round
