@@ -82,7 +82,7 @@ def test_a_wrong_scenario_and_a_missing_folder_are_told(tmp_path):
 def test_datasets_are_looked_for_where_the_command_looks_for_them(tmp_path, monkeypatch):
     monkeypatch.setenv("FL_TESTBED_DATA", str(tmp_path / "here"))
     scenario = PAGE.parents[1] / "configs" / "inverted_fashion_mnist.yaml"
-    with pytest.raises(api.ScenarioError, match=r"looked in .*here"):
+    with pytest.raises(api.ScenarioError, match=r"looked for in .*here"):
         api.run(scenario, engine="inline", out=tmp_path)
 
 

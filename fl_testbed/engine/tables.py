@@ -21,8 +21,9 @@ N_NAMED = 20  # classes or columns, at most
 
 def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
     """Return the variants with their seeds and sizes, and the memory and disk that they need."""
-    sizes = ("server memory", "updates on disk")
-    headings = ("seeds", "rounds", "clients", "sampled", "parameters", *sizes)
+    headings = ["seeds", "rounds", "clients", "sampled", "parameters", "server\nmemory"]
+    if records := any(scenario.record_updates for scenario in scenarios):
+        headings.append("updates\non disk")
     right = (Column(heading, justify="right", overflow="fold") for heading in headings)
     table = Table(Column("variant", overflow="fold"), *right, title_justify="left")
     if any(scenario.strategy.asks_how_many for scenario in scenarios):
@@ -37,7 +38,7 @@ def variant_table(scenarios: list[Scenario], datasets: DatasetCache) -> Table:
             ", ".join(str(scenario.seed) for scenario in own),
             *(f"{count:,}" for count in counts),
             f"{memory / 2**20:,.1f} MiB",
-            f"{recorded / 2**20:,.1f} MiB" if recorded else "–",
+            *([f"{recorded / 2**20:,.1f} MiB" if recorded else "–"] if records else []),
             *([] if first.n_told is None else [f"{first.n_told:,}"]),
         )
     return table

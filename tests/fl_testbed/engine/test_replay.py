@@ -317,7 +317,7 @@ def test_a_run_that_recorded_nothing_is_refused(recorded: Path, tmp_path: Path) 
     done = run("replay", "out", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
-        "out: holds no finished run: let it finish, then replay it\n",
+        "out: holds no finished run, and only finished ones can be replayed\n",
     )
 
 

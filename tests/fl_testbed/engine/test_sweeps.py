@@ -467,7 +467,7 @@ def test_a_folder_that_cannot_be_written_ends_no_other_run_and_a_full_disk_all(
     assert os.strerror(number) in done.stderr
     finished = (tmp_path / "runs/small/late/seed-0/summary.json").exists()
     assert finished == (number == errno.EACCES)
-    kept = f"rounds are kept up to the last checkpoint, {again} goes on from there" in done.stderr
+    kept = f"up to the last checkpoint are kept, and {again} continues" in done.stderr
     assert kept == (number == errno.ENOSPC)
 
 
