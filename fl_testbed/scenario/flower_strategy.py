@@ -1,6 +1,5 @@
 """A Flower strategy in a scenario, named by the place of its class; it runs unchanged."""
 
-import inspect
 import logging
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -82,8 +81,8 @@ class FlowerStrategySpec(OwnSpec):
     def build(self) -> Any:
         """Return the strategy."""
         logging.getLogger("flwr").setLevel(logging.ERROR)  # it warns of what TAKES_ALL says
-        accepted = inspect.signature(self.code.function).parameters
-        return self.function(**{k: v for k, v in TAKES_ALL.items() if k in accepted} | self.args)
+        accepted = {k: v for k, v in TAKES_ALL.items() if self.names(k)}
+        return self.function(**accepted | self.args)
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:
         """Require the methods that the round loop calls."""

@@ -85,13 +85,15 @@ class OwnCode:
 
     def blame(self, fault: BaseException) -> str:
         """Say what an exception was and which line of the user's code it came from."""
-        lines = [
-            frame
-            for frame in traceback.extract_tb(fault.__traceback__)
-            if Path(frame.filename) == self.path
-        ]
-        where = f"{self.path}:{lines[-1].lineno}" if lines else self.place
+        where = _innermost_line(fault, self.path.__eq__) or self.place
         return f"{where}: {self.name} raised {_in_one_line(fault)}"
+
+
+def _innermost_line(fault: BaseException, is_meant: Callable[[Path], bool]) -> str:
+    """Return the last line that an exception passed in one of some files, as file:line, if any."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    lines = [f"{f.filename}:{f.lineno}" for f in frames if is_meant(Path(f.filename))]
+    return lines[-1] if lines else ""
 
 
 def _in_one_line(fault: BaseException) -> str:
@@ -111,9 +113,8 @@ def described(fault: BaseException) -> str:
     if isinstance(fault, OwnCodeError):  # which begins with the place
         place, _, what = str(fault).partition(": ")
         return f"{Path(place).name}: {what}"
-    files = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(fault.__traceback__)]
-    own = [f" ({file.name}:{line})" for file, line in files if _is_users(file)]
-    return _in_one_line(fault) + "".join(own[-1:])
+    line = _innermost_line(fault, _is_users)
+    return _in_one_line(fault) + (f" ({Path(line).name})" if line else "")
 
 
 def _is_users(file: Path) -> bool:
@@ -316,9 +317,7 @@ def _import_fault(path: Path | None, fault: BaseException) -> str:
     """Say which line of a user's code failed while it was imported."""
     if isinstance(fault, SyntaxError):
         return f"{fault.filename}:{fault.lineno}: {type(fault).__name__}: {fault.msg}"
-    frames = traceback.extract_tb(fault.__traceback__)
-    own = [f for f in frames if path is None or Path(f.filename) == path]
-    where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(path)
+    where = _innermost_line(fault, lambda file: path in (None, file)) or str(path)
     return f"{where}: {_in_one_line(fault)}"
 
 
