@@ -263,15 +263,15 @@ def _located(draft: Draft) -> dict[str, Any]:
     return data
 
 
-def _plain(value: Any) -> Any:
-    """Return plain data with the paths of a user's functions resolved."""
+def _plain(value: Any, *, is_users: bool = False) -> Any:
+    """Return plain data with the paths of a user's functions resolved, but not in its arguments."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain(item, is_users=is_users) for item in value]
     if not isinstance(value, Draft):
         return value
-    plain = {name: _plain(inner) for name, inner in value.items()}
+    plain = {k: _plain(inner, is_users=is_users or k == "args") for k, inner in value.items()}
     place = "path" if value.get("kind") == "flower" else "kind"
-    if is_own(own := value.get(place)):
+    if not is_users and is_own(own := value.get(place)):
         folder = _folder_of(value, place)
         if own.rpartition(":")[0].endswith(".py"):
             plain[place] = str(folder / own)

@@ -296,6 +296,12 @@ def test_a_function_may_take_whatever_args_give(tmp_path):
     assert rule(torch.ones(2, 3)).update.tolist() == [2, 2, 2]
 
 
+def test_arguments_are_handed_over_as_they_are_written(tmp_path):
+    given = {"kind": "other.py:name", "path": "a:b"}  # the function's own business
+    kind = f"kind: 'mine.py:first_only', args: {{n_malicious: 1, scale: [{given}]}}"
+    assert load(tmp_path, kind).strategy.aggregation.args["scale"] == [given]
+
+
 def test_a_users_rule_may_ask_for_more_clients(tmp_path):
     code = RULE.replace("return", "raise TooFewClientsError('needs 9')\n    return", 1)
     code = f"from strategies.aggregation import TooFewClientsError\n{code}"
