@@ -69,7 +69,8 @@ def ray_to_itself(scenarios: Iterable[Spec]) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with ctrl_c_waits():  # where Ray has ended by half, it ends this process, with status 1
+            ray.shutdown()
 
 
 def refuse_other_code() -> None:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import ray
 
 from fl_testbed.engine import local_ray
 from fl_testbed.engine.errors import PoolError
@@ -15,6 +16,7 @@ from fl_testbed.engine.local_ray import (
     cores_allotted,
     ctrl_c_waits,
     keep_others_out,
+    ray_to_itself,
     refuse_other_code,
     sigterm_interrupts,
 )
@@ -104,6 +106,20 @@ def test_a_ctrl_c_waits_and_a_second_one_does_not(times: int, done: bool) -> Non
         start()
     assert bool(ends) == done
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c_raises")
+def test_a_second_ctrl_c_waits_until_ray_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    def shutdown() -> None:
+        signal.raise_signal(signal.SIGINT)
+        ended.append(True)
+
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    with pytest.raises(KeyboardInterrupt), ray_to_itself([]):
+        raise KeyboardInterrupt
+    assert ended
 
 
 @pytest.mark.usefixtures("ctrl_c_raises")
