@@ -186,7 +186,7 @@ def run(
     for name in dict.fromkeys(s.name for s in scenarios):
         folder = out / name
         own = (run_folder(out, s).path for s in scenarios if s.name == name)
-        comparison = compare(find_runs(own))
+        comparison = compare(find_runs(filter(Path.exists, own)))  # one may have been removed
         console.print()
         console.print(terminal(comparison, console.width))
         plane = tension_plane(comparison)

@@ -14,4 +14,5 @@ class TrackerError(RuntimeError):
 
 
 class TakenError(RuntimeError):
-    """Another command is writing this run, or has finished it: its folder is left as it is."""
+    """Another command is writing this run or has finished it, or its folder was removed: the folder
+    is left as it is."""

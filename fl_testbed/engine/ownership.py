@@ -81,8 +81,10 @@ class Ownership:
         """Check again that the run is this process's, for locks may not reach other machines.
 
         Raises:
-            TakenError: If another process has it.
+            TakenError: If another process has it, or its folder is gone.
         """
+        if not self._folder.exists():
+            raise TakenError("was removed or moved while the run went on: run it again")
         writer = self._writer()
         if writer not in (None, _this_process()):
             raise _taken_by(writer)

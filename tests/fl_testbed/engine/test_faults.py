@@ -351,6 +351,33 @@ def test_a_run_with_a_damaged_table_is_refused_and_stays_as_it_is(
     assert {path: path.read_bytes() for path in table.parent.rglob("*.*")} == before
 
 
+REMOVED = """
+def patch(run_folder):
+    import shutil
+    record = run_folder.RunFolder.record
+
+    def remove(self, content, **how):
+        record(self, content, **how)
+        if self.path.parent.name == "gone":
+            shutil.rmtree(self.path)
+
+    run_folder.RunFolder.record = remove
+"""
+
+
+def test_a_run_whose_folder_is_removed_stops_at_its_next_round_and_others_go_on(
+    tmp_path: Path,
+) -> None:
+    write_scenario(tmp_path, SCENARIO + "variants: {gone: {}, there: {}}")
+    removed = patches(tmp_path, "fl_testbed.engine.run_folder", REMOVED)
+    done = run("run", "scenario.yaml", "--out", "out", cwd=tmp_path, patches=removed)
+    assert done.returncode == 1
+    why = "was removed or moved while the run went on: run it again"
+    assert done.stderr == f"out/small/gone/seed-0: {why}\n"
+    assert "│ there" in done.stdout
+    assert not (tmp_path / "out" / "small" / "gone" / "seed-0").exists()
+
+
 def test_a_full_disk_ends_the_run_with_a_message_and_a_resume_finishes_it(
     undisturbed: Path, tmp_path: Path
 ) -> None:
