@@ -238,7 +238,7 @@ def test_what_a_strategy_tells_clients_and_these_do_not_read_is_said_once(tmp_pa
     launch(scenarios, Options(tmp_path / "out", None, ""), progress)
     notes = [call.args[0] for call in progress.note.call_args_list]
     (note,) = (note for note in notes if "proximal-mu" in note)
-    assert note.startswith("prox seed 0: the strategy tells clients proximal-mu, and ours")
+    assert note.startswith("prox seed 0: the strategy sends clients proximal-mu, which they ignore")
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_only_a_strategy_with_a_state_dict_that_it_can_take_up_can_go_on(
     if name == "Picky":
         launch(scenarios, again, MagicMock())
         return
-    with pytest.raises(ScenarioError, match=r"unfinished run, .* no state_dict"):
+    with pytest.raises(ScenarioError, match=r"unfinished run that cannot .* no state_dict"):
         launch(scenarios, again, MagicMock())
     with pytest.raises(StopError):  # it begins again
         launch(scenarios, replace(again, resume=name == "mute", redo=True), stop_after(1))
