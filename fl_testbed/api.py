@@ -256,8 +256,8 @@ def _as_yaml(key: str, value: object) -> str:
         return yaml.dump(value, Dumper=Dumper, sort_keys=False)  # variants keep their order
     except yaml.YAMLError:
         text = (
-            f"needs plain numbers, text, lists and dicts, got {short(value)}: name code of yours "
-            "by its file, my_rule.py:name"
+            f"needs plain Python numbers, text, lists and dicts, got {short(value)}: name code "
+            "of yours by its file, my_rule.py:name"
         )
         raise ScenarioError(Fault("settings", key, text)) from None
 

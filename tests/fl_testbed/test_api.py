@@ -77,9 +77,9 @@ def test_an_unfinished_run_says_how_a_notebook_goes_on_with_it(files, tmp_path):
     folder = RunFolder(out / "small/default/seed-0")
     (folder.path / "summary.json").unlink()
     folder.write_bytes(CHECKPOINT, b"")
-    with pytest.raises(api.ScenarioError, match="unfinished run: add resume=True to go on"):
+    with pytest.raises(api.ScenarioError, match="unfinished run: add resume=True to continue it"):
         api.run(files[0], out=out)
-    with pytest.raises(api.ScenarioError, match=r"add redo=True to run it .* another out$"):
+    with pytest.raises(api.ScenarioError, match=r"add redo=True to replace it, .* another out$"):
         api.run(files[0], {"training.lr": 0.2}, out=out)
 
 

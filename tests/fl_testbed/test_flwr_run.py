@@ -160,7 +160,7 @@ def test_a_federation_of_another_size_is_told_how_large_to_be(
     three_nodes = MagicMock(get_node_ids=lambda: [1, 2, 3])
     with pytest.raises(ScenarioError) as error:
         flwr_run.main(three_nodes, Context(1, 0, {}, RecordDict(), run_config))
-    assert "few has 26 clients, the federation 3 SuperNodes" in str(error.value)
+    assert "few has 26 clients, but the federation 3 SuperNodes" in str(error.value)
     assert "pass --federation-config 'num-supernodes=26'" in str(error.value)
     assert not list(tmp_path.iterdir())
 

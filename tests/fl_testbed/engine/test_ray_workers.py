@@ -381,7 +381,7 @@ def test_workers_that_never_come_up_are_given_up_with_the_reason_and_asked_for_b
     monkeypatch.setattr(ray_pool, "START_ATTEMPTS", 1)
     for worker in list(pool.workers):  # from here on there are none
         pool.replace(worker)
-    with pytest.raises(PoolError, match=r"3 were lost, the last of them: .*died unexpectedly"):
+    with pytest.raises(PoolError, match=r"3 were lost, the last one with: .*died unexpectedly"):
         pool.wait_for_workers()
     monkeypatch.undo()
     pool.prepare(lambda data: ClientApp(), None, 1)

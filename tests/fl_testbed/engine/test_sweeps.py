@@ -122,7 +122,7 @@ def test_compare_says_what_is_wrong_with_its_folders(undisturbed: Path, tmp_path
     assert "holds no run" in done.stderr
     done = run("compare", undisturbed, "--baseline", "mena", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("--baseline: there is no variant 'mena': did you mean 'mean'?")
+    assert done.stderr.startswith("--baseline: there is no variant 'mena', did you mean 'mean'?")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_run_goes_on_with_the_data_that_it_began_on_alone(tmp_path: Path, monk
     told = f"{folder}: done before, a run on other data (fingerprint {data['fingerprint']}, now"
     assert [told in text for (text,), _ in progress.note.call_args_list] == [False, True, False]
     begun_on = (
-        rf"holds a run on other data \(fingerprint {data['fingerprint']}, now another\): go on"
+        rf"holds a run on other data \(fingerprint {data['fingerprint']}, now another\): use those"
     )
     with pytest.raises(ScenarioError, match=begun_on):
         runs(2, resume=True)
