@@ -47,9 +47,8 @@ def test_every_attack_that_can_be_named_runs(kind, knowledge):
     fields = CATALOGUE["attacks"][kind].model_fields
     given = {name: NEEDED[name] for name, f in fields.items() if name != "kind" and f.is_required()}
     if "knowledge" in fields:
-        given["knowledge"] = knowledge
-        if fields["knowledge"].annotation.__args__ == ("omniscient",):
-            given["knowledge"] = "omniscient"
+        allowed = fields["knowledge"].annotation.__args__
+        given["knowledge"] = knowledge if knowledge in allowed else allowed[0]
     spec = AttackersSpec.model_validate({"count": 3, "attack": {"kind": kind, **given}}).attack
     attack = spec.build()
     asked = asked_facts(attack, FACTS, skip=1)
@@ -71,7 +70,8 @@ def test_every_attack_that_can_be_named_runs(kind, knowledge):
     }
     assert attack(own, **{name: known[name] for name in asked}).updates.shape == (3, 5)
     blind = spec.seen is Knowledge.BLIND
-    assert blind == (not asked & {"seen", "sample", "clean", "is_minority", "defence"})
+    shared = {"seen", "sample", "clean", "is_minority", "defence", "memory"}
+    assert blind == (not asked & shared)
 
 
 def test_one_kind_of_attackers_is_written_in_short(load):
