@@ -44,6 +44,7 @@ PAGES = {
             "configs/fairface_by_gender_and_age.yaml",
             f"{DATASETS}/writers_cnn.yaml",
             f"{DATASETS}/fairface_cnn.yaml",
+            f"{DATASETS}/fairface_by_gender_and_age_cnn.yaml",
         ],
     ),
     "../experiments/attacks/README.md": ("attacks", ["experiments/attacks/poisons.yaml"]),

@@ -6,6 +6,7 @@ Runs the scenarios (by default those of the first table; finished runs are not r
 writes results.csv, one row per run, and the tables of the README.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -42,18 +43,27 @@ NAMED = {
     "jtt_no_attack": "JTT, no attack",
     "fltrust": "FLTrust",
     "loss_rejection": "LFR",
+    "jtt_ideal": "JTT told the minority †",
+    "agnostic_multi_krum": "agnostic and Multi-Krum",
 }
+FACES = {"MLP": "fairface-by-gender-and-age", "CNN": "fairface-by-gender-and-age-cnn"}
+FINAL = {
+    "all faces": "accuracy",
+    "worst group": "worst_group_accuracy",
+    "minority": "minority_accuracy",
+    "ASR": "attack_success_rate",
+}
+UNATTACKED = {name: f"{name}_no_attack" for name in ("mean", "agnostic", "jtt")}
 
 
 def row_of(run: RunResult) -> dict[str, object]:
     """Return a run's row of results.csv."""
-    final = ("accuracy", "worst_group_accuracy", "attack_success_rate")
     return {
         "scenario": run.name,
         "variant": run.variant,
         "seed": run.seed,
         "oracle": bool(run.figures["oracle"]),
-        **{name: run.figures[f"final.{name}"] for name in final},
+        **{name: run.figures[f"final.{name}"] for name in FINAL.values()},
         **{f"weight_ratio.{r}": run.figures[f"suppression.{r}.weight_ratio"] for r in Role},
     }
 
@@ -65,6 +75,10 @@ def tables() -> dict[str, pages.Rows]:
     made = {name: by_strategy(part) for name, part in parts.items()}
     for row in made["server_data"]:
         del row["scenario"]  # the same in all rows
+    faces = {model: results[results["scenario"] == name] for model, name in FACES.items()}
+    made["faces_cnn"] = in_full(faces["CNN"])
+    made["faces_differences"] = differences(faces)
+    made["faces_attack"] = added_by_the_attack(faces)
     return {name: pages.records(rows) for name, rows in made.items()}
 
 
@@ -84,6 +98,56 @@ def by_strategy(results: pd.DataFrame) -> list[dict[str, str]]:
             row[name] = pages.mean_pm(runs[f"weight_ratio.{role}"], 2)
         rows.append(row)
     return rows
+
+
+def in_full(results: pd.DataFrame) -> list[dict[str, str]]:
+    """Return a row per strategy of a scenario, with the accuracy of all and of the minority."""
+    rows = []
+    for variant, runs in results.groupby("variant", sort=False):
+        row = {"strategy": NAMED[str(variant)]}
+        row |= {f"{name} %": pages.mean_pm(100 * runs[final]) for name, final in FINAL.items()}
+        for role in (Role.HONEST_MINORITY, Role.POISONED):
+            name = f"WR {role.removeprefix('honest_')}"
+            row[name] = pages.mean_pm(runs[f"weight_ratio.{role}"], 2)
+        rows.append(row)
+    return rows
+
+
+def differences(faces: Mapping[str, pd.DataFrame]) -> list[dict[str, str]]:
+    """Return how far each attacked strategy is from the mean, in points, paired by seed."""
+    rows = []
+    for name in faces["CNN"]["variant"].unique():
+        if name in ("mean", *UNATTACKED.values()):
+            continue
+        row = {"strategy": NAMED[name]}
+        for model, runs in faces.items():
+            for figure in ("minority", "worst group", "ASR"):
+                change = _of(runs, name, figure) - _of(runs, "mean", figure)
+                row[f"{model}: {figure}"] = pages.difference(change)
+        rows.append(row)
+    return rows
+
+
+def added_by_the_attack(faces: Mapping[str, pd.DataFrame]) -> list[dict[str, str]]:
+    """Return by how many points the attack raises ASR, and how much more than under the mean."""
+    rows = []
+    for name in UNATTACKED:
+        row = {"strategy": NAMED[name]}
+        for model, runs in faces.items():
+            own, plain = (
+                _of(runs, n, "ASR") - _of(runs, UNATTACKED[n], "ASR") for n in (name, "mean")
+            )
+            row[f"{model}: added"] = pages.difference(own)
+            row[f"{model}: more than under the mean"] = (
+                "–" if name == "mean" else pages.difference(own - plain)
+            )
+        rows.append(row)
+    return rows
+
+
+def _of(runs: pd.DataFrame, variant: str, figure: str) -> pd.Series:
+    """Return a variant's figure in percent, by seed."""
+    return 100 * pages.where(runs, variant=variant).set_index("seed")[FINAL[figure]]
 
 
 def main() -> None:
