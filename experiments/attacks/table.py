@@ -34,7 +34,7 @@ AIMS = {
 }
 """By an attack's aim: the figure that it moves, in which direction, and by how many points to
 succeed."""
-NON_ADAPTIVE = ("sign_flip", "gaussian", "label_flip")
+NON_ADAPTIVE = ("sign_flip", "gaussian", "label_flip", "poisonedfl")
 KNOWS = {
     "krum": ("fang_krum", "tailored"),
     "multi_krum": ("tailored",),
@@ -71,6 +71,7 @@ Fang on Krum | | fang_krum | one in two | fang_krum
 Fang on trimmed mean | | fang_trimmed_mean
 Mimic | | mimic | one in two, a class per client | mimic_by_class
 tailored to the rule | | tailored
+PoisonedFL | | poisonedfl
 label flip, mirrored (a poison) | | flip_mirrored | one in two | flip_mirrored
 label flip, random (a poison) | | flip_random | one in two, boosted × 4 | flip_random_boosted
 """
@@ -104,6 +105,7 @@ ADAPTIVE = {
     "sign_flip": "*knows nothing:* sign flip",
     "gaussian": "Gaussian",
     "label_flip": "label flip",
+    "poisonedfl": "PoisonedFL",
     "fang_krum": "*knows the rule:* Fang on Krum",
     "fang_trimmed_mean": "Fang on trimmed mean",
     "tailored_unit": "tailored, unit vector",
