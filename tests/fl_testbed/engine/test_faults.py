@@ -436,7 +436,7 @@ def test_a_run_listens_on_loopback_at_most_and_an_interrupt_keeps_its_rounds(
     assert len(workers) == (engine != "inline")  # as many as were asked for
     assert all(address.is_loopback for address in addresses), addresses
     assert process.returncode == 130
-    assert "--resume goes on" in err
+    assert "--resume continues" in err
     assert "Traceback" not in err
     rounds = (tmp_path / "out" / "small" / "default" / "seed-0" / "rounds.csv").read_text()
     assert len(rounds.splitlines()) > 3
