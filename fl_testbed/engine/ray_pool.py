@@ -258,7 +258,8 @@ class RayPool:
         if not self.workers:
             raise PoolError(
                 f"no Ray worker started within {START_TIMEOUT_S:g} s: check that the cluster has a "
-                "free core (Ray runs workers at low priority unless RAY_worker_niceness=0)"
+                "free core (Ray runs workers at low priority unless RAY_worker_niceness=0), or run "
+                "it again: the first import of torch from a shared disk may take longer"
             )
 
     def join_started(self, timeout_s: float = 0.0) -> list[Any]:
