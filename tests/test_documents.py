@@ -17,6 +17,7 @@ from experiments.oil_and_water_federated.weights import table as weights
 from fl_testbed.engine.rounds import COLUMNS
 from fl_testbed.report.columns import SECTIONS
 from fl_testbed.report.statistics import estimate
+from fl_testbed.scenario.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -35,6 +36,28 @@ def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     files = [link for link in links if "://" not in link]
     assert [link for link in files if not (page.parent / link).exists()] == []
+
+
+@every_page
+def test_links_into_pages_lead_to_a_heading(page):
+    links = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)", page.read_text(encoding="utf-8"))
+    into = [(page.parent / file if file else page, name) for file, name in links if ":" not in file]
+    assert [(str(at), name) for at, name in into if name not in anchors_of(at)] == []
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the names that GitHub gives a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    texts = [re.sub(r"\[(.+?)\]\(.+?\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
+
+
+def test_every_rule_is_compared_but_the_near_relations_that_the_page_names():
+    file = ROOT / "experiments" / "oil_and_water_federated" / "defences" / "methods.yaml"
+    variants = yaml.safe_load(file.read_text(encoding="utf-8"))["variants"].values()
+    compared = {v["strategy.aggregation"]["kind"] for v in variants if v} | {"mean"}
+    left_out = {"iterative_multi_krum", "weak_dp", "union_rejection"}
+    assert CATALOGUE["rules"].keys() - compared == left_out
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
