@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected
@@ -87,16 +86,27 @@ def freqfed(
 
 def _low_frequencies(updates: Float[Tensor, "n d"], low_fraction: float) -> Float[Tensor, "n k"]:
     """Return each row's low coefficients, scaled so that all coefficients have the row's length."""
-    from scipy.fft import dctn  # here, since a bare machine with torch may lack it
-
     n, d = updates.shape
     side = math.isqrt(d - 1) + 1
-    order = np.arange(side)
-    low = order[:, None] + order <= int(low_fraction * side)
-    rows = updates.cpu().numpy()
-    square = np.zeros((side, side), dtype=rows.dtype)
-    result = np.empty((n, np.count_nonzero(low)), dtype=rows.dtype)
-    for row, coefficients in zip(rows, result, strict=True):
-        square.ravel()[:d] = row
-        coefficients[:] = np.asarray(dctn(square, norm="ortho"))[low]
-    return torch.from_numpy(result).to(updates.device)
+    order = torch.arange(side)
+    is_low = order[:, None] + order <= int(low_fraction * side)
+    low = is_low.flatten().nonzero().flatten().to(updates.device)
+    square = updates.new_zeros(side * side)
+    result = updates.new_empty(n, len(low))
+    for row, coefficients in zip(updates, result, strict=True):
+        square[:d] = row
+        transposed = _cosine_transform(_cosine_transform(square.view(side, side)).T)
+        coefficients.copy_(transposed.flatten()[low])  # (i, j) is as low as (j, i)
+    return result
+
+
+def _cosine_transform(rows: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """Return the orthonormal discrete cosine transform (DCT-II) of each row, by one of Fourier."""
+    m = rows.shape[1]
+    there_and_back = torch.cat([rows[:, ::2], rows[:, 1::2].flip(1)], dim=1)
+    angles = torch.arange(m, dtype=torch.float64) * (-math.pi / (2 * m))
+    lengths = torch.full_like(angles, (2 / m) ** 0.5)
+    lengths[0] = (1 / m) ** 0.5
+    turns = torch.polar(lengths, angles)
+    spectrum = torch.fft.fft(there_and_back)
+    return (spectrum * turns.to(spectrum)).real

@@ -2,6 +2,7 @@ from functools import partial
 
 import pytest
 import torch
+from pretended_device import ELSEWHERE, PretendedDevice
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.fft import dct
 from scipy.spatial.distance import pdist, squareform
@@ -106,3 +107,12 @@ def test_the_prior_weighs_those_kept():
     prior = torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
     weights = freqfed(in_groups((0, 3), (90, 1)), prior=prior).weights
     torch.testing.assert_close(weights, torch.tensor([1, 2, 3, 0]).double() / 6)
+
+
+def test_updates_are_transformed_where_they_are():
+    updates = torch.randn(6, 400, generator=torch.Generator().manual_seed(0))
+    with PretendedDevice() as device:
+        there = updates.to(ELSEWHERE)
+        device.reads.clear()
+        freqfed(there)
+        assert max(read.size for read in device.reads) <= 6 * 6  # only distances come to the host
