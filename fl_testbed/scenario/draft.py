@@ -207,6 +207,11 @@ def _yaml_fault(where: str, fault: yaml.YAMLError) -> Fault:
         problem = "the line is indented differently from those around it"
     elif "mapping values are not allowed" in problem:
         problem = "a key cannot stand here, check the indentation, or quote text that has a colon"
+    elif "could not find expected ':'" in problem:  # noticed only where the next line begins
+        line = _line(where, begun)
+        problem = "expected a key, a colon and a space, such as rounds: 10"
+    elif "that cannot start any token" in problem:
+        problem = problem.replace("that cannot start any token", "where text begins, quote it")
     elif context:
         begins = ""
         if begun and mark and begun.line != mark.line:

@@ -318,6 +318,18 @@ def with_change(old: str, new: str) -> str:
             id="not YAML",
         ),
         pytest.param(
+            "rounds: 6",
+            "rounds:6",
+            "wrong.yaml:2: is not YAML: expected a key, a colon and a space, such as rounds: 10",
+            id="no space after a colon",
+        ),
+        pytest.param(
+            "name: small",
+            "name: @small",
+            "wrong.yaml:1: is not YAML: found character '@' where text begins, quote it",
+            id="text that needs quotes",
+        ),
+        pytest.param(
             "name: small",
             'name: "small',
             "wrong.yaml:9: is not YAML: in a text in quotes that begins in line 1, found the end",
