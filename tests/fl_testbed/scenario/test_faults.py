@@ -324,6 +324,12 @@ def with_change(old: str, new: str) -> str:
             id="no space after a colon",
         ),
         pytest.param(
+            "lr: 0.1",
+            "lr:0.1",
+            "wrong.yaml:6: training.lr: needs a space after the colon: write lr: 0.1",
+            id="no space after a colon in braces",
+        ),
+        pytest.param(
             "name: small",
             "name: @small",
             "wrong.yaml:1: is not YAML: found character '@' where text begins, quote it",
