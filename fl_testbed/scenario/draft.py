@@ -252,7 +252,7 @@ def _prepared(
                 yield Fault(line, ".".join(inner), "is given twice")
             seen.add(name.value)
             first, _, rest = name.value.partition(":")
-            is_bare = name.style is value.style is None and value.value == ""
+            is_bare = name.style is None and value.value == ""
             if node.flow_style and is_bare and first and rest:  # {lr:0.1} is a key without value
                 text = f"needs a space after the colon: write {first}: {rest}"
                 yield Fault(line, ".".join((*key, first)), text)
