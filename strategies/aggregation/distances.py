@@ -82,7 +82,21 @@ def cosines(updates: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     return ((result + result.T) / 2).clamp_(-1, 1)  # products of blocks are not quite symmetric
 
 
-def model_cosines(
+def cosine_distances(
+    updates: Float[Tensor, "n d"], received: Float[Tensor, " d"] | None = None
+) -> Float[Tensor, "n n"]:
+    """Return 1 minus the cosine of every pair of rows, 0 on the diagonal, in float64.
+
+    Args:
+        updates: One row per client, shape (n, d), finite.
+        received: The model that the updates were made from, shape (d,), to compare models; without
+            it, the updates themselves are compared.
+    """
+    similarity = cosines(updates) if received is None else _model_cosines(updates, received)
+    return (1 - similarity).fill_diagonal_(0)
+
+
+def _model_cosines(
     updates: Float[Tensor, "n d"], received: Float[Tensor, " d"]
 ) -> Float[Tensor, "n n"]:
     """Return the cosine of every pair of models, which differ in the last digits alone."""

@@ -14,7 +14,7 @@ from strategies.aggregation.aggregate import (
     sorted_rows,
 )
 from strategies.aggregation.blocks import column_blocks
-from strategies.aggregation.distances import model_cosines
+from strategies.aggregation.distances import cosine_distances
 from strategies.aggregation.krum import lowest
 from strategies.aggregation.norm_clipping import clipping_factors, median_of
 from strategies.aggregation.traits import Bound, Traits
@@ -81,7 +81,7 @@ def feddlad(
     """
     n = len(updates)
     feddlad_bound(n)
-    distances = 1 - model_cosines(updates, received)
+    distances = cosine_distances(updates, received)
     distances = torch.where(distances > ROUNDING, distances, 0.0)
     factors = torch.from_numpy(_outlier_factors(distances.cpu().numpy(), min(n_neighbours, n - 1)))
     factors = factors.to(updates.device)

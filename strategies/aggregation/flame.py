@@ -3,7 +3,7 @@
 import numpy as np
 
 from strategies.aggregation.aggregate import Aggregate, normalised, norms_of, prior_or_uniform
-from strategies.aggregation.distances import cosines, model_cosines
+from strategies.aggregation.distances import cosine_distances
 from strategies.aggregation.hdbscan import largest_cluster
 from strategies.aggregation.norm_clipping import mean_of_clipped
 from strategies.aggregation.traits import Bound, Traits
@@ -63,8 +63,8 @@ def flame(
     flame_bound(len(updates))
     norms = norms_of(updates)
     median = norms.median()
-    distances = 1 - (cosines(updates) if received is None else model_cosines(updates, received))
-    admitted = largest_cluster(distances.fill_diagonal_(0), len(updates) // 2 + 1)
+    distances = cosine_distances(updates, received)
+    admitted = largest_cluster(distances, len(updates) // 2 + 1)
     heard = normalised(prior_or_uniform(updates, prior) * admitted)
     suspicion = distances[:, admitted].mean(dim=1)
     clipped = mean_of_clipped(updates, norms, median, heard, suspicion)

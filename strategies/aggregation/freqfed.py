@@ -5,7 +5,7 @@ import math
 import torch
 
 from strategies.aggregation.aggregate import Aggregate, mean_of_selected
-from strategies.aggregation.distances import cosines, model_cosines
+from strategies.aggregation.distances import cosine_distances
 from strategies.aggregation.hdbscan import largest_cluster
 from strategies.aggregation.traits import Bound, Traits
 from strategies.shapes import Float, Tensor
@@ -76,11 +76,10 @@ def freqfed(
     n = len(updates)
     check_cluster_size(n, min_cluster_size)
     low = _low_frequencies(updates, low_fraction)
-    if received is None:
-        distances = 1 - cosines(low)
-    else:  # the transform is linear: that of a model is the sum of two
-        distances = 1 - model_cosines(low, _low_frequencies(received[None], low_fraction)[0])
-    kept = largest_cluster(distances.fill_diagonal_(0), min_cluster_size or n // 2 + 1)
+    if received is not None:  # the transform is linear: that of a model is the sum of two
+        received = _low_frequencies(received[None], low_fraction)[0]
+    distances = cosine_distances(low, received)
+    kept = largest_cluster(distances, min_cluster_size or n // 2 + 1)
     return mean_of_selected(updates, kept, prior, distances[:, kept].mean(dim=1))
 
 
@@ -91,22 +90,25 @@ def _low_frequencies(updates: Float[Tensor, "n d"], low_fraction: float) -> Floa
     order = torch.arange(side)
     is_low = order[:, None] + order <= int(low_fraction * side)
     low = is_low.flatten().nonzero().flatten().to(updates.device)
+    turns = _turns(side).to(updates.device, updates.dtype.to_complex())
     square = updates.new_zeros(side * side)
     result = updates.new_empty(n, len(low))
     for row, coefficients in zip(updates, result, strict=True):
         square[:d] = row
-        transposed = _cosine_transform(_cosine_transform(square.view(side, side)).T)
+        transposed = _cosine_transform(_cosine_transform(square.view(side, side), turns).T, turns)
         coefficients.copy_(transposed.flatten()[low])  # (i, j) is as low as (j, i)
     return result
 
 
-def _cosine_transform(rows: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+def _cosine_transform(rows: Float[Tensor, "n m"], turns: Tensor) -> Float[Tensor, "n m"]:
     """Return the orthonormal discrete cosine transform (DCT-II) of each row, by one of Fourier."""
-    m = rows.shape[1]
     there_and_back = torch.cat([rows[:, ::2], rows[:, 1::2].flip(1)], dim=1)
+    return (torch.fft.fft(there_and_back) * turns).real
+
+
+def _turns(m: int) -> Tensor:
+    """Return what makes cosine coefficients of Fourier coefficients, complex, shape (m,)."""
     angles = torch.arange(m, dtype=torch.float64) * (-math.pi / (2 * m))
     lengths = torch.full_like(angles, (2 / m) ** 0.5)
     lengths[0] = (1 / m) ** 0.5
-    turns = torch.polar(lengths, angles)
-    spectrum = torch.fft.fft(there_and_back)
-    return (spectrum * turns.to(spectrum)).real
+    return torch.polar(lengths, angles)
