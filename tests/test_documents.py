@@ -11,6 +11,7 @@ import yaml
 from clients.shard import Role
 from experiments import pages
 from experiments.oil_and_water_federated import runs
+from experiments.oil_and_water_federated.combinations import table as combinations
 from experiments.oil_and_water_federated.seeds import table as seeds
 from experiments.oil_and_water_federated.tuning import table as tuning
 from experiments.oil_and_water_federated.weights import table as weights
@@ -99,6 +100,25 @@ def test_a_weight_explains_as_much_as_the_results_say():
     near, far = ([f"{float(line[at]):.0f}" for at in (1, 3)] for line in (others, coordinate))
     said = f"on average {near[0]} point from .* and {near[1]} on Adult.* cost {far[0]} and {far[1]}"
     assert re.search(said, weights.PAGE.read_text(encoding="utf-8"))
+
+
+def test_combinations_are_counted_as_the_results_have_them():
+    verdicts = combinations.suffering(combinations.plane(runs.HERE))
+    kinds = [kind for *_, kind in verdicts]
+    newest = {"freqfed", "caf", "alignins", "lasa", "feddlad"}
+    of_newest = [kind for _, _, rule, _, kind in verdicts if rule in newest]
+    n, n_newest, n_failed = len(kinds), of_newest.count("outside"), kinds.count("outside")
+    words = {3: "three", 7: "seven", 30: "thirty", 90: "ninety"}
+    reach, open_ = (words[kinds.count(kind)] for kind in ("in it", "open"))
+    failed = f"{n_failed} clearly fail, among them .all {n_newest} with .* and for {open_}"
+    summary = f"Of {words[n]} combinations .* {reach} serve .* all {words[n_newest]} with"
+    said = {
+        combinations.PAGE: f"{reach} of {n} combinations .* Of the others {failed}",
+        runs.HERE / "README.md": summary,
+        ROOT / "README.md": f"Of .{n} combinations.* {reach} reach both .* of the {n_newest} with",
+    }
+    pages_of = {page: page.read_text(encoding="utf-8") for page in said}
+    assert [page for page, text in said.items() if not re.search(text, pages_of[page])] == []
 
 
 def test_new_seeds_are_counted_as_the_results_have_them():

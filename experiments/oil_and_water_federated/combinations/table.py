@@ -28,6 +28,7 @@ NAMED = {
         ("none", "mean"): (NEITHER, (14, 12)),
         ("jtt", "multi_krum"): ("JTT, Multi-Krum", (12, -10)),
         ("none", "multi_krum"): ("Multi-Krum", (14, 2)),
+        ("agnostic", "caf"): ("agnostic, CAF", (-4, -26)),
     },
     "adult": {
         ("agnostic", "trimmed_mean"): ("agnostic, trimmed mean", (14, 44)),
