@@ -105,13 +105,15 @@ def check_each(scenarios: Sequence[S], check: Callable[[S], None]) -> None:
 def _of_runs(fault: Fault, own: Sequence[AnyScenario], scenarios: Sequence[AnyScenario]) -> Fault:
     """Add to a fault the variants that have it, if others do not, and the seeds, if the first seed,
     which is checked most thoroughly, does not."""
-    there = [s for s in scenarios if s.name == fault.where]
+    if not fault.where:  # a user's code, whose file and line the text begins with
+        return fault
+    there = [s for s in scenarios if s.name == own[0].name]
     variants = list(dict.fromkeys(s.variant for s in own))
     seeds = list(dict.fromkeys(str(s.seed) for s in own))
     where = fault.where
-    if there and len(variants) < len({s.variant for s in there}):
+    if len(variants) < len({s.variant for s in there}):
         where += f", {named(variants, 1)}"
-    if there and str(there[0].seed) not in seeds:
+    if str(there[0].seed) not in seeds:
         where += f", seed {named(seeds, 3)}"
     return replace(fault, where=where)
 
@@ -146,7 +148,8 @@ def checked_federation(
 
 @contextmanager
 def data_faults(scenario: AnyScenario) -> Iterator[None]:
-    """Turn errors that show only once data are dealt into faults that name the scenario's key.
+    """Turn errors that show only once data are dealt into faults that name the scenario's key and
+    where it was written.
 
     Raises:
         ScenarioError: In place of the error raised inside.
@@ -154,15 +157,15 @@ def data_faults(scenario: AnyScenario) -> Iterator[None]:
     try:
         yield
     except DataError as fault:
-        faults = [Fault(scenario.name, "dataset", str(fault))]
+        faults = [Fault(scenario.line_of("dataset"), "dataset", str(fault))]
     except InitialModelError as fault:
-        faults = [Fault(scenario.name, "init", text) for text in fault.texts]
+        faults = [Fault(scenario.line_of("init"), "init", text) for text in fault.texts]
     except OwnCodeError as fault:
         faults = [Fault("", "", str(fault))]
     except OutputLayerError as fault:
-        faults = [Fault(scenario.name, "model", str(fault))]
+        faults = [Fault(scenario.line_of("model"), "model", str(fault))]
     except ValueError as fault:
-        faults = [Fault(scenario.name, "poison", str(fault))]
+        faults = [Fault(scenario.line_of("poison"), "poison", str(fault))]
     else:
         return
     raise ScenarioError(*faults)

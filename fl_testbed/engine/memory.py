@@ -7,7 +7,7 @@ import torch
 
 from clients.attacks import Knowledge
 from fl_testbed.data import Dataset
-from fl_testbed.engine.datasets import DatasetCache, by_dataset
+from fl_testbed.engine.datasets import DatasetCache, by_dataset, check_each
 from fl_testbed.engine.free_memory import free_memory
 from fl_testbed.engine.models import buffers_of, outlined_model
 from fl_testbed.scenario import Fault, Scenario, ScenarioError
@@ -65,8 +65,8 @@ def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
         ScenarioError: With a fault for each of them.
     """
     available = free_memory()
-    faults: list[Fault] = []
-    for scenario in _one_of_each_variant(scenarios):
+
+    def check(scenario: Scenario) -> None:
         d, needed = server_memory(scenario, datasets.get(scenario))
         if needed > SHARE_OF_FREE * available:
             more = ", and what is made of them," if needed > 4 * scenario.n_sampled * d else ""
@@ -75,9 +75,10 @@ def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
                 f"{needed / 2**30:,.1f} GiB, but {available / 2**30:,.1f} GiB are free: lower "
                 "sampling.fraction or use a smaller model"
             )
-            faults.append(Fault(scenario.name, "sampling.fraction", text))
-    if faults:
-        raise ScenarioError(*faults)
+            where = scenario.line_of("sampling")
+            raise ScenarioError(Fault(where, "sampling.fraction", text))
+
+    check_each(_one_of_each_variant(scenarios), check)
 
 
 def fits_side_by_side(

@@ -24,7 +24,7 @@ from fl_testbed.scenario.faults import (
 )
 from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.scenario import NAME, Scenario
-from fl_testbed.scenario.spec import Spec, is_own, models_in
+from fl_testbed.scenario.spec import Spec, Written, is_own, models_in
 from fl_testbed.scenario.users_code import look_beside
 
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
@@ -242,8 +242,13 @@ def _build(draft: Draft) -> AnyScenario:
     def fault(key: Sequence[str | int], text: str) -> Fault:
         return Fault(draft.origin(key), ".".join(map(str, key)), text)
 
+    folders: dict[str, Path] = {}
+    data = _located(draft, folders)
+    for folder in folders.values():
+        look_beside(folder)
+    lines = {key: draft.origin((key,)) for key in model.model_fields}
     try:
-        scenario = model.model_validate(_located(draft))
+        scenario = model.model_validate(data, context=Written(lines, folders))
     except ValidationError as error:
         found = describe(error.errors(), model)
         raise ScenarioError(*(fault(key, text) for key, text in found)) from None
@@ -252,9 +257,10 @@ def _build(draft: Draft) -> AnyScenario:
     return scenario
 
 
-def _located(draft: Draft) -> dict[str, Any]:
-    """Return plain data with the paths of users' files and of a trained model resolved."""
-    data = _plain(draft)
+def _located(draft: Draft, folders: dict[str, Path]) -> dict[str, Any]:
+    """Return plain data with the paths of users' files and of a trained model resolved; note the
+    folder of each file that names a module."""
+    data = _plain(draft, folders)
     match data.get("init"):
         case str(path):
             data["init"] = str(_folder_of(draft, "init") / path)
@@ -263,20 +269,20 @@ def _located(draft: Draft) -> dict[str, Any]:
     return data
 
 
-def _plain(value: Any, *, is_users: bool = False) -> Any:
+def _plain(value: Any, folders: dict[str, Path], *, is_users: bool = False) -> Any:
     """Return plain data with the paths of a user's functions resolved, but not in its arguments."""
     if isinstance(value, list):
-        return [_plain(item, is_users=is_users) for item in value]
+        return [_plain(item, folders, is_users=is_users) for item in value]
     if not isinstance(value, Draft):
         return value
-    plain = {k: _plain(inner, is_users=is_users or k == "args") for k, inner in value.items()}
+    plain = {k: _plain(v, folders, is_users=is_users or k == "args") for k, v in value.items()}
     place = "path" if value.get("kind") == "flower" else "kind"
     if not is_users and is_own(own := value.get(place)):
         folder = _folder_of(value, place)
         if own.rpartition(":")[0].endswith(".py"):
             plain[place] = str(folder / own)
         else:
-            look_beside(folder, own)
+            folders[own] = folder.absolute()
     return plain
 
 

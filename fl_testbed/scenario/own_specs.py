@@ -19,7 +19,7 @@ from pydantic import Field, PrivateAttr
 
 from clients.shard import Shard
 from fl_testbed.data import DataError
-from fl_testbed.scenario.spec import FunctionSpec, Spec
+from fl_testbed.scenario.spec import NOWHERE, FunctionSpec, Spec, Written
 from fl_testbed.scenario.users_code import OwnCode, OwnCodeError, load
 from strategies.aggregation import TooFewClientsError
 from strategies.aggregation.traits import traits_of
@@ -97,9 +97,10 @@ class OwnSpec(FunctionSpec):
     reads_only: ClassVar[bool] = False
     """Whether it must not write to the tensors that it is handed, since they are read again."""
 
-    def model_post_init(self, context: Any, /) -> None:
+    def model_post_init(self, context: Written | None, /) -> None:
         """Find the function, and state its hash."""
-        code = load(getattr(self, self.place))
+        kind = getattr(self, self.place)
+        code = load(kind, (context or NOWHERE).folders.get(kind))
         if self.sha256 not in (None, code.sha256):
             raise ValueError(
                 f"{code.path} has changed since the scenario was resolved: remove sha256 to run "

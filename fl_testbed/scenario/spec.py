@@ -3,7 +3,18 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeGuard, Union, get_args
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    TypeGuard,
+    Union,
+    get_args,
+)
 
 import yaml
 from pydantic import (
@@ -14,6 +25,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     PlainSerializer,
+    PrivateAttr,
     Tag,
 )
 from pydantic_core import CoreSchema
@@ -53,8 +65,33 @@ class NoneSpec(Spec):
         """Return None."""
 
 
+class Written(NamedTuple):
+    """Where a scenario was written: all its mappings are told, as pydantic's context."""
+
+    lines: Mapping[str, str]
+    """By key of the scenario, its file and line."""
+    folders: Mapping[str, Path]
+    """By the ``kind`` of a user's function in a module, the folder of the file that names it."""
+
+
+NOWHERE = Written({}, {})
+"""Of a scenario that was not read from a file."""
+
+
 class WholeScenario(Spec):
     """What scenarios of all kinds have in common."""
+
+    if TYPE_CHECKING:
+        name: str  # each class has its own: a field here would come first in every scenario
+    _lines: Mapping[str, str] = PrivateAttr()
+
+    def model_post_init(self, context: Written | None, /) -> None:
+        """Note where its keys were written."""
+        self._lines = (context or NOWHERE).lines
+
+    def line_of(self, key: str) -> str:
+        """Return file and line of a key; the scenario's name if it was not read from a file."""
+        return self._lines.get(key, self.name)
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the results, as plain data."""

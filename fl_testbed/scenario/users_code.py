@@ -26,8 +26,6 @@ LONGEST_TEXT = 1000  # characters of an exception, which go into a table for eac
 
 OUR_PACKAGES = ("clients", "fl_testbed", "strategies")  # the testbed's own packages
 
-_BESIDE: dict[str, Path] = {}
-"""The folder of the scenario that named a package last, by the package's name."""
 _FOLDERS: set[Path] = set()
 """The folders of scenarios that Python looks into because they name modules."""
 _IMPORTED: dict[str, dict[Path, str]] = {}
@@ -124,8 +122,12 @@ def _is_users(file: Path) -> bool:
     )
 
 
-def load(kind: str) -> OwnCode:
+def load(kind: str, folder: Path | None = None) -> OwnCode:
     """Find a user's function.
+
+    Args:
+        kind: Its file or module, and its name.
+        folder: Of the scenario that names it by its module, if any does.
 
     Raises:
         ValueError: If it is not there, or cannot be imported; the text says why.
@@ -135,7 +137,7 @@ def load(kind: str) -> OwnCode:
         raise ValueError(f"needs file.py:name or package.module:name, got {kind!r}")
     if where.endswith(".py"):
         return _load_from_file(Path(where).absolute(), name)
-    return _load_from_package(where, name)
+    return _load_from_package(where, name, folder)
 
 
 def _load_from_file(path: Path, name: str) -> OwnCode:
@@ -146,7 +148,7 @@ def _load_from_file(path: Path, name: str) -> OwnCode:
     return OwnCode(path, name, module.__name__, digest, source, _function_in(module, path, name))
 
 
-def _load_from_package(where: str, name: str) -> OwnCode:
+def _load_from_package(where: str, name: str, beside: Path | None) -> OwnCode:
     package = _package_of(where)
     if package == "__main__":
         raise ValueError(
@@ -163,7 +165,7 @@ def _load_from_package(where: str, name: str) -> OwnCode:
     if _is_installed(path) or package in OUR_PACKAGES:  # its version is the environment's
         return OwnCode(_defined_in(function, path), name, "", None, None, function)
     contents = {file: file.read_bytes() for file in _sources(module)}
-    _insist_on_what_runs(package, contents)
+    _insist_on_what_runs(package, contents, beside)
     folders = [Path(place).parent for place in _places(sys.modules[package])]
     for folder in folders:
         for file, text in contents.items():
@@ -189,10 +191,8 @@ def digest_of(package: Mapping[str, bytes]) -> str:
     return hashlib.sha256(ascii(named).encode()).hexdigest()
 
 
-def look_beside(folder: Path, kind: str) -> None:
-    """Let Python look for a module in a scenario's folder, after all other places."""
-    folder = folder.absolute()
-    _BESIDE[_package_of(kind.rpartition(":")[0])] = folder
+def look_beside(folder: Path) -> None:
+    """Let Python look for modules in a scenario's folder, after all other places."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
         _FOLDERS.add(folder)
@@ -202,11 +202,11 @@ def _package_of(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _insist_on_what_runs(package: str, contents: Mapping[Path, bytes]) -> None:
-    """Refuse a package that has changed since Python imported it, which Python does only once."""
+def _insist_on_what_runs(package: str, contents: Mapping[Path, bytes], beside: Path | None) -> None:
+    """Refuse a package that has changed since Python imported it, which Python does only once, or
+    that is not the one beside the scenario."""
     there = {Path(place).parent for place in _places(sys.modules[package])}
-    own = _BESIDE.get(package)
-    if own is not None and own not in there and there & _FOLDERS and _is_in(own, package):
+    if beside and beside not in there and there & _FOLDERS and _is_in(beside, package):
         raise ValueError(
             f"{package!r} lies beside the scenario, but that of {min(there)} has been imported: "
             "restart Python, or rename one"

@@ -24,11 +24,11 @@ FAULTS = {
     ),
     "in what is there": (
         ("kind: digits", "kind: fashion_mnist"),
-        "small: dataset: Fashion-MNIST needs a data folder with train-images-idx3-ubyte",
+        "scenario.yaml:4: dataset: Fashion-MNIST needs a data folder with train-images-idx3-ubyte",
     ),
     "in what the data allow": (
         ("size: 2", "size: 9"),
-        "small: poison: a 9 × 9 patch with margin 0 does not fit into 8 × 8 pixels",
+        "scenario.yaml:8: poison: a 9 × 9 patch with margin 0 does not fit into 8 × 8 pixels",
     ),
 }
 
@@ -188,7 +188,7 @@ def test_validate_shows_variants_groups_and_memory(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO + swept)
     elsewhere = ("--set", "engine.device=cuda:99")  # a login node has no such GPU
     said = succeed("validate", "scenario.yaml", "--variant=mine", *elsewhere, cwd=tmp_path)
-    assert "cannot run on this machine: small: engine.device: cuda:99 is not there" in said
+    assert "cannot run on this machine: --set: engine.device: cuda:99 is not there" in said
     assert "3, 5" in said
     assert "1,210" in said  # 64 × 16 + 16 + 16 × 10 + 10 parameters
     rows = [line.split("│")[1:-1] for line in said.splitlines() if line.startswith("│")]

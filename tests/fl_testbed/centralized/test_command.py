@@ -132,11 +132,11 @@ def test_the_resolved_scenario_gives_the_same_run_and_a_finished_one_is_kept(
 CHANGES = {
     "a group that is not there": (
         SCENARIO.replace('"3, red"', '"3, blue"'),
-        "pooled, erm and 3 more: dataset: there is no group '3, blue': attacker.groups can name",
+        "scenario.yaml:4, erm and 3 more: dataset: there is no group '3, blue': attacker",
     ),
     "a class that is not there": (
         SCENARIO.replace("target: 1", "target: 7", 1),
-        "pooled, erm and 2 more: dataset: poison.target needs a class from 0 to 1, got 7",
+        "scenario.yaml:4, erm and 2 more: dataset: poison.target needs a class from 0 to 1, got 7",
     ),
     "a source that is the target": (
         SCENARIO.replace("source: 0, target: 1", "source: 1, target: 1"),
@@ -144,7 +144,7 @@ CHANGES = {
     ),
     "a trigger that does not fit": (
         SCENARIO.replace("size: 3", "size: 9", 1),
-        "pooled, erm and 2 more: poison: a 9 × 9 patch with margin 0 does not fit into 8 × 8",
+        "scenario.yaml:12, erm and 2 more: poison: a 9 × 9 patch with margin 0 does not fit",
     ),
     "a key of federated scenarios": (
         SCENARIO + "rounds: 3\n",
@@ -176,21 +176,21 @@ CHANGES = {
     ),
     "more clusters than examples": (
         SCENARIO.replace("n_clusters: 3", "n_clusters: 3000"),
-        "pooled, subpopulation: poison: 3000 clusters need at least as many examples, but the ",
+        "scenario.yaml:25, subpopulation: poison: 3000 clusters need at least as many examples",
     ),
     "a clean label that too few have": (
         SCENARIO.replace("target: 1, steps", "target: 1, fraction: 1.0, steps"),
-        "pooled, matched: poison: the poison needs 256 examples that it can change in a shard of ",
+        "scenario.yaml:28, matched: poison: the poison needs 256 examples that it can",
     ),
     "more victims than there are": (
         SCENARIO.replace("steps: 2", "n_victims: 2000, steps: 2"),
-        "pooled, matched: dataset: poison.n_victims: needs at most ",
+        "scenario.yaml:4, matched: dataset: poison.n_victims: needs at most ",
     ),
     "nobody to be like": (
         SCENARIO.replace("  correlation: 0.9", "  minority: {kind: inverted}").replace(
             'attacker: {groups: ["3, red"]}', "minority_fraction: 0.0"
         ),
-        "pooled, mimic: poison: the poison has no minority to imitate",
+        "scenario.yaml:23, mimic: poison: the poison has no minority to imitate",
     ),
 }
 

@@ -171,7 +171,7 @@ def test_what_does_not_fit_the_model_is_a_line_for_each_fault(
     scenarios = load_scenarios(continued / "scenario.yaml", [f"init={path}"])
     with pytest.raises(ScenarioError) as error:
         launch(scenarios, Options(tmp_path / "out", None, ""), MagicMock())
-    assert str(error.value).splitlines() == [f"more: init: {path} {text}" for text in texts]
+    assert str(error.value).splitlines() == [f"--set: init: {path} {text}" for text in texts]
     assert not (tmp_path / "out").exists()
 
 
@@ -184,7 +184,7 @@ def test_the_command_refuses_the_model_of_another_architecture(
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     assert len(lines) == 5  # names, and four tensors whose names both models have
-    assert all(line.startswith("more: init: ") for line in lines)
+    assert all(": init: " in line for line in lines)
     assert "model.safetensors lacks 6.bias, 6.weight: is it the file of another model?" in lines[0]
     assert not list(tmp_path.iterdir())
 
@@ -208,7 +208,7 @@ def test_on_pooled_data_every_training_starts_from_it(continued: Path, tmp_path:
     for training in (0, 1):
         model = model_of(scenario, datasets.get(scenario), training).state_dict()
         torch.testing.assert_close(model, load_file(path), rtol=0, atol=0, check_stride=False)
-    with pytest.raises(ScenarioError, match=r"pooled: init: .*init.safetensors has 2.weight as"):
+    with pytest.raises(ScenarioError, match=r"yaml:8: init: .*init.safetensors has 2.weight as"):
         experiment.check([pooled(tmp_path, "{kind: mlp, hidden: [8]}")], datasets)
     assert not launch([scenario], Options(tmp_path / "out", None, ""), MagicMock(), experiment)
     folder = tmp_path / "out/pooled/default/seed-0"

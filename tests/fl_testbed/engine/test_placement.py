@@ -75,7 +75,7 @@ def test_a_gpu_that_is_not_there_is_a_fault_of_the_scenario(tmp_path: Path) -> N
     done = run("run", "scenario.yaml", "--set", "engine.device=cuda", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "small: engine.device: cuda is not there, torch or Ray can use 0 GPUs: choose auto or cpu"
+        "--set: engine.device: cuda is not there, torch or Ray can use 0 GPUs: choose auto or cpu"
     ]
 
 

@@ -193,7 +193,7 @@ def test_a_replay_without_data_says_what_it_needs(recorded: Path, tmp_path: Path
     scenario.write_text(scenario.read_text().replace("kind: digits", "kind: mnist"))
     done = run("replay", "mean", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("small: dataset: MNIST needs a data folder")
+    assert done.stderr.startswith("mean/seed-0/scenario.yaml:6: dataset: MNIST needs a data folder")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -388,7 +388,8 @@ def test_a_resolved_scenario_reloads_to_itself(path, tmp_path):
         resolved = tmp_path / "resolved.yaml"
         resolved.write_text(scenario.to_yaml(), encoding="utf-8")
         again = the_one(load_scenarios(resolved))
-        assert again == scenario.model_copy(update={"engine": again.engine})
+        parts = [one.model_dump(exclude={"engine"}) for one in (again, scenario)]
+        assert parts[0] == parts[1]
         assert again.to_yaml() == scenario.to_yaml()
 
 
