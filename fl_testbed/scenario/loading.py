@@ -3,8 +3,9 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,11 +23,13 @@ from fl_testbed.scenario.faults import (
     unknown_key,
     unknown_kind,
 )
+from fl_testbed.scenario.naming import named
 from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.scenario import NAME, Scenario
 from fl_testbed.scenario.spec import Spec, Written, is_own, models_in
 from fl_testbed.scenario.users_code import look_beside
 
+N_NAMED = 3  # of the variants that lack a swept key
 UNFIT = re.compile(r"[^A-Za-z0-9._=,-]")  # for a part of a variant's name
 AnyScenario = Scenario | CentralizedScenario
 """The kinds of scenario; ``kind`` picks the class, and without it a scenario is federated."""
@@ -128,18 +131,21 @@ def load_scenarios(
     plain = _set_in_base(draft, [_overlaid(draft, variants, name) for name in wanted], sweep, given)
 
     scenarios: list[AnyScenario] = []
-    faults: list[Fault] = []
+    found: dict[str, list[Fault]] = {}
     unused = [key for key, _ in plain]
     points = _sweep_points(draft, sweep)
     for name, point in itertools.product(variants, points):
+        label = name
         try:
             run = _one_run(draft, variants, name, plain, point)
-            if not _is_of(run.get("variant", "default"), asked):
+            label = run.get("variant", "default")
+            if not _is_of(label, asked):
                 continue
             unused = [key for key in unused if not run.has(key) or run.origin(key) != "--set"]
             scenarios.append(_build(run))
         except ScenarioError as error:
-            faults += error.faults
+            found.setdefault(label, []).extend(error.faults)
+    faults = list(_faults_of_runs(found, sweep, some_are_right=bool(scenarios)))
     if not scenarios and not faults:
         text = f"needs one of {', '.join(variants)}, got {', '.join(asked)}"
         raise ScenarioError(Fault(str(path), "--variant", text))
@@ -154,6 +160,28 @@ def load_scenarios(
     if faults:
         raise ScenarioError(*faults)
     return scenarios
+
+
+def _faults_of_runs(
+    found: Mapping[str, Sequence[Fault]], swept: Container[str], *, some_are_right: bool
+) -> Iterator[Fault]:
+    """Yield the faults of runs, given by variant. A swept key that some runs lack is one fault, and
+    names these runs if others have it."""
+    lacking: dict[str, dict[str, Fault]] = {}
+    for variant, faults in found.items():
+        for fault in faults:
+            if fault.key in swept and fault.text.startswith("unknown key"):
+                lacking.setdefault(fault.key, {})[variant] = fault
+            else:
+                yield fault
+    for key, own in lacking.items():
+        value = f"{key.rpartition('.')[2]}="
+        parts = ([p for p in parts_of(variant) if not p.startswith(value)] for variant in own)
+        names = dict.fromkeys(",".join(p) or "default" for p in parts)
+        first = next(iter(own.values()))
+        is_in_others = some_are_right or len(own) < len(found)
+        which = f", {named([*names], N_NAMED)}" * is_in_others
+        yield replace(first, where=first.where + which)
 
 
 def _set_in_base(
@@ -353,20 +381,20 @@ def _sweep_points(draft: Draft, sweep: Draft) -> list[dict[str, Swept]]:
         if unfit and key != "seed":  # which is in no variant's name
             text = f"needs names of letters, digits and . _ = , -, got {unfit[0]!r}"
             raise ScenarioError(Fault(where, dotted, text))
-    named: list[list[Swept]] = [
+    choices: list[list[Swept]] = [
         [(name, value, values.origins[name]) for name, value in values.items()]
         if isinstance(values, Draft)
         else [(None, value, sweep.origins[key]) for value in values]
         for key, values in sweep.items()
     ]
-    return [dict(zip(sweep, point, strict=True)) for point in itertools.product(*named)]
+    return [dict(zip(sweep, point, strict=True)) for point in itertools.product(*choices)]
 
 
 def _nested(values: list[Any] | dict[str, Any], models: Sequence[type[Spec]]) -> str | None:
     """Return an inner key whose swept values are nested in the outer key, or None."""
     known = {name for model in models for name in model.model_fields}
-    named = values.items() if isinstance(values, dict) else ()
-    return next((k for k, v in named if k in known and isinstance(v, list)), None)
+    items = values.items() if isinstance(values, dict) else ()
+    return next((k for k, v in items if k in known and isinstance(v, list)), None)
 
 
 def _repeated_runs(scenarios: Sequence[AnyScenario], where: str) -> Iterator[Fault]:

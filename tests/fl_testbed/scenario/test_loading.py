@@ -378,6 +378,19 @@ class TestYaml:
         assert the_one(load(BASE.replace("small", "2020-12-25"))).name == "2020-12-25"
 
 
+@pytest.mark.parametrize(("rules", "lacking"), [("krum mean flame", ", b, c"), ("mean", "")])
+def test_a_swept_key_that_variants_lack_is_one_fault_and_names_them_where_others_have_it(
+    load, rules, lacking
+):
+    text = BASE + "sweep: {strategy.aggregation.n_malicious: [1, 2]}\nvariants:\n"
+    for name, rule in zip("abc", rules.split(), strict=False):
+        text += f"  {name}: {{strategy.aggregation: {{kind: {rule}}}}}\n"
+    with pytest.raises(ScenarioError) as error:
+        load(text)
+    (line,) = lines_of(error)
+    assert f"yaml:9{lacking}: strategy.aggregation.n_malicious: unknown key; known keys: k" in line
+
+
 def shipped_scenarios() -> list[Path]:
     return sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 
