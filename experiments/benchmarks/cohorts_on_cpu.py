@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import cache, partial
 
+import ray
 from flwr.app import ArrayRecord, ConfigRecord
 from measure import report
 from networks import shard_of
@@ -86,7 +87,7 @@ def main() -> None:
             pool.prepare(partial(build_app, training, cohort), None, torch_threads=1)
             times.append(list(rounds(RayGrid(pool, cohort, client_timeout_s=600.0))))
         told(f"{setting}, 2 workers", zip(*times, strict=True))
-    pool.close()
+    ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ ROUNDS = 6  # the first is left out
 def engine_seconds(
     n: int, sampled: int, examples: int, training: LocalTraining, rule: Aggregator
 ) -> list[float]:
+    import ray
+
     from fl_testbed.engine.ray_grid import RayGrid
     from fl_testbed.engine.ray_pool import RayPool
 
@@ -67,7 +69,7 @@ def engine_seconds(
         new, _ = strategy.aggregate_train(round_, grid.send_and_receive(messages))
         arrays = new or arrays
         seconds.append(time.perf_counter() - began)
-    pool.close()
+    ray.shutdown()
     return seconds[1:]
 
 

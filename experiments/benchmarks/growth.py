@@ -5,6 +5,7 @@ python experiments/benchmarks/growth.py
 
 import statistics
 
+import ray
 from engine_against_flower import FreshModel, serve
 from measure import report
 
@@ -31,7 +32,7 @@ def main() -> None:
         for n, d in sizes:
             figures = {f"per client, {workers} workers": (per_client(pool, n, d), "ms")}
             report("growth", f"{n} clients x {d} parameters", figures)
-        pool.close()
+        ray.shutdown()
 
 
 if __name__ == "__main__":

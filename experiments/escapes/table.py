@@ -46,6 +46,7 @@ AT_HIGHEST = (
     *("mean", "jtt", "fltrust_balanced", "rejection_balanced"),
     *("jtt_fltrust_balanced", "jtt_rejection_balanced"),
 )
+WEIGHTS = "weight minority / poisoned"
 SETTINGS = {
     "none": "plain",
     "minority_mimic": "minority-mimic",
@@ -106,38 +107,44 @@ def tables() -> dict[str, pages.Rows]:
     return found | {"attackers_seeds": by_attacker(chosen, new)}
 
 
+def named(table: pd.DataFrame) -> dict[str, str]:
+    """Return the methods with their names for readers: oracles are marked."""
+    oracles = table.groupby("method", sort=False)["oracle"].any()
+    return {str(method): f"{method} †" if told else str(method) for method, told in oracles.items()}
+
+
+def outcome(own: pd.DataFrame, fair: float) -> str:
+    """Return worst group / attack success, bold where a method that is no oracle escapes."""
+    return pages.bold(runs.outcome(own), not own["oracle"].any() and reached(own, fair))
+
+
 def by_method(table: pd.DataFrame) -> list[list[str]]:
     """Return a row per method: worst group / attack success by setting, weights in the first."""
     settings = {setting: SETTINGS[str(setting)] for setting in table["setting"]}
     first, *_ = settings
     means = table.groupby(["setting", "method"])["worst_group"].mean()
-    lines = [["worst group / ASR", *settings.values()]]
-    lines[0].append(f"{settings[first]}: weight minority / poisoned")
-    for method, own in table.groupby("method", sort=False):
-        is_oracle = bool(own["oracle"].any())
-        cells = []
-        for setting in settings:
-            there, of = pages.where(own, setting=setting), means[setting]
-            fair = of["jtt_ideal"] - FAIR if "jtt_ideal" in of else of["mean"] + FAIR
-            escapes = not is_oracle and reached(there, fair)
-            cells.append(pages.bold(runs.outcome(there), escapes))
-        weights = runs.weights(pages.where(own, setting=first))
-        lines.append([f"{method} †" if is_oracle else str(method), *cells, weights])
-    return lines
+
+    def cell(method: str, setting: object) -> str:
+        if setting == WEIGHTS:
+            return runs.weights(pages.where(table, method=method, setting=first))
+        of = means[setting]
+        fair = of["jtt_ideal"] - FAIR if "jtt_ideal" in of else of["mean"] + FAIR
+        return outcome(pages.where(table, method=method, setting=setting), fair)
+
+    columns = settings | {WEIGHTS: f"{settings[first]}: {WEIGHTS}"}
+    return pages.crossed("worst group / ASR", named(table), columns, cell)
 
 
 def by_setting(table: pd.DataFrame) -> list[list[str]]:
     """Return a row per setting: worst group / attack success by method."""
     lifted = pages.where(table, method="jtt_ideal", setting="as_it_is")
     fair = lifted["worst_group"].mean() - FAIR
-    oracles = set(table["method"][table["oracle"]])
-    methods = {m: f"{m} †" if m in oracles else m for m in table["method"]}
 
     def cell(setting: str, method: str) -> str:
-        there = pages.where(table, setting=setting, method=method)
-        return pages.bold(runs.outcome(there), method not in oracles and reached(there, fair))
+        return outcome(pages.where(table, setting=setting, method=method), fair)
 
-    return pages.crossed("attackers", {s: SETTINGS[s] for s in table["setting"]}, methods, cell)
+    settings = {setting: SETTINGS[setting] for setting in table["setting"]}
+    return pages.crossed("attackers", settings, named(table), cell)
 
 
 def highest(read: Mapping[str, pd.DataFrame]) -> list[list[str]]:
@@ -163,15 +170,12 @@ def by_seed(read: Mapping[str, pd.DataFrame]) -> pages.Rows:
     heads = {
         (name, key): f"{DATASETS[name]}: {text}" for name in read for key, text in columns.items()
     }
-    first = next(iter(read.values()))
-    oracles = set(first["method"][first["oracle"]])
 
     def cell(method: str, at: tuple[str, str]) -> str:
         table = read[at[0]]
         return counted(pages.where(table, method=method), ideal_of(table))[at[1]]
 
-    methods = {m: f"{m} †" if m in oracles else m for m in first["method"]}
-    return pages.crossed("of 20 seeds", methods, heads, cell)
+    return pages.crossed("of 20 seeds", named(next(iter(read.values()))), heads, cell)
 
 
 def by_attacker(read: Mapping[str, pd.DataFrame], new: Mapping[str, pd.DataFrame]) -> pages.Rows:

@@ -21,7 +21,7 @@ from fl_testbed.centralized.stages import FINAL, Result, run_stages
 from fl_testbed.centralized.training import Revise, Trained, fit
 from fl_testbed.data import Dataset
 from fl_testbed.engine.datasets import DatasetCache, check_each, data_faults
-from fl_testbed.engine.run_folder import Record, Row, State
+from fl_testbed.engine.run_folder import ARRAYS, Record, Row, State
 from fl_testbed.engine.threads import limit_threads
 from fl_testbed.metrics import finite_or_none, minorities, minority_and_majority, read_table
 from fl_testbed.scenario import CentralizedScenario
@@ -146,7 +146,7 @@ def compute(scenario: CentralizedScenario, dataset: Dataset) -> Record:
     }
     if scenario.evaluation.scores:
         tables["scores.csv"] = _score_rows(scenario, result)
-    model = {f"arrays/{k}": v for k, v in result.trained.model.state_dict().items()}
+    model = {f"{ARRAYS}{k}": v for k, v in result.trained.model.state_dict().items()}
     return Record(0, tables, model, verdict)
 
 

@@ -173,7 +173,7 @@ class RayPool:
     Args:
         n_workers: Worker processes of one core each; by default one per GPU that they use, or per
             core of the cluster.
-        address: ``local`` starts a cluster of this machine alone and ends it afterwards.
+        address: ``local`` starts a cluster of this machine alone.
         gpus: Whether workers share the cluster's GPUs evenly, if it has any.
 
     Raises:
@@ -328,10 +328,6 @@ class RayPool:
             except (AttributeError, OSError):  # not Linux, or too many open files
                 self._slots[worker] = None
         return self._slots[worker]
-
-    def close(self) -> None:
-        """End the workers, and the cluster if it is this command's own."""
-        ray.shutdown()
 
     def _start(self) -> None:
         worker = self._actor.remote(-(-self.n_workers // max(1, self.n_gpus)), self._wanted)

@@ -72,7 +72,7 @@ def without_store(marker: Path) -> BuildApp:
 def cluster() -> Iterator[RayPool]:
     pool = RayPool(N_WORKERS)
     yield pool
-    pool.close()
+    ray.shutdown()
 
 
 @pytest.fixture
