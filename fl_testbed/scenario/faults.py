@@ -166,7 +166,8 @@ def unknown_key(path: KeyPath, owner: type[Spec] | None, root: type[Spec]) -> st
     outer, _, inner = name.partition(".")
     if inner and outer in known:
         text = "keys with dots are for variants, sweep and --set; here write"
-        return f"unknown key: {text} {outer}: {{{inner}: …}}"
+        keys = [outer, inner] if outer == "sweep" else name.split(".")
+        return f"unknown key: {text} {': {'.join(keys)}: …{'}' * (len(keys) - 1)}"
     around = tuple(part for part in path[:-1] if isinstance(part, str))
     places = [
         place

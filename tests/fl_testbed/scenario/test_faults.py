@@ -138,6 +138,13 @@ def with_change(old: str, new: str) -> str:
         ),
         pytest.param(
             "rounds: 6",
+            "rounds: 6\nvariants.jtt.training.lr: 3",
+            "wrong.yaml:3: variants.jtt.training.lr: unknown key: keys with dots are for variants, "
+            "sweep and --set; here write variants: {jtt: {training: {lr: …}}}",
+            id="a variant's key with dots outside of variants",
+        ),
+        pytest.param(
+            "rounds: 6",
             "rounds: 6\nsweep: {lr: [0.1, 0.2]}",
             "wrong.yaml:3: sweep.lr: unknown key here, did you mean training.lr?",
             id="a swept key without its mapping",
