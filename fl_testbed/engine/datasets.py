@@ -1,5 +1,6 @@
 """The datasets of a command, and the check that they suffice for its scenarios."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from strategies.aggregation.layers import OutputLayerError
 from strategies.randomness import Purpose, generator
 
 S = TypeVar("S", bound=AnyScenario)
+KEY = re.compile(r"(\w+)[.:]")  # that an error's text begins with, such as poison.target
 
 
 def load_dataset(scenario: AnyScenario, data_dir: Path | None) -> Dataset:
@@ -157,7 +159,10 @@ def data_faults(scenario: AnyScenario) -> Iterator[None]:
     try:
         yield
     except DataError as fault:
-        faults = [Fault(scenario.line_of("dataset"), "dataset", str(fault))]
+        begin = KEY.match(str(fault))
+        key = begin[1] if begin and begin[1] in type(scenario).model_fields else ""
+        where = scenario.line_of(key or "dataset")
+        faults = [Fault(where, "" if key else "dataset", str(fault))]
     except InitialModelError as fault:
         faults = [Fault(scenario.line_of("init"), "init", text) for text in fault.texts]
     except OwnCodeError as fault:

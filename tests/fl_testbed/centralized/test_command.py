@@ -136,7 +136,7 @@ CHANGES = {
     ),
     "a class that is not there": (
         SCENARIO.replace("target: 1", "target: 7", 1),
-        "scenario.yaml:4, erm and 2 more: dataset: poison.target needs a class from 0 to 1, got 7",
+        "scenario.yaml:12, erm and 2 more: poison.target needs a class from 0 to 1, got 7",
     ),
     "a source that is the target": (
         SCENARIO.replace("source: 0, target: 1", "source: 1, target: 1"),
@@ -184,7 +184,7 @@ CHANGES = {
     ),
     "more victims than there are": (
         SCENARIO.replace("steps: 2", "n_victims: 2000, steps: 2"),
-        "scenario.yaml:4, matched: dataset: poison.n_victims: needs at most ",
+        "scenario.yaml:28, matched: poison.n_victims: needs at most ",
     ),
     "nobody to be like": (
         SCENARIO.replace("  correlation: 0.9", "  minority: {kind: inverted}").replace(
