@@ -174,6 +174,14 @@ def test_a_tracker_changes_nothing_even_where_it_fails(scenarios, tmp_path: Path
     progress.note.assert_any_call("the server has gone; runs go on without it")
 
 
+def test_a_tracker_is_told_why_a_run_failed(scenarios, tmp_path: Path) -> None:
+    tracker = MagicMock()
+    options = Options(tmp_path / "out", None, "", trackers=[lambda *begun: tracker])
+    with patch("fl_testbed.engine.rounds.Run.rounds", side_effect=ArithmeticError("broken")):
+        assert launch(scenarios, options, MagicMock()) != []
+    tracker.failed.assert_called_once_with("ArithmeticError: broken")
+
+
 def test_a_database_that_cannot_be_made_leaves_none_half_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

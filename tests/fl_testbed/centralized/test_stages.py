@@ -1,6 +1,7 @@
 """How stages compose, what oracles are told, and what the ledger says of it."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -9,6 +10,7 @@ from torch import nn
 from clients.shard import Role
 from fl_testbed.centralized import experiment
 from fl_testbed.centralized.judging import judge
+from fl_testbed.centralized.ledger import flagged_shares, weight_by_group
 from fl_testbed.centralized.preparation import Material, model_of, prepare
 from fl_testbed.centralized.stages import Result
 from fl_testbed.data import Dataset
@@ -304,6 +306,8 @@ def test_the_ledger_says_of_every_example_what_became_of_it(dataset):
         assert (example["weight"] == 0) == bool(example["flagged.1_loss_filter"])
         assert example["score"] == example["score.1_loss_filter"]
         assert not (example["flagged.1_loss_filter"] and example["flagged.2_jtt"])
+    kept = [e["score"] for e in examples if e["weight"]]
+    assert max(kept) <= min(e["score"] for e in examples if not e["weight"])  # of little confidence
     lifted = {e["weight"] for e in examples if e["flagged.2_jtt"]}
     plain = {e["weight"] for e in examples if not e["flagged.2_jtt"] and e["weight"]}
     assert len(lifted) == len(plain) == 1
@@ -311,6 +315,15 @@ def test_the_ledger_says_of_every_example_what_became_of_it(dataset):
     assert {e["role"] for e in examples} == {role.value for role in Role}
     scores = record.tables["scores.csv"]
     assert len(scores) == len(examples) * (1 + 1 + 2)  # a short training for each stage, then two
+
+
+def test_what_became_of_groups_and_roles_are_means_over_their_examples():
+    roles = [Role.HONEST_MAJORITY.value] * 3 + [Role.POISONED.value]
+    told = {"group": "a", "weight": [0.0, 0.0, 3.0, 5.0], "flagged.1_jtt": [0, 0, 1, 1]}
+    examples = pd.DataFrame({"role": roles} | told)
+    assert weight_by_group(examples) == {"a": 1.0}  # of the honest ones
+    shares = {"honest_majority": 1 / 3, "honest_minority": None, "poisoned": 1.0}
+    assert flagged_shares(examples, ["1_jtt"]) == {"1_jtt": pytest.approx(shares)}
 
 
 def test_where_no_stage_ranks_examples_doubt_in_their_labels_does(dataset):

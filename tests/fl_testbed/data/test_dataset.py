@@ -41,10 +41,12 @@ class TestUnitInputs:
         assert inputs.dtype == np.float32
         assert inputs[0].tolist() == pytest.approx([0, 0.2, 1])
 
-    @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
     def test_writing_into_them_does_not_change_the_dataset(self, dtype):
         examples = Examples(np.ones((2, 3), dtype=dtype), np.zeros(2, dtype=np.int64))
-        examples.unit_inputs(slice(None))[:] = 0.5
+        inputs = examples.unit_inputs(slice(None))
+        assert inputs.dtype == np.float32
+        inputs[:] = 0.5
         assert (examples.inputs == 1).all()
 
 

@@ -110,6 +110,7 @@ def test_a_run_that_is_done_has_its_rows_on_the_disk(tmp_path: Path, monkeypatch
     names = [name for name, _ in synced]
     assert names.index("rounds.csv") < names.index("summary.json.partial")
     assert dict(synced)["rounds.csv"] == (tmp_path / "rounds.csv").stat().st_size
+    assert not folder.ownership.is_held
 
 
 def test_what_jobs_of_a_sweep_write_at_once_is_one_job_s_and_whole(

@@ -127,7 +127,8 @@ def from_package(name: str) -> str:
 def test_a_package_is_found_beside_the_scenario(folder):
     package = write_package(folder, "a_package_of_mine")
     before = load(folder, from_package(package.name))
-    (package / "helpers.py").write_text("x = 1\n")
+    (package / "inner").mkdir()
+    (package / "inner" / "helpers.py").write_text("x = 1\n")
     after = load(folder, from_package(package.name))
     assert before.identity() != after.identity()  # any of its files may matter
 

@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from fl_testbed.data import Examples
+from fl_testbed.data import DataError, Examples
 from fl_testbed.data.sources.splitting import split_clients
 
 
@@ -19,3 +20,10 @@ def test_the_seed_draws_a_share_of_each_population_s_clients():
     for tested in drawn:
         assert sorted(client // 20 for client in tested) == [0] * 4 + [1] * 4
     assert len(set.union(*drawn)) > 30  # of 40: one is spared ten times with probability 0.1
+
+
+def test_a_population_of_one_client_cannot_be_split():
+    clients = np.array([0, 0, 1, 1, 2])
+    every = Examples(np.zeros((5, 1)), np.zeros(5, dtype=int), clients=clients)
+    with pytest.raises(DataError, match="one natural client"):
+        split_clients(every, clients // 2, 0.2, np.random.default_rng(0))
