@@ -165,9 +165,8 @@ def _judged(federation: Federation, most: int) -> list[int]:
     Client ids go role by role, so each role gets its share.
     """
     n_honest = len(federation.population) - federation.population.poisoned
-    if n_honest <= most:
-        return list(range(n_honest))
-    return [place * n_honest // most for place in range(most)]
+    n = min(n_honest, most)
+    return [place * n_honest // n for place in range(n)]
 
 
 def _shown_on(device: torch.device, goal: Goal) -> Goal:

@@ -175,11 +175,12 @@ def test_a_tracker_changes_nothing_even_where_it_fails(scenarios, tmp_path: Path
 
 
 def test_a_tracker_is_told_why_a_run_failed(scenarios, tmp_path: Path) -> None:
-    tracker = MagicMock()
+    tracker, progress = MagicMock(), MagicMock()
     options = Options(tmp_path / "out", None, "", trackers=[lambda *begun: tracker])
     with patch("fl_testbed.engine.rounds.Run.rounds", side_effect=ArithmeticError("broken")):
-        assert launch(scenarios, options, MagicMock()) != []
+        assert launch(scenarios, options, progress) != []
     tracker.failed.assert_called_once_with("ArithmeticError: broken")
+    progress.end.assert_called_once_with(scenarios[0], "failed: ArithmeticError: broken")
 
 
 def test_a_database_that_cannot_be_made_leaves_none_half_made(

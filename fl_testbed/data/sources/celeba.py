@@ -42,9 +42,7 @@ def load_celeba(
     people = np.unique(identity, return_inverse=True)[1].astype(np.int64)
 
     def examples(part: str) -> Examples:
-        rows = np.array(
-            [row for row, value in enumerate(split) if value == part][:limit], dtype=int
-        )
+        rows = np.array([row for row, value in enumerate(split) if value == part][:limit])
         if not len(rows):
             raise DataError(f"{paths[1]}: has no image of the set {part}")
         table = attributes.take(rows)

@@ -371,7 +371,7 @@ def test_a_resumed_run_attacks_as_if_it_had_never_stopped(tmp_path):
         assert repr(before.tables["clients.csv"]) == repr(after.tables["clients.csv"])
 
 
-def test_omniscient_attackers_cost_a_second_matrix(tmp_path):
+def test_omniscient_attackers_cost_a_second_matrix_and_a_record_three(tmp_path):
     scenario = load_scenarios(write_scenario(tmp_path))[0]
     dataset = load_dataset(scenario, None)
     d, without = server_memory(scenario, dataset)
@@ -380,6 +380,9 @@ def test_omniscient_attackers_cost_a_second_matrix(tmp_path):
         ({"kind": "alie", "knowledge": "colluding"}, 2),
         ({"kind": "alie"}, 12),
         ({"kind": "minority_mimic"}, 14),
+        ({"kind": "minority_mimic", "knowledge": "colluding"}, 4),
     ):
         attacked = Scenario.model_validate({**scenario.model_dump(), "attack": attack})
         assert server_memory(attacked, dataset) == (d, without + 4 * d * rows)
+    recorded = Scenario.model_validate({**scenario.model_dump(), "record_updates": True})
+    assert server_memory(recorded, dataset) == (d, without + 4 * d * 3 * 12)

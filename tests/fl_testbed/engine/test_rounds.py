@@ -171,7 +171,8 @@ class TestEvaluation:
         made = scenario(evaluation={"n_clients": 4})
         federation = build_federation(made, load_dataset(made, None))
         model = build_model(made, federation.dataset)
-        found = Evaluator(made, federation)(ArrayRecord(model.state_dict()))
+        evaluate, arrays = Evaluator(made, federation), ArrayRecord(model.state_dict())
+        found = evaluate(arrays)
         test = federation.test_set(None)
         with torch.no_grad():
             called = model(test.inputs).argmax(dim=1)
@@ -193,6 +194,7 @@ class TestEvaluation:
             rate = (model(stamped).argmax(dim=1) == 3).double().mean().item()
         assert found.attacks["dirty_label_backdoor"].n_examples == int(shown.sum())
         assert found.attack_success_rate == pytest.approx(rate)
+        assert evaluate.of_client(2, arrays) == pytest.approx((accuracies[1], rate))
 
     def test_a_model_without_numbers_calls_nothing_the_target(self):
         goal = {"kind": "dirty_label_backdoor", "trigger": {"kind": "patch", "size": 2}}

@@ -193,6 +193,15 @@ def test_a_log_that_was_torn_says_still_who_writes_the_run(tmp_path: Path, end: 
     Ownership(tmp_path).sign()  # no TakenError
 
 
+def test_to_ask_who_writes_a_run_neither_takes_it_nor_gives_it_up(tmp_path: Path) -> None:
+    ownership = RunFolder(tmp_path).ownership
+    assert ownership.taken() is None
+    assert not ownership.is_held
+    ownership.claim()
+    assert ownership.taken() is None
+    assert ownership.is_held
+
+
 def test_a_file_that_is_no_text_any_more_is_there_and_is_another(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_bytes(b"name: \xff")
     assert RunFolder(tmp_path).read("scenario.yaml") not in (None, "name: ")

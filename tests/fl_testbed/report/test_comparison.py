@@ -670,6 +670,7 @@ def test_a_group_that_not_every_run_tests_is_named_below_the_table(tmp_path: Pat
     groups = {"is_minority.a": False, "is_minority.b": True, "group_accuracy.a": 0.9}
     write_run(tmp_path / "sweep", "mean", 0, figures(0.5) | groups | {"group_accuracy.b": 0.2})
     write_run(tmp_path / "sweep", "mean", 1, figures(0.9) | groups | {"group_accuracy.b": None})
+    write_run(tmp_path / "sweep", "krum", 0, figures(0.9))  # of data without such a group
     notes = "\n".join(grids(compare(find_runs([tmp_path / "sweep"])))[0].notes)
     assert "\nb (minority) is tested in 1 of 2 runs: in the others, worst group and" in notes
 
