@@ -84,6 +84,6 @@ def isolated(
         nearest = torch.cat(
             [_distances(part, points[centres]).argmin(dim=1) for part in points.split(CHUNK)]
         )
-        sizes = torch.bincount(nearest, minlength=len(centres))
+        sizes = torch.bincount(nearest)
         marked[rows[sizes[nearest] <= max_cluster]] = True
     return marked

@@ -21,9 +21,10 @@ def quantum_entropy_scores(whitened: Float[Tensor, "n axes"], alpha: float) -> F
     """
     points = whitened.double()
     covariance = points.T @ points / len(points)
-    excess = covariance - torch.eye(points.shape[1], dtype=torch.float64)
-    spread = torch.linalg.matrix_norm(covariance, 2) - 1
-    weights = torch.from_numpy(expm((alpha * excess / spread.clamp_min(1e-9)).numpy()))
+    norm = torch.linalg.matrix_norm(covariance, 2)
+    # Where nothing stands out, ‖Σ‖ is below 1, and all of Q would be 0. A factor of Q cancels.
+    excess = covariance - norm.clamp_max(1) * torch.eye(points.shape[1], dtype=torch.float64)
+    weights = torch.from_numpy(expm((alpha * excess / (norm - 1).clamp_min(1e-9)).numpy()))
     return ((points @ weights) * points).sum(dim=1) / weights.trace()
 
 

@@ -183,6 +183,13 @@ class TestSpectre:
         assert set(whitened.topk(9).indices.tolist()) == set(range(9))
         assert len(set(plain.topk(9).indices.tolist()) & set(range(9))) < 5
 
+    def test_it_looks_along_the_main_axes_alone(self):
+        points = torch.cartesian_prod(torch.linspace(-9, 9, 10), torch.tensor([-1.0, 1.0]))
+        labels, kept = torch.zeros(20, dtype=torch.int64), torch.ones(20, dtype=torch.bool)
+        found = spectre_scores(points, labels, kept, 0.1, 1, 4.0, rng())
+        along = spectre_scores(points[:, :1], labels, kept, 0.1, 1, 4.0, rng())
+        torch.testing.assert_close(found, along)
+
     def test_in_a_class_of_equal_features_nobody_stands_out(self):
         labels, kept = torch.zeros(30, dtype=torch.int64), torch.ones(30, dtype=torch.bool)
         scores = spectre_scores(torch.zeros(30, 4), labels, kept, 0.1, 2, 4.0, rng())

@@ -181,6 +181,12 @@ def with_change(old: str, new: str) -> str:
             id="a fraction for a count",
         ),
         pytest.param(
+            "rounds: 6",
+            "rounds: 6\nattack: {kind: gaussian, std: 1.0, relative: somewhat}",
+            "wrong.yaml:3: attack.relative: needs true or false, got 'somewhat'",
+            id="text for a truth value",
+        ),
+        pytest.param(
             "poisoned: 1",
             "poisoned: true",
             "wrong.yaml:5: clients.poisoned: needs a whole number, got True",

@@ -417,6 +417,12 @@ def test_the_engine_is_no_part_of_a_run_s_identity(load):
     [
         ("variants:\n  a: {engine.kind: ray}\n  b: {}\n", 9, "engine.kind", "ray, inline"),
         ("variants: {a: {}}\nsweep: {engine.workers: [1, 2]}\n", 10, "engine.workers", "1, 2"),
+        (
+            "variants: {a: {}}\nsweep: {engine: [{}, {kind: ray}]}\n",
+            10,
+            "engine.kind",
+            "inline, ray",
+        ),
     ],
 )
 def test_runs_of_one_file_are_on_one_engine(load, expansion, where, key, values):
