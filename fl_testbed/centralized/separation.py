@@ -24,7 +24,7 @@ class Separation(NamedTuple):
 
 def separation(poisons: np.ndarray, minority: np.ndarray) -> Separation:
     """Compare two samples of scores."""
-    cuts = np.concatenate([[-np.inf], np.unique(np.concatenate([poisons, minority]))])
+    cuts = np.unique(np.concatenate([poisons, minority]))
     if not len(poisons) or not len(minority) or np.isnan(cuts).any():
         return Separation(float("nan"), float("nan"))
     removed, caught = (

@@ -166,6 +166,7 @@ def test_too_few_usable_replies_skip_the_round_or_stop_as_the_scenario_says(
     (line,) = done.stderr.splitlines()
     assert line.startswith("out/small/stop/seed-0: the run failed after round 0: ")
     assert "krum needs n >= 2f + 3 clients, got n=3 and f=2" in line
+    assert line.endswith("(with strategy.on_too_few: skip_round the run would go on)")
     rounds = pd.read_csv(tmp_path / "out" / "small" / "skip" / "seed-0" / "rounds.csv")
     assert "krum needs n >= 2f + 3 clients, got n=3 and f=2" in rounds["skipped"].iloc[1]
     assert rounds["loss"].iloc[0] == rounds["loss"].iloc[1]

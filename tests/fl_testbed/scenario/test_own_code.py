@@ -513,6 +513,20 @@ def test_an_installed_function_needs_no_file(tmp_path):
     assert result.update.tolist() == [3.5]
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "fault"),
+    [
+        ("misspelt", "import torhc", "ModuleNotFoundError: No module named 'torhc'"),
+        ("divided", "1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_keeps_a_package_from_being_imported_is_told_with_its_line(folder, name, line, fault):
+    package = write_package(folder, name, f"{line}\n{RULE}")
+    with pytest.raises(ScenarioError) as error:
+        load(folder, from_package(name))
+    assert str(error.value).endswith(f" {package / 'rules.py'}:1: {fault}")
+
+
 @pytest.mark.parametrize("neighbour", ["a_file_beside.py", "a_package_beside/__init__.py"])
 def test_what_lies_beside_and_is_not_in_the_hash_cannot_be_imported(folder, neighbour):
     (folder / neighbour).parent.mkdir(exist_ok=True)
