@@ -28,7 +28,7 @@ SCENARIOS = (
 PAGE, RESULTS = HERE / "README.md", HERE / "results.csv"
 TABLES = {
     "federations": tuple(name.replace("_", "-") for name in SCENARIOS),
-    "cnn": ("fairface-cnn", "writers-cnn"),
+    "cnn": ("fairface-cnn", "writers-cnn", "writers-cnn-late"),
     "server_data": ("server-data",),
 }
 NAMED = {
