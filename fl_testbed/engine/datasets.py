@@ -22,7 +22,7 @@ from strategies.aggregation.layers import OutputLayerError
 from strategies.randomness import Purpose, generator
 
 S = TypeVar("S", bound=AnyScenario)
-KEY = re.compile(r"(\w+)[.:]")  # that an error's text begins with, such as poison.target
+KEY = re.compile(r"(\w+)\.(\w+)")  # that an error's text begins with, such as poison.target
 
 
 def load_dataset(scenario: AnyScenario, data_dir: Path | None) -> Dataset:
@@ -148,6 +148,16 @@ def checked_federation(
         return federation
 
 
+def _named_by(text: str, scenario: AnyScenario) -> str:
+    """Return the key at the top of that which a text begins with, or nothing: clients.csv is a
+    file."""
+    if begin := KEY.match(text):
+        outer, inner = begin.groups()
+        if inner in getattr(type(getattr(scenario, outer, None)), "model_fields", {}):
+            return outer
+    return ""
+
+
 @contextmanager
 def data_faults(scenario: AnyScenario) -> Iterator[None]:
     """Turn errors that show only once data are dealt into faults that name the scenario's key and
@@ -159,10 +169,9 @@ def data_faults(scenario: AnyScenario) -> Iterator[None]:
     try:
         yield
     except DataError as fault:
-        begin = KEY.match(str(fault))
-        key = begin[1] if begin and begin[1] in type(scenario).model_fields else ""
-        where = scenario.line_of(key or "dataset")
-        faults = [Fault(where, "" if key else "dataset", str(fault))]
+        outer = _named_by(str(fault), scenario)
+        where = scenario.line_of(outer or "dataset")
+        faults = [Fault(where, "" if outer else "dataset", str(fault))]
     except InitialModelError as fault:
         faults = [Fault(scenario.line_of("init"), "init", text) for text in fault.texts]
     except OwnCodeError as fault:

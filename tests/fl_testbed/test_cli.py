@@ -183,6 +183,15 @@ def test_examples_of_a_table_are_no_picture(tmp_path: Path) -> None:
     assert done.stderr == "--out: needs a name that ends in one of csv, got a.png\n"
 
 
+def test_a_table_may_be_called_like_a_key(tmp_path: Path) -> None:
+    (tmp_path / "clients.csv").write_text("age\n4\n")
+    table = "dataset={kind: csv, file: clients.csv, minority: {kind: none}}"
+    settings = ("--set", table, "--set", "poison={kind: none}", "--set=clients.honest_minority=0")
+    (tmp_path / "scenario.yaml").write_text(SCENARIO)
+    done = run("validate", "scenario.yaml", *settings, "--data-dir", ".", cwd=tmp_path)
+    assert done.stderr.startswith("--set: dataset: clients.csv: has no column 'label'")
+
+
 def test_validate_shows_variants_groups_and_memory(tmp_path: Path) -> None:
     swept = "\nvariants: {mine: {}, other: {rounds: -1}}\nsweep: {seed: [3, 5]}\n"
     (tmp_path / "scenario.yaml").write_text(SCENARIO + swept)
