@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -33,7 +33,8 @@ from fl_testbed.scenario.places import parts_of
 from fl_testbed.scenario.strategy import StrategySpec
 
 METHODS = {"strategy", *StrategySpec.model_fields, "local_method", "stages"}
-"""Swept keys that belong to a method. Others, such as the attack, are conditions it meets."""
+"""Keys of a scenario that belong to a method. Others, such as the attack, are conditions it
+meets."""
 FEW_PAIRS = 30  # with fewer, one pair moves separability by over 3 points
 N_KEYS = 3  # differing keys to name in a note, at most
 UNNAMED = "default"
@@ -82,8 +83,7 @@ class Row:
     @property
     def swept(self) -> dict[str, str]:
         """Its swept values by key, those of rules and lifts included."""
-        parts = (part.partition("=") for part in parts_of(self.runs[0].variant))
-        return {key: value for key, sign, value in parts if sign}
+        return self.runs[0].swept
 
     @property
     def competes(self) -> bool:
@@ -286,13 +286,27 @@ class _Place(NamedTuple):
     point: str
 
 
-def _place(variant: str) -> _Place:
+def _swept_constants(by_label: Mapping[str, Sequence[RunResult]]) -> set[str]:
+    """Return the swept keys that some variants lack and that are constants of others' methods."""
+    swept = {label: set(runs[0].swept) for label, runs in by_label.items()}
+    found: set[str] = set()
+    for key in set().union(*swept.values()) - set.intersection(*swept.values()):
+        having = [run for label, keys in swept.items() if key in keys for run in by_label[label]]
+        folder = next((run.folder for run in having if run.figures), None)
+        if folder is not None and (folder / "scenario.yaml").exists():
+            there = [d for d, _ in leaves(scenario_in(folder)) if d.rpartition(".")[2] == key]
+            if there and all(dotted.partition(".")[0] in METHODS for dotted in there):
+                found.add(key)
+    return found
+
+
+def _place(variant: str, of_methods: Set[str]) -> _Place:
     """Split a variant's name into the method, with its own swept values, and the point.
 
     Swept keys come last in a variant's name, each shortened to its last dotted part.
     """
     parts = parts_of(variant)
-    met = [part for part in parts if "=" in part and part.partition("=")[0] not in METHODS]
+    met = [part for part in parts if "=" in part and part.partition("=")[0] not in of_methods]
     method = ",".join(part for part in parts if part not in met)
     return _Place(method or UNNAMED, ",".join(met))
 
@@ -303,7 +317,11 @@ def _places(by_label: Mapping[str, Sequence[RunResult]]) -> dict[str, _Place]:
     If sweeps have a method in common, they differ in what it meets, such as the data: the sweep's
     name is then part of the point. Otherwise it is part of the method.
     """
-    own = {label: (runs[0].name, _place(runs[0].variant)) for label, runs in by_label.items()}
+    of_methods = METHODS | _swept_constants(by_label)
+    own = {
+        label: (runs[0].name, _place(runs[0].variant, of_methods))
+        for label, runs in by_label.items()
+    }
     sweeps = {name for name, _ in own.values()}
     of_method = Counter(method for _, method in {(name, at.method) for name, at in own.values()})
     del of_method[UNNAMED]

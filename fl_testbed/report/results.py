@@ -15,7 +15,7 @@ import yaml
 from fl_testbed.scenario import AnyScenario, Fault, ScenarioError
 from fl_testbed.scenario.faults import short
 from fl_testbed.scenario.leaves import leaves
-from fl_testbed.scenario.places import PLAN, place_of_run
+from fl_testbed.scenario.places import PLAN, parts_of, place_of_run
 
 SEED_FOLDER = re.compile(r"seed-(\d+)")
 LEFT_BY_RUNS = {"events.log", "summary.json"}
@@ -54,6 +54,12 @@ class RunResult(NamedTuple):
     def key(self) -> tuple[str, str, int]:
         """What identifies a run, whatever folder it lies in."""
         return self.name, self.variant, self.seed
+
+    @property
+    def swept(self) -> dict[str, str]:
+        """The swept values in its variant's name, by the last part of their keys."""
+        parts = (part.partition("=") for part in parts_of(self.variant))
+        return {key: value for key, sign, value in parts if sign}
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunResult]:

@@ -520,6 +520,23 @@ def test_sweeps_of_one_method_each_are_what_is_compared(tmp_path: Path) -> None:
     assert {row.method for row in comparison.rows} == {"krum", "mean"}
 
 
+@pytest.mark.parametrize(
+    ("key", "where", "points"),
+    [
+        ("decay", "strategy: {aggregation: {args: {decay: 0.5}}}", {""}),
+        ("lr", "training: {lr: 0.5}", {"", "lr=0.5", "lr=0.9"}),
+    ],
+)
+def test_a_method_s_own_swept_constants_are_compared_with_methods_that_have_none(
+    tmp_path: Path, key: str, where: str, points: set[str]
+) -> None:
+    for variant in ("mean", "krum", f"mine,{key}=0.5", f"mine,{key}=0.9"):
+        folder = write_run(tmp_path / "swept", variant, 0, figures(0.5))
+        (folder / "scenario.yaml").write_text(f"name: x\n{where}\n")
+    rows = compare(find_runs([tmp_path])).rows
+    assert {row.point for row in rows} == points
+
+
 def test_figures_of_pooled_data_are_said_to_be_the_final_model_s_without_a_twin_too(
     tmp_path: Path,
 ) -> None:
