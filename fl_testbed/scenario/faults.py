@@ -178,6 +178,8 @@ def unknown_key(path: KeyPath, owner: type[Spec] | None, root: type[Spec]) -> st
     if is_users and (name,) not in places and not _close(name, known):
         return f"unknown key: write arguments of your own function as args: {{{name}: …}}"
     has_kinds = owner is not None and "kind" in owner.model_fields  # in a list of attackers too
+    if has_kinds and name == "args":
+        return f"unknown key: args are for code of your own; known keys: {', '.join(known)}"
     is_of_another_kind = has_kinds and any(
         around[1 - len(place) :] == place[:-1] for place in places
     )

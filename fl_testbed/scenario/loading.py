@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -163,25 +163,28 @@ def load_scenarios(
 
 
 def _faults_of_runs(
-    found: Mapping[str, Sequence[Fault]], swept: Container[str], *, some_are_right: bool
+    found: Mapping[str, Sequence[Fault]], swept: Collection[str], *, some_are_right: bool
 ) -> Iterator[Fault]:
-    """Yield the faults of runs, given by variant. A swept key that some runs lack is one fault, and
-    names these runs if others have it."""
+    """Yield the faults of runs, given by variant. A swept key that some runs lack is one fault,
+    which names these runs if others have it."""
     lacking: dict[str, dict[str, Fault]] = {}
     for variant, faults in found.items():
         for fault in faults:
-            if fault.key in swept and fault.text.startswith("unknown key"):
-                lacking.setdefault(fault.key, {})[variant] = fault
+            key = next((key for key in swept if f"{key}.".startswith(f"{fault.key}.")), None)
+            if key and fault.text.startswith("unknown key"):
+                lacking.setdefault(key, {})[variant] = fault
             else:
                 yield fault
     for key, own in lacking.items():
-        value = f"{key.rpartition('.')[2]}="
-        parts = ([p for p in parts_of(variant) if not p.startswith(value)] for variant in own)
-        names = dict.fromkeys(",".join(p) or "default" for p in parts)
         first = next(iter(own.values()))
-        is_in_others = some_are_right or len(own) < len(found)
-        which = f", {named([*names], N_NAMED)}" * is_in_others
-        yield replace(first, where=first.where + which)
+        if some_are_right or len(own) < len(found):
+            value = f"{key.rpartition('.')[2]}="
+            parts = ([p for p in parts_of(variant) if not p.startswith(value)] for variant in own)
+            names = dict.fromkeys(",".join(p) or "default" for p in parts)
+            text = f"is swept in all variants, but {named([*names], N_NAMED)} cannot have it: "
+            text += "sweep it in a file of the other variants, and compare both folders"
+            first = replace(first, text=text)
+        yield first
 
 
 def _set_in_base(

@@ -378,17 +378,26 @@ class TestYaml:
         assert the_one(load(BASE.replace("small", "2020-12-25"))).name == "2020-12-25"
 
 
-@pytest.mark.parametrize(("rules", "lacking"), [("krum mean flame", ", b, c"), ("mean", "")])
+@pytest.mark.parametrize(
+    ("key", "rules", "told"),
+    [
+        ("n_malicious", "krum mean flame", "is swept in all variants, but b, c cannot have it: "),
+        ("n_malicious", "mean", "unknown key; known keys: kind"),
+        ("n_malicous", "krum krum", "unknown key, did you mean 'n_malicious'?"),
+        ("args.tau", "mine.py:rule mean", "is swept in all variants, but b cannot have it: "),
+    ],
+)
 def test_a_swept_key_that_variants_lack_is_one_fault_and_names_them_where_others_have_it(
-    load, rules, lacking
+    tmp_path, load, key, rules, told
 ):
-    text = BASE + "sweep: {strategy.aggregation.n_malicious: [1, 2]}\nvariants:\n"
+    (tmp_path / "mine.py").write_text("def rule(updates, tau): ...\n")
+    text = BASE + f"sweep: {{strategy.aggregation.{key}: [1, 2]}}\nvariants:\n"
     for name, rule in zip("abc", rules.split(), strict=False):
-        text += f"  {name}: {{strategy.aggregation: {{kind: {rule}}}}}\n"
+        text += f"  {name}: {{strategy.aggregation: {{kind: '{rule}'}}}}\n"
     with pytest.raises(ScenarioError) as error:
         load(text)
     (line,) = lines_of(error)
-    assert f"yaml:9{lacking}: strategy.aggregation.n_malicious: unknown key; known keys: k" in line
+    assert f"yaml:9: strategy.aggregation.{key.partition('.')[0]}: {told}" in line
 
 
 def shipped_scenarios() -> list[Path]:

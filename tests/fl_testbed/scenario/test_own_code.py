@@ -279,6 +279,10 @@ def test_what_does_not_fit_is_refused_with_the_users_line(tmp_path, kind, code, 
             "tau: unknown key: write arguments of your own function as args: {tau: …}",
         ),
         (
+            "kind: krum, n_malicious: 1, args: {n_malicious: 1}",
+            "args: unknown key: args are for code of your own; known keys: n_malicious, kind",
+        ),
+        (
             "kind: 'mine.py:first_only', schedule: {first: 2}",
             "schedule: unknown key here, did you mean schedule at the top?",
         ),
