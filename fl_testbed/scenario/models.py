@@ -103,6 +103,10 @@ class ResNet50Spec(ImageModelSpec):
     function = staticmethod(resnet50)
 
 
+SENT = (torch.float16, torch.float32, torch.float64)
+"""What Flower's messages can hold of a model: numpy has no bfloat16, and updates are real."""
+
+
 class OwnModelSpec(OwnSpec, ModelSpec):
     """Your own model: file.py:name or package.module:name."""
 
@@ -126,6 +130,11 @@ class OwnModelSpec(OwnSpec, ModelSpec):
         if not torch.equal(torch.get_rng_state(), before):
             text = "draws random numbers in tests too: check self.training in forward"
             raise self.code.refused(text)
+        for name, values in model.state_dict().items():
+            is_fraction = values.is_floating_point() or values.is_complex()
+            if is_fraction and values.dtype not in SENT:
+                text = f"has {name} in {str(values.dtype).removeprefix('torch.')}"
+                raise self.code.refused(f"{text}: keep it in float32, and cast in forward")
         return model.train()
 
     def flaw_of(self, result: Any, *args: Any, **named: Any) -> str:

@@ -104,6 +104,10 @@ def test_the_command_tells_of_a_users_model_that_cannot_be_trained(tmp_path: Pat
             "return 1, ",
             "must turn shape (2, 1, 8, 8) into (2, 3), one logit per class, returned tuple",
         ),
+        (  # it failed in round 1, with nothing but numpy's "unsupported ScalarType"
+            "self.bfloat16(); images = images.bfloat16()\n        return ",
+            "has hidden.weight in bfloat16: keep it in float32, and cast in forward",
+        ),
     ],
 )
 def test_a_users_model_that_cannot_be_tested_is_refused(
