@@ -38,7 +38,8 @@ def build_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
 
 def buffers_of(model: nn.Module) -> frozenset[str]:
     """Return the names of the arrays in a model's state that no optimizer trains."""
-    trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    parameters = model.named_parameters(remove_duplicate=False)
+    trained = {name for name, values in parameters if values.requires_grad}
     return frozenset(model.state_dict()) - trained
 
 

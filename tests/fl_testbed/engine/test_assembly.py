@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord
+from torch import nn
 
 from clients.attacks import ProjectedDescent
 from clients.shard import Role
@@ -14,7 +15,7 @@ from fl_testbed.engine.assembly import build_federation
 from fl_testbed.engine.datasets import DatasetCache, checked_federation
 from fl_testbed.engine.inline_grid import InlineGrid
 from fl_testbed.engine.memory import server_memory
-from fl_testbed.engine.models import build_model, outlined_model
+from fl_testbed.engine.models import build_model, layers_of, outlined_model
 from fl_testbed.engine.server_data import ServerData
 from fl_testbed.scenario import Scenario, ScenarioError
 from strategies.randomness import Purpose, generator
@@ -408,3 +409,9 @@ def test_representations_are_what_the_output_layer_is_given_on_the_server_s_data
 
 def same_arrays(one: ArrayRecord, other: ArrayRecord) -> bool:
     return all(np.array_equal(one[name].numpy(), other[name].numpy()) for name in one)
+
+
+def test_frozen_parameters_are_no_part_of_an_update() -> None:
+    # As part of it, all 0, they made the trimmed mean seem to hear a minority that it silences.
+    model = nn.Sequential(nn.Linear(3, 2).requires_grad_(False), nn.Linear(2, 2))
+    assert layers_of(model) == {"1.weight": slice(0, 4), "1.bias": slice(4, 6)}
