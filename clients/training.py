@@ -1,6 +1,7 @@
 """Local training: on one shard, and on a cohort of shards at once."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -341,9 +342,12 @@ def train_cohort(
 
 @contextmanager
 def _each_by_itself() -> Iterator[None]:
-    """Raise NoCohortError for what ``vmap`` tells in words alone."""
+    """Raise NoCohortError for what ``vmap`` tells in words alone, and keep it from telling users to
+    ask torch's developers to make attention faster under it."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            yield
     except RuntimeError as fault:
         for words, reason in NO_COHORT.items():
             if words in str(fault):

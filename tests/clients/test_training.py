@@ -240,6 +240,17 @@ class TestCohort:
         for name, values in trained.items():
             torch.testing.assert_close(values, expected[name], rtol=0, atol=1e-6)
 
+    def test_attention_in_a_cohort_agrees_and_brings_no_warning_of_torchs(self):
+        attend = Drawing(lambda x: F.scaled_dot_product_attention(x, x, x))
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 8), attend, nn.Flatten(), nn.Linear(16, 3))
+        settings = LocalTraining(lr=0.1, batch_size=23)
+        shards = [random_shard(size, seed, torch.float32) for seed, size in enumerate(RAGGED)]
+        expected, _ = one_by_one(model, shards, settings)
+        trained, _ = as_cohort(model, shards, settings)
+        for name, values in trained.items():
+            torch.testing.assert_close(values, expected[name], rtol=0, atol=1e-6)
+
     @every_setting
     def test_a_client_that_is_done_is_left_alone(self, settings):
         # Momentum and weight decay would go on moving it if it were merely given no gradient.
