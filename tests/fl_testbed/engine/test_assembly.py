@@ -407,6 +407,18 @@ def test_representations_are_what_the_output_layer_is_given_on_the_server_s_data
     torch.testing.assert_close(given, model[:-1](federation.server_shard().inputs).detach())
 
 
+def test_a_model_s_errors_loss_and_confidence_are_means_over_the_server_s_data():
+    made = scenario(server_data={"n_examples": 20})
+    federation, model = build_federation(made, DATASET), build_model(made, DATASET)
+    found = ServerData(made, federation).evaluate(ArrayRecord(model.state_dict()))
+    shard = federation.server_shard()
+    given = model(shard.inputs).detach().softmax(dim=1)
+    right = given[torch.arange(20), shard.labels]
+    wrong = (given.argmax(dim=1) != shard.labels).double().mean()
+    means = [float(wrong), float(-right.log().mean()), float(right.mean())]
+    assert found == pytest.approx(means)
+
+
 def same_arrays(one: ArrayRecord, other: ArrayRecord) -> bool:
     return all(np.array_equal(one[name].numpy(), other[name].numpy()) for name in one)
 
