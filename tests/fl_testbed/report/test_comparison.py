@@ -724,6 +724,7 @@ def test_variants_with_another_minority_are_no_rivals(tmp_path: Path) -> None:
         "mean_inverted",
     ]
     assert "the best and the Pareto-optimal are marked among those" in markdown(comparison)
+    assert "interval" not in markdown(comparison)  # of one seed each
     same = compare([run for run in find_runs([tmp_path]) if "blurred" not in run.variant])
     assert "are marked among those" not in markdown(same)
     assert same.best["suppression.separability"] == ["replayed"]  # no tests, but a rival
@@ -745,6 +746,7 @@ def test_a_narrow_terminal_has_a_table_in_parts_and_cuts_nothing_off(sweep: Path
         assert [text for text in words | texts if text not in table] == []  # none is broken
     Console(width=200, file=(wide := io.StringIO())).print(terminal(comparison, 200))
     assert "(continued)" not in wide.getvalue()
+    assert "mean ± 95 % interval over seeds" in wide.getvalue()
 
 
 def test_a_table_of_very_many_groups_is_left_out_of_a_terminal_alone(tmp_path: Path) -> None:
