@@ -56,6 +56,10 @@ def _everywhere(
     ] = False,
 ) -> None:
     """Simulate federations: whom does a defence silence, and whom does a lift amplify?"""
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # torch's libraries would end the process, and blame a file of theirs
+        _end(2, "the current folder has been removed: change to one that exists")
 
 
 ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO")]

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -55,10 +56,13 @@ def check_folders(
             text += " or shorter names" * (fault.errno == errno.ENAMETOOLONG)
             faults.setdefault(text, []).append(folder.path)
             continue
-        file = next((p for p in (folder.path, *folder.path.parents) if p.is_file()), None)
-        if file is not None:
+        places = (folder.path, *folder.path.parents)
+        place = next((p for p in places if os.path.lexists(p) and not p.is_dir()), None)
+        if place is not None:
             text = "is a file, but a folder is needed: choose another --out, or move the file away"
-            faults.setdefault(text, []).append(file)
+            if not place.exists():
+                text = f"is a link to {place.readlink()}, which is missing: choose another --out"
+            faults.setdefault(text, []).append(place)
             continue
         there = folder.read("scenario.yaml")
         is_same = there == scenario.to_yaml()

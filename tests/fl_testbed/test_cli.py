@@ -56,6 +56,28 @@ def test_a_file_where_run_folders_go_exits_with_2_and_is_named(file: str, tmp_pa
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("link", ["out", "out/small"])
+def test_a_link_to_a_missing_folder_exits_with_2_and_says_where_it_leads(
+    link: str, tmp_path: Path
+) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO)
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "scratch")  # such as a disk that is not mounted
+    done = run("run", "scenario.yaml", "--out", "out", cwd=tmp_path)
+    fault = f"{link}: is a link to {tmp_path / 'scratch'}, which is missing: choose another --out\n"
+    assert (done.returncode, done.stderr) == (2, fault)
+
+
+def test_a_removed_current_folder_exits_with_2_and_is_named_as_the_reason(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    done = CliRunner().invoke(cli.app, ["list"])
+    assert done.exit_code == 2
+    assert done.stderr == "the current folder has been removed: change to one that exists\n"
+
+
 @pytest.mark.parametrize(
     "room", [20, -1]
 )  # enough for the folder, but not for its files; too little
