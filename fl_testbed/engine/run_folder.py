@@ -262,7 +262,11 @@ def _sync(*files: IO[Any]) -> None:
     """Force files to disk, all at once: that takes hardly longer than a single file."""
     for file in files:
         file.flush()
-    list(SYNCING.map(os.fsync, [file.fileno() for file in files]))
+    descriptors = [file.fileno() for file in files]
+    try:
+        list(SYNCING.map(os.fsync, descriptors))
+    except RuntimeError:  # this user or container may start no more threads
+        list(map(os.fsync, descriptors))
 
 
 def _tensors_of(file: Path) -> State:

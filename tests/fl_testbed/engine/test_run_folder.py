@@ -4,8 +4,11 @@ import math
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -90,7 +93,14 @@ def test_a_checkpoint_of_an_earlier_version_has_no_sums_and_is_gone_on_with(tmp_
     assert folder.damage() is None
 
 
-def test_a_run_that_is_done_has_its_rows_on_the_disk(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("may_start_threads", [True, False])  # False: at a limit of the system
+def test_a_run_that_is_done_has_its_rows_on_the_disk(
+    may_start_threads: bool, tmp_path: Path, monkeypatch
+) -> None:
+    if not may_start_threads:
+        refused = MagicMock(side_effect=RuntimeError("can't start new thread"))
+        monkeypatch.setattr(run_folder, "SYNCING", ThreadPoolExecutor(1))
+        monkeypatch.setattr(Thread, "start", refused)
     synced = []
     sync = os.fsync
 
