@@ -82,6 +82,7 @@ COMBINED = {
 """Variants that combine a lift and a rule: by the variant's name, those of lift and rule."""
 
 UNATTACKED = "_unattacked"  # ends the names of lifts where nobody attacks
+EVEN = "_even"  # ends the names of lifts where all minority clients have the same mix of groups
 
 FIGURES = {
     "accuracy": "final.accuracy",
@@ -236,10 +237,20 @@ def alone(results: Path) -> pd.DataFrame:
 def tried(results: Path) -> pd.DataFrame:
     """Return the runs of :func:`alone` and those of lifts with rules, in the same columns."""
     both = kept("combinations", results)
+    both = both[~both["variant"].str.endswith(EVEN)]
     lift = both["variant"].str.removesuffix(UNATTACKED)
     point = (lift == both["variant"]).map({True: "backdoor", False: "no_attack"})
     both = both.assign(lift=lift, defence=both["point"], point=point)
     return pd.concat([alone(results), both], ignore_index=True)
+
+
+def even(results: Path) -> pd.DataFrame:
+    """Return the runs where all minority clients have the same mix of groups, against the backdoor,
+    in the columns of :func:`tried`."""
+    rows = kept("combinations", results)
+    rows = rows[rows["variant"].str.endswith(EVEN)]
+    lift = rows["variant"].str.removesuffix(EVEN)
+    return rows.assign(lift=lift, defence=rows["point"], point="backdoor")
 
 
 def base_point(results: Path) -> pd.DataFrame:

@@ -181,6 +181,9 @@ class Division:
     """How far minority data is confined to minority clients: 1 wholly, 0 the same mix for all."""
     minority_mix: dict[int, float] | None = None
     """Shares of groups in a minority client's data; by default minority groups by their sizes."""
+    shuffled: bool = True
+    """Whether examples are shuffled again where majority and minority clients share a group; False
+    deals most of its part to a few clients."""
     attackers_hold: Role = MAJORITY
     """Which kind of data attackers hold, named by its honest role."""
     wanted: Wanted | None = None
@@ -237,7 +240,7 @@ def disjoint_shards(
     validation, server, order = _held_out(division, labels, order)
     population = division.population
     shares: list[tuple[np.ndarray, Shares]] = []
-    for kind, rows, spare in _pools(division, order, natural_clients):
+    for kind, rows, spare in _pools(division, order, natural_clients, rng):
         clients = division.holders(kind)
         if not len(clients):
             continue
@@ -388,7 +391,10 @@ def _kept(labels: np.ndarray, n: int, bias: tuple[int, float] | None, kind: str)
 
 
 def _pools(
-    division: Division, order: np.ndarray, natural_clients: np.ndarray | None
+    division: Division,
+    order: np.ndarray,
+    natural_clients: np.ndarray | None,
+    rng: np.random.Generator,
 ) -> list[tuple[Role | None, np.ndarray, np.ndarray | None]]:
     """Return, for each kind of data, the rows to deal to its clients, and rows that only attackers
     among them may get; if kinds do not matter, a single entry for all clients, its kind None."""
@@ -407,7 +413,11 @@ def _pools(
     claimed = rank < (counts[MAJORITY] + counts[MINORITY])[codes]
     held_by_attackers = np.flatnonzero(counts[division.attackers_hold])
     spare = order[~claimed & np.isin(codes, held_by_attackers)]
-    return [(MAJORITY, order[to_majority], spare), (MINORITY, order[claimed & ~to_majority], spare)]
+    dealt = {MAJORITY: order[to_majority], MINORITY: order[claimed & ~to_majority]}
+    if division.shuffled and np.logical_and(counts[MAJORITY], counts[MINORITY]).any():
+        # A shared group is cut in two, so each part lies close together in the random order.
+        dealt = {kind: rng.permutation(rows) for kind, rows in dealt.items()}
+    return [(kind, rows, spare) for kind, rows in dealt.items()]
 
 
 def _rank_within(codes: np.ndarray, n_codes: int) -> np.ndarray:

@@ -70,6 +70,8 @@ def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     rows = plane(results)
     found = runs.by_federation(rows, of) | {"verdicts": verdicts(rows), "open": undecided(rows)}
     found |= {"unattacked": of_unattacked(results), "told_two": of_told_two(results)}
+    if len(evenly := runs.even(results)):  # left out of a quick look
+        found["even"] = of(evenly)
     return found | {"margins": margins(rows), "over_time": over_time(rows)}
 
 

@@ -142,6 +142,20 @@ class TestConcentration:
         held = self.held(1.0, minority_mix={3: 1.0, 0: 3.0})
         assert held[12:16].sum(axis=0).tolist() == [60, 0, 0, 20]
 
+    def test_each_minority_client_has_its_own_share_of_a_group_that_the_majority_holds_too(self):
+        # Cut from the random order behind the majority's part, it went to one or two of them.
+        division = Division(Population(4, 4, 0), 10, GROUPS, minority_mix={3: 3.0, 0: 1.0})
+        of_shared = groups_held(share_out(division), range(4, 8))[:, 0]
+        assert of_shared.sum() == 10
+        assert of_shared.min() >= 1
+        as_it_was = groups_held(share_out(replace(division, shuffled=False)), range(4, 8))[:, 0]
+        assert as_it_was.tolist() == [6, 4, 0, 0]
+
+    def test_each_majority_client_has_its_share_of_a_minority_that_is_spread(self):
+        division = Division(Population(6, 2, 0), 50, GROUPS, concentration=0.0)
+        held = groups_held(share_out(division), range(8))
+        assert held[:, 2].min() >= 2
+
     def test_attackers_hold_the_minority_s_data_if_the_scenario_says_so(self):
         held = self.held(1.0, attackers_hold=Role.HONEST_MINORITY)
         assert held[16:, :2].sum() == 0
