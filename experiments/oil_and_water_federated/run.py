@@ -73,8 +73,8 @@ def in_figures(scenario: AnyScenario) -> bool:
     """Whether a run is of the first seed and a figure shows its method and attackers."""
     parts = set(scenario.variant.split(",attackers="))
     shown = all(not parts & IN_TABLES_ALONE[n] for n in IN_TABLES_ALONE if n in scenario.name)
-    aside = ("-unattacked", "-told-two", "-even", "-even-ideal")
-    return scenario.seed == 0 and shown and not scenario.name.endswith(aside)
+    aside = scenario.name.endswith(("-unattacked", "-told-two")) or "-even" in scenario.name
+    return scenario.seed == 0 and shown and not aside
 
 
 def write(question: str, out: Path, results: Path) -> None:

@@ -68,6 +68,8 @@ NAMES = {
     "agnostic_ideal": "agnostic, ideal †",
     "agnostic_worst_case": "agnostic, worst case †",
     "agnostic_multi_krum": "agnostic with Multi-Krum",
+    "agnostic_trimmed_mean": "agnostic with trimmed mean",
+    "jtt_multi_krum": "JTT with Multi-Krum",
     "fedmgda_plus_clipping": "FedMGDA+ with clipping",
     "afl": "AFL",
     "drfa": "DRFA",
@@ -237,7 +239,7 @@ def alone(results: Path) -> pd.DataFrame:
 def tried(results: Path) -> pd.DataFrame:
     """Return the runs of :func:`alone` and those of lifts with rules, in the same columns."""
     both = kept("combinations", results)
-    both = both[~both["variant"].str.endswith(EVEN)]
+    both = both[~both["variant"].str.contains(EVEN)]
     lift = both["variant"].str.removesuffix(UNATTACKED)
     point = (lift == both["variant"]).map({True: "backdoor", False: "no_attack"})
     both = both.assign(lift=lift, defence=both["point"], point=point)

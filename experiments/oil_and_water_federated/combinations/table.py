@@ -49,6 +49,8 @@ NAMED = {
 }
 """Points labelled in the figure, with the label's offset, by federation, lift and rule."""
 TOLD_TWO = "_told_2"  # ends the names of variants whose rules are told the true number of attackers
+EVEN_SEEDS = f"{runs.EVEN}_seeds"
+"""Ends the names of variants on new seeds whose minority clients have the same mix of groups."""
 FAIR, SAFE = 5.0, 5.0
 """The goals: by how many points the worst group may be below the ideal lift's, and the highest
 attack success allowed, in percent."""
@@ -71,7 +73,7 @@ def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     found = runs.by_federation(rows, of) | {"verdicts": verdicts(rows), "open": undecided(rows)}
     found |= {"unattacked": of_unattacked(results), "told_two": of_told_two(results)}
     if len(evenly := runs.even(results)):  # left out of a quick look
-        found["even"] = of(evenly)
+        found |= {"even": of(evenly), "even_seeds": of_even_seeds(results)}
     return found | {"margins": margins(rows), "over_time": over_time(rows)}
 
 
@@ -254,6 +256,25 @@ def of_told_two(results: Path) -> pages.Rows:
     heading = "worst group / ASR; worst group unattacked"
     columns = runs.in_each(told, runs.named(LIFTS[1:]))
     return pages.crossed(heading, runs.named(told["defence"]), columns, cell)
+
+
+def of_even_seeds(results: Path) -> pages.Rows:
+    """Return worst group / ASR on new seeds where the minority is dealt evenly, and in how many
+    seeds goals are reached, attacked and not."""
+    rows = runs.kept("combinations", results)
+    rows = rows[rows["variant"].str.endswith(EVEN_SEEDS)]
+    rows = rows.assign(variant=rows["variant"].str.removesuffix(EVEN_SEEDS))
+    points = {"backdoor": "both goals in", "no_attack": "the goal in"}
+    lines = [["", "attacked", points["backdoor"], "nobody attacks", points["no_attack"]]]
+    for method in rows["variant"].unique():
+        line = [runs.name_of(method)]
+        for point in points:
+            there = pages.where(rows, point=point).set_index("seed")
+            own = pages.where(there, variant=method)
+            marked = judged(own, pages.where(there, variant=IDEAL)["worst_group"])
+            line += [runs.outcome(own), f"{marked['both'].sum()} of {len(own)}"]
+        lines.append(line)
+    return lines
 
 
 def figure(results: Path = runs.HERE) -> Figure:
