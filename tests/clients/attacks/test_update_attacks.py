@@ -455,14 +455,14 @@ class TestPoisonedFL:
     @pytest.mark.parametrize(("along", "factor"), [(62, 8.0), (61, 5.6), (0, 5.6)])
     def test_the_factor_falls_unless_coins_would_hardly_follow_so_well(self, along, factor):
         # Of 100 fair coins at most 62 fall on one side with a probability of 0.99, and 61 do not.
-        start = torch.zeros(100)
+        start = torch.full((100,), 5.0)
         signs = self.after(start).memory["signs"]
-        end = torch.cat([signs[:along], -signs[along:]])
-        assert float(self.after(start, end, window=2).memory["factor"]) == 8
+        move = torch.cat([signs[:along], -signs[along:]])
+        assert float(self.after(start, start + move, window=2).memory["factor"]) == 8
         # The last move alone is against the signs: what counts is the whole window.
-        forged = self.after(start, 3 * end, end, window=2)
+        forged = self.after(start, start + 3 * move, start + move, window=2)
         assert float(forged.memory["factor"]) == pytest.approx(factor)
-        torch.testing.assert_close(forged.memory["start"], end)
+        torch.testing.assert_close(forged.memory["start"], start + move)
 
     def test_a_window_begins_when_one_has_ended_and_the_factor_has_a_least_value(self):
         models = [torch.full((100,), float(i)) for i in range(8)]  # never along random signs

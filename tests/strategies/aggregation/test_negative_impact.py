@@ -107,9 +107,10 @@ def test_so_is_a_model_too_large_to_have_a_loss_wherever_the_client_stands(rule)
     assert rule(UPDATES.flip(0), evaluate, n_malicious=1).weights[0] == 0
 
 
-def test_the_prior_weighs_those_left():
+@pytest.mark.parametrize("rule", [mean, partial(norm_clipping, max_norm=99.0)])
+def test_the_prior_weighs_those_left(rule):
     prior = torch.tensor([0.1, 0.3, 0.2, 0.4])
-    result = loss_rejection(UPDATES, distance_from_zero, 1, prior=prior)
+    result = loss_rejection(UPDATES, distance_from_zero, 1, prior=prior, aggregate=rule)
     torch.testing.assert_close(result.weights, torch.tensor([1 / 6, 1 / 2, 1 / 3, 0]).double())
 
 
