@@ -173,13 +173,13 @@ def data_faults(scenario: AnyScenario) -> Iterator[None]:
         where = scenario.line_of(outer or "dataset")
         faults = [Fault(where, "" if outer else "dataset", str(fault))]
     except InitialModelError as fault:
-        faults = [Fault(scenario.line_of("init"), "init", text) for text in fault.texts]
+        faults = [Fault.of(scenario, "init", text) for text in fault.texts]
     except OwnCodeError as fault:
         faults = [Fault("", "", str(fault))]
     except OutputLayerError as fault:
-        faults = [Fault(scenario.line_of("model"), "model", str(fault))]
+        faults = [Fault.of(scenario, "model", str(fault))]
     except ValueError as fault:
-        faults = [Fault(scenario.line_of("poison"), "poison", str(fault))]
+        faults = [Fault.of(scenario, "poison", str(fault))]
     else:
         return
     raise ScenarioError(*faults)

@@ -75,8 +75,7 @@ def check_memory(scenarios: Sequence[Scenario], datasets: DatasetCache) -> None:
                 f"{needed / 2**30:,.1f} GiB, but {available / 2**30:,.1f} GiB are free: lower "
                 "sampling.fraction or use a smaller model"
             )
-            where = scenario.line_of("sampling")
-            raise ScenarioError(Fault(where, "sampling.fraction", text))
+            raise ScenarioError(Fault.of(scenario, "sampling.fraction", text))
 
     check_each(_one_of_each_variant(scenarios), check)
 

@@ -37,7 +37,7 @@ def check_device(scenario: AnyScenario, n_gpus: int) -> None:
         return
     if n_gpus <= int(device.partition(":")[2] or 0):
         text = f"{device} is not there, torch or Ray can use {n_gpus} GPUs: choose auto or cpu"
-        raise ScenarioError(Fault(scenario.line_of("engine"), "engine.device", text))
+        raise ScenarioError(Fault.of(scenario, "engine.device", text))
 
 
 def device_of(engine: EngineSpec) -> torch.device:

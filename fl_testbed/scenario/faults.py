@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from fl_testbed.scenario.own_specs import OwnSpec
-from fl_testbed.scenario.spec import Spec, kinds_of, models_in, tags_of
+from fl_testbed.scenario.spec import Spec, WholeScenario, kinds_of, models_in, tags_of
 
 EXPANSION_KEYS = ("extends", "variants", "sweep")
 """Keys of a scenario file that no single run has."""
@@ -30,6 +30,11 @@ class Fault:
     """The key, dotted; empty if the fault is the whole file's."""
     text: str
     """What is needed, what was given, and what to do."""
+
+    @classmethod
+    def of(cls, scenario: WholeScenario, key: str, text: str) -> "Fault":
+        """Return a fault of a key, where the scenario's key that it is in was written."""
+        return cls(scenario.line_of(key.partition(".")[0]), key, text)
 
     def __str__(self) -> str:
         line = ": ".join(part for part in (self.where, self.key, self.text) if part)
