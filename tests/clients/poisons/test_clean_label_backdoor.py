@@ -61,6 +61,28 @@ class TestPerturbed:
         moved = perturbed(images, self.ones[:1], TwoClasses(), epsilon=0.1, steps=5)
         assert (moved - images).norm() > 0.09
 
+    @pytest.mark.parametrize(("norm", "order"), [("l2", 2.0), ("linf", torch.inf)])
+    @pytest.mark.parametrize("slope", [1.0, 1e-6])
+    def test_one_step_of_ten_goes_a_quarter_of_the_way_out_however_flat_the_loss(
+        self, norm, order, slope
+    ):
+        model, seen = TwoClasses(), []
+        model.weights = slope * TwoClasses.weights
+        model.register_forward_pre_hook(lambda _, given: seen.append(given[0][0] - self.grey[0]))
+        perturbed(self.grey, self.ones, model, epsilon=0.2, steps=10, norm=norm)
+        away = [torch.linalg.vector_norm(delta.flatten(), order).item() for delta in seen]
+        assert away == pytest.approx([0, 0.05, 0.1, 0.15] + [0.2] * 6, abs=1e-6)
+
+    def test_where_the_loss_is_level_the_image_stays(self):
+        model = TwoClasses()
+        model.weights = 0 * TwoClasses.weights
+        assert torch.equal(perturbed(self.grey, self.ones, model, epsilon=0.2), self.grey)
+
+    def test_the_model_drops_nothing_out(self):
+        model = nn.Sequential(nn.Dropout(1.0), TwoClasses())  # in training mode it would see black
+        moved = perturbed(self.grey, self.ones, model, epsilon=0.1, steps=4)
+        assert torch.equal(moved, perturbed(self.grey, self.ones, TwoClasses(), 0.1, steps=4))
+
     def test_it_stays_an_image(self):
         moved = perturbed(self.grey, self.ones, TwoClasses(), epsilon=5.0, norm="linf")
         assert moved[0, 0].tolist() == [[0, 1], [0, 0]]
