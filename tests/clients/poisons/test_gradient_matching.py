@@ -72,6 +72,11 @@ def test_the_best_of_several_starts_is_kept(model):
     assert best[2] > best[0]
 
 
+def test_the_model_drops_nothing_out(model):
+    forgetful = nn.Sequential(nn.Dropout(1.0), model)  # in training mode it would see black
+    assert torch.equal(perturbation(forgetful, steps=4), perturbation(model, steps=4))
+
+
 @pytest.mark.parametrize(
     ("steps", "furthest"),
     [
