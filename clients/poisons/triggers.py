@@ -196,7 +196,8 @@ def raised_pixels(
 ) -> Float[Tensor, "n c h w"]:
     """Brighten a fixed random share of the pixels: clip(x + v m, 0, 1) for a mask m, strength v.
 
-    The fainter and the sparser it is, the harder it is to learn.
+    Each channel of a pixel is drawn by itself. The fainter and the sparser the mask is, the harder
+    it is to learn.
     """
     mask = generator(pattern_seed, Purpose.TRIGGER).random(tuple(images.shape[1:])) < share
     return (images + strength * torch.from_numpy(mask).to(images)).clamp(0, 1)

@@ -150,9 +150,10 @@ class TestPatterns:
         lambda images: added_pattern(images, strength=0.2),
         lambda images: checks(images, ["top_left"], amplitude=0.9),
         lambda images: strips(images, length=1, gap=1),
+        lambda images: raised_pixels(images, share=0.5, strength=0.9),
         lambda images: minority_look(images, lambda x: 1 - x, size=2),
     ],
-    ids=["patch", "blended", "added", "checks", "strips", "minority_look"],
+    ids=["patch", "blended", "added", "checks", "strips", "raised", "minority_look"],
 )
 def test_a_trigger_stays_in_range_and_leaves_its_input_alone(stamp):
     images = torch.rand(5, 3, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -179,3 +180,5 @@ def test_raised_pixels_brighten_one_share_of_the_pixels_of_every_image():
     assert raised_pixels(torch.ones(1, 1, 4, 4), share=1.0, strength=0.2).max() == 1
     other = raised_pixels(torch.full((1, 1, 20, 20), 0.5), 0.3, 0.2, pattern_seed=1)
     assert not torch.equal(other[0], stamped[0])
+    red, green = raised_pixels(torch.zeros(1, 2, 20, 20), share=0.5, strength=0.2)[0]
+    assert not torch.equal(red, green)  # each channel's are drawn
