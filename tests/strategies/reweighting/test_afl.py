@@ -86,7 +86,11 @@ def test_a_round_of_clients_without_weight_falls_back_on_the_prior():
 
 def test_an_absurd_claim_takes_all_the_weight_and_breaks_nothing():
     memory = afl(TWO, doubles(1, 3e38), HALF, {}, step_size=0.1).memory
-    assert afl(TWO, doubles(1, 1), HALF, memory, step_size=0.1).weights.tolist() == [0, 1]
+    after = afl(TWO, doubles(5, 0), HALF, memory, step_size=0.1)
+    assert after.weights.tolist() == [0, 1]
+    # A λ of 1 is known like any other: (0, 1) and a gain of (0.5, 0) are 0.5 too much together.
+    later = afl(TWO, doubles(0, 0), HALF, after.memory, step_size=0.1)
+    torch.testing.assert_close(later.weights, doubles(0.25, 0.75))
 
 
 class TestDrfa:
