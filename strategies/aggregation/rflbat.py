@@ -124,7 +124,7 @@ def _clusters(points: Float[np.ndarray, "n c"], rng: np.random.Generator) -> np.
         return labels
     samples = [points, *(box * rng.random((N_REFERENCES, n, len(box))))]
     trees = [linkage(sample, "ward") for sample in samples]
-    for k in range(1, min(MOST_CLUSTERS, n - 1) + 1):  # n are always as far apart as can be
+    for k in range(1, MOST_CLUSTERS + 1):  # never n: Gap(n), of noise alone, is Gap(1)
         found = [_k_means(sample, tree, k) for sample, tree in zip(samples, trees, strict=True)]
         logs = np.log([spread for _, spread in found])
         next_gap, error = logs[1:].mean() - logs[0], logs[1:].std() * (1 + 1 / N_REFERENCES) ** 0.5

@@ -6,6 +6,7 @@ from scipy.cluster.vq import kmeans2
 
 from strategies.aggregation import rflbat
 from strategies.aggregation.rflbat import _clusters, _least_alike
+from strategies.aggregation.traits import traits_of
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -30,6 +31,7 @@ def two_groups() -> torch.Tensor:
 
 def test_the_cluster_of_the_least_alike_is_heard_though_it_is_the_smaller():
     result = rflbat(two_groups(), rng())
+    assert traits_of(rflbat).selects
     assert result.suspicion.tolist() == [2] * 9 + [0] * 7
     torch.testing.assert_close(result.update, torch.tensor([-1.0, 0.0]))
 
@@ -56,8 +58,25 @@ def test_as_many_clusters_are_seen_as_there_are(n_groups):
     assert (labels == labels[at]).all()
 
 
+def test_of_twelve_places_far_from_each_other_ten_clusters_are_seen():
+    points = np.stack([3.0 ** np.arange(12), np.zeros(12)], axis=1).repeat(2, axis=0)
+    assert len(np.unique(_clusters(points, rng()))) == 10
+
+
+@pytest.mark.parametrize(("end", "seen"), [(0.39, 2), (0.391, 1)])
+def test_groups_just_far_enough_apart_by_the_gap_statistic_are_two_clusters(end, seen):
+    line = np.concatenate([np.linspace(0, end, 6), np.linspace(1 - end, 1, 6)])
+    points = np.stack([line, np.zeros(12)], axis=1)
+    assert len(np.unique(_clusters(points, rng()))) == seen
+    assert len(np.unique(slow_clusters(points, rng()))) == seen
+
+
 def test_copies_in_two_places_are_two_clusters_and_in_one_place_one():
-    assert len(np.unique(_clusters(np.eye(2).repeat(5, axis=0), rng()))) == 2
+    copies = np.eye(2).repeat(5, axis=0)
+    for size in (1.0, 1e-9):
+        assert len(np.unique(_clusters(size * copies, rng()))) == 2
+    copies[0, 0] += 1e-12  # as rounding may leave them
+    assert len(np.unique(_clusters(copies, rng()))) == 2
     assert not _clusters(np.ones((5, 2)), rng()).any()
     assert not _clusters(np.eye(2), rng()).any()  # two are as far apart as can be
 
@@ -87,9 +106,34 @@ def test_one_alone_is_as_alike_as_can_be_and_of_equals_the_larger_is_heard():
     assert chosen((1, 1.0), (3, 0.99)) == 1
     assert chosen((1, 1.0), (2, 1.0)) == 1
     assert chosen((2, 0.5), (2, 0.5)) == 0
+    assert chosen((2, 0.5 - 1e-12), (3, 0.625)) == 1  # means of 0.75, but for rounding
+    similarity, labels = alike((2, 0.5), (2, 0.5))
+    assert _least_alike(similarity, 1 - labels).tolist() == [True, True, False, False]
     similarity, labels = alike((2, 0.5), (1, 1.0))
     similarity[2, 2] = 0  # it does not move
     assert _least_alike(similarity, labels).tolist() == [True, True, False]
+
+
+def slow_clusters(points: np.ndarray, draws: np.random.Generator) -> np.ndarray:
+    """Return labels, by the definition of the gap statistic."""
+
+    def clustered(sample: np.ndarray, k: int) -> tuple[np.ndarray, float]:
+        start = cut_tree(linkage(sample, "ward"), k).ravel()
+        centres = np.stack([sample[start == label].mean(axis=0) for label in range(k)])
+        centres, labels = kmeans2(sample, centres, iter=20, minit="matrix")
+        return labels, np.log(((sample - centres[labels]) ** 2).sum())
+
+    def gap(k: int) -> tuple[float, float]:
+        logs = [clustered(sample, k)[1] for sample in references]
+        error = np.std(logs) * np.sqrt(1 + 1 / 20)
+        return float(np.mean(logs) - clustered(points, k)[1]), float(error)
+
+    low, high = points.min(axis=0), points.max(axis=0)
+    references = low + (high - low) * draws.random((20, len(points), 2))
+    k = 1
+    while gap(k)[0] < gap(k + 1)[0] - gap(k + 1)[1]:
+        k += 1
+    return clustered(points, k)[0]
 
 
 def slow_rflbat(updates: np.ndarray, draws: np.random.Generator) -> list[int]:
@@ -101,25 +145,9 @@ def slow_rflbat(updates: np.ndarray, draws: np.random.Generator) -> list[int]:
         summed = [sum(np.linalg.norm(points[i] - points[j]) for j in rows) for i in rows]
         return [i for i, far in zip(rows, summed, strict=True) if far <= limit * np.median(summed)]
 
-    def clustered(sample: np.ndarray, k: int) -> tuple[np.ndarray, float]:
-        start = cut_tree(linkage(sample, "ward"), k).ravel()
-        centres = np.stack([sample[start == label].mean(axis=0) for label in range(k)])
-        centres, labels = kmeans2(sample, centres, iter=20, minit="matrix")
-        return labels, np.log(((sample - centres[labels]) ** 2).sum())
-
-    def gap(k: int) -> tuple[float, float]:
-        logs = [clustered(sample, k)[1] for sample in references]
-        error = np.std(logs) * np.sqrt(1 + 1 / 20)
-        return float(np.mean(logs) - clustered(points[rows], k)[1]), float(error)
-
     rows = near(list(range(len(points))), 10)
-    low, high = points[rows].min(axis=0), points[rows].max(axis=0)
-    references = low + (high - low) * draws.random((20, len(rows), 2))
-    k = 1
-    while gap(k)[0] < gap(k + 1)[0] - gap(k + 1)[1]:
-        k += 1
-    labels, scores = clustered(points[rows], k)[0], []
-    for label in range(k):
+    labels, scores = slow_clusters(points[rows], draws), []
+    for label in range(labels.max() + 1):
         own = [updates[i] for i, at in zip(rows, labels, strict=True) if at == label]
         cosine = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a in own] for b in own]
         scores.append(1.0 if len(own) == 1 else np.median(np.mean(cosine, axis=1)))
