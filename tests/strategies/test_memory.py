@@ -1,8 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from pretended_device import ELSEWHERE, PretendedDevice
 
-from strategies.memory import recall, remember
+from strategies.memory import can_go_on, recall, remember
 
 
 def doubles(*values: float) -> torch.Tensor:
@@ -68,3 +70,10 @@ def test_what_is_remembered_on_a_device_stays_there(clients: list[int]) -> None:
         assert not device.reads
         expected = {3: [0.0, 1.0], 5: [2.0, 3.0], 9: [4.0, 5.0]}
         assert recalled.tolist() == [expected.get(client, [0.0, 0.0]) for client in clients]
+
+
+def test_only_what_both_says_and_takes_up_its_state_can_go_on():
+    says, takes_up = {"state_dict": dict}, {"load_state_dict": print}
+    assert can_go_on(SimpleNamespace(**says, **takes_up))
+    assert not can_go_on(SimpleNamespace(**says))
+    assert not can_go_on(SimpleNamespace(**takes_up))
