@@ -101,7 +101,7 @@ def deepsight(
     ratios = _division_differences(updates, respond, n_samples)
     n_classes = ratios.shape[2]
     weights, *others = output_layer(layers, n_classes)
-    biases = [updates[:, at].double() for at in others if at.stop - at.start == n_classes]
+    biases = [updates[:, at] for at in others if at.stop - at.start == n_classes]
     neurons = updates[:, weights].unflatten(1, (n_classes, -1)).unbind(dim=1)
     energies = torch.stack([_l1(neuron) for neuron in neurons], dim=1)
     for bias in biases:

@@ -6,6 +6,7 @@ import torch
 from sklearn.cluster import HDBSCAN
 
 from strategies.aggregation import deepsight
+from strategies.aggregation.traits import traits_of
 
 LAYERS = {
     "0.weight": slice(0, 2),
@@ -43,6 +44,7 @@ def test_who_learns_few_classes_is_rejected_and_the_rest_clipped_to_the_median_o
     norms = updates.norm(dim=1)
     middle = norms.sort().values[2:4].mean()
     factors = (middle / norms[:4]).clamp(max=1)
+    assert traits_of(deepsight).selects
     assert result.suspicion.tolist() == [0, 0, 0, 0, 1, 1]
     torch.testing.assert_close(result.weights[:4], factors / factors.sum())
     torch.testing.assert_close(result.update, factors @ updates[:4] / 4)
@@ -178,6 +180,14 @@ def test_agrees_with_the_paper_s_steps_one_by_one(seed):
     share, update = slow_deepsight(updates.numpy(), outputs)
     torch.testing.assert_close(result.suspicion, torch.from_numpy(share))
     torch.testing.assert_close(result.update, torch.from_numpy(update))
+
+
+@pytest.mark.parametrize("size", [2, 6])
+def test_an_array_without_an_entry_per_class_is_no_bias(size):
+    updates = torch.cat([crowd(1), torch.ones(30, size)], dim=1)
+    hidden, output = slice(14, 14 + size), slice(2, 10)
+    unnamed = rule(updates, layers={"0": hidden, "1": output})  # whose last two are taken
+    assert torch.equal(unnamed.suspicion, rule(updates, layers={"weight": output}).suspicion)
 
 
 @pytest.mark.parametrize("seed", [1, 7])
