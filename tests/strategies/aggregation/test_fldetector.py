@@ -6,6 +6,7 @@ from clients.device_memory import CountedTensors
 from strategies.aggregation import aggregate as sums
 from strategies.aggregation import blocks, fldetector
 from strategies.aggregation.fldetector import hessian_product, worse_cluster
+from strategies.aggregation.traits import traits_of
 
 
 def test_the_last_step_times_the_curvature_foretells_the_change():
@@ -110,6 +111,7 @@ def test_unpredictable_clients_are_detected_once_the_window_is_full():
     results = train(n_rounds=10)
     for early in results[:4]:
         torch.testing.assert_close(early.weights, torch.full((10,), 0.1).double())
+    assert traits_of(fldetector).selects
     assert results[-1].weights[8:].tolist() == [0, 0]
     torch.testing.assert_close(results[-1].weights[:8], torch.full((8,), 0.125).double())
     assert torch.equal(results[-1].memory["results"][-1], results[-1].update)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from strategies.aggregation import foolsgold
+from strategies.aggregation.traits import traits_of
 
 THREE = torch.tensor([0, 1, 2])
 
@@ -54,6 +55,7 @@ def test_history_follows_the_client_not_the_row():
 
 def test_clients_that_all_agree_are_all_taken_for_sybils():
     result = foolsgold(torch.ones(3, 2), THREE, {})
+    assert traits_of(foolsgold).selects
     assert result.weights.tolist() == [0, 0, 0]
     assert result.update.tolist() == [0, 0]
 
