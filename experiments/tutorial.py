@@ -28,6 +28,5 @@ def tables() -> dict[str, pages.Rows]:
 
 def beside_others() -> list[list[str]]:
     """Return the rule beside the methods of experiments/oil_and_water_federated, on one dataset."""
-    of = "federation == 'fashion_mnist'"
-    own = read_table(PAGE.parent / "beside_others.csv").query(of)
-    return yours.beside_others(own, yours.known().query(of))
+    others = yours.known().query("federation == 'fashion_mnist'")
+    return yours.beside_others(read_table(PAGE.parent / "beside_others.csv"), others)
