@@ -181,9 +181,6 @@ class Division:
     """How far minority data is confined to minority clients: 1 wholly, 0 the same mix for all."""
     minority_mix: dict[int, float] | None = None
     """Shares of groups in a minority client's data; by default minority groups by their sizes."""
-    shuffled: bool = True
-    """Whether examples are shuffled again where majority and minority clients share a group; False
-    deals most of its part to a few clients."""
     attackers_hold: Role = MAJORITY
     """Which kind of data attackers hold, named by its honest role."""
     wanted: Wanted | None = None
@@ -414,7 +411,7 @@ def _pools(
     held_by_attackers = np.flatnonzero(counts[division.attackers_hold])
     spare = order[~claimed & np.isin(codes, held_by_attackers)]
     dealt = {MAJORITY: order[to_majority], MINORITY: order[claimed & ~to_majority]}
-    if division.shuffled and np.logical_and(counts[MAJORITY], counts[MINORITY]).any():
+    if np.logical_and(counts[MAJORITY], counts[MINORITY]).any():
         # A shared group is cut in two, so each part lies close together in the random order.
         dealt = {kind: rng.permutation(rows) for kind, rows in dealt.items()}
     return [(kind, rows, spare) for kind, rows in dealt.items()]

@@ -78,7 +78,6 @@ def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
         groups=groups if isinstance(groups, OwnGroups) and groups.minority else None,
         concentration=clients.minority_concentration,
         minority_mix=minority_mix,
-        shuffled=clients.shuffled,
         attackers_hold=Role.HONEST_MAJORITY if hold == "majority" else Role.HONEST_MINORITY,
         wanted=wanted(scenario, dataset),
         n_server=server.n_examples,

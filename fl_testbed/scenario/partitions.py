@@ -26,7 +26,6 @@ class ClientsSpec(Spec):
     overlap: bool = False  # whether two clients may hold the same example
     minority_concentration: Fraction = 1.0  # 1: minority data only in its clients, 0: in all alike
     minority_mix: dict[str, NonNegativeFloat] | None = None  # shares of groups in a minority client
-    shuffled: bool = True  # false: a group that both kinds of clients hold goes mostly to a few
     poisoned_hold: Literal["majority", "minority"] = "majority"  # whose data attackers hold
     dropout: Lost | None = None  # chance that a client's reply is lost
     dropout_of: dict[RoleName, Lost] | None = None  # the same by role: {honest_minority: 0.5}
