@@ -73,7 +73,7 @@ def in_figures(scenario: AnyScenario) -> bool:
     """Whether a run is of the first seed and a figure shows its method and attackers."""
     parts = set(scenario.variant.split(",attackers="))
     shown = all(not parts & IN_TABLES_ALONE[n] for n in IN_TABLES_ALONE if n in scenario.name)
-    aside = scenario.name.endswith(("-unattacked", "-told-two")) or "-even" in scenario.name
+    aside = scenario.name.endswith(("-unattacked", "-told-two"))
     return scenario.seed == 0 and shown and not aside
 
 

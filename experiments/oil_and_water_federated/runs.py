@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from experiments import pages
 from fl_testbed.metrics import after_round, last_restart, read_table
 from fl_testbed.metrics.suppression import pairwise_auc
+from fl_testbed.report.figures.style import GROUP_COLOURS, INK
 from fl_testbed.report.results import RunResult, finished_runs
 from fl_testbed.scenario import load_scenarios
 from fl_testbed.scenario.places import parts_of
@@ -79,12 +80,13 @@ NAMES = {
 """Methods' names for readers, where they differ from the name in a scenario."""
 COMBINED = {
     "agnostic_multi_krum": ("agnostic", "multi_krum"),
+    "agnostic_trimmed_mean": ("agnostic", "trimmed_mean"),
+    "jtt_multi_krum": ("jtt", "multi_krum"),
     "fedmgda_plus_clipping": ("fedmgda_plus", "norm_clipping"),
 }
 """Variants that combine a lift and a rule: by the variant's name, those of lift and rule."""
 
 UNATTACKED = "_unattacked"  # ends the names of lifts where nobody attacks
-EVEN = "_even"  # ends the names of lifts where all minority clients have the same mix of groups
 
 FIGURES = {
     "accuracy": "final.accuracy",
@@ -100,6 +102,9 @@ FIGURES = {
     "auc_suspicion": "suppression.separability",
 }
 """Columns of the result files, and the keys of ``summary.json`` that they hold."""
+MARKERS = "os^DpvX*<>P"
+COLOURS = (*GROUP_COLOURS[:6], INK, "#8C6D31", "#6A51A3", "#9ECAE1")
+"""Of figures of more methods than the house style has colours, whose seventh is pale."""
 PERCENT = [
     *("accuracy", "worst_group", "attack_success", "attack_success_highest"),
     "minority_false_positives",
@@ -239,20 +244,10 @@ def alone(results: Path) -> pd.DataFrame:
 def tried(results: Path) -> pd.DataFrame:
     """Return the runs of :func:`alone` and those of lifts with rules, in the same columns."""
     both = kept("combinations", results)
-    both = both[~both["variant"].str.contains(EVEN)]
     lift = both["variant"].str.removesuffix(UNATTACKED)
     point = (lift == both["variant"]).map({True: "backdoor", False: "no_attack"})
     both = both.assign(lift=lift, defence=both["point"], point=point)
     return pd.concat([alone(results), both], ignore_index=True)
-
-
-def even(results: Path) -> pd.DataFrame:
-    """Return the runs where all minority clients have the same mix of groups, against the backdoor,
-    in the columns of :func:`tried`."""
-    rows = kept("combinations", results)
-    rows = rows[rows["variant"].str.endswith(EVEN)]
-    lift = rows["variant"].str.removesuffix(EVEN)
-    return rows.assign(lift=lift, defence=rows["point"], point="backdoor")
 
 
 def base_point(results: Path) -> pd.DataFrame:

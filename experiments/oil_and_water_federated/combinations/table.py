@@ -32,11 +32,12 @@ NAMED = {
     },
     "adult": {
         ("agnostic", "trimmed_mean"): ("agnostic, trimmed mean", (14, 44)),
-        ("agnostic", "multi_krum"): ("agnostic, Multi-Krum", (14, 0)),
+        ("agnostic", "multi_krum"): ("agnostic, Multi-Krum", (14, -12)),
+        ("jtt", "multi_krum"): ("JTT, Multi-Krum", (34, 24)),
         ("jtt", "mean"): ("JTT", (12, 16)),
         ("none", "mean"): (NEITHER, (32, 8)),
-        ("none", "multi_krum"): ("Multi-Krum", (16, 5)),
-        ("fedmgda_plus", "norm_clipping"): ("FedMGDA+, clipping", (26, -20)),
+        ("none", "multi_krum"): ("Multi-Krum", (16, -1)),
+        ("fedmgda_plus", "norm_clipping"): ("FedMGDA+, clipping", (14, 0)),
     },
     "writers": {
         ("none", "mean"): (NEITHER, (14, 26)),
@@ -49,8 +50,6 @@ NAMED = {
 }
 """Points labelled in the figure, with the label's offset, by federation, lift and rule."""
 TOLD_TWO = "_told_2"  # ends the names of variants whose rules are told the true number of attackers
-EVEN_SEEDS = f"{runs.EVEN}_seeds"
-"""Ends the names of variants on new seeds whose minority clients have the same mix of groups."""
 FAIR, SAFE = 5.0, 5.0
 """The goals: by how many points the worst group may be below the ideal lift's, and the highest
 attack success allowed, in percent."""
@@ -72,8 +71,6 @@ def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     rows = plane(results)
     found = runs.by_federation(rows, of) | {"verdicts": verdicts(rows), "open": undecided(rows)}
     found |= {"unattacked": of_unattacked(results), "told_two": of_told_two(results)}
-    if len(evenly := runs.even(results)):  # left out of a quick look
-        found |= {"even": of(evenly), "even_seeds": of_even_seeds(results)}
     return found | {"margins": margins(rows), "over_time": over_time(rows)}
 
 
@@ -256,25 +253,6 @@ def of_told_two(results: Path) -> pages.Rows:
     heading = "worst group / ASR; worst group unattacked"
     columns = runs.in_each(told, runs.named(LIFTS[1:]))
     return pages.crossed(heading, runs.named(told["defence"]), columns, cell)
-
-
-def of_even_seeds(results: Path) -> pages.Rows:
-    """Return worst group / ASR on new seeds where the minority is dealt evenly, and in how many
-    seeds goals are reached, attacked and not."""
-    rows = runs.kept("combinations", results)
-    rows = rows[rows["variant"].str.endswith(EVEN_SEEDS)]
-    rows = rows.assign(variant=rows["variant"].str.removesuffix(EVEN_SEEDS))
-    points = {"backdoor": "both goals in", "no_attack": "the goal in"}
-    lines = [["", "attacked", points["backdoor"], "nobody attacks", points["no_attack"]]]
-    for method in rows["variant"].unique():
-        line = [runs.name_of(method)]
-        for point in points:
-            there = pages.where(rows, point=point).set_index("seed")
-            own = pages.where(there, variant=method)
-            marked = judged(own, pages.where(there, variant=IDEAL)["worst_group"])
-            line += [runs.outcome(own), f"{marked['both'].sum()} of {len(own)}"]
-        lines.append(line)
-    return lines
 
 
 def figure(results: Path = runs.HERE) -> Figure:

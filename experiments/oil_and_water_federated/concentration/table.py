@@ -24,12 +24,7 @@ def concentrated(results: Path) -> pd.DataFrame:
     """Return the runs, with a column for the share of minority data that minority clients hold."""
     varied = runs.kept("concentration", results)
     varied = varied.assign(concentration=pd.to_numeric(varied["point"]))
-    base, even = runs.base_point(results), runs.even(results)
-    if len(even):  # Adult's federation elsewhere has minority clients that differ
-        method = even["lift"].where(even["lift"] != "none", even["defence"])
-        even = even.assign(variant=method)[even["defence"].eq("mean") | even["lift"].eq("none")]
-        base = pd.concat([base[~base["federation"].isin(even["federation"])], even])
-    return runs.compared(base.assign(concentration=1.0), varied)
+    return runs.compared(runs.base_point(results).assign(concentration=1.0), varied)
 
 
 def of(rows: pd.DataFrame) -> list[list[str]]:

@@ -10,7 +10,6 @@ from experiments import pages
 from experiments.oil_and_water_federated import runs
 from fl_testbed.report.figures.style import (
     FAINT,
-    GROUP_COLOURS,
     ROLE_COLOURS,
     house_style,
     role_name,
@@ -24,7 +23,6 @@ ATTACKERS = {
     "close_mimic": "mimic, half as far",
     "box_mimic": "mimic, by coordinate",
 }
-MARKERS = "os^DpvX"  # one for each method in the figure
 WEIGHTS = {Role.HONEST_MINORITY: "weight_minority", Role.POISONED: "weight_poisoned"}
 
 
@@ -98,7 +96,7 @@ def figure(results: Path = runs.HERE) -> Figure:
             for place, method in enumerate(methods):
                 own = pages.where(rows, federation=name, variant=method)
                 means = own.groupby("attacker").mean(numeric_only=True).reindex(attackers)
-                style = {"marker": MARKERS[place], "color": GROUP_COLOURS[place]}
+                style = {"marker": runs.MARKERS[place], "color": runs.COLOURS[place]}
                 if method.endswith("_ideal"):  # hollow and dotted, to show the markers below it
                     style |= {"color": FAINT, "mfc": "none", "linestyle": ":"}
                 label = runs.name_of(method)
@@ -107,7 +105,7 @@ def figure(results: Path = runs.HERE) -> Figure:
                     for role, key in WEIGHTS.items():
                         label = role_name(role) if role is Role.HONEST_MINORITY else "attackers"
                         colour = ROLE_COLOURS[role]
-                        below.plot(xs, means[key], "s--", color=colour, label=label)
+                        below.plot(xs, means[key], "o--", mfc="none", color=colour, label=label)
             above.set_title(runs.FEDERATIONS[name])
             below.axhline(1, color=FAINT, linewidth=0.8)
             below.set_xticks(xs, [ATTACKERS[a].replace(", ", ",\n") for a in attackers])
@@ -115,7 +113,7 @@ def figure(results: Path = runs.HERE) -> Figure:
         panels[0][0].set_ylabel("attack success, %")
         panels[1][0].set_ylabel("weight under Multi-Krum\nover fair share")
         labels = panels[0][0].get_legend_handles_labels()
-        drawing.legend(*labels, loc="outside upper center", ncols=len(methods))
+        drawing.legend(*labels, loc="outside upper center", ncols=(len(methods) + 1) // 2)
         labels = panels[1][0].get_legend_handles_labels()
         drawing.legend(*labels, loc="outside lower center", ncols=2, title="in the lower row")
     return drawing

@@ -28,6 +28,8 @@ FIVES = {(low, low + 4): f"{low} to {low + 4}" for low in range(0, 25, 5)}
 """Seeds, five at a time; the first five are those of the other pages."""
 FIGURES = {"worst_group": "worst group", "attack_success": "ASR"}
 UNATTACKED = "unattacked"
+TOLD_TWO = ("told_two", "told_two_unattacked")
+"""Settings in which rules are told the true number of attackers: attacked, and not."""
 ATTACKERS = {
     "": "as it is",
     "mimic": "they stand where the minority stands",
@@ -41,13 +43,7 @@ SETTINGS = {
     for point, name in sensitivity.SETTINGS.items()
 }
 """Other settings, by ``point``. The setting ``attackers`` is ``four`` here."""
-IN_SETTINGS = {
-    "agnostic_multi_krum": "agnostic, Multi-Krum",
-    "fedmgda_plus_norm_clipping": "FedMGDA+, clipping",
-    "jtt_told_4": "JTT, told 4",
-}
-"""The methods tried in these settings, beside the ideal lift."""
-OTHERWISE = {*ATTACKERS, *SETTINGS, UNATTACKED}
+OTHERWISE = {*ATTACKERS, *SETTINGS, *TOLD_TWO, UNATTACKED}
 ROUNDING = 0.05
 """Tolerance in points: the interval of five seeds with an ASR of 0 counts as containing 0.04."""
 
@@ -57,9 +53,15 @@ def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     rows = new_seeds(results)
     plain = pages.where(rows, setting="")
     found = {"twenty": twenty(plain), "fives": fives(plain, results)}
-    found |= {"settings": settings(rows), "attackers": attackers(rows)}
-    alone = pages.where(rows, setting=UNATTACKED)
-    return found | {"unattacked": unattacked(alone), "coverage": coverage(plain)}
+    found |= {
+        f"settings_{name}": table for name, table in runs.by_federation(rows, settings).items()
+    }
+    return found | {
+        "attackers": attackers(rows),
+        "unattacked": unattacked(pages.where(rows, setting=UNATTACKED)),
+        "told_two": told_two(rows),
+        "coverage": coverage(plain),
+    }
 
 
 def new_seeds(results: Path) -> pd.DataFrame:
@@ -149,17 +151,18 @@ def fives(rows: pd.DataFrame, results: Path) -> pages.Rows:
 
 def settings(rows: pd.DataFrame) -> pages.Rows:
     """Return worst group / ASR by setting, bold where their means reach both goals, and in how many
-    seeds attackers succeed and both goals are reached."""
+    seeds attackers succeed and both goals are reached: of the methods tried in other settings."""
+    tried = named(rows[rows["setting"].isin({*SETTINGS} - {""}) & (rows["variant"] != IDEAL)])
     lines = [["", "seeds"]]
-    for name in IN_SETTINGS.values():
+    for name in tried.values():
         lines[0] += [f"{name}: worst group / ASR", f"ASR above {SAFE:g} / both goals"]
     lines[0].append("ideal lift †: worst group / ASR")
-    for (federation, setting), name in runs.in_each(rows, SETTINGS).items():
-        there = pages.where(rows, federation=federation, setting=setting)
+    for setting, name in SETTINGS.items():
+        there = pages.where(rows, setting=setting)
         if there.empty:
             continue
         ideal, fair, cells = pages.where(there, variant=IDEAL), goal(there)[0], []
-        for method in IN_SETTINGS:
+        for method in tried:
             own = pages.where(there, variant=method)
             cells.append(pages.bold(runs.outcome(own), reached(own, fair)))
             marks = (own["attack_success"] > SAFE, own["both"])
@@ -169,16 +172,21 @@ def settings(rows: pd.DataFrame) -> pages.Rows:
 
 
 def attackers(rows: pd.DataFrame) -> pages.Rows:
-    """Return the results of the agnostic lift with Multi-Krum, by what attackers do."""
-    rows = pages.where(rows, federation="fashion_mnist")
+    """Return the results of the best combinations, by what attackers do."""
     heads = ["of 20 seeds", "worst group", "ASR", f"seeds with more than {SAFE:g} / {WON:g}"]
     heads += ["with both goals", "weight minority / attackers", "ideal lift †: worst group / ASR"]
     lines = [heads]
-    for setting, name in ATTACKERS.items():
-        there = pages.where(rows, setting=setting)
-        own, ideal = (pages.where(there, variant=v) for v in ("agnostic_multi_krum", IDEAL))
-        cells = [*(spread(own[figure]) for figure in FIGURES), won(own), of(own, own["both"])]
-        lines.append([name, *cells, runs.weights(own), runs.outcome(ideal)])
+    others = rows[rows["setting"].isin({*ATTACKERS} - {""})]
+    for federation, title in runs.federations(others).items():
+        tried = pages.where(others, federation=federation)
+        kinds = [setting for setting in ATTACKERS if setting in {"", *tried["setting"]}]
+        for method, combination in named(tried[tried["variant"] != IDEAL]).items():
+            for setting in kinds:
+                there = pages.where(rows, federation=federation, setting=setting)
+                own, ideal = (pages.where(there, variant=v) for v in (method, IDEAL))
+                cells = [*(spread(own[figure]) for figure in FIGURES), won(own)]
+                cells += [of(own, own["both"]), runs.weights(own), runs.outcome(ideal)]
+                lines.append([f"{title}: {combination}: {ATTACKERS[setting]}", *cells])
     return lines
 
 
@@ -220,10 +228,29 @@ def unattacked(rows: pd.DataFrame) -> pages.Rows:
     lines = [
         ["nobody attacks", "worst group", "seeds within 5 points of the ideal lift", "below 5"]
     ]
-    for variant, name in named(rows).items():
-        own = pages.where(rows, variant=variant)
-        low = of(own, own["worst_group"] < SAFE)
-        lines.append([name, spread(own["worst_group"]), of(own, own["fair"]), low])
+    for federation, title in runs.federations(rows).items():
+        there = pages.where(rows, federation=federation)
+        for variant, name in named(there).items():
+            own = pages.where(there, variant=variant)
+            low = of(own, own["worst_group"] < SAFE)
+            worst = spread(own["worst_group"])
+            lines.append([f"{title}: {name}", worst, of(own, own["fair"]), low])
+    return lines
+
+
+def told_two(rows: pd.DataFrame) -> pages.Rows:
+    """Return the results of combinations whose rules are told the true number of attackers, and in
+    how many seeds goals are reached: attacked, where nobody attacks, and in both cases."""
+    lines = [["rules told 2", "worst group / ASR", "both goals", "unattacked: worst group"]]
+    lines[0] += ["the goal", "all goals"]
+    for federation, title in runs.federations(rows).items():
+        there = [pages.where(rows, federation=federation, setting=s) for s in TOLD_TWO]
+        for variant, name in named(there[0]).items():
+            attacked, alone = (pages.where(r, variant=variant).set_index("seed") for r in there)
+            cells = [runs.outcome(attacked), of(attacked, attacked["both"])]
+            cells += [spread(alone["worst_group"]), of(alone, alone["fair"])]
+            every = attacked["both"] & alone["fair"]
+            lines.append([f"{title}: {name}", *cells, of(attacked, every)])
     return lines
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from experiments import pages
 from experiments.oil_and_water_federated import runs
 from experiments.oil_and_water_federated.combinations.table import FAIR, reached
-from fl_testbed.report.figures.style import FAINT, GROUP_COLOURS, INK, house_style
+from fl_testbed.report.figures.style import FAINT, house_style
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -23,8 +23,6 @@ SETTINGS = {
 }
 """Settings, each of which differs in one thing from the other pages'."""
 IDEAL = "jtt_ideal"
-MARKERS = "os^DdvpX*"
-COLOURS = (*GROUP_COLOURS[:6], INK, "#8C6D31")  # the seventh colour is pale
 
 
 def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
@@ -73,8 +71,8 @@ def figure(results: Path = runs.HERE) -> Figure:
             for axes, figure in zip(column, ("worst_group", "attack_success"), strict=True):
                 for place, (method, own) in enumerate(there.groupby("variant", sort=False)):
                     means = own.groupby("point")[figure].mean().reindex([*points])
-                    colour = FAINT if method == IDEAL else COLOURS[place]
-                    style = {"color": colour, "marker": MARKERS[place], "ls": "", "alpha": 0.8}
+                    colour = FAINT if method == IDEAL else runs.COLOURS[place]
+                    style = {"color": colour, "marker": runs.MARKERS[place], "ls": "", "alpha": 0.8}
                     axes.plot(range(len(points)), means, label=runs.name_of(str(method)), **style)
                 axes.set_xticks(range(len(points)), [*points.values()], rotation=20, ha="right")
             column[0].set_title(title)
