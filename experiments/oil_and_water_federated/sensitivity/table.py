@@ -73,7 +73,9 @@ def figure(results: Path = runs.HERE) -> Figure:
                     means = own.groupby("point")[figure].mean().reindex([*points])
                     colour = FAINT if method == IDEAL else runs.COLOURS[place]
                     style = {"color": colour, "marker": runs.MARKERS[place], "ls": "", "alpha": 0.8}
-                    axes.plot(range(len(points)), means, label=runs.name_of(str(method)), **style)
+                    aside = 0.07 * (place - (there["variant"].nunique() - 1) / 2)  # all are seen
+                    at = [x + aside for x in range(len(points))]
+                    axes.plot(at, means, label=runs.name_of(str(method)), **style)
                 axes.set_xticks(range(len(points)), [*points.values()], rotation=20, ha="right")
             column[0].set_title(title)
         panels[0, 0].set_ylabel("worst group, %")
