@@ -8,12 +8,7 @@ from matplotlib.figure import Figure
 from clients.shard import Role
 from experiments import pages
 from experiments.oil_and_water_federated import runs
-from fl_testbed.report.figures.style import (
-    FAINT,
-    ROLE_COLOURS,
-    house_style,
-    role_name,
-)
+from fl_testbed.report.figures.style import FAINT, ROLE_COLOURS, house_style, role_name
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"

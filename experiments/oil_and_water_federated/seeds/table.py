@@ -94,6 +94,15 @@ def named(rows: pd.DataFrame) -> dict[str, str]:
     return found | combined.to_dict()
 
 
+def named_in_each(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Return federation and variant of each federation's own variants, with names for readers."""
+    return {
+        (federation, variant): f"{title}: {name}"
+        for federation, title in runs.federations(rows).items()
+        for variant, name in named(pages.where(rows, federation=federation)).items()
+    }
+
+
 def of(own: pd.DataFrame, marked: pd.Series) -> str:
     """Return in how many of the seeds something holds, or a dash where there are none."""
     return str(int(marked.sum())) if len(own) else "–"
@@ -177,16 +186,17 @@ def attackers(rows: pd.DataFrame) -> pages.Rows:
     heads += ["with both goals", "weight minority / attackers", "ideal lift †: worst group / ASR"]
     lines = [heads]
     others = rows[rows["setting"].isin({*ATTACKERS} - {""})]
-    for federation, title in runs.federations(others).items():
-        tried = pages.where(others, federation=federation)
-        kinds = [setting for setting in ATTACKERS if setting in {"", *tried["setting"]}]
-        for method, combination in named(tried[tried["variant"] != IDEAL]).items():
-            for setting in kinds:
-                there = pages.where(rows, federation=federation, setting=setting)
-                own, ideal = (pages.where(there, variant=v) for v in (method, IDEAL))
-                cells = [*(spread(own[figure]) for figure in FIGURES), won(own)]
-                cells += [of(own, own["both"]), runs.weights(own), runs.outcome(ideal)]
-                lines.append([f"{title}: {combination}: {ATTACKERS[setting]}", *cells])
+    for (federation, method), title in named_in_each(others[others["variant"] != IDEAL]).items():
+        there = pages.where(rows, federation=federation)
+        own, ideal = (pages.where(there, variant=v) for v in (method, IDEAL))
+        for setting, name in ATTACKERS.items():
+            found = pages.where(own, setting=setting)
+            if found.empty:
+                continue
+            cells = [*(spread(found[figure]) for figure in FIGURES), won(found)]
+            cells += [of(found, found["both"]), runs.weights(found)]
+            cells.append(runs.outcome(pages.where(ideal, setting=setting)))
+            lines.append([f"{title}: {name}", *cells])
     return lines
 
 
@@ -228,13 +238,10 @@ def unattacked(rows: pd.DataFrame) -> pages.Rows:
     lines = [
         ["nobody attacks", "worst group", "seeds within 5 points of the ideal lift", "below 5"]
     ]
-    for federation, title in runs.federations(rows).items():
-        there = pages.where(rows, federation=federation)
-        for variant, name in named(there).items():
-            own = pages.where(there, variant=variant)
-            low = of(own, own["worst_group"] < SAFE)
-            worst = spread(own["worst_group"])
-            lines.append([f"{title}: {name}", worst, of(own, own["fair"]), low])
+    for (federation, variant), name in named_in_each(rows).items():
+        own = pages.where(rows, federation=federation, variant=variant)
+        low = of(own, own["worst_group"] < SAFE)
+        lines.append([name, spread(own["worst_group"]), of(own, own["fair"]), low])
     return lines
 
 
@@ -243,14 +250,12 @@ def told_two(rows: pd.DataFrame) -> pages.Rows:
     how many seeds goals are reached: attacked, where nobody attacks, and in both cases."""
     lines = [["rules told 2", "worst group / ASR", "both goals", "unattacked: worst group"]]
     lines[0] += ["the goal", "all goals"]
-    for federation, title in runs.federations(rows).items():
-        there = [pages.where(rows, federation=federation, setting=s) for s in TOLD_TWO]
-        for variant, name in named(there[0]).items():
-            attacked, alone = (pages.where(r, variant=variant).set_index("seed") for r in there)
-            cells = [runs.outcome(attacked), of(attacked, attacked["both"])]
-            cells += [spread(alone["worst_group"]), of(alone, alone["fair"])]
-            every = attacked["both"] & alone["fair"]
-            lines.append([f"{title}: {name}", *cells, of(attacked, every)])
+    for (federation, variant), name in named_in_each(rows[rows["setting"].isin(TOLD_TWO)]).items():
+        own = pages.where(rows, federation=federation, variant=variant).set_index("seed")
+        attacked, alone = (pages.where(own, setting=setting) for setting in TOLD_TWO)
+        cells = [runs.outcome(attacked), of(attacked, attacked["both"])]
+        cells += [spread(alone["worst_group"]), of(alone, alone["fair"])]
+        lines.append([name, *cells, of(attacked, attacked["both"] & alone["fair"])])
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -67,14 +68,13 @@ def figure(results: Path = runs.HERE) -> Figure:
         panels = drawing.subplots(2, len(present), sharex="col", sharey=True, squeeze=False)
         for (name, title), column in zip(present.items(), panels.T, strict=True):
             there = pages.where(rows, federation=name)
-            points = settings(there)
+            points, middle = settings(there), (there["variant"].nunique() - 1) / 2
             for axes, figure in zip(column, ("worst_group", "attack_success"), strict=True):
                 for place, (method, own) in enumerate(there.groupby("variant", sort=False)):
                     means = own.groupby("point")[figure].mean().reindex([*points])
                     colour = FAINT if method == IDEAL else runs.COLOURS[place]
                     style = {"color": colour, "marker": runs.MARKERS[place], "ls": "", "alpha": 0.8}
-                    aside = 0.07 * (place - (there["variant"].nunique() - 1) / 2)  # all are seen
-                    at = [x + aside for x in range(len(points))]
+                    at = np.arange(len(points)) + 0.07 * (place - middle)  # so that all are seen
                     axes.plot(at, means, label=runs.name_of(str(method)), **style)
                 axes.set_xticks(range(len(points)), [*points.values()], rotation=20, ha="right")
             column[0].set_title(title)
