@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from fl_testbed.data.dataset import DataError
+from fl_testbed.data.legacy_dealing import attackers_first, exchange_what_they_lack
 
 ATTEMPTS = 100  # random partitions to draw before giving up on a minimum size
 
@@ -19,9 +21,6 @@ class Wanted(NamedTuple):
     fraction: float | np.ndarray
     """Share of an attacker's shard that must be of this kind, rounded to examples; one share for
     all attackers, or one for each, shape (attackers,)."""
-    spares_honest: bool = False
-    """Whether attackers get these examples from what honest clients leave over, as far as that
-    suffices. By default they are set aside before honest clients are dealt any."""
 
     def counts(self, sizes: np.ndarray) -> np.ndarray:
         """Return how many of these examples attackers with shards of such sizes need."""
@@ -47,6 +46,8 @@ class Pool:
     """Further rows that are dealt only to an attacker, if it can poison them."""
     natural_clients: np.ndarray | None = None
     """Natural client of each training example, shape (n_train,)."""
+    legacy: bool = False
+    """Whether attackers get what they want as :mod:`fl_testbed.data.legacy_dealing` says."""
 
 
 class Shares(NamedTuple):
@@ -63,13 +64,12 @@ Dealer = Callable[[Pool, np.random.Generator], Shares]
 
 def iid(pool: Pool, rng: np.random.Generator) -> Shares:
     """Deal random examples, the same number to each client (or one more, where all are dealt)."""
-    del rng  # the pool is in random order
     if pool.examples_each is None:
         _check_enough(pool, pool.n_clients, "an example each")
         sizes = np.diff(np.arange(pool.n_clients + 1) * len(pool.rows) // pool.n_clients)
     else:
         sizes = np.full(pool.n_clients, pool.examples_each)
-    return _by_sizes(pool, sizes)
+    return _by_sizes(pool, sizes, rng)
 
 
 def quantity_skew(
@@ -79,7 +79,7 @@ def quantity_skew(
 
     Args:
         pool: ``examples_each`` is the mean of the sizes.
-        rng: Draws the sizes.
+        rng: Draws the sizes, and what attackers exchange.
         alpha: Concentration, > 0; towards 0 a few clients hold nearly everything.
         min_examples: Every client gets these first.
 
@@ -100,7 +100,7 @@ def quantity_skew(
         )
     shares = rng.dirichlet(np.full(pool.n_clients, alpha))
     extra = apportioned(total - min_examples * pool.n_clients, shares)
-    return _by_sizes(pool, min_examples + extra)
+    return _by_sizes(pool, min_examples + extra, rng)
 
 
 def dirichlet(pool: Pool, rng: np.random.Generator, alpha: float, min_examples: int = 1) -> Shares:
@@ -320,31 +320,15 @@ def _check_enough(pool: Pool, needed: int, what: str) -> None:
         )
 
 
-def _by_sizes(pool: Pool, sizes: np.ndarray) -> Shares:
-    """Deal rows in their order; examples that attackers can poison are set aside beforehand."""
-    pool_rows = pool.rows
+def _by_sizes(pool: Pool, sizes: np.ndarray, rng: np.random.Generator) -> Shares:
+    """Deal rows in their order."""
     _check_enough(pool, int(sizes.sum()), f"{pool.examples_each} examples each")
     starts = np.concatenate([[0], sizes.cumsum()]).astype(np.int64)
-    if pool.wanted is None or pool.n_attackers == 0:
-        return Shares(pool_rows[: starts[-1]], starts)
-    if pool.spare is not None:
-        pool_rows = np.concatenate([pool_rows, pool.spare])
-    first_attacker = pool.n_clients - pool.n_attackers
-    attacker_sizes = sizes[first_attacker:]
-    wanted = pool.wanted.counts(attacker_sizes)
-    special = pool_rows[pool.wanted.mask[pool_rows]]
-    if wanted.sum() > len(special):
-        raise _too_few_to_poison(pool.n_attackers, wanted, len(special))
-    n_taken = int(wanted.sum())
-    first = len(special) - n_taken if pool.wanted.spares_honest else 0
-    special = special[first : first + n_taken]
-    rest = pool_rows[~np.isin(pool_rows, special)]
-    n_plain = int(starts[first_attacker])
-    plain, filler = rest[:n_plain], rest[n_plain : starts[-1] - n_taken]
-    specials = np.split(special, wanted.cumsum()[:-1])
-    fillers = np.split(filler, (attacker_sizes - wanted).cumsum()[:-1])
-    parts = (part for pair in zip(specials, fillers, strict=True) for part in pair)
-    return Shares(np.concatenate([plain, *parts]), starts)
+    if pool.legacy and pool.wanted is not None and pool.n_attackers:
+        rows = pool.rows if pool.spare is None else np.concatenate([pool.rows, pool.spare])
+        wanted = _needed(pool, pool.wanted, starts, rows)
+        return Shares(attackers_first(rows, pool.wanted.mask[rows], wanted, starts), starts)
+    return _exchanged(pool, Shares(pool.rows[: starts[-1]], starts), rng)
 
 
 def _by_counts(classes: list[np.ndarray], counts: np.ndarray) -> Shares:
@@ -364,10 +348,11 @@ def _by_owner(rows: np.ndarray, owners: np.ndarray, n_clients: int) -> Shares:
 def _exchanged(
     pool: Pool, shares: Shares, rng: np.random.Generator, unused: np.ndarray | None = None
 ) -> Shares:
-    """Exchange examples so that attackers hold what they want; no shard's size changes.
+    """Put examples that attackers can poison in the place of random ones of their shards, the rest
+    of which stays as it was dealt.
 
-    Wanted examples come first from those that nobody holds, then from honest clients, who get
-    others in return, and last from attackers who hold more than they need.
+    They come first from those that nobody holds, then from honest clients, who get in return what
+    attackers give away, and last from the rest of attackers' shards.
     """
     if pool.wanted is None or pool.n_attackers == 0:
         return shares
@@ -378,39 +363,31 @@ def _exchanged(
         unused = np.concatenate([unused, pool.spare])
     rows = np.concatenate([shares.rows, unused])
     fits = pool.wanted.mask[rows]
-    bounds = shares.starts[pool.n_clients - pool.n_attackers :]
-    first, n_dealt, sizes = int(bounds[0]), len(shares.rows), np.diff(bounds)
-    held = np.add.reduceat(np.append(fits[:n_dealt], False), bounds[:-1])  # no shard is empty
-    wanted = pool.wanted.counts(sizes)
-    missing = np.maximum(0, wanted - held)
-    if wanted.sum() > fits.sum():
-        raise _too_few_to_poison(pool.n_attackers, wanted, int(fits.sum()))
-
-    def by_attacker(places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Sort places by attacker; return also each one's attacker, and its rank among theirs."""
-        owner = np.searchsorted(bounds, places, side="right") - 1
-        order = np.argsort(owner, kind="stable")
-        places, owner = places[order], owner[order]
-        return places, owner, np.arange(len(owner)) - np.searchsorted(owner, owner)
-
-    free = n_dealt + np.flatnonzero(fits[n_dealt:])
-    honest = np.flatnonzero(fits[:first])
-    useful, owner, place = by_attacker(first + np.flatnonzero(fits[first:n_dealt]))
-    surplus = useful[place >= wanted[owner]]
-    donors = np.concatenate([rng.permutation(free), rng.permutation(honest), surplus])
-    useless = first + np.flatnonzero(~fits[first:n_dealt])
-    if is_by_class:  # shards are sorted by class: give away examples of any
-        useless = rng.permutation(useless)
-    useless, owner, place = by_attacker(useless)
-    given = useless[place < missing[owner]]
-    taken = donors[: len(given)]
+    wanted = _needed(pool, pool.wanted, shares.starts, rows)
+    starts = shares.starts[pool.n_clients - pool.n_attackers :]
+    if pool.legacy:
+        exchange_what_they_lack(rows, fits, wanted, starts, rng, is_by_class)
+        return Shares(rows[: starts[-1]], shares.starts)
+    places = [rng.permutation(np.arange(*ends)) for ends in pairwise(starts)]
+    poisoned = np.concatenate([own[:n] for own, n in zip(places, wanted, strict=True)])
+    rest = np.concatenate([own[n:] for own, n in zip(places, wanted, strict=True)])
+    free, honest = np.arange(starts[-1], len(rows)), np.arange(starts[0])
+    donors = np.concatenate([rng.permutation(free), rng.permutation(honest), rest])
+    given = poisoned[~fits[poisoned]]
+    taken = donors[fits[donors]][: len(given)]
     rows[given], rows[taken] = rows[taken], rows[given]
-    return Shares(rows[:n_dealt], shares.starts)
+    return Shares(rows[: starts[-1]], shares.starts)
 
 
-def _too_few_to_poison(n_attackers: int, wanted: np.ndarray, there: int) -> DataError:
-    each = f"{wanted[0]} examples each" if len(set(wanted)) == 1 else f"{wanted.sum():,} examples"
-    return DataError(
-        f"{n_attackers} attackers need {each} that they can poison, but there are {there:,}: "
-        "lower poison.fraction, clients.examples_each or clients.poisoned"
-    )
+def _needed(pool: Pool, wanted: Wanted, starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return how many examples each attacker poisons, if there are as many among rows."""
+    counts = wanted.counts(np.diff(starts)[pool.n_clients - pool.n_attackers :])
+    there = int(wanted.mask[rows].sum())
+    if counts.sum() > there:
+        alike = len(set(counts)) == 1
+        each = f"{counts[0]} examples each" if alike else f"{counts.sum():,} examples"
+        raise DataError(
+            f"{pool.n_attackers} attackers need {each} that they can poison, but there are "
+            f"{there:,}: lower poison.fraction, clients.examples_each or clients.poisoned"
+        )
+    return counts

@@ -93,7 +93,7 @@ class OverlappingShards:
     wanted_pool: np.ndarray
     """Rows that attackers can poison, among those that they draw from."""
     n_wanted: np.ndarray
-    """How many of these rows each attacker must hold; it exchanges others for those it lacks."""
+    """How many of these rows each attacker must hold; they replace random ones of its shard."""
     seed: int
     server: np.ndarray
     validation: np.ndarray
@@ -106,12 +106,10 @@ class OverlappingShards:
         if role is not Role.POISONED:
             return rows
         n_wanted = self.n_wanted[client - self.population.clients(role).start]
-        useless = np.flatnonzero(~np.isin(rows, self.wanted_pool))
-        n_missing = n_wanted - (len(rows) - len(useless))
-        if n_missing > 0:
-            others = self.wanted_pool[~np.isin(self.wanted_pool, rows)]
-            places = rng.choice(useless, n_missing, replace=False)  # drawn from all its examples
-            rows[places] = rng.choice(others, n_missing, replace=False)
+        poisoned = rng.permutation(len(rows))[:n_wanted]
+        given = poisoned[~np.isin(rows[poisoned], self.wanted_pool)]
+        others = rng.permutation(self.wanted_pool[~np.isin(self.wanted_pool, rows)])[: len(given)]
+        rows[given[: len(others)]] = others  # fewer only where the rest of the shard has them all
         return rows
 
     def _drawn(self, role: Role, rng: np.random.Generator) -> np.ndarray:
@@ -185,6 +183,8 @@ class Division:
     """Which kind of data attackers hold, named by its honest role."""
     wanted: Wanted | None = None
     """What attackers need in order to poison."""
+    legacy: bool = False
+    """Whether they get it as :mod:`fl_testbed.data.legacy_dealing` says."""
     n_server: int = 0
     n_server_minority: int = 0
     """How many of the server's examples are of minority groups, if examples have groups."""
@@ -250,6 +250,7 @@ def disjoint_shards(
             division.wanted,
             spare,
             natural_clients,
+            division.legacy,
         )
         try:
             shares.append((clients, deal(pool, rng)))
@@ -411,8 +412,11 @@ def _pools(
     held_by_attackers = np.flatnonzero(counts[division.attackers_hold])
     spare = order[~claimed & np.isin(codes, held_by_attackers)]
     dealt = {MAJORITY: order[to_majority], MINORITY: order[claimed & ~to_majority]}
-    if np.logical_and(counts[MAJORITY], counts[MINORITY]).any():
-        # A shared group is cut in two, so each part lies close together in the random order.
+    is_shared = np.logical_and(counts[MAJORITY], counts[MINORITY]).any()
+    is_mixed = any(np.count_nonzero(counts[kind]) > 1 for kind in dealt)
+    if is_shared or (is_mixed and not division.legacy):
+        # A shared group is cut in two, so each part lies close together in the random order; and
+        # groups end where their numbers are reached, so the last rows are of those that end late.
         dealt = {kind: rng.permutation(rows) for kind, rows in dealt.items()}
     return [(kind, rows, spare) for kind, rows in dealt.items()]
 

@@ -80,6 +80,7 @@ def _division(scenario: Scenario, dataset: Dataset, groups: Groups) -> Division:
         minority_mix=minority_mix,
         attackers_hold=Role.HONEST_MAJORITY if hold == "majority" else Role.HONEST_MINORITY,
         wanted=wanted(scenario, dataset),
+        legacy=clients.legacy_dealing,
         n_server=server.n_examples,
         n_server_minority=round(server.minority_fraction * server.n_examples),
         server_bias=server.bias and (server.bias.label, server.bias.share),

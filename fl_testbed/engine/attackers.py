@@ -41,9 +41,7 @@ def wanted(scenario: Scenario, dataset: Dataset) -> Wanted | None:
         want[1] if want is not None and np.array_equal(want[0], masks[0]) else 0.0 for want in wants
     ]
     fractions = np.repeat(shares, [kind.count for kind in kinds])
-    # An edge case studies who else holds the rare class: it is not taken from honest clients.
-    spares_honest = any(isinstance(kind.poison, EdgeCaseBackdoorSpec) for kind in kinds)
-    return Wanted(masks[0], fractions, spares_honest)
+    return Wanted(masks[0], fractions)
 
 
 def restyle(scenario: Scenario) -> Restyle | None:

@@ -98,7 +98,7 @@ def test_every_attacker_gets_what_it_can_poison(name, pool, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", ["dirichlet", "pathological", "natural"])
+@pytest.mark.parametrize("name", ["iid", "quantity_skew", "dirichlet", "pathological", "natural"])
 class TestExchange:
     def exchanged(self, name, pool: Pool, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """What clients hold without attackers' needs, and with them."""
@@ -106,7 +106,11 @@ class TestExchange:
         before, after = (shards(deal(name, own, seed)) for own in (pool, needy))
         assert [len(shard) for shard in after] == [len(shard) for shard in before]
         held, has = ([int((LABELS[s] == 1).sum()) for s in own[-3:]] for own in (before, after))
-        assert has == [max(n, round(len(s) / 4)) for n, s in zip(held, after[-3:], strict=True)]
+        wanted = [round(len(s) / 4) for s in after[-3:]]
+        assert all(n <= m <= h + n for n, m, h in zip(wanted, has, held, strict=True))
+        # No more than these few places of a shard are dealt anew.
+        kept = [np.isin(old, new).sum() for old, new in zip(before[-3:], after[-3:], strict=True)]
+        assert all(k >= len(s) - n for k, n, s in zip(kept, wanted, after[-3:], strict=True))
         return before, after
 
     def test_attackers_take_what_nobody_holds_before_what_honest_clients_do(self, name, seed):
@@ -119,6 +123,45 @@ class TestExchange:
         pool = Pool(np.arange(N_TRAIN), LABELS, 30, natural_clients=NATURAL)
         _, after = self.exchanged(name, pool, seed)
         assert sorted(np.concatenate(after)) == list(range(N_TRAIN))
+
+
+@pytest.mark.parametrize("each", [16, None])
+@pytest.mark.parametrize("dealer", [iid, partial(quantity_skew, alpha=1_000)], ids=["iid", "skew"])
+def test_no_honest_client_pays_more_than_another_for_what_attackers_poison(dealer, each):
+    held = np.zeros(8)
+    for seed in range(60):
+        rows = np.random.default_rng(seed).permutation(N_TRAIN)
+        pool = Pool(rows, LABELS, 10, each, 2, Wanted(LABELS == 1, 0.5))
+        dealt = shards(dealer(pool, np.random.default_rng(seed)))
+        held += [(LABELS[shard] == 1).sum() for shard in dealt[:8]]
+    assert held / held.mean() == pytest.approx(np.ones(8), abs=0.15)
+
+
+@pytest.mark.parametrize("dealer", [iid, partial(dirichlet, alpha=1_000)], ids=["iid", "dirichlet"])
+def test_what_attackers_do_not_poison_has_as_many_of_the_class_as_it_was_dealt(dealer):
+    held = []
+    for seed in range(60):
+        rows = np.random.default_rng(seed).permutation(N_TRAIN)
+        pool = Pool(rows, LABELS, 8, 20, 2, Wanted(LABELS == 1, 0.4))
+        dealt = shards(dealer(pool, np.random.default_rng(seed)))
+        held += [(LABELS[shard] == 1).sum() for shard in dealt[6:]]
+    assert np.mean(held) == pytest.approx(8 + 12 / 4, rel=0.05)  # one of four classes
+
+
+def test_legacy_dealing_sets_aside_the_first_examples_that_attackers_can_poison():
+    rows = np.random.default_rng(1).permutation(N_TRAIN)
+    pool = Pool(rows, LABELS, 10, 8, 2, Wanted(LABELS == 1, 0.5), legacy=True)
+    dealt = shards(deal("iid", pool))
+    assert set(rows[LABELS[rows] == 1][:8]) <= set(np.concatenate(dealt[8:]))
+    assert np.array_equal(dealt[0], rows[LABELS[rows] != 1][:8])
+
+
+def test_legacy_dealing_exchanges_only_what_attackers_lack():
+    pool = Pool(np.arange(N_TRAIN), LABELS, 30, 8, natural_clients=NATURAL)
+    held = [(LABELS[shard] == 1).sum() for shard in shards(deal("natural", pool))[-3:]]
+    pool = replace(pool, n_attackers=3, wanted=Wanted(LABELS == 1, 0.25), legacy=True)
+    has = [(LABELS[shard] == 1).sum() for shard in shards(deal("natural", pool))[-3:]]
+    assert has == [max(2, n) for n in held]
 
 
 def test_attackers_who_hold_more_than_they_need_give_to_those_who_lack():
@@ -168,14 +211,6 @@ def test_spare_examples_go_to_attackers_alone_and_only_to_be_poisoned(name):
 
 
 class TestIid:
-    def test_attackers_who_spare_honest_clients_change_nothing_for_them(self):
-        rows = np.random.default_rng(1).permutation(N_TRAIN)
-        without = shards(deal("iid", Pool(rows, LABELS, 10, 8)))
-        wanted = Wanted(LABELS == 1, 0.5, spares_honest=True)
-        dealt = shards(deal("iid", Pool(rows, LABELS, 10, 8, 2, wanted)))
-        assert [shard.tolist() for shard in dealt[:8]] == [s.tolist() for s in without[:8]]
-        assert all((LABELS[shard] == 1).sum() >= 4 for shard in dealt[8:])
-
     def test_without_a_number_sizes_differ_by_one_at_most(self):
         shares = iid(Pool(np.arange(N_TRAIN), LABELS, 7), np.random.default_rng(0))
         assert set(np.diff(shares.starts)) == {34, 35}
@@ -185,12 +220,6 @@ class TestIid:
         pool = Pool(np.random.default_rng(0).permutation(N_TRAIN), LABELS, 6, 10, 2, wanted)
         dealt = shards(iid(pool, np.random.default_rng(0)))
         assert sorted(np.concatenate(dealt[4:])) == list(range(20))
-
-    def test_other_attackers_get_what_they_poison_before_honest_clients_are_dealt_any(self):
-        rows = np.random.default_rng(1).permutation(N_TRAIN)
-        pool = Pool(rows, LABELS, 10, 8, 2, Wanted(LABELS == 1, 0.5))
-        dealt = np.concatenate(shards(deal("iid", pool))[8:])
-        assert set(rows[LABELS[rows] == 1][:8]) <= set(dealt)
 
 
 class TestQuantitySkew:
