@@ -326,8 +326,9 @@ def _by_sizes(pool: Pool, sizes: np.ndarray, rng: np.random.Generator) -> Shares
     starts = np.concatenate([[0], sizes.cumsum()]).astype(np.int64)
     if pool.legacy and pool.wanted is not None and pool.n_attackers:
         rows = pool.rows if pool.spare is None else np.concatenate([pool.rows, pool.spare])
-        wanted = _needed(pool, pool.wanted, starts, rows)
-        return Shares(attackers_first(rows, pool.wanted.mask[rows], wanted, starts), starts)
+        fits = pool.wanted.mask[rows]
+        wanted = _needed(pool, pool.wanted, starts, fits)
+        return Shares(attackers_first(rows, fits, wanted, starts), starts)
     return _exchanged(pool, Shares(pool.rows[: starts[-1]], starts), rng)
 
 
@@ -363,7 +364,7 @@ def _exchanged(
         unused = np.concatenate([unused, pool.spare])
     rows = np.concatenate([shares.rows, unused])
     fits = pool.wanted.mask[rows]
-    wanted = _needed(pool, pool.wanted, shares.starts, rows)
+    wanted = _needed(pool, pool.wanted, shares.starts, fits)
     starts = shares.starts[pool.n_clients - pool.n_attackers :]
     if pool.legacy:
         exchange_what_they_lack(rows, fits, wanted, starts, rng, is_by_class)
@@ -379,10 +380,10 @@ def _exchanged(
     return Shares(rows[: starts[-1]], shares.starts)
 
 
-def _needed(pool: Pool, wanted: Wanted, starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return how many examples each attacker poisons, if there are as many among rows."""
+def _needed(pool: Pool, wanted: Wanted, starts: np.ndarray, fits: np.ndarray) -> np.ndarray:
+    """Return how many examples each attacker poisons, if so many of those there are fit."""
     counts = wanted.counts(np.diff(starts)[pool.n_clients - pool.n_attackers :])
-    there = int(wanted.mask[rows].sum())
+    there = int(fits.sum())
     if counts.sum() > there:
         alike = len(set(counts)) == 1
         each = f"{counts[0]} examples each" if alike else f"{counts.sum():,} examples"

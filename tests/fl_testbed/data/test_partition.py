@@ -157,9 +157,14 @@ class TestConcentration:
     def test_the_last_client_s_mix_of_groups_varies_no_more_than_those_of_others(self):
         # In the random order the last rows are of the group whose number is reached last.
         division = Division(Population(8, 2, 0), 30, GROUPS)
-        held = [groups_held(share_out(division, seed), range(8))[:, 1] for seed in range(200)]
-        spread = np.std(held, axis=0)
-        assert spread[-1] == pytest.approx(spread[:-1].mean(), rel=0.2)
+
+        def spread(own: Division) -> np.ndarray:
+            shards = [share_out(own, seed) for seed in range(200)]
+            return np.std([groups_held(each, range(8))[:, 1] for each in shards], axis=0)
+
+        even, as_stored = spread(division), spread(replace(division, legacy=True))
+        assert even[-1] == pytest.approx(even[:-1].mean(), rel=0.2)
+        assert as_stored[-1] > 1.5 * as_stored[:-1].mean()
 
     def test_attackers_hold_the_minority_s_data_if_the_scenario_says_so(self):
         held = self.held(1.0, attackers_hold=Role.HONEST_MINORITY)
