@@ -25,7 +25,9 @@ from fl_testbed.engine.errors import PoolError
 # Everything else is imported by the command that needs it: it loads torch, and most of it Flower,
 # pandas and matplotlib too, and --help should not wait for these.
 if TYPE_CHECKING:
+    from fl_testbed.engine.datasets import DatasetCache
     from fl_testbed.report.results import RunResult
+    from fl_testbed.scenario import AnyScenario
 
 INTERRUPTED = 130
 N_TOLD = 3  # failures repeated after the tables, which show all of them
@@ -63,6 +65,7 @@ def _everywhere(
 
 
 ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO")]
+ScenarioPaths = Annotated[list[Path], typer.Argument(metavar="SCENARIO...")]
 OwnFigures = Annotated[
     list[str] | None,
     typer.Option(
@@ -121,7 +124,7 @@ def _loading() -> Iterator[None]:
 
 @app.command()
 def run(
-    files: Annotated[list[Path], typer.Argument(metavar="SCENARIO...")],
+    files: ScenarioPaths,
     settings: Settings = None,
     variant: Variants = None,
     out: Annotated[Path, typer.Option(help="Folder for the runs' folders.")] = Path("runs"),
@@ -329,26 +332,34 @@ def _found_runs(folders: list[Path], figures: list[str] | None = None) -> "list[
 
 @app.command()
 def validate(
-    scenario: ScenarioPath,
+    files: ScenarioPaths,
     settings: Settings = None,
     variant: Variants = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Check a scenario, and show its variants, its groups and the memory that runs need."""
+    """Check scenarios, and show their variants, their groups and the memory that runs need."""
     with _loading():
-        from fl_testbed.engine.datasets import DatasetCache, check_data
-        from fl_testbed.engine.placement import check_device, gpus
-        from fl_testbed.kinds import kind_of
-        from fl_testbed.scenario import (
-            CentralizedScenario,
-            Scenario,
-            ScenarioError,
-            load_scenarios,
-        )
+        from fl_testbed.engine.datasets import DatasetCache
+        from fl_testbed.scenario import Fault, ScenarioError, load_files
 
-    loaded = load_scenarios(scenario, settings or [], variant or [])
     datasets = DatasetCache(data_dir)
+    faults: list[Fault] = []
+    for file in files:  # unlike those of one run, they may differ in kind and engine
+        try:
+            _show_checked(load_files([file], settings or [], variant or []), datasets)
+        except ScenarioError as error:
+            faults += error.faults
+    if faults:
+        raise ScenarioError(*faults)
+
+
+def _show_checked(loaded: "list[AnyScenario]", datasets: "DatasetCache") -> None:
+    from fl_testbed.engine.placement import check_device, gpus
+    from fl_testbed.kinds import kind_of
+    from fl_testbed.scenario import CentralizedScenario, Scenario, ScenarioError
+
     if federated := [item for item in loaded if isinstance(item, Scenario)]:
+        from fl_testbed.engine.datasets import check_data
         from fl_testbed.engine.tables import group_table, variant_table
 
         check_data(federated, datasets)

@@ -230,6 +230,15 @@ def test_validate_shows_variants_groups_and_memory(tmp_path: Path) -> None:
     assert "classes:" not in said  # digits are called by their numbers
 
 
+def test_validate_checks_all_files_and_says_what_is_wrong_with_any(tmp_path: Path) -> None:
+    for name, rounds in {"bad.yaml": -1, "good.yaml": 2, "worse.yaml": -2}.items():
+        (tmp_path / name).write_text(SCENARIO.replace("rounds: 4", f"rounds: {rounds}"))
+    done = run("validate", "bad.yaml", "good.yaml", "worse.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["bad.yaml", "worse.yaml"]
+    assert "1 run" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
