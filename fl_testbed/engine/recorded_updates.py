@@ -153,11 +153,17 @@ class Recorded:
             return Outcome(client, None, reply["error"], RecordDict())
         content = RecordDict({METRICS: MetricRecord(reply["metrics"])})
         if client in self._rows:
-            row = self._rows[client]
-            if row.dtype == np.float16:
-                row = restored(self._flat, row, reply["exponent"])
-            content[ARRAYS] = self._layout.read_flat(row, self.start)
+            content[ARRAYS] = self._layout.read_flat(self._sent(client), self.start)
         return Outcome(client, content, "", RecordDict())
+
+    def _sent(self, client: int) -> np.ndarray:
+        row = self._rows[client]
+        halves = row.dtype == np.float16
+        return restored(self._flat, row, self.replies[client]["exponent"]) if halves else row
+
+    def updates(self) -> dict[int, np.ndarray]:
+        """Return the flat float32 update of each client that sent one, by client id."""
+        return {client: self._sent(client) - self._flat for client in self._rows}
 
     def restore_complaint(self, entry: ClientEntry) -> None:
         """Put the original complaint about unusable arrays, which were not recorded, into the

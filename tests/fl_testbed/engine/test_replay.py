@@ -15,7 +15,7 @@ from safetensors import safe_open
 from clients.app import ShardClientApp
 from fl_testbed import api
 from fl_testbed.engine.inline_grid import InlineGrid
-from fl_testbed.engine.recorded_updates import Recorder, halved, restored
+from fl_testbed.engine.recorded_updates import Recorded, Recorder, halved, restored
 from fl_testbed.engine.run_folder import RunFolder, updates_file
 from fl_testbed.report.comparison import compare
 from fl_testbed.report.formats import markdown
@@ -87,6 +87,15 @@ def test_a_recorded_row_says_where_the_parameters_of_each_array_stand(tmp_path: 
 def test_a_recorded_round_is_the_same_bytes_every_time() -> None:
     recorder = Recorder("float32", record_of({"weight": np.zeros(2, dtype=np.float32)}))
     assert len({recorder.content() for _ in range(20)}) == 1
+
+
+@pytest.mark.parametrize("variant", ["mean", "halves"])
+def test_recorded_updates_are_those_that_the_strategy_saw(recorded: Path, variant: str) -> None:
+    folder = recorded / "small" / variant / "seed-0"
+    clients = pd.read_csv(folder / "clients.csv").query("round == 2").set_index("client")
+    updates = Recorded(folder / updates_file(2)).updates()
+    norms = {client: float(np.linalg.norm(update)) for client, update in updates.items()}
+    assert norms == pytest.approx(clients["update_norm"].to_dict(), rel=1e-5)
 
 
 def test_another_rule_hears_whom_it_would_have_heard(recorded: Path, tmp_path: Path) -> None:
