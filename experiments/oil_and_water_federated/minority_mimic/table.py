@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from clients.shard import Role
 from experiments import pages
 from experiments.oil_and_water_federated import runs
+from experiments.oil_and_water_federated.directions.measure import shown
 from fl_testbed.report.figures.style import FAINT, ROLE_COLOURS, house_style, role_name
 
 HERE = Path(__file__).parent
@@ -18,13 +19,23 @@ ATTACKERS = {
     "close_mimic": "mimic, half as far",
     "box_mimic": "mimic, by coordinate",
 }
+DIRECTIONS = {
+    (f"mimics_{name}", "multi_krum,attackers=mimic"): runs.FEDERATIONS[name]
+    for name in runs.SUFFERING
+}
+ROOM = {
+    "cosine": "cosine of the poison with the way to the minority",
+    "distance": "how far the minority is",
+}
+"""Where mimics' poison points and the room that the minority leaves it: rows and columns."""
 WEIGHTS = {Role.HONEST_MINORITY: "weight_minority", Role.POISONED: "weight_poisoned"}
 
 
 def tables(results: Path = runs.HERE) -> dict[str, pages.Rows]:
     """Return the tables of the page."""
     found = runs.by_federation(against(results), of)
-    return found | {"rules": rules(runs.kept("defences", results))}
+    found |= {"rules": rules(runs.kept("defences", results))}
+    return found | shown("directions", DIRECTIONS, ROOM, results, digits=2)
 
 
 def against(results: Path) -> pd.DataFrame:
