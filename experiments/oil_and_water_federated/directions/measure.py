@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from clients.shard import Role
@@ -20,6 +21,8 @@ from fl_testbed import api
 from fl_testbed.engine.recorded_updates import Recorded
 from fl_testbed.report.results import finished_runs
 from fl_testbed.scenario import load_scenarios
+from strategies.aggregation.aggregate import norms_of
+from strategies.aggregation.distances import cosines, cosines_with
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
@@ -63,13 +66,15 @@ def of_mimics(_: int, updates: Updates) -> dict[str, float]:
     middle, n = minority.mean(0), len(minority)
     way, poison = middle - updates[Role.HONEST_MAJORITY].mean(0), updates[Role.POISONED] - middle
     apart = np.linalg.norm(minority - middle, axis=1).mean() * n / (n - 1)
-    return {"cosine": cosines(poison, way).mean(), "distance": np.linalg.norm(way) / apart}
+    rows = torch.from_numpy(poison)
+    cosine = cosines_with(rows, torch.from_numpy(way), norms_of(rows)).mean().item()
+    return {"cosine": cosine, "distance": np.linalg.norm(way) / apart}
 
 
 def of_agreement(round_: int, updates: Updates) -> dict[str, float]:
     """Return the mean cosine of two majority clients, in the first and in the last five rounds."""
     rows = updates[Role.HONEST_MAJORITY]
-    pairs = np.stack([cosines(rows, row) for row in rows])[np.triu_indices(len(rows), 1)]
+    pairs = cosines(torch.from_numpy(rows)).numpy()[np.triu_indices(len(rows), 1)]
     name = "agreement_first" if round_ <= 5 else "agreement_last" if round_ > 25 else "between"
     return {name: pairs.mean()}
 
@@ -92,11 +97,6 @@ def of_trimming(_: int, updates: Updates) -> dict[str, float]:
         "attackers_kept": np.average(of_attackers.mean(0), weights=theirs**2),
         "attackers_own_kept": np.average(of_attackers.mean(0), weights=others**2),
     }
-
-
-def cosines(rows: Rows, row: Rows) -> Rows:
-    """Return the cosine of each row with one."""
-    return rows @ row / (np.linalg.norm(rows, axis=1) * np.linalg.norm(row))
 
 
 def shown(
