@@ -244,10 +244,10 @@ class RayPool:
             PoolError: If none comes up.
         """
         deadline = monotonic() + START_TIMEOUT_S
-        while self._starting and monotonic() < deadline:
+        while self._starting and (time_left := deadline - monotonic()) > 0:
             if self.workers and self._late.issuperset(self._starting.values()):
                 break
-            self.join_started(timeout_s=deadline - monotonic())
+            self.join_started(timeout_s=time_left)
             if self.workers:
                 deadline = min(deadline, monotonic() + OTHERS_TIMEOUT_S)
         self._late = set(self._starting.values())

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -76,10 +77,12 @@ def cluster() -> Iterator[RayPool]:
 
 
 @pytest.fixture
-def pool(cluster: RayPool) -> RayPool:
+def pool(cluster: RayPool) -> Iterator[RayPool]:
     """All workers, as they are ready for a run."""
     prepare(cluster, adding())
-    return cluster
+    yield cluster
+    while len(cluster.workers) + len(cluster._starting) > N_WORKERS:  # a test asked for more
+        ray.kill(cluster._starting.popitem()[1])
 
 
 def prepare(pool: RayPool, build: BuildApp) -> None:
@@ -344,6 +347,18 @@ def test_a_node_that_has_something_else_installed_is_named(
         pool.join_started(timeout_s=60.0)
 
 
+@pytest.mark.parametrize("allowed_s", [0.5, 1.5, 2.5])
+def test_time_may_run_out_at_any_moment_while_workers_are_waited_for(
+    pool: RayPool, monkeypatch: pytest.MonkeyPatch, allowed_s: float
+) -> None:
+    monkeypatch.setattr(pool, "n_workers", N_WORKERS + 1)
+    monkeypatch.setattr(ray_pool, "OTHERS_TIMEOUT_S", allowed_s)
+    seconds = count()
+    monkeypatch.setattr(ray_pool, "monotonic", lambda: next(seconds))  # one passes at each look
+    pool.prepare(adding(), None, torch_threads=1)
+    assert pool.workers
+
+
 def test_a_worker_that_finds_no_room_is_waited_for_once_and_not_by_every_run(
     pool: RayPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,8 +377,6 @@ def test_a_worker_that_finds_no_room_is_waited_for_once_and_not_by_every_run(
     prepare(pool, adding())
     assert all(came)  # it waited for workers that came, and then no more
     assert list(pool._starting.values()) == [waiting]
-    ray.kill(waiting)
-    pool._starting.clear()
 
 
 def test_workers_that_never_come_up_are_given_up_with_the_reason_and_asked_for_by_the_next_run(
