@@ -108,7 +108,7 @@ def test_combinations_are_counted_as_the_results_have_them():
     newest = {"freqfed", "caf", "alignins", "lasa", "feddlad"}
     of_newest = [kind for _, _, rule, _, kind in verdicts if rule in newest]
     n, n_newest, n_failed = len(kinds), of_newest.count("outside"), kinds.count("outside")
-    words = {5: "five", 7: "seven", 30: "thirty", 90: "ninety"}
+    words = {5: "five", 7: "seven", 11: "eleven", 30: "thirty", 90: "ninety"}
     reach, open_ = (words[kinds.count(kind)] for kind in ("in it", "open"))
     failed = f"{n_failed} clearly fail, among them .all {n_newest} with .* and for {open_}"
     summary = f"Of {words[n]} combinations .* {reach} serve .* all {words[n_newest]} with"

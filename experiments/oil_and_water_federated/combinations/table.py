@@ -37,12 +37,12 @@ NAMED = {
         ("jtt", "multi_krum"): ("JTT, Multi-Krum", (34, 24)),
         ("jtt", "mean"): ("JTT", (12, 16)),
         ("none", "mean"): (NEITHER, (32, 8)),
-        ("none", "multi_krum"): ("Multi-Krum", (16, -1)),
+        ("none", "multi_krum"): ("Multi-Krum", (70, -24)),
         ("fedmgda_plus", "norm_clipping"): ("FedMGDA+, clipping", (14, 0)),
     },
     "writers": {
         ("none", "mean"): (NEITHER, (14, 26)),
-        ("agnostic", "mean"): ("agnostic, FedMGDA+", (-4, -26)),
+        ("agnostic", "mean"): ("agnostic", (-4, -26)),
     },
     "faces": {
         ("none", "multi_krum"): ("Multi-Krum", (-4, -24)),
