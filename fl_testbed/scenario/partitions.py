@@ -27,7 +27,7 @@ class ClientsSpec(Spec):
     minority_concentration: Fraction = 1.0  # 1: minority data only in its clients, 0: in all alike
     minority_mix: dict[str, NonNegativeFloat] | None = None  # shares of groups in a minority client
     poisoned_hold: Literal["majority", "minority"] = "majority"  # whose data attackers hold
-    legacy_dealing: bool = False  # true: as in most stored results, see federations.md
+    legacy_dealing: bool = False  # true: as in some stored results, see federations.md
     dropout: Lost | None = None  # chance that a client's reply is lost
     dropout_of: dict[RoleName, Lost] | None = None  # the same by role: {honest_minority: 0.5}
 
